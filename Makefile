@@ -1,0 +1,42 @@
+# `make study` sets everything up in .venv and runs the main job; `make test` sets everything up and passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out/study
+TRACE ?=
+PYTEST_WORKERS ?= 2
+
+.PHONY: study test test-long lint types check-tools clean
+.DELETE_ON_ERROR:
+
+study: $(STAMP)
+	$(BIN)/forestage study --out $(OUT) $(if $(TRACE),--trace $(TRACE))
+
+test: lint types
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# A missing tool is one line, not a traceback; the check runs only when something is to be installed.
+check-tools:
+	@command -v $(PYTHON) >/dev/null || { echo "forestage: $(PYTHON) not found: install Python >= 3.11 or pass PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "forestage: $(PYTHON) is too old: Python >= 3.11 is needed (pass PYTHON=/path/to/python3)" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "forestage: Python's venv module is missing: install it (Debian: python3-venv)" >&2; exit 2; }
+	@command -v g++ >/dev/null || { echo "forestage: g++ not found: a C++ compiler is needed for Verilator (Debian: g++)" >&2; exit 2; }
+
+$(STAMP): pyproject.toml constraints.txt | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,1 @@
+"""Published constants, each with its source, and the errors every package raises."""

@@ -1,0 +1,1 @@
+"""The hardware under Verilator, in lock-step with its integer twins."""

@@ -1,0 +1,1 @@
+"""PyTorch: the shipped MoE, its training, trace capture and replay."""

@@ -1,0 +1,1 @@
+"""The whole system: costs, the event engine, and one policy a system."""

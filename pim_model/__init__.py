@@ -1,0 +1,1 @@
+"""HBM timing and the exact integer arithmetic of the PIM tile."""

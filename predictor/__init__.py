@@ -1,0 +1,1 @@
+"""Which experts come next: baselines, ST-MoE's tables as integer twin, metrics."""

@@ -1,0 +1,1 @@
+"""The hardware, in Amaranth: prefetch engine, PIM tile, buses, Verilog."""

@@ -1,0 +1,1 @@
+"""Where experts are: residency and eviction, the specification of that hardware."""

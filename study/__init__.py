@@ -1,0 +1,1 @@
+"""The forestage command and the study from trace to report."""

@@ -1,0 +1,1 @@
+"""What was routed: the trace type, its file, importers, statistics and splits."""
