@@ -1,0 +1,47 @@
+"""Writing files so that nothing is ever left half-written."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from catalog.errors import ForestageError
+
+
+@contextmanager
+def atomic_path(destination: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``destination``; rename it there on success, remove it on failure.
+
+    Raises:
+        ForestageError: if the folder of ``destination`` cannot be written.
+    """
+    destination = Path(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    except OSError as error:
+        raise ForestageError(f"{destination}: cannot write ({error.strerror}); choose a writable folder") from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes the file private; what is published follows the user's umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(destination)
+    except OSError as error:
+        raise ForestageError(f"{destination}: cannot write ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(destination: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``destination`` atomically.
+
+    Raises:
+        ForestageError: if it cannot be written.
+    """
+    with atomic_path(destination) as temporary:
+        temporary.write_text(text, encoding="utf-8")
