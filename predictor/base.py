@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Predictor(ABC):
 
     Attributes:
         name: the kind's name in ``predictor.registry``.
+        parameters_model: what ``fit`` takes besides the trace and the lookahead, a StrictModel with every default.
         lookahead: layers between the gate that is known and the target layer, ≥ 1.
         threshold: the smallest score that is issued of the predictor's own accord; ``None`` where a policy must say how
             many experts it wants (then every score above 0 may be issued).
@@ -51,6 +53,7 @@ class Predictor(ABC):
     """
 
     name: ClassVar[str]
+    parameters_model: ClassVar[type[StrictModel]]
     threshold: int | None = None
 
     def __init__(self, *, layers: int, experts: int, top_k: int, lookahead: int) -> None:
@@ -66,7 +69,8 @@ class Predictor(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, trace: RoutingTrace, *, lookahead: int = 1, **parameters: Any) -> Self:
-        """Profile on a training trace; ``parameters`` are the kind's own (see ``predictor.registry``).
+        """Profile on a training trace; ``parameters`` are the fields of the kind's ``parameters_model``, parsed by
+        ``cls.parameters_model.parse(parameters, origin=f"predictor '{cls.name}'")``.
 
         Raises:
             ForestageError: for an unknown parameter or a value out of range.
@@ -139,8 +143,8 @@ def id_chunks(
 ) -> Iterator[tuple[int, ExpertIds, NDArray[np.bool_], NDArray[np.bool_]]]:
     """Walk a trace in chunks of tokens.
 
-    Yields ``(first_token, ids [n, layers, top_k], recorded bool [n, layers], starts bool [n])``; ``starts`` marks the
-    first token of each sequence. ``recorded`` is all true where the metadata says that every row was recorded.
+    Yields ``(first_token, ids i32 [n, layers, top_k], recorded bool [n, layers], starts bool [n])``; ``starts`` marks
+    the first token of each sequence. ``recorded`` is all true where the metadata says that every row was recorded.
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_BYTES // (4 * trace.layers * trace.experts))
@@ -151,7 +155,8 @@ def id_chunks(
         starts = np.zeros(len(ids), np.bool_)
         inside = offsets[(offsets >= first) & (offsets < first + len(ids))]
         starts[inside - first] = True
-        yield first, ids, recorded, starts
+        # One dtype, whatever the file's, so that compiled kernels exist once.
+        yield first, ids.astype(np.int32), recorded, starts
 
 
 def stream_trace(predictor: Predictor, trace: RoutingTrace) -> Scores:
