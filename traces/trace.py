@@ -1,0 +1,357 @@
+"""The trace: which experts a model's routers chose, token by token."""
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces import validation
+from traces.metadata import TraceMetadata
+from traces.safetensors_file import TensorFile, crc32, open_tensors, write_tensors
+
+PREFILL = 0
+DECODE = 1
+
+FORMAT = "forestage-trace"
+VERSION = "1"
+
+VALIDATE_ON_LOAD_BYTES = 256 << 20
+"""``load`` checks the content of smaller files at once (well under a second); of larger ones, what is sliced."""
+
+CHUNK_TOKENS = 1 << 16
+
+ContentState = Literal["unchecked", "checked", "lazy"]
+
+TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
+"""Fields with a row a token."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RoutingTrace:
+    """Recorded routing; arrays are read-only, C-contiguous and may be memory-mapped.
+
+    A trace is valid once it exists: constructing one checks shapes, dtypes and contents (see ``traces.validation``).
+    The exception is a large mapped file, whose contents are checked slice by slice, as ``sequence``,
+    ``token_range``, ``select_sequences`` and ``chunks`` hand them out, or all at once by ``validate``.
+
+    Attributes:
+        expert_ids: u8 (fewer than 256 experts) or u16 ``[tokens, layers, top_k]``; distinct ids below ``experts``, in
+            rank order where ``metadata.ranked``. A row whose ids are all the dtype's maximum was not recorded.
+        gate_weights: f16 ``[tokens, layers, top_k]`` in the order of the ids, or ``None``.
+        sequence_offsets: i64 ``[sequences + 1]``, strictly ascending from 0 to ``tokens``.
+        position: i32 ``[tokens]``, absolute position in the sequence's context; ascends within a sequence.
+        phase: u8 ``[tokens]``, ``PREFILL`` or ``DECODE``.
+        token_hash: u32 ``[tokens]``, identity of the token that the step processes, or ``None``.
+        domains: label of each sequence.
+        datasets: what each sequence is stratified by.
+        metadata: what holds of the whole trace.
+        content: whether the contents were checked; leave it alone.
+    """
+
+    expert_ids: npt.NDArray[np.uint8 | np.uint16]
+    gate_weights: npt.NDArray[np.float16] | None
+    sequence_offsets: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int32]
+    phase: npt.NDArray[np.uint8]
+    token_hash: npt.NDArray[np.uint32] | None
+    domains: tuple[str, ...]
+    datasets: tuple[str, ...]
+    metadata: TraceMetadata
+    content: ContentState = field(default="unchecked")
+
+    def __post_init__(self) -> None:
+        for name in (*TOKEN_ARRAYS, "sequence_offsets"):
+            array = getattr(self, name)
+            if array is not None:
+                # One layout and mutability for mapped and built traces: compiled consumers specialise once.
+                view = np.ascontiguousarray(array).view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "datasets", tuple(self.datasets))
+        if self.content == "unchecked":
+            self.validate("trace")
+            object.__setattr__(self, "content", "checked")
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, of all phases."""
+        return self.expert_ids.shape[0]
+
+    @property
+    def layers(self) -> int:
+        """Number of recorded MoE layers."""
+        return self.expert_ids.shape[1]
+
+    @property
+    def top_k(self) -> int:
+        """Experts chosen a token and layer."""
+        return self.expert_ids.shape[2]
+
+    @property
+    def experts(self) -> int:
+        """Routed experts a layer."""
+        return self.metadata.experts
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences."""
+        return len(self.sequence_offsets) - 1
+
+    @property
+    def unrecorded_id(self) -> int:
+        """The id that fills a row that was not recorded."""
+        return int(np.iinfo(self.expert_ids.dtype).max)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (getattr(self, name) for name in (*TOKEN_ARRAYS, "sequence_offsets"))
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def __repr__(self) -> str:
+        return (
+            f"RoutingTrace({self.metadata.model}: {self.sequences} sequences, {self.tokens} tokens, "
+            f"{self.layers} layers, top-{self.top_k} of {self.experts})"
+        )
+
+    def recorded(self) -> npt.NDArray[np.bool_]:
+        """bool ``[tokens, layers]``: whether the row was recorded."""
+        if not self.metadata.has_unrecorded:
+            return np.ones((self.tokens, self.layers), dtype=np.bool_)
+        return self.expert_ids[:, :, 0] != self.unrecorded_id
+
+    def sequence_index(self) -> npt.NDArray[np.int64]:
+        """i64 ``[tokens]``: the sequence of each token."""
+        return np.repeat(np.arange(self.sequences), np.diff(self.sequence_offsets))
+
+    def sequence_slice(self, index: int) -> slice:
+        """The tokens of sequence ``index`` (negative counts from the end).
+
+        Raises:
+            ForestageError: if there is no such sequence.
+        """
+        if not -self.sequences <= index < self.sequences:
+            raise ForestageError(f"sequence {index}: the trace has sequences 0 to {self.sequences - 1}")
+        index %= self.sequences
+        return slice(int(self.sequence_offsets[index]), int(self.sequence_offsets[index + 1]))
+
+    def sequence(self, index: int) -> Self:
+        """Sequence ``index`` as a trace of its own, without copying."""
+        tokens = self.sequence_slice(index)
+        return self.token_range(tokens.start, tokens.stop)
+
+    def token_range(self, start: int, stop: int) -> Self:
+        """Tokens ``[start, stop)`` as a trace, without copying; sequences that reach outside are cut.
+
+        Raises:
+            ForestageError: if the range is empty or reaches outside the trace.
+        """
+        if not 0 <= start < stop <= self.tokens:
+            raise ForestageError(f"tokens {start} to {stop}: choose a non-empty range within 0 to {self.tokens}")
+        first = int(np.searchsorted(self.sequence_offsets, start, side="right")) - 1
+        last = int(np.searchsorted(self.sequence_offsets, stop, side="left"))
+        offsets = np.clip(self.sequence_offsets[first : last + 1], start, stop) - start
+        return self._part(slice(start, stop), offsets, self.domains[first:last], self.datasets[first:last])
+
+    def select_sequences(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Self:
+        """The sequences ``indices``, in that order, copied.
+
+        Raises:
+            ForestageError: if ``indices`` is empty or names a sequence that is not there.
+        """
+        chosen = [int(index) for index in indices]
+        if not chosen:
+            raise ForestageError("selection of sequences is empty; the trace has too few sequences for it")
+        slices = [self.sequence_slice(index) for index in chosen]
+        tokens = np.concatenate([np.arange(part.start, part.stop) for part in slices])
+        offsets = np.cumsum([0, *(part.stop - part.start for part in slices)])
+        domains = tuple(self.domains[index] for index in chosen)
+        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in chosen))
+
+    def select_phase(self, phase: int) -> Self:
+        """The tokens of one phase (``PREFILL`` or ``DECODE``), copied; sequences without any are left out.
+
+        Raises:
+            ForestageError: if no token is of that phase.
+        """
+        tokens = np.flatnonzero(self.phase == phase)
+        if not len(tokens):
+            raise ForestageError(f"the trace of {self.metadata.model} has no {phase_name(phase)} tokens")
+        counts = np.bincount(self.sequence_index()[tokens], minlength=self.sequences)
+        kept = np.flatnonzero(counts)
+        offsets = np.concatenate([[0], np.cumsum(counts[kept])])
+        domains = tuple(self.domains[index] for index in kept)
+        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in kept))
+
+    def chunks(self, tokens: int = CHUNK_TOKENS) -> Iterator[Self]:
+        """The trace in views of at most ``tokens`` tokens each (a sequence may be cut in several)."""
+        for start in range(0, self.tokens, tokens):
+            yield self.token_range(start, min(start + tokens, self.tokens))
+
+    def equals(self, other: "RoutingTrace") -> bool:
+        """Whether every array (dtype and bits), label and the metadata are the same."""
+        for name in (*TOKEN_ARRAYS, "sequence_offsets"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if (mine is None) != (theirs is None):
+                return False
+            if mine is not None:
+                bits = np.dtype(f"u{mine.dtype.itemsize}")
+                if mine.dtype != theirs.dtype or not np.array_equal(mine.view(bits), theirs.view(bits)):
+                    return False
+        labels = (self.domains, self.datasets, self.metadata)
+        return labels == (other.domains, other.datasets, other.metadata)
+
+    def validate(self, origin: str | Path = "trace") -> None:
+        """Check structure and contents, in chunks; ``origin`` is named in the error.
+
+        Raises:
+            ForestageError: naming the origin, the field and the row of the first fault.
+        """
+        validation.check_structure(self, str(origin))
+        validation.check_content(self, str(origin))
+
+    @classmethod
+    def load(cls, path: str | Path, *, validate: bool | None = None) -> Self:
+        """Map the trace file ``path``.
+
+        Args:
+            path: a file that ``save`` wrote.
+            validate: ``True`` checks the contents and checksums at once; ``False`` leaves them to be checked slice by
+                slice (see the class); ``None`` checks at once up to ``VALIDATE_ON_LOAD_BYTES``.
+
+        Raises:
+            ForestageError: naming the file, the field and the row of the first fault.
+        """
+        path = Path(path)
+        file = open_tensors(path)
+        header = _parse_header(path, file)
+        arrays: dict[str, Any] = {name: file.tensors.get(name) for name in (*TOKEN_ARRAYS, "sequence_offsets")}
+        trace = cls(
+            **arrays,
+            domains=_labels(path, "domain", file, header),
+            datasets=_labels(path, "dataset", file, header),
+            metadata=TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata"),
+            content="lazy",
+        )
+        validation.check_structure(trace, str(path))
+        if validate if validate is not None else trace.nbytes <= VALIDATE_ON_LOAD_BYTES:
+            validation.check_content(trace, str(path))
+            _check_checksums(path, file)
+            return replace(trace, content="checked")
+        return trace
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to ``path`` (safetensors, see ``docs/traces.md``), atomically.
+
+        Raises:
+            ForestageError: if it cannot be written, or a lazily opened trace turns out invalid.
+        """
+        if self.content == "lazy":
+            self.validate("trace")
+        tensors = {name: getattr(self, name) for name in (*TOKEN_ARRAYS, "sequence_offsets")}
+        tensors = {name: array for name, array in tensors.items() if array is not None}
+        header: dict[str, Any] = {"metadata": self.metadata.model_dump(mode="json")}
+        for kind, labels in (("domain", self.domains), ("dataset", self.datasets)):
+            names = list(dict.fromkeys(labels))
+            index = {name: i for i, name in enumerate(names)}
+            tensors[f"{kind}_index"] = np.fromiter((index[label] for label in labels), "<u4", count=len(labels))
+            header[f"{kind}_labels"] = names
+        text = json.dumps(header, ensure_ascii=False)
+        checksums = {name: f"{crc32(array):08x}" for name, array in tensors.items()}
+        checksums["trace"] = f"{zlib.crc32(text.encode()):08x}"
+        metadata = {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(checksums)}
+        write_tensors(Path(path), tensors, metadata)
+
+    def _part(
+        self,
+        tokens: slice | npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        domains: tuple[str, ...],
+        datasets: tuple[str, ...],
+    ) -> Self:
+        """The trace of some tokens: a view for a slice, a copy for indices; checked if this trace was not."""
+        whole = {name: getattr(self, name) for name in TOKEN_ARRAYS}
+        arrays: dict[str, Any] = {name: None if array is None else array[tokens] for name, array in whole.items()}
+        return replace(
+            self,
+            **arrays,
+            sequence_offsets=offsets.astype(np.int64),
+            domains=domains,
+            datasets=datasets,
+            content="checked" if self.content == "checked" else "unchecked",
+        )
+
+
+def phase_name(phase: int) -> str:
+    """``prefill`` or ``decode``."""
+    return {PREFILL: "prefill", DECODE: "decode"}[phase]
+
+
+def id_dtype(experts: int) -> np.dtype[Any]:
+    """dtype of ``expert_ids``: u8 below 256 experts, else u16 (the maximum marks an unrecorded row)."""
+    return np.dtype(np.uint8 if experts < 256 else np.uint16)
+
+
+def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
+    """The JSON document of the header's ``trace`` entry, with its keys and the tensors' names checked."""
+    stated = file.metadata.get("format"), file.metadata.get("version")
+    if stated[0] != FORMAT:
+        raise ForestageError(f"{path}: header: a safetensors file, but no trace (its format is {stated[0]!r})")
+    if stated[1] != VERSION:
+        raise ForestageError(f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION}")
+    try:
+        header = json.loads(file.metadata.get("trace", ""))
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: header: 'trace' is not valid JSON ({error})") from error
+    expected = {"metadata", "domain_labels", "dataset_labels"}
+    if not isinstance(header, dict) or set(header) != expected:
+        raise ForestageError(f"{path}: header: 'trace' must hold exactly {', '.join(sorted(expected))}")
+    if not isinstance(header["metadata"], dict):
+        raise ForestageError(f"{path}: metadata: must be a JSON object")
+    known = {*TOKEN_ARRAYS, "sequence_offsets", "domain_index", "dataset_index"}
+    required = known - {"gate_weights", "token_hash"}
+    for name in sorted(required - set(file.tensors)):
+        raise ForestageError(f"{path}: {name}: missing tensor")
+    for name in sorted(set(file.tensors) - known):
+        raise ForestageError(f"{path}: {name}: unknown tensor; a trace holds {', '.join(sorted(known))}")
+    return header
+
+
+def _labels(path: Path, kind: str, file: TensorFile, header: dict[str, Any]) -> tuple[str, ...]:
+    """The label of each sequence, from an index array and the header's table of labels."""
+    index, table = file.tensors[f"{kind}_index"], header[f"{kind}_labels"]
+    if index.dtype != np.uint32 or index.ndim != 1:
+        raise ForestageError(f"{path}: {kind}_index: must be U32 [sequences]")
+    if not isinstance(table, list) or not all(isinstance(label, str) for label in table):
+        raise ForestageError(f"{path}: {kind}_labels: must be a list of strings")
+    beyond = np.flatnonzero(index >= len(table))
+    if len(beyond):
+        row = int(beyond[0])
+        raise ForestageError(f"{path}: {kind}_index[{row}]: {index[row]}, but there are {len(table)} labels")
+    return tuple(table[i] for i in index.tolist())
+
+
+def _check_checksums(path: Path, file: TensorFile) -> None:
+    """Compare the CRC-32 of every tensor and of the header document with those stated, where they are stated."""
+    if "checksums" not in file.metadata:
+        return
+    try:
+        stated = json.loads(file.metadata["checksums"])
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: header: 'checksums' is not valid JSON ({error})") from error
+    if not isinstance(stated, dict) or set(stated) != {*file.tensors, "trace"}:
+        raise ForestageError(f"{path}: header: 'checksums' must name every tensor and 'trace', once")
+    actual: Iterable[tuple[str, int]] = (
+        ("trace", zlib.crc32(file.metadata["trace"].encode())),
+        *((name, crc32(array)) for name, array in file.tensors.items()),
+    )
+    for name, value in actual:
+        if stated[name] != f"{value:08x}":
+            raise ForestageError(f"{path}: {name}: damaged (its checksum differs); fetch or import the trace again")

@@ -1,0 +1,159 @@
+"""What makes a trace valid: the cheap checks of its structure and the checks of every row."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog.errors import ForestageError
+
+if TYPE_CHECKING:
+    from traces.trace import RoutingTrace
+
+CHUNK_BYTES = 32 << 20
+"""Of expert ids checked at a time, so that a mapped file never sits in memory as a whole."""
+
+
+def check_structure(trace: "RoutingTrace", origin: str) -> None:
+    """Check dtypes, shapes, offsets and the agreement with the metadata, reading nothing a token.
+
+    Raises:
+        ForestageError: naming ``origin`` and the field.
+    """
+    _check_ids_shape(trace, origin)
+    tokens, metadata = trace.tokens, trace.metadata
+    for name, dtype, shape in (
+        ("gate_weights", np.float16, trace.expert_ids.shape),
+        ("position", np.int32, (tokens,)),
+        ("phase", np.uint8, (tokens,)),
+        ("token_hash", np.uint32, (tokens,)),
+    ):
+        array = getattr(trace, name)
+        if array is None and name in ("gate_weights", "token_hash"):
+            continue
+        if array is None or array.dtype != dtype or array.shape != shape:
+            found = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
+            raise ForestageError(f"{origin}: {name}: {found}; expected {np.dtype(dtype)} {list(shape)}")
+    if (trace.gate_weights is None) != (metadata.gate_weight_kind == "none"):
+        state = "has no" if trace.gate_weights is None else "has"
+        raise ForestageError(
+            f"{origin}: metadata.gate_weight_kind: '{metadata.gate_weight_kind}', but the trace {state} gate_weights"
+        )
+    _check_offsets(trace, origin)
+    for name in ("domains", "datasets"):
+        if len(getattr(trace, name)) != trace.sequences:
+            raise ForestageError(
+                f"{origin}: {name}: {len(getattr(trace, name))} labels for {trace.sequences} sequences"
+            )
+
+
+def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
+    """The dtype and shape of ``expert_ids`` against the metadata."""
+    ids, metadata = trace.expert_ids, trace.metadata
+    if ids is None or ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 3:
+        found = "missing" if ids is None else f"{ids.dtype} {list(ids.shape)}"
+        raise ForestageError(f"{origin}: expert_ids: {found}; expected uint8 or uint16 [tokens, layers, top_k]")
+    if metadata.experts > np.iinfo(ids.dtype).max:
+        raise ForestageError(f"{origin}: expert_ids: {ids.dtype} cannot hold {metadata.experts} experts; use uint16")
+    if ids.shape[0] == 0:
+        raise ForestageError(f"{origin}: expert_ids: holds no tokens")
+    if ids.shape[1] != len(metadata.layer_map):
+        raise ForestageError(
+            f"{origin}: expert_ids: {ids.shape[1]} layers, but metadata.layer_map has {len(metadata.layer_map)}"
+        )
+    if ids.shape[2] != metadata.top_k:
+        raise ForestageError(f"{origin}: expert_ids: {ids.shape[2]} ids a row, but metadata.top_k is {metadata.top_k}")
+
+
+def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
+    """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
+    offsets = trace.sequence_offsets
+    if offsets is None or offsets.dtype != np.int64 or offsets.ndim != 1 or len(offsets) < 2:
+        found = "missing" if offsets is None else f"{offsets.dtype} {list(offsets.shape)}"
+        raise ForestageError(f"{origin}: sequence_offsets: {found}; expected int64 [sequences + 1]")
+    if offsets[0] != 0:
+        raise ForestageError(f"{origin}: sequence_offsets[0]: {offsets[0]}; must be 0")
+    bad = np.flatnonzero(offsets[1:] <= offsets[:-1])
+    if len(bad):
+        row = int(bad[0]) + 1
+        raise ForestageError(
+            f"{origin}: sequence_offsets[{row}]: {offsets[row]} does not exceed its predecessor {offsets[row - 1]}"
+        )
+    if offsets[-1] != trace.tokens:
+        row = len(offsets) - 1
+        raise ForestageError(
+            f"{origin}: sequence_offsets[{row}]: ends at {offsets[row]}, but there are {trace.tokens} tokens"
+        )
+
+
+def check_content(trace: "RoutingTrace", origin: str) -> None:
+    """Check every row: ids, gate weights, positions, phases; the structure must be sound.
+
+    Raises:
+        ForestageError: naming ``origin``, the field and the row.
+    """
+    row_bytes = trace.layers * trace.top_k * trace.expert_ids.itemsize
+    step = max(1, CHUNK_BYTES // row_bytes)
+    for start in range(0, trace.tokens, step):
+        stop = min(start + step, trace.tokens)
+        _check_ids(trace, start, stop, origin)
+        _check_weights(trace, start, stop, origin)
+        _check_positions(trace, start, stop, origin)
+        bad = np.flatnonzero(trace.phase[start:stop] > 1)
+        if len(bad):
+            token = start + int(bad[0])
+            raise ForestageError(f"{origin}: phase[{token}]: {trace.phase[token]}; must be 0 (prefill) or 1 (decode)")
+
+
+def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+    from traces import content  # numba loads in half a second: only where contents are checked
+
+    fault, token, layer = content.find_bad_ids(
+        trace.expert_ids[start:stop], trace.experts, trace.unrecorded_id, trace.metadata.has_unrecorded
+    )
+    if fault == content.OK:
+        return
+    row = trace.expert_ids[start + token, layer].tolist()
+    where = f"{origin}: expert_ids[{start + token}, {layer}] (token {start + token}, layer {layer})"
+    if fault == content.OUT_OF_RANGE:
+        raise ForestageError(f"{where}: {row}: every id must be below metadata.experts ({trace.experts})")
+    if fault == content.UNRECORDED:
+        raise ForestageError(f"{where}: not recorded ({row}), but metadata.has_unrecorded is false")
+    raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")
+
+
+def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+    if trace.gate_weights is None:
+        return
+    from traces import content
+
+    fault, token, layer = content.find_bad_weights(
+        trace.gate_weights[start:stop].view(np.uint16),
+        trace.expert_ids[start:stop],
+        trace.experts,
+        trace.metadata.gate_weight_kind == "normalised",
+        content.HALF_TO_FLOAT,
+        content.NORMALISED_SUM_TOLERANCE,
+    )
+    if fault == content.OK:
+        return
+    row = trace.gate_weights[start + token, layer].tolist()
+    where = f"{origin}: gate_weights[{start + token}, {layer}] (token {start + token}, layer {layer})"
+    if fault == content.NOT_FINITE:
+        raise ForestageError(f"{where}: {row}: weights must be finite and not negative")
+    raise ForestageError(f"{where}: {row} sums to {sum(row):.3f}; gate_weight_kind 'normalised' needs a sum of 1")
+
+
+def _check_positions(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+    from traces import content
+
+    begin = max(start - 1, 0)  # the predecessor of the chunk's first token
+    starts = trace.sequence_offsets
+    starts = starts[np.searchsorted(starts, begin) : np.searchsorted(starts, stop)] - begin
+    bad = content.find_bad_position(trace.position[begin:stop], starts)
+    if bad is not None:
+        token = begin + bad
+        before = "" if token == 0 else f" after {trace.position[token - 1]}"
+        raise ForestageError(
+            f"{origin}: position[{token}]: {trace.position[token]}{before}; positions must be ≥ 0 and ascend within "
+            "a sequence"
+        )
