@@ -1,0 +1,227 @@
+"""The Verilator infrastructure, on a counter: build, cache, run, and every way to fail."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
+
+from catalog.errors import ForestageError
+from cocotb_tests import build as build_module
+from cocotb_tests.build import BuiltModel, build
+from cocotb_tests.simulation import SimulationError, run
+
+COUNTER = """
+module counter(input clk, input rst, input [7:0] step, output reg [7:0] count);
+  wire [7:0] hidden = count ^ 8'h55;
+  inner inner(.clk(clk), .value(count));
+  always @(posedge clk) if (rst) count <= 0; else count <= count + step;
+endmodule
+module inner(input clk, input [7:0] value);
+  reg [7:0] previous;
+  always @(posedge clk) previous <= value;
+endmodule
+"""
+
+BENCH = """
+import os, random, signal
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+from cocotb_tests import exchange
+
+async def count_up(dut, steps):
+    Clock(dut.clk, 1, unit="ns").start()
+    dut.rst.value = 1
+    await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    seen = []
+    for step in steps:
+        dut.step.value = int(step)
+        await RisingEdge(dut.clk)
+        seen.append(dut.count.value.to_unsigned())
+        exchange.report_progress(len(seen))
+    return seen
+
+@cocotb.test()
+async def counts(dut):
+    stimulus = exchange.read_stimulus()
+    seen = await count_up(dut, stimulus["steps"])
+    exchange.write_results({"seen": np.array(seen), "label": stimulus["label"], "random": random.random()})
+
+@cocotb.test()
+async def hidden_signals(dut):
+    exchange.write_results({"own": hasattr(dut, "hidden"), "inner": hasattr(getattr(dut, "inner", None), "previous")})
+
+@cocotb.test()
+async def wrong(dut):
+    assert (await count_up(dut, [1]))[0] == 77, "the count is not 77"
+
+@cocotb.test()
+async def crash(dut):
+    print("about to crash", flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+@cocotb.test()
+async def endless(dut):
+    await count_up(dut, iter(int, 1))
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> BuiltModel:
+    return build(COUNTER, "counter")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An importable test module; the simulator sees the same sys.path."""
+    (tmp_path / "counter_bench.py").write_text(BENCH)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "counter_bench"
+
+
+def test_run_hands_over_stimulus_results_and_progress(model: BuiltModel, bench: str) -> None:
+    progress: list[int] = []
+    stimulus = {"steps": np.array([3, 5, 250], np.uint8), "label": "α"}
+    result, other = (
+        run(model, bench, tests=["counts"], stimulus=stimulus, seed=seed, progress=progress.append) for seed in (9, 10)
+    )
+    assert result.values["seen"].tolist() == [0, 3, 8]
+    assert result.values["label"] == "α"
+    assert result.values["random"] != other.values["random"]
+    assert [name.rsplit(".")[-1] for name in result.tests] == ["counts"]
+    assert progress[-1] == 3
+
+
+def test_only_the_top_modules_signals_are_kept(model: BuiltModel, bench: str) -> None:
+    assert run(model, bench, tests=["hidden_signals"]).values == {"own": True, "inner": False}
+
+
+def test_public_patterns_keep_more(bench: str) -> None:
+    model = build(COUNTER, "counter", public=[("inner", "previous")])
+    assert run(model, bench, tests=["hidden_signals"]).values == {"own": True, "inner": True}
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "message"),
+    [
+        ("wrong", {}, "the count is not 77"),
+        ("crash", {}, r"signal 11(.|\n)*about to crash"),
+        ("endless", {"timeout_s": 1.0}, "longer than 1 s"),
+        ("absent", {}, "no"),
+    ],
+)
+def test_a_failed_run_raises_with_its_last_lines(
+    model: BuiltModel,
+    bench: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    test: str,
+    options: dict[str, float],
+    message: str,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SimulationError, match=message):
+        run(model, bench, tests=[test], **options)
+    assert not list(tmp_path.glob("forestage-run-*"))
+
+
+def test_waves_are_written_on_request(bench: str, tmp_path: Path, model: BuiltModel) -> None:
+    stimulus = {"steps": [1], "label": ""}
+    traced = build(COUNTER, "counter", trace_waves=True)
+    run(traced, bench, tests=["counts"], stimulus=stimulus, waves=tmp_path / "counter.vcd")
+    assert "$var" in (tmp_path / "counter.vcd").read_text()
+    with pytest.raises(ForestageError, match="trace_waves=True"):
+        run(model, bench, waves=tmp_path / "none.vcd")
+
+
+def test_a_build_is_found_again_and_everything_that_shapes_it_counts(model: BuiltModel) -> None:
+    again = build(COUNTER, "counter")
+    assert again.cached
+    assert again.executable == model.executable
+    others = {
+        build(COUNTER + "// changed\n", "counter").executable,
+        build(COUNTER, "counter", public=[("inner", "value")]).executable,
+        build(COUNTER, "counter", verilator_arguments=["-O1"]).executable,
+    }
+    assert len(others | {model.executable}) == 4
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import sys
+        from cocotb_tests.build import build
+        print(build(sys.argv[1], "counter").cached)
+    """)
+    environment = {"FORESTAGE_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, COUNTER], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = sorted(process.communicate()[0].strip() for process in processes)
+    assert outputs == ["False", "True"]
+    assert not list((tmp_path / "verilator").glob("*.building"))
+
+
+def test_refused_verilog_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORESTAGE_CACHE", str(tmp_path))
+    with pytest.raises(ForestageError, match=r"verilator_bin failed(.|\n)*syntax error"):
+        build("module broken(input clk; endmodule", "broken")
+    # A latch is a warning of a class that is not off.
+    latch = "module latch(input a, input b, output reg c); always @(*) if (a) c = b; endmodule"
+    with pytest.raises(ForestageError, match="LATCH"):
+        build(latch, "latch")
+    assert [path.suffix for path in (tmp_path / "verilator").iterdir()] == [".lock", ".lock"]
+
+
+def test_missing_tools_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ForestageError, match=r"^g\+\+ not found: [^\n]*$"):
+        build(COUNTER, "counter")
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(build_module, "import_module", absent)
+    with pytest.raises(ForestageError, match=r"^[^\n]*pip install 'forestage\[hardware\]'$"):
+        build(COUNTER, "counter")
+
+
+def test_an_unreadable_file_and_an_unwritable_cache_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_file: Callable[[], Path]
+) -> None:
+    with pytest.raises(ForestageError, match=r"absent\.v: cannot read"):
+        build(tmp_path / "absent.v", "counter")
+    monkeypatch.setenv("FORESTAGE_CACHE", str(make_file()))
+    with pytest.raises(ForestageError, match="set FORESTAGE_CACHE"):
+        build(COUNTER, "counter")
+
+
+@pytest.fixture
+def make_file(tmp_path: Path) -> Callable[[], Path]:
+    """A file where a folder is wanted: root may write anywhere else."""
+
+    def make() -> Path:
+        path = tmp_path / "file"
+        path.touch()
+        return path
+
+    return make
+
+
+def test_models_long_unused_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORESTAGE_CACHE", str(tmp_path))
+    old = build(COUNTER, "counter").executable
+    monkeypatch.setattr(build_module, "UNUSED_DAYS", -1)
+    new = build(COUNTER + "// newer\n", "counter").executable
+    assert new.exists()
+    assert not old.exists()
