@@ -19,24 +19,21 @@ State that adapts online (tables) persists across sequences unless the predictor
 ``start_sequence`` forgets the previous sequence's history alone, ``reset`` returns to the state just after ``fit``.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-
-if TYPE_CHECKING:
-    from traces import RoutingTrace
+from traces import RoutingTrace
 
 Scores = NDArray[np.int32]
 ExpertIds = NDArray[np.integer[Any]]
 
+MAX_EXPERTS = 1 << 15  # an issued id is an i16
 CHUNK_BYTES = 16 << 20  # of scores held at once by the batch form, where the caller names no size
 
 
@@ -61,6 +58,8 @@ class Predictor(ABC):
             raise ForestageError(
                 f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
             )
+        if experts > MAX_EXPERTS:
+            raise ForestageError(f"experts: {experts} a layer; issue sets hold ids up to {MAX_EXPERTS - 1}")
         self.layers = layers
         self.experts = experts
         self.top_k = top_k
@@ -133,30 +132,31 @@ class Predictor(ABC):
         return 1 if self.threshold is None else self.threshold
 
 
-def unrecorded_rows(expert_ids: ExpertIds) -> NDArray[np.bool_]:
-    """``[..., top_k]`` ids → bool ``[...]``: rows not recorded (all ids the dtype's maximum)."""
-    return (expert_ids == np.iinfo(expert_ids.dtype).max).all(axis=-1)
+def read_ids(trace: RoutingTrace, first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Tokens ``first … last − 1``: ids i32 ``[n, layers, top_k]`` and recorded bool ``[n, layers]``.
+
+    One dtype, whatever the file's, so that compiled kernels exist once; checked, so that they stay inside their tables.
+    """
+    part = trace.token_range(first, last)
+    return part.expert_ids.astype(np.int32), part.recorded()
 
 
 def id_chunks(
     trace: RoutingTrace, chunk_tokens: int | None = None
-) -> Iterator[tuple[int, ExpertIds, NDArray[np.bool_], NDArray[np.bool_]]]:
+) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]]:
     """Walk a trace in chunks of tokens.
 
     Yields ``(first_token, ids i32 [n, layers, top_k], recorded bool [n, layers], starts bool [n])``; ``starts`` marks
-    the first token of each sequence. ``recorded`` is all true where the metadata says that every row was recorded.
+    the first token of each sequence. Without ``chunk_tokens`` a chunk's scores take ``CHUNK_BYTES``.
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_BYTES // (4 * trace.layers * trace.experts))
     offsets = np.asarray(trace.sequence_offsets)
     for first in range(0, trace.tokens, chunk_tokens):
-        ids = np.asarray(trace.expert_ids[first : first + chunk_tokens])
-        recorded = ~unrecorded_rows(ids) if trace.metadata.has_unrecorded else np.ones(ids.shape[:2], np.bool_)
+        ids, recorded = read_ids(trace, first, min(first + chunk_tokens, trace.tokens))
         starts = np.zeros(len(ids), np.bool_)
-        inside = offsets[(offsets >= first) & (offsets < first + len(ids))]
-        starts[inside - first] = True
-        # One dtype, whatever the file's, so that compiled kernels exist once.
-        yield first, ids.astype(np.int32), recorded, starts
+        starts[offsets[(offsets >= first) & (offsets < first + len(ids))] - first] = True
+        yield first, ids, recorded, starts
 
 
 def stream_trace(predictor: Predictor, trace: RoutingTrace) -> Scores:

@@ -1,0 +1,52 @@
+"""What policies consume: the experts a predictor would have fetched for every (token, layer)."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from predictor.base import Predictor, Scores, id_chunks
+from predictor.ranking import best_experts, check_limit
+from traces import RoutingTrace
+
+IssueSets = NDArray[np.int16]
+
+
+def issue_sets(predictor: Predictor, trace: RoutingTrace, limit: int) -> IssueSets:
+    """The best ``limit`` experts whose score reaches the threshold: i16 ``[tokens, layers, limit]``.
+
+    Best first, padded with −1. Layers below the lookahead hold what the predictor issues from previous tokens alone
+    (see its documentation); a policy that may not issue so early ignores them.
+
+    Raises:
+        ForestageError: if ``limit`` is not in 1…experts, or the trace is of another shape than the predictor.
+    """
+    check_limit(limit, predictor.experts)
+    issued = np.empty((trace.tokens, trace.layers, limit), np.int16)
+    for first, scores in predictor.score_chunks(trace):
+        _issue_chunk(scores, predictor.issue_threshold, issued[first : first + len(scores)])
+    return issued
+
+
+def perfect_issue_sets(trace: RoutingTrace, limit: int | None = None) -> IssueSets:
+    """The oracle's issue: exactly what each (token, layer) will choose, in rank order; the bound of every prefetch.
+
+    i16 ``[tokens, layers, limit]``, ``limit`` being the trace's top-k unless given; a smaller one keeps the first
+    ranks. Rows that were not recorded are all −1.
+
+    Raises:
+        ForestageError: if ``limit`` is not in 1…experts.
+    """
+    limit = trace.top_k if limit is None else limit
+    check_limit(limit, trace.experts)
+    kept = min(limit, trace.top_k)
+    issued = np.full((trace.tokens, trace.layers, limit), -1, np.int16)
+    for first, ids, recorded, _ in id_chunks(trace):
+        issued[first : first + len(ids), :, :kept] = np.where(recorded[:, :, None], ids[:, :, :kept], -1)
+    return issued
+
+
+@njit(cache=True)
+def _issue_chunk(scores: Scores, threshold: int, issued: IssueSets) -> None:
+    for token in range(scores.shape[0]):
+        for layer in range(scores.shape[1]):
+            best_experts(scores[token, layer], threshold, issued[token, layer])
