@@ -39,6 +39,10 @@ class Tally:
         """Sum over leading axes."""
         return Tally(self.rows.sum(axes), self.hits.sum(axes), self.issued.sum(axes), self.top_k)
 
+    def at(self, index: int) -> "Tally":
+        """The entry ``index`` of the first axis."""
+        return Tally(self.rows[index], self.hits[index], self.issued[index], self.top_k)
+
 
 def recall(tally: Tally) -> NDArray[np.float64]:
     """Recall@m: the mean over rows of ``hits / top_k``; NaN where there is no row.
