@@ -1,8 +1,10 @@
 """The Verilator infrastructure, on a counter: build, cache, run, and every way to fail."""
 
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +15,28 @@ pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from catalog.errors import ForestageError
 from cocotb_tests import build as build_module
-from cocotb_tests.build import BuiltModel, build
+from cocotb_tests import build_cache
+from cocotb_tests.build import BuiltModel, build, build_recipe
 from cocotb_tests.simulation import SimulationError, run
 
 COUNTER = """
 module counter(input clk, input rst, input [7:0] step, output reg [7:0] count);
   wire [7:0] hidden = count ^ 8'h55;
   inner inner(.clk(clk), .value(count));
+  kept kept(.clk(clk), .value(count));
   always @(posedge clk) if (rst) count <= 0; else count <= count + step;
 endmodule
 module inner(input clk, input [7:0] value);
   reg [7:0] previous;
   always @(posedge clk) previous <= value;
 endmodule
+module kept(input clk, input [7:0] value);
+  reg [7:0] previous, older;
+  always @(posedge clk) begin previous <= value; older <= previous; end
+endmodule
 """
+
+PUBLIC = [("inner", "value"), ("kept", "prev*")]
 
 BENCH = """
 import os, random, signal
@@ -56,8 +66,9 @@ async def counts(dut):
     exchange.write_results({"seen": np.array(seen), "label": stimulus["label"], "random": random.random()})
 
 @cocotb.test()
-async def hidden_signals(dut):
-    exchange.write_results({"own": hasattr(dut, "hidden"), "inner": hasattr(getattr(dut, "inner", None), "previous")})
+async def visible_signals(dut):
+    paths = {"hidden": dut, "inner.previous": dut.inner, "kept.previous": dut.kept, "kept.older": dut.kept}
+    exchange.write_results({path: hasattr(module, path.split(".")[-1]) for path, module in paths.items()})
 
 @cocotb.test()
 async def wrong(dut):
@@ -76,7 +87,7 @@ async def endless(dut):
 
 @pytest.fixture(scope="module")
 def model() -> BuiltModel:
-    return build(COUNTER, "counter")
+    return build(COUNTER, "counter", public=PUBLIC)
 
 
 @pytest.fixture
@@ -100,13 +111,9 @@ def test_run_hands_over_stimulus_results_and_progress(model: BuiltModel, bench: 
     assert progress[-1] == 3
 
 
-def test_only_the_top_modules_signals_are_kept(model: BuiltModel, bench: str) -> None:
-    assert run(model, bench, tests=["hidden_signals"]).values == {"own": True, "inner": False}
-
-
-def test_public_patterns_keep_more(bench: str) -> None:
-    model = build(COUNTER, "counter", public=[("inner", "previous")])
-    assert run(model, bench, tests=["hidden_signals"]).values == {"own": True, "inner": True}
+def test_only_the_top_modules_signals_and_those_asked_for_are_kept(model: BuiltModel, bench: str) -> None:
+    visible = {"hidden": True, "inner.previous": False, "kept.previous": True, "kept.older": False}
+    assert run(model, bench, tests=["visible_signals"]).values == visible
 
 
 @pytest.mark.parametrize(
@@ -133,41 +140,61 @@ def test_a_failed_run_raises_with_its_last_lines(
     assert not list(tmp_path.glob("forestage-run-*"))
 
 
-def test_waves_are_written_on_request(bench: str, tmp_path: Path, model: BuiltModel) -> None:
-    stimulus = {"steps": [1], "label": ""}
-    traced = build(COUNTER, "counter", trace_waves=True)
-    run(traced, bench, tests=["counts"], stimulus=stimulus, waves=tmp_path / "counter.vcd")
-    assert "$var" in (tmp_path / "counter.vcd").read_text()
+def test_waves_need_a_model_built_for_them(model: BuiltModel, bench: str, tmp_path: Path) -> None:
     with pytest.raises(ForestageError, match="trace_waves=True"):
         run(model, bench, waves=tmp_path / "none.vcd")
 
 
-def test_a_build_is_found_again_and_everything_that_shapes_it_counts(model: BuiltModel) -> None:
-    again = build(COUNTER, "counter")
+@pytest.mark.long  # compiles Verilator's library once more, with tracing
+def test_waves_are_written_on_request(bench: str, tmp_path: Path) -> None:
+    traced = build(COUNTER, "counter", public=PUBLIC, trace_waves=True)
+    run(traced, bench, tests=["visible_signals"], waves=tmp_path / "counter.vcd")
+    assert "$var" in (tmp_path / "counter.vcd").read_text()
+
+
+def test_a_build_is_found_again(model: BuiltModel) -> None:
+    again = build(COUNTER, "counter", public=PUBLIC)
     assert again.cached
     assert again.executable == model.executable
-    others = {
-        build(COUNTER + "// changed\n", "counter").executable,
-        build(COUNTER, "counter", public=[("inner", "value")]).executable,
-        build(COUNTER, "counter", verilator_arguments=["-O1"]).executable,
-    }
-    assert len(others | {model.executable}) == 4
+
+
+def test_everything_that_shapes_a_build_is_in_its_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "counter.v"
+    file.write_text(COUNTER)
+    assert build_recipe(file, "counter").key == build_recipe(COUNTER, "counter").key
+    recipes = [
+        build_recipe(COUNTER, "counter"),
+        build_recipe(COUNTER + "// changed\n", "counter"),
+        build_recipe(COUNTER, "inner"),
+        build_recipe(COUNTER, "counter", trace_waves=True),
+        build_recipe(COUNTER, "counter", public=[("inner", "value")]),
+        build_recipe(COUNTER, "counter", lint_off=["LATCH"]),
+        build_recipe(COUNTER, "counter", verilator_arguments=["-O1"]),
+    ]
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    recipes.append(build_recipe(COUNTER, "counter"))
+    assert len({recipe.key for recipe in recipes}) == len(recipes)
 
 
 def test_two_processes_build_once(tmp_path: Path) -> None:
     script = textwrap.dedent("""
-        import sys
-        from cocotb_tests.build import build
-        print(build(sys.argv[1], "counter").cached)
+        import time
+        from cocotb_tests import build_cache
+
+        def make(folder):
+            folder.mkdir()
+            time.sleep(1)
+            (folder / build_cache.MANIFEST).touch()
+
+        print(build_cache.obtain("key", make)[1])
     """)
-    environment = {"FORESTAGE_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    environment = {**os.environ, "FORESTAGE_CACHE": str(tmp_path)}
     processes = [
-        subprocess.Popen([sys.executable, "-c", script, COUNTER], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
     ]
-    outputs = sorted(process.communicate()[0].strip() for process in processes)
-    assert outputs == ["False", "True"]
-    assert not list((tmp_path / "verilator").glob("*.building"))
+    assert sorted(process.communicate()[0].strip() for process in processes) == ["False", "True", "True"]
+    assert sorted(path.name for path in (tmp_path / "verilator").iterdir()) == ["key", "key.lock"]
 
 
 def test_refused_verilog_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +205,7 @@ def test_refused_verilog_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypa
     latch = "module latch(input a, input b, output reg c); always @(*) if (a) c = b; endmodule"
     with pytest.raises(ForestageError, match="LATCH"):
         build(latch, "latch")
-    assert [path.suffix for path in (tmp_path / "verilator").iterdir()] == [".lock", ".lock"]
+    assert {path.suffix for path in (tmp_path / "verilator").iterdir()} == {".lock"}
 
 
 def test_missing_tools_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -220,8 +247,19 @@ def make_file(tmp_path: Path) -> Callable[[], Path]:
 
 def test_models_long_unused_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORESTAGE_CACHE", str(tmp_path))
-    old = build(COUNTER, "counter").executable
-    monkeypatch.setattr(build_module, "UNUSED_DAYS", -1)
-    new = build(COUNTER + "// newer\n", "counter").executable
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / build_cache.MANIFEST).touch()
+
+    old, _ = build_cache.obtain("old", make)
+    used, _ = build_cache.obtain("used", make)
+    long_ago = time.time() - (build_cache.UNUSED_DAYS + 1) * 86400
+    for folder in (old, used):
+        os.utime(folder / build_cache.MANIFEST, (long_ago, long_ago))
+    assert build_cache.obtain("used", make) == (used, True)
+    new, found = build_cache.obtain("new", make)
+    assert not found
     assert new.exists()
+    assert used.exists()
     assert not old.exists()
