@@ -1,0 +1,103 @@
+"""What enters the prefetch engine, what leaves it, and what it counts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+from predictor.base import id_chunks
+from traces import RoutingTrace
+
+_CHUNK_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingEvent:
+    """The gate of one layer has chosen.
+
+    Attributes:
+        layer: MoE layer.
+        experts: the ids chosen, in rank order where the model ranks them.
+        starts_token: first event of a token.
+        starts_sequence: first event of a sequence; it also starts a token.
+    """
+
+    layer: int
+    experts: tuple[int, ...]
+    starts_token: bool = False
+    starts_sequence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Stage ``expert`` of ``layer``; ``last`` marks the last request of an event."""
+
+    layer: int
+    expert: int
+    score: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowUpdate:
+    """A row of the correlation table was written: its address and all of its bits (see ``RowFormat``)."""
+
+    address: int
+    row: int
+
+
+class EventError(IntFlag):
+    """Why an event is rejected: it changes no table, and only its start flags take effect."""
+
+    LAYER = 1  # layer ≥ the configured layers
+    EXPERT = 2  # an expert ≥ the configured experts
+    DUPLICATE = 4  # an expert twice
+
+
+NO_ERROR = EventError(0)
+
+
+class EngineCounter(IntEnum):
+    """What the engine counts, in the order of its counter registers."""
+
+    EVENTS = 0  # accepted while the tables are on, rejected ones included
+    REJECTED = 1  # of these, rejected for an EventError
+    DISCARDED = 2  # accepted while the engine is off
+    PREDICTIONS = 3  # events that predicted a target layer
+    REQUESTS = 4  # requests handed over
+    CANDIDATE_HITS = 5  # verified candidates that were needed
+    CANDIDATE_MISSES = 6  # verified candidates that were not
+    UPDATES = 7  # table rows written back
+    REPLACEMENTS = 8  # candidates replaced
+    BUSY_CYCLES = 9  # cycles in which no event could be accepted
+    STALL_CYCLES = 10  # cycles in which a request waited for its consumer
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one event causes.
+
+    Attributes:
+        requests: in the order of issue: score descending, then expert ascending.
+        updates: in the order of writing.
+        cycles: from the cycle that accepts the event to the first that can accept another, requests never waiting.
+        error: why the event was rejected; zero where it was not.
+    """
+
+    requests: tuple[Request, ...]
+    updates: tuple[RowUpdate, ...]
+    cycles: int
+    error: EventError = NO_ERROR
+
+
+def routing_events(trace: RoutingTrace) -> Iterator[RoutingEvent]:
+    """The events of a trace in order; a row that was not recorded causes none."""
+    sequence_pending = False  # a sequence has begun, and no event has said so
+    for _, ids, recorded, starts in id_chunks(trace, _CHUNK_TOKENS):
+        for row in range(len(ids)):
+            sequence_pending |= bool(starts[row])
+            for nth, layer in enumerate(np.flatnonzero(recorded[row]).tolist()):
+                experts = tuple(ids[row, layer].tolist())
+                yield RoutingEvent(layer, experts, starts_token=nth == 0, starts_sequence=sequence_pending)
+                sequence_pending = False
