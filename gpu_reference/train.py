@@ -13,7 +13,6 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
-from gpu_reference.corpus import DOMAINS
 from gpu_reference.small_moe import SmallMoEShape, build_model
 from traces.files import atomic_path, write_text
 
