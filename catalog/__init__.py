@@ -1,1 +1,38 @@
 """Published constants, each with its source, and the errors every package raises."""
+
+from catalog.catalogue import Catalog, Records, load_catalog
+from catalog.config import StrictModel
+from catalog.dram import DramRecord, PimBlocks
+from catalog.energy import EnergyRecord
+from catalog.errors import ForestageError
+from catalog.machines import MachineRecord
+from catalog.models import GroupedQueryAttention, LatentAttention, ModelRecord
+from catalog.records import Evidence, Record, Source
+
+__all__ = [
+    "Catalog",
+    "DramRecord",
+    "EnergyRecord",
+    "Evidence",
+    "ForestageError",
+    "GroupedQueryAttention",
+    "LatentAttention",
+    "MachineRecord",
+    "ModelRecord",
+    "PimBlocks",
+    "Record",
+    "Records",
+    "Source",
+    "StrictModel",
+    "find_model",
+    "load_catalog",
+]
+
+
+def find_model(name: str) -> ModelRecord:
+    """The model of that name in the shipped catalogue and the user's.
+
+    Raises:
+        ForestageError: naming the nearest known model.
+    """
+    return load_catalog().find_model(name)

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -52,6 +52,7 @@ class RoutingTrace:
         datasets: what each sequence is stratified by.
         metadata: what holds of the whole trace.
         content: whether the contents were checked; leave it alone.
+        origin: where the arrays come from, for the errors of the constructor.
     """
 
     expert_ids: npt.NDArray[np.uint8 | np.uint16]
@@ -64,8 +65,9 @@ class RoutingTrace:
     datasets: tuple[str, ...]
     metadata: TraceMetadata
     content: ContentState = field(default="unchecked")
+    origin: InitVar[str] = "trace"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, origin: str) -> None:
         for name in (*TOKEN_ARRAYS, "sequence_offsets"):
             array = getattr(self, name)
             if array is not None:
@@ -76,7 +78,7 @@ class RoutingTrace:
         object.__setattr__(self, "domains", tuple(self.domains))
         object.__setattr__(self, "datasets", tuple(self.datasets))
         if self.content == "unchecked":
-            self.validate("trace")
+            self.validate(origin)
             object.__setattr__(self, "content", "checked")
 
     @property

@@ -1,0 +1,51 @@
+"""Energy of DRAM accesses, as published; the sources differ about threefold for in-bank access."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from catalog.records import PositiveFloat, Record
+
+PicojoulePerBit = Annotated[float, Field(gt=0, le=1000)]
+
+
+class EnergyRecord(Record):
+    """One set of DRAM energies.
+
+    Attributes:
+        terms_pj_per_bit: what a bit costs on its way from the cell to the host, by part.
+        in_bank_terms: those of the parts that an in-bank (PIM) read pays; empty where the source has no such figure.
+        activate_precharge_pj: of one row opened and closed; ``None`` where ``terms_pj_per_bit`` includes it.
+        write_pj_per_bit: of a host write where it differs from a read.
+        refresh_all_bank_pj: of one all-bank refresh.
+        active_standby_mw, precharge_standby_mw: background power of a channel.
+        multiply_add_pj: of a multiply-add beside the banks.
+        device_link_pj_per_bit: between devices.
+    """
+
+    terms_pj_per_bit: dict[str, PicojoulePerBit] = Field(min_length=1)
+    in_bank_terms: tuple[str, ...] = ()
+    activate_precharge_pj: PositiveFloat | None = None
+    write_pj_per_bit: PicojoulePerBit | None = None
+    refresh_all_bank_pj: PositiveFloat | None = None
+    active_standby_mw: PositiveFloat | None = None
+    precharge_standby_mw: PositiveFloat | None = None
+    multiply_add_pj: PositiveFloat | None = None
+    device_link_pj_per_bit: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _terms_exist(self) -> "EnergyRecord":
+        for term in self.in_bank_terms:
+            if term not in self.terms_pj_per_bit:
+                raise ValueError(f"in_bank_terms names '{term}', which is not in terms_pj_per_bit")
+        return self
+
+    @property
+    def host_read_pj_per_bit(self) -> float:
+        """All parts; row activations come on top where ``activate_precharge_pj`` is given."""
+        return sum(self.terms_pj_per_bit.values())
+
+    @property
+    def in_bank_read_pj_per_bit(self) -> float | None:
+        """The parts that an in-bank read pays, or ``None`` where the source does not tell."""
+        return sum(self.terms_pj_per_bit[term] for term in self.in_bank_terms) if self.in_bank_terms else None

@@ -1,0 +1,86 @@
+"""What importers share: the registry's record, id packing and what weights tell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.metadata import GateWeightKind
+from traces.trace import RoutingTrace, id_dtype
+
+SUM_TOLERANCE = 0.01
+"""Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """A foreign format.
+
+    Attributes:
+        name: as given to ``--format``.
+        description: one line for the help.
+        sniff: whether a file's name and first bytes look like the format.
+        read: the trace in a file; the second argument names the model where the file does not.
+    """
+
+    name: str
+    description: str
+    sniff: Callable[[Path, bytes], bool]
+    read: Callable[[Path, str | None], RoutingTrace]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A published recording: which model, whose, under which licence."""
+
+    model: str
+    source: str
+    licence: str
+
+
+# The recordings' own files name neither source nor licence (nor, for the .npz, the model): known by the file's name.
+RECORDINGS = {
+    "gpt_oss_20b": Recording(
+        "openai/gpt-oss-20b", "github AmanPriyanshu/GPT-OSS-MoE-ExpertFingerprinting @72b368f", "Apache-2.0"
+    ),
+    "deepseek_v2_lite_esft": Recording("deepseek-ai/ESFT-vanilla-lite", "github deepseek-ai/ESFT @579a771", "MIT"),
+    "big_moe_on_edge": Recording("", "github Helldez/BigMoeOnEdge @2d4f2b1", "Apache-2.0"),
+}
+
+
+def known_recording(path: Path) -> Recording | None:
+    """The published recording whose file name ``path`` begins with, or ``None``."""
+    return next((recording for prefix, recording in RECORDINGS.items() if path.name.startswith(prefix)), None)
+
+
+def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Integer ids ``[tokens, layers, top_k]`` in a trace's dtype.
+
+    Raises:
+        ForestageError: naming the first row with an id outside ``0 … experts − 1``.
+    """
+    bad = np.argwhere((ids < 0) | (ids >= experts))
+    if len(bad):
+        token, layer, slot = (int(i) for i in bad[0])
+        raise ForestageError(
+            f"{origin}: expert_ids[{token}, {layer}]: id {ids[token, layer, slot]}; the model has experts 0 to "
+            f"{experts - 1}"
+        )
+    return ids.astype(id_dtype(experts))
+
+
+def weight_kind(weights: npt.NDArray[np.floating]) -> GateWeightKind:
+    """What weights ``[rows, top_k]`` are, as far as their sums tell (sigmoid scores are not told from ``unknown``)."""
+    sums = weights.astype(np.float32).sum(axis=-1)
+    if np.all(np.abs(sums - 1.0) <= SUM_TOLERANCE):
+        return "normalised"
+    return "softmax" if np.all(sums <= 1.0 + SUM_TOLERANCE) else "unknown"
+
+
+def are_ranked(weights: npt.NDArray[np.floating]) -> bool:
+    """Whether the weights of every row ``[rows, top_k]`` descend, so that the ids are in rank order."""
+    return bool(np.all(weights[..., 1:] <= weights[..., :-1]))

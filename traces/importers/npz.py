@@ -1,0 +1,190 @@
+"""Recordings kept as ``NAME.npz`` with ``NAME.sequences.jsonl`` beside it.
+
+Arrays: ``expert_ids [tokens, layers, top_k]``, ``seq_offsets [sequences + 1]`` and, optionally,
+``gate_weights [tokens, layers, top_k]``, ``token_pos [tokens]`` (absolute context position), ``token_crc32 [tokens]``.
+A line of the jsonl a sequence: ``dataset``, ``category``, ``n_tokens`` and, optionally, ``n_prompt_tokens``.
+
+A token at or beyond its sequence's ``n_prompt_tokens`` is decode; a sequence without that field is all prefill. Without
+``token_pos``, positions count from the sequence's start. The file names no model: it is taken from the argument, from
+the name of a published recording, or from the one catalogue model with as many MoE layers and the same top-k.
+"""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from catalog.config import describe_validation_error
+from catalog.errors import ForestageError
+from traces.importers.common import Importer, are_ranked, known_recording, pack_ids, weight_kind
+from traces.importers.models import routed_model
+from traces.metadata import TraceMetadata
+from traces.trace import DECODE, PREFILL, RoutingTrace
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+REQUIRED = ("expert_ids", "seq_offsets")
+OPTIONAL = ("gate_weights", "token_pos", "token_crc32")
+
+
+class SequenceRecord(BaseModel):
+    """A line of ``.sequences.jsonl``; further keys are the recording's own and are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    dataset: str
+    category: str
+    n_tokens: int = Field(ge=1)
+    n_prompt_tokens: int | None = Field(default=None, ge=0)
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """A zip file, or one named ``.npz``."""
+    return start.startswith(b"PK\x03\x04") or path.suffix == ".npz"
+
+
+def read(path: Path, model: str | None = None) -> RoutingTrace:
+    """Import ``path``; ``model`` overrides what the file's name or shape tells.
+
+    Raises:
+        ForestageError: if the archive is damaged, an array or label is missing or wrong, or the model is unknown.
+    """
+    arrays = _read_arrays(path)
+    ids, offsets = arrays["expert_ids"], arrays["seq_offsets"].astype(np.int64)
+    tokens, layers, top_k = ids.shape
+    records = read_sequence_records(path)
+    _check_lengths(path, records, offsets, tokens)
+    recording = known_recording(path)
+    name = model or (recording.model if recording else None)
+    routed = routed_model(name, layers=layers, top_k=top_k, origin=str(path))
+    starts = np.repeat(offsets[:-1], np.diff(offsets))
+    position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
+    weights = arrays.get("gate_weights")
+    return RoutingTrace(
+        expert_ids=pack_ids(ids, routed.experts, str(path)),
+        gate_weights=None if weights is None else weights.astype(np.float16),
+        sequence_offsets=offsets,
+        position=position.astype(np.int32),
+        phase=_phases(records, offsets, position),
+        token_hash=arrays["token_crc32"].astype(np.uint32) if "token_crc32" in arrays else None,
+        domains=tuple(record.category for record in records),
+        datasets=tuple(record.dataset for record in records),
+        metadata=TraceMetadata.parse(
+            {
+                "model": name or routed.name,
+                "experts": routed.experts,
+                "top_k": top_k,
+                "layer_map": routed.layer_map,
+                "ranked": weights is not None and are_ranked(weights),
+                "gate_weight_kind": "none" if weights is None else weight_kind(weights),
+                "source": recording.source if recording else f"imported from {path.name}",
+                "licence": recording.licence if recording else "not stated",
+            },
+            origin=str(path),
+        ),
+        origin=str(path),
+    )
+
+
+def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
+    """The lines of ``NAME.sequences.jsonl`` beside ``NAME.npz``, with the recording's own keys as extra attributes.
+
+    Raises:
+        ForestageError: if the file is missing or a line is no such record.
+    """
+    beside = path.with_name(path.name.removesuffix(".npz") + ".sequences.jsonl")
+    try:
+        lines = beside.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ForestageError(
+            f"{beside}: cannot read ({reason}); it must lie beside {path.name} with a line a sequence: "
+            "dataset, category, n_tokens"
+        ) from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(SequenceRecord.model_validate(json.loads(line)))
+        except ValidationError as error:
+            raise ForestageError(
+                f"{beside}: line {number}: {describe_validation_error(SequenceRecord, error)}"
+            ) from error
+        except ValueError as error:
+            raise ForestageError(f"{beside}: line {number}: not valid JSON ({error})") from error
+    return tuple(records)
+
+
+def _read_arrays(path: Path) -> Arrays:
+    """The known arrays of the archive, their kinds and shapes checked."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ForestageError(f"{path}: a single array; expected an .npz archive of {', '.join(REQUIRED)}")
+            arrays = {name: archive[name] for name in (*REQUIRED, *OPTIONAL) if name in archive.files}
+            found = ", ".join(archive.files)
+    except OSError as error:
+        raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, MemoryError) as error:
+        raise ForestageError(f"{path}: damaged or truncated .npz ({error}); fetch it again") from error
+    for name in REQUIRED:
+        if name not in arrays:
+            raise ForestageError(f"{path}: {name}: missing array; the archive holds {found or 'nothing'}")
+    ids = arrays["expert_ids"]
+    if ids.dtype.kind not in "iu" or ids.ndim != 3 or 0 in ids.shape:
+        raise ForestageError(
+            f"{path}: expert_ids: {ids.dtype} {list(ids.shape)}; expected integers [tokens, layers, k]"
+        )
+    expected = {
+        "seq_offsets": ("iu", None),
+        "gate_weights": ("f", ids.shape),
+        "token_pos": ("iu", ids.shape[:1]),
+        "token_crc32": ("iu", ids.shape[:1]),
+    }
+    for name, (kinds, shape) in expected.items():
+        array = arrays.get(name)
+        if array is not None and (array.dtype.kind not in kinds or (shape is not None and array.shape != shape)):
+            raise ForestageError(
+                f"{path}: {name}: {array.dtype} {list(array.shape)} does not fit expert_ids {list(ids.shape)}"
+            )
+    return arrays
+
+
+def _check_lengths(
+    path: Path, records: tuple[SequenceRecord, ...], offsets: npt.NDArray[np.int64], tokens: int
+) -> None:
+    """One record a sequence, of the same length; offsets from 0 to ``tokens``."""
+    if (
+        offsets.ndim != 1
+        or len(offsets) < 2
+        or offsets[0] != 0
+        or offsets[-1] != tokens
+        or np.any(np.diff(offsets) < 1)
+    ):
+        raise ForestageError(f"{path}: seq_offsets: must ascend from 0 to the number of tokens ({tokens})")
+    if len(records) != len(offsets) - 1:
+        raise ForestageError(
+            f"{path}: the archive has {len(offsets) - 1} sequences, its .sequences.jsonl {len(records)} lines"
+        )
+    for number, (record, length) in enumerate(zip(records, np.diff(offsets).tolist(), strict=True), start=1):
+        if record.n_tokens != length:
+            raise ForestageError(
+                f"{path}: .sequences.jsonl line {number}: n_tokens is {record.n_tokens}, seq_offsets give {length}"
+            )
+
+
+def _phases(
+    records: tuple[SequenceRecord, ...], offsets: npt.NDArray[np.int64], position: npt.NDArray[Any]
+) -> npt.NDArray[np.uint8]:
+    """u8 ``[tokens]``: decode from ``n_prompt_tokens`` on, prefill where a sequence does not state it."""
+    never = np.iinfo(np.int64).max
+    prompts = np.array([never if r.n_prompt_tokens is None else r.n_prompt_tokens for r in records], dtype=np.int64)
+    is_decode = position >= np.repeat(prompts, np.diff(offsets))
+    return np.where(is_decode, DECODE, PREFILL).astype(np.uint8)
+
+
+IMPORTER = Importer("npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read)
