@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -52,7 +52,7 @@ class RoutingTrace:
         datasets: what each sequence is stratified by.
         metadata: what holds of the whole trace.
         content: whether the contents were checked; leave it alone.
-        origin: where the arrays come from, for the errors of the constructor.
+        origin: the file the arrays come from, for errors.
     """
 
     expert_ids: npt.NDArray[np.uint8 | np.uint16]
@@ -65,9 +65,9 @@ class RoutingTrace:
     datasets: tuple[str, ...]
     metadata: TraceMetadata
     content: ContentState = field(default="unchecked")
-    origin: InitVar[str] = "trace"
+    origin: str = "trace"
 
-    def __post_init__(self, origin: str) -> None:
+    def __post_init__(self) -> None:
         for name in (*TOKEN_ARRAYS, "sequence_offsets"):
             array = getattr(self, name)
             if array is not None:
@@ -78,7 +78,7 @@ class RoutingTrace:
         object.__setattr__(self, "domains", tuple(self.domains))
         object.__setattr__(self, "datasets", tuple(self.datasets))
         if self.content == "unchecked":
-            self.validate(origin)
+            self.validate()
             object.__setattr__(self, "content", "checked")
 
     @property
@@ -160,6 +160,8 @@ class RoutingTrace:
         first = int(np.searchsorted(self.sequence_offsets, start, side="right")) - 1
         last = int(np.searchsorted(self.sequence_offsets, stop, side="left"))
         offsets = np.clip(self.sequence_offsets[first : last + 1], start, stop) - start
+        if self.content == "lazy":
+            validation.check_content(self, self.origin, start, stop)
         return self._part(slice(start, stop), offsets, self.domains[first:last], self.datasets[first:last])
 
     def select_sequences(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Self:
@@ -172,6 +174,9 @@ class RoutingTrace:
         if not chosen:
             raise ForestageError("selection of sequences is empty; the trace has too few sequences for it")
         slices = [self.sequence_slice(index) for index in chosen]
+        if self.content == "lazy":
+            for part in slices:
+                validation.check_content(self, self.origin, part.start, part.stop)
         tokens = np.concatenate([np.arange(part.start, part.stop) for part in slices])
         offsets = np.cumsum([0, *(part.stop - part.start for part in slices)])
         domains = tuple(self.domains[index] for index in chosen)
@@ -183,6 +188,8 @@ class RoutingTrace:
         Raises:
             ForestageError: if no token is of that phase.
         """
+        if self.content == "lazy":
+            return self.checked().select_phase(phase)
         tokens = np.flatnonzero(self.phase == phase)
         if not len(tokens):
             raise ForestageError(f"the trace of {self.metadata.model} has no {phase_name(phase)} tokens")
@@ -210,14 +217,26 @@ class RoutingTrace:
         labels = (self.domains, self.datasets, self.metadata)
         return labels == (other.domains, other.datasets, other.metadata)
 
-    def validate(self, origin: str | Path = "trace") -> None:
-        """Check structure and contents, in chunks; ``origin`` is named in the error.
+    def validate(self, origin: str | Path | None = None) -> None:
+        """Check structure and contents, in chunks; ``origin`` (the trace's own, if ``None``) is named in the error.
 
         Raises:
             ForestageError: naming the origin, the field and the row of the first fault.
         """
-        validation.check_structure(self, str(origin))
-        validation.check_content(self, str(origin))
+        named = self.origin if origin is None else str(origin)
+        validation.check_structure(self, named)
+        validation.check_content(self, named)
+
+    def checked(self) -> Self:
+        """This trace with its contents checked: what must be called before all of a lazily opened one is read.
+
+        Raises:
+            ForestageError: as ``validate``.
+        """
+        if self.content == "checked":
+            return self
+        self.validate()
+        return replace(self, content="checked")
 
     @classmethod
     def load(cls, path: str | Path, *, validate: bool | None = None) -> Self:
@@ -241,6 +260,7 @@ class RoutingTrace:
             datasets=_labels(path, "dataset", file, header),
             metadata=TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata"),
             content="lazy",
+            origin=str(path),
         )
         validation.check_structure(trace, str(path))
         if validate if validate is not None else trace.nbytes <= VALIDATE_ON_LOAD_BYTES:
@@ -255,8 +275,7 @@ class RoutingTrace:
         Raises:
             ForestageError: if it cannot be written, or a lazily opened trace turns out invalid.
         """
-        if self.content == "lazy":
-            self.validate("trace")
+        self.checked()
         tensors = {name: getattr(self, name) for name in (*TOKEN_ARRAYS, "sequence_offsets")}
         tensors = {name: array for name, array in tensors.items() if array is not None}
         header: dict[str, Any] = {"metadata": self.metadata.model_dump(mode="json")}
@@ -278,7 +297,7 @@ class RoutingTrace:
         domains: tuple[str, ...],
         datasets: tuple[str, ...],
     ) -> Self:
-        """The trace of some tokens: a view for a slice, a copy for indices; checked if this trace was not."""
+        """The trace of some tokens, which are known to be valid: a view for a slice, a copy for indices."""
         whole = {name: getattr(self, name) for name in TOKEN_ARRAYS}
         arrays: dict[str, Any] = {name: None if array is None else array[tokens] for name, array in whole.items()}
         return replace(
@@ -287,7 +306,7 @@ class RoutingTrace:
             sequence_offsets=offsets.astype(np.int64),
             domains=domains,
             datasets=datasets,
-            content="checked" if self.content == "checked" else "unchecked",
+            content="checked",
         )
 
 

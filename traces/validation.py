@@ -85,16 +85,17 @@ def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
         )
 
 
-def check_content(trace: "RoutingTrace", origin: str) -> None:
-    """Check every row: ids, gate weights, positions, phases; the structure must be sound.
+def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int | None = None) -> None:
+    """Check every row of tokens ``[first, last)``: ids, gate weights, positions, phases; the structure must be sound.
 
     Raises:
         ForestageError: naming ``origin``, the field and the row.
     """
     row_bytes = trace.layers * trace.top_k * trace.expert_ids.itemsize
     step = max(1, CHUNK_BYTES // row_bytes)
-    for start in range(0, trace.tokens, step):
-        stop = min(start + step, trace.tokens)
+    last = trace.tokens if last is None else last
+    for start in range(first, last, step):
+        stop = min(start + step, last)
         _check_ids(trace, start, stop, origin)
         _check_weights(trace, start, stop, origin)
         _check_positions(trace, start, stop, origin)

@@ -1,0 +1,93 @@
+"""What a trace holds, without looking at the routing itself."""
+
+from pathlib import Path
+
+import numpy as np
+
+from catalog.config import StrictModel
+from traces.metadata import TraceMetadata
+from traces.trace import DECODE, PREFILL, RoutingTrace
+
+
+class LabelCount(StrictModel):
+    """How much of a trace bears a label."""
+
+    sequences: int
+    tokens: int
+
+
+class TraceInfo(StrictModel):
+    """A trace's shape and provenance.
+
+    Attributes:
+        tokens, layers, experts, top_k, sequences: the shape.
+        prefill_tokens, decode_tokens: tokens by phase.
+        shortest, median, longest: tokens of a sequence.
+        longest_context: the largest position, plus 1.
+        unrecorded_rows: (token, layer) rows that were not recorded.
+        gate_weights, token_hash: whether the trace has them.
+        datasets, domains: label → how many sequences and tokens bear it.
+        array_bytes: of all arrays.
+        file_bytes: of the file, where there is one.
+        metadata: as recorded.
+    """
+
+    tokens: int
+    layers: int
+    experts: int
+    top_k: int
+    sequences: int
+    prefill_tokens: int
+    decode_tokens: int
+    shortest: int
+    median: float
+    longest: int
+    longest_context: int
+    unrecorded_rows: int
+    gate_weights: bool
+    token_hash: bool
+    datasets: dict[str, LabelCount]
+    domains: dict[str, LabelCount]
+    array_bytes: int
+    file_bytes: int | None
+    metadata: TraceMetadata
+
+
+def describe(trace: RoutingTrace, path: Path | str | None = None) -> TraceInfo:
+    """What ``trace`` holds; ``path`` is the file it came from, if any."""
+    lengths = np.diff(trace.sequence_offsets)
+    phases = np.bincount(trace.phase, minlength=2)
+    unrecorded = 0
+    if trace.metadata.has_unrecorded:
+        unrecorded = sum(int(np.count_nonzero(~part.recorded())) for part in trace.chunks())
+    return TraceInfo(
+        tokens=trace.tokens,
+        layers=trace.layers,
+        experts=trace.experts,
+        top_k=trace.top_k,
+        sequences=trace.sequences,
+        prefill_tokens=int(phases[PREFILL]),
+        decode_tokens=int(phases[DECODE]),
+        shortest=int(lengths.min()),
+        median=float(np.median(lengths)),
+        longest=int(lengths.max()),
+        longest_context=int(trace.position.max()) + 1,
+        unrecorded_rows=unrecorded,
+        gate_weights=trace.gate_weights is not None,
+        token_hash=trace.token_hash is not None,
+        datasets=_count_labels(trace.datasets, lengths.tolist()),
+        domains=_count_labels(trace.domains, lengths.tolist()),
+        array_bytes=trace.nbytes,
+        file_bytes=None if path is None else Path(path).stat().st_size,
+        metadata=trace.metadata,
+    )
+
+
+def _count_labels(labels: tuple[str, ...], lengths: list[int]) -> dict[str, LabelCount]:
+    """Sequences and tokens by label, in order of first appearance."""
+    sequences: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for label, length in zip(labels, lengths, strict=True):
+        sequences[label] = sequences.get(label, 0) + 1
+        tokens[label] = tokens.get(label, 0) + length
+    return {label: LabelCount(sequences=count, tokens=tokens[label]) for label, count in sequences.items()}

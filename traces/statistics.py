@@ -1,0 +1,198 @@
+"""What a trace's routing is like: temporal overlap and expert load, by layer, overall and by domain.
+
+Definitions:
+
+* *temporal overlap* of a layer: the mean, over pairs of consecutive tokens of a sequence (positions one apart, both
+  recorded), of the number of experts that both chose. Independent uniform choices give K²/N
+  (``random_overlap``); ``overlap_ratio`` is the overlap over that.
+* *load* of an expert: how often it was chosen. ``load_entropy`` is the entropy of a layer's loads over log N: 1 where
+  all experts are used alike. ``hottest_over_mean`` is the largest load over the mean one.
+
+Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from catalog.config import StrictModel
+from traces.trace import RoutingTrace
+
+
+class RoutingStatistics(StrictModel):
+    """Figures of one layer, or means over layers; ``None`` where there is nothing to count.
+
+    Attributes:
+        temporal_overlap: experts shared by consecutive tokens.
+        overlap_ratio: that over K²/N.
+        load_entropy: 0 (one expert takes all) to 1 (all alike).
+        hottest_over_mean: largest load over the mean.
+    """
+
+    temporal_overlap: float | None
+    overlap_ratio: float | None
+    load_entropy: float | None
+    hottest_over_mean: float | None
+
+
+class DomainStatistics(RoutingStatistics):
+    """Figures of one domain's sequences alone."""
+
+    sequences: int
+    tokens: int
+
+
+class TraceStatistics(StrictModel):
+    """Statistics of a trace.
+
+    Attributes:
+        model: as in the metadata.
+        synthetic: as in the metadata.
+        sequences, tokens, layers, experts, top_k: the trace's shape.
+        random_overlap: K²/N.
+        overall: means over layers.
+        by_layer: in the order of the trace's layers.
+        by_domain: in order of first appearance.
+    """
+
+    model: str
+    synthetic: bool
+    sequences: int
+    tokens: int
+    layers: int
+    experts: int
+    top_k: int
+    random_overlap: float
+    overall: RoutingStatistics
+    by_layer: tuple[RoutingStatistics, ...]
+    by_domain: dict[str, DomainStatistics]
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """Raw counts of some sequences: ``load [layers, experts]``, ``shared [layers]`` and ``pairs [layers]``, all i64."""
+
+    load: npt.NDArray[np.int64]
+    shared: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.int64]
+
+    @classmethod
+    def zeros(cls, layers: int, experts: int) -> "_Counts":
+        return cls(np.zeros((layers, experts), np.int64), np.zeros(layers, np.int64), np.zeros(layers, np.int64))
+
+    def add(self, other: "_Counts") -> None:
+        self.load[:] += other.load
+        self.shared[:] += other.shared
+        self.pairs[:] += other.pairs
+
+
+def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> TraceStatistics:
+    """Statistics of ``trace``; one pass, domain by domain, in memory independent of the number of tokens.
+
+    Args:
+        trace: any trace; a lazily opened one is checked first.
+        progress: called with (domains done, domains) after each domain.
+
+    Raises:
+        ForestageError: if a lazily opened trace turns out invalid.
+    """
+    trace = trace.checked()
+    members: dict[str, list[int]] = {}
+    for index, domain in enumerate(trace.domains):
+        members.setdefault(domain, []).append(index)
+    total = _Counts.zeros(trace.layers, trace.experts)
+    by_domain = {}
+    for done, (domain, sequences) in enumerate(members.items(), start=1):
+        counts = _count(trace, np.array(sequences))
+        total.add(counts)
+        lengths = np.diff(trace.sequence_offsets)[sequences]
+        mean = _mean(_by_layer(counts, trace.top_k))
+        by_domain[domain] = DomainStatistics(**mean.model_dump(), sequences=len(sequences), tokens=int(lengths.sum()))
+        if progress is not None:
+            progress(done, len(members))
+    by_layer = _by_layer(total, trace.top_k)
+    return TraceStatistics(
+        model=trace.metadata.model,
+        synthetic=trace.metadata.synthetic,
+        sequences=trace.sequences,
+        tokens=trace.tokens,
+        layers=trace.layers,
+        experts=trace.experts,
+        top_k=trace.top_k,
+        random_overlap=trace.top_k**2 / trace.experts,
+        overall=_mean(by_layer),
+        by_layer=by_layer,
+        by_domain=by_domain,
+    )
+
+
+def _count(trace: RoutingTrace, sequences: npt.NDArray[np.int64]) -> _Counts:
+    """Counts of the given sequences."""
+    counts = _Counts.zeros(trace.layers, trace.experts)
+    starts, stops = trace.sequence_offsets[sequences], trace.sequence_offsets[sequences + 1]
+    _accumulate(trace.expert_ids, trace.position, starts, stops, counts.load, counts.shared, counts.pairs)
+    return counts
+
+
+@njit(cache=True)
+def _accumulate(
+    ids: npt.NDArray[np.unsignedinteger],
+    position: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    load: npt.NDArray[np.int64],
+    shared: npt.NDArray[np.int64],
+    pairs: npt.NDArray[np.int64],
+) -> None:
+    """Add the tokens of ``[starts, stops)`` to the counts; an id ≥ experts marks an unrecorded row."""
+    _, layers, top_k = ids.shape
+    experts = load.shape[1]
+    for sequence in range(len(starts)):
+        for token in range(starts[sequence], stops[sequence]):
+            follows = token > starts[sequence] and position[token] == position[token - 1] + 1
+            for layer in range(layers):
+                if ids[token, layer, 0] >= experts:
+                    continue
+                for i in range(top_k):
+                    load[layer, ids[token, layer, i]] += 1
+                if not follows or ids[token - 1, layer, 0] >= experts:
+                    continue
+                pairs[layer] += 1
+                for i in range(top_k):
+                    for j in range(top_k):
+                        if ids[token, layer, i] == ids[token - 1, layer, j]:
+                            shared[layer] += 1
+
+
+def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
+    """The figures of each layer."""
+    layers, experts = counts.load.shape
+    figures = []
+    for layer in range(layers):
+        load, pairs = counts.load[layer], int(counts.pairs[layer])
+        uses = int(load.sum())
+        overlap = counts.shared[layer] / pairs if pairs else None
+        share = load[load > 0] / max(uses, 1)
+        # With a single expert there is nothing to be even or uneven about.
+        entropy = -float(np.sum(share * np.log(share))) / np.log(experts) if uses and experts > 1 else None
+        figures.append(
+            RoutingStatistics(
+                temporal_overlap=overlap,
+                overlap_ratio=None if overlap is None else overlap * experts / top_k**2,
+                load_entropy=entropy,
+                hottest_over_mean=float(load.max()) * experts / uses if uses else None,
+            )
+        )
+    return tuple(figures)
+
+
+def _mean(layers: tuple[RoutingStatistics, ...]) -> RoutingStatistics:
+    """Means over the layers that have the figure."""
+    means: dict[str, float | None] = {}
+    for name in RoutingStatistics.model_fields:
+        values = [value for layer in layers if (value := getattr(layer, name)) is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return RoutingStatistics.model_validate(means)
