@@ -1,8 +1,6 @@
 """The trace: which experts a model's routers chose, token by token."""
 
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces import validation
+from traces import trace_file, validation
 from traces.metadata import TraceMetadata
-from traces.safetensors_file import TensorFile, crc32, open_tensors, write_tensors
+from traces.safetensors_file import open_tensors, write_tensors
+from traces.trace_file import ARRAYS, TOKEN_ARRAYS
 
 PREFILL = 0
 DECODE = 1
-
-FORMAT = "forestage-trace"
-VERSION = "1"
 
 VALIDATE_ON_LOAD_BYTES = 256 << 20
 """``load`` checks the content of smaller files at once (well under a second); of larger ones, what is sliced."""
@@ -27,9 +23,6 @@ VALIDATE_ON_LOAD_BYTES = 256 << 20
 CHUNK_TOKENS = 1 << 16
 
 ContentState = Literal["unchecked", "checked", "lazy"]
-
-TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
-"""Fields with a row a token."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -68,7 +61,7 @@ class RoutingTrace:
     origin: str = "trace"
 
     def __post_init__(self) -> None:
-        for name in (*TOKEN_ARRAYS, "sequence_offsets"):
+        for name in ARRAYS:
             array = getattr(self, name)
             if array is not None:
                 # One layout and mutability for mapped and built traces: compiled consumers specialise once.
@@ -114,7 +107,7 @@ class RoutingTrace:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = (getattr(self, name) for name in (*TOKEN_ARRAYS, "sequence_offsets"))
+        arrays = (getattr(self, name) for name in ARRAYS)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def __repr__(self) -> str:
@@ -206,7 +199,7 @@ class RoutingTrace:
 
     def equals(self, other: "RoutingTrace") -> bool:
         """Whether every array (dtype and bits), label and the metadata are the same."""
-        for name in (*TOKEN_ARRAYS, "sequence_offsets"):
+        for name in ARRAYS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if (mine is None) != (theirs is None):
                 return False
@@ -252,20 +245,11 @@ class RoutingTrace:
         """
         path = Path(path)
         file = open_tensors(path)
-        header = _parse_header(path, file)
-        arrays: dict[str, Any] = {name: file.tensors.get(name) for name in (*TOKEN_ARRAYS, "sequence_offsets")}
-        trace = cls(
-            **arrays,
-            domains=_labels(path, "domain", file, header),
-            datasets=_labels(path, "dataset", file, header),
-            metadata=TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata"),
-            content="lazy",
-            origin=str(path),
-        )
+        trace = cls(**trace_file.parse(path, file), content="lazy", origin=str(path))
         validation.check_structure(trace, str(path))
         if validate if validate is not None else trace.nbytes <= VALIDATE_ON_LOAD_BYTES:
             validation.check_content(trace, str(path))
-            _check_checksums(path, file)
+            trace_file.check_checksums(path, file)
             return replace(trace, content="checked")
         return trace
 
@@ -275,19 +259,7 @@ class RoutingTrace:
         Raises:
             ForestageError: if it cannot be written, or a lazily opened trace turns out invalid.
         """
-        self.checked()
-        tensors = {name: getattr(self, name) for name in (*TOKEN_ARRAYS, "sequence_offsets")}
-        tensors = {name: array for name, array in tensors.items() if array is not None}
-        header: dict[str, Any] = {"metadata": self.metadata.model_dump(mode="json")}
-        for kind, labels in (("domain", self.domains), ("dataset", self.datasets)):
-            names = list(dict.fromkeys(labels))
-            index = {name: i for i, name in enumerate(names)}
-            tensors[f"{kind}_index"] = np.fromiter((index[label] for label in labels), "<u4", count=len(labels))
-            header[f"{kind}_labels"] = names
-        text = json.dumps(header, ensure_ascii=False)
-        checksums = {name: f"{crc32(array):08x}" for name, array in tensors.items()}
-        checksums["trace"] = f"{zlib.crc32(text.encode()):08x}"
-        metadata = {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(checksums)}
+        tensors, metadata = trace_file.compose(self.checked())
         write_tensors(Path(path), tensors, metadata)
 
     def _part(
@@ -318,61 +290,3 @@ def phase_name(phase: int) -> str:
 def id_dtype(experts: int) -> np.dtype[Any]:
     """dtype of ``expert_ids``: u8 below 256 experts, else u16 (the maximum marks an unrecorded row)."""
     return np.dtype(np.uint8 if experts < 256 else np.uint16)
-
-
-def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
-    """The JSON document of the header's ``trace`` entry, with its keys and the tensors' names checked."""
-    stated = file.metadata.get("format"), file.metadata.get("version")
-    if stated[0] != FORMAT:
-        raise ForestageError(f"{path}: header: a safetensors file, but no trace (its format is {stated[0]!r})")
-    if stated[1] != VERSION:
-        raise ForestageError(f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION}")
-    try:
-        header = json.loads(file.metadata.get("trace", ""))
-    except (ValueError, RecursionError) as error:
-        raise ForestageError(f"{path}: header: 'trace' is not valid JSON ({error})") from error
-    expected = {"metadata", "domain_labels", "dataset_labels"}
-    if not isinstance(header, dict) or set(header) != expected:
-        raise ForestageError(f"{path}: header: 'trace' must hold exactly {', '.join(sorted(expected))}")
-    if not isinstance(header["metadata"], dict):
-        raise ForestageError(f"{path}: metadata: must be a JSON object")
-    known = {*TOKEN_ARRAYS, "sequence_offsets", "domain_index", "dataset_index"}
-    required = known - {"gate_weights", "token_hash"}
-    for name in sorted(required - set(file.tensors)):
-        raise ForestageError(f"{path}: {name}: missing tensor")
-    for name in sorted(set(file.tensors) - known):
-        raise ForestageError(f"{path}: {name}: unknown tensor; a trace holds {', '.join(sorted(known))}")
-    return header
-
-
-def _labels(path: Path, kind: str, file: TensorFile, header: dict[str, Any]) -> tuple[str, ...]:
-    """The label of each sequence, from an index array and the header's table of labels."""
-    index, table = file.tensors[f"{kind}_index"], header[f"{kind}_labels"]
-    if index.dtype != np.uint32 or index.ndim != 1:
-        raise ForestageError(f"{path}: {kind}_index: must be U32 [sequences]")
-    if not isinstance(table, list) or not all(isinstance(label, str) for label in table):
-        raise ForestageError(f"{path}: {kind}_labels: must be a list of strings")
-    beyond = np.flatnonzero(index >= len(table))
-    if len(beyond):
-        row = int(beyond[0])
-        raise ForestageError(f"{path}: {kind}_index[{row}]: {index[row]}, but there are {len(table)} labels")
-    return tuple(table[i] for i in index.tolist())
-
-
-def _check_checksums(path: Path, file: TensorFile) -> None:
-    """Compare the CRC-32 of every tensor and of the header document with those stated, where they are stated."""
-    if "checksums" not in file.metadata:
-        return
-    try:
-        stated = json.loads(file.metadata["checksums"])
-    except (ValueError, RecursionError) as error:
-        raise ForestageError(f"{path}: header: 'checksums' is not valid JSON ({error})") from error
-    if not isinstance(stated, dict) or set(stated) != {*file.tensors, "trace"}:
-        raise ForestageError(f"{path}: header: 'checksums' must name every tensor and 'trace', once")
-    actual: Iterable[tuple[str, int]] = (
-        ("trace", zlib.crc32(file.metadata["trace"].encode())),
-        *((name, crc32(array)) for name, array in file.tensors.items()),
-    )
-    for name, value in actual:
-        if stated[name] != f"{value:08x}":
-            raise ForestageError(f"{path}: {name}: damaged (its checksum differs); fetch or import the trace again")

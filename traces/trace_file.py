@@ -1,0 +1,124 @@
+"""What a trace's safetensors file holds beyond the tensors: the header document, label tables and checksums.
+
+The header's ``__metadata__`` has ``format``, ``version``, ``trace`` (a JSON document: ``metadata``, ``domain_labels``,
+``dataset_labels``) and, optionally, ``checksums`` (JSON: tensor name, or ``trace``, → CRC-32 in hexadecimal). A
+sequence's label is the entry of the table that ``domain_index`` or ``dataset_index`` names.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.metadata import TraceMetadata
+from traces.safetensors_file import TensorFile, crc32
+
+if TYPE_CHECKING:
+    from traces.trace import RoutingTrace
+
+FORMAT = "forestage-trace"
+VERSION = "1"
+
+TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
+"""Fields of a trace with a row a token."""
+
+ARRAYS = (*TOKEN_ARRAYS, "sequence_offsets")
+"""All array fields of a trace."""
+
+LABELS = {"domain": "domains", "dataset": "datasets"}
+"""Kind of label → field of a trace."""
+
+
+def parse(path: Path, file: TensorFile) -> dict[str, Any]:
+    """The fields of the trace in ``file``, which ``path`` names in errors; shapes and contents are not checked.
+
+    Raises:
+        ForestageError: if the header or the set of tensors is not a trace's.
+    """
+    header = _parse_header(path, file)
+    fields: dict[str, Any] = {name: file.tensors.get(name) for name in ARRAYS}
+    fields |= {field: _labels(path, kind, file, header) for kind, field in LABELS.items()}
+    return {**fields, "metadata": TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata")}
+
+
+def compose(trace: "RoutingTrace") -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """The tensors and the header's metadata of the file that holds ``trace``."""
+    tensors = {name: getattr(trace, name) for name in ARRAYS}
+    tensors = {name: array for name, array in tensors.items() if array is not None}
+    header: dict[str, Any] = {"metadata": trace.metadata.model_dump(mode="json")}
+    for kind, field in LABELS.items():
+        labels = getattr(trace, field)
+        table = {label: index for index, label in enumerate(dict.fromkeys(labels))}
+        tensors[f"{kind}_index"] = np.fromiter((table[label] for label in labels), "<u4", count=len(labels))
+        header[f"{kind}_labels"] = list(table)
+    text = json.dumps(header, ensure_ascii=False)
+    checksums = {name: f"{crc32(array):08x}" for name, array in tensors.items()}
+    checksums["trace"] = f"{zlib.crc32(text.encode()):08x}"
+    return tensors, {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(checksums)}
+
+
+def check_checksums(path: Path, file: TensorFile) -> None:
+    """Compare the CRC-32 of every tensor and of the header document with those stated, where they are stated.
+
+    Raises:
+        ForestageError: naming the first tensor that differs.
+    """
+    if "checksums" not in file.metadata:
+        return
+    try:
+        stated = json.loads(file.metadata["checksums"])
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: header: 'checksums' is not valid JSON ({error})") from error
+    if not isinstance(stated, dict) or set(stated) != {*file.tensors, "trace"}:
+        raise ForestageError(f"{path}: header: 'checksums' must name every tensor and 'trace', once")
+    actual: Iterable[tuple[str, int]] = (
+        ("trace", zlib.crc32(file.metadata["trace"].encode())),
+        *((name, crc32(array)) for name, array in file.tensors.items()),
+    )
+    for name, value in actual:
+        if stated[name] != f"{value:08x}":
+            raise ForestageError(f"{path}: {name}: damaged (its checksum differs); fetch or import the trace again")
+
+
+def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
+    """The JSON document of the header's ``trace`` entry, with its keys and the tensors' names checked."""
+    stated = file.metadata.get("format"), file.metadata.get("version")
+    if stated[0] != FORMAT:
+        raise ForestageError(f"{path}: header: a safetensors file, but no trace (its format is {stated[0]!r})")
+    if stated[1] != VERSION:
+        raise ForestageError(f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION}")
+    try:
+        header = json.loads(file.metadata.get("trace", ""))
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: header: 'trace' is not valid JSON ({error})") from error
+    expected = {"metadata", "domain_labels", "dataset_labels"}
+    if not isinstance(header, dict) or set(header) != expected:
+        raise ForestageError(f"{path}: header: 'trace' must hold exactly {', '.join(sorted(expected))}")
+    if not isinstance(header["metadata"], dict):
+        raise ForestageError(f"{path}: metadata: must be a JSON object")
+    known = {*ARRAYS, *(f"{kind}_index" for kind in LABELS)}
+    required = known - {"gate_weights", "token_hash"}
+    for name in sorted(required - set(file.tensors)):
+        raise ForestageError(f"{path}: {name}: missing tensor")
+    for name in sorted(set(file.tensors) - known):
+        raise ForestageError(f"{path}: {name}: unknown tensor; a trace holds {', '.join(sorted(known))}")
+    return header
+
+
+def _labels(path: Path, kind: str, file: TensorFile, header: dict[str, Any]) -> tuple[str, ...]:
+    """The label of each sequence, from an index array and the header's table of labels."""
+    index, table = file.tensors[f"{kind}_index"], header[f"{kind}_labels"]
+    if index.dtype != np.uint32 or index.ndim != 1:
+        raise ForestageError(f"{path}: {kind}_index: must be U32 [sequences]")
+    if not isinstance(table, list) or not all(isinstance(label, str) for label in table):
+        raise ForestageError(f"{path}: {kind}_labels: must be a list of strings")
+    beyond = np.flatnonzero(index >= len(table))
+    if len(beyond):
+        row = int(beyond[0])
+        raise ForestageError(f"{path}: {kind}_index[{row}]: {index[row]}, but there are {len(table)} labels")
+    return tuple(table[i] for i in index.tolist())
