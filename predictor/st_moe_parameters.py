@@ -159,4 +159,6 @@ class EngineConfiguration(StrictModel):
         for name in ("top_k", "candidates", "issue_limit"):
             if getattr(self, name) > self.experts:
                 raise ValueError(f"{name} ({getattr(self, name)}) exceeds experts ({self.experts})")
+        if self.lookahead >= self.layers:
+            raise ValueError(f"lookahead ({self.lookahead}) is not below layers ({self.layers})")
         return self

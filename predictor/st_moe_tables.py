@@ -63,7 +63,6 @@ class StMoeTables:
         limits: what the engine was generated for.
         configuration: what its registers hold.
         rows: how its table memory is packed.
-        enabled: mode ``tables`` (True) or ``off``.
         counters: i64, indexed by ``EngineCounter``; stalls belong to the consumer, so ``STALL_CYCLES`` stays 0.
         errors: every kind of rejection since the start (sticky).
     """
@@ -98,7 +97,7 @@ class StMoeTables:
         self.limits = limits
         self.configuration = configuration
         self.rows = RowFormat(limits)
-        self.enabled = True
+        self._enabled = True
         self.counters = np.zeros(len(EngineCounter), np.int64)
         self.errors = NO_ERROR
         layers, experts, slots = candidates.shape
@@ -118,6 +117,17 @@ class StMoeTables:
         for name in ("counters", "_candidates", "_confidences", "_history", "_in_sequence", "_in_token"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
+
+    @property
+    def enabled(self) -> bool:
+        """Mode ``tables`` (True) or ``off``, which discards events and forgets the history."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
+        if not value:
+            self.start_sequence()
 
     def start_token(self) -> None:
         """No layer of the token is known yet."""
@@ -154,7 +164,6 @@ class StMoeTables:
         return self.rows.image(self._candidates, self._confidences)
 
     def _step_off(self) -> StepResult:
-        self.start_sequence()
         self.counters[EngineCounter.DISCARDED] += 1
         return StepResult((), (), OFF_CYCLES)
 
