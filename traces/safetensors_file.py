@@ -168,11 +168,15 @@ def _check_header(path: Path, header: dict[str, Any], data_bytes: int) -> tuple[
 
 def _check_entry(path: Path, name: str, entry: Any) -> Entry:
     """One tensor's header entry, with types and byte count checked."""
+    if not name.isprintable():
+        raise ForestageError(f"{path}: header: {name!r} is no tensor's name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ForestageError(f"{path}: {name}: a tensor's header entry must hold dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if entry["dtype"] not in DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise ForestageError(f"{path}: {name}: dtype {entry['dtype']!r} is not one of {', '.join(DTYPES)}")
+    if _are_sizes(shape) and 0 in shape:
+        raise ForestageError(f"{path}: {name}: shape {shape} holds nothing")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ForestageError(f"{path}: {name}: shape and data_offsets must be lists of whole numbers ≥ 0")
     dtype = DTYPES[entry["dtype"]]

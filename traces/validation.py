@@ -40,10 +40,17 @@ def check_structure(trace: "RoutingTrace", origin: str) -> None:
         )
     _check_offsets(trace, origin)
     for name in ("domains", "datasets"):
-        if len(getattr(trace, name)) != trace.sequences:
-            raise ForestageError(
-                f"{origin}: {name}: {len(getattr(trace, name))} labels for {trace.sequences} sequences"
-            )
+        labels = getattr(trace, name)
+        if len(labels) != trace.sequences:
+            raise ForestageError(f"{origin}: {name}: {len(labels)} labels for {trace.sequences} sequences")
+        bad = next((label for label in dict.fromkeys(labels) if not _is_text(label)), None)
+        if bad is not None:
+            raise ForestageError(f"{origin}: {name}: {bad!r} is not a text that UTF-8 can hold")
+
+
+def _is_text(label: object) -> bool:
+    """Whether ``label`` is a string without lone surrogates, which no file could hold."""
+    return isinstance(label, str) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
 def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
