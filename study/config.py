@@ -1,0 +1,59 @@
+"""What a study is asked to do: one frozen configuration, resolved and written beside the results."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+
+
+class SystemStudyConfig(StrictModel):
+    """The system-model part of a study."""
+
+    sizes_of: str | None = Field(
+        default=None,
+        description="Catalogue model whose weight sizes are used; none takes the trace's own model. "
+        "The report says whose sizes they are where they differ.",
+    )
+    machine: str = Field(default="A100-80GB-SXM", description="Catalogue machine")
+    capacity_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of all experts that the device holds")
+    issue_limit: int = Field(default=6, ge=1, description="Most experts a predictor may prefetch for one layer")
+    decode_tokens: int = Field(default=1000, ge=1, description="Decode tokens simulated, from the test sequences")
+    link_gb_per_s: tuple[float, ...] = Field(
+        default=(16.0, 32.0, 64.0, 128.0, 256.0), description="Host-link bandwidths of the sweep, GB/s"
+    )
+
+
+class StudyConfig(StrictModel):
+    """A whole study."""
+
+    seed: int = Field(default=0, description="Seed of the split and of every random choice")
+    lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
+    issue: tuple[int, ...] = Field(default=(4, 6, 8), min_length=1, description="Issue limits at which recall is given")
+    predictors: tuple[str, ...] = Field(
+        default=("popularity", "previous-token", "markov-temporal", "markov-spatial", "st-moe"), min_length=1
+    )
+    cache_fractions: tuple[float, ...] = Field(
+        default=(0.25, 0.375, 0.5, 0.625, 0.75), description="Per-layer cache sizes, as shares of the experts"
+    )
+    replay_tokens: int = Field(default=500, ge=1, description="Tokens replayed through the RTL in lock-step")
+    system: SystemStudyConfig = SystemStudyConfig()
+
+
+def load_study_config(path: Path | None) -> StudyConfig:
+    """The configuration in the TOML file ``path``, or the default.
+
+    Raises:
+        ForestageError: naming the file and the field.
+    """
+    if path is None:
+        return StudyConfig()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ForestageError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ForestageError(f"{path}: not TOML ({error})") from error
+    return StudyConfig.parse(values, origin=str(path))

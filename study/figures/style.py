@@ -1,0 +1,68 @@
+"""One look for every figure, and how a figure becomes part of the report."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#6b7280",
+)
+CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+BOUND = GREY
+"""Colour of every bound (perfect, Belady, random), always dashed."""
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "forestage",  # the same data give the same bytes
+}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw inside this context."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) -> tuple[Figure, list]:
+    """A figure with ``columns`` axes side by side."""
+    figure = Figure(figsize=(width_in, height_in))
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def to_svg(figure: Figure, identity: str) -> str:
+    """The figure as an inline SVG element whose internal ids are unique to ``identity``."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    return re.sub(r'(id="|href="#|url\(#)', rf"\1{identity}-", text)

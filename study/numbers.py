@@ -1,0 +1,32 @@
+"""How figures are written in tables, for a person."""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as per cent; an en dash where there is none."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` decimals; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def seconds(value_s: float) -> str:
+    """A duration with a fitting unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value_s >= scale:
+            return f"{value_s / scale:.3g} {unit}"
+    return f"{value_s / 1e-9:.3g} ns"
+
+
+def size(value_bytes: float) -> str:
+    """Bytes with a decimal unit (1 GB = 10⁹ bytes)."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value_bytes >= scale:
+            return f"{value_bytes / scale:.3g} {unit}"
+    return f"{value_bytes:.0f} B"

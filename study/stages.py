@@ -1,0 +1,117 @@
+"""The stages of a study: run in order, each remembered so that an interrupted study goes on where it stopped."""
+
+import hashlib
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from study.config import StudyConfig
+from study.output import ProgressCallback, messages
+from traces import RoutingTrace
+from traces.files import write_text
+
+PACKAGES = (
+    "catalog",
+    "traces",
+    "staging",
+    "predictor",
+    "pim_model",
+    "rtl",
+    "cocotb_tests",
+    "perfmodel",
+    "gpu_reference",
+    "study",
+)
+
+
+@dataclass
+class StudyContext:
+    """What every stage may use: the trace, the configuration, the folder, and the results of earlier stages."""
+
+    trace: RoutingTrace
+    trace_path: Path
+    config: StudyConfig
+    out: Path
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def trace_name(self) -> str:
+        """The trace as a reader would name it in a command."""
+        return str(self.trace_path)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the study; ``run`` returns plain JSON values and writes other files under ``context.out``."""
+
+    name: str
+    title: str
+    run: Callable[[StudyContext, ProgressCallback], dict[str, Any]]
+    outputs: tuple[str, ...] = ()
+    """Files under the study's folder that must still exist for a remembered result to stand."""
+
+
+def code_fingerprint() -> str:
+    """SHA-256 over the sources of every package: a result is remembered only for the code that made it."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        root = Path(spec.submodule_search_locations[0])
+        for path in sorted(root.rglob("*")):
+            if path.suffix in {".py", ".toml", ".vlt", ".html"}:
+                digest.update(f"{package}/{path.relative_to(root)}\0".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> None:
+    """Run ``stages`` in order, leaving each result in ``context.results``.
+
+    A result found in the folder with the same ``key`` is reused. Each result is written the moment its stage ends.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        for number, stage in enumerate(stages, start=1):
+            label = f"[{number}/{len(stages)}] {stage.title}"
+            path = context.out / "stages" / f"{stage.name}.json"
+            remembered = _remembered(path, key) if all((context.out / o).exists() for o in stage.outputs) else None
+            if remembered is not None:
+                context.results[stage.name] = remembered
+                messages.print(f"[dim]{label}: kept from the earlier run[/dim]", highlight=False)
+                continue
+            task = progress.add_task(label, total=None)
+            started = time.perf_counter()
+
+            def advance(done: int, total: int, task: Any = task) -> None:
+                progress.update(task, completed=done, total=total)
+
+            result = stage.run(context, advance)
+            elapsed_s = time.perf_counter() - started
+            document = {"key": key, "elapsed_s": round(elapsed_s, 3), "result": result}
+            write_text(path, json.dumps(document, indent=1) + "\n")
+            context.results[stage.name] = json.loads(json.dumps(result))
+            progress.remove_task(task)
+            messages.print(f"{label}: [bold]{elapsed_s:.1f} s[/bold]", highlight=False)
+
+
+def _remembered(path: Path, key: str) -> dict[str, Any] | None:
+    """The result stored at ``path`` if it was made with ``key``."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document["result"] if isinstance(document, dict) and document.get("key") == key else None

@@ -1,0 +1,90 @@
+"""The trace itself: shape, provenance, temporal overlap, load."""
+
+from typing import Any
+
+from study.blocks import Command, Fact, Note, Section, Table, Text, picture, rows
+from study.figures.trace import routing_by_layer
+from study.numbers import count, fixed, percent
+from study.output import ProgressCallback
+from study.stages import Stage, StudyContext
+from study.subjects.base import Subject
+from traces.describe import describe
+from traces.statistics import statistics
+
+DOMAINS_SHOWN = 8
+
+
+def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    """Description and statistics of the trace."""
+    return {
+        "info": describe(context.trace, context.trace_path).model_dump(mode="json"),
+        "statistics": statistics(context.trace, progress).model_dump(mode="json"),
+    }
+
+
+def section(context: StudyContext) -> Section:
+    """What was recorded, and how far it is from independent choices."""
+    result = context.results["trace"]
+    info, figures = result["info"], result["statistics"]
+    meta = info["metadata"]
+    overall = figures["overall"]
+    domains = sorted(figures["by_domain"].items(), key=lambda item: -item[1]["tokens"])
+    omitted = len(domains) - DOMAINS_SHOWN
+    table = Table(
+        columns=(
+            "domain",
+            "sequences",
+            "tokens",
+            "shared by consecutive tokens",
+            "× K²/N",
+            "load entropy",
+            "hottest / mean",
+        ),
+        rows=rows(
+            [
+                (
+                    label,
+                    count(part["sequences"]),
+                    count(part["tokens"]),
+                    fixed(part["temporal_overlap"]),
+                    fixed(part["overlap_ratio"], 2),
+                    percent(part["load_entropy"]),
+                    fixed(part["hottest_over_mean"], 2),
+                )
+                for label, part in [
+                    ("all", {**overall, "sequences": info["sequences"], "tokens": info["tokens"]}),
+                    *domains[:DOMAINS_SHOWN],
+                ]
+            ]
+        ),
+        caption=f"Means over layers. {f'{omitted} smaller domains are in results.json.' if omitted > 0 else ''}",
+    )
+    return Section(
+        id="trace",
+        title="The trace",
+        blocks=(
+            Text(
+                f"{meta['model']}: {count(info['prefill_tokens'])} prompt tokens and {count(info['decode_tokens'])} "
+                f"decode tokens in {count(info['sequences'])} sequences. Source: {meta['source']}; licence: "
+                f"{meta['licence']}."
+            ),
+            picture(
+                routing_by_layer(figures),
+                "trace",
+                f"Left: of the {figures['top_k']} experts a token uses in a layer, how many the next token uses "
+                f"again; independent choices would share K²/N = {figures['random_overlap']:.3f}. Right: how unevenly "
+                "a layer's experts are used over the whole trace (1: all alike).",
+            ),
+            table,
+            Note("Sequences are single requests; nothing here is batched."),
+            Command(f"forestage trace stats {context.trace_name}"),
+        ),
+        facts=(
+            Fact(
+                f"{overall['overlap_ratio']:.2f} ×", "experts shared by consecutive tokens, against independent choices"
+            ),
+        ),
+    )
+
+
+SUBJECT = Subject(Stage("trace", "Trace: shape and statistics", run), section)
