@@ -25,6 +25,9 @@ from traces.trace import RoutingTrace
 COLUMNS = ("turn", "phase", "step", "layer", "slot", "expert", "weight", "residency", "expert_bytes")
 MAGIC = "# route_trace v1"
 
+LARGEST = 2**31 - 1
+"""Of every whole column: positions are i32, and no expert has 2 GiB."""
+
 RESIDENCY_MISS, RESIDENCY_HIT, RESIDENCY_SPECULATIVE_HIT, RESIDENCY_UNRECORDED = 0, 1, 2, 255
 
 
@@ -72,7 +75,10 @@ def sniff(path: Path, start: bytes) -> bool:
     if path.name.endswith((".route.csv", ".route.csv.gz")):
         return True
     if start.startswith(b"\x1f\x8b"):
-        start = zlib.decompressobj(wbits=31).decompress(start, 64) if len(start) > 18 else b""
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start, 64)
+        except zlib.error:
+            return False
     return start.startswith(b"# route_trace")
 
 
@@ -210,10 +216,10 @@ def _read_columns(path: Path, lines: list[str], body: int) -> dict[str, npt.NDAr
     for column, values in columns.items():
         good = np.isfinite(values) & (values >= 0)
         if column != "weight":
-            good &= values == np.floor(values)
+            good &= (values == np.floor(values)) & (values <= LARGEST)
         if not good.all():
             row = int(np.argmin(good))
-            kind = "a number ≥ 0" if column == "weight" else "a whole number ≥ 0"
+            kind = "a number ≥ 0" if column == "weight" else f"a whole number from 0 to {LARGEST}"
             raise ForestageError(f"{path}: line {body + 2 + row}: {column}: {values[row]:g}; expected {kind}")
     return columns
 

@@ -35,9 +35,9 @@ class Importer:
 
 @dataclass(frozen=True)
 class Recording:
-    """A published recording: which model, whose, under which licence."""
+    """A published recording: which model (``None`` where its files say so themselves), whose, under which licence."""
 
-    model: str
+    model: str | None
     source: str
     licence: str
 
@@ -48,7 +48,7 @@ RECORDINGS = {
         "openai/gpt-oss-20b", "github AmanPriyanshu/GPT-OSS-MoE-ExpertFingerprinting @72b368f", "Apache-2.0"
     ),
     "deepseek_v2_lite_esft": Recording("deepseek-ai/ESFT-vanilla-lite", "github deepseek-ai/ESFT @579a771", "MIT"),
-    "big_moe_on_edge": Recording("", "github Helldez/BigMoeOnEdge @2d4f2b1", "Apache-2.0"),
+    "big_moe_on_edge": Recording(None, "github Helldez/BigMoeOnEdge @2d4f2b1", "Apache-2.0"),
 }
 
 
@@ -71,6 +71,19 @@ def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np
             f"{experts - 1}"
         )
     return ids.astype(id_dtype(experts))
+
+
+def narrow(values: npt.NDArray[Any], dtype: type[np.integer], field: str, origin: str) -> npt.NDArray[Any]:
+    """Whole numbers ``[rows]`` from 0 on, as ``dtype``.
+
+    Raises:
+        ForestageError: naming the first row that is negative or does not fit.
+    """
+    bad = np.flatnonzero((values < 0) | (values > np.iinfo(dtype).max))
+    if len(bad):
+        row = int(bad[0])
+        raise ForestageError(f"{origin}: {field}[{row}]: {values[row]}; expected 0 to {np.iinfo(dtype).max}")
+    return values.astype(dtype)
 
 
 def weight_kind(weights: npt.NDArray[np.floating]) -> GateWeightKind:

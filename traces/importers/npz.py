@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer, are_ranked, known_recording, pack_ids, weight_kind
+from traces.importers.common import Importer, are_ranked, known_recording, narrow, pack_ids, weight_kind
 from traces.importers.models import routed_model
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
@@ -64,14 +64,14 @@ def read(path: Path, model: str | None = None) -> RoutingTrace:
     routed = routed_model(name, layers=layers, top_k=top_k, origin=str(path))
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
-    weights = arrays.get("gate_weights")
+    weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
     return RoutingTrace(
         expert_ids=pack_ids(ids, routed.experts, str(path)),
         gate_weights=None if weights is None else weights.astype(np.float16),
         sequence_offsets=offsets,
-        position=position.astype(np.int32),
+        position=narrow(position, np.int32, "token_pos", str(path)),
         phase=_phases(records, offsets, position),
-        token_hash=arrays["token_crc32"].astype(np.uint32) if "token_crc32" in arrays else None,
+        token_hash=hashes if hashes is None else narrow(hashes, np.uint32, "token_crc32", str(path)),
         domains=tuple(record.category for record in records),
         datasets=tuple(record.dataset for record in records),
         metadata=TraceMetadata.parse(
