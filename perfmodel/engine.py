@@ -375,6 +375,11 @@ class Engine:
 
     # --- accounting ---
 
+    @property
+    def resource_names(self) -> tuple[str, ...]:
+        """In the order of declaration."""
+        return tuple(self._stations)
+
     def busy_ps(self, resource: str) -> int:
         """Time the resource has worked so far, services in progress included (summed over its servers)."""
         station = self._stations[resource]

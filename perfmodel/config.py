@@ -1,0 +1,89 @@
+"""What is simulated: one frozen configuration."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+
+Scope = Literal["layer", "global"]
+
+
+class SimulationConfig(StrictModel):
+    """A decode of one sequence after the other on one device whose experts live in host memory.
+
+    The cache's size is given by exactly one of ``capacity_experts``, ``capacity_fraction`` and ``capacity_gb``;
+    policies without a cache ignore it.
+    """
+
+    sizes_of: str | None = Field(
+        default=None,
+        description="Catalogue model whose layer and expert sizes are used; none takes the trace's own model",
+    )
+    allow_other_shape: bool = Field(
+        default=False, description="Let sizes_of name a model whose experts or top_k differ from the trace's"
+    )
+    machine: str = Field(default="A100-80GB", description="Catalogue machine")
+    capacity_experts: int | None = Field(
+        default=None, ge=1, description="Experts that the device's cache holds, in all"
+    )
+    capacity_fraction: float | None = Field(default=None, gt=0, le=1, description="The same as a share of all experts")
+    capacity_gb: float | None = Field(default=None, gt=0, description="The same as 10⁹ bytes")
+    scope: Scope = Field(
+        default="layer", description="layer: each layer has an equal share of the cache; global: all layers share it"
+    )
+    lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
+    issue_limit: int | None = Field(
+        default=None, ge=1, description="Most experts of an issue set that are fetched for one layer; none takes all"
+    )
+    engine_cycles: int = Field(
+        default=0,
+        ge=0,
+        description="Cycles of the prefetch engine an event, where the caller gives no array of them",
+    )
+    link_gb_per_s: float | None = Field(
+        default=None, gt=0, le=100_000, description="Host link in place of the machine's, GB/s per direction"
+    )
+    transfer_latency_us: float = Field(
+        default=0.0,
+        ge=0,
+        description="From asking for an expert until its transfer may start, µs (assumption: none)",
+    )
+    chunk_bytes: int = Field(
+        default=1 << 20,
+        ge=4096,
+        description="Granularity at which a demand overtakes a prefetch on the link (assumption; 4096: a page)",
+    )
+
+    @model_validator(mode="after")
+    def _one_capacity(self) -> Self:
+        given = [self.capacity_experts, self.capacity_fraction, self.capacity_gb]
+        if sum(value is not None for value in given) > 1:
+            raise ValueError("give one of capacity_experts, capacity_fraction and capacity_gb, not several")
+        return self
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether a cache size is given."""
+        return any(v is not None for v in (self.capacity_experts, self.capacity_fraction, self.capacity_gb))
+
+    def capacity(self, *, layers: int, experts: int, expert_bytes: int) -> int:
+        """Experts that the device's cache holds, over all layers; at most all there are.
+
+        Raises:
+            ForestageError: if no capacity is given.
+        """
+        everything = layers * experts
+        if self.capacity_experts is not None:
+            capacity = self.capacity_experts
+        elif self.capacity_fraction is not None:
+            # A share that is meant to be a whole number of experts stays one: 0.29 · 100 is 28.999….
+            capacity = int(self.capacity_fraction * everything + 1e-9)
+        elif self.capacity_gb is not None:
+            capacity = int(self.capacity_gb * 1e9) // expert_bytes
+        else:
+            raise ForestageError(
+                "simulation: capacity: this policy has a cache; give capacity_experts, capacity_fraction or capacity_gb"
+            )
+        return min(capacity, everything)

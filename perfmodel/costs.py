@@ -1,0 +1,133 @@
+"""Durations and bytes of a decode step, from a catalogue model on a catalogue machine.
+
+A kernel's time is the roofline: the larger of its operations at ``compute_tflops · compute_utilisation`` and its bytes
+from HBM at ``memory_gb_per_s · memory_utilisation``. A transfer moves at the host link's peak.
+
+Assumptions, which hold for every policy alike:
+
+* Attention and gate weights are BF16 (the catalogue gives a format for experts alone), and so is the key-value cache;
+  every layer attends to the whole context (no sliding window).
+* Activations, norms, the embedding and the vocabulary's output matrix are not counted: the catalogue does not give the
+  vocabulary. Kernel launches take no time.
+* Shared experts are stored like routed ones, and so is the feed-forward part of a dense layer, which is as wide as the
+  experts that a token uses in another layer together (exact for DeepSeek-V3: 18432 = 9 · 2048).
+* Expert weights that arrive over the host link are written to HBM without slowing the kernels (1.6 % of an A100's
+  bandwidth under PCIe 4).
+"""
+
+import math
+from dataclasses import dataclass
+
+from catalog.errors import ForestageError
+from catalog.machines import MachineRecord
+from catalog.models import GroupedQueryAttention, ModelRecord
+from perfmodel.tasks import PS_PER_S
+
+BF16_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Work on the device.
+
+    Attributes:
+        flops: operations, two a multiply-add.
+        hbm_bytes: read from HBM.
+        compute_ps, hbm_ps: time each would take alone.
+    """
+
+    flops: int
+    hbm_bytes: int
+    compute_ps: int
+    hbm_ps: int
+
+    @property
+    def duration_ps(self) -> int:
+        """The roofline."""
+        return max(self.compute_ps, self.hbm_ps)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of one model on one machine.
+
+    Args:
+        model: whose sizes are used; its attention must be known.
+        machine: where it runs; it must have a host link.
+        link_gb_per_s: in place of the machine's host link.
+
+    Raises:
+        ForestageError: if the catalogue does not know the model's attention or the machine's host link.
+    """
+
+    model: ModelRecord
+    machine: MachineRecord
+    link_gb_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.model.attention is None:
+            raise ForestageError(
+                f"model {self.model.name}: attention: not in the catalogue; take the sizes of another model"
+            )
+        if self.link_gb_per_s is None and self.machine.host_link_gb_per_s is None:
+            raise ForestageError(
+                f"machine {self.machine.name}: host_link_gb_per_s: not in the catalogue; give link_gb_per_s"
+            )
+
+    @property
+    def link_bytes_per_s(self) -> int:
+        """Bandwidth of the host link, per direction."""
+        gb_per_s = self.machine.host_link_gb_per_s if self.link_gb_per_s is None else self.link_gb_per_s
+        assert gb_per_s is not None
+        return round(gb_per_s * 1e9)
+
+    @property
+    def expert_bytes(self) -> int:
+        """What fetching one routed expert moves."""
+        return self.model.expert_bytes
+
+    @property
+    def expert_transfer_ps(self) -> int:
+        """Fetching one expert over an idle host link."""
+        return -(-self.expert_bytes * PS_PER_S // self.link_bytes_per_s)
+
+    def kernel(self, flops: int, hbm_bytes: int) -> Kernel:
+        """The roofline of some work on this machine."""
+        flops_per_s = self.machine.compute_tflops * 1e12 * self.machine.compute_utilisation
+        bytes_per_s = self.machine.memory_gb_per_s * 1e9 * self.machine.memory_utilisation
+        compute_ps = math.ceil(flops / flops_per_s * PS_PER_S)
+        return Kernel(flops, hbm_bytes, compute_ps, math.ceil(hbm_bytes / bytes_per_s * PS_PER_S))
+
+    def attention(self, context_tokens: int) -> Kernel:
+        """One layer's attention for one token, ``context_tokens`` being in the cache, itself included."""
+        attention = self.model.attention
+        assert attention is not None
+        weights = attention.parameters(self.model.hidden)
+        cache_bytes = context_tokens * attention.kv_elements() * BF16_BYTES
+        if isinstance(attention, GroupedQueryAttention):
+            per_context_token = 2 * attention.query_heads * attention.head_dim  # multiply-adds: scores, then values
+        else:  # in the latent space (DeepSeek's absorbed form): scores over latent and rotary key, values over latent
+            per_context_token = attention.query_heads * (2 * attention.kv_rank + attention.rope_dim)
+        return self.kernel(2 * (weights + context_tokens * per_context_token), weights * BF16_BYTES + cache_bytes)
+
+    def gate(self) -> Kernel:
+        """The router of one layer for one token."""
+        weights = self.model.hidden * self.model.experts
+        return self.kernel(2 * weights, weights * BF16_BYTES)
+
+    def expert(self, tokens: int = 1) -> Kernel:
+        """One routed expert on ``tokens`` tokens: its weights are read once."""
+        return self.kernel(tokens * self.model.expert_flops, self.model.expert_bytes)
+
+    def shared_experts(self) -> Kernel | None:
+        """A layer's shared experts for one token; ``None`` where the model has none."""
+        count = self.model.shared_experts
+        return self.kernel(count * self.model.expert_flops, count * self.model.expert_bytes) if count else None
+
+    def dense_layer(self, context_tokens: int) -> Kernel:
+        """A layer without experts, for one token."""
+        attention = self.attention(context_tokens)
+        count = self.model.top_k + self.model.shared_experts
+        return self.kernel(
+            attention.flops + count * self.model.expert_flops, attention.hbm_bytes + count * self.model.expert_bytes
+        )

@@ -1,0 +1,151 @@
+"""The decode loop: one sequence after the other, batch 1, token by token through the event engine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perfmodel.costs import Kernel
+from perfmodel.policies import Policy
+from perfmodel.policies.base import System
+from perfmodel.tasks import Task
+from perfmodel.transfers import Fetch
+from traces import DECODE, RoutingTrace
+
+GPU = ("gpu", "hbm")
+"""A kernel holds both; how long each works is accounted."""
+
+PROGRESS_TOKENS = 64
+
+
+@dataclass
+class Parts:
+    """What the time of the decode tokens was spent on, ps; the parts sum to it exactly.
+
+    Attributes:
+        compute: kernels, as far as their operations take.
+        hbm: kernels, what their bytes from HBM take beyond that.
+        demand_wait: the device idle until an expert came that nobody had predicted.
+        late_prefetch_wait: the device idle until a prefetch came, less the next.
+        engine_latency: of the waits for late prefetches, what they lost because the link stood idle while the
+            prefetch engine was computing the prediction (each idle interval is blamed once).
+    """
+
+    compute: int = 0
+    hbm: int = 0
+    demand_wait: int = 0
+    late_prefetch_wait: int = 0
+    engine_latency: int = 0
+
+    @property
+    def total(self) -> int:
+        """The tokens' time."""
+        return self.compute + self.hbm + self.demand_wait + self.late_prefetch_wait + self.engine_latency
+
+
+@dataclass
+class DecodeLoop:
+    """Runs a trace through a policy.
+
+    Attributes:
+        parts: see `Parts`.
+        token_ps: duration of each decode token.
+        prompt_tokens: tokens that warmed the cache, not timed.
+    """
+
+    system: System
+    policy: Policy
+    dense_layers: int
+    parts: Parts = field(default_factory=Parts)
+    token_ps: list[int] = field(default_factory=list)
+    prompt_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        costs = self.system.costs
+        self._gate = costs.gate()
+        self._expert = costs.expert()
+        self._shared = costs.shared_experts()
+
+    def run(self, trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> None:
+        """Decode every sequence of ``trace``; ``progress(tokens done, tokens)`` is called now and then."""
+        for index in range(trace.sequences):
+            self.policy.begin_sequence()
+            tokens = trace.sequence_slice(index)
+            part = trace.sequence(index)
+            is_decode = part.phase == DECODE
+            prompts = np.flatnonzero(~is_decode)
+            ids, contexts = part.expert_ids.tolist(), part.position.tolist()
+            for row in range(part.tokens):
+                if is_decode[row]:
+                    self._decode(tokens.start + row, ids[row], contexts[row] + 1)
+                elif row == 0 or is_decode[row - 1]:
+                    later = np.flatnonzero(is_decode[row:])
+                    self._warm(part.token_range(row, row + int(later[0]) if len(later) else part.tokens))
+                done = tokens.start + row + 1
+                if progress is not None and (done % PROGRESS_TOKENS == 0 or done == trace.tokens):
+                    progress(done, trace.tokens)
+            self.prompt_tokens += len(prompts)
+        self.policy.finish()
+        self.system.engine.run()
+
+    def _warm(self, prompt: RoutingTrace) -> None:
+        """A pass of prompt tokens by layer: each expert once, in the order of first choice (as `staging.events`)."""
+        recorded = prompt.recorded()
+        for layer in range(prompt.layers):
+            chosen = prompt.expert_ids[recorded[:, layer], layer].ravel().tolist()
+            if chosen:
+                self.policy.warm(layer, list(dict.fromkeys(chosen)))
+
+    def _decode(self, token: int, ids: Sequence[Sequence[int]], context_tokens: int) -> None:
+        """One decode step."""
+        engine, policy, costs = self.system.engine, self.policy, self.system.costs
+        begin_ps, before_ps = engine.now_ps, self.parts.total
+        attention = costs.attention(context_tokens)
+        policy.begin_token(token)
+        for _ in range(self.dense_layers):
+            engine.run_until(self._launch("dense layer", costs.dense_layer(context_tokens)))
+        for layer, experts in enumerate(ids):
+            engine.run_until(self._launch("gate", self._gate, after=(self._launch("attention", attention),)))
+            fetches = policy.gate(token, layer, [(layer, expert) for expert in experts])
+            if self._shared is not None:
+                engine.run_until(self._launch("shared experts", self._shared))
+            self._run_experts(fetches)
+            policy.end_layer(token, layer)
+        elapsed_ps = engine.now_ps - begin_ps
+        assert elapsed_ps == self.parts.total - before_ps, "the parts of a token's time do not sum to it"
+        self.token_ps.append(elapsed_ps)
+
+    def _run_experts(self, fetches: Sequence[Fetch | None]) -> None:
+        """Run a layer's experts, each when it is there, and blame every moment that the device is idle for one."""
+        engine = self.system.engine
+        free_ps = engine.now_ps
+        kernels = [
+            (self._launch("expert", self._expert, after=() if fetch is None else (fetch.task,), order=rank), fetch)
+            for rank, fetch in enumerate(fetches)
+        ]
+        for kernel, _ in kernels:
+            engine.run_until(kernel)
+        for kernel, fetch in sorted(kernels, key=lambda pair: pair[0].start_ps):
+            if kernel.start_ps > free_ps:
+                assert fetch is not None, "the device was idle with work at hand"
+                self._blame(fetch, kernel.start_ps - free_ps)
+            free_ps = kernel.end_ps
+
+    def _blame(self, fetch: Fetch, wait_ps: int) -> None:
+        """The device was idle for ``wait_ps`` until ``fetch`` arrived."""
+        if fetch.prediction is None:
+            self.parts.demand_wait += wait_ps
+            return
+        engine_ps = min(wait_ps, fetch.prediction.link_idle_ps)
+        fetch.prediction.link_idle_ps -= engine_ps
+        self.parts.engine_latency += engine_ps
+        self.parts.late_prefetch_wait += wait_ps - engine_ps
+
+    def _launch(self, kind: str, kernel: Kernel, *, after: tuple[Task, ...] = (), order: int = 0) -> Task:
+        """Put a kernel on the device and account its work."""
+        duration_ps = kernel.duration_ps
+        self.parts.compute += kernel.compute_ps
+        self.parts.hbm += duration_ps - kernel.compute_ps
+        return self.system.engine.submit(
+            kind, GPU, duration_ps, busy_ps=(kernel.compute_ps, kernel.hbm_ps), order=order, after=after
+        )

@@ -1,0 +1,19 @@
+"""Prefetching by an oracle: the bound of every predictor with the same cache, link and lookahead."""
+
+from dataclasses import replace
+
+from perfmodel.policies.base import System
+from perfmodel.policies.st_moe_prefetch import StMoePrefetch
+
+
+class PerfectPrefetch(StMoePrefetch):
+    """As `StMoePrefetch`, with issue sets that name exactly what each gate will ask for, and an engine of no latency.
+
+    ``system.issue_sets`` must be ``predictor.issue.perfect_issue_sets`` of the trace; the issue limit is set aside.
+    """
+
+    name = "perfect_prefetch"
+
+    def __init__(self, system: System) -> None:
+        free = system.config.model_copy(update={"issue_limit": None, "engine_cycles": 0})
+        super().__init__(replace(system, config=free, engine_cycles=None))

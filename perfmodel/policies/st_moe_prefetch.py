@@ -1,0 +1,184 @@
+"""Prefetching into the cache what a predictor issues, as ST-MoE does (arXiv 2606.15453).
+
+The issue sets may be any predictor's; the policy is named after the published system, whose tables are
+`predictor.st_moe`. Nothing is dropped and routing never changes: a wrong prediction costs time and bytes alone.
+
+* When the gate of layer l is known, the prefetch engine works on that event; when it has finished, the issue set of
+  layer l + lookahead is asked of the link, best first. Layers below the lookahead are asked for when the token begins,
+  at the cost of its first event.
+* A prefetch that starts takes a slot, whose expert is evicted then. Experts that a pending prediction names are not
+  evicted for a prefetch, and for a demand only where nothing else can be.
+* Demands overtake prefetches at the next chunk. A prefetch that becomes a demand goes on as one. When a gate asks for
+  other experts than were predicted, the wrong prefetches that wait are cancelled; a running one ends, unless a demand
+  wants the link: then it is given up at its next chunk.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from perfmodel.device_cache import DeviceCache
+from perfmodel.policies.base import System
+from perfmodel.policies.lru_cache import LruCache
+from perfmodel.tasks import Task, TaskState
+from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE, Fetch, Prediction
+from staging.residency import Key
+
+
+class StMoePrefetch(LruCache):
+    """LRU cache with prefetching of issue sets."""
+
+    name = "st_moe_prefetch"
+    uses_issue_sets = True
+    spare_slots = 1  # of the prefetch that is on the link
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        assert system.issue_sets is not None
+        self._issue_sets = system.issue_sets
+        # What would be on the device had nobody prefetched.
+        self._shadow = DeviceCache(layers=system.layers, capacity=system.capacity, scope=system.config.scope)
+        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event it was last predicted for
+        self._named: dict[int, list[Key]] = {}  # pending predictions: event → experts they protect
+        self._event = -1  # the latest gate
+
+    # --- what the decode calls ---
+
+    def begin_sequence(self) -> None:
+        """Give up what was predicted for the last sequence."""
+        for fetch in list(self._link.in_flight.values()):
+            self.system.engine.cancel(fetch.task)
+        self.system.engine.run()
+        for keys in self._named.values():
+            self._cache.unprotect(keys)
+        self._named.clear()
+
+    def warm(self, layer: int, experts: Sequence[int]) -> None:
+        """A prompt's pass through ``layer`` chose ``experts``."""
+        self._use([(layer, expert) for expert in experts])
+        super().warm(layer, experts)
+        self._shadow.access(layer, experts)
+        for key in [key for key in self._unused if key not in self._cache]:
+            self._evicted(key)
+
+    def begin_token(self, token: int) -> None:
+        """Predict the layers that have no gate of this token a lookahead before them."""
+        lookahead = min(self.system.config.lookahead, self.system.layers)
+        self._predict(token, 0, range(lookahead))
+
+    def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
+        """Fetch what is not on the device, then predict the layer that is a lookahead away."""
+        event = self._event = token * self.system.layers + layer
+        self._cache.unprotect(self._named.pop(event, ()))
+        resident = [key for key in needed if key in self._cache]
+        self.counts.used_at_target += sum(self._unused.get(key) == event for key in resident)
+        self._use(resident)
+        kept = self._shadow.access(layer, [expert for _, expert in needed])
+        self.counts.polluted += sum(k and key not in resident for k, key in zip(kept, needed, strict=True))
+        self._give_up_wrong(needed, link_is_wanted=len(resident) < len(needed))
+        fetches = super().gate(token, layer, needed)
+        target = layer + self.system.config.lookahead
+        self._predict(token, layer, range(target, min(target + 1, self.system.layers)))
+        return fetches
+
+    def finish(self) -> None:
+        """Give up what is on its way; what was never used is wasted."""
+        self.begin_sequence()
+        for key in list(self._unused):
+            self._evicted(key)
+
+    # --- predicting ---
+
+    def _predict(self, token: int, layer: int, targets: Iterable[int]) -> None:
+        """Put the prefetch engine to work on the event of (token, layer); ask for its issue sets when it is done."""
+        engine = self.system.engine
+        begin_ps, busy_ps = engine.now_ps, engine.busy_ps(HOST_LINK)
+
+        def issue(task: Task) -> None:
+            idle_ps = engine.now_ps - begin_ps - (engine.busy_ps(HOST_LINK) - busy_ps)
+            for target in targets:
+                self._issue(token, target, idle_ps)
+
+        engine.submit("predict", (PREFETCH_ENGINE,), self.system.engine_ps(token, layer), on_finish=issue)
+
+    def _issue(self, token: int, target: int, link_idle_ps: int) -> None:
+        """Ask for the issue set of (token, target), best first."""
+        row = self._issue_sets[token, target, : self.system.config.issue_limit].tolist()
+        keys = [(target, expert) for expert in row if expert >= 0]
+        if not keys:
+            return
+        prediction = Prediction(token * self.system.layers + target, link_idle_ps)
+        if prediction.event <= self._event:
+            self.counts.overdue += 1
+            return
+        self.counts.predicted += len(keys)
+        self._named[prediction.event] = keys
+        self._cache.protect(keys)
+        for key in keys:
+            if key in self._cache:
+                if key in self._unused:
+                    self._unused[key] = prediction.event
+                continue
+            fetch = self._link.in_flight.get(key)
+            if fetch is None:
+                self.counts.issued += 1
+                self._link.prefetch(key, prediction)
+            elif not fetch.is_wanted:
+                self._link.retarget(fetch, prediction.event)
+
+    # --- what becomes of a prefetch ---
+
+    def _give_up_wrong(self, needed: Sequence[Key], *, link_is_wanted: bool) -> None:
+        """Cancel prefetches whose gate asked for others; a running one only if a demand wants the link."""
+        for fetch in list(self._link.in_flight.values()):
+            is_wrong = fetch.event <= self._event and fetch.key not in needed
+            if is_wrong and (link_is_wanted or fetch.task.state != TaskState.RUNNING):
+                self.system.engine.cancel(fetch.task)
+
+    def _fetch(self, key: Key, event: int) -> Fetch:
+        """Get a missing expert for a gate that waits for it: promote it if it is on its way."""
+        fetch = self._link.in_flight.get(key)
+        if fetch is None:
+            return super()._fetch(key, event)
+        self.counts.late += 1
+        self.counts.used_at_target += fetch.event == event
+        if not fetch.has_slot:
+            self._make_room(key)
+            fetch.has_slot = True
+        self._link.promote(fetch, event)
+        return fetch
+
+    def _give_up_a_slot(self, key: Key) -> None:
+        """Drop the least urgent of the overtaken prefetches that hold a slot ``key`` could use."""
+        overtaken = [
+            fetch
+            for fetch in self._link.in_flight.values()
+            if fetch.has_slot and not fetch.is_wanted and fetch.task.state != TaskState.RUNNING
+            if self._cache.shares_slots(fetch.key, key) and fetch.event > self._event
+        ]
+        self.system.engine.cancel(max(overtaken, key=lambda fetch: fetch.event).task)
+
+    def _use(self, keys: Sequence[Key]) -> None:
+        """Resident experts are used: those that were prefetched were useful."""
+        for key in keys:
+            if self._unused.pop(key, None) is not None:
+                self.counts.useful += 1
+                self._link.bytes.prefetch_useful += self.system.costs.expert_bytes
+
+    def _evicted(self, key: Key) -> None:
+        if self._unused.pop(key, None) is not None:
+            self.counts.wasted += 1
+            self._link.bytes.prefetch_wasted += self.system.costs.expert_bytes
+
+    def _admit(self, fetch: Fetch) -> bool:
+        fetch.has_slot = self._cache.reserve(fetch.key, insist=False)
+        self.counts.refused += not fetch.has_slot
+        return fetch.has_slot
+
+    def _arrived(self, fetch: Fetch) -> None:
+        super()._arrived(fetch)
+        if not fetch.is_wanted:
+            self._unused[fetch.key] = fetch.event
+
+    def _dropped(self, fetch: Fetch) -> None:
+        if fetch.has_slot:
+            self._cache.release(fetch.key)
+        self.counts.dropped += 1

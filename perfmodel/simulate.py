@@ -1,0 +1,225 @@
+"""Simulating a policy on a trace: TPOT, where it went, bytes by kind, and the bounds beside it.
+
+Decode of one sequence after the other, batch 1. Recorded prompt tokens warm the cache, at no time and no bytes, and are
+not counted.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.catalogue import Catalog, load_catalog
+from catalog.errors import ForestageError
+from catalog.models import ModelRecord
+from perfmodel.config import SimulationConfig
+from perfmodel.costs import CostModel
+from perfmodel.decode import DecodeLoop
+from perfmodel.engine import Engine
+from perfmodel.policies import System, find_policy
+from perfmodel.results import Bounds, Breakdown, ExpertCounts, SimulationResult, TokenTime, TransferredBytes
+from perfmodel.tasks import Resource
+from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE
+from predictor.issue import perfect_issue_sets
+from staging.simulate import simulate as simulate_cache
+from traces import DECODE, RoutingTrace
+
+Progress = Callable[[int, int], None]
+
+
+def simulate(
+    trace: RoutingTrace,
+    policy: str,
+    config: SimulationConfig,
+    *,
+    issue_sets: NDArray[np.int16] | None = None,
+    engine_cycles: NDArray[np.integer] | None = None,
+    bounds: Bounds | None = None,
+    progress: Progress | None = None,
+    catalog: Catalog | None = None,
+) -> SimulationResult:
+    """Run ``trace`` through ``policy``.
+
+    Args:
+        trace: the routing; decode rows must all be recorded.
+        policy: a name of `perfmodel.policies`.
+        config: sizes, machine, cache, prefetching.
+        issue_sets: i16 ``[tokens, layers, limit]``, best first, padded with −1 (`predictor.issue.issue_sets`, made
+            with ``config.lookahead``); for policies that prefetch a predictor's choice.
+        engine_cycles: ``[tokens, layers]``, the prefetch engine's cycles for each routing event (from the twin), at
+            the machine's engine clock; ``config.engine_cycles`` for all of them by default.
+        bounds: to be put beside the result (`compute_bounds`; they depend on trace and configuration alone).
+        progress: called with (tokens done, tokens).
+        catalog: the shipped one by default.
+
+    Raises:
+        ForestageError: for an unknown policy, model or machine, sizes that do not fit the trace, a missing capacity or
+            one too small, issue sets missing or of the wrong shape, a trace without decode tokens or with unrecorded
+            ones.
+    """
+    chosen = find_policy(policy)
+    costs, dense_layers = resolve_costs(trace, config, catalog)
+    _check_trace(trace)
+    if policy == "perfect_prefetch":
+        issue_sets = perfect_issue_sets(trace)
+    elif chosen.uses_issue_sets:
+        _check_shape("issue_sets", issue_sets, trace, f"policy {policy} fetches what a predictor issues")
+    if engine_cycles is not None:
+        _check_shape("engine_cycles", engine_cycles, trace, "one count a routing event")
+    system = System(
+        engine=_make_engine(costs, config),
+        costs=costs,
+        config=config,
+        layers=trace.layers,
+        experts=trace.experts,
+        top_k=trace.top_k,
+        issue_sets=issue_sets,
+        engine_cycles=None if engine_cycles is None else np.asarray(engine_cycles, np.int64),
+    )
+    loop = DecodeLoop(system, chosen(system), dense_layers)
+    loop.run(trace, progress)
+    _check(loop)
+    engine = system.engine
+    breakdown = Breakdown.of(loop.parts)
+    return SimulationResult(
+        policy=policy,
+        routing_of=trace.metadata.model,
+        sizes_of=costs.model.name,
+        synthetic=trace.metadata.synthetic,
+        machine=costs.machine.name,
+        config=config,
+        sequences=trace.sequences,
+        decode_tokens=len(loop.token_ps),
+        prompt_tokens=loop.prompt_tokens,
+        capacity_experts=system.capacity if chosen.has_cache else None,
+        expert_bytes=costs.expert_bytes,
+        link_gb_per_s=costs.link_bytes_per_s / 1e9,
+        tpot=TokenTime.of(loop.token_ps),
+        breakdown=breakdown,
+        tpot_parts_s=breakdown.per_token_s(len(loop.token_ps)),
+        bytes=TransferredBytes.of(loop.policy.link_bytes),
+        experts=ExpertCounts.of(loop.policy.counts),
+        utilisation={name: engine.busy_ps(name) / engine.now_ps for name in engine.resource_names},
+        bounds=bounds,
+    )
+
+
+def compute_bounds(
+    trace: RoutingTrace,
+    config: SimulationConfig,
+    *,
+    progress: Progress | None = None,
+    catalog: Catalog | None = None,
+) -> Bounds:
+    """The bounds of every policy on ``trace`` with ``config``; see `Bounds`.
+
+    Raises:
+        ForestageError: as `simulate`.
+    """
+    has_cache = config.has_capacity
+    names = ["on_demand", "all_resident", *(["lru_cache", "perfect_prefetch"] if has_cache else [])]
+    means: dict[str, float] = {}
+    for number, name in enumerate(names):
+
+        def advance(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(names) * total)
+
+        means[name] = simulate(trace, name, config, progress=advance, catalog=catalog).tpot.mean_s
+    roofline_s = lru_rate = belady_rate = None
+    if has_cache:
+        costs, _ = resolve_costs(trace, config, catalog)
+        capacity = config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
+        each = capacity // trace.layers if config.scope == "layer" else capacity
+        belady = simulate_cache(trace, capacity=each, policy="belady", scope=config.scope)
+        lru_rate = simulate_cache(trace, capacity=each, policy="lru", scope=config.scope).hit_rate
+        belady_rate = belady.hit_rate
+        decode_tokens = int((trace.phase == DECODE).sum())
+        roofline_s = belady.loads * costs.expert_bytes / costs.link_bytes_per_s / decode_tokens
+    return Bounds(
+        on_demand_s=means["on_demand"],
+        no_prefetch_s=means.get("lru_cache"),
+        perfect_prefetch_s=means.get("perfect_prefetch"),
+        all_resident_s=means["all_resident"],
+        link_roofline_s=roofline_s,
+        lru_hit_rate=lru_rate,
+        belady_hit_rate=belady_rate,
+    )
+
+
+def resolve_costs(
+    trace: RoutingTrace, config: SimulationConfig, catalog: Catalog | None = None
+) -> tuple[CostModel, int]:
+    """The costs that ``config`` means for ``trace``, and how many layers without experts go with it.
+
+    Raises:
+        ForestageError: if model or machine is unknown, or the sizes are of a model of another shape and
+            ``allow_other_shape`` was not given.
+    """
+    catalog = load_catalog() if catalog is None else catalog
+    machine = catalog.machines.find(config.machine)
+    if config.sizes_of is None:
+        model = catalog.match_model(trace.metadata.model)
+        if model is None:
+            raise ForestageError(
+                f"simulation: sizes_of: the trace's model '{trace.metadata.model}' is not in the catalogue; "
+                f"name one of {', '.join(catalog.models.names())}"
+            )
+    else:
+        model = catalog.find_model(config.sizes_of)
+    _check_sizes(trace, model, config)
+    # Layers without experts belong to the whole model: a trace of some layers, or of another model's, has none.
+    dense_layers = len(model.dense_layers) if trace.layers == model.moe_layers else 0
+    return CostModel(model, machine, config.link_gb_per_s), dense_layers
+
+
+def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:
+    recorded, sizes = (trace.experts, trace.top_k), (model.experts, model.top_k)
+    if recorded != sizes and not config.allow_other_shape:
+        raise ForestageError(
+            f"simulation: sizes_of: the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; "
+            "name a model of the same shape, or set allow_other_shape"
+        )
+
+
+def _check_trace(trace: RoutingTrace) -> None:
+    decodes = np.asarray(trace.phase) == DECODE
+    if not decodes.any():
+        raise ForestageError(
+            f"trace of {trace.metadata.model}: phase: no decode token to simulate; give a decode trace"
+        )
+    unrecorded = np.argwhere(decodes[:, None] & ~trace.recorded())
+    if len(unrecorded):
+        token, layer = unrecorded[0].tolist()
+        raise ForestageError(
+            f"trace of {trace.metadata.model}: expert_ids: decode token {token} has no recorded routing in layer "
+            f"{layer}; simulate sequences that are complete"
+        )
+
+
+def _check_shape(field: str, array: NDArray[np.integer] | None, trace: RoutingTrace, why: str) -> None:
+    expected = (trace.tokens, trace.layers)
+    if array is None or array.shape[:2] != expected:
+        given = "none were given" if array is None else f"the given ones are {array.shape}"
+        raise ForestageError(f"simulation: {field}: {why}: give [{expected[0]}, {expected[1]}, …], {given}")
+
+
+def _make_engine(costs: CostModel, config: SimulationConfig) -> Engine:
+    return Engine(
+        [
+            Resource("gpu"),
+            Resource("hbm"),
+            Resource(HOST_LINK, bandwidth_bytes_per_s=costs.link_bytes_per_s, chunk_bytes=config.chunk_bytes),
+            Resource(PREFETCH_ENGINE),
+        ]
+    )
+
+
+def _check(loop: DecodeLoop) -> None:
+    """What must hold of every finished simulation, whatever the policy."""
+    engine, counts = loop.system.engine, loop.policy.counts
+    engine.check()
+    assert sum(loop.token_ps) == loop.parts.total, "the parts of the tokens' time do not sum to it"
+    assert loop.policy.link_bytes.total == engine.moved_bytes(HOST_LINK), "bytes by kind are not those the link moved"
+    ends = counts.useful + counts.late + counts.wasted + counts.dropped
+    assert counts.issued == ends, f"{counts.issued} prefetches issued, {ends} accounted for"
