@@ -1,0 +1,165 @@
+"""Loading the catalogue: the shipped files, the user's, and every mistake in them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from catalog import Catalog, Evidence, ForestageError, find_model, load_catalog
+from catalog.records import Record
+
+MODEL = """
+[[model]]
+name = "toy"
+aliases = ["toys/Toy_MoE"]
+source = "a test"
+evidence = "assumption"
+layers = 2
+experts = 4
+top_k = 2
+hidden = 8
+expert_intermediate = 16
+expert_weight_format = "bf16"
+bits_per_weight = 16
+"""
+
+MACHINE = """
+[[machine]]
+name = "box"
+source = "a test"
+evidence = "assumption"
+compute_tflops = 10
+memory_gb_per_s = 100
+engine_clock_ghz = 1.0
+engine_bus_bits = 512
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_users_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORESTAGE_CATALOG", raising=False)
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def every_record(catalog: Catalog) -> list[Record]:
+    return [*catalog.models, *catalog.dram, *catalog.energy, *catalog.machines]
+
+
+def test_every_shipped_value_has_a_source() -> None:
+    for record in every_record(load_catalog()):
+        assert len(record.source) > 5, record.name
+        for field in set(type(record).model_fields) - set(Record.model_fields):
+            assert record.source_of(field).source, (record.name, field)
+        # What no one published says so: the engine's clock and bus on every machine.
+        if "engine_clock_ghz" in type(record).model_fields:
+            for field in ("engine_clock_ghz", "engine_bus_bits"):
+                assert record.source_of(field).evidence is Evidence.ASSUMPTION
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("gpt-oss-20b", "gpt-oss-20b"),
+        ("openai/gpt-oss-20b", "gpt-oss-20b"),
+        ("GPT_OSS_20B", "gpt-oss-20b"),
+        ("deepseek-ai/DeepSeek-V2-Lite-Chat", "DeepSeek-V2-Lite"),
+        ("deepseek-ai/ESFT-vanilla-lite", "DeepSeek-V2-Lite"),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", "Qwen3-30B-A3B"),
+        ("Qwen3-30B-A3B-Q4_K_M", "Qwen3-30B-A3B-Q4_K_M"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "Mixtral-8x7B"),
+        ("google_gemma-4-26B-A4B-it-Q4_K_M", "gemma-4-26B-A4B-Q4_K_M"),
+        ("forestage-small-moe", "forestage-small-moe"),
+    ],
+)
+def test_a_traces_model_string_finds_its_record(name: str, record: str) -> None:
+    assert find_model(name).name == record
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b-AWQ", "Qwen3-30B-A3B-FP8", "Qwen3-30B-A3B-GGUF", "", "gpt-oss"])
+def test_another_weight_format_is_another_model(name: str) -> None:
+    assert load_catalog().match_model(name) is None
+    with pytest.raises(ForestageError, match=r"is not in the catalogue; the nearest known is '.+'"):
+        find_model(name)
+
+
+def test_records_are_found_by_name_alias_and_nearest() -> None:
+    catalog = load_catalog()
+    assert catalog.machines.find("h100").name == "H100-80GB"
+    assert catalog.dram.find("hbm3_6400").name == "HBM3"
+    assert catalog.energy.names()[0] == "oconnor-2017"
+    assert len(catalog.dram) == len(list(catalog.dram)) == 5
+    with pytest.raises(ForestageError, match="machine 'H10' is not in the catalogue; the nearest known is 'H100-80GB'"):
+        catalog.machines.find("H10")
+
+
+def test_users_add_files_and_folders_by_argument_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, MODEL)
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder", MACHINE)
+    assert load_catalog(path).find_model("Toy-MoE").expert_bytes == 3 * 8 * 16 * 2
+    both = load_catalog([path, tmp_path / "folder"])
+    assert (both.find_model("toy").name, both.machines.find("box").name) == ("toy", "box")
+    monkeypatch.setenv("FORESTAGE_CATALOG", os.pathsep.join([str(path), str(tmp_path / "folder"), ""]))
+    assert find_model("toy").name == "toy"
+    assert load_catalog().machines.find("box").memory_gb_per_s == 100
+
+
+MISTAKES: dict[str, tuple[str, str]] = {
+    "unknown key": (MODEL + "hiden = 3", r"model 'toy': unknown key 'hiden'; the nearest known key is 'hidden'"),
+    "unknown table": (MODEL.replace("[[model]]", "[[modle]]"), r"unknown table 'modle'; .*'\[\[model\]\]'"),
+    "single table": (MODEL.replace("[[model]]", "[model]"), r"'model' must be an array of tables: write \[\[model\]\]"),
+    "missing": (MODEL.replace("hidden = 8", ""), r"model 'toy': hidden: Field required"),
+    "no name": (MODEL.replace('name = "toy"', ""), r"model number 1: name: Field required"),
+    "no source": (MODEL.replace('source = "a test"', ""), r"model 'toy': source: Field required"),
+    "evidence": (MODEL.replace('"assumption"', '"guess"'), r"model 'toy': evidence: .*'assumption'"),
+    "toml": (MODEL + "x = = 3", r"not valid TOML"),
+    "top_k": (MODEL.replace("top_k = 2", "top_k = 5"), r"top_k \(5\) exceeds experts \(4\)"),
+    "negative": (MODEL.replace("hidden = 8", "hidden = -8"), r"hidden: Input should be greater than 0"),
+    "fraction": (MODEL.replace("hidden = 8", "hidden = 8.5"), r"hidden: Input should be a valid integer"),
+    "text": (MODEL.replace("hidden = 8", 'hidden = "8"'), r"hidden: Input should be a valid integer"),
+    "dense": (MODEL + "dense_layers = [2]", r"dense_layers must ascend and lie below layers"),
+    "all dense": (MODEL + "dense_layers = [0, 1]", r"no layer has experts"),
+    "bytes for bits": (MODEL.replace("bits_per_weight = 16", "bits_per_weight = 160"), r"bits_per_weight: .*64"),
+    "taken": (MODEL.replace("toy", "GPT-OSS-20B"), r"the name 'gpt-oss-20b' is taken by 'gpt-oss-20b' of models.toml"),
+    "alias taken": (MODEL.replace("toys/Toy_MoE", "x/deepseek-r1"), r"'deepseek-r1' is taken by 'DeepSeek-V3'"),
+    "twice": (MODEL + MODEL, r"the name 'toy' is taken by 'toy' of .*mine.toml; choose another"),
+    "bytes a second": (MACHINE.replace("= 100", "= 100e9"), r"machine 'box': memory_gb_per_s: .*100000"),
+    "other unit": (
+        MACHINE + "memory_tb = 0.08",
+        r"unknown key 'memory_tb'; the nearest known key is 'memory_gb'",
+    ),
+    "not a number": (MACHINE.replace("= 100", "= nan"), r"memory_gb_per_s"),
+    "unit in text": (MACHINE.replace("= 100", '= "2 TB/s"'), r"memory_gb_per_s: Input should be a valid number"),
+    "link without figure": (MACHINE + 'host_link = "PCIe"', r"host_link and host_link_gb_per_s come together"),
+    "no such dram": (MACHINE + 'dram = "HBM9"', r"machine 'box': dram: no DRAM device is named 'HBM9'"),
+    "bus": (MACHINE.replace("512", "500"), r"engine_bus_bits: .*multiple of 8"),
+    "source of nothing": (
+        MACHINE + '[machine.field_sources]\nmemroy_gb = { source = "a", evidence = "B" }',
+        r"field_sources names 'memroy_gb', which is no value of this record",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_file(mistake: str, tmp_path: Path) -> None:
+    text, message = MISTAKES[mistake]
+    with pytest.raises(ForestageError, match=rf"mine\.toml: .*{message}") as caught:
+        load_catalog(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ForestageError, match=r"absent\.toml: cannot read the catalogue file"):
+        load_catalog(tmp_path / "absent.toml")
+    with pytest.raises(ForestageError, match=r"the folder holds no \.toml file"):
+        load_catalog(tmp_path)
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(ForestageError, match=r"bad\.toml: not UTF-8"):
+        load_catalog(tmp_path)

@@ -1,0 +1,143 @@
+"""The records' derived figures against published ones."""
+
+import pytest
+
+from catalog import DramRecord, Evidence, GroupedQueryAttention, LatentAttention, load_catalog
+from catalog.dram import SCALED_INTERVALS, SCALED_TIMINGS
+
+CATALOG = load_catalog()
+
+
+@pytest.mark.parametrize(
+    ("model", "moe_layers", "expert_bytes"),
+    [
+        ("gpt-oss-20b", 24, 13.2e6),  # hardware-parameters.md: 13.2 MB
+        ("DeepSeek-V2-Lite", 26, 17.3e6),  # seed-systems.md section 1: 17.3 MB
+        ("DeepSeek-V3", 58, 44.05e6),
+        ("Switch-base-128", 12, 18.87e6),
+        ("forestage-small-moe", 8, 55_296),
+    ],
+)
+def test_expert_sizes(model: str, moe_layers: int, expert_bytes: float) -> None:
+    record = CATALOG.find_model(model)
+    assert record.moe_layers == len(record.layer_map) == moe_layers
+    assert record.expert_bytes == pytest.approx(expert_bytes, rel=0.005)
+
+
+def test_expert_bytes_count_biases_and_operations_do_not() -> None:
+    record = CATALOG.find_model("gpt-oss-20b")
+    assert record.expert_weights == 3 * 2880 * 2880
+    assert record.expert_bytes == 3 * 2880 * 2880 * 17 // 32 + 3 * 2880 * 2
+    assert record.expert_flops == 2 * record.expert_weights
+
+
+def test_quantised_recordings_match_their_preambles() -> None:
+    assert CATALOG.find_model("Qwen3-30B-A3B-Q4_K_M").expert_bytes == (24 * 3_059_712 + 24 * 2_654_208) // 48
+    gemma = CATALOG.find_model("gemma-4-26B-A4B-Q4_K_M")
+    assert gemma.expert_bytes == pytest.approx((16 * 3_593_216 + 14 * 4_336_640) / 30, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "billions", "active"),
+    [
+        ("gpt-oss-20b", 20.9, 3.6),
+        ("gpt-oss-120b", 116.8, 5.1),
+        ("DeepSeek-V2-Lite", 15.7, 2.4),
+        ("DeepSeek-V3", 671, 37),
+        ("Qwen3-30B-A3B", 30.5, 3.3),
+        ("Qwen3-235B-A22B", 235, 22),
+        ("Mixtral-8x7B", 46.7, 12.9),
+        ("Qwen3-Next-80B-A3B", 80, 3),
+        ("Qwen3.5-397B-A17B", 397, 17),
+        ("OLMoE-1B-7B", 6.9, 1.3),
+    ],
+)
+def test_experts_and_attention_stay_below_the_models_named_size(model: str, billions: float, active: float) -> None:
+    """Experts and attention make most of a model: a mistyped dimension breaks one bound or the other."""
+    record = CATALOG.find_model(model)
+    attention = record.layers * (record.attention.parameters(record.hidden) if record.attention else 0)
+    every = record.moe_layers * (record.experts + record.shared_experts) * record.expert_weights + attention
+    chosen = record.moe_layers * (record.top_k + record.shared_experts) * record.expert_weights + attention
+    assert 0.9 * billions < every / 1e9 < billions * 1.005
+    assert 0.4 * active < chosen / 1e9 < active * 1.02
+
+
+def test_attention_by_hand() -> None:
+    grouped = GroupedQueryAttention(query_heads=4, kv_heads=2, head_dim=3)
+    assert grouped.parameters(10) == 10 * 12 + 2 * 10 * 6 + 12 * 10
+    assert grouped.kv_elements() == 12
+    latent = LatentAttention(
+        kind="mla", query_heads=2, query_rank=0, kv_rank=5, nope_dim=3, rope_dim=2, value_dim=4
+    )  # fmt: skip
+    assert latent.parameters(10) == 10 * 2 * 5 + 10 * 7 + 5 * 2 * 7 + 2 * 4 * 10
+    assert latent.kv_elements() == 7
+
+
+@pytest.mark.parametrize(
+    ("device", "channel_gb_per_s", "stack_gb_per_s"),
+    [("HBM2", 16, 256), ("HBM2-PIM", 16, 256), ("HBM3", 25.6, 819.2), ("HBM3E", 36.8, 1177.6), ("HBM4", 32, 2048)],
+)
+def test_dram_peaks_and_geometry(device: str, channel_gb_per_s: float, stack_gb_per_s: float) -> None:
+    record = CATALOG.dram.find(device)
+    assert record.pseudo_channel_gb_per_s == pytest.approx(channel_gb_per_s)
+    assert record.stack_gb_per_s == pytest.approx(stack_gb_per_s)
+    assert (record.burst_bytes, record.row_bytes) == (32, 1024)
+    assert record.burst_bytes / (record.burst_ck * record.tck_ns) == pytest.approx(channel_gb_per_s)
+    assert record.trc_ck >= record.tras_ck + record.trp_ck - 1  # HBM3's published 72 exceeds 45 + 26
+    assert record.trcd_read_ck < record.tras_ck < record.trc_ck < record.trfc_per_bank_ck < record.trfc_ck
+
+
+def test_refresh_intervals_are_the_published_microseconds() -> None:
+    for device in CATALOG.dram:
+        assert device.trefi_ck * device.tck_ns == pytest.approx(3900, rel=1e-3), device.name
+
+
+def test_hbm_pim_has_four_times_the_pins_bandwidth() -> None:
+    record = CATALOG.dram.find("HBM2-PIM")
+    assert record.pim is not None
+    assert record.pim.lanes == 16
+    assert record.pim.bytes_per_ck == 64
+    assert record.pim.bytes_per_ck / record.tck_ns == 4 * record.pseudo_channel_gb_per_s
+    for device in ("HBM3", "HBM3E", "HBM4"):
+        assert CATALOG.dram.find(device).source_of("pim").evidence is Evidence.ASSUMPTION
+
+
+def test_hbm3e_is_hbm3_at_its_data_rate() -> None:
+    hbm3, hbm3e = CATALOG.dram.find("HBM3"), CATALOG.dram.find("HBM3E")
+    scaled = hbm3.at_data_rate(9.2, name="HBM3E")
+    values = set(DramRecord.model_fields) - {"source", "field_sources", "tck_ns"}
+    assert {field: getattr(scaled, field) for field in values} == {field: getattr(hbm3e, field) for field in values}
+    assert scaled.tck_ns == pytest.approx(hbm3e.tck_ns, rel=1e-12)
+
+
+def test_scaling_never_shortens_a_time_nor_stretches_a_refresh_interval() -> None:
+    for device in CATALOG.dram:
+        for rate in (1.6, 2.4, 3.2, 5.6, 9.2):
+            scaled = device.at_data_rate(rate, name="x")
+            for timing in SCALED_TIMINGS:
+                before, after = getattr(device, timing) * device.tck_ns, getattr(scaled, timing) * scaled.tck_ns
+                assert before - 1e-9 <= after < before + scaled.tck_ns, (device.name, rate, timing)
+            for interval in SCALED_INTERVALS:
+                assert getattr(scaled, interval) * scaled.tck_ns <= getattr(device, interval) * device.tck_ns + 1e-9
+        same = device.at_data_rate(device.data_rate_gbps, name="x")
+        assert all(getattr(same, timing) == getattr(device, timing) for timing in SCALED_TIMINGS)
+        assert scaled.evidence is Evidence.ASSUMPTION
+
+
+def test_energy_of_host_and_in_bank_reads() -> None:
+    default = CATALOG.energy.find("oconnor-2017")
+    assert default.host_read_pj_per_bit == pytest.approx(1.51 + 1.17 + 0.80)
+    assert default.in_bank_read_pj_per_bit == pytest.approx(1.51)
+    attacc = CATALOG.energy.find("attacc")
+    assert attacc.host_read_pj_per_bit == pytest.approx(3.59)
+    assert attacc.in_bank_read_pj_per_bit == pytest.approx(0.55)
+    assert CATALOG.energy.find("accelergy-hbm2").in_bank_read_pj_per_bit is None
+
+
+def test_machines() -> None:
+    moe = CATALOG.machines.find("ST-MoE")
+    assert moe.compute_tflops == pytest.approx(8 * 64 * 64 * 2 / 1000)
+    assert (moe.staging_buffer_bytes, moe.host_link) == (16 << 20, None)
+    for machine in CATALOG.machines:
+        assert machine.engine_gb_per_s == 64
+    assert CATALOG.machines.find("Sieve-B200-PIM").memory_gb == CATALOG.machines.find("Sieve-B200").memory_gb / 2  # type: ignore[operator]
