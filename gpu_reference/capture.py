@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,12 @@ from catalog.errors import ForestageError
 from gpu_reference.corpus import DOMAINS, Document
 from gpu_reference.routers import RoutingRecorder
 from gpu_reference.small_moe import END_OF_TEXT_ID
+from gpu_reference.trace_tokens import token_hashes
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from tokenizers import Tokenizer
 
@@ -55,23 +57,6 @@ class _Sequence:
     ids: list[np.ndarray]
     weights: list[np.ndarray]
     open: bool = True
-
-
-def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Return the bytes of every token of a byte-level tokenizer, by id; a special token's are those of its name."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [value for value in range(256) if value not in set(printable)]
-    byte_of = {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
-    special = set(tokenizer.get_added_tokens_decoder())
-    texts = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return [
-        text.encode() if token in special else bytes(byte_of[character] for character in text) for text, token in texts
-    ]
-
-
-def token_hashes(tokenizer: Tokenizer) -> np.ndarray:
-    """Return the CRC-32 of every token's bytes: u32 ``[vocabulary]``."""
-    return np.asarray([zlib.crc32(value) for value in token_bytes(tokenizer)], dtype=np.uint32)
 
 
 def choose_prompts(documents: list[Document], tokenizer: Tokenizer, options: CaptureOptions) -> list[Prompt]:
@@ -147,13 +132,20 @@ def generate(
 
 
 def capture(
-    model: Any, tokenizer: Tokenizer, prompts: list[Prompt], *, options: CaptureOptions, metadata: dict[str, str]
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    *,
+    options: CaptureOptions,
+    metadata: dict[str, str],
+    progress: Callable[[int, int], None] | None = None,
 ) -> RoutingTrace:
     """Generate from every prompt and return the routing as a trace.
 
     ``metadata`` holds ``model``, ``source`` and ``licence``. The rows of the trace are the tokens *processed*: the
     prompt (prefill) and every drawn token that was fed back (decode), each with the CRC-32 of its bytes. Ids are in
-    rank order and have been checked against the router's logits.
+    rank order and have been checked against the router's logits. ``progress`` is called with (sequences done,
+    sequences).
 
     Raises:
         ForestageError: if the model's routers are unknown, or chose other experts than their logits say.
@@ -166,6 +158,8 @@ def capture(
         for start in range(0, len(prompts), options.batch):
             group = prompts[start : start + options.batch]
             finished += generate(model, group, recorder, options, generator)
+            if progress is not None:
+                progress(len(finished), len(prompts))
     return build_trace(finished, recorder, token_hashes(tokenizer), experts=model.config.num_experts, metadata=metadata)
 
 

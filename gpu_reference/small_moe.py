@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,8 @@ def save_checkpoint(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     }
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    write_text(folder / CONFIG_FILE, model.config.to_json_string(use_diff=False))
+    config = {**model.config.to_dict(), "architectures": [type(model).__name__], "dtype": "bfloat16"}
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_text(folder / TOKENIZER_FILE, tokenizer.to_str())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
 from gpu_reference.small_moe import SmallMoEShape, build_model
+from gpu_reference.training_options import TrainingOptions, learning_rate_at
 from traces.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -21,41 +21,6 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state.pt"
 LOG_FILE = "training_log.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Everything that training depends on beside the corpus and the shape of the model."""
-
-    seed: int = 0
-    context: int = 256
-    """Tokens in a training window."""
-    batch: int = 8
-    """Windows in a step, half of each domain."""
-    tokens: int = 12_000_000
-    """Token budget: training ends when it is reached."""
-    minutes: float = 110.0
-    """Wall-clock budget in minutes: training ends when it is reached; the schedule follows whichever is further on."""
-    learning_rate: float = 1.5e-3
-    """Peak learning rate."""
-    final_learning_rate: float = 1.0e-4
-    """Learning rate at the end of the budget."""
-    warmup: float = 0.02
-    """Part of the budget with a rising learning rate."""
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    """Largest norm of a step's gradient."""
-    balance: float = 0.01
-    """Weight of the router's load-balancing loss."""
-    validate_every: int = 250
-    """Steps between two validations."""
-    validation_windows: int = 48
-    """Windows of each domain in a validation."""
-    save_every: int = 250
-    """Steps between two saved states."""
-    bf16: bool = False
-    """Whether to train under bfloat16 autocast; slower on the CPUs tried."""
-    device: str = "cpu"
 
 
 @dataclass
@@ -73,15 +38,6 @@ class TrainingLog:
     step: int = 0
     resumed: int = 0
     finished: bool = False
-
-
-def learning_rate_at(progress: float, options: TrainingOptions) -> float:
-    """Return the learning rate at ``progress`` (0 … 1 of the budget): linear warm-up, then a cosine."""
-    if progress < options.warmup:
-        return options.learning_rate * max(progress, options.warmup / 50) / options.warmup
-    along = min((progress - options.warmup) / (1 - options.warmup), 1.0)
-    span = options.learning_rate - options.final_learning_rate
-    return options.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * along))
 
 
 def balance_loss(router_logits: tuple[torch.Tensor, ...], top_k: int) -> torch.Tensor:
@@ -146,7 +102,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -264,7 +220,7 @@ def train(
 
 
 def _progress() -> Any:
-    """Return a progress display on stderr, one line on a terminal and nothing in a log file but what `train` prints."""
+    """Return a progress display on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
