@@ -48,6 +48,18 @@ class RowFormat:
         confidences = [slot >> self.limits.expert_bits & CONFIDENCE_MAX for slot in slots]
         return np.array(candidates, np.int16), np.array(confidences, np.int8)
 
+    def tables(self, image: NDArray[np.uint32]) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+        """Candidates and confidences ``[layers_max, experts_max, candidates_max]`` of an image; undoes ``image``."""
+        limits = self.limits
+        bits = np.unpackbits(image.astype("<u4").view(np.uint8), axis=1, bitorder="little")
+        slots = bits[:, : self.slot_bits * limits.candidates_max].reshape(*self._shape, self.slot_bits)
+        values = slots.astype(np.int32) @ (1 << np.arange(self.slot_bits))
+        return (values & (limits.experts_max - 1)).astype(np.int16), (values >> limits.expert_bits).astype(np.int8)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.limits.layers_max, self.limits.experts_max, self.limits.candidates_max
+
     def image(self, candidates: NDArray[np.integer[Any]], confidences: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:
         """All rows ``[layers_max, experts_max, candidates_max]`` as words u32 ``[rows, words]``."""
         slots = candidates.astype(np.uint64) | confidences.astype(np.uint64) << np.uint64(self.limits.expert_bits)

@@ -110,6 +110,21 @@ class StMoeTables:
         self._in_sequence = np.zeros(limits.layers_max, np.bool_)
         self._in_token = np.zeros(limits.layers_max, np.bool_)
 
+    @classmethod
+    def from_memory_image(
+        cls, limits: EngineParameters, configuration: EngineConfiguration, image: NDArray[np.uint32]
+    ) -> Self:
+        """The twin of an engine whose memory was loaded with ``image``, as from ``to_memory_image``."""
+        candidates, confidences = RowFormat(limits).tables(image)
+        used = np.s_[: configuration.layers, : configuration.experts, : configuration.candidates]
+        return cls(limits, configuration, candidates[used], confidences[used])
+
+    def flip_bit(self, address: int, bit: int) -> None:
+        """Invert one stored bit of the row at ``address``: a fault, for the tests that must notice it."""
+        place = divmod(address, self.limits.experts_max)
+        row = self.rows.pack(self._candidates[place], self._confidences[place]) ^ 1 << bit
+        self._candidates[place], self._confidences[place] = self.rows.unpack(row)
+
     def copy(self) -> Self:
         """An independent copy of tables, history and counters."""
         twin = type(self).__new__(type(self))

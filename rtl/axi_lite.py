@@ -3,12 +3,14 @@
 from amaranth.hdl import Module, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
-DATA_BITS = 32
+from rtl.registers import DATA_BITS
+
 DATA_BYTES = DATA_BITS // 8
 
 
-class Response(enum.Enum, shape=2):
+class Response(enum.Enum, shape=2):  # type: ignore[call-arg]
     """The responses that AXI4-Lite knows (no exclusive access)."""
 
     OKAY = 0
@@ -77,6 +79,7 @@ class AxiLiteSlave(wiring.Component):
             {"bus": In(AxiLiteSignature(address_bits)), "registers": Out(RegisterBusSignature(address_bits))}
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bus, registers = self.bus, self.registers

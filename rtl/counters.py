@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from amaranth.hdl import Module, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_events import EngineCounter
 from rtl.registers import COUNTER_BITS
@@ -28,6 +29,7 @@ class Counters(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         for counter in EngineCounter:

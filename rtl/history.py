@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_parameters import EngineParameters
 from rtl.layouts import experts_layout
@@ -12,9 +13,9 @@ from rtl.layouts import experts_layout
 class History(wiring.Component):
     """One memory is both the history table and the memory of this token.
 
-    Layers ascend within a token, so the entry of a layer above the event's is the previous token's (the history table),
-    and that of a layer below is this token's (whose rows are to be verified). Two bits a layer say whether an entry is of
-    this sequence and of this token.
+    Layers ascend within a token, so the entry of a layer above the event's is the previous token's (the history
+    table), and that of a layer below is this token's (whose rows are to be verified). Two bits a layer say whether an
+    entry is of this sequence and of this token.
 
     In the cycle of ``read``, the entries of ``layer + lookahead`` (``target``) and ``layer − lookahead`` (``source``)
     are looked up; they and ``target_in_sequence`` hold from the next cycle on. ``source_in_token`` answers in the same
@@ -43,6 +44,7 @@ class History(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layers = self.limits.layers_max

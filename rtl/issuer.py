@@ -3,6 +3,7 @@
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_parameters import EngineParameters
 
@@ -16,8 +17,8 @@ class RequestIssuer(wiring.Component):
     run side by side between registers; only the one-bit ``take`` runs through the levels, so the depth costs little
     time.
 
-    In the cycle of ``load``, ``scores`` and ``eligible`` are taken in and whatever was left is dropped. ``finishing`` is
-    high in the last cycle of a load: that in which the last request is handed over, or in which the root shows that
+    In the cycle of ``load``, ``scores`` and ``eligible`` are taken in and whatever was left is dropped. ``finishing``
+    is high in the last cycle of a load: that in which the last request is handed over, or in which the root shows that
     there is none. ``limit`` (at most that many requests) is read at ``load``.
     """
 
@@ -37,6 +38,7 @@ class RequestIssuer(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         depth = self.limits.expert_bits
@@ -49,9 +51,7 @@ class RequestIssuer(wiring.Component):
             [Signal(item, name=f"level{level}_{nth}", init={"expert": nth}) for nth in range(leaves >> level)]
             for level in range(depth + 1)
         ]
-        takes = [
-            [Signal(name=f"take{level}_{nth}") for nth in range(leaves >> level)] for level in range(depth + 1)
-        ]
+        takes = [[Signal(name=f"take{level}_{nth}") for nth in range(leaves >> level)] for level in range(depth + 1)]
 
         for leaf, take in zip(levels[0], takes[0], strict=True):
             with m.If(take):

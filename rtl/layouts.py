@@ -3,10 +3,15 @@
 The twin's ``RowFormat`` packs the same row by arithmetic; a test holds the two together.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 from amaranth.hdl import unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
+from numpy.typing import NDArray
 
+from predictor.st_moe_events import RoutingEvent
 from predictor.st_moe_parameters import CONFIDENCE_BITS, EngineParameters
 from predictor.st_moe_rows import RowFormat
 
@@ -46,10 +51,9 @@ def slots_layout(limits: EngineParameters) -> data.ArrayLayout:
     return data.ArrayLayout(slot, limits.candidates_max)
 
 
-def row_layout(limits: EngineParameters) -> data.StructLayout:
-    """A table row: the slots and the padding up to whole 32-bit words."""
-    slots = slots_layout(limits)
-    return data.StructLayout({"slots": slots, "padding": unsigned(RowFormat(limits).bits - slots.as_shape().width)})
+def row_layout(limits: EngineParameters) -> data.FlexibleLayout:
+    """A table row: the slots, and padding up to whole 32-bit words."""
+    return data.FlexibleLayout(RowFormat(limits).bits, {"slots": data.Field(slots_layout(limits), 0)})
 
 
 def address_bits(limits: EngineParameters) -> int:
@@ -62,3 +66,32 @@ class RowWriteSignature(wiring.Signature):
 
     def __init__(self, limits: EngineParameters) -> None:
         super().__init__({"valid": Out(1), "address": Out(address_bits(limits)), "row": Out(row_layout(limits))})
+
+
+def pack_events(
+    limits: EngineParameters, events: Sequence[RoutingEvent], generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Payloads of the event stream, u8 ``[events, bytes]``, little-endian.
+
+    Places beyond an event's experts, which the engine must ignore, are filled at random.
+    """
+    layout = event_layout(limits)
+    unused = generator.integers(0, limits.experts_max, (len(events), limits.top_k_max))
+    payload_bytes = -(-layout.size // 8)
+    packed = bytearray()
+    for event, filling in zip(events, unused.tolist(), strict=True):
+        payload = layout.const(
+            {
+                "layer": event.layer,
+                "starts_token": event.starts_token,
+                "starts_sequence": event.starts_sequence,
+                "experts": [*event.experts, *filling[len(event.experts) :]],
+            }
+        )
+        packed += payload.as_bits().to_bytes(payload_bytes, "little")
+    return np.frombuffer(bytes(packed), np.uint8).reshape(-1, payload_bytes)
+
+
+def request_fields(limits: EngineParameters) -> dict[str, tuple[int, int]]:
+    """Lowest bit and width of every field of a request's payload."""
+    return {name: (field.offset, field.width) for name, field in request_layout(limits)}

@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_events import EngineCounter, EventError
 from predictor.st_moe_parameters import EngineParameters
@@ -41,6 +42,7 @@ class PrefetchEngine(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits = self.limits
@@ -192,9 +194,8 @@ class PrefetchEngine(wiring.Component):
                 m.d.comb += reading_verify.eq(1)
                 with m.If(last):
                     m.next = "FINISH"
-            with m.State("FINISH"):
-                with m.If(predict_done & verify_done):
-                    m.next = "IDLE"
+            with m.State("FINISH"), m.If(predict_done & verify_done):
+                m.next = "IDLE"
 
         m.submodules.counters = counters = Counters(
             {

@@ -1,16 +1,17 @@
 """The prefetch engine's registers: settings, status, counters and the window onto the table memory."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_events import EngineCounter, EventError
 from predictor.st_moe_parameters import EngineParameters
 from predictor.st_moe_rows import RowFormat
-from rtl.axi_lite import DATA_BITS, RegisterBusSignature
-from rtl.layouts import address_bits
+from rtl.axi_lite import RegisterBusSignature
 from rtl.registers import (
     COUNTER_BITS,
+    DATA_BITS,
     IDENTITY,
     SETTINGS,
     STATUS_ERROR_SHIFT,
@@ -66,6 +67,7 @@ class RegisterFile(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += [
@@ -116,7 +118,8 @@ class RegisterFile(wiring.Component):
             for setting in SETTINGS:
                 with m.Case(setting.offset):
                     locked = (self.enable | self.busy) if setting.locked else Const(0)
-                    m.d.comb += refused.eq(locked | (value < setting.low) | (value > setting.high(self.limits)))
+                    too_small = value == 0 if setting.low else Const(0)
+                    m.d.comb += refused.eq(locked | too_small | (value > setting.high(self.limits)))
                     with m.If(~refused):
                         m.d.sync += getattr(self.settings, setting.name).eq(value)
                     m.d.comb += self.registers.error.eq(refused)
@@ -148,16 +151,22 @@ class RegisterFile(wiring.Component):
 
     def _find_register(self, m: Module, found: Signal, exists: Signal, status: Value) -> None:
         high_word = Signal(COUNTER_BITS - DATA_BITS)
-        constants = {
+        constants: dict[int, ValueLike] = {
             Offset.IDENTITY: IDENTITY,
             Offset.VERSION: VERSION,
             Offset.LIMITS: limits_word(self.limits),
             Offset.CAPABILITY: capability_word(self.limits),
             Offset.WINDOW: window_word(self.limits),
         }
-        signals = {setting.offset: getattr(self.settings, setting.name) for setting in SETTINGS}
+        signals: dict[int, ValueLike] = {setting.offset: getattr(self.settings, setting.name) for setting in SETTINGS}
+        readable = {
+            **constants,
+            **signals,
+            Offset.CONTROL: self.enable,
+            Offset.STATUS: status,
+        }
         with m.Switch(self.registers.address):
-            for offset, content in {**constants, **signals, Offset.CONTROL: self.enable, Offset.STATUS: status}.items():
+            for offset, content in readable.items():
                 with m.Case(offset):
                     m.d.sync += found.eq(content)
             for counter in EngineCounter:

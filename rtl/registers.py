@@ -1,4 +1,4 @@
-"""The prefetch engine's address map: the one place that the register file, drivers and docs/prefetch-engine.md take it from.
+"""The prefetch engine's address map; the register file, drivers and docs/prefetch-engine.md take it from here.
 
 Byte offsets; all registers are 32-bit words. This module needs no Amaranth.
 """
@@ -6,6 +6,7 @@ Byte offsets; all registers are 32-bit words. This module needs no Amaranth.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import Literal
 
 from predictor.st_moe_events import EngineCounter
 from predictor.st_moe_parameters import CONFIDENCE_MAX, EngineConfiguration, EngineParameters
@@ -13,6 +14,7 @@ from predictor.st_moe_rows import RowFormat
 
 IDENTITY = 0x4653_5045  # "FSPE"
 VERSION = 1
+DATA_BITS = 32
 COUNTER_BITS = 48
 MINIMUM_WINDOW = 0x1000
 
@@ -64,7 +66,7 @@ class Setting:
     Attributes:
         name: field of the register file's ``settings``.
         offset: its address.
-        low, high: smallest and largest value; any other is refused. ``high`` follows from the engine's limits.
+        low, high: smallest (0 or 1) and largest value; any other is refused. ``high`` follows from the engine's limits.
         reset: value after reset; ``None``: ``high``.
         locked: writable only while the engine is off and not busy; the others take effect at the next event.
         meaning: a line for the register table.
@@ -72,7 +74,7 @@ class Setting:
 
     name: str
     offset: int
-    low: int = 0
+    low: Literal[0, 1] = 0
     high: Callable[[EngineParameters], int]
     reset: int | None = None
     locked: bool = False
@@ -208,10 +210,15 @@ def register_table(limits: EngineParameters) -> str:
     """The map of an engine as a Markdown table."""
     window = Window.of(limits)
     rows = [
-        (Offset.IDENTITY, "IDENTITY", "R", f"`{IDENTITY:#x}`, \"FSPE\""),
+        (Offset.IDENTITY, "IDENTITY", "R", f'`{IDENTITY:#x}`, "FSPE"'),
         (Offset.VERSION, "VERSION", "R", f"{VERSION}"),
         (Offset.LIMITS, "LIMITS", "R", "15:0 experts_max, 31:16 layers_max"),
-        (Offset.CAPABILITY, "CAPABILITY", "R", "7:0 top_k_max, 15:8 candidates_max, 23:16 words of a row, 31:24 counters"),
+        (
+            Offset.CAPABILITY,
+            "CAPABILITY",
+            "R",
+            "7:0 top_k_max, 15:8 candidates_max, 23:16 words of a row, 31:24 counters",
+        ),
         (Offset.WINDOW, "WINDOW", "R", "7:0 log2 of the table window's offset, 15:8 log2 of a row's stride, in bytes"),
         (Offset.CONTROL, "CONTROL", "RW", "0 enable: 0 off (events are discarded, the history is forgotten), 1 tables"),
         (Offset.COMMAND, "COMMAND", "W", "0 clear the counters, 1 clear the errors"),

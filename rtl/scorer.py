@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_parameters import CONFIDENCE_BITS, EngineParameters
 from rtl.layouts import experts_layout, slots_layout
@@ -37,6 +38,7 @@ class Scorer(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         experts = self.limits.experts_max

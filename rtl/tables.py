@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_parameters import EngineParameters
 from predictor.st_moe_rows import WORD_BITS, RowFormat
@@ -49,12 +50,11 @@ class TableMemory(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         words = RowFormat(self.limits).words
-        m.submodules.memory = memory = Memory(
-            shape=unsigned(words * WORD_BITS), depth=self.limits.rows, init=[]
-        )
+        m.submodules.memory = memory = Memory(shape=unsigned(words * WORD_BITS), depth=self.limits.rows, init=[])
         read, write = memory.read_port(), memory.write_port(granularity=WORD_BITS)
         word_read = Signal.like(self.window.word)
         m.d.sync += word_read.eq(self.window.word)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
+from typing_extensions import override
 
 from predictor.st_moe_parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineParameters
 from rtl.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
 
 
-class ReplacementMode(enum.Enum, shape=2):
+class ReplacementMode(enum.Enum, shape=2):  # type: ignore[call-arg]
     """Which needed experts replace given-up candidates."""
 
     NONE = 0
@@ -48,6 +49,7 @@ class Updater(wiring.Component):
             }
         )
 
+    @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         slots, needed = range(self.limits.candidates_max), range(self.limits.top_k_max)
@@ -77,15 +79,13 @@ class Updater(wiring.Component):
         forward, backward = _ranks(unlisted), _ranks(unlisted[::-1])[::-1]
         replaced = Signal(len(slots))
         m.d.sync += [self.write.valid.eq(matched), self.write.address.eq(address)]
-        m.d.sync += self.write.row.padding.eq(row.padding)
+        m.d.sync += self.write.row.eq(row)
         for slot, rank in zip(slots, _ranks(given_up), strict=True):
             taken = Signal(len(needed), name=f"taken{slot}")
             for nth in needed:
                 order = Mux(self.replacement == ReplacementMode.REVERSED, backward[nth], forward[nth])
                 m.d.comb += taken[nth].eq(unlisted[nth] & (order == rank))
-            m.d.comb += replaced[slot].eq(
-                given_up[slot] & taken.any() & (self.replacement != ReplacementMode.NONE)
-            )
+            m.d.comb += replaced[slot].eq(given_up[slot] & taken.any() & (self.replacement != ReplacementMode.NONE))
             old, new = row.slots[slot], self.write.row.slots[slot]
             with m.If(replaced[slot]):
                 substitute = 0
@@ -93,7 +93,6 @@ class Updater(wiring.Component):
                     substitute = substitute | Mux(taken[nth], self.needed[nth], 0)
                 m.d.sync += [new.expert.eq(substitute), new.confidence.eq(self.replacement_confidence)]
             with m.Else():
-                m.d.sync += new.eq(old)
                 with m.If(hit[slot] & (old.confidence != CONFIDENCE_MAX)):
                     m.d.sync += new.confidence.eq(old.confidence + 1)
                 with m.If(self.slots_used[slot] & ~hit[slot] & (old.confidence != 0)):
