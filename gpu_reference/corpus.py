@@ -194,7 +194,7 @@ def read_selection(selection: Selection, archive: Path) -> Iterator[Document]:
                 file = tar.extractfile(member)
                 if file is not None:
                     found.append((name, file.read().decode("utf-8", errors="replace")))
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ForestageError(f"{archive}: cannot be read as an archive ({error}); delete it and run again") from error
     if not found:
         raise ForestageError(f"{archive}: no file matches {selection.include}; the version in corpus.py is another")

@@ -59,7 +59,7 @@ def replay_check(
 ) -> ReplayCheck:
     """Replay the routing of the first ``sequences`` sequences through one layer's experts and compare with the model.
 
-    Where the model chooses the recorded experts, the error is that of half-precision gates and of sums in another order.
+    Where the model chooses the recorded experts, the error is that of half-precision gates and of reordered sums.
     The recording was made with a key-value cache and other sequences beside it, so a near tie may fall the other way.
 
     Raises:
