@@ -15,7 +15,7 @@ from gpu_reference.small_moe import SmallMoEShape, load_model, load_tokenizer, s
 from gpu_reference.training_options import TrainingOptions
 from traces.files import write_text
 
-MODEL_NAME = "forestage/small-moe-8m"
+MODEL_NAME = "forestage-small-moe"
 LICENCE = "Apache-2.0"
 STAGES = ("train", "capture", "card")
 
