@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from perfmodel.costs import Kernel
 from perfmodel.policies import Policy
 from perfmodel.policies.base import System
+from perfmodel.steps import DecodeStep, PromptPass, steps_of
 from perfmodel.tasks import Task
 from perfmodel.transfers import Fetch
-from traces import DECODE, RoutingTrace
+from traces import RoutingTrace
 
 GPU = ("gpu", "hbm")
 """A kernel holds both; how long each works is accounted."""
@@ -68,43 +67,34 @@ class DecodeLoop:
 
     def run(self, trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> None:
         """Decode every sequence of ``trace``; ``progress(tokens done, tokens)`` is called now and then."""
-        for index in range(trace.sequences):
-            self.policy.begin_sequence()
-            tokens = trace.sequence_slice(index)
-            part = trace.sequence(index)
-            is_decode = part.phase == DECODE
-            prompts = np.flatnonzero(~is_decode)
-            ids, contexts = part.expert_ids.tolist(), part.position.tolist()
-            for row in range(part.tokens):
-                if is_decode[row]:
-                    self._decode(tokens.start + row, ids[row], contexts[row] + 1)
-                elif row == 0 or is_decode[row - 1]:
-                    later = np.flatnonzero(is_decode[row:])
-                    self._warm(part.token_range(row, row + int(later[0]) if len(later) else part.tokens))
-                done = tokens.start + row + 1
-                if progress is not None and (done % PROGRESS_TOKENS == 0 or done == trace.tokens):
-                    progress(done, trace.tokens)
-            self.prompt_tokens += len(prompts)
+        reported = 0
+        for step in steps_of(trace):
+            if isinstance(step, DecodeStep):
+                self._decode(step)
+            elif isinstance(step, PromptPass):
+                self.prompt_tokens += step.tokens
+                for layer, experts in enumerate(step.chosen):
+                    if experts:
+                        self.policy.warm(layer, experts)
+            else:
+                self.policy.begin_sequence()
+            done = self.prompt_tokens + len(self.token_ps)
+            if progress is not None and (done - reported >= PROGRESS_TOKENS or done == trace.tokens > reported):
+                progress(done, trace.tokens)
+                reported = done
         self.policy.finish()
         self.system.engine.run()
 
-    def _warm(self, prompt: RoutingTrace) -> None:
-        """A pass of prompt tokens by layer: each expert once, in the order of first choice (as `staging.events`)."""
-        recorded = prompt.recorded()
-        for layer in range(prompt.layers):
-            chosen = prompt.expert_ids[recorded[:, layer], layer].ravel().tolist()
-            if chosen:
-                self.policy.warm(layer, list(dict.fromkeys(chosen)))
-
-    def _decode(self, token: int, ids: Sequence[Sequence[int]], context_tokens: int) -> None:
+    def _decode(self, step: DecodeStep) -> None:
         """One decode step."""
         engine, policy, costs = self.system.engine, self.policy, self.system.costs
+        token, context_tokens = step.token, step.context_tokens
         begin_ps, before_ps = engine.now_ps, self.parts.total
         attention = costs.attention(context_tokens)
         policy.begin_token(token)
         for _ in range(self.dense_layers):
             engine.run_until(self._launch("dense layer", costs.dense_layer(context_tokens)))
-        for layer, experts in enumerate(ids):
+        for layer, experts in enumerate(step.ids):
             engine.run_until(self._launch("gate", self._gate, after=(self._launch("attention", attention),)))
             fetches = policy.gate(token, layer, [(layer, expert) for expert in experts])
             if self._shared is not None:

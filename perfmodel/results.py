@@ -39,7 +39,7 @@ class TokenTime(Result):
 
 
 class Breakdown(Result):
-    """Where the decode tokens' time went, in all; see `perfmodel.decode.Parts`. The parts sum to ``total_ps`` exactly."""
+    """Where the decode tokens' time went, in all; see `perfmodel.decode.Parts`. They sum to ``total_ps`` exactly."""
 
     total_ps: int
     compute_ps: int
@@ -139,12 +139,12 @@ class Bounds(Result):
     """
 
     on_demand_s: float
-    no_prefetch_s: float | None
-    perfect_prefetch_s: float | None
+    no_prefetch_s: float | None = None
+    perfect_prefetch_s: float | None = None
     all_resident_s: float
-    link_roofline_s: float | None
-    lru_hit_rate: float | None
-    belady_hit_rate: float | None
+    link_roofline_s: float | None = None
+    lru_hit_rate: float | None = None
+    belady_hit_rate: float | None = None
 
 
 class SimulationResult(Result):

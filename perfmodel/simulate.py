@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from catalog.catalogue import Catalog, load_catalog
 from catalog.errors import ForestageError
 from catalog.models import ModelRecord
+from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
 from perfmodel.decode import DecodeLoop
 from perfmodel.engine import Engine
 from perfmodel.policies import System, find_policy
 from perfmodel.results import Bounds, Breakdown, ExpertCounts, SimulationResult, TokenTime, TransferredBytes
-from perfmodel.tasks import Resource
+from perfmodel.tasks import PS_PER_S, Resource
 from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE
 from predictor.issue import perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
@@ -108,42 +109,44 @@ def compute_bounds(
     trace: RoutingTrace,
     config: SimulationConfig,
     *,
+    perfect: SimulationResult | None = None,
     progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> Bounds:
     """The bounds of every policy on ``trace`` with ``config``; see `Bounds`.
 
+    ``perfect`` is the result of ``perfect_prefetch`` for the same trace and configuration, where it is at hand: the
+    rest takes little time.
+
     Raises:
         ForestageError: as `simulate`.
     """
-    has_cache = config.has_capacity
-    names = ["on_demand", "all_resident", *(["lru_cache", "perfect_prefetch"] if has_cache else [])]
-    means: dict[str, float] = {}
-    for number, name in enumerate(names):
+    costs, dense_layers = resolve_costs(trace, config, catalog)
+    _check_trace(trace)
 
-        def advance(done: int, total: int, number: int = number) -> None:
-            if progress is not None:
-                progress(number * total + done, len(names) * total)
+    def mean_s(policy: str) -> float:
+        times_ps = token_times_ps(trace, policy, config, costs, dense_layers)
+        return sum(times_ps) / len(times_ps) / PS_PER_S
 
-        means[name] = simulate(trace, name, config, progress=advance, catalog=catalog).tpot.mean_s
-    roofline_s = lru_rate = belady_rate = None
-    if has_cache:
-        costs, _ = resolve_costs(trace, config, catalog)
-        capacity = config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
-        each = capacity // trace.layers if config.scope == "layer" else capacity
-        belady = simulate_cache(trace, capacity=each, policy="belady", scope=config.scope)
-        lru_rate = simulate_cache(trace, capacity=each, policy="lru", scope=config.scope).hit_rate
-        belady_rate = belady.hit_rate
-        decode_tokens = int((trace.phase == DECODE).sum())
-        roofline_s = belady.loads * costs.expert_bytes / costs.link_bytes_per_s / decode_tokens
+    on_demand_s, all_resident_s = mean_s("on_demand"), mean_s("all_resident")
+    if not config.has_capacity:
+        return Bounds(on_demand_s=on_demand_s, all_resident_s=all_resident_s)
+    capacity = config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
+    each = capacity // trace.layers if config.scope == "layer" else capacity
+    belady = simulate_cache(trace, capacity=each, policy="belady", scope=config.scope)
+    load_s = belady.loads * costs.expert_bytes / costs.link_bytes_per_s
+    if perfect is None:
+        perfect = simulate(trace, "perfect_prefetch", config, progress=progress, catalog=catalog)
+    if (perfect.policy, perfect.config) != ("perfect_prefetch", config):
+        raise ValueError("perfect: a result of another policy or configuration")
     return Bounds(
-        on_demand_s=means["on_demand"],
-        no_prefetch_s=means.get("lru_cache"),
-        perfect_prefetch_s=means.get("perfect_prefetch"),
-        all_resident_s=means["all_resident"],
-        link_roofline_s=roofline_s,
-        lru_hit_rate=lru_rate,
-        belady_hit_rate=belady_rate,
+        on_demand_s=on_demand_s,
+        no_prefetch_s=mean_s("lru_cache"),
+        perfect_prefetch_s=perfect.tpot.mean_s,
+        all_resident_s=all_resident_s,
+        link_roofline_s=load_s / perfect.decode_tokens,
+        lru_hit_rate=simulate_cache(trace, capacity=each, policy="lru", scope=config.scope).hit_rate,
+        belady_hit_rate=belady.hit_rate,
     )
 
 

@@ -4,8 +4,8 @@ The issue sets may be any predictor's; the policy is named after the published s
 `predictor.st_moe`. Nothing is dropped and routing never changes: a wrong prediction costs time and bytes alone.
 
 * When the gate of layer l is known, the prefetch engine works on that event; when it has finished, the issue set of
-  layer l + lookahead is asked of the link, best first. Layers below the lookahead are asked for when the token begins,
-  at the cost of its first event.
+  layer l + lookahead is asked of the link, best first. What is issued for layers below the lookahead is asked for when
+  the token begins, at the cost of its first event.
 * A prefetch that starts takes a slot, whose expert is evicted then. Experts that a pending prediction names are not
   evicted for a prefetch, and for a demand only where nothing else can be.
 * Demands overtake prefetches at the next chunk. A prefetch that becomes a demand goes on as one. When a gate asks for
@@ -39,6 +39,7 @@ class StMoePrefetch(LruCache):
         self._unused: dict[Key, int] = {}  # prefetched and not used yet → event it was last predicted for
         self._named: dict[int, list[Key]] = {}  # pending predictions: event → experts they protect
         self._event = -1  # the latest gate
+        self._answered = (0, 0)  # when the prefetch engine last finished, and the link's busy time then
 
     # --- what the decode calls ---
 
@@ -60,9 +61,10 @@ class StMoePrefetch(LruCache):
             self._evicted(key)
 
     def begin_token(self, token: int) -> None:
-        """Predict the layers that have no gate of this token a lookahead before them."""
+        """Predict the layers that have no gate of this token a lookahead before them, where the predictor does."""
         lookahead = min(self.system.config.lookahead, self.system.layers)
-        self._predict(token, 0, range(lookahead))
+        if (self._issue_sets[token, :lookahead] >= 0).any():
+            self._predict(token, 0, range(lookahead))
 
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
         """Fetch what is not on the device, then predict the layer that is a lookahead away."""
@@ -90,10 +92,13 @@ class StMoePrefetch(LruCache):
     def _predict(self, token: int, layer: int, targets: Iterable[int]) -> None:
         """Put the prefetch engine to work on the event of (token, layer); ask for its issue sets when it is done."""
         engine = self.system.engine
-        begin_ps, busy_ps = engine.now_ps, engine.busy_ps(HOST_LINK)
+        asked = (engine.now_ps, engine.busy_ps(HOST_LINK))
 
         def issue(task: Task) -> None:
-            idle_ps = engine.now_ps - begin_ps - (engine.busy_ps(HOST_LINK) - busy_ps)
+            # The engine began when it was asked, or when it had answered what was asked before.
+            begin_ps, busy_ps = max(asked, self._answered)
+            self._answered = (engine.now_ps, engine.busy_ps(HOST_LINK))
+            idle_ps = self._answered[0] - begin_ps - (self._answered[1] - busy_ps)
             for target in targets:
                 self._issue(token, target, idle_ps)
 

@@ -1,0 +1,114 @@
+"""A model and a machine whose times can be added up by hand, and traces of a few tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from catalog.catalogue import Catalog, load_catalog
+from perfmodel.config import SimulationConfig
+from traces import RoutingTrace, TraceMetadata, id_dtype
+
+# The device reads 10 bytes a nanosecond and computes in no time to speak of; the link moves 1 byte a nanosecond.
+TOML = """
+[[model]]
+name = "micro"
+source = "test"
+evidence = "assumption"
+layers = {layers}
+dense_layers = {dense_layers}
+experts = {experts}
+shared_experts = {shared_experts}
+top_k = {top_k}
+hidden = 100
+expert_intermediate = 100
+expert_weight_format = "fp8"
+bits_per_weight = 8
+attention = {{ kind = "gqa", query_heads = 1, kv_heads = 1, head_dim = 1 }}
+
+[[machine]]
+name = "micro"
+source = "test"
+evidence = "assumption"
+compute_tflops = 100000
+memory_gb_per_s = 10
+host_link = "test"
+host_link_gb_per_s = 1
+engine_clock_ghz = 1.0
+engine_bus_bits = 512
+"""
+
+EXPERT_BYTES = 30_000
+EXPERT = 3_000_000  # ps: 30,000 bytes from HBM
+FETCH = 30_000_000  # ps: the same over the link
+CHUNK = 10_000_000  # ps: 10,000 bytes over the link
+
+
+def attention(context_tokens: int) -> int:
+    """ps: 400 weights of 2 bytes, and 4 bytes of key and value a token of context."""
+    return (800 + 4 * context_tokens) * 100
+
+
+def gate(experts: int) -> int:
+    """ps: 100 weights of 2 bytes an expert."""
+    return 100 * experts * 2 * 100
+
+
+def make_catalog(
+    tmp_path: Any, *, layers: int, experts: int, top_k: int, shared_experts: int = 0, dense_layers: Sequence[int] = ()
+) -> Catalog:
+    path = tmp_path / "micro.toml"
+    path.write_text(
+        TOML.format(
+            layers=layers,
+            experts=experts,
+            top_k=top_k,
+            shared_experts=shared_experts,
+            dense_layers=list(dense_layers),
+        )
+    )
+    return load_catalog(path)
+
+
+def make_trace(
+    ids: Any, *, experts: int, sequences: Sequence[int] | None = None, prompts: Sequence[int] = (), **metadata: Any
+) -> RoutingTrace:
+    """A trace from ids ``[tokens, layers, top_k]``; ``sequences``: their lengths; ``prompts``: the rows of prompts."""
+    array = np.asarray(ids, id_dtype(experts))
+    lengths = [len(array)] if sequences is None else list(sequences)
+    phase = np.ones(len(array), np.uint8)
+    phase[list(prompts)] = 0
+    facts = {
+        "model": "micro",
+        "experts": experts,
+        "top_k": array.shape[2],
+        "layer_map": tuple(range(array.shape[1])),
+        "ranked": True,
+        "gate_weight_kind": "none",
+        "source": "test",
+        "licence": "CC0-1.0",
+    }
+    return RoutingTrace(
+        expert_ids=array,
+        gate_weights=None,
+        sequence_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        position=np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),
+        phase=phase,
+        token_hash=None,
+        domains=("test",) * len(lengths),
+        datasets=("test",) * len(lengths),
+        metadata=TraceMetadata(**{**facts, **metadata}),
+    )
+
+
+def make_config(**values: Any) -> SimulationConfig:
+    """A configuration on the micro machine, with chunks of 10,000 bytes."""
+    return SimulationConfig(**{"machine": "micro", "chunk_bytes": 10_000, **values})
+
+
+def issue(trace: RoutingTrace, named: dict[tuple[int, int], Sequence[int]], limit: int = 3) -> Any:
+    """Issue sets that name ``named[token, layer]`` and nothing else."""
+    sets = np.full((trace.tokens, trace.layers, limit), -1, np.int16)
+    for (token, layer), experts in named.items():
+        sets[token, layer, : len(experts)] = experts
+    return sets
