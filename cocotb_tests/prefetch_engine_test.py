@@ -121,8 +121,8 @@ class Bench:
             Offset.WINDOW: window_word(self.limits),
             Offset.STATUS: 0,
         }
-        for offset, value in expected.items():
-            self.comparison.equal(offset.name, value, await self.bus.read(offset))
+        for register, value in expected.items():
+            self.comparison.equal(register.name, value, await self.bus.read(register))
         for address, row in enumerate(self.image.tolist()):
             for word, value in enumerate(row):
                 await self.bus.write(self.window.offset(address, word), value)

@@ -76,20 +76,21 @@ def pack_events(
     Places beyond an event's experts, which the engine must ignore, are filled at random.
     """
     layout = event_layout(limits)
-    unused = generator.integers(0, limits.experts_max, (len(events), limits.top_k_max))
-    payload_bytes = -(-layout.size // 8)
-    packed = bytearray()
-    for event, filling in zip(events, unused.tolist(), strict=True):
-        payload = layout.const(
-            {
-                "layer": event.layer,
-                "starts_token": event.starts_token,
-                "starts_sequence": event.starts_sequence,
-                "experts": [*event.experts, *filling[len(event.experts) :]],
-            }
-        )
-        packed += payload.as_bits().to_bytes(payload_bytes, "little")
-    return np.frombuffer(bytes(packed), np.uint8).reshape(-1, payload_bytes)
+    experts = generator.integers(0, limits.experts_max, (len(events), limits.top_k_max))
+    for row, event in zip(experts, events, strict=True):
+        row[: len(event.experts)] = event.experts
+    width = layout["experts"].shape.elem_shape.width
+    bits = np.zeros((len(events), -(-layout.size // 8) * 8), np.uint8)
+
+    def place(values: NDArray[np.int64], offset: int, width: int) -> None:
+        bits[:, offset : offset + width] = values[:, None] >> np.arange(width) & 1
+
+    for name in ("layer", "starts_token", "starts_sequence"):
+        values = np.array([getattr(event, name) for event in events], np.int64)
+        place(values, layout[name].offset, layout[name].width)
+    for nth in range(limits.top_k_max):
+        place(experts[:, nth], layout["experts"].offset + width * nth, width)
+    return np.packbits(bits, axis=1, bitorder="little")
 
 
 def request_fields(limits: EngineParameters) -> dict[str, tuple[int, int]]:
