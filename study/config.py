@@ -17,10 +17,11 @@ class SystemStudyConfig(StrictModel):
         description="Catalogue model whose weight sizes are used; none takes the trace's own model. "
         "The report says whose sizes they are where they differ.",
     )
-    machine: str = Field(default="A100-80GB-SXM", description="Catalogue machine")
+    machine: str = Field(default="A100-80GB", description="Catalogue machine")
     capacity_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of all experts that the device holds")
     issue_limit: int = Field(default=6, ge=1, description="Most experts a predictor may prefetch for one layer")
-    decode_tokens: int = Field(default=1000, ge=1, description="Decode tokens simulated, from the test sequences")
+    decode_tokens: int = Field(default=600, ge=1, description="Tokens simulated, from the test sequences")
+    sweep_tokens: int = Field(default=150, ge=1, description="Tokens simulated at each point of the sweep")
     link_gb_per_s: tuple[float, ...] = Field(
         default=(16.0, 32.0, 64.0, 128.0, 256.0), description="Host-link bandwidths of the sweep, GB/s"
     )

@@ -48,9 +48,9 @@ def study(
 
 def shipped_trace() -> Path:
     """The trace that comes with the project."""
-    from gpu_reference import shipped
+    from gpu_reference.files import SHIPPED_TRACE
 
-    return shipped.trace_path()
+    return SHIPPED_TRACE
 
 
 def prepare_folder(out: Path) -> None:

@@ -1,0 +1,38 @@
+"""``forestage pim``: the PIM tile against its twin and PyTorch."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gpu_reference.files import SHIPPED_TRACE
+from study.commands.options import JsonOption
+from study.output import emit, progress_bar
+from study.subjects.tile import LAYER, TOKENS, check_tile
+from traces import RoutingTrace
+
+app = typer.Typer(help="Processing in memory: the tile against twin and PyTorch.", no_args_is_help=True)
+
+
+@app.command("check")
+def check_command(
+    layer: Annotated[int, typer.Option("--layer", help="MoE layer of the shipped checkpoint")] = LAYER,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens that chose the expert")] = TOKENS,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulator")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a layer's most used expert through the tile under Verilator. Exit status 1 if any integer differs."""
+    with progress_bar("PIM tile") as progress:
+        result = check_tile(RoutingTrace.load(SHIPPED_TRACE), layer=layer, tokens=tokens, seed=seed, progress=progress)
+
+    def render(console: Console) -> None:
+        table = Table(box=None, show_header=False)
+        for name, value in result.items():
+            table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+        console.print(table, highlight=False)
+
+    emit(result, as_json=as_json, render=render)
+    if result["mismatches_with_twin"] or result["mismatches_with_pytorch"]:
+        sys.exit(1)

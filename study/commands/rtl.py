@@ -1,0 +1,112 @@
+"""``forestage rtl``: write the hardware's Verilog, replay a trace through it in lock-step with its twin."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cocotb_tests.replay import ReplayResult, replay
+from predictor.st_moe_parameters import EngineParameters
+from rtl.generate import generate
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.predictor import parse_parameters
+from study.numbers import count, size
+from study.output import emit, progress_bar
+
+app = typer.Typer(help="The hardware: Verilog, and lock-step replay under Verilator.", no_args_is_help=True)
+
+DEFAULTS = EngineParameters()
+
+ExpertsMax = Annotated[int, typer.Option("--experts-max", help="Experts a layer that the engine can hold (2^n)")]
+LayersMax = Annotated[int, typer.Option("--layers-max", help="MoE layers that the engine can hold")]
+TopKMax = Annotated[int, typer.Option("--top-k-max", help="Experts that an event can carry")]
+CandidatesMax = Annotated[int, typer.Option("--candidates-max", help="Slots of a table row")]
+
+
+@app.command("generate")
+def generate_command(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the Verilog")],
+    experts_max: ExpertsMax = DEFAULTS.experts_max,
+    layers_max: LayersMax = DEFAULTS.layers_max,
+    top_k_max: TopKMax = DEFAULTS.top_k_max,
+    candidates_max: CandidatesMax = DEFAULTS.candidates_max,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the Verilog of every top module."""
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    paths = generate(out, limits)
+    document = {"limits": limits.model_dump(mode="json"), "files": {str(p): p.stat().st_size for p in paths}}
+
+    def render(console: Console) -> None:
+        for path in paths:
+            console.print(f"{path}  {size(path.stat().st_size)}", highlight=False, soft_wrap=True)
+
+    emit(document, as_json=as_json, render=render)
+
+
+@app.command("replay")
+def replay_command(
+    trace: TraceOption,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to replay, from the test sequences")] = 500,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random waits, where there are any")] = 0,
+    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, of the st-moe predictor")] = None,
+    experts_max: ExpertsMax = DEFAULTS.experts_max,
+    layers_max: LayersMax = DEFAULTS.layers_max,
+    top_k_max: TopKMax = DEFAULTS.top_k_max,
+    candidates_max: CandidatesMax = DEFAULTS.candidates_max,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stream a trace through engine and twin; every request, table write and cycle is compared.
+
+    Exit status 1 if they differ.
+    """
+    recorded = open_trace(trace, model)
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    limits.check_trace(recorded, origin=str(trace))
+    with progress_bar("lock-step replay") as progress:
+        result = replay(
+            recorded,
+            tokens,
+            limits=limits,
+            parameters=parse_parameters(parameter or []),
+            seed=seed,
+            progress=progress,
+        )
+    emit(result, as_json=as_json, render=lambda console: render_replay(console, trace.name, result))
+    if result.mismatches:
+        sys.exit(1)
+
+
+def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_max: int) -> EngineParameters:
+    """The engine's limits from the options.
+
+    Raises:
+        ForestageError: naming the option that is out of range.
+    """
+    values = {
+        "experts_max": experts_max,
+        "layers_max": layers_max,
+        "top_k_max": top_k_max,
+        "candidates_max": candidates_max,
+    }
+    return EngineParameters.parse(values, origin="forestage rtl")
+
+
+def render_replay(console: Console, name: str, result: ReplayResult) -> None:
+    """The comparison, the speed and the counters."""
+    verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
+    console.print(
+        f"[bold]{name}[/bold]: {count(result.tokens)} tokens, {count(result.steps)} events, "
+        f"{count(result.cycles)} cycles: RTL and twin {verdict}",
+        highlight=False,
+    )
+    table = Table(box=None, show_header=False)
+    table.add_row("cycles simulated a second", count(round(result.cycles_per_s)))
+    table.add_row("tokens a second", f"{result.tokens_per_s:.1f}")
+    for counter, value in result.counters.items():
+        table.add_row(counter, count(value))
+    console.print(table, highlight=False)

@@ -1,0 +1,90 @@
+"""``forestage system``: simulate a policy on a trace."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catalog.errors import ForestageError
+from perfmodel.config import SimulationConfig
+from perfmodel.policies import find_policy, policy_names
+from perfmodel.results import SimulationResult
+from perfmodel.simulate import simulate
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.numbers import count, percent, seconds, size
+from study.output import emit, progress_bar
+from study.subjects.system import parts, prefetcher, uses_predictor
+
+app = typer.Typer(help="The whole system: policies on a model of the machine.", no_args_is_help=True)
+
+
+@app.command("simulate")
+def simulate_command(
+    trace: TraceOption,
+    policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(policy_names())}")],
+    predictor: Annotated[str, typer.Option("--predictor", help="Whose issue sets are prefetched")] = "st-moe",
+    machine: Annotated[str, typer.Option("--machine", help="Catalogue machine")] = "A100-80GB",
+    sizes_of: Annotated[str | None, typer.Option("--sizes-of", help="Catalogue model whose sizes are used")] = None,
+    capacity_fraction: Annotated[
+        float | None, typer.Option("--capacity-fraction", help="Share of all experts that the device holds")
+    ] = 0.5,
+    link_gb_per_s: Annotated[float | None, typer.Option("--link-gb-per-s", help="In place of the machine's")] = None,
+    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
+    issue_limit: Annotated[int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")] = 6,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences")] = 600,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """TPOT, where it goes, and the bytes moved, for one policy."""
+    find_policy(policy)
+    recorded = open_trace(trace, model)
+    settings: dict[str, Any] = {
+        "sizes_of": sizes_of,
+        "machine": machine,
+        "capacity_fraction": capacity_fraction,
+        "link_gb_per_s": link_gb_per_s,
+        "lookahead": lookahead,
+        "issue_limit": issue_limit,
+    }
+    config = SimulationConfig.parse(settings, origin="forestage system")
+    train, test = parts(recorded)
+    part = test.token_range(0, min(tokens, test.tokens))
+    prefetches = {}
+    if uses_predictor(policy):
+        chosen = prefetcher(
+            predictor, train, part, lookahead=lookahead, limit=checked_limit(issue_limit, recorded.experts)
+        )
+        prefetches = {"issue_sets": chosen.issued, "engine_cycles": chosen.cycles}
+    with progress_bar(f"simulating {policy}") as progress:
+        result = simulate(part, policy, config, progress=progress, **prefetches)
+    emit(result, as_json=as_json, render=lambda console: render(console, trace, result))
+
+
+def checked_limit(limit: int, experts: int) -> int:
+    """``limit`` if a layer has so many experts.
+
+    Raises:
+        ForestageError: otherwise.
+    """
+    if not 1 <= limit <= experts:
+        raise ForestageError(f"--issue-limit {limit}: choose 1 to {experts}, the experts of a layer")
+    return limit
+
+
+def render(console: Console, trace: Path, result: SimulationResult) -> None:
+    """TPOT and its parts, then bytes and counts."""
+    console.print(
+        f"[bold]{result.policy}[/bold] on {trace.name}: {count(result.decode_tokens)} decode tokens, sizes of "
+        f"{result.sizes_of}, {result.machine}, host link {result.link_gb_per_s:g} GB/s",
+        highlight=False,
+    )
+    table = Table(box=None, show_header=False)
+    table.add_row("TPOT mean / p50 / p95 / p99", " / ".join(seconds(v) for v in result.tpot.model_dump().values()))
+    for part, value_s in result.tpot_parts_s.items():
+        table.add_row(f"  {part.removesuffix('_s').replace('_', ' ')}", seconds(value_s))
+    table.add_row("hit rate", percent(result.experts.hit_rate))
+    for kind, moved in result.bytes.model_dump().items():
+        table.add_row(f"bytes a token, {kind.replace('_', ' ')}", size(moved / result.decode_tokens))
+    console.print(table, highlight=False)

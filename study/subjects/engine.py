@@ -1,0 +1,98 @@
+"""The prefetch engine: its Verilog, and a replay of the trace in lock-step with its twin."""
+
+from typing import Any
+
+from catalog.errors import ForestageError
+from cocotb_tests.replay import replay
+from predictor.st_moe_parameters import EngineParameters
+from rtl.generate import generate
+from study.blocks import Command, Fact, Section, Table, Text, rows
+from study.numbers import count, size
+from study.output import ProgressCallback
+from study.stages import Stage, StudyContext
+from study.subjects.base import Subject
+from traces import split
+
+VERILOG = "verilog"
+
+
+def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    """Generate an engine that holds the trace's model, and replay test tokens through it."""
+    trace = context.trace
+    limits = EngineParameters()
+    try:
+        limits.check_trace(trace)
+    except ForestageError:
+        # The default engine is too small for this model: generate one that holds it.
+        limits = EngineParameters.holding(
+            layers=trace.layers, experts=trace.experts, top_k=trace.top_k, candidates=trace.top_k
+        )
+    paths = generate(context.out / VERILOG, limits)
+    _, test = split(trace)
+    available = trace.select_sequences(test).tokens
+    result = replay(
+        trace,
+        min(context.config.replay_tokens, available),
+        limits=limits,
+        lookahead=context.config.lookahead,
+        seed=context.config.seed,
+        progress=progress,
+    )
+    files = {str(path.relative_to(context.out)): path.stat().st_size for path in paths}
+    return {"files": files, "replay": result.model_dump(mode="json")}
+
+
+def section(context: StudyContext) -> Section:
+    """What was generated, what was compared, and what the engine counted."""
+    result = context.results["engine"]
+    replayed, files = result["replay"], result["files"]
+    limits = replayed["limits"]
+    verdict = "equal" if replayed["mismatches"] == 0 else "DIFFERENT"
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in limits.items())
+    return Section(
+        id="engine",
+        title="The prefetch engine in RTL",
+        blocks=(
+            Text(
+                f"ST-MoE's tables as hardware, generated for up to {limits['experts_max']} experts, "
+                f"{limits['layers_max']} layers and top-{limits['top_k_max']}, set to this model at run time. The "
+                "trace's test tokens stream through the RTL under Verilator and through the integer twin; every "
+                "prefetch request, every table write, every event's cycles, the final tables and the counters are "
+                "compared. The twin never sees what the hardware did."
+            ),
+            Table(
+                columns=("compared", "figure"),
+                rows=rows(
+                    [
+                        ("tokens replayed", count(replayed["tokens"])),
+                        ("routing events", count(replayed["steps"])),
+                        ("differences", count(replayed["mismatches"])),
+                        ("RTL and twin", verdict),
+                        ("clock cycles", count(replayed["cycles"])),
+                        ("clock cycles a token", f"{replayed['cycles_per_token']:.1f}"),
+                        ("simulation speed, cycles a second", count(round(replayed["cycles_per_s"]))),
+                        *((f"Verilog: {name}", size(length)) for name, length in files.items()),
+                    ]
+                ),
+            ),
+            Table(
+                columns=("counter of the hardware", "value"),
+                rows=rows([(name, count(value)) for name, value in replayed["counters"].items()]),
+            ),
+            Command(
+                f"forestage rtl replay --trace {context.trace_name} --tokens {replayed['tokens']} {options}\n"
+                f"forestage rtl generate --out DIR {options}"
+            ),
+        ),
+        facts=(
+            Fact(
+                f"{count(replayed['mismatches'])} of {count(replayed['steps'])}",
+                "routing events in which RTL and twin differ",
+            ),
+        ),
+    )
+
+
+SUBJECT = Subject(
+    Stage("engine", "Prefetch engine: Verilog and lock-step", run, outputs=(f"{VERILOG}/prefetch_engine.v",)), section
+)

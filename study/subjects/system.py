@@ -1,0 +1,255 @@
+"""The whole system: what each way of having experts at hand costs a token."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.config import SimulationConfig
+from perfmodel.simulate import compute_bounds, simulate
+from predictor import registry
+from predictor.issue import IssueSets, issue_sets
+from predictor.st_moe import StMoePredictor
+from predictor.st_moe_cycles import trace_cycles
+from predictor.st_moe_parameters import EngineParameters
+from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
+from study.figures.system import time_per_token, tpot_over_bandwidth
+from study.numbers import count, percent, seconds, size
+from study.output import ProgressCallback
+from study.stages import Stage, StudyContext
+from study.subjects.base import Subject
+from traces import DECODE, RoutingTrace, split
+
+RIVAL = "markov-spatial"
+"""The best unlearned rival of ST-MoE's tables: shown beside them, in the same policy."""
+
+LABELS = {
+    "on_demand": "on demand",
+    "lru_cache": "LRU cache",
+    "st_moe_prefetch": "ST-MoE prefetch",
+    "perfect_prefetch": "perfect prefetch",
+    "all_resident": "all resident",
+}
+BOUNDS = ("perfect_prefetch", "all_resident")
+
+
+@dataclass(frozen=True)
+class Prefetcher:
+    """What a predictor would issue on the simulated tokens, and the engine's cycles for each event."""
+
+    issued: IssueSets
+    cycles: NDArray[np.int64]
+
+
+def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    """Every policy on the same tokens, then the sweep of the host link's bandwidth."""
+    train, test = parts(context.trace)
+    if not (test.phase == DECODE).any():
+        return {"runs": [], "sweep": [], "why": "the trace has no decode tokens to simulate"}
+    settings = context.config.system
+    tokens = test.token_range(0, min(settings.decode_tokens, test.tokens))
+    few = test.token_range(0, min(settings.sweep_tokens, test.tokens))
+    config = simulation_config(context)
+    jobs = [(policy, "st-moe") for policy in LABELS]
+    jobs.insert(list(LABELS).index("st_moe_prefetch") + 1, ("st_moe_prefetch", RIVAL))
+    total = 2 + len(jobs) + len(settings.link_gb_per_s) * len(LABELS)
+    limit = min(settings.issue_limit, tokens.experts)
+    prefetchers = {
+        name: prefetcher(name, train, tokens, lookahead=context.config.lookahead, limit=limit)
+        for name in ("st-moe", RIVAL)
+    }
+    bounds = compute_bounds(tokens, config)
+    progress(2, total)
+    runs = []
+    for policy, name in jobs:
+        result = run_policy(tokens, policy, config, prefetchers[name])
+        runs.append({"predictor": name if uses_predictor(policy) else None, **result})
+        progress(2 + len(runs), total)
+    sweep: list[dict[str, Any]] = []
+    part = slice_prefetcher(prefetchers["st-moe"], few.tokens)
+    for link in settings.link_gb_per_s:
+        linked = config.model_copy(update={"link_gb_per_s": link})
+        for policy in LABELS:
+            result = run_policy(few, policy, linked, part)
+            sweep.append({"link_gb_per_s": link, "policy": policy, "tpot_s": result["tpot"]["mean_s"]})
+            progress(2 + len(runs) + len(sweep), total)
+    cycles = prefetchers["st-moe"].cycles
+    return {
+        "runs": runs,
+        "sweep": sweep,
+        "sweep_tokens": few.tokens,
+        "bounds": bounds.model_dump(mode="json"),
+        "engine_cycles": {"mean": float(cycles.mean()), "largest": int(cycles.max())},
+    }
+
+
+def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
+    """Training and test sequences as traces."""
+    train, test = split(trace)
+    return trace.select_sequences(train), trace.select_sequences(test)
+
+
+def simulation_config(context: StudyContext) -> SimulationConfig:
+    """The simulation that the study's settings ask for."""
+    settings = context.config.system
+    return SimulationConfig(
+        sizes_of=settings.sizes_of,
+        machine=settings.machine,
+        capacity_fraction=settings.capacity_fraction,
+        lookahead=context.config.lookahead,
+        issue_limit=settings.issue_limit,
+    )
+
+
+def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahead: int, limit: int) -> Prefetcher:
+    """Predictor ``name`` profiled on ``train``; the engine is ST-MoE's for every predictor, so that they compare.
+
+    Raises:
+        ForestageError: for an unknown predictor, or a lookahead or limit out of range.
+    """
+    chosen = registry.fit(name, train, lookahead=lookahead)
+    tables = StMoePredictor.fit(train, lookahead=lookahead)
+    limits = EngineParameters.holding(
+        layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
+    )
+    issued = issue_sets(chosen, tokens, limit)
+    return Prefetcher(issued, trace_cycles(limits, tables.configuration(limit), tokens, issued))
+
+
+def slice_prefetcher(whole: Prefetcher, tokens: int) -> Prefetcher:
+    """The first ``tokens`` of a prefetcher."""
+    return Prefetcher(whole.issued[:tokens], whole.cycles[:tokens])
+
+
+def uses_predictor(policy: str) -> bool:
+    """Whether a policy fetches what a predictor issues."""
+    return policy == "st_moe_prefetch"
+
+
+def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, prefetcher: Prefetcher) -> dict[str, Any]:
+    """One simulation as JSON values."""
+    result = simulate(
+        tokens,
+        policy,
+        config,
+        issue_sets=prefetcher.issued if uses_predictor(policy) else None,
+        engine_cycles=prefetcher.cycles if uses_predictor(policy) else None,
+    )
+    return result.model_dump(mode="json")
+
+
+def section(context: StudyContext) -> Section:
+    """TPOT by policy with its parts, bytes, and the sweep."""
+    result = context.results["system"]
+    if not result["runs"]:
+        return Section("system", "The whole system", (Note(f"Not simulated: {result['why']}."),))
+    runs = result["runs"]
+    first = runs[0]
+    labels = [run_label(run) for run in runs]
+    is_bound = [run["policy"] in BOUNDS for run in runs]
+    sizes = "" if first["sizes_of"] == first["routing_of"] else f", with the weight sizes of {first['sizes_of']}"
+    by_policy = {run["policy"]: run for run in reversed(runs)}
+    return Section(
+        id="system",
+        title="The whole system",
+        blocks=(
+            Text(
+                f"{count(first['decode_tokens'])} decode tokens of the test sequences, one request at a time (batch "
+                f"1), routing of {first['routing_of']}{sizes}, on {first['machine']} with a host link of "
+                f"{first['link_gb_per_s']:g} GB/s. An expert is {size(first['expert_bytes'])}; the device holds "
+                f"{percent(first['config']['capacity_fraction'], 0)} of them. A prefetch is asked for when the gate "
+                f"{first['config']['lookahead']} layer(s) earlier is known and the engine has computed it (by its "
+                f"twin's latency formula: {result['engine_cycles']['mean']:.1f} cycles an event on average); demand "
+                "loads overtake prefetches on the link. No prediction enters the cache at zero time or zero bytes."
+            ),
+            picture(time_per_token(runs, labels, is_bound), "tpot", "Mean TPOT and its parts; pale bars are bounds."),
+            runs_table(runs, labels),
+            picture(
+                tpot_over_bandwidth(result["sweep"], LABELS, first["link_gb_per_s"]),
+                "sweep",
+                f"The same policies over the host link's bandwidth ({result['sweep_tokens']} tokens a point).",
+            ),
+            Note(
+                f"Floor without prediction (LRU cache): {seconds(result['bounds']['no_prefetch_s'])} a token. "
+                f"Loading only what Belady's cache would miss, at the link's full rate, takes "
+                f"{seconds(result['bounds']['link_roofline_s'])}; with every expert resident a token takes "
+                f"{seconds(result['bounds']['all_resident_s'])}."
+            ),
+            Command(simulate_command(context)),
+        ),
+        facts=(
+            Fact(
+                f"{by_policy['on_demand']['tpot']['mean_s'] / by_policy['st_moe_prefetch']['tpot']['mean_s']:.2f} ×",
+                "speed of ST-MoE prefetch over loading on demand",
+            ),
+            Fact(
+                f"{by_policy['lru_cache']['tpot']['mean_s'] / by_policy['st_moe_prefetch']['tpot']['mean_s']:.2f} ×",
+                "speed of ST-MoE prefetch over the LRU cache alone "
+                f"({by_policy['lru_cache']['tpot']['mean_s'] / by_policy['perfect_prefetch']['tpot']['mean_s']:.2f} × "
+                "with a perfect predictor)",
+            ),
+        ),
+    )
+
+
+def run_label(run: dict[str, Any]) -> str:
+    """A run's name in tables and figures."""
+    label = LABELS[run["policy"]]
+    return label if run["predictor"] in (None, "st-moe") else f"prefetch by {run['predictor']}"
+
+
+def runs_table(runs: list[dict[str, Any]], labels: list[str]) -> Table:
+    """TPOT, waiting, bytes and prefetch quality of each run."""
+    return Table(
+        columns=(
+            "policy",
+            "TPOT mean",
+            "p95",
+            "waiting",
+            "hit rate",
+            "moved a token",
+            "wasted",
+            "prefetches used",
+            "in time",
+        ),
+        rows=tuple(
+            Row(
+                (
+                    label,
+                    seconds(run["tpot"]["mean_s"]),
+                    seconds(run["tpot"]["p95_s"]),
+                    percent(waiting_share(run)),
+                    percent(run["experts"]["hit_rate"]),
+                    size(run["bytes"]["total"] / run["decode_tokens"]),
+                    percent(run["bytes"]["prefetch_wasted"] / run["bytes"]["total"] if run["bytes"]["total"] else None),
+                    percent(run["experts"]["accuracy"]),
+                    percent(run["experts"]["timeliness"]),
+                ),
+                bound=run["policy"] in BOUNDS,
+            )
+            for label, run in zip(labels, runs, strict=True)
+        ),
+        caption="waiting: share of the time in which the device is idle for an expert; wasted: bytes prefetched and "
+        "not used; in time: of the prefetches used, those that had arrived.",
+    )
+
+
+def waiting_share(run: dict[str, Any]) -> float:
+    """Share of the TPOT that the device waits for experts."""
+    parts = run["tpot_parts_s"]
+    waiting = parts["demand_wait_s"] + parts["late_prefetch_wait_s"] + parts["engine_latency_s"]
+    return waiting / run["tpot"]["mean_s"]
+
+
+def simulate_command(context: StudyContext) -> str:
+    """The command that remakes one of the runs."""
+    settings = context.config.system
+    return (
+        f"forestage system simulate --trace {context.trace_name} --policy st_moe_prefetch --machine {settings.machine} "
+        f"--sizes-of {settings.sizes_of} --capacity-fraction {settings.capacity_fraction} "
+        f"--issue-limit {settings.issue_limit} --tokens {settings.decode_tokens}"
+    )
+
+
+SUBJECT = Subject(Stage("system", "System model: policies and sweep", run), section)

@@ -1,0 +1,125 @@
+"""The PIM tile: an expert of the shipped checkpoint through hardware, twin and PyTorch, on the text that used it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cocotb_tests.pim_replay import replay_tile
+from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
+from gpu_reference.replay import layer_inputs
+from gpu_reference.tile_check import tile_reference_check
+from pim_model import tile
+from pim_model.tile import TileParameters
+from study.blocks import Command, Fact, Section, Table, Text, rows
+from study.numbers import count, percent
+from study.output import ProgressCallback
+from study.stages import Stage, StudyContext
+from study.subjects.base import Subject
+from traces import RoutingTrace, split
+
+LAYER = 3
+TOKENS = 8
+"""Tokens that are run through the hardware; each is three matrix products."""
+
+
+def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    """The most used expert of a layer, on real activations, in the RTL; twin and PyTorch do the same products."""
+    trace = RoutingTrace.load(SHIPPED_TRACE)
+    return check_tile(trace, layer=LAYER, tokens=TOKENS, seed=context.config.seed, progress=progress)
+
+
+def check_tile(
+    trace: RoutingTrace, *, layer: int, tokens: int, seed: int, progress: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """Run the most used expert of ``layer`` on the first ``tokens`` test tokens that chose it.
+
+    The hardware's products are simulated first, all in one run; then the same expert runs again in PyTorch's integers
+    with the hardware's results plugged in, product by product.
+
+    Raises:
+        ForestageError: if the checkpoint is missing, has no such layer, or hardware runs are not possible here.
+    """
+    _, test = split(trace)
+    sequence = trace.sequence(int(test[0]))
+    inputs = layer_inputs(SHIPPED_CHECKPOINT, sequence, layer)
+    chosen = inputs.ids.numpy()
+    expert = int(np.bincount(chosen.ravel(), minlength=trace.experts).argmax())
+    x = inputs.x[(chosen == expert).any(axis=1)][:tokens]
+    asked: list[tuple[NDArray[np.int8], NDArray[np.int8]]] = []
+
+    def ask(weights: NDArray[np.int8], vector: NDArray[np.int8]) -> NDArray[np.int32]:
+        asked.append((weights, vector))
+        return tile.gemv(weights, vector)
+
+    tile_reference_check(SHIPPED_CHECKPOINT, layer, expert, x, ask)
+    replayed = replay_tile(asked, seed=seed)
+    if progress is not None:
+        progress(len(asked), len(asked))
+    answers = iter(replayed.outputs)
+    # The products asked for are the same again: each depends on the hardware's integers alone.
+    check = tile_reference_check(SHIPPED_CHECKPOINT, layer, expert, x, lambda weights, vector: next(answers))
+    parameters = TileParameters()
+    beats = sum(weights.shape[0] * -(-weights.shape[1] // parameters.lanes) for weights, _ in asked)
+    return {
+        "layer": layer,
+        "expert": expert,
+        "tokens": len(x),
+        "products": check.products,
+        "integers": check.elements,
+        "mismatches_with_twin": replayed.mismatches,
+        "mismatches_with_pytorch": check.mismatches,
+        "relative_error": check.relative_error,
+        "worst_relative_error": check.worst_relative_error,
+        "cycles": replayed.cycles,
+        "predicted_cycles": replayed.predicted_cycles,
+        "beats": beats,
+        "cycles_per_s": replayed.cycles_per_s,
+        "lanes": parameters.lanes,
+    }
+
+
+def section(context: StudyContext) -> Section:
+    """Three ways to the same integers, and what int8 costs in accuracy."""
+    result = context.results["tile"]
+    wrong = result["mismatches_with_twin"] + result["mismatches_with_pytorch"]
+    return Section(
+        id="tile",
+        title="The PIM tile in RTL",
+        blocks=(
+            Text(
+                f"A {result['lanes']}-lane INT8 dot-product tile, the compute beside a pair of banks. Expert "
+                f"{result['expert']} of layer {result['layer']} of the shipped checkpoint (its most used one) runs on "
+                f"the activations of {result['tokens']} tokens that chose it: gate, up and down, {result['products']} "
+                "matrix-vector products, in the RTL under Verilator, in the integer twin and in PyTorch."
+            ),
+            Table(
+                columns=("compared", "figure"),
+                rows=rows(
+                    [
+                        ("integers compared", count(result["integers"])),
+                        ("RTL against twin, values and cycles", verdict(result["mismatches_with_twin"])),
+                        ("RTL against PyTorch's integers", verdict(result["mismatches_with_pytorch"])),
+                        ("clock cycles, RTL", count(result["cycles"])),
+                        ("clock cycles, twin's formula", count(result["predicted_cycles"])),
+                        ("beats of weights a cycle", percent(result["beats"] / result["cycles"])),
+                        ("int8 against float32, relative error", percent(result["relative_error"], 2)),
+                        ("the same, worst token", percent(result["worst_relative_error"], 2)),
+                        ("simulation speed, cycles a second", count(round(result["cycles_per_s"]))),
+                    ]
+                ),
+            ),
+            Command(f"forestage pim check --layer {result['layer']} --tokens {result['tokens']}"),
+        ),
+        facts=(
+            Fact(count(wrong), f"of {count(result['integers'])} integers of the PIM tile differ from twin or PyTorch"),
+        ),
+    )
+
+
+def verdict(mismatches: int) -> str:
+    """``equal``, or how many differ."""
+    return "equal" if mismatches == 0 else f"{count(mismatches)} DIFFERENT"
+
+
+SUBJECT = Subject(Stage("tile", "PIM tile: RTL, twin and PyTorch", run), section)
