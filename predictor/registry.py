@@ -8,6 +8,7 @@ from predictor.base import Predictor
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
 from predictor.previous_token import PreviousTokenPredictor
+from predictor.st_moe import StMoePredictor
 from traces import RoutingTrace
 
 _KINDS: dict[str, type[Predictor]] = {
@@ -17,6 +18,7 @@ _KINDS: dict[str, type[Predictor]] = {
         PreviousTokenPredictor,
         SpatialMarkovPredictor,
         TemporalMarkovPredictor,
+        StMoePredictor,
     )
 }
 
