@@ -92,6 +92,9 @@ def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
         raise ForestageError(f"{path}: header: a safetensors file, but no trace (its format is {stated[0]!r})")
     if stated[1] != VERSION:
         raise ForestageError(f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION}")
+    # A damaged name must not pass for an absent optional entry: then its checksums would not be compared.
+    for name in sorted(set(file.metadata) - {"format", "version", "trace", "checksums"}):
+        raise ForestageError(f"{path}: header: unknown entry {name!r} in __metadata__")
     try:
         header = json.loads(file.metadata.get("trace", ""))
     except (ValueError, RecursionError) as error:

@@ -135,6 +135,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, str]], None], str]] 
     "foreign dtype": (replace_tensor("position", lambda a: a.astype(np.float64)), r"position: dtype 'F64' is not one"),
     "no format": (lambda t, m: m.pop("format"), r"header: a safetensors file, but no trace"),
     "version": (lambda t, m: m.update(version="2"), r"version '2'; this program reads 1"),
+    "header entry": (lambda t, m: m.update(checksum="{}"), r"unknown entry 'checksum' in __metadata__"),
     "document": (lambda t, m: m.update(trace="{"), r"'trace' is not valid JSON"),
     "document list": (lambda t, m: m.update(trace="[]"), r"'trace' must hold exactly"),
     "document key": (change_document(lambda d: d.pop("domain_labels")), r"'trace' must hold exactly"),
@@ -276,7 +277,11 @@ def test_damage_that_leaves_a_valid_trace_is_seen_by_its_checksum(tmp_path: Path
     path.write_bytes(damaged)
     with pytest.raises(ForestageError, match="trace: damaged"):
         RoutingTrace.load(path)
-    content[-1] ^= 1  # the last byte of the last tensor, a u8 one: phase or expert_ids
+    content[-1] ^= 1
+    path.write_bytes(bytes(content).replace(b'"checksums"', b'"checksumz"'))
+    with pytest.raises(ForestageError, match="unknown entry 'checksumz'"):
+        RoutingTrace.load(path, validate=False)
+    # the last byte of the last tensor, a u8 one: phase or expert_ids
     path.write_bytes(content)
     with pytest.raises(ForestageError, match=r"trace\.safetensors: (phase|expert_ids)"):
         RoutingTrace.load(path)
