@@ -57,7 +57,7 @@ def test_an_int8_expert_is_near_the_float_one() -> None:
     gate, up, down, x = random_expert()
     expert = QuantisedExpert.of(gate, up, down)
     error = relative_error(expert.run(x), float_expert(gate, up, down, x))
-    # Rows of normal weights have their largest near 3 σ, so rounding costs 3 / (127 · √12) = 0.7 % a factor; five factors
+    # Rows of normal weights have their largest near 3 σ, so rounding costs 3 / (127 · √12) = 0.7 % a factor; the five
     # (x, gate, up, hidden with its longer tail, down) add up to about 2 %.
     assert 0.01 < error < 0.03
 

@@ -1,0 +1,114 @@
+"""The state of one pseudo-channel: which rows are open, and when each command may come next."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from pim_model.timing import Command, Geometry, Scope, TimingConstraint
+
+_COMMANDS = {command: index for index, command in enumerate(Command)}
+
+
+class ChannelState:
+    """Earliest times from constraints, in the manner of Ramulator: each command issued pushes later ones back.
+
+    Args:
+        geometry: The banks.
+        constraints: Distances between commands.
+    """
+
+    def __init__(self, geometry: Geometry, constraints: Sequence[TimingConstraint]) -> None:
+        self._geometry = geometry
+        self._open: list[int | None] = [None] * geometry.banks
+        groups = geometry.stack_ids * geometry.bank_groups
+        sizes = {Scope.CHANNEL: 1, Scope.OTHER_STACK_ID: geometry.stack_ids, Scope.BANK_GROUP: groups}
+        sizes[Scope.BANK] = geometry.banks
+        # For each scope and node, the earliest time of each command.
+        self._ready = {scope: [[0] * len(_COMMANDS) for _ in range(size)] for scope, size in sizes.items()}
+        self._rules: list[list[_Rule]] = [[] for _ in _COMMANDS]
+        for constraint in constraints:
+            rule = _Rule(constraint, sizes[constraint.scope])
+            for command in constraint.preceding:
+                self._rules[_COMMANDS[command]].append(rule)
+
+    def open_row(self, bank: int) -> int | None:
+        """The row open in ``bank``, or None."""
+        return self._open[bank]
+
+    @property
+    def open_banks(self) -> list[int]:
+        """The banks that have a row open."""
+        return [bank for bank, row in enumerate(self._open) if row is not None]
+
+    def earliest_ck(self, command: Command, bank: int) -> int:
+        """First clock in which ``command`` may be issued to ``bank``, as far as commands issued so far constrain it."""
+        index = _COMMANDS[command]
+        return max(ready[node][index] for ready, node in self._nodes(bank))
+
+    def issue(self, command: Command, bank: int, at_ck: int, *, row: int = 0) -> None:
+        """Issue ``command``; commands of all banks (PREab, REFab) ignore ``bank``.
+
+        Raises:
+            ValueError: too early, or the bank is not in the state that the command needs.
+        """
+        earliest = self.earliest_ck(command, bank)
+        if at_ck < earliest:
+            raise ValueError(f"{command} to bank {bank} at {at_ck}: not before {earliest}")
+        self._change_state(command, bank, row)
+        for rule in self._rules[_COMMANDS[command]]:
+            for node in self._constrained(rule.scope, bank):
+                rule.note(node, at_ck, self._ready[rule.scope][node])
+
+    def _nodes(self, bank: int) -> list[tuple[list[list[int]], int]]:
+        """What holds ``bank`` back: its scopes' tables, and its place in each."""
+        return [
+            (self._ready[Scope.CHANNEL], 0),
+            (self._ready[Scope.OTHER_STACK_ID], self._geometry.stack_id_of(bank)),
+            (self._ready[Scope.BANK_GROUP], self._geometry.bank_group_of(bank)),
+            (self._ready[Scope.BANK], bank),
+        ]
+
+    def _constrained(self, scope: Scope, bank: int) -> Sequence[int]:
+        """The nodes of ``scope`` that a command to ``bank`` pushes back."""
+        if scope is Scope.CHANNEL:
+            return (0,)
+        if scope is Scope.BANK_GROUP:
+            return (self._geometry.bank_group_of(bank),)
+        if scope is Scope.BANK:
+            return (bank,)
+        own = self._geometry.stack_id_of(bank)
+        return [stack_id for stack_id in range(self._geometry.stack_ids) if stack_id != own]
+
+    def _change_state(self, command: Command, bank: int, row: int) -> None:
+        is_open = self._open[bank] is not None
+        if command in (Command.RD, Command.WR, Command.PRE) and not is_open:
+            raise ValueError(f"{command} to bank {bank}: no row is open")
+        if command in (Command.ACT, Command.REFPB) and is_open:
+            raise ValueError(f"{command} to bank {bank}: row {self._open[bank]} is open")
+        if command is Command.REFAB and self.open_banks:
+            raise ValueError(f"REFab: rows are open in banks {self.open_banks}")
+        if command is Command.ACT:
+            self._open[bank] = row
+        elif command is Command.PRE:
+            self._open[bank] = None
+        elif command is Command.PREAB:
+            self._open = [None] * len(self._open)
+
+
+class _Rule:
+    """A constraint with the times it remembers, for each node of its scope."""
+
+    def __init__(self, constraint: TimingConstraint, nodes: int) -> None:
+        self.scope = constraint.scope
+        self._latency = constraint.latency_ck
+        self._following = [_COMMANDS[command] for command in constraint.following]
+        self._window = constraint.window
+        self._history: list[deque[int]] = [deque(maxlen=constraint.window) for _ in range(nodes)]
+
+    def note(self, node: int, at_ck: int, ready: list[int]) -> None:
+        """A preceding command came: push the following ones back in ``ready``."""
+        history = self._history[node]
+        history.append(at_ck)
+        if len(history) == self._window:
+            earliest = history[0] + self._latency
+            for index in self._following:
+                ready[index] = max(ready[index], earliest)
