@@ -1,0 +1,105 @@
+"""Small traces, and a cache written as plainly as can be, for the tests of staging."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata
+
+UNKNOWN = 255
+
+
+def trace_of(ids, *, experts=8, prompt=0, lengths=None):
+    """A trace of these ids ``[tokens][layers][top_k]``; the first ``prompt`` tokens of each sequence are prefill."""
+    array = np.array(ids, np.uint8)
+    tokens, layers, top_k = array.shape
+    lengths = lengths or [tokens]
+    position = np.concatenate([np.arange(n) for n in lengths])
+    return RoutingTrace(
+        expert_ids=array,
+        gate_weights=None,
+        sequence_offsets=np.cumsum([0, *lengths]),
+        position=position.astype(np.int32),
+        phase=np.where(position < prompt, PREFILL, DECODE).astype(np.uint8),
+        token_hash=None,
+        domains=("a",) * len(lengths),
+        datasets=("a",) * len(lengths),
+        metadata=TraceMetadata(
+            model="test",
+            experts=experts,
+            top_k=top_k,
+            layer_map=tuple(range(layers)),
+            ranked=True,
+            gate_weight_kind="none",
+            source="made for a test",
+            licence="Apache-2.0",
+            synthetic=True,
+            has_unrecorded=bool((array == UNKNOWN).any()),
+        ),
+    )
+
+
+@st.composite
+def small_traces(draw, max_tokens=40, unrecorded=True):
+    """Traces whose routing repeats enough for a cache to matter."""
+    experts = draw(st.integers(2, 8))
+    top_k = draw(st.integers(1, min(3, experts)))
+    layers = draw(st.integers(1, 3))
+    tokens = draw(st.integers(1, max_tokens))
+    generator = np.random.default_rng(draw(st.integers(0, 1 << 16)))
+    skew = generator.random((layers, experts)) ** draw(st.sampled_from([0.5, 2]))
+    ids = np.argsort(generator.random((tokens, layers, experts)) / skew, axis=-1)[..., :top_k]
+    if unrecorded and draw(st.booleans()):
+        ids[generator.random((tokens, layers)) < 0.2] = UNKNOWN
+    cut = draw(st.integers(0, tokens - 1))
+    lengths = [cut, tokens - cut] if cut else [tokens]
+    return trace_of(ids, experts=experts, prompt=draw(st.integers(0, 4)), lengths=lengths)
+
+
+def plain_events(trace, *, by_token=False):
+    """[(layer, is decode, [expert, …])] in the order in which a device meets them."""
+    recorded = trace.recorded()
+    events = []
+    for sequence in range(trace.sequences):
+        tokens = list(range(trace.sequence_offsets[sequence], trace.sequence_offsets[sequence + 1]))
+        while tokens:
+            run = [tokens.pop(0)]
+            decode = trace.phase[run[0]] == DECODE
+            while not (decode or by_token) and tokens and trace.phase[tokens[0]] == PREFILL:
+                run.append(tokens.pop(0))
+            for layer in range(trace.layers):
+                chosen = [int(e) for t in run if recorded[t, layer] for e in trace.expert_ids[t, layer]]
+                if chosen:
+                    events.append((layer, bool(decode), list(dict.fromkeys(chosen))))
+    return events
+
+
+def plain_cache(events, *, capacity, policy, per_layer, sizes):
+    """Hits of every event, by a cache that looks at all its contents for every eviction."""
+    resident = set()
+    last, uses, hits = {}, {}, []
+    clock = 0
+
+    def room(layer):
+        return sum(sizes[k[0]] for k in resident if not per_layer or k[0] == layer)
+
+    def next_use(key, now):
+        return next((i for i in range(now + 1, len(events)) if events[i][0] == key[0] and key[1] in events[i][2]), 1e9)
+
+    for now, (layer, _, experts) in enumerate(events):
+        keys = [(layer, e) for e in experts]
+        hits.append([k in resident for k in keys])
+        for key in keys:
+            clock += 1
+            last[key] = clock
+            uses[key] = uses.get(key, 0) + 1
+        resident |= set(keys)
+        rank = {
+            "lru": lambda k: last[k],
+            "lfu": lambda k: (uses[k], last[k]),
+            "belady": lambda k, now=now: -next_use(k, now),
+        }[policy]
+        while room(layer) > capacity:
+            mine = [k for k in resident if not per_layer or k[0] == layer]
+            others = [k for k in mine if k not in keys]
+            resident.remove(min(others or mine, key=rank))
+    return hits

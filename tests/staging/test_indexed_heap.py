@@ -1,0 +1,30 @@
+"""The indexed heap against a plain dictionary."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staging.indexed_heap import push, remove
+
+KEYS = 12
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.tuples(st.integers(0, KEYS - 1), st.integers(-5, 5)), max_size=60))
+def test_the_top_is_the_least_after_every_change(changes):
+    heap, place = np.empty(KEYS, np.int32), np.full(KEYS, -1, np.int32)
+    rank = np.zeros(KEYS, np.int64)
+    size, plain = 0, {}
+    for key, new_rank in changes:
+        if key in plain:  # present: take it out; absent: put it in
+            size = remove(heap, place, rank, size, key)
+            del plain[key]
+        else:
+            rank[key] = plain[key] = new_rank
+            size = push(heap, place, rank, size, key)
+        assert size == len(plain)
+        assert {int(key) for key in heap[:size]} == set(plain)
+        assert all(heap[place[key]] == key for key in plain)
+        assert all(place[key] == -1 for key in range(KEYS) if key not in plain)
+        if plain:
+            assert rank[heap[0]] == min(plain.values())
