@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from catalog.errors import ForestageError
-from cocotb_tests.pim_replay import replay_tile
+from cocotb_tests.pim_replay import replay_expert, replay_tile
 from pim_model import tile
+from pim_model.quantise import QuantisedExpert, float_expert, relative_error
 from pim_model.tile import TileJob, TileParameters
 
 Matrices = list[tuple[NDArray[np.int8], NDArray[np.int8]]]
@@ -52,6 +53,19 @@ def test_random_waits_follow_the_twin_cycle_for_cycle(expert: Matrices, seed: in
     result = replay_tile(expert[2:], seed=seed, waits=True, group=group)
     assert result.mismatches == 0
     assert result.cycles == result.predicted_cycles
+
+
+def test_an_expert_on_the_tile_gives_the_twins_bits() -> None:
+    generator = np.random.default_rng(2)
+    gate, up = generator.normal(0, 0.1, (2, 24, 40))
+    down, inputs = generator.normal(0, 0.1, (40, 24)), generator.normal(size=(3, 40))
+    expert = QuantisedExpert.of(gate, up, down)
+    replay, outputs = replay_expert(expert, inputs)
+    assert replay.mismatches == 0
+    assert replay.cycles == replay.predicted_cycles
+    assert outputs.tobytes() == np.array([expert.run(x) for x in inputs]).tobytes()
+    reference = [float_expert(gate, up, down, x) for x in inputs]
+    assert relative_error(outputs, reference) < 0.05
 
 
 def test_a_tile_of_another_size() -> None:
