@@ -49,7 +49,9 @@ def small_traces(draw, max_tokens=40, unrecorded=True):
     skew = generator.random((layers, experts)) ** draw(st.sampled_from([0.5, 2]))
     ids = np.argsort(generator.random((tokens, layers, experts)) / skew, axis=-1)[..., :top_k]
     if unrecorded and draw(st.booleans()):
-        ids[generator.random((tokens, layers)) < 0.2] = UNKNOWN
+        missing = generator.random((tokens, layers)) < 0.2
+        missing[-1, 0] = False  # a trace without any event is an error of its own
+        ids[missing] = UNKNOWN
     cut = draw(st.integers(0, tokens - 1))
     lengths = [cut, tokens - cut] if cut else [tokens]
     return trace_of(ids, experts=experts, prompt=draw(st.integers(0, 4)), lengths=lengths)
