@@ -28,7 +28,9 @@ class StrictModel(BaseModel):
 
 def describe_validation_error(model: type[BaseModel], error: ValidationError) -> str:
     """The first fault of a pydantic error as one line: field, what is wrong, remedy."""
-    first = error.errors()[0]
+    faults = error.errors()
+    # A misspelt required key is missing and unknown at once; the unknown one names the remedy.
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     field = ".".join(str(part) for part in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])

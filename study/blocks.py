@@ -1,5 +1,6 @@
 """What a section of the report is made of."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -7,6 +8,9 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 
 from study.figures.style import to_svg
+
+
+COMMAND_COLUMNS = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Command:
 
     kind: ClassVar[str] = "command"
     text: str
+
+    @property
+    def wrapped(self) -> str:
+        """The command, a line a command, long ones continued as a shell reads them."""
+        return "\n".join(
+            " \\\n    ".join(textwrap.wrap(line, COMMAND_COLUMNS, break_on_hyphens=False, break_long_words=False))
+            for line in self.text.splitlines()
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,11 @@ class StudyConfig(StrictModel):
 
     seed: int = Field(default=0, description="Seed of the split and of every random choice")
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue: tuple[int, ...] = Field(default=(4, 6, 8), min_length=1, description="Issue limits at which recall is given")
+    issue: tuple[int, ...] = Field(
+        default=(2, 4, 6, 8, 12),
+        min_length=1,
+        description="Issue limits at which recall is given; those beyond a layer's experts are left out",
+    )
     predictors: tuple[str, ...] = Field(
         default=("popularity", "previous-token", "markov-temporal", "markov-spatial", "st-moe"), min_length=1
     )

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from study.config import StudyConfig, load_study_config
 from study.output import emit
 from study.pipeline import SUBJECTS
 from study.report import render_report
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
+from traces import RoutingTrace
 from traces.files import write_text
 from traces.importers import import_trace
 
@@ -35,7 +37,7 @@ def study(
     path = trace or shipped_trace()
     prepare_folder(out)
     recorded = import_trace(path)
-    settings = resolve(settings, recorded.metadata.model)
+    settings = resolve(settings, recorded)
     key = study_key(settings, path)
     context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
     write_text(out / "config.json", settings.model_dump_json(indent=2) + "\n")
@@ -68,12 +70,24 @@ def prepare_folder(out: Path) -> None:
         raise ForestageError(f"{out}: cannot write to the output folder ({error.strerror}); choose another") from error
 
 
-def resolve(settings: StudyConfig, model: str) -> StudyConfig:
-    """Settings with everything decided: whose weight sizes the system model takes."""
-    if settings.system.sizes_of is not None:
-        return settings
-    sizes_of = STAND_IN if model == SMALL_MODEL else model
-    return settings.model_copy(update={"system": settings.system.model_copy(update={"sizes_of": sizes_of})})
+def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
+    """Settings with everything decided for ``trace``: issue limits, and whose weight sizes the system model takes.
+
+    Raises:
+        ForestageError: if no issue limit is left.
+    """
+    issue = tuple(limit for limit in settings.issue if limit <= trace.experts)
+    if not issue:
+        raise ForestageError(
+            f"study configuration: issue: choose a limit up to {trace.experts}, the experts of a layer"
+        )
+    system = settings.system
+    if system.sizes_of is None:
+        model = trace.metadata.model
+        record = load_catalog().match_model(model)
+        own = model if record is None else record.name
+        system = system.model_copy(update={"sizes_of": STAND_IN if own == SMALL_MODEL else own})
+    return settings.model_copy(update={"issue": issue, "system": system})
 
 
 def study_key(settings: StudyConfig, trace: Path) -> str:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, SKY, VERMILION, figure_style, new_figure
 
@@ -30,11 +32,13 @@ def time_per_token(runs: list[dict[str, Any]], labels: list[str], bounds: list[b
         figure, (axes,) = new_figure(height_in=0.9 + 0.36 * len(runs))
         rows = range(len(runs))
         left = [0.0] * len(runs)
+        shown = []
         for part, (name, colour) in PARTS.items():
             widths = [1e3 * run["tpot_parts_s"][part] for run in runs]
             if not any(widths):
                 continue
-            bars = axes.barh(rows, widths, left=left, color=colour, label=name, height=0.62)
+            shown.append((name, colour))
+            bars = axes.barh(rows, widths, left=left, color=colour, height=0.62)
             for bar, bound in zip(bars, bounds, strict=True):
                 bar.set_alpha(0.5 if bound else 1.0)
             left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -48,11 +52,9 @@ def time_per_token(runs: list[dict[str, Any]], labels: list[str], bounds: list[b
         axes.set(
             xlabel="time per output token, ms (mean)", xlim=(0, 1.12 * max(left)), title="Where a token's time goes"
         )
-        handles, names = axes.get_legend_handles_labels()
-        for handle in handles:
-            handle = handle[0]
-            handle.set_alpha(1.0)
-        axes.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncol=len(names))
+        names = [name for name, _ in shown]
+        handles = [Patch(color=colour) for _, colour in shown]
+        axes.legend(handles, names, loc="lower right")
     return figure
 
 
@@ -76,7 +78,9 @@ def tpot_over_bandwidth(sweep: list[dict[str, Any]], labels: dict[str, str], mac
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(
             xlabel="host link, GB/s",
             ylabel="time per output token, ms",

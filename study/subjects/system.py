@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog import load_catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.simulate import compute_bounds, simulate
 from predictor import registry
@@ -148,7 +149,11 @@ def section(context: StudyContext) -> Section:
     first = runs[0]
     labels = [run_label(run) for run in runs]
     is_bound = [run["policy"] in BOUNDS for run in runs]
-    sizes = "" if first["sizes_of"] == first["routing_of"] else f", with the weight sizes of {first['sizes_of']}"
+    record = load_catalog().match_model(first["routing_of"])
+    own_sizes = record is not None and record.name == first["sizes_of"]
+    sizes = "" if own_sizes else f", with the weight sizes of {first['sizes_of']} (not the traced model's own)"
+    layer_s = result["bounds"]["all_resident_s"] / context.trace.layers
+    fetch_s = first["expert_bytes"] / (first["link_gb_per_s"] * 1e9)
     by_policy = {run["policy"]: run for run in reversed(runs)}
     return Section(
         id="system",
@@ -169,6 +174,12 @@ def section(context: StudyContext) -> Section:
                 tpot_over_bandwidth(result["sweep"], LABELS, first["link_gb_per_s"]),
                 "sweep",
                 f"The same policies over the host link's bandwidth ({result['sweep_tokens']} tokens a point).",
+            ),
+            Text(
+                f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}. "
+                f"{first['config']['lookahead']} layer(s) of lookahead can hide "
+                f"{percent(min(1.0, first['config']['lookahead'] * layer_s / fetch_s), 0)} of one transfer; what is "
+                "prefetched in vain occupies the same link that demand loads wait for."
             ),
             Note(
                 f"Floor without prediction (LRU cache): {seconds(result['bounds']['no_prefetch_s'])} a token. "
