@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from study.figures.style import to_svg
 
-
 COMMAND_COLUMNS = 100
 
 
