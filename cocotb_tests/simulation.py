@@ -1,5 +1,6 @@
 """One run of a built model: a simulator process, its stimulus, its results."""
 
+import shutil
 import subprocess
 import tempfile
 import time
@@ -16,6 +17,11 @@ from cocotb_tests.build import BuiltModel, last_lines, runner_class
 from traces.files import atomic_path
 
 _POLL_S = 0.1
+
+_ENVIRONMENT = {
+    "COCOTB_ANSI_OUTPUT": "0",  # the log is a file
+    "COCOTB_REWRITE_ASSERTION_FILES": "",  # pytest's rewriting of asserts takes longer than most simulations
+}
 
 
 class SimulationError(RuntimeError):
@@ -75,28 +81,38 @@ def run(
         exchange.write_values(folder, "stimulus", stimulus or {})
         started = time.monotonic()
         runner = _simulation_runner(folder, timeout_s, progress)
-        # SystemExit is the runner's way to say that something failed; the results file and the log say what.
-        with suppress(SystemExit):
-            runner.test(
-                test_module=test_module,
-                hdl_toplevel=model.top,
-                hdl_toplevel_lang="verilog",
-                testcase=list(tests) or None,
-                seed=seed,
-                plusargs=list(plusargs),
-                extra_env={exchange.FOLDER_VARIABLE: name, "COCOTB_ANSI_OUTPUT": "0", **(environment or {})},
-                build_dir=model.executable.parent,
-                test_dir=folder,
-                results_xml=str(folder / "results.xml"),
-                waves=waves is not None,
-            )
-        wall_s = time.monotonic() - started
-        passed = _passed_tests(folder, test_module)
-        if waves is not None:
-            with atomic_path(waves) as temporary:
-                temporary.write_bytes((folder / "dump.vcd").read_bytes())
+        try:
+            # SystemExit is the runner's way to say that something failed; the results file and the log say what.
+            with suppress(SystemExit):
+                runner.test(
+                    test_module=test_module,
+                    hdl_toplevel=model.top,
+                    hdl_toplevel_lang="verilog",
+                    testcase=list(tests) or None,
+                    seed=seed,
+                    plusargs=list(plusargs),
+                    extra_env={**_ENVIRONMENT, **(environment or {}), exchange.FOLDER_VARIABLE: name},
+                    build_dir=model.executable.parent,
+                    test_dir=folder,
+                    results_xml=str(folder / "results.xml"),
+                    waves=waves is not None,
+                )
+            wall_s = time.monotonic() - started
+            passed = _passed_tests(folder, test_module)
+        finally:
+            # A run that failed needs its waves most.
+            if waves is not None:
+                _keep_waves(folder, waves)
         values = exchange.read_values(folder, "results") if (folder / "results.json").exists() else {}
         return SimulationResult(values=values, tests=passed, wall_s=wall_s)
+
+
+def _keep_waves(folder: Path, waves: Path) -> None:
+    """Move the waves of the run in ``folder``, if it got as far as writing any, to ``waves``."""
+    dump = folder / "dump.vcd"
+    if dump.exists():
+        with atomic_path(waves) as temporary:
+            shutil.copyfile(dump, temporary)
 
 
 def _simulation_runner(folder: Path, timeout_s: float, progress: Callable[[int], None] | None) -> Any:

@@ -150,6 +150,9 @@ def test_waves_are_written_on_request(bench: str, tmp_path: Path) -> None:
     traced = build(COUNTER, "counter", public=PUBLIC, trace_waves=True)
     run(traced, bench, tests=["visible_signals"], waves=tmp_path / "counter.vcd")
     assert "$var" in (tmp_path / "counter.vcd").read_text()
+    with pytest.raises(SimulationError, match="wrong failed"):
+        run(traced, bench, tests=["wrong"], waves=tmp_path / "wrong.vcd")
+    assert "$var" in (tmp_path / "wrong.vcd").read_text()
 
 
 def test_a_build_is_found_again(model: BuiltModel) -> None:
