@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
+from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from gpu_reference.corpus import DOMAINS, Document
 from gpu_reference.routers import RoutingRecorder
@@ -24,19 +26,24 @@ _PROMPT_SPACING = 800
 """Characters between the starts of two prompts of one document."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaptureOptions:
-    """How sequences are generated."""
+class CaptureOptions(StrictModel):
+    """How sequences are generated.
 
-    sequences_per_domain: int = 96
-    prompt: int = 48
-    """Tokens of a prompt, processed in one pass."""
-    decode: int = 192
-    """Tokens of a sequence processed one at a time, unless it ends earlier by itself."""
-    temperature: float = 0.9
-    batch: int = 32
-    """Sequences generated side by side."""
-    seed: int = 0
+    Attributes:
+        sequences_per_domain: sequences of each domain.
+        prompt: tokens of a prompt, processed in one pass.
+        decode: tokens of a sequence processed one at a time, unless it ends earlier by itself.
+        temperature: of the sampling.
+        batch: sequences generated side by side.
+        seed: of the choice of prompts and of the sampling.
+    """
+
+    sequences_per_domain: int = Field(default=96, ge=1)
+    prompt: int = Field(default=48, ge=1)
+    decode: int = Field(default=192, ge=1)
+    temperature: float = Field(default=0.9, gt=0)
+    batch: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)

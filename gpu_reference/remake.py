@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from catalog.errors import ForestageError
 from gpu_reference import files
 from gpu_reference.capture import CaptureOptions, capture, choose_prompts
 from gpu_reference.corpus import balanced_texts, load_corpus
+from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, load_model, load_tokenizer, save_checkpoint, train_tokenizer
 from gpu_reference.training_options import TrainingOptions
 from traces.files import write_text
@@ -61,7 +61,7 @@ def capture_stage(out: Path, *, options: CaptureOptions, device: str) -> None:
     checkpoint = out / files.CHECKPOINT
     model, tokenizer = load_model(checkpoint, device=device), load_tokenizer(checkpoint)
     prompts = choose_prompts(load_corpus(), tokenizer, options)
-    how = ", ".join(f"{name} {value}" for name, value in asdict(options).items())
+    how = ", ".join(f"{name} {value}" for name, value in options)
     metadata = {"model": MODEL_NAME, "licence": LICENCE, "source": f"python -m gpu_reference.remake ({how})"}
     with Progress(console=Console(stderr=True)) as display:
         task = display.add_task("capturing", total=len(prompts))
@@ -114,22 +114,20 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _arguments(arguments)
     stages = chosen.stage or STAGES
     try:
+        check_device(chosen.device)
         if chosen.threads is not None:
             import torch
 
             torch.set_num_threads(max(chosen.threads, 1))
         if "train" in stages:
-            options = TrainingOptions(
-                tokens=chosen.tokens,
-                minutes=chosen.minutes,
-                seed=chosen.seed,
-                device=chosen.device,
-                bf16=chosen.device.startswith("cuda"),
-            )
+            values = {name: getattr(chosen, name) for name in ("tokens", "minutes", "seed", "device")}
+            values["bf16"] = chosen.device.startswith("cuda")
+            options = TrainingOptions.parse(values, origin="options")
             train_stage(chosen.work, chosen.out, shape=SmallMoEShape(), options=options)
         if "capture" in stages:
-            options_of_capture = CaptureOptions(seed=chosen.seed, sequences_per_domain=chosen.sequences)
-            capture_stage(chosen.out, options=options_of_capture, device=chosen.device)
+            values = {"seed": chosen.seed, "sequences_per_domain": chosen.sequences}
+            capturing = CaptureOptions.parse(values, origin="options")
+            capture_stage(chosen.out, options=capturing, device=chosen.device)
         if "card" in stages:
             card_stage(chosen.out)
     except ForestageError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from catalog.errors import ForestageError
+from gpu_reference.devices import check_device
 from gpu_reference.moe_layer import ReplayMoELayer, record_block
 from gpu_reference.small_moe import load_model, load_tokenizer
 from gpu_reference.trace_tokens import tokens_of
@@ -65,8 +66,7 @@ def replay_check(
     Raises:
         ForestageError: if the checkpoint or the device is missing, or the trace is not this checkpoint's.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ForestageError(f"device: {device} is not there; choose cpu")
+    check_device(device)
     part = trace.select_sequences(range(min(sequences, trace.sequences)))
     if layer not in trace.metadata.layer_map:
         raise ForestageError(f"trace: layer {layer} of the model was not recorded")

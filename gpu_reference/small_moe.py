@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.files import atomic_path, write_text
 
@@ -22,30 +24,32 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SmallMoEShape:
-    """The sizes of a small `Qwen3MoeForCausalLM`; the defaults are the shipped model's (8.1 million parameters)."""
+class SmallMoEShape(StrictModel):
+    """The sizes of a small `Qwen3MoeForCausalLM`; the defaults are the shipped model's (8.1 million parameters).
 
-    layers: int = 8
-    """Decoder layers, every one of them mixture-of-experts."""
-    experts: int = 32
-    """Experts in a layer."""
-    top_k: int = 4
-    """Experts that a token uses in a layer."""
-    hidden: int = 144
-    """Width of the residual stream."""
-    intermediate: int = 64
-    """Width inside an expert."""
-    heads: int = 4
-    """Query heads."""
-    kv_heads: int = 2
-    """Key and value heads."""
-    head_dim: int = 32
-    """Width of a head."""
-    vocabulary: int = 4096
-    """Tokens of the byte-level BPE."""
-    context: int = 512
-    """Positions that the rotary embedding is configured for."""
+    Attributes:
+        layers: decoder layers, every one of them mixture-of-experts.
+        experts: experts in a layer.
+        top_k: experts that a token uses in a layer.
+        hidden: width of the residual stream.
+        intermediate: width inside an expert.
+        heads: query heads.
+        kv_heads: key and value heads.
+        head_dim: width of a head.
+        vocabulary: tokens of the byte-level BPE (256 bytes, the end of text, and merges).
+        context: positions that the rotary embedding is configured for.
+    """
+
+    layers: int = Field(default=8, ge=1)
+    experts: int = Field(default=32, ge=1)
+    top_k: int = Field(default=4, ge=1)
+    hidden: int = Field(default=144, ge=1)
+    intermediate: int = Field(default=64, ge=1)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int = Field(default=2, ge=1)
+    head_dim: int = Field(default=32, ge=2, multiple_of=2)
+    vocabulary: int = Field(default=4096, ge=257, le=65536)
+    context: int = Field(default=512, ge=1)
 
     def config(self) -> Any:
         """Return the `transformers` configuration."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
+from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, build_model
 from gpu_reference.training_options import TrainingOptions, learning_rate_at
 from traces.files import atomic_path, write_text
@@ -160,6 +161,7 @@ def train(
     import torch
 
     shape, options = shape or SmallMoEShape(), options or TrainingOptions()
+    check_device(options.device)
     model = build_model(shape, options.seed).to(options.device).train()
     optimizer = _optimizer(model, options)
     sampler = WindowSampler(train_streams, context=options.context, batch=options.batch, seed=options.seed)
@@ -169,8 +171,8 @@ def train(
     }
     parts = {"train": train_streams, "validation": validation_streams}
     log = TrainingLog(
-        options=asdict(options),
-        shape=asdict(shape),
+        options=options.model_dump(),
+        shape=shape.model_dump(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         corpus_tokens={part: {d: len(s.tokens) for d, s in streams.items()} for part, streams in parts.items()},
         machine=machine(),

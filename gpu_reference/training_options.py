@@ -1,41 +1,49 @@
 """What training depends on beside the corpus and the model's shape, and the schedule that follows from it."""
 
 import math
-from dataclasses import dataclass
+
+from pydantic import Field
+
+from catalog.config import StrictModel
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Everything that training depends on beside the corpus and the shape of the model."""
+class TrainingOptions(StrictModel):
+    """How the small model is trained.
 
-    seed: int = 0
-    context: int = 256
-    """Tokens in a training window."""
-    batch: int = 8
-    """Windows in a step, half of each domain."""
-    tokens: int = 12_000_000
-    """Token budget: training ends when it is reached."""
-    minutes: float = 110.0
-    """Wall-clock budget in minutes: training ends when it is reached; the schedule follows whichever is further on."""
-    learning_rate: float = 1.5e-3
-    """Peak learning rate."""
-    final_learning_rate: float = 1.0e-4
-    """Learning rate at the end of the budget."""
-    warmup: float = 0.02
-    """Part of the budget with a rising learning rate."""
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    """Largest norm of a step's gradient."""
-    balance: float = 0.01
-    """Weight of the router's load-balancing loss."""
-    validate_every: int = 250
-    """Steps between two validations."""
-    validation_windows: int = 48
-    """Windows of each domain in a validation."""
-    save_every: int = 250
-    """Steps between two saved states."""
+    Attributes:
+        seed: of the initial weights, the order of documents and the order of windows.
+        context: tokens in a training window.
+        batch: windows in a step, half of each domain.
+        tokens: token budget: training ends when it is reached.
+        minutes: wall-clock budget, likewise; the schedule follows whichever budget is further on.
+        learning_rate: at its peak.
+        final_learning_rate: at the end of the budget.
+        warmup: part of the budget with a rising learning rate.
+        weight_decay: of matrices.
+        clip: largest norm of a step's gradient.
+        balance: weight of the load-balancing loss.
+        validate_every: steps between two validations.
+        validation_windows: held-out windows of each domain in a validation.
+        save_every: steps between two saved states.
+        bf16: whether to train under bfloat16 autocast; no faster on the CPU tried.
+        device: a torch device.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    context: int = Field(default=256, ge=2)
+    batch: int = Field(default=8, ge=2, multiple_of=2)
+    tokens: int = Field(default=12_000_000, ge=1)
+    minutes: float = Field(default=110.0, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    final_learning_rate: float = Field(default=1.0e-4, ge=0)
+    warmup: float = Field(default=0.02, gt=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    balance: float = Field(default=0.01, ge=0)
+    validate_every: int = Field(default=250, ge=1)
+    validation_windows: int = Field(default=48, ge=1)
+    save_every: int = Field(default=250, ge=1)
     bf16: bool = False
-    """Whether to train under bfloat16 autocast; slower on the CPUs tried."""
     device: str = "cpu"
 
 

@@ -18,6 +18,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def tiny_shape() -> SmallMoEShape:
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_model() -> Any:
     return build_model(TINY, seed=3).eval()
 

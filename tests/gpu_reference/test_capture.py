@@ -57,7 +57,7 @@ def test_routing_is_that_of_the_token_processed(trace: RoutingTrace, tokenizer: 
 def test_the_seed_decides(trace: RoutingTrace, tiny_model: Any, tokenizer: Any, documents: list[Document]) -> None:
     prompts = choose_prompts(documents, tokenizer, OPTIONS)
     again = capture(tiny_model, tokenizer, prompts, options=OPTIONS, metadata=METADATA)
-    other = capture(tiny_model, tokenizer, prompts, options=replace(OPTIONS, seed=2), metadata=METADATA)
+    other = capture(tiny_model, tokenizer, prompts, options=OPTIONS.model_copy(update={"seed": 2}), metadata=METADATA)
     assert again.equals(trace)
     assert not other.equals(trace)
 
@@ -78,7 +78,7 @@ def test_prompts_are_held_out(documents: list[Document], tokenizer: Any) -> None
 
 def test_too_few_prompts_is_an_error(documents: list[Document], tokenizer: Any) -> None:
     with pytest.raises(ForestageError, match=r"held-out code gives .* ask for fewer"):
-        choose_prompts(documents, tokenizer, replace(OPTIONS, sequences_per_domain=1000))
+        choose_prompts(documents, tokenizer, OPTIONS.model_copy(update={"sequences_per_domain": 1000}))
 
 
 def test_token_bytes_are_the_text(tokenizer: Any) -> None:

@@ -10,21 +10,20 @@ from gpu_reference.capture import CaptureOptions
 from gpu_reference.corpus import Document
 from gpu_reference.model_card import domain_distance, sample_texts, write_card
 from gpu_reference.replay import replay_check
+from gpu_reference.small_moe import SmallMoEShape
 from gpu_reference.training_options import TrainingOptions
 from traces import RoutingTrace
-
-from .conftest import TINY
 
 OPTIONS = TrainingOptions(context=16, batch=4, tokens=10 * 64, validate_every=5, save_every=5, validation_windows=2)
 
 
 @pytest.fixture(scope="module")
-def made(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tiny_shape: SmallMoEShape, documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything the command makes, from a tiny corpus."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remake, "load_corpus", lambda: documents)
-        remake.train_stage(folder / "work", folder / "out", shape=TINY, options=OPTIONS)
+        remake.train_stage(folder / "work", folder / "out", shape=tiny_shape, options=OPTIONS)
         options = CaptureOptions(sequences_per_domain=2, prompt=6, decode=10, batch=3)
         remake.capture_stage(folder / "out", options=options, device="cpu")
     remake.card_stage(folder / "out")
@@ -90,3 +89,22 @@ def test_the_command_reports_bad_requests_in_one_line(tmp_path: Path, capsys: py
     arguments: list[Any] = ["--stage", "capture", "--out", tmp_path / "file" / "below"]
     assert remake.main([str(value) for value in arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "0"], "options: minutes: Input should be greater than 0"),
+        (["--stage", "capture", "--sequences", "-1"], "options: sequences_per_domain: "),
+        (["--device", "abacus"], "device: 'abacus' is none that PyTorch knows"),
+        (["--device", "cuda:99"], "device: 'cuda:99' is not on this machine; choose cpu"),
+    ],
+)
+def test_bad_options_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert remake.main([*arguments, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"forestage: error: {message}")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -16,8 +16,6 @@ from gpu_reference.small_moe import (
     save_checkpoint,
 )
 
-from .conftest import TINY
-
 
 def test_the_shipped_shape_has_eight_million_parameters() -> None:
     from transformers import Qwen3MoeForCausalLM
@@ -28,8 +26,8 @@ def test_the_shipped_shape_has_eight_million_parameters() -> None:
     assert sum("Qwen3MoeSparseMoeBlock" in type(module).__name__ for module in model.modules()) == 8
 
 
-def test_the_seed_decides_the_weights() -> None:
-    first, same, other = (build_model(TINY, seed).lm_head.weight for seed in (1, 1, 2))
+def test_the_seed_decides_the_weights(tiny_shape: SmallMoEShape) -> None:
+    first, same, other = (build_model(tiny_shape, seed).lm_head.weight for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 

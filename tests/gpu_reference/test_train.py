@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import torch
 from catalog.errors import ForestageError
 from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
 from gpu_reference.corpus import DOMAINS
+from gpu_reference.small_moe import SmallMoEShape
 from gpu_reference.train import balance_loss, train
 from gpu_reference.training_options import TrainingOptions, learning_rate_at
-
-from .conftest import TINY
 
 Streams = tuple[dict[str, TokenStream], dict[str, TokenStream]]
 OPTIONS = TrainingOptions(
@@ -25,9 +23,9 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_training_learns_and_logs(streams: Streams, tmp_path: Path) -> None:
-    options = replace(OPTIONS, tokens=60 * 64)
-    _, log = train(*streams, tmp_path, shape=TINY, options=options)
+def test_training_learns_and_logs(tiny_shape: SmallMoEShape, streams: Streams, tmp_path: Path) -> None:
+    options = OPTIONS.model_copy(update={"tokens": 60 * 64})
+    _, log = train(*streams, tmp_path, shape=tiny_shape, options=options)
     assert log.finished
     assert log.step == 60
     assert [record["step"] for record in log.validation] == list(range(6, 61, 6))
@@ -36,34 +34,38 @@ def test_training_learns_and_logs(streams: Streams, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "training_log.json").read_text())["validation"] == log.validation
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(streams: Streams, tmp_path: Path) -> None:
-    whole, _ = train(*streams, tmp_path / "whole", shape=TINY, options=OPTIONS)
-    train(*streams, tmp_path / "parts", shape=TINY, options=OPTIONS, stop_after_steps=6)
-    resumed, log = train(*streams, tmp_path / "parts", shape=TINY, options=OPTIONS)
+def test_an_interrupted_run_ends_in_the_same_weights(
+    tiny_shape: SmallMoEShape, streams: Streams, tmp_path: Path
+) -> None:
+    whole, _ = train(*streams, tmp_path / "whole", shape=tiny_shape, options=OPTIONS)
+    train(*streams, tmp_path / "parts", shape=tiny_shape, options=OPTIONS, stop_after_steps=6)
+    resumed, log = train(*streams, tmp_path / "parts", shape=tiny_shape, options=OPTIONS)
     assert (log.step, log.resumed, log.finished) == (12, 1, True)
     for name, value in _weights(whole).items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_the_seed_decides(streams: Streams, tmp_path: Path) -> None:
-    first, _ = train(*streams, tmp_path / "a", shape=TINY, options=OPTIONS)
-    other, _ = train(*streams, tmp_path / "b", shape=TINY, options=replace(OPTIONS, seed=1))
+def test_the_seed_decides(tiny_shape: SmallMoEShape, streams: Streams, tmp_path: Path) -> None:
+    first, _ = train(*streams, tmp_path / "a", shape=tiny_shape, options=OPTIONS)
+    other, _ = train(*streams, tmp_path / "b", shape=tiny_shape, options=OPTIONS.model_copy(update={"seed": 1}))
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
-def test_a_state_of_other_options_is_refused(streams: Streams, tmp_path: Path) -> None:
-    train(*streams, tmp_path, shape=TINY, options=OPTIONS, stop_after_steps=6)
+def test_a_state_of_other_options_is_refused(tiny_shape: SmallMoEShape, streams: Streams, tmp_path: Path) -> None:
+    train(*streams, tmp_path, shape=tiny_shape, options=OPTIONS, stop_after_steps=6)
     with pytest.raises(ForestageError, match=r"state\.pt: learning_rate was 0\.01 and is now 0\.02"):
-        train(*streams, tmp_path, shape=TINY, options=replace(OPTIONS, learning_rate=0.02))
+        train(*streams, tmp_path, shape=tiny_shape, options=OPTIONS.model_copy(update={"learning_rate": 0.02}))
     with pytest.raises(ForestageError, match="another shape"):
-        train(*streams, tmp_path, shape=replace(TINY, experts=4), options=OPTIONS)
+        train(*streams, tmp_path, shape=tiny_shape.model_copy(update={"experts": 4}), options=OPTIONS)
     (tmp_path / "state.pt").write_bytes(b"no state")
     with pytest.raises(ForestageError, match="cannot be resumed"):
-        train(*streams, tmp_path, shape=TINY, options=OPTIONS)
+        train(*streams, tmp_path, shape=tiny_shape, options=OPTIONS)
 
 
-def test_wall_clock_ends_training(streams: Streams, tmp_path: Path) -> None:
-    _, log = train(*streams, tmp_path, shape=TINY, options=replace(OPTIONS, tokens=10**12, minutes=0.5 / 60))
+def test_wall_clock_ends_training(tiny_shape: SmallMoEShape, streams: Streams, tmp_path: Path) -> None:
+    _, log = train(
+        *streams, tmp_path, shape=tiny_shape, options=OPTIONS.model_copy(update={"tokens": 10**12, "minutes": 0.5 / 60})
+    )
     assert log.finished
     assert 0.5 <= log.elapsed_s < 10
 
