@@ -51,7 +51,7 @@ def simulate_command(
     config = SimulationConfig.parse(settings, origin="forestage system")
     train, test = parts(recorded)
     part = test.token_range(0, min(tokens, test.tokens))
-    prefetches = {}
+    prefetches: dict[str, Any] = {}
     if uses_predictor(policy):
         chosen = prefetcher(
             predictor, train, part, lookahead=lookahead, limit=checked_limit(issue_limit, recorded.experts)

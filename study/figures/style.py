@@ -4,8 +4,10 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
@@ -25,7 +27,8 @@ CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 BOUND = GREY
 """Colour of every bound (perfect, Belady, random), always dashed."""
 
-_RC = {
+# matplotlib types the keys as literals; these are checked by matplotlib itself when the context is entered.
+_RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -39,7 +42,7 @@ _RC = {
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "forestage",  # the same data give the same bytes
 }
@@ -52,7 +55,7 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) -> tuple[Figure, list]:
+def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) -> tuple[Figure, list[Any]]:
     """A figure with ``columns`` axes side by side."""
     figure = Figure(figsize=(width_in, height_in))
     axes = figure.subplots(1, columns, squeeze=False)[0]
