@@ -94,7 +94,7 @@ class PrefetchEngine(wiring.Component):
 
         # Read rows.
         reading_predict, reading_verify = Signal(), Signal()
-        index = Signal(range(limits.top_k_max))
+        index = Signal(range(max(2, limits.top_k_max)))
         last = index == settings.top_k - 1
         source = Signal.like(history.source_layer)
         with m.If(check):

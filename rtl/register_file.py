@@ -103,7 +103,8 @@ class RegisterFile(wiring.Component):
             self.window.word.eq(word),
             self.window.write_data.eq(self.registers.write_data),
         ]
-        return (row < self.limits.rows) & (word < RowFormat(self.limits).words)
+        words = RowFormat(self.limits).words
+        return (row < self.limits.rows) & (word < words if len(word) else 1)
 
     def _write_register(self, m: Module, clear_errors: Signal, refused: Signal) -> None:
         value = self.registers.write_data

@@ -23,7 +23,7 @@ class WindowSignature(wiring.Signature):
                 "read": Out(1),
                 "write": Out(1),
                 "address": Out(address_bits(limits)),
-                "word": Out(range(RowFormat(limits).words)),
+                "word": Out(range(max(2, RowFormat(limits).words))),  # Verilog has no signal of no bits
                 "write_data": Out(WORD_BITS),
                 "read_data": In(WORD_BITS),
                 "ready": In(1),

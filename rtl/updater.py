@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -112,4 +112,4 @@ def _count(bits: Value) -> Value:
 
 def _ranks(bits: Value) -> Sequence[Value]:
     """For each bit, how many before it are set."""
-    return [_count(bits[:nth]) if nth else Cat() for nth in range(len(bits))]
+    return [_count(bits[:nth]) if nth else Const(0, 1) for nth in range(len(bits))]

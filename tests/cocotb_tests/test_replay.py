@@ -1,0 +1,89 @@
+"""Replay of traces: selection of tokens, the recorded trace, bad requests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from st_moe_samples import routing_trace
+
+pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
+
+from catalog.errors import ForestageError
+from cocotb_tests.replay import replay
+from cocotb_tests.twin_fault import TwinFault
+from predictor.st_moe_parameters import EngineParameters
+from traces import RoutingTrace, split
+from traces.importers import import_trace
+
+LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+TRACE = routing_trace(experts=16, layers=6, top_k=3, lengths=(9, 7, 8, 6, 5, 4, 9, 7, 8, 6), unrecorded=0.1)
+
+
+def test_tokens_of_the_test_sequences_are_replayed() -> None:
+    _, test = split(TRACE)
+    stimulus = TRACE.select_sequences(test).token_range(0, 11)
+    progress: list[tuple[int, int]] = []
+    result = replay(TRACE, 11, limits=LIMITS, progress=lambda done, total: progress.append((done, total)))
+    assert result.mismatches == 0, result.first_mismatch
+    assert result.tokens == result.decode_tokens == 11
+    assert result.steps == result.counters["events"] == stimulus.recorded().sum()
+    assert result.cycles_per_token == result.cycles / 11
+    assert result.configuration.lookahead == 1
+    assert progress[-1] == (11, 11)
+
+
+def test_parameters_reach_the_engine() -> None:
+    result = replay(
+        TRACE, 5, limits=LIMITS, parameters={"aggregation": "sum", "candidates": 5}, lookahead=3, issue_limit=2
+    )
+    assert result.mismatches == 0, result.first_mismatch
+    configuration = result.configuration
+    assert (configuration.aggregation, configuration.candidates) == ("sum", 5)
+    assert (configuration.lookahead, configuration.issue_limit) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("trace", "tokens", "message"),
+    [
+        (TRACE, 10_000, r"tokens: 10000 asked for, the test sequences of the trace have \d+; choose 1 to"),
+        (TRACE, 0, "tokens: 0 asked for"),
+        (routing_trace(lengths=(5,)), 3, "have 0; give a trace of more sequences"),
+        (routing_trace(experts=32, lengths=(5, 5)), 3, "experts is 32.*--experts-max 32"),
+        (routing_trace(layers=7, lengths=(5, 5)), 3, "layers is 7.*--layers-max 7"),
+    ],
+)
+def test_impossible_requests_are_one_line(trace: RoutingTrace, tokens: int, message: str) -> None:
+    with pytest.raises(ForestageError, match=message):
+        replay(trace, tokens, limits=LIMITS)
+
+
+def test_200_tokens_of_gpt_oss(shared_file: Callable[[str], Path]) -> None:
+    result = replay(import_trace(shared_file("gpt_oss_20b_decode.npz")), 200)
+    assert result.mismatches == 0, result.first_mismatch
+    assert (result.tokens, result.steps) == (200, 200 * 24)
+    assert result.counters["predictions"] == 200 * 23
+    assert result.counters["requests"] / result.counters["predictions"] == pytest.approx(6.1, abs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["request", "table"])
+def test_a_fault_of_the_twin_fails_the_replay(kind: str) -> None:
+    result = replay(TRACE, 8, limits=LIMITS, fault=TwinFault.model_validate({"kind": kind, "event": 3}))
+    assert result.mismatches > 0
+
+
+@pytest.mark.long
+def test_random_models_of_the_default_size() -> None:
+    """Full-size shapes, every slot and layer in use, with waits."""
+    generator = np.random.default_rng(10)
+    for seed in range(4):
+        trace = routing_trace(experts=64, layers=32, top_k=8, lengths=(12,) * 6, seed=seed)
+        result = replay(
+            trace,
+            12,
+            parameters={"aggregation": ("max", "sum")[seed % 2]},
+            lookahead=int(generator.integers(1, 32)),
+            waits=seed >= 2,
+            seed=seed,
+        )
+        assert result.mismatches == 0, result.first_mismatch

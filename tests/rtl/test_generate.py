@@ -1,0 +1,49 @@
+"""The Verilog that is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import ForestageError
+from predictor.st_moe_parameters import EngineParameters
+from rtl.generate import generate, prefetch_engine_verilog
+
+SMALL = EngineParameters(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_top_module_is_written(tmp_path: Path) -> None:
+    paths = generate(tmp_path / "verilog", SMALL)
+    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.v"]
+    assert sorted((tmp_path / "verilog").iterdir()) == paths
+    for path in paths:
+        assert f"module {path.stem}(" in path.read_text()
+
+
+def test_another_process_writes_the_same_text() -> None:
+    """Text that depends on hash seeds, the folder or the run would defeat the cache of built models."""
+    program = (
+        "from rtl.generate import prefetch_engine_verilog as verilog; "
+        "from predictor.st_moe_parameters import EngineParameters as Limits; "
+        "print(verilog(Limits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)), end='')"
+    )
+    other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    text = prefetch_engine_verilog(SMALL)
+    assert other.stdout == text
+    assert str(ROOT) not in text
+    assert "(* src" not in text
+
+
+def test_canonical_port_names() -> None:
+    text = prefetch_engine_verilog(SMALL)
+    for port in ("control__awvalid", "control__wstrb", "control__rresp", "events__payload", "requests__ready"):
+        assert f"{port};" in text
+
+
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ForestageError, match="cannot write"):
+        generate(tmp_path / "file" / "verilog", SMALL)
+    assert (tmp_path / "file").read_text() == ""
