@@ -237,15 +237,27 @@ def register_table(limits: EngineParameters) -> str:
             )
             for setting in SETTINGS
         ),
-        *(
-            (counter_offset(counter), counter.name, "R", f"counter, {COUNTER_BITS} bits, low word first")
-            for counter in EngineCounter
-        ),
+        *((counter_offset(counter), counter.name, "R", f"counter: {_COUNTED[counter]}") for counter in EngineCounter),
         (window.base, "TABLE", "RW", f"{limits.rows} rows, {window.stride} bytes apart"),
     ]
     lines = ["| offset | register | access | content |", "|---|---|---|---|"]
     lines += [f"| `{offset:#06x}` | `{name}` | {access} | {content} |" for offset, name, access, content in rows]
     return "\n".join(lines)
+
+
+_COUNTED = {
+    EngineCounter.EVENTS: "events accepted while on, rejected ones included",
+    EngineCounter.REJECTED: "of these, rejected",
+    EngineCounter.DISCARDED: "events accepted while off",
+    EngineCounter.PREDICTIONS: "events that predicted a target layer",
+    EngineCounter.REQUESTS: "requests handed over",
+    EngineCounter.CANDIDATE_HITS: "verified candidates that were needed",
+    EngineCounter.CANDIDATE_MISSES: "verified candidates that were not",
+    EngineCounter.UPDATES: "table rows written back",
+    EngineCounter.REPLACEMENTS: "candidates replaced",
+    EngineCounter.BUSY_CYCLES: "cycles in which no event could be accepted",
+    EngineCounter.STALL_CYCLES: "cycles in which a request waited for its consumer",
+}
 
 
 def _power_of_two(value: int) -> int:
