@@ -11,7 +11,7 @@ from gpu_reference.corpus import CODE, PROSE
 from traces.files import atomic_path
 
 _COLOURS = {CODE: "#0b6e99", PROSE: "#b5501b"}
-_SMOOTHING = 20
+_SMOOTHING = 10
 """Logged steps that the training curve is a running mean of."""
 
 

@@ -26,7 +26,7 @@ _LIMITS = f"""\
   trained mixture of experts does, and its checkpoint and trace to be small enough to ship.
 - Documents are held out by file (books: by part), and so the validation loss says how well it continues other files of
   the *same* projects and books, not of others.
-- The prose is technical documentation for the most part, and about one seventh is books of 1667 to 1992.
+- The prose is technical documentation for the most part, one seventh is three books and a play, of 1599 to 1992.
 - Its routing is that of a small model after a few million tokens, held level by a load-balancing loss. Figures on this
   trace do not stand for those of larger models, trained longer.
 - Text generated at a temperature has more unlikely tokens than text read: the prompts are real text, the rest is not.
