@@ -188,6 +188,15 @@ def test_copy_is_independent() -> None:
     assert (twin.to_memory_image() != other.to_memory_image()).any()
 
 
+def test_an_image_restores_the_tables_and_a_flipped_bit_is_one_bit() -> None:
+    twin = tables(ROWS)
+    other = StMoeTables.from_memory_image(LIMITS, twin.configuration, twin.to_memory_image())
+    other.flip_bit(twin.rows.address(0, 3), twin.rows.slot_bits + 1)
+    assert slots(other, 0, 3) == [(6, 2), (5, 1)]
+    difference = twin.to_memory_image() ^ other.to_memory_image()
+    assert difference.sum() == 1 << twin.rows.slot_bits + 1
+
+
 def test_event_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="3 experts"):
         tables(ROWS).step(event(0, 1, 2, 3))

@@ -48,6 +48,7 @@ def test_source_is_of_this_token_and_target_of_this_sequence() -> None:
         assert await event(ctx, 3, [13, 14]) == (None, [7, 8])  # layer 1 of this token was refused
         assert await event(ctx, 2, [0, 0]) == ([9, 10], None)
         await start(ctx, sequence=1)
+        assert await event(ctx, 4, [1, 2]) == (None, None)
         assert await event(ctx, 0, [1, 2]) == (None, None)
 
     simulate(dut, bench)
