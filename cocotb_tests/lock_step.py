@@ -52,7 +52,7 @@ def run_lock_step(
     """Stream ``events`` through an engine loaded and configured as ``tables``, and through a twin of it.
 
     Args:
-        tables: the twin at the start; it is not changed.
+        tables: what the engine is configured and its memory loaded with; no history of theirs. They are not changed.
         events: at least one.
         waits: events and requests wait at random, the bus too, and registers are read meanwhile; otherwise every event
             is offered at once and every request taken at once, and the cycles of every event are compared as well.

@@ -125,14 +125,6 @@ class StMoeTables:
         row = self.rows.pack(self._candidates[place], self._confidences[place]) ^ 1 << bit
         self._candidates[place], self._confidences[place] = self.rows.unpack(row)
 
-    def copy(self) -> Self:
-        """An independent copy of tables, history and counters."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        for name in ("counters", "_candidates", "_confidences", "_history", "_in_sequence", "_in_token"):
-            setattr(twin, name, getattr(self, name).copy())
-        return twin
-
     @property
     def enabled(self) -> bool:
         """Mode ``tables`` (True) or ``off``, which discards events and forgets the history."""

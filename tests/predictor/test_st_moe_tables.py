@@ -179,15 +179,6 @@ def test_off_discards_and_forgets() -> None:
     assert twin.counters[EngineCounter.EVENTS] == 2
 
 
-def test_copy_is_independent() -> None:
-    twin = tables(ROWS)
-    twin.step(event(0, 2, 3, sequence=True))
-    other = twin.copy()
-    other.step(event(1, 5, 4))
-    assert twin.counters[EngineCounter.EVENTS] == 1
-    assert (twin.to_memory_image() != other.to_memory_image()).any()
-
-
 def test_an_image_restores_the_tables_and_a_flipped_bit_is_one_bit() -> None:
     twin = tables(ROWS)
     other = StMoeTables.from_memory_image(LIMITS, twin.configuration, twin.to_memory_image())
