@@ -10,7 +10,6 @@ from catalog.errors import ForestageError
 from cocotb_tests.build import build
 from cocotb_tests.simulation import run as run_simulation
 from pim_model import tile, tile_cycles
-from pim_model.quantise import QuantisedExpert
 from pim_model.tile import TileJob, TileParameters
 from pim_model.tile_cycles import TilePace
 from rtl import pim_tile
@@ -103,43 +102,6 @@ def replay_tile(
         cycles_per_s=total_cycles / simulation.values["simulating_s"],
         outputs=np.split(values, np.cumsum(rows)[:-1]),
     )
-
-
-def replay_expert(
-    expert: QuantisedExpert,
-    inputs: NDArray[np.floating],
-    *,
-    seed: int = 0,
-    waits: bool = False,
-    parameters: TileParameters | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[TileReplayResult, NDArray[np.float32]]:
-    """Run a quantised expert on the tile, for one input after the other.
-
-    Args:
-        expert: Its matrices, quantised.
-        inputs: ``[tokens, hidden]``.
-        seed, waits, parameters, progress: As for `replay_tile`.
-
-    Returns:
-        The replay of all products, and the expert's outputs f32 ``[tokens, hidden]`` from the hardware's sums. The
-        input of ``down`` comes from the twin's sums, as all vectors must be known beforehand; it is that of the
-        hardware unless the replay has mismatches.
-
-    Raises:
-        ForestageError, SimulationError: as `replay_tile`.
-    """
-    products = [expert.products(x) for x in inputs]
-    replay = replay_tile(
-        [product for of_token in products for product in of_token],
-        seed=seed,
-        waits=waits,
-        parameters=parameters,
-        progress=progress,
-    )
-    sums = iter(replay.outputs)
-    outputs = [expert.run(x, lambda weights, vector: next(sums)) for x in inputs]
-    return replay, np.array(outputs, np.float32)
 
 
 def pack_streams(jobs: Sequence[TileJob], parameters: TileParameters) -> dict[str, NDArray[np.uint8]]:
