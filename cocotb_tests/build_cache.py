@@ -31,7 +31,7 @@ def cache_folder() -> Path:
         ForestageError: it cannot be made.
     """
     root = os.environ.get("FORESTAGE_CACHE")
-    folder = (Path(root) if root else Path.home() / ".cache" / "forestage") / "verilator"
+    folder = (Path(root).expanduser().resolve() if root else Path.home() / ".cache" / "forestage") / "verilator"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
