@@ -92,7 +92,7 @@ def test_a_fault_in_a_row_that_is_never_used_again_shows_in_the_final_table() ->
     assert result.first_mismatch.startswith("read-back of row")
 
 
-@pytest.mark.parametrize(("candidates", "experts"), [(1, 2), (11, 16)])
+@pytest.mark.parametrize(("candidates", "experts"), [(1, 2), pytest.param(11, 16, marks=pytest.mark.long)])
 def test_smallest_and_widest_rows(candidates: int, experts: int) -> None:
     """One expert of two and one slot; rows of three words."""
     limits = EngineParameters(experts_max=experts, layers_max=2, top_k_max=1, candidates_max=candidates)

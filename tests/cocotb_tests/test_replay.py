@@ -66,6 +66,15 @@ def test_200_tokens_of_gpt_oss(shared_file: Callable[[str], Path]) -> None:
     assert result.counters["requests"] / result.counters["predictions"] == pytest.approx(6.1, abs=0.5)
 
 
+@pytest.mark.long
+def test_500_tokens_of_the_shipped_trace(shipped_trace: Path) -> None:
+    trace = RoutingTrace.load(shipped_trace)
+    for waits in (False, True):
+        result = replay(trace, 500, waits=waits)
+        assert result.mismatches == 0, result.first_mismatch
+        assert result.steps == 500 * trace.layers
+
+
 @pytest.mark.parametrize("kind", ["request", "table"])
 def test_a_fault_of_the_twin_fails_the_replay(kind: str) -> None:
     result = replay(TRACE, 8, limits=LIMITS, fault=TwinFault.model_validate({"kind": kind, "event": 3}))
