@@ -1,5 +1,8 @@
 """The device that PyTorch computes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from catalog.errors import ForestageError
 
 
@@ -18,3 +21,27 @@ def check_device(name: str) -> None:
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= there:
         raise ForestageError(f"device: {name!r} is not on this machine; choose cpu" + (" or cuda" if there else ""))
+
+
+def default_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread inside this context.
+
+    The shipped model's matrices are too small to share out, and threads that wait for each other are many times slower
+    where other work keeps a core busy.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from gpu_reference.devices import default_device, one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from gpu_reference.replay import replay_check
 from study.blocks import Command, Section, Table, Text, rows
@@ -19,18 +20,12 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every layer of the shipped model, with the shipped trace's routing given instead of computed."""
     trace = RoutingTrace.load(SHIPPED_TRACE)
     checks = []
-    for layer in trace.metadata.layer_map:
-        check = replay_check(SHIPPED_CHECKPOINT, trace, layer, sequences=SEQUENCES, device=default_device())
-        checks.append(asdict(check))
-        progress(len(checks), trace.layers)
+    with one_thread():
+        for layer in trace.metadata.layer_map:
+            check = replay_check(SHIPPED_CHECKPOINT, trace, layer, sequences=SEQUENCES, device=default_device())
+            checks.append(asdict(check))
+            progress(len(checks), trace.layers)
     return {"checks": checks}
-
-
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def section(context: StudyContext) -> Section:

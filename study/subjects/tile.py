@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocotb_tests.pim_replay import replay_tile
+from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from gpu_reference.replay import layer_inputs
 from gpu_reference.tile_check import tile_reference_check
@@ -42,7 +43,8 @@ def check_tile(
     """
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
-    inputs = layer_inputs(SHIPPED_CHECKPOINT, sequence, layer)
+    with one_thread():
+        inputs = layer_inputs(SHIPPED_CHECKPOINT, sequence, layer)
     chosen = inputs.ids.numpy()
     expert = int(np.bincount(chosen.ravel(), minlength=trace.experts).argmax())
     x = inputs.x[(chosen == expert).any(axis=1)][:tokens]
