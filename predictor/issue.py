@@ -1,11 +1,10 @@
 """What policies consume: the experts a predictor would have fetched for every (token, layer)."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from predictor.base import Predictor, Scores, id_chunks
-from predictor.ranking import best_experts, check_limit
+from predictor.base import Predictor, id_chunks
+from predictor.ranking import check_limit, rank_chunk
 from traces import RoutingTrace
 
 IssueSets = NDArray[np.int16]
@@ -23,7 +22,8 @@ def issue_sets(predictor: Predictor, trace: RoutingTrace, limit: int) -> IssueSe
     check_limit(limit, predictor.experts)
     issued = np.empty((trace.tokens, trace.layers, limit), np.int16)
     for first, scores in predictor.score_chunks(trace):
-        _issue_chunk(scores, predictor.issue_threshold, issued[first : first + len(scores)])
+        qualified = np.empty(scores.shape[:2], np.int32)
+        rank_chunk(scores, predictor.issue_threshold, issued[first : first + len(scores)], qualified)
     return issued
 
 
@@ -43,10 +43,3 @@ def perfect_issue_sets(trace: RoutingTrace, limit: int | None = None) -> IssueSe
     for first, ids, recorded, _ in id_chunks(trace):
         issued[first : first + len(ids), :, :kept] = np.where(recorded[:, :, None], ids[:, :, :kept], -1)
     return issued
-
-
-@njit(cache=True)
-def _issue_chunk(scores: Scores, threshold: int, issued: IssueSets) -> None:
-    for token in range(scores.shape[0]):
-        for layer in range(scores.shape[1]):
-            best_experts(scores[token, layer], threshold, issued[token, layer])

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from predictor.base import Predictor, Scores, read_ids
-from predictor.ranking import best_experts, check_limit
+from predictor.ranking import check_limit, rank_chunk
 from traces import RoutingTrace
 
 Counts = NDArray[np.int64]
@@ -96,9 +96,12 @@ def tally_predictor(
         last = first + len(scores)
         ids, recorded = read_ids(trace, first, last)
         sequence = np.searchsorted(offsets, np.arange(first, last), side="right") - 1
+        best = np.empty((len(scores), trace.layers, max(limits, default=0)), np.int16)
+        qualified = np.empty(scores.shape[:2], np.int32)
+        rank_chunk(scores, predictor.issue_threshold, best, qualified)
         _tally_chunk(
-            scores, ids, recorded, group_of[sequence], predictor.lookahead, predictor.issue_threshold, limit_array,
-            rows, hits, issued,
+            scores, best, qualified, ids, recorded, group_of[sequence], predictor.lookahead, predictor.issue_threshold,
+            limit_array, rows, hits, issued,
         )  # fmt: skip
         if progress is not None:
             progress(last, trace.tokens)
@@ -112,6 +115,8 @@ def _ratio(numerator: Counts, denominator: Counts) -> NDArray[np.float64]:
 @njit(cache=True)
 def _tally_chunk(
     scores: Scores,
+    best: NDArray[np.int16],
+    qualified: NDArray[np.int32],
     ids: NDArray[np.int32],
     recorded: NDArray[np.bool_],
     group_of: Counts,
@@ -123,7 +128,6 @@ def _tally_chunk(
     issued: Counts,
 ) -> None:
     own = len(limits)
-    best = np.empty(limits.max() if own else 0, np.int16)
     needed = np.zeros(scores.shape[2], np.bool_)
     for token in range(scores.shape[0]):
         group = group_of[token]
@@ -135,13 +139,12 @@ def _tally_chunk(
                 needed[expert] = True
                 if scores[token, layer, expert] >= threshold:
                     hits[group, layer, own] += 1
-            qualified = best_experts(scores[token, layer], threshold, best)
-            issued[group, layer, own] += qualified
+            issued[group, layer, own] += qualified[token, layer]
             for i in range(len(limits)):
-                count = min(limits[i], qualified)
+                count = min(limits[i], qualified[token, layer])
                 issued[group, layer, i] += count
                 for rank in range(count):
-                    if needed[best[rank]]:
+                    if needed[best[token, layer, rank]]:
                         hits[group, layer, i] += 1
             for expert in ids[token, layer]:
                 needed[expert] = False

@@ -66,7 +66,7 @@ class PreviousTokenPredictor(Predictor):
     @override
     def predict(self, layer: int) -> Scores:
         scores = np.empty(self.experts, np.int32)
-        _score(self.ages[layer], self.rates[layer], self.oldest, scores)
+        _score(self.ages[layer], self.rates[layer], self.oldest, RATE_ONE, scores)
         return scores
 
     @override
@@ -80,16 +80,17 @@ class PreviousTokenPredictor(Predictor):
         ages = np.zeros((self.layers, self.experts), np.int32)
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
             scores = np.empty((len(ids), self.layers, self.experts), np.int32)
-            _score_chunk(ids, recorded, starts, ages, self.rates, self.oldest, scores)
+            _score_chunk(ids, recorded, starts, ages, self.rates, self.oldest, RATE_ONE, scores)
             yield first, scores
 
 
 @njit(cache=True)
-def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, scores: Scores) -> None:
+def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step: int, scores: Scores) -> None:
+    """``step`` is what one token of age is worth: an argument, as a compiled constant of another file would go stale."""
     for expert in range(len(ages)):
         scores[expert] = rates[expert]
         if ages[expert] > 0:
-            scores[expert] += (oldest + 1 - ages[expert]) << RATE_BITS
+            scores[expert] += (oldest + 1 - ages[expert]) * step
 
 
 @njit(cache=True)
@@ -110,12 +111,13 @@ def _score_chunk(
     ages: NDArray[np.int32],
     rates: NDArray[np.int32],
     oldest: int,
+    step: int,
     scores: Scores,
 ) -> None:
     for token in range(ids.shape[0]):
         if starts[token]:
             ages[:] = 0
         for layer in range(ids.shape[1]):
-            _score(ages[layer], rates[layer], oldest, scores[token, layer])
+            _score(ages[layer], rates[layer], oldest, step, scores[token, layer])
             if recorded[token, layer]:
                 _age(ages[layer], ids[token, layer], oldest)

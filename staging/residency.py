@@ -87,7 +87,7 @@ class LruCache:
         """
         hits = self.lookup(layer, experts)
         keys = [(layer, int(expert)) for expert in experts]
-        # Once out of the order, what hit cannot give way to what missed.
+        # Once out of the order, what hit cannot give way to what missed (nor count as an unused prefetch).
         for key in keys:
             self._order.pop(key, None)
         for key in keys:

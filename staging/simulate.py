@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from catalog.errors import ForestageError
 from staging.belady import belady_ranks
 from staging.events import Events, events_of
-from staging.indexed_heap import push, remove
+from staging.heap_cache import run_cache
 from traces import RoutingTrace
 
 Policy = Literal["lru", "lfu", "belady"]
@@ -85,7 +85,7 @@ def simulate(
     counted = events.decode if count == "decode" else np.ones(len(events.layer), np.bool_)
     if not counted.any():
         raise ForestageError(f"count: the trace has no {count} event; count all, or give a trace with decode tokens")
-    hit = _run(
+    hit = run_cache(
         events.keys, events.offsets, _RANKS[policy](events), events.layer, sizes, capacity_units,
         scope == "layer", events.experts,
     )  # fmt: skip
@@ -160,54 +160,3 @@ def _fill_lfu_ranks(keys: NDArray[np.int32], uses: NDArray[np.int64], ranks: NDA
     for use in range(len(keys)):
         uses[keys[use]] += 1
         ranks[use] = (uses[keys[use]] << _TIME_BITS) | use
-
-
-@njit(cache=True)
-def _run(
-    keys: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    ranks: NDArray[np.int64],
-    layer_of: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    capacity: int,
-    per_layer: bool,
-    experts: int,
-) -> NDArray[np.bool_]:
-    """Hit or miss of every use bool ``[uses]``; each cache is a heap of its residents by rank.
-
-    ``sizes`` (of an expert of each layer) and ``capacity`` (of each cache) are in one unit.
-    """
-    layers = len(sizes)
-    caches = layers if per_layer else 1
-    heaps = np.empty((caches, layers * experts // caches), np.int32)
-    count = np.zeros(caches, np.int64)
-    used = np.zeros(caches, np.int64)
-    place = np.full(layers * experts, -1, np.int32)
-    rank = np.zeros(layers * experts, np.int64)
-    hit = np.zeros(len(keys), np.bool_)
-    for event in range(len(layer_of)):
-        cache = layer_of[event] if per_layer else 0
-        heap = heaps[cache]
-        size = sizes[layer_of[event]]
-        begin, end = offsets[event], offsets[event + 1]
-        # What the event needs leaves the heap, so that it cannot give way; what remains makes room for all of it.
-        for use in range(begin, end):
-            key = keys[use]
-            if place[key] >= 0:
-                hit[use] = True
-                count[cache] = remove(heap, place, rank, count[cache], key)
-                used[cache] -= size
-        need = (end - begin) * size
-        while used[cache] + need > capacity and count[cache] > 0:
-            victim = heap[0]
-            count[cache] = remove(heap, place, rank, count[cache], victim)
-            used[cache] -= sizes[victim // experts]
-        for use in range(begin, end):
-            rank[keys[use]] = ranks[use]
-            count[cache] = push(heap, place, rank, count[cache], keys[use])
-        used[cache] += need
-        while used[cache] > capacity:
-            victim = heap[0]
-            count[cache] = remove(heap, place, rank, count[cache], victim)
-            used[cache] -= sizes[victim // experts]
-    return hit

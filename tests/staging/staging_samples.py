@@ -8,8 +8,11 @@ from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata
 UNKNOWN = 255
 
 
-def trace_of(ids, *, experts=8, prompt=0, lengths=None):
-    """A trace of these ids ``[tokens][layers][top_k]``; the first ``prompt`` tokens of each sequence are prefill."""
+def trace_of(ids, *, experts=8, prompt=0, lengths=None, phase=None):
+    """A trace of these ids ``[tokens][layers][top_k]``.
+
+    The first ``prompt`` tokens of each sequence are prefill, unless ``phase`` says it token by token.
+    """
     array = np.array(ids, np.uint8)
     tokens, layers, top_k = array.shape
     lengths = lengths or [tokens]
@@ -19,7 +22,7 @@ def trace_of(ids, *, experts=8, prompt=0, lengths=None):
         gate_weights=None,
         sequence_offsets=np.cumsum([0, *lengths]),
         position=position.astype(np.int32),
-        phase=np.where(position < prompt, PREFILL, DECODE).astype(np.uint8),
+        phase=(np.where(position < prompt, PREFILL, DECODE) if phase is None else np.array(phase)).astype(np.uint8),
         token_hash=None,
         domains=("a",) * len(lengths),
         datasets=("a",) * len(lengths),
@@ -54,6 +57,9 @@ def small_traces(draw, max_tokens=40, unrecorded=True):
         ids[missing] = UNKNOWN
     cut = draw(st.integers(0, tokens - 1))
     lengths = [cut, tokens - cut] if cut else [tokens]
+    if draw(st.booleans()):  # turns of a chat: prefill and decode alternate
+        phase = (np.arange(tokens) // draw(st.integers(1, 4))) % 2
+        return trace_of(ids, experts=experts, lengths=lengths, phase=phase)
     return trace_of(ids, experts=experts, prompt=draw(st.integers(0, 4)), lengths=lengths)
 
 

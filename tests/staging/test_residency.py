@@ -100,6 +100,17 @@ def test_an_event_larger_than_the_cache_keeps_its_last():
     assert list(cache) == [(0, 2), (0, 3)]
 
 
+def test_a_prefetched_expert_that_the_event_needs_is_used():
+    cache = LruCache(2)
+    cache.insert_prefetched(0, 1)
+    cache.insert(0, 2)
+    assert cache.access(0, [3, 1]).tolist() == [False, True]
+    assert cache.unused_prefetches == 0
+    cache.insert(0, 4)
+    cache.insert(0, 5)
+    assert cache.unused_prefetches == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(trace=small_traces(), capacity=st.integers(1, 10), scope=st.sampled_from(["layer", "global"]))
 def test_streaming_equals_simulation(trace, capacity, scope):
