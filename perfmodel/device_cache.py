@@ -42,10 +42,6 @@ class DeviceCache:
     def _of(self, key: Key) -> _Slots:
         return self._caches[key[0] % len(self._caches)]
 
-    def shares_slots(self, one: Key, other: Key) -> bool:
-        """Whether the two experts compete."""
-        return self._of(one) is self._of(other)
-
     def __contains__(self, key: Key) -> bool:
         """Whether the expert's weights are on the device, complete."""
         return key in self._of(key) and key not in self._on_the_way

@@ -48,6 +48,7 @@ class Engine:
         self._event_numbers = 0
         self._round = 0
         self._dirty = False
+        self._at_boundary: list[Task] = []  # running transfers that are to look up
         self._finished = 0
         self._cancelled = 0
         self._finished_bytes = 0
@@ -239,15 +240,20 @@ class Engine:
         while events and events[0][0] == now:
             _, _, task, stamp = heapq.heappop(events)
             if task.stamp == stamp:
-                if task.state == TaskState.RUNNING:
-                    self._end_service(task)
-                else:
+                if task.state != TaskState.RUNNING:
                     self._enqueue(task)
+                elif task.since_ps + task.duration_ps == now:
+                    self._complete(task)
+                else:
+                    self._at_boundary.append(task)
+                    self._dirty = True
         return True
 
     def _dispatch(self) -> None:
         """Start every ready task that can start, most urgent first."""
         self._dirty = False
+        while self._at_boundary:
+            self._look_up(self._at_boundary.pop())
         self._round += 1
         this = self._round
         queues = self._queues.values()
@@ -304,38 +310,39 @@ class Engine:
         passed_ps = self.now_ps - task.since_ps + resource.transfer_ps(task.done_bytes)
         return min(max(resource.next_boundary_bytes(passed_ps), task.done_bytes), task.size_bytes)
 
-    def _end_service(self, task: Task) -> None:
-        """The running task's event came: it ends, or (a transfer at a chunk boundary) is stopped or goes on."""
-        now = self.now_ps
-        stations = task.queue.stations
-        if not task.size_bytes:
-            for station, busy_ps in zip(stations, task.busy_ps, strict=True):
-                station.busy_ps += busy_ps
-            self._leave(task)
-            self._finish(task)
+    def _look_up(self, task: Task) -> None:
+        """A running transfer at a chunk boundary: it is given up, makes way, or goes on."""
+        ready = task.queue.ready
+        if not task.cancel_requested and not (ready and ready[0][0] < task.priority):
+            self._schedule(task, task.since_ps + task.duration_ps)
             return
-        station = stations[0]
-        served_ps = now - task.since_ps
-        if served_ps == task.duration_ps:
-            moved = task.size_bytes - task.done_bytes
-        else:
-            moved = self._next_boundary_bytes(task) - task.done_bytes
-            ready = task.queue.ready
-            if not task.cancel_requested and not (ready and ready[0][0] < task.priority):
-                self._schedule(task, task.since_ps + task.duration_ps)  # whom it made way for is gone
-                return
-        station.busy_ps += served_ps
-        station.moved_bytes += moved
-        task.done_bytes += moved
-        task.duration_ps -= served_ps
+        task.stamp += 1
+        self._account(task, self._next_boundary_bytes(task) - task.done_bytes)
         self._leave(task)
-        if task.done_bytes == task.size_bytes:
-            self._finished_bytes += task.size_bytes
-            self._finish(task)
-        elif task.cancel_requested:
+        if task.cancel_requested:
             self._drop(task)
         else:
             self._enqueue(task)
+
+    def _complete(self, task: Task) -> None:
+        """A running task has been served."""
+        if task.size_bytes:
+            self._account(task, task.size_bytes - task.done_bytes)
+            self._finished_bytes += task.size_bytes
+        else:
+            for station, busy_ps in zip(task.queue.stations, task.busy_ps, strict=True):
+                station.busy_ps += busy_ps
+        self._leave(task)
+        self._finish(task)
+
+    def _account(self, task: Task, moved_bytes: int) -> None:
+        """A transfer's service ends now."""
+        served_ps = self.now_ps - task.since_ps
+        station = task.queue.stations[0]
+        station.busy_ps += served_ps
+        station.moved_bytes += moved_bytes
+        task.done_bytes += moved_bytes
+        task.duration_ps -= served_ps
 
     def _leave(self, task: Task) -> None:
         self._dirty = True

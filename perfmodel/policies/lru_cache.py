@@ -70,12 +70,10 @@ class LruCache(Policy):
 
     def _make_room(self, key: Key) -> None:
         """Reserve a slot for a needed expert."""
-        while not self._cache.reserve(key, insist=True):
-            self._give_up_a_slot(key)
-
-    def _give_up_a_slot(self, key: Key) -> None:
-        """Every slot that ``key`` could use is held by a transfer or by an expert that is needed now."""
-        raise AssertionError("the cache holds less than one layer needs")
+        # Beside the needed experts only the prefetch on the link holds a slot: what is overtaken resumes before the
+        # next gate, since later predictions are for later layers. Hence `spare_slots`.
+        has_room = self._cache.reserve(key, insist=True)
+        assert has_room, "the cache holds less than one layer needs"
 
     def _evicted(self, key: Key) -> None:
         """An expert made room for another."""

@@ -151,16 +151,6 @@ class StMoePrefetch(LruCache):
         self._link.promote(fetch, event)
         return fetch
 
-    def _give_up_a_slot(self, key: Key) -> None:
-        """Drop the least urgent of the overtaken prefetches that hold a slot ``key`` could use."""
-        overtaken = [
-            fetch
-            for fetch in self._link.in_flight.values()
-            if fetch.has_slot and not fetch.is_wanted and fetch.task.state != TaskState.RUNNING
-            if self._cache.shares_slots(fetch.key, key) and fetch.event > self._event
-        ]
-        self.system.engine.cancel(max(overtaken, key=lambda fetch: fetch.event).task)
-
     def _use(self, keys: Sequence[Key]) -> None:
         """Resident experts are used: those that were prefetched were useful."""
         for key in keys:

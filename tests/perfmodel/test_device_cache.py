@@ -71,12 +71,15 @@ def test_protected_experts_give_way_only_to_who_insists_and_one_at_a_time() -> N
 
 
 def test_each_layer_has_slots_of_its_own_or_all_share() -> None:
-    apart = DeviceCache(layers=2, capacity=5, scope="layer")
-    assert apart.slots == 2
-    assert not apart.shares_slots((0, 0), (1, 0))
-    together = DeviceCache(layers=2, capacity=5, scope="global")
-    assert together.slots == 5
-    assert together.shares_slots((0, 0), (1, 0))
+    apart = DeviceCache(layers=2, capacity=3, scope="layer")
+    together = DeviceCache(layers=2, capacity=3, scope="global")
+    assert (apart.slots, together.slots) == (1, 3)
+    for cache in (apart, together):
+        for key in ((0, 0), (1, 0), (0, 1)):
+            cache.reserve(key, insist=False)
+            cache.fill(key)
+    assert [(0, 0) in apart, (1, 0) in apart, (0, 1) in apart] == [False, True, True]
+    assert all(key in together for key in ((0, 0), (1, 0), (0, 1)))
 
 
 def test_what_is_not_reserved_is_not_filled() -> None:

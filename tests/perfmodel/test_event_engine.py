@@ -170,6 +170,28 @@ def test_cancelling_drops_a_waiting_transfer_at_once_and_a_running_one_at_its_ne
     engine.check()
 
 
+def test_a_transfer_cancelled_and_revived_at_its_boundary_is_overtaken_there_once() -> None:
+    engine = Engine([LINK], record=True)
+    prefetch = engine.transfer("prefetch", "link", 35, priority=PREFETCH)
+    engine.transfer("demand", "link", 10, priority=DEMAND, delay_ps=13)
+    engine.run_until(engine.submit("timer", (), 20))
+    engine.cancel(prefetch)
+    engine.promote(prefetch, PREFETCH, 0)
+    engine.run()
+    assert spans(engine, "link") == [("prefetch", 0, 20), ("demand", 20, 30), ("prefetch", 30, 45)]
+    engine.check()
+
+
+def test_a_promotion_at_the_boundary_itself_still_counts() -> None:
+    engine = Engine([LINK], record=True)
+    prefetch = engine.transfer("prefetch", "link", 35, priority=PREFETCH)
+    engine.transfer("demand", "link", 10, priority=DEMAND, delay_ps=13)
+    engine.run_until(engine.submit("timer", (), 20))
+    engine.promote(prefetch, DEMAND, 0)
+    engine.run()
+    assert spans(engine, "link") == [("prefetch", 0, 35), ("demand", 35, 45)]
+
+
 def test_a_cancelled_transfer_in_its_last_chunk_ends_and_a_promoted_one_lives_on() -> None:
     engine = Engine([LINK])
     revived = engine.transfer("revived", "link", 35)

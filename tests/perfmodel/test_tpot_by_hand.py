@@ -193,7 +193,8 @@ def test_the_issue_limit_cuts_the_tail_of_the_set(tmp_path) -> None:
     assert (result.experts.predicted, result.experts.issued, result.experts.late) == (1, 1, 0)
 
 
-def test_a_wrong_prefetch_that_nothing_overtakes_ends_and_may_be_used_later(tmp_path) -> None:
+@pytest.mark.parametrize(("again", "at_target"), [({}, 0), ({(2, 1): [3]}, 1)])
+def test_a_wrong_prefetch_that_nothing_overtakes_ends_and_may_be_used_later(tmp_path, again, at_target: int) -> None:
     # Layer 1 of token 1 needs what is there; expert 3, predicted wrongly, is used by token 2.
     trace = make_trace([[[0], [1]], [[0], [1]], [[0], [3]]], experts=4)
     catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
@@ -201,7 +202,7 @@ def test_a_wrong_prefetch_that_nothing_overtakes_ends_and_may_be_used_later(tmp_
         trace,
         "st_moe_prefetch",
         make_config(capacity_experts=8, link_gb_per_s=10),
-        issue_sets=issue(trace, {(1, 1): [3]}),
+        issue_sets=issue(trace, {(1, 1): [3], **again}),
         catalog=catalog,
     )
     fast = FETCH // 10  # as long as an expert: it arrives in token 1, whatever its gates ask
@@ -210,7 +211,8 @@ def test_a_wrong_prefetch_that_nothing_overtakes_ends_and_may_be_used_later(tmp_
         [2 * (layer(1) + fast + EXPERT), 2 * (layer(2) + EXPERT), 2 * (layer(3) + EXPERT)],
         demand_wait=2 * fast,
     )
-    assert (result.experts.useful, result.experts.used_at_target, result.experts.wasted) == (1, 0, 0)
+    assert (result.experts.issued, result.experts.useful, result.experts.wasted) == (1, 1, 0)
+    assert result.experts.used_at_target == at_target
 
 
 def test_the_prefetch_engine_delays_what_it_predicts(tmp_path) -> None:
@@ -223,6 +225,49 @@ def test_the_prefetch_engine_delays_what_it_predicts(tmp_path) -> None:
         late_prefetch_wait=FETCH - (EXPERT + layer(2)),
         engine_latency=delay,
     )
+
+
+def test_the_engine_is_blamed_once_for_prefetches_it_asked_for_together(tmp_path) -> None:
+    trace = make_trace([[[0, 1], [0, 1]], [[0, 1], [2, 3]]], experts=4)
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=2)
+    result = simulate(
+        trace,
+        "st_moe_prefetch",
+        make_config(capacity_experts=8, engine_cycles=2000),
+        issue_sets=issue(trace, {(1, 1): [2, 3]}),
+        catalog=catalog,
+    )
+    delay = 2_000_000
+    check(
+        result,
+        [2 * (layer(1) + 2 * FETCH + EXPERT), layer(2) + delay + 2 * FETCH + EXPERT],
+        demand_wait=2 * (2 * FETCH - EXPERT),
+        engine_latency=delay,
+        late_prefetch_wait=FETCH - (2 * EXPERT + layer(2)) + FETCH - EXPERT,
+    )
+
+
+def test_what_is_on_its_way_and_predicted_again_is_not_fetched_twice(tmp_path) -> None:
+    # Token 1 predicts expert 3 wrongly and needs nothing else from the link; token 2 predicts it again, rightly.
+    trace = make_trace([[[0], [1]], [[0], [1]], [[0], [3]]], experts=4)
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
+    result = simulate(
+        trace,
+        "st_moe_prefetch",
+        make_config(capacity_experts=8),
+        issue_sets=issue(trace, {(1, 1): [3], (2, 1): [3]}),
+        catalog=catalog,
+    )
+    token_1 = 2 * (layer(2) + EXPERT)
+    in_time = token_1 - layer(2) + 2 * layer(3) + EXPERT  # from gate 0 of token 1 to gate 1 of token 2
+    check(
+        result,
+        [TOKEN_0, token_1, 2 * layer(3) + EXPERT + (FETCH - in_time) + EXPERT],
+        demand_wait=2 * FETCH,
+        late_prefetch_wait=FETCH - in_time,
+    )
+    assert (result.experts.issued, result.experts.late, result.experts.used_at_target) == (1, 1, 1)
+    assert result.bytes.total == 3 * EXPERT_BYTES
 
 
 def test_the_engine_is_not_blamed_while_the_link_had_work(tmp_path) -> None:
