@@ -86,7 +86,7 @@ class PreviousTokenPredictor(Predictor):
 
 @njit(cache=True)
 def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step: int, scores: Scores) -> None:
-    """``step`` is what one token of age is worth: an argument, as a compiled constant of another file would go stale."""
+    """``step`` is what a token of age is worth: an argument, as a compiled constant of another file would go stale."""
     for expert in range(len(ages)):
         scores[expert] = rates[expert]
         if ages[expert] > 0:
