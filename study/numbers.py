@@ -3,7 +3,7 @@
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as per cent; an en dash where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f}\u202f%"
 
 
 def fixed(value: float | None, digits: int = 3) -> str:

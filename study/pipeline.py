@@ -1,6 +1,6 @@
 """The order of a study."""
 
-from study.subjects import caches, engine, predictors, reference, system, tile, trace
+from study.subjects import caches, engine, memory, predictors, reference, system, tile, trace
 
 SUBJECTS = (
     trace.SUBJECT,
@@ -8,6 +8,7 @@ SUBJECTS = (
     caches.SUBJECT,
     engine.SUBJECT,
     tile.SUBJECT,
+    memory.SUBJECT,
     system.SUBJECT,
     reference.SUBJECT,
 )

@@ -42,8 +42,10 @@ class StudyContext:
 
     @property
     def trace_name(self) -> str:
-        """The trace as a reader would name it in a command."""
-        return str(self.trace_path)
+        """The trace as a reader would name it in a command: relative where it lies below the current folder."""
+        path = self.trace_path.resolve()
+        here = Path.cwd()
+        return str(path.relative_to(here)) if path.is_relative_to(here) else str(self.trace_path)
 
 
 @dataclass(frozen=True)

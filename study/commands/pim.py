@@ -9,7 +9,9 @@ from rich.table import Table
 
 from gpu_reference.files import SHIPPED_TRACE
 from study.commands.options import JsonOption
+from study.numbers import count, size
 from study.output import emit, progress_bar
+from study.subjects.memory import stream_expert
 from study.subjects.tile import LAYER, TOKENS, check_tile
 from traces import RoutingTrace
 
@@ -36,3 +38,28 @@ def check_command(
     emit(result, as_json=as_json, render=render)
     if result["mismatches_with_twin"] or result["mismatches_with_pytorch"]:
         sys.exit(1)
+
+
+@app.command("stream")
+def stream_command(
+    model: Annotated[str, typer.Option("--model", help="Catalogue model")] = "gpt-oss-20b",
+    as_json: JsonOption = False,
+) -> None:
+    """Cycles, rate and energy of streaming one expert's weights from one stack of every device."""
+    result = stream_expert(model)
+
+    def render(console: Console) -> None:
+        console.print(f"One expert of [bold]{model}[/bold]: {size(result['expert_bytes'])}", highlight=False)
+        table = Table("device", "read", "cycles", "time", "rate", "energy", box=None)
+        for s in result["streams"]:
+            table.add_row(
+                s["device"],
+                s["access"],
+                count(s["cycles_ck"]),
+                f"{1e6 * s['time_s']:.1f} µs",
+                f"{s['gb_per_s']:.0f} GB/s",
+                f"{1e3 * s['energy_j']:.2f} mJ",
+            )
+        console.print(table, highlight=False)
+
+    emit(result, as_json=as_json, render=render)

@@ -64,7 +64,7 @@ def section(context: StudyContext) -> Section:
         ),
         facts=(
             Fact(
-                f"{percent(rate[middle, 'lru'])} / {percent(rate[middle, 'belady'])}",
+                f"{100 * rate[middle, 'lru']:.1f} / {percent(rate[middle, 'belady'])}",
                 f"LRU / Belady hit rate with {middle} of {experts} experts held a layer",
             ),
         ),

@@ -1,0 +1,68 @@
+"""The whole study on the shipped trace, at its smallest: every stage runs, the report shows it, a second run reuses it."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from study.pipeline import SUBJECTS
+from tests.study.conftest import Outcome
+
+SMALLEST = """
+issue = [4]
+predictors = ["popularity", "st-moe"]
+cache_fractions = [0.5]
+replay_tokens = 12
+[system]
+decode_tokens = 60
+sweep_tokens = 50
+link_gb_per_s = [16, 64]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(SMALLEST)
+    return path
+
+
+def test_from_trace_to_report(forestage: Callable[..., Outcome], folder: Path, config: Path) -> None:
+    outcome = forestage("study", "--out", folder, "--config", config, "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document == json.loads((folder / "results.json").read_text())
+    stages = document["stages"]
+    assert set(stages) == {subject.stage.name for subject in SUBJECTS}
+    assert stages["engine"]["replay"]["mismatches"] == 0
+    assert stages["engine"]["replay"]["tokens"] == 12
+    assert stages["tile"]["mismatches_with_twin"] == stages["tile"]["mismatches_with_pytorch"] == 0
+    assert stages["tile"]["cycles"] == stages["tile"]["predicted_cycles"]
+    tpot = {run["policy"]: run["tpot"]["mean_s"] for run in stages["system"]["runs"]}
+    assert tpot["all_resident"] < tpot["perfect_prefetch"] < tpot["on_demand"]
+    assert "module prefetch_engine(" in (folder / "verilog" / "prefetch_engine.v").read_text()
+
+
+def test_the_report_is_self_contained(folder: Path) -> None:
+    """Runs after the study above, in its folder."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 6
+    assert not re.search(r"""(?:src|href)=["'](?!#)""", page)
+    assert "undefined" not in page.lower()
+    for subject in SUBJECTS:
+        assert f'<section id="{subject.stage.name}">' in page
+
+
+def test_a_second_run_computes_nothing(forestage: Callable[..., Outcome], folder: Path, config: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
+    outcome = forestage("study", "--out", folder, "--config", config)
+    assert outcome.status == 0
+    assert outcome.err.count("kept from the earlier run") == len(SUBJECTS)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()} == before
