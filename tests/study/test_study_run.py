@@ -1,4 +1,4 @@
-"""The whole study on the shipped trace, at its smallest: every stage runs, the report shows it, a second run reuses it."""
+"""The whole study on the shipped trace, at its smallest: run, report, and a second run that reuses everything."""
 
 import json
 import re
@@ -9,6 +9,9 @@ import pytest
 
 from study.pipeline import SUBJECTS
 from tests.study.conftest import Outcome
+
+# One folder and one order: all on one worker.
+pytestmark = pytest.mark.xdist_group("study")
 
 SMALLEST = """
 issue = [4]
