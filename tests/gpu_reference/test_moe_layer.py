@@ -8,7 +8,8 @@ import torch
 from catalog.errors import ForestageError
 from gpu_reference.moe_layer import BlockRecord, ReplayMoELayer, read_experts, record_block
 from gpu_reference.small_moe import CONFIG_FILE, WEIGHTS_FILE, load_model, save_checkpoint
-from traces import RoutingTrace, TraceMetadata
+from tests.routing import trace_of
+from traces import RoutingTrace
 
 LAYER = 1
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
@@ -45,25 +46,11 @@ def _trace(record: BlockRecord, *, weights: bool = True, experts: int = 8) -> Ro
     """The record as a trace of two layers, the second of which is the record's."""
     ids = record.ids.numpy().astype(np.uint8)
     gates = record.weights.numpy().astype(np.float16)
-    return RoutingTrace(
-        expert_ids=np.stack([(ids + 1) % 8, ids], axis=1),
+    return trace_of(
+        np.stack([(ids + 1) % 8, ids], axis=1),
+        experts=experts,
+        prompt=len(ids),
         gate_weights=np.stack([gates, gates], axis=1) if weights else None,
-        sequence_offsets=np.asarray([0, len(ids)], dtype=np.int64),
-        position=np.arange(len(ids), dtype=np.int32),
-        phase=np.zeros(len(ids), dtype=np.uint8),
-        token_hash=None,
-        domains=("code",),
-        datasets=("code",),
-        metadata=TraceMetadata(
-            model="tiny",
-            experts=experts,
-            top_k=2,
-            layer_map=(0, 1),
-            ranked=True,
-            gate_weight_kind="normalised" if weights else "none",
-            source="a test",
-            licence="Apache-2.0",
-        ),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from catalog.catalogue import Catalog, load_catalog
 from perfmodel.config import SimulationConfig
-from traces import RoutingTrace, TraceMetadata, id_dtype
+from tests.routing import trace_of
+from traces import RoutingTrace
 
 # The device reads 10 bytes a nanosecond and computes in no time to speak of; the link moves 1 byte a nanosecond.
 TOML = """
@@ -74,31 +75,11 @@ def make_trace(
     ids: Any, *, experts: int, sequences: Sequence[int] | None = None, prompts: Sequence[int] = (), **metadata: Any
 ) -> RoutingTrace:
     """A trace from ids ``[tokens, layers, top_k]``; ``sequences``: their lengths; ``prompts``: the rows of prompts."""
-    array = np.asarray(ids, id_dtype(experts))
-    lengths = [len(array)] if sequences is None else list(sequences)
-    phase = np.ones(len(array), np.uint8)
+    tokens = len(ids)
+    phase = np.ones(tokens, np.uint8)
     phase[list(prompts)] = 0
-    facts = {
-        "model": "micro",
-        "experts": experts,
-        "top_k": array.shape[2],
-        "layer_map": tuple(range(array.shape[1])),
-        "ranked": True,
-        "gate_weight_kind": "none",
-        "source": "test",
-        "licence": "CC0-1.0",
-    }
-    return RoutingTrace(
-        expert_ids=array,
-        gate_weights=None,
-        sequence_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        position=np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),
-        phase=phase,
-        token_hash=None,
-        domains=("test",) * len(lengths),
-        datasets=("test",) * len(lengths),
-        metadata=TraceMetadata(**{**facts, **metadata}),
-    )
+    facts = {"model": "micro", "synthetic": False}
+    return trace_of(ids, experts=experts, lengths=sequences, phase=phase, **{**facts, **metadata})
 
 
 def make_config(**values: Any) -> SimulationConfig:

@@ -1,5 +1,7 @@
 """The unlearned predictors against figures worked out by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -8,37 +10,11 @@ from predictor import registry
 from predictor.base import stream_trace
 from predictor.popularity import PopularityPredictor
 from predictor.profile import RATE_ONE
-from traces import RoutingTrace, TraceMetadata
+from tests import routing
 
 UNKNOWN = 255
 
-
-def trace_of(ids, lengths=None, experts=4):
-    """A trace of decode tokens with these ids ``[tokens][layers][top_k]``; a row of UNKNOWN was not recorded."""
-    array = np.array(ids, np.uint8)
-    tokens, layers, top_k = array.shape
-    lengths = lengths or [tokens]
-    return RoutingTrace(
-        expert_ids=array,
-        gate_weights=None,
-        sequence_offsets=np.cumsum([0, *lengths]),
-        position=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
-        phase=np.ones(tokens, np.uint8),
-        token_hash=None,
-        domains=("a",) * len(lengths),
-        datasets=("a",) * len(lengths),
-        metadata=TraceMetadata(
-            model="test",
-            experts=experts,
-            top_k=top_k,
-            layer_map=tuple(range(layers)),
-            ranked=True,
-            gate_weight_kind="none",
-            source="made for a test",
-            licence="Apache-2.0",
-            has_unrecorded=bool((array == UNKNOWN).any()),
-        ),
-    )
+trace_of = partial(routing.trace_of, experts=4)
 
 
 def one(share):

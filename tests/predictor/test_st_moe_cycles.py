@@ -8,28 +8,16 @@ from predictor.st_moe import StMoePredictor
 from predictor.st_moe_cycles import trace_cycles
 from predictor.st_moe_events import RoutingEvent
 from predictor.st_moe_parameters import EngineParameters
-from traces import DECODE, RoutingTrace
-from traces.metadata import TraceMetadata
+from tests.routing import trace_of
+from traces import RoutingTrace
 
 
 def random_trace(layers: int = 5, experts: int = 8, top_k: int = 2, tokens: int = 40) -> RoutingTrace:
     """Two sequences of random routing that leans on few experts, so that some events issue nothing."""
     generator = np.random.default_rng(5)
     weights = generator.random((tokens, layers, experts)) * np.linspace(1, 3, experts)
-    return RoutingTrace(
-        expert_ids=weights.argsort(axis=-1)[..., : -top_k - 1 : -1].astype(np.uint8),
-        gate_weights=None,
-        sequence_offsets=np.array([0, tokens // 2, tokens], np.int64),
-        position=np.tile(np.arange(tokens // 2, dtype=np.int32), 2),
-        phase=np.full(tokens, DECODE, np.uint8),
-        token_hash=None,
-        domains=("a", "a"),
-        datasets=("a", "a"),
-        metadata=TraceMetadata(
-            model="made", experts=experts, top_k=top_k, layer_map=tuple(range(layers)), ranked=True,
-            gate_weight_kind="none", source="made by the test", licence="CC0-1.0",
-        ),
-    )  # fmt: skip
+    ids = weights.argsort(axis=-1)[..., : -top_k - 1 : -1]
+    return trace_of(ids, experts=experts, lengths=[tokens // 2, tokens // 2])
 
 
 @pytest.mark.parametrize("lookahead", [1, 2])

@@ -1,44 +1,16 @@
 """Small traces, and a cache written as plainly as can be, for the tests of staging."""
 
+from functools import partial
+
 import numpy as np
 from hypothesis import strategies as st
 
-from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata
+from tests import routing
+from traces import DECODE, PREFILL
 
 UNKNOWN = 255
 
-
-def trace_of(ids, *, experts=8, prompt=0, lengths=None, phase=None):
-    """A trace of these ids ``[tokens][layers][top_k]``.
-
-    The first ``prompt`` tokens of each sequence are prefill, unless ``phase`` says it token by token.
-    """
-    array = np.array(ids, np.uint8)
-    tokens, layers, top_k = array.shape
-    lengths = lengths or [tokens]
-    position = np.concatenate([np.arange(n) for n in lengths])
-    return RoutingTrace(
-        expert_ids=array,
-        gate_weights=None,
-        sequence_offsets=np.cumsum([0, *lengths]),
-        position=position.astype(np.int32),
-        phase=(np.where(position < prompt, PREFILL, DECODE) if phase is None else np.array(phase)).astype(np.uint8),
-        token_hash=None,
-        domains=("a",) * len(lengths),
-        datasets=("a",) * len(lengths),
-        metadata=TraceMetadata(
-            model="test",
-            experts=experts,
-            top_k=top_k,
-            layer_map=tuple(range(layers)),
-            ranked=True,
-            gate_weight_kind="none",
-            source="made for a test",
-            licence="Apache-2.0",
-            synthetic=True,
-            has_unrecorded=bool((array == UNKNOWN).any()),
-        ),
-    )
+trace_of = partial(routing.trace_of, experts=8)
 
 
 @st.composite

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from study.cli import main
-from traces import DECODE, PREFILL, RoutingTrace
-from traces.metadata import TraceMetadata
+from tests.routing import trace_of
 
 
 @dataclass(frozen=True)
@@ -44,27 +43,15 @@ def small_trace(tmp_path: Path) -> Path:
     """A trace file of 6 sequences of random routing: 3 layers, 8 experts, top-2."""
     generator = np.random.default_rng(3)
     sequences, length, layers, experts, top_k = 6, 12, 3, 8, 2
-    tokens = sequences * length
-    ids = generator.random((tokens, layers, experts)).argsort(axis=-1)[..., :top_k].astype(np.uint8)
-    trace = RoutingTrace(
-        expert_ids=ids,
-        gate_weights=None,
-        sequence_offsets=np.arange(0, tokens + 1, length, dtype=np.int64),
-        position=np.tile(np.arange(length, dtype=np.int32), sequences),
-        phase=np.tile(np.array([PREFILL] * 4 + [DECODE] * (length - 4), np.uint8), sequences),
-        token_hash=None,
-        domains=("a", "b") * (sequences // 2),
-        datasets=("made",) * sequences,
-        metadata=TraceMetadata(
-            model="made-for-tests",
-            experts=experts,
-            top_k=top_k,
-            layer_map=tuple(range(layers)),
-            ranked=False,
-            gate_weight_kind="none",
-            source="made by the test",
-            licence="CC0-1.0",
-        ),
+    ids = generator.random((sequences * length, layers, experts)).argsort(axis=-1)[..., :top_k]
+    trace = trace_of(
+        ids,
+        experts=experts,
+        lengths=[length] * sequences,
+        prompt=4,
+        domains=["a", "b"] * (sequences // 2),
+        model="made-for-tests",
+        ranked=False,
     )
     path = tmp_path / "small.safetensors"
     trace.save(path)
