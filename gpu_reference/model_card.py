@@ -193,8 +193,8 @@ def write_card(folder: Path) -> None:
         "Samples": _samples_section(trace, checkpoint),
         "Limits": _LIMITS,
         "Remake": (
-            f"`{REMAKE}` fetches the corpus, trains, captures and writes this card: one to two hours on a CPU, minutes "
-            "with `--device cuda`. It continues an interrupted run.\n"
+            f"`{REMAKE}` fetches the corpus, trains, captures and writes this card: one to two hours on two CPU cores; "
+            "`--device cuda` uses a GPU (written for one, not yet tried on one). It continues an interrupted run.\n"
         ),
     }
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())

@@ -32,7 +32,7 @@ class TrainingOptions(StrictModel):
     seed: int = Field(default=0, ge=0)
     context: int = Field(default=256, ge=2)
     batch: int = Field(default=8, ge=2, multiple_of=2)
-    tokens: int = Field(default=12_000_000, ge=1)
+    tokens: int = Field(default=8_000_000, ge=1)
     minutes: float = Field(default=110.0, gt=0)
     learning_rate: float = Field(default=1.5e-3, gt=0)
     final_learning_rate: float = Field(default=1.0e-4, ge=0)
