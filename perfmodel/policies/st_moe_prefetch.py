@@ -44,13 +44,10 @@ class StMoePrefetch(LruCache):
     # --- what the decode calls ---
 
     def begin_sequence(self) -> None:
-        """Give up what was predicted for the last sequence."""
+        """Give up what is on its way: a wrong prefetch at most, since every prediction met its gate."""
         for fetch in list(self._link.in_flight.values()):
             self.system.engine.cancel(fetch.task)
         self.system.engine.run()
-        for keys in self._named.values():
-            self._cache.unprotect(keys)
-        self._named.clear()
 
     def warm(self, layer: int, experts: Sequence[int]) -> None:
         """A prompt's pass through ``layer`` chose ``experts``."""

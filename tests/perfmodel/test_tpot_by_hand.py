@@ -113,6 +113,15 @@ def test_a_perfect_prefetch_keeps_the_link_busy_from_the_first_moment(tmp_path) 
     assert result.bytes.prefetch_late == 2 * EXPERT_BYTES
 
 
+def test_the_oracle_knows_no_limit_and_no_latency(tmp_path) -> None:
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=2)
+    trace = make_trace([[[0, 1], [2, 3]]], experts=4)
+    free = simulate(trace, "perfect_prefetch", make_config(capacity_experts=8), catalog=catalog)
+    config = make_config(capacity_experts=8, issue_limit=1, engine_cycles=5000)
+    assert simulate(trace, "perfect_prefetch", config, catalog=catalog).breakdown == free.breakdown
+    check(free, [4 * FETCH + EXPERT], late_prefetch_wait=free.breakdown.late_prefetch_wait_ps)
+
+
 # Two layers, one expert each. Token 0 brings expert 0 of layer 0 and expert 1 of layer 1; token 1 needs expert 0 again
 # in layer 0 and expert 2, which is not there, in layer 1. What differs is what is predicted for token 1, layer 1.
 ROWS = [[[0], [1]], [[0], [2]]]
