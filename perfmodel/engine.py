@@ -20,12 +20,13 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from perfmodel.tasks import PS_PER_S, Queue, Resource, Segment, Station, Task, TaskState
+from perfmodel.accounts import Accounts
+from perfmodel.tasks import PS_PER_S, Queue, Resource, Segment, Task, TaskState
 
 __all__ = ["PS_PER_S", "Engine", "Resource", "Segment", "Task", "TaskState"]
 
 
-class Engine:
+class Engine(Accounts):
     """See the module's description.
 
     Args:
@@ -34,25 +35,15 @@ class Engine:
     """
 
     def __init__(self, resources: Iterable[Resource], *, record: bool = False) -> None:
-        self.now_ps = 0
+        super().__init__(resources)
         self.segments: list[Segment] = []
         self._record = record
-        self._stations: dict[str, Station] = {}
-        for resource in resources:
-            if resource.name in self._stations:
-                raise ValueError(f"resource {resource.name} is named twice")
-            self._stations[resource.name] = Station(resource)
         self._queues: dict[tuple[str, ...], Queue] = {}
         self._events: list[tuple[int, int, Task, int]] = []
-        self._numbers = 0
         self._event_numbers = 0
         self._round = 0
         self._dirty = False
         self._at_boundary: list[Task] = []  # running transfers that are to look up
-        self._finished = 0
-        self._cancelled = 0
-        self._finished_bytes = 0
-        self._abandoned_bytes = 0
 
     # --- submitting ---
 
@@ -379,47 +370,3 @@ class Engine:
             task.ready_ps = self.now_ps
         task.queue.add(task)
         self._dirty = True
-
-    # --- accounting ---
-
-    @property
-    def resource_names(self) -> tuple[str, ...]:
-        """In the order of declaration."""
-        return tuple(self._stations)
-
-    def busy_ps(self, resource: str) -> int:
-        """Time the resource has worked so far, services in progress included (summed over its servers)."""
-        station = self._stations[resource]
-        busy_ps = station.busy_ps
-        for task in station.running:
-            passed_ps = self.now_ps - task.since_ps
-            if not task.size_bytes:
-                passed_ps = min(passed_ps, task.busy_ps[task.queue.stations.index(station)])
-            busy_ps += passed_ps
-        return busy_ps
-
-    def moved_bytes(self, resource: str) -> int:
-        """Bytes moved by services that have ended."""
-        return self._stations[resource].moved_bytes
-
-    def running(self, resource: str) -> tuple[Task, ...]:
-        """The tasks it serves now."""
-        return tuple(self._stations[resource].running)
-
-    def check(self) -> None:
-        """Check what must hold of any schedule that has run out of events.
-
-        Raises:
-            AssertionError: a task neither finished nor was cancelled, a resource worked longer than the makespan, or
-                the bytes of the resources are not those of the tasks.
-        """
-        assert self._finished + self._cancelled == self._numbers, (
-            f"{self._numbers} tasks submitted, {self._finished} finished, {self._cancelled} cancelled"
-        )
-        for name, station in self._stations.items():
-            assert station.free == station.resource.servers, f"{name} is still held"
-            assert station.busy_ps <= station.resource.servers * self.now_ps, (
-                f"{name} was busy longer than the makespan"
-            )
-        moved = sum(station.moved_bytes for station in self._stations.values())
-        assert moved == self._finished_bytes + self._abandoned_bytes, "bytes moved are not those of the tasks"
