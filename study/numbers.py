@@ -16,6 +16,11 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def layers_text(number: int) -> str:
+    """``one layer``, ``2 layers``."""
+    return "one layer" if number == 1 else f"{number} layers"
+
+
 def seconds(value_s: float) -> str:
     """A duration with a fitting unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

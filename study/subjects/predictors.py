@@ -5,7 +5,7 @@ from typing import Any
 from predictor.evaluate import evaluate
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
 from study.figures.predictors import recall_against_issued, recall_by_layer
-from study.numbers import fixed
+from study.numbers import fixed, layers_text
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
@@ -47,7 +47,7 @@ def section(context: StudyContext) -> Section:
         title="Which experts come next",
         blocks=(
             Text(
-                f"Each predictor is asked {context.config.lookahead} layer(s) ahead, when the gate of the earlier "
+                f"Each predictor is asked {layers_text(context.config.lookahead)} ahead, when the gate of the earlier "
                 "layer is known: which experts will the target layer choose? Tables are profiled on the training "
                 f"sequences (80 %, stratified by dataset); the figures are of the other {first['sequences']} "
                 f"sequences, {first['tokens']} tokens, as means over tokens and layers ≥ {context.config.lookahead}. "

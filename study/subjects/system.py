@@ -16,7 +16,7 @@ from predictor.st_moe_cycles import trace_cycles
 from predictor.st_moe_parameters import EngineParameters
 from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
 from study.figures.system import time_per_token, tpot_over_bandwidth
-from study.numbers import count, percent, seconds, size
+from study.numbers import count, layers_text, percent, seconds, size
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
@@ -152,6 +152,7 @@ def section(context: StudyContext) -> Section:
     record = load_catalog().match_model(first["routing_of"])
     own_sizes = record is not None and record.name == first["sizes_of"]
     sizes = "" if own_sizes else f", with the weight sizes of {first['sizes_of']} (not the traced model's own)"
+    ahead = layers_text(first["config"]["lookahead"])
     layer_s = result["bounds"]["all_resident_s"] / context.trace.layers
     fetch_s = first["expert_bytes"] / (first["link_gb_per_s"] * 1e9)
     by_policy = {run["policy"]: run for run in reversed(runs)}
@@ -164,7 +165,7 @@ def section(context: StudyContext) -> Section:
                 f"1), routing of {first['routing_of']}{sizes}, on {first['machine']} with a host link of "
                 f"{first['link_gb_per_s']:g} GB/s. An expert is {size(first['expert_bytes'])}; the device holds "
                 f"{percent(first['config']['capacity_fraction'], 0)} of them. A prefetch is asked for when the gate "
-                f"{first['config']['lookahead']} layer(s) earlier is known and the engine has computed it (by its "
+                f"{ahead} earlier is known and the engine has computed it (by its "
                 f"twin's latency formula: {result['engine_cycles']['mean']:.1f} cycles an event on average); demand "
                 "loads overtake prefetches on the link. No prediction enters the cache at zero time or zero bytes."
             ),
@@ -177,7 +178,7 @@ def section(context: StudyContext) -> Section:
             ),
             Text(
                 f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}. "
-                f"{first['config']['lookahead']} layer(s) of lookahead can hide "
+                f"a lookahead of {ahead} can hide "
                 f"{percent(min(1.0, first['config']['lookahead'] * layer_s / fetch_s), 0)} of one transfer; what is "
                 "prefetched in vain occupies the same link that demand loads wait for."
             ),

@@ -23,3 +23,7 @@ def test_absent_figures_are_dashes() -> None:
 
 def test_thousands_are_kept_apart() -> None:
     assert numbers.count(1234567) == "1\u202f234\u202f567"
+
+
+def test_layers_in_words() -> None:
+    assert (numbers.layers_text(1), numbers.layers_text(3)) == ("one layer", "3 layers")
