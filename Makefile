@@ -14,7 +14,7 @@ study: $(STAMP)
 	$(BIN)/forestage study --out $(OUT) $(if $(TRACE),--trace $(TRACE))
 
 test: lint types
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long

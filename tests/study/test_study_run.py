@@ -5,13 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from study.pipeline import SUBJECTS
 from tests.study.conftest import Outcome
-
-# One folder and one order: all on one worker.
-pytestmark = pytest.mark.xdist_group("study")
 
 SMALLEST = """
 issue = [4]
@@ -25,21 +20,23 @@ link_gb_per_s = [16, 64]
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("study")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "study.toml"
-    path.write_text(SMALLEST)
-    return path
-
-
-def test_from_trace_to_report(forestage: Callable[..., Outcome], folder: Path, config: Path) -> None:
+def test_from_trace_to_report_and_again(forestage: Callable[..., Outcome], tmp_path: Path) -> None:
+    """One test, as what follows the run is checked on what it left."""
+    folder, config = tmp_path / "out", tmp_path / "study.toml"
+    config.write_text(SMALLEST)
     outcome = forestage("study", "--out", folder, "--config", config, "--json")
     assert outcome.status == 0, outcome.err
+    check_results(outcome, folder)
+    check_report(folder)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
+    outcome = forestage("study", "--out", folder, "--config", config)
+    assert outcome.status == 0
+    assert outcome.err.count("kept from the earlier run") == len(SUBJECTS)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()} == before
+
+
+def check_results(outcome: Outcome, folder: Path) -> None:
+    """``results.json`` is what was printed, and the hardware agrees with its twins and PyTorch."""
     document = json.loads(outcome.out)
     assert document == json.loads((folder / "results.json").read_text())
     stages = document["stages"]
@@ -53,19 +50,11 @@ def test_from_trace_to_report(forestage: Callable[..., Outcome], folder: Path, c
     assert "module prefetch_engine(" in (folder / "verilog" / "prefetch_engine.v").read_text()
 
 
-def test_the_report_is_self_contained(folder: Path) -> None:
-    """Runs after the study above, in its folder."""
+def check_report(folder: Path) -> None:
+    """The page holds every section and reaches for nothing outside itself."""
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 6
     assert not re.search(r"""(?:src|href)=["'](?!#)""", page)
     assert "undefined" not in page.lower()
     for subject in SUBJECTS:
         assert f'<section id="{subject.stage.name}">' in page
-
-
-def test_a_second_run_computes_nothing(forestage: Callable[..., Outcome], folder: Path, config: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
-    outcome = forestage("study", "--out", folder, "--config", config)
-    assert outcome.status == 0
-    assert outcome.err.count("kept from the earlier run") == len(SUBJECTS)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()} == before
