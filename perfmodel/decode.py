@@ -11,7 +11,7 @@ from perfmodel.tasks import Task
 from perfmodel.transfers import Fetch
 from traces import RoutingTrace
 
-GPU = ("gpu", "hbm")
+GPU = ("gpu_compute", "hbm")
 """A kernel holds both; how long each works is accounted."""
 
 PROGRESS_TOKENS = 64

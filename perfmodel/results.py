@@ -125,14 +125,16 @@ class ExpertCounts(Result):
 
 
 class Bounds(Result):
-    """What no policy of the same configuration can beat, and what predicting nothing gives; TPOT means, seconds.
+    """What policies of the same configuration are held against; TPOT means, seconds.
 
     Attributes:
         on_demand_s: no cache, no prediction.
         no_prefetch_s: the cache alone (LRU), no prediction: the floor that a predictor must clear.
-        perfect_prefetch_s: the same cache, link and lookahead with an oracle.
-        all_resident_s: every expert in HBM: no transfer at all.
-        link_roofline_s: the bytes that Belady's cache must load, over the link's bandwidth.
+        perfect_prefetch_s: the same cache, link and lookahead with an oracle. It bounds predictors that issue what the
+            target layer needs; one that issues more may be lucky with a later token.
+        all_resident_s: every expert in HBM, no transfer at all: no policy is faster.
+        link_roofline_s: the bytes that Belady's cache must load, over the link's bandwidth: no policy with a cache of
+            that size and scope is faster, on a trace without prompt tokens.
         lru_hit_rate, belady_hit_rate: of the cache's size and scope, event-atomic (`staging.simulate`).
 
     Those that need a cache are ``None`` where the configuration has no capacity.

@@ -210,7 +210,7 @@ def _check_shape(field: str, array: NDArray[np.integer] | None, trace: RoutingTr
 def _make_engine(costs: CostModel, config: SimulationConfig) -> Engine:
     return Engine(
         [
-            Resource("gpu"),
+            Resource("gpu_compute"),
             Resource("hbm"),
             Resource(HOST_LINK, bandwidth_bytes_per_s=costs.link_bytes_per_s, chunk_bytes=config.chunk_bytes),
             Resource(PREFETCH_ENGINE),

@@ -21,7 +21,7 @@ class System:
     """What a policy acts on.
 
     Attributes:
-        engine: with the resources ``gpu``, ``hbm``, ``host_link`` and ``prefetch_engine``.
+        engine: with the resources ``gpu_compute``, ``hbm``, ``host_link`` and ``prefetch_engine``.
         costs: durations and bytes.
         config: the whole configuration.
         layers, experts, top_k: of the trace.

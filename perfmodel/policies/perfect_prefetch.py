@@ -1,4 +1,8 @@
-"""Prefetching by an oracle: the bound of every predictor with the same cache, link and lookahead."""
+"""Prefetching by an oracle, with the same cache, link and lookahead.
+
+It bounds predictors that issue what the target layer needs. It is no bound of those that issue more: a wrong prefetch
+that the link had time for may serve a later token.
+"""
 
 from dataclasses import replace
 
