@@ -138,6 +138,24 @@ class BlockRecord:
     output: torch.Tensor
 
 
+def checkpoint_layers(checkpoint: Path) -> int:
+    """Return the number of layers of a checkpoint folder, all of them MoE.
+
+    Raises:
+        ForestageError: if a file is missing or malformed.
+    """
+    config = checkpoint / CONFIG_FILE
+    for path in (checkpoint / WEIGHTS_FILE, config):
+        if not path.is_file():
+            raise ForestageError(f"{path}: no such file; make it with `python -m gpu_reference.remake`")
+    try:
+        return int(json.loads(config.read_text(encoding="utf-8"))["num_hidden_layers"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ForestageError(
+            f"{config}: num_hidden_layers: cannot be read ({error!r}); remake the checkpoint"
+        ) from error
+
+
 def read_experts(checkpoint: Path, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``gate_up`` and ``down`` of one layer of a checkpoint folder, in the type they are stored in.
 
@@ -146,16 +164,7 @@ def read_experts(checkpoint: Path, layer: int) -> tuple[torch.Tensor, torch.Tens
     """
     from safetensors import SafetensorError, safe_open
 
-    weights, config = checkpoint / WEIGHTS_FILE, checkpoint / CONFIG_FILE
-    for path in (weights, config):
-        if not path.is_file():
-            raise ForestageError(f"{path}: no such file; make it with `python -m gpu_reference.remake`")
-    try:
-        layers = int(json.loads(config.read_text(encoding="utf-8"))["num_hidden_layers"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ForestageError(
-            f"{config}: num_hidden_layers: cannot be read ({error!r}); remake the checkpoint"
-        ) from error
+    layers, weights = checkpoint_layers(checkpoint), checkpoint / WEIGHTS_FILE
     if not 0 <= layer < layers:
         raise ForestageError(f"{weights}: layer {layer} is outside 0 to {layers - 1}")
     prefix = f"model.layers.{layer}.mlp.experts"

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from catalog.errors import ForestageError
-from study.commands import cache, pim, predictor, rtl, system, trace
+from study.commands import cache, pim, predictor, reference, rtl, system, trace
 from study.commands.study import study
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(rtl.app, name="rtl")
 app.add_typer(pim.app, name="pim")
 app.add_typer(system.app, name="system")
+app.add_typer(reference.app, name="reference")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from gpu_reference.devices import default_device, one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from gpu_reference.replay import replay_check
+from gpu_reference.routing_replay import replay_routing
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent
 from study.output import ProgressCallback
@@ -17,25 +18,52 @@ SEQUENCES = 8
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Every layer of the shipped model, with the shipped trace's routing given instead of computed."""
-    trace = RoutingTrace.load(SHIPPED_TRACE)
-    checks = []
+    """The studied trace's routing through PyTorch, then the shipped trace's against the model it came from."""
+    return check_reference(context.trace, progress)
+
+
+def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str, Any]:
+    """Replay every layer of ``trace``, and every layer of the shipped trace against the shipped model.
+
+    Raises:
+        ForestageError: if a layer of ``trace`` has no recorded token, or the checkpoint is missing.
+    """
+    shipped = RoutingTrace.load(SHIPPED_TRACE)
+    device = default_device()
+    replays: list[dict[str, Any]] = []
+    checks: list[dict[str, Any]] = []
     with one_thread():
-        for layer in trace.metadata.layer_map:
-            check = replay_check(SHIPPED_CHECKPOINT, trace, layer, sequences=SEQUENCES, device=default_device())
+        for layer in range(trace.layers):
+            replays.append(asdict(replay_routing(trace, layer, SHIPPED_CHECKPOINT, device=device)))
+            progress(len(replays), trace.layers + shipped.layers)
+        for layer in shipped.metadata.layer_map:
+            check = replay_check(SHIPPED_CHECKPOINT, shipped, layer, sequences=SEQUENCES, device=device)
             checks.append(asdict(check))
-            progress(len(checks), trace.layers)
-    return {"checks": checks}
+            progress(len(replays) + len(checks), trace.layers + shipped.layers)
+    return {"replays": replays, "checks": checks}
 
 
 def section(context: StudyContext) -> Section:
     """How exactly the replay reproduces the model."""
-    checks = context.results["reference"]["checks"]
+    replays, checks = context.results["reference"]["replays"], context.results["reference"]["checks"]
     first = checks[0]
+    weights = (
+        "the shipped checkpoint's"
+        if replays[0]["experts"] == "checkpoint"
+        else "random weights, the shipped model's size"
+    )
+    gates = "recorded gates" if replays[0]["gates"] == "recorded" else "equal gates, as the trace has none"
     return Section(
         id="reference",
         title="The PyTorch reference",
         blocks=(
+            Text(
+                f"The trace's recorded routing through a plain PyTorch mixture-of-experts layer on {first['device']}: "
+                f"ids given, not computed, with {gates}; experts: {weights}; random inputs. Its output is compared "
+                f"with the same sum in float64 NumPy, expert by expert: over {len(replays)} layers of "
+                f"{count(replays[0]['tokens'])} tokens each, the largest relative error is "
+                f"{max(r['relative_error'] for r in replays):.1e}."
+            ),
             Text(
                 f"The shipped model reads the text of {first['sequences']} recorded sequences "
                 f"({count(first['tokens'])} tokens) again, on {first['device']}. A plain PyTorch layer with the "
@@ -63,7 +91,7 @@ def section(context: StudyContext) -> Section:
                 ),
                 caption="Figures of the shipped model and trace, whatever trace this report is about.",
             ),
-            Command("python -m pytest tests/gpu_reference -k replay"),
+            Command(f"forestage reference check --trace {context.trace_name}"),
         ),
     )
 

@@ -177,7 +177,7 @@ def section(context: StudyContext) -> Section:
                 f"The same policies over the host link's bandwidth ({result['sweep_tokens']} tokens a point).",
             ),
             Text(
-                f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}. "
+                f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}: "
                 f"a lookahead of {ahead} can hide "
                 f"{percent(min(1.0, first['config']['lookahead'] * layer_s / fetch_s), 0)} of one transfer; what is "
                 "prefetched in vain occupies the same link that demand loads wait for."
