@@ -178,7 +178,9 @@ def resolve_costs(
 
 def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:
     recorded, sizes = (trace.experts, trace.top_k), (model.experts, model.top_k)
-    if recorded != sizes and not config.allow_other_shape:
+    # A model may have been run with another top_k than its own; its sizes are still its own.
+    agree = trace.experts == model.experts if config.sizes_of is None else recorded == sizes
+    if not agree and not config.allow_other_shape:
         raise ForestageError(
             f"simulation: sizes_of: the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; "
             "name a model of the same shape, or set allow_other_shape"

@@ -80,6 +80,16 @@ def test_sizes_of_another_shape_are_used_only_on_request(catalog) -> None:
     assert simulate(TRACE, "on_demand", config, catalog=catalog).sizes_of == "gpt-oss-20b"
 
 
+def test_a_model_that_was_run_with_another_top_k_keeps_its_own_sizes(catalog) -> None:
+    cut = make_trace([[[0], [2]], [[1], [3]]], experts=4)
+    assert simulate(cut, "on_demand", make_config(), catalog=catalog).sizes_of == "micro"
+    with pytest.raises(ForestageError, match=r"\(4, 1\), micro has \(4, 2\)"):
+        simulate(cut, "on_demand", make_config(sizes_of="micro"), catalog=catalog)
+    other = make_trace([[[0, 4], [2, 1]]], experts=5)
+    with pytest.raises(ForestageError, match=r"\(5, 2\), micro has \(4, 2\)"):
+        simulate(other, "on_demand", make_config(), catalog=catalog)
+
+
 @pytest.mark.parametrize(
     ("trace", "policy", "values", "message"),
     [
