@@ -74,7 +74,7 @@ def run(trace: RoutingTrace, policy: str, config: SimulationConfig, sets=None) -
     return simulate(trace, policy, config, issue_sets=sets, catalog=catalog())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_every_policy_keeps_its_books_and_the_bounds(data: st.DataObject) -> None:
     # The simulation itself asserts that parts sum to times, kinds to bytes, and fates to prefetches.
@@ -100,7 +100,7 @@ def test_every_policy_keeps_its_books_and_the_bounds(data: st.DataObject) -> Non
     assert oracle.bytes.demand <= oracle.experts.refused * EXPERT_BYTES  # it names everything, where there is room
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(traces(), configs)
 def test_the_closed_form_equals_the_engine(trace: RoutingTrace, config: SimulationConfig) -> None:
     costs, dense_layers = resolve_costs(trace, config, catalog())
@@ -111,7 +111,7 @@ def test_the_closed_form_equals_the_engine(trace: RoutingTrace, config: Simulati
         assert result.tpot.p99_s == max(expected) / 1e12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(traces(), configs)
 def test_the_cache_hits_as_the_event_atomic_one_does(trace: RoutingTrace, config: SimulationConfig) -> None:
     assert config.capacity_experts is not None
@@ -143,7 +143,7 @@ def test_the_oracle_is_the_policy_with_perfect_issue_sets_and_a_free_engine(
     assert told.bytes == oracle.bytes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_orderings(data: st.DataObject) -> None:
     trace, config = data.draw(traces()), data.draw(configs)

@@ -29,7 +29,7 @@ def parts(shared_file: Callable[[str], Path]) -> tuple[RoutingTrace, RoutingTrac
 @pytest.mark.parametrize("lookahead", [1, 3])
 def test_orderings_hold_on_a_fast_link(parts: tuple[RoutingTrace, RoutingTrace], lookahead: int) -> None:
     training, test = parts
-    trace = test.token_range(0, 150)
+    trace = test.token_range(0, 100)
     sets = issue_sets(StMoePredictor.fit(training, lookahead=lookahead), trace, 6)
     # At 256 GB/s an expert takes about as long as a layer: prefetching can hide it.
     config = SimulationConfig(capacity_fraction=0.25, lookahead=lookahead, link_gb_per_s=256)
