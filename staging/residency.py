@@ -26,7 +26,7 @@ class LruCache:
 
     Attributes:
         capacity: experts that fit.
-        unused_prefetches: prefetched experts that were evicted before any use (pollution), since the start.
+        unused_prefetches: prefetched experts that were evicted before any use, since the start.
     """
 
     def __init__(self, capacity: int) -> None:

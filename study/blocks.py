@@ -77,6 +77,7 @@ class Picture:
     """A figure as inline SVG."""
 
     kind: ClassVar[str] = "figure"
+    identity: str
     svg: str
     caption: str
 
@@ -104,7 +105,7 @@ class Section:
 
 def picture(figure: Figure, identity: str, caption: str) -> Picture:
     """``figure`` as a block; ``identity`` must be unique in the report."""
-    return Picture(svg=to_svg(figure, identity), caption=caption)
+    return Picture(identity=identity, svg=to_svg(figure, identity), caption=caption)
 
 
 def rows(cells: Sequence[Sequence[str]]) -> tuple[Row, ...]:

@@ -5,16 +5,24 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from study.blocks import Section
+from study.blocks import Picture, Section
 from study.numbers import count
 from study.pipeline import SUBJECTS
 from study.stages import StudyContext
+from traces.files import write_text
 
 
-def render_report(context: StudyContext) -> str:
-    """The HTML text of the report of ``context``, whose results are complete."""
+def write_report(context: StudyContext) -> None:
+    """Write ``report.html`` and, for use elsewhere, its pictures under ``figures/``; the results must be complete.
+
+    Raises:
+        ForestageError: if a file cannot be written.
+    """
     sections = [subject.section(context) for subject in SUBJECTS]
-    return render_sections(context, sections)
+    for block in (block for section in sections for block in section.blocks):
+        if isinstance(block, Picture):
+            write_text(context.out / "figures" / f"{block.identity}.svg", block.svg)
+    write_text(context.out / "report.html", render_sections(context, sections))
 
 
 def render_sections(context: StudyContext, sections: list[Section]) -> str:

@@ -15,7 +15,7 @@ from catalog.errors import ForestageError
 from study.config import StudyConfig, load_study_config
 from study.output import emit
 from study.pipeline import SUBJECTS
-from study.report import render_report
+from study.report import write_report
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
 from traces.files import write_text
@@ -44,7 +44,7 @@ def study(
     run_stages(tuple(subject.stage for subject in SUBJECTS), context, key)
     document = results_document(context, default_trace=trace is None)
     write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
-    write_text(out / "report.html", render_report(context))
+    write_report(context)
     emit(document, as_json=as_json, render=lambda console: summary(console, out))
 
 

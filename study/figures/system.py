@@ -63,7 +63,7 @@ def tpot_over_bandwidth(sweep: list[dict[str, Any]], labels: dict[str, str], mac
     with figure_style():
         figure, (axes,) = new_figure(height_in=3.2)
         for policy, look in LINES.items():
-            points = sorted((p["link_gb_per_s"], 1e3 * p["tpot_s"]) for p in sweep if p["policy"] == policy)
+            points = sorted((point["link_gb_per_s"], 1e3 * point["tpot_s"][policy]) for point in sweep)
             axes.plot(*zip(*points, strict=True), markersize=4, label=labels[policy], **look)
         axes.axvline(machine_gb_per_s, color=SKY, linewidth=1)
         axes.annotate(

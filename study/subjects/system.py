@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from catalog import load_catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.simulate import compute_bounds, simulate
+from perfmodel.sweep import sweep
 from predictor import registry
 from predictor.issue import IssueSets, issue_sets
 from predictor.st_moe import StMoePredictor
@@ -67,18 +68,20 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         result = run_policy(tokens, policy, config, prefetchers[name])
         runs.append({"predictor": name if uses_predictor(policy) else None, **result})
         progress(2 + len(runs), total)
-    sweep: list[dict[str, Any]] = []
-    part = slice_prefetcher(prefetchers["st-moe"], few.tokens)
-    for link in settings.link_gb_per_s:
-        linked = config.model_copy(update={"link_gb_per_s": link})
-        for policy in LABELS:
-            result = run_policy(few, policy, linked, part)
-            sweep.append({"link_gb_per_s": link, "policy": policy, "tpot_s": result["tpot"]["mean_s"]})
-            progress(2 + len(runs) + len(sweep), total)
+    part = prefetchers["st-moe"]
+    points = sweep(
+        few,
+        tuple(LABELS),
+        config,
+        {"link_gb_per_s": settings.link_gb_per_s},
+        issue_sets=part.issued[: few.tokens],
+        engine_cycles=part.cycles[: few.tokens],
+        progress=lambda done, _: progress(2 + len(runs) + done * len(LABELS), total),
+    )
     cycles = prefetchers["st-moe"].cycles
     return {
         "runs": runs,
-        "sweep": sweep,
+        "sweep": points,
         "sweep_tokens": few.tokens,
         "bounds": bounds.model_dump(mode="json"),
         "engine_cycles": {"mean": float(cycles.mean()), "largest": int(cycles.max())},
@@ -116,11 +119,6 @@ def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahea
     )
     issued = issue_sets(chosen, tokens, limit)
     return Prefetcher(issued, trace_cycles(limits, tables.configuration(limit), tokens, issued))
-
-
-def slice_prefetcher(whole: Prefetcher, tokens: int) -> Prefetcher:
-    """The first ``tokens`` of a prefetcher."""
-    return Prefetcher(whole.issued[:tokens], whole.cycles[:tokens])
 
 
 def uses_predictor(policy: str) -> bool:
