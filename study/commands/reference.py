@@ -1,15 +1,21 @@
 """``forestage reference``: recorded routing replayed in PyTorch."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from catalog import load_catalog
+from gpu_reference.devices import default_device
+from gpu_reference.measure import measure_expert
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
-from study.numbers import count, percent
+from study.numbers import count, percent, seconds
 from study.output import emit, progress_bar
 from study.subjects.reference import check_reference
 
-app = typer.Typer(help="PyTorch: recorded routing replayed.", no_args_is_help=True)
+app = typer.Typer(help="PyTorch: recorded routing replayed, experts measured.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -36,3 +42,27 @@ def check_command(trace: TraceOption, model: ModelOption = None, as_json: JsonOp
         console.print(table, highlight=False)
 
     emit(result, as_json=as_json, render=render)
+
+
+@app.command("measure")
+def measure_command(
+    out: Annotated[Path, typer.Option("--out", help="The record to write (.json)")],
+    model: Annotated[str, typer.Option("--model", help="Catalogue model whose expert is measured")] = "gpt-oss-20b",
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time an expert's copy to the device and its products, and write a measurement record."""
+    record = load_catalog().find_model(model)
+    where = device or default_device()
+    command = f"forestage reference measure --model {record.name} --device {where} --out RECORD"
+    with progress_bar("measuring") as progress:
+        measured = measure_expert(record, command=command, device=where, progress=progress)
+    measured.save(out)
+
+    def render(console: Console) -> None:
+        table = Table("figure", "minimum", "median", "maximum", box=None)
+        for figure in measured.figures:
+            table.add_row(figure.name, seconds(figure.minimum), seconds(figure.median), seconds(figure.maximum))
+        console.print(table, highlight=False)
+
+    emit(measured, as_json=as_json, render=render)
