@@ -75,6 +75,16 @@ def test_500_tokens_of_the_shipped_trace(shipped_trace: Path) -> None:
         assert result.steps == 500 * trace.layers
 
 
+@pytest.mark.long
+def test_every_test_token_of_the_shipped_trace(shipped_trace: Path) -> None:
+    trace = RoutingTrace.load(shipped_trace)
+    _, test = split(trace)
+    tokens = trace.select_sequences(test).tokens
+    result = replay(trace, tokens)
+    assert result.mismatches == 0, result.first_mismatch
+    assert result.steps == tokens * trace.layers > 50_000
+
+
 @pytest.mark.parametrize("kind", ["request", "table"])
 def test_a_fault_of_the_twin_fails_the_replay(kind: str) -> None:
     result = replay(TRACE, 8, limits=LIMITS, fault=TwinFault.model_validate({"kind": kind, "event": 3}))
