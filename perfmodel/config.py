@@ -43,7 +43,7 @@ class SimulationConfig(StrictModel):
         description="Cycles of the prefetch engine an event, where the caller gives no array of them",
     )
     link_gb_per_s: float | None = Field(
-        default=None, gt=0, le=100_000, description="Host link in place of the machine's, GB/s per direction"
+        default=None, ge=1e-3, le=100_000, description="Host link in place of the machine's, GB/s per direction"
     )
     transfer_latency_us: float = Field(
         default=0.0,

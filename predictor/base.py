@@ -37,6 +37,18 @@ MAX_EXPERTS = 1 << 15  # an issued id is an i16
 CHUNK_BYTES = 16 << 20  # of scores held at once by the batch form, where the caller names no size
 
 
+def check_lookahead(lookahead: int, layers: int) -> None:
+    """Raise unless a model of ``layers`` layers can be predicted ``lookahead`` layers ahead.
+
+    Raises:
+        ForestageError: naming the range.
+    """
+    if not 1 <= lookahead < layers:
+        raise ForestageError(
+            f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
+        )
+
+
 class Predictor(ABC):
     """A fitted predictor of one model's routing.
 
@@ -54,10 +66,7 @@ class Predictor(ABC):
     threshold: int | None = None
 
     def __init__(self, *, layers: int, experts: int, top_k: int, lookahead: int) -> None:
-        if not 1 <= lookahead < layers:
-            raise ForestageError(
-                f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
-            )
+        check_lookahead(lookahead, layers)
         if experts > MAX_EXPERTS:
             raise ForestageError(f"experts: {experts} a layer; issue sets hold ids up to {MAX_EXPERTS - 1}")
         self.layers = layers

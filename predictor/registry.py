@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 from catalog.errors import ForestageError
-from predictor.base import Predictor
+from predictor.base import Predictor, check_lookahead
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
 from predictor.previous_token import PreviousTokenPredictor
@@ -49,6 +49,7 @@ def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[
     chosen = kind(name)
     # Refused here with one line, before the profile is computed.
     chosen.parameters_model.parse(parameters or {}, origin=f"predictor '{name}'")
+    check_lookahead(lookahead, trace.layers)
     return chosen.fit(trace, lookahead=lookahead, **(parameters or {}))
 
 
