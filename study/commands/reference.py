@@ -9,7 +9,6 @@ from rich.table import Table
 
 from catalog import load_catalog
 from gpu_reference.devices import default_device
-from gpu_reference.measure import measure_expert
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.numbers import count, percent, seconds
 from study.output import emit, progress_bar
@@ -52,6 +51,8 @@ def measure_command(
     as_json: JsonOption = False,
 ) -> None:
     """Time an expert's copy to the device and its products, and write a measurement record."""
+    from gpu_reference.measure import measure_expert  # needs the extra
+
     record = load_catalog().find_model(model)
     where = device or default_device()
     command = f"forestage reference measure --model {record.name} --device {where} --out RECORD"

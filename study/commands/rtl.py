@@ -54,7 +54,7 @@ def generate_command(
 def replay_command(
     trace: TraceOption,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to replay, from the test sequences")] = 500,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random waits, where there are any")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random waits, where there are any")] = 0,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, of the st-moe predictor")] = None,
     experts_max: ExpertsMax = DEFAULTS.experts_max,
     layers_max: LayersMax = DEFAULTS.layers_max,

@@ -12,10 +12,13 @@ from rich.console import Console
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from predictor import registry
+from predictor.base import check_lookahead
 from study.config import StudyConfig, load_study_config
+from study.extras import require_all
 from study.output import emit
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
-from traces import RoutingTrace
+from traces import RoutingTrace, split
 from traces.files import write_text
 from traces.importers import import_trace
 
@@ -31,15 +34,18 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout")] = False,
 ) -> None:
     """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
-    # The whole study needs every extra; commands that do not shall start without them, and without torch's seconds.
+    require_all()
+    # Imported late: other commands start without the extras, and without torch's seconds.
     from study.pipeline import SUBJECTS
     from study.report import write_report
 
     settings = load_study_config(config)
     path = trace or shipped_trace()
-    prepare_folder(out)
     recorded = import_trace(path)
+    if not len(split(recorded)[1]):
+        raise ForestageError(f"{path}: a study tests on a fifth of the sequences; give a trace of more sequences")
     settings = resolve(settings, recorded)
+    prepare_folder(out)
     key = study_key(settings, path)
     context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
     write_text(out / "config.json", settings.model_dump_json(indent=2) + "\n")
@@ -76,17 +82,27 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
     """Settings with everything decided for ``trace``: issue limits, and whose weight sizes the system model takes.
 
     Raises:
-        ForestageError: if no issue limit is left.
+        ForestageError: if no issue limit is left, or a setting names what is not there or is out of range.
     """
+    for name in settings.predictors:
+        registry.kind(name)
+    check_lookahead(settings.lookahead, trace.layers)
+    if settings.system.issue_limit > trace.experts:
+        raise ForestageError(
+            f"study configuration: system.issue_limit: choose up to {trace.experts}, the experts of a layer"
+        )
     issue = tuple(limit for limit in settings.issue if limit <= trace.experts)
     if not issue:
         raise ForestageError(
             f"study configuration: issue: choose a limit up to {trace.experts}, the experts of a layer"
         )
-    system = settings.system
-    if system.sizes_of is None:
+    system, catalog = settings.system, load_catalog()
+    catalog.machines.find(system.machine)
+    if system.sizes_of is not None:
+        catalog.find_model(system.sizes_of)
+    else:
         model = trace.metadata.model
-        record = load_catalog().match_model(model)
+        record = catalog.match_model(model)
         own = model if record is None else record.name
         system = system.model_copy(update={"sizes_of": STAND_IN if own == SMALL_MODEL else own})
     return settings.model_copy(update={"issue": issue, "system": system})

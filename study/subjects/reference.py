@@ -5,8 +5,6 @@ from typing import Any
 
 from gpu_reference.devices import default_device, one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
-from gpu_reference.replay import replay_check
-from gpu_reference.routing_replay import replay_routing
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent
 from study.output import ProgressCallback
@@ -28,6 +26,9 @@ def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str
     Raises:
         ForestageError: if a layer of ``trace`` has no recorded token, or the checkpoint is missing.
     """
+    from gpu_reference.replay import replay_check  # needs the extra, as does the next
+    from gpu_reference.routing_replay import replay_routing
+
     shipped = RoutingTrace.load(SHIPPED_TRACE)
     device = default_device()
     replays: list[dict[str, Any]] = []

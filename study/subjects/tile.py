@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import ForestageError
 from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
@@ -40,9 +41,13 @@ def check_tile(
     """
     # Modules that need the extras; the command starts without them.
     from cocotb_tests.pim_replay import replay_tile
+    from gpu_reference.moe_layer import checkpoint_layers
     from gpu_reference.replay import layer_inputs
     from gpu_reference.tile_check import tile_reference_check
 
+    layers = checkpoint_layers(SHIPPED_CHECKPOINT)
+    if not 0 <= layer < layers:
+        raise ForestageError(f"layer: {layer} is not in the shipped checkpoint; choose 0 to {layers - 1}")
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
     with one_thread():
