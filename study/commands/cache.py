@@ -76,7 +76,7 @@ def render(console: Console, name: str, results: list[CacheResult]) -> None:
     first = results[0]
     room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
     where = "a layer" if first.scope == "layer" else "in all"
-    console.print(f"[bold]{name}[/bold]: room for {room} {where}, {first.count} events", highlight=False)
+    console.print(f"[bold]{name}[/bold]: room for {room} {where}, counted: {first.count} events", highlight=False)
     table = Table("policy", "hit rate", "lookups", "loads", box=None)
     for result in results:
         table.add_row(result.policy, percent(result.hit_rate), count_text(result.lookups), count_text(result.loads))

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from traces import RoutingTrace
+from catalog.errors import ForestageError
+from traces import RoutingTrace, split
 from traces.importers import import_trace
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
@@ -20,3 +21,13 @@ def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
         ForestageError: naming the file and the fault.
     """
     return import_trace(path, model=model)
+
+
+def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
+    """Raise unless the split of ``trace``, read from ``path``, leaves something to test on.
+
+    Raises:
+        ForestageError: naming the file.
+    """
+    if not len(split(trace)[1]):
+        raise ForestageError(f"{path}: no test sequences: a fifth of a dataset's; give a trace of more sequences")

@@ -14,11 +14,12 @@ from catalog import load_catalog
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.base import check_lookahead
+from study.commands.options import require_test_sequences
 from study.config import StudyConfig, load_study_config
 from study.extras import require_all
 from study.output import emit
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
-from traces import RoutingTrace, split
+from traces import RoutingTrace
 from traces.files import write_text
 from traces.importers import import_trace
 
@@ -42,8 +43,7 @@ def study(
     settings = load_study_config(config)
     path = trace or shipped_trace()
     recorded = import_trace(path)
-    if not len(split(recorded)[1]):
-        raise ForestageError(f"{path}: a study tests on a fifth of the sequences; give a trace of more sequences")
+    require_test_sequences(recorded, path)
     settings = resolve(settings, recorded)
     prepare_folder(out)
     key = study_key(settings, path)

@@ -12,7 +12,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.policies import find_policy, policy_names
 from perfmodel.results import SimulationResult
 from perfmodel.simulate import simulate
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
@@ -49,6 +49,7 @@ def simulate_command(
         "issue_limit": issue_limit,
     }
     config = SimulationConfig.parse(settings, origin="forestage system")
+    require_test_sequences(recorded, trace)
     train, test = parts(recorded)
     part = test.token_range(0, min(tokens, test.tokens))
     prefetches: dict[str, Any] = {}

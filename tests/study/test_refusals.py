@@ -95,3 +95,17 @@ def test_link_bandwidth(forestage: Forestage, small_trace: Path, link: str) -> N
         )
     )  # fmt: skip
     assert "link_gb_per_s" in line
+
+
+def test_simulation_of_too_few_sequences(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one.safetensors"
+    RoutingTrace.load(small_trace).select_sequences([0]).save(one)
+    line = refused(forestage("system", "simulate", "--trace", one, "--policy", "lru_cache"))
+    assert str(one) in line
+    assert "more sequences" in line
+
+
+def test_a_forced_format_that_is_not_the_files(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
+    line = refused(forestage("trace", "import", small_trace, "--format", "npz", "--out", tmp_path / "out"))
+    assert "not an .npz" in line
+    assert "pickle" not in line

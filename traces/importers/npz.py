@@ -122,6 +122,11 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
 def _read_arrays(path: Path) -> Arrays:
     """The known arrays of the archive, their kinds and shapes checked."""
     try:
+        with path.open("rb") as stream:
+            start = stream.read(6)
+        # NumPy would take anything else for a pickle, and advise to load that.
+        if start and not start.startswith((b"PK", b"\x93NUMPY")):
+            raise ForestageError(f"{path}: not an .npz archive; leave --format out or choose another")
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ForestageError(f"{path}: a single array; expected an .npz archive of {', '.join(REQUIRED)}")
