@@ -17,7 +17,7 @@ from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
 from traces import RoutingTrace
-from traces.importers import read_residency, sniff_format
+from traces.importers import big_moe_on_edge, read_residency, sniff_format
 
 app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
     Raises:
         ForestageError: if neither knows.
     """
-    if sniff_format(path) == "big-moe-on-edge":
+    if sniff_format(path) == big_moe_on_edge.IMPORTER.name:
         return read_residency(path).expert_bytes
     record = load_catalog().match_model(trace.metadata.model)
     if record is None:
