@@ -1,5 +1,6 @@
 """The ``forestage`` command: its groups, and what becomes of errors."""
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -68,5 +69,11 @@ def usage_text(error: Any) -> str:
     return " ".join(error.format_message().split()).rstrip(".") + where
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The installed command: a request to end is an interruption, so that temporary files are removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
+
+
+if __name__ == "__main__":
+    entry()

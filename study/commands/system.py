@@ -12,6 +12,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.policies import find_policy, policy_names
 from perfmodel.results import SimulationResult
 from perfmodel.simulate import simulate
+from predictor import registry
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
@@ -39,6 +40,7 @@ def simulate_command(
 ) -> None:
     """TPOT, where it goes, and the bytes moved, for one policy."""
     find_policy(policy)
+    registry.kind(predictor)
     recorded = open_trace(trace, model)
     settings: dict[str, Any] = {
         "sizes_of": sizes_of,

@@ -100,3 +100,31 @@ def test_a_missing_extra_is_named(
     assert line.startswith("forestage: error: ")
     assert extra in line
     assert not (tmp_path / "out").exists()
+
+
+WAITING = """
+import sys, time
+from study import cli
+from study.commands import predictor
+
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+predictor.registry.names = wait
+sys.argv = ["forestage", "predictor", "list"]
+cli.entry()
+"""
+
+
+def test_termination_is_an_interruption() -> None:
+    """So that what runs below, and its temporary files, end with the command."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.startswith("forestage: interrupted")

@@ -109,3 +109,11 @@ def test_a_forced_format_that_is_not_the_files(forestage: Forestage, small_trace
     line = refused(forestage("trace", "import", small_trace, "--format", "npz", "--out", tmp_path / "out"))
     assert "not an .npz" in line
     assert "pickle" not in line
+
+
+@pytest.mark.parametrize("policy", ["lru_cache", "st_moe_prefetch"])
+def test_an_unknown_predictor_is_named_whatever_the_policy(
+    forestage: Forestage, small_trace: Path, policy: str
+) -> None:
+    line = one_line(forestage("system", "simulate", "--trace", small_trace, "--policy", policy, "--predictor", "st-mo"))
+    assert "'st-moe'" in line
