@@ -21,6 +21,15 @@ class Outcome:
     err: str
 
 
+def refused(outcome: Outcome) -> str:
+    """The one line of a user's error."""
+    assert outcome.status == 2, outcome.err
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("forestage: error: ")
+    return line
+
+
 @pytest.fixture
 def forestage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Call the command with arguments; returns its exit status and what it printed."""

@@ -6,19 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.conftest import Outcome
+from tests.study.conftest import Outcome, refused
 
 Forestage = Callable[..., Outcome]
-
-
-def one_line(outcome: Outcome) -> str:
-    """The single line of a user's error."""
-    assert outcome.status == 2
-    assert outcome.out == ""
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, outcome.err
-    assert lines[0].startswith("forestage: error: ")
-    return lines[0]
 
 
 def test_info_and_stats(forestage: Forestage, small_trace: Path) -> None:
@@ -61,7 +51,7 @@ def test_cache_simulation(forestage: Forestage, small_trace: Path) -> None:
 
 def test_truncated_file(forestage: Forestage, small_trace: Path) -> None:
     small_trace.write_bytes(small_trace.read_bytes()[:-100])
-    assert str(small_trace) in one_line(forestage("trace", "info", small_trace))
+    assert str(small_trace) in refused(forestage("trace", "info", small_trace))
 
 
 def test_id_out_of_range(forestage: Forestage, small_trace: Path) -> None:
@@ -73,7 +63,7 @@ def test_id_out_of_range(forestage: Forestage, small_trace: Path) -> None:
         metadata = file.metadata()
     tensors["expert_ids"][41, 1, 0] = 200
     save_file(tensors, small_trace, metadata=metadata)
-    line = one_line(forestage("trace", "stats", small_trace))
+    line = refused(forestage("trace", "stats", small_trace))
     assert "expert_ids" in line
     assert "41" in line
 
@@ -81,20 +71,20 @@ def test_id_out_of_range(forestage: Forestage, small_trace: Path) -> None:
 def test_a_file_that_is_no_trace(forestage: Forestage, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    assert "notes.txt" in one_line(forestage("trace", "info", path))
+    assert "notes.txt" in refused(forestage("trace", "info", path))
 
 
 def test_a_missing_file(forestage: Forestage, tmp_path: Path) -> None:
-    assert "absent.npz" in one_line(forestage("trace", "info", tmp_path / "absent.npz"))
+    assert "absent.npz" in refused(forestage("trace", "info", tmp_path / "absent.npz"))
 
 
 def test_unknown_predictor(forestage: Forestage, small_trace: Path) -> None:
-    line = one_line(forestage("predictor", "evaluate", "--trace", small_trace, "--predictor", "popularty"))
+    line = refused(forestage("predictor", "evaluate", "--trace", small_trace, "--predictor", "popularty"))
     assert "'popularity'" in line
 
 
 def test_unknown_part(forestage: Forestage, small_trace: Path) -> None:
-    line = one_line(
+    line = refused(
         forestage("predictor", "evaluate", "--trace", small_trace, "--predictor", "popularity", "--split", "validation")
     )
     assert "test" in line
@@ -103,13 +93,13 @@ def test_unknown_part(forestage: Forestage, small_trace: Path) -> None:
 def test_unwritable_import_target(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "out.safetensors"
-    assert str(target) in one_line(forestage("trace", "import", small_trace, "--out", target))
+    assert str(target) in refused(forestage("trace", "import", small_trace, "--out", target))
 
 
 def test_unknown_study_key_names_the_nearest(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
     config = tmp_path / "study.toml"
     config.write_text("[system]\nmachin = 'A100'\n")
-    line = one_line(forestage("study", "--trace", small_trace, "--out", tmp_path / "out", "--config", config))
+    line = refused(forestage("study", "--trace", small_trace, "--out", tmp_path / "out", "--config", config))
     assert "study.toml" in line
     assert "'machine'" in line
     assert not (tmp_path / "out").exists()
@@ -117,4 +107,4 @@ def test_unknown_study_key_names_the_nearest(forestage: Forestage, small_trace: 
 
 def test_unwritable_study_folder(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    assert "taken" in one_line(forestage("study", "--trace", small_trace, "--out", tmp_path / "taken"))
+    assert "taken" in refused(forestage("study", "--trace", small_trace, "--out", tmp_path / "taken"))

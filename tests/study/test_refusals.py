@@ -5,19 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.conftest import Outcome
+from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
 
 Forestage = Callable[..., Outcome]
-
-
-def refused(outcome: Outcome) -> str:
-    """The one line of a refusal."""
-    assert outcome.status == 2, outcome.err
-    assert outcome.out == ""
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("forestage: error: ")
-    return line
 
 
 @pytest.mark.parametrize(
@@ -115,5 +106,5 @@ def test_a_forced_format_that_is_not_the_files(forestage: Forestage, small_trace
 def test_an_unknown_predictor_is_named_whatever_the_policy(
     forestage: Forestage, small_trace: Path, policy: str
 ) -> None:
-    line = one_line(forestage("system", "simulate", "--trace", small_trace, "--policy", policy, "--predictor", "st-mo"))
+    line = refused(forestage("system", "simulate", "--trace", small_trace, "--policy", policy, "--predictor", "st-mo"))
     assert "'st-moe'" in line
