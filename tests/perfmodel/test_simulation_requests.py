@@ -185,7 +185,7 @@ def test_a_sweep_is_a_row_a_point(catalog) -> None:
         ({}, "0 keys; vary one or two"),
         ({"link_gb_per_s": [1], "scope": ["layer"], "chunk_bytes": [4096]}, "3 keys"),
         ({"link": [1]}, "unknown key 'link'"),
-        ({"link_gb_per_s": [4, -1]}, "link_gb_per_s: Input should be greater than 0"),
+        ({"link_gb_per_s": [4, -1]}, "link_gb_per_s: Input should be greater than or equal to 0.001"),
         ({"lookahead": [1, 2]}, "the issue sets were made for one"),
     ],
 )
