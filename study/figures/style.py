@@ -44,7 +44,6 @@ _RC: Any = {
     "legend.fontsize": 8,
     "axes.prop_cycle": cycler(color=CYCLE),
     "figure.constrained_layout.use": True,
-    "svg.hashsalt": "forestage",  # the same data give the same bytes
 }
 
 
@@ -63,9 +62,10 @@ def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) 
 
 
 def to_svg(figure: Figure, identity: str) -> str:
-    """The figure as an inline SVG element whose internal ids are unique to ``identity``."""
+    """The figure as an inline SVG element whose internal ids are unique to ``identity``; the same data, the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context({"svg.hashsalt": "forestage"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     return re.sub(r'(id="|href="#|url\(#)', rf"\1{identity}-", text)
