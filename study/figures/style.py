@@ -62,7 +62,7 @@ def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) 
 
 
 def to_svg(figure: Figure, identity: str) -> str:
-    """The figure as an inline SVG element whose internal ids are unique to ``identity``; the same data, the same text."""
+    """The figure as an inline SVG element, its ids unique to ``identity``; the same data give the same text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "forestage"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
