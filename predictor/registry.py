@@ -1,9 +1,8 @@
 """Names of predictors → their kinds."""
 
-import difflib
 from typing import Any
 
-from catalog.errors import ForestageError
+from catalog.errors import unknown_name
 from predictor.base import Predictor, check_lookahead
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
@@ -35,8 +34,7 @@ def kind(name: str) -> type[Predictor]:
         ForestageError: naming the nearest known name.
     """
     if name not in _KINDS:
-        nearest = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]
-        raise ForestageError(f"predictor: unknown name '{name}'; the nearest known name is '{nearest}'")
+        raise unknown_name("predictor", name, _KINDS)
     return _KINDS[name]
 
 

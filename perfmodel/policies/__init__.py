@@ -1,8 +1,6 @@
 """Policies: one module each; here, their names."""
 
-import difflib
-
-from catalog.errors import ForestageError
+from catalog.errors import unknown_name
 from perfmodel.policies.all_resident import AllResident
 from perfmodel.policies.base import Policy, PolicyCounts, System
 from perfmodel.policies.lru_cache import LruCache
@@ -29,6 +27,5 @@ def find_policy(name: str) -> type[Policy]:
         ForestageError: naming the nearest known name.
     """
     if name not in _POLICIES:
-        nearest = difflib.get_close_matches(name, _POLICIES, n=1, cutoff=0.0)[0]
-        raise ForestageError(f"policy: unknown name '{name}'; the nearest known name is '{nearest}'")
+        raise unknown_name("policy", name, _POLICIES)
     return _POLICIES[name]
