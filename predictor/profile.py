@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from predictor.base import ExpertIds, id_chunks
+from predictor.base import ExpertIds, check_lookahead, id_chunks
 from traces import RoutingTrace
 
 RATE_BITS = 20
@@ -32,7 +32,11 @@ def spatial_rates(trace: RoutingTrace, distance: int) -> NDArray[np.int32]:
     """P(target chooses b | the layer ``distance`` below chose a, same token).
 
     Fixed point i32 ``[layers, experts a, experts b]``, indexed by the target layer; zero where target < ``distance``.
+
+    Raises:
+        ForestageError: if no target has a layer ``distance`` below it.
     """
+    check_lookahead(distance, trace.layers)  # it indexes memory in compiled code
     pairs = np.zeros((trace.layers, trace.experts, trace.experts), np.int64)
     given = np.zeros((trace.layers, trace.experts), np.int64)
     for _, ids, recorded, _ in id_chunks(trace, _COUNT_CHUNK_TOKENS):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from catalog.errors import unknown_name
-from predictor.base import Predictor, check_lookahead
+from predictor.base import Predictor
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
 from predictor.previous_token import PreviousTokenPredictor
@@ -47,7 +47,6 @@ def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[
     chosen = kind(name)
     # Refused here with one line, before the profile is computed.
     chosen.parameters_model.parse(parameters or {}, origin=f"predictor '{name}'")
-    check_lookahead(lookahead, trace.layers)
     return chosen.fit(trace, lookahead=lookahead, **(parameters or {}))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from predictor.base import Scores, id_chunks
+from predictor.base import Scores, check_lookahead, id_chunks
 from predictor.st_moe_parameters import CONFIDENCE_MAX, EngineConfiguration
 from traces import RoutingTrace
 
@@ -35,7 +35,11 @@ def profile_trace(trace: RoutingTrace, *, lookahead: int, candidates: int, initi
 
     A candidate that was never co-selected (an expert rarely or never seen in training) starts at confidence 0: it is
     there to be replaced.
+
+    Raises:
+        ForestageError: if ``lookahead`` is not in 1 … layers − 1.
     """
+    check_lookahead(lookahead, trace.layers)  # it indexes memory in compiled code
     counts = np.zeros((trace.layers, trace.experts, trace.experts), np.int64)
     for _, ids, recorded, _ in id_chunks(trace, _COUNT_CHUNK_TOKENS):
         _count_pairs(ids, recorded, lookahead, counts)

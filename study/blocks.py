@@ -45,15 +45,6 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Details:
-    """A long text behind a summary line."""
-
-    kind: ClassVar[str] = "details"
-    summary: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Row:
     """A table row; ``bound`` marks what no real system reaches."""
 
@@ -82,7 +73,7 @@ class Picture:
     caption: str
 
 
-Block = Text | Note | Command | Details | Table | Picture
+Block = Text | Note | Command | Table | Picture
 
 
 @dataclass(frozen=True)

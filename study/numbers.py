@@ -21,6 +21,11 @@ def layers_text(number: int) -> str:
     return "one layer" if number == 1 else f"{number} layers"
 
 
+def verdict(mismatches: int) -> str:
+    """``equal``, or how many differ."""
+    return "equal" if mismatches == 0 else f"{count(mismatches)} DIFFERENT"
+
+
 def seconds(value_s: float) -> str:
     """A duration with a fitting unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

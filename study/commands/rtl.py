@@ -55,6 +55,7 @@ def replay_command(
     trace: TraceOption,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to replay, from the test sequences")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random waits, where there are any")] = 0,
+    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, of the st-moe predictor")] = None,
     experts_max: ExpertsMax = DEFAULTS.experts_max,
     layers_max: LayersMax = DEFAULTS.layers_max,
@@ -78,6 +79,7 @@ def replay_command(
             tokens,
             limits=limits,
             parameters=parse_parameters(parameter or []),
+            lookahead=lookahead,
             seed=seed,
             progress=progress,
         )

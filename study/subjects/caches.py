@@ -45,7 +45,8 @@ def section(context: StudyContext) -> Section:
                 "experts of one layer are looked up together, against what was there before. Belady's rule, which "
                 "knows the future, is the bound of every replacement policy"
                 + (
-                    ", counted on decode tokens alone."
+                    ", counted on decode tokens alone (where recorded prompts fill the cache uncounted, a close "
+                    "estimate of it)."
                     if result["count"] == "decode"
                     else "; the trace has prompt tokens alone."
                 )

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
+
 from catalog.errors import ForestageError
 from cocotb_tests.replay import replay
 from predictor.st_moe_parameters import EngineParameters
 from rtl.generate import generate
 from study.blocks import Command, Fact, Section, Table, Text, rows
-from study.numbers import count, size
+from study.numbers import count, size, verdict
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
@@ -29,7 +31,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         )
     paths = generate(context.out / VERILOG, limits)
     _, test = split(trace)
-    available = trace.select_sequences(test).tokens
+    available = int(np.diff(trace.sequence_offsets)[test].sum())
     result = replay(
         trace,
         min(context.config.replay_tokens, available),
@@ -47,7 +49,6 @@ def section(context: StudyContext) -> Section:
     result = context.results["engine"]
     replayed, files = result["replay"], result["files"]
     limits = replayed["limits"]
-    verdict = "equal" if replayed["mismatches"] == 0 else "DIFFERENT"
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in limits.items())
     return Section(
         id="engine",
@@ -67,7 +68,7 @@ def section(context: StudyContext) -> Section:
                         ("tokens replayed", count(replayed["tokens"])),
                         ("routing events", count(replayed["steps"])),
                         ("differences", count(replayed["mismatches"])),
-                        ("RTL and twin", verdict),
+                        ("RTL and twin", verdict(replayed["mismatches"])),
                         ("clock cycles", count(replayed["cycles"])),
                         ("clock cycles a token", f"{replayed['cycles_per_token']:.1f}"),
                         ("simulation speed, cycles a second", count(round(replayed["cycles_per_s"]))),
@@ -80,7 +81,8 @@ def section(context: StudyContext) -> Section:
                 rows=rows([(name, count(value)) for name, value in replayed["counters"].items()]),
             ),
             Command(
-                f"forestage rtl replay --trace {context.trace_name} --tokens {replayed['tokens']} {options}\n"
+                f"forestage rtl replay --trace {context.trace_name} --tokens {replayed['tokens']} "
+                f"--lookahead {context.config.lookahead} {options}\n"
                 f"forestage rtl generate --out DIR {options}"
             ),
         ),

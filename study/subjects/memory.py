@@ -7,7 +7,7 @@ from pim_model.energy import find_energy, stream_energy
 from pim_model.streaming import slice_bytes, stream
 from pim_model.timing import Access, find_device
 from study.blocks import Command, Section, Table, Text, rows
-from study.numbers import count, size
+from study.numbers import count, percent, size
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
@@ -80,7 +80,7 @@ def section(context: StudyContext) -> Section:
                             count(s["cycles_ck"]),
                             f"{1e6 * s['time_s']:.1f} µs",
                             f"{s['gb_per_s']:.0f} GB/s",
-                            f"{100 * s['efficiency']:.1f} %",
+                            percent(s["efficiency"]),
                             f"{1e3 * s['energy_j']:.2f} mJ",
                         )
                         for s in result["streams"]

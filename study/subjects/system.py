@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from catalog import load_catalog
 from perfmodel.config import SimulationConfig
+from perfmodel.policies import find_policy
+from perfmodel.results import SimulationResult
 from perfmodel.simulate import compute_bounds, simulate
 from perfmodel.sweep import sweep
 from predictor import registry
@@ -55,19 +57,20 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     config = simulation_config(context)
     jobs = [(policy, "st-moe") for policy in LABELS]
     jobs.insert(list(LABELS).index("st_moe_prefetch") + 1, ("st_moe_prefetch", RIVAL))
-    total = 2 + len(jobs) + len(settings.link_gb_per_s) * len(LABELS)
+    total = len(jobs) + len(settings.link_gb_per_s) * len(LABELS)
     limit = min(settings.issue_limit, tokens.experts)
     prefetchers = {
         name: prefetcher(name, train, tokens, lookahead=context.config.lookahead, limit=limit)
         for name in ("st-moe", RIVAL)
     }
-    bounds = compute_bounds(tokens, config)
-    progress(2, total)
     runs = []
+    perfect = None
     for policy, name in jobs:
         result = run_policy(tokens, policy, config, prefetchers[name])
-        runs.append({"predictor": name if uses_predictor(policy) else None, **result})
-        progress(2 + len(runs), total)
+        perfect = result if policy == "perfect_prefetch" else perfect
+        runs.append({"predictor": name if uses_predictor(policy) else None, **result.model_dump(mode="json")})
+        progress(len(runs), total)
+    bounds = compute_bounds(tokens, config, perfect=perfect)
     part = prefetchers["st-moe"]
     points = sweep(
         few,
@@ -76,15 +79,14 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         {"link_gb_per_s": settings.link_gb_per_s},
         issue_sets=part.issued[: few.tokens],
         engine_cycles=part.cycles[: few.tokens],
-        progress=lambda done, _: progress(2 + len(runs) + done * len(LABELS), total),
+        progress=lambda done, _: progress(len(runs) + done * len(LABELS), total),
     )
-    cycles = prefetchers["st-moe"].cycles
     return {
         "runs": runs,
         "sweep": points,
         "sweep_tokens": few.tokens,
         "bounds": bounds.model_dump(mode="json"),
-        "engine_cycles": {"mean": float(cycles.mean()), "largest": int(cycles.max())},
+        "engine_cycles": {"mean": float(part.cycles.mean()), "largest": int(part.cycles.max())},
     }
 
 
@@ -113,7 +115,7 @@ def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahea
         ForestageError: for an unknown predictor, or a lookahead or limit out of range.
     """
     chosen = registry.fit(name, train, lookahead=lookahead)
-    tables = StMoePredictor.fit(train, lookahead=lookahead)
+    tables = chosen if isinstance(chosen, StMoePredictor) else StMoePredictor.fit(train, lookahead=lookahead)
     limits = EngineParameters.holding(
         layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
     )
@@ -123,19 +125,18 @@ def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahea
 
 def uses_predictor(policy: str) -> bool:
     """Whether a policy fetches what a predictor issues."""
-    return policy == "st_moe_prefetch"
+    return find_policy(policy).uses_issue_sets
 
 
-def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, prefetcher: Prefetcher) -> dict[str, Any]:
-    """One simulation as JSON values."""
-    result = simulate(
+def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, prefetcher: Prefetcher) -> SimulationResult:
+    """One simulation, with what ``prefetcher`` issues where the policy takes it."""
+    return simulate(
         tokens,
         policy,
         config,
         issue_sets=prefetcher.issued if uses_predictor(policy) else None,
         engine_cycles=prefetcher.cycles if uses_predictor(policy) else None,
     )
-    return result.model_dump(mode="json")
 
 
 def section(context: StudyContext) -> Section:
@@ -273,7 +274,8 @@ def simulate_command(context: StudyContext) -> str:
     return (
         f"forestage system simulate --trace {context.trace_name} --policy st_moe_prefetch --machine {settings.machine} "
         f"--sizes-of {settings.sizes_of} --capacity-fraction {settings.capacity_fraction} "
-        f"--issue-limit {settings.issue_limit} --tokens {settings.decode_tokens}"
+        f"--lookahead {context.config.lookahead} --issue-limit {settings.issue_limit} "
+        f"--tokens {settings.decode_tokens}"
     )
 
 

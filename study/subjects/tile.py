@@ -11,7 +11,7 @@ from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
 from pim_model.tile import TileParameters
 from study.blocks import Command, Fact, Section, Table, Text, rows
-from study.numbers import count, percent
+from study.numbers import count, percent, verdict
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
@@ -124,11 +124,6 @@ def section(context: StudyContext) -> Section:
             Fact(count(wrong), f"of {count(result['integers'])} integers of the PIM tile differ from twin or PyTorch"),
         ),
     )
-
-
-def verdict(mismatches: int) -> str:
-    """``equal``, or how many differ."""
-    return "equal" if mismatches == 0 else f"{count(mismatches)} DIFFERENT"
 
 
 SUBJECT = Subject(Stage("tile", "PIM tile: RTL, twin and PyTorch", run), section)

@@ -27,3 +27,7 @@ def test_thousands_are_kept_apart() -> None:
 
 def test_layers_in_words() -> None:
     assert (numbers.layers_text(1), numbers.layers_text(3)) == ("one layer", "3 layers")
+
+
+def test_a_verdict_counts_what_differs() -> None:
+    assert (numbers.verdict(0), numbers.verdict(3)) == ("equal", "3 DIFFERENT")

@@ -108,3 +108,9 @@ def test_an_unknown_predictor_is_named_whatever_the_policy(
 ) -> None:
     line = refused(forestage("system", "simulate", "--trace", small_trace, "--policy", policy, "--predictor", "st-mo"))
     assert "'st-moe'" in line
+
+
+@pytest.mark.parametrize("lookahead", ["-1", "8"])
+def test_lookahead_of_a_replay(forestage: Forestage, shipped_trace: Path, lookahead: str) -> None:
+    line = refused(forestage("rtl", "replay", "--trace", shipped_trace, "--tokens", "2", "--lookahead", lookahead))
+    assert "lookahead" in line
