@@ -1,7 +1,8 @@
 """Options that several commands take."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,3 +32,21 @@ def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
     """
     if not len(split(trace)[1]):
         raise ForestageError(f"{path}: no test sequences: a fifth of a dataset's; give a trace of more sequences")
+
+
+def parse_parameters(settings: list[str]) -> dict[str, Any]:
+    """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
+
+    Raises:
+        ForestageError: for a text without ``=``.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not name:
+            raise ForestageError(f"--set {setting}: write name=value")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from predictor.st_moe_parameters import EngineParameters
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
-from study.commands.predictor import parse_parameters
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.numbers import count, size
 from study.output import emit, progress_bar
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.commands import predictor as predictor_commands
+from study.commands.predictor import listing
 from tests.study.conftest import Outcome
 
 Forestage = Callable[..., Outcome]
@@ -42,7 +42,7 @@ def test_an_interruption_is_said(forestage: Forestage, monkeypatch: pytest.Monke
     def interrupted() -> tuple[str, ...]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predictor_commands.registry, "names", interrupted)
+    monkeypatch.setattr(listing.registry, "names", interrupted)
     outcome = forestage("predictor", "list")
     assert outcome.status == 130
     assert outcome.err.startswith("forestage: interrupted")
@@ -105,13 +105,13 @@ def test_a_missing_extra_is_named(
 WAITING = """
 import sys, time
 from study import cli
-from study.commands import predictor
+from study.commands.predictor import listing
 
 def wait():
     print("waiting", flush=True)
     time.sleep(60)
 
-predictor.registry.names = wait
+listing.registry.names = wait
 sys.argv = ["forestage", "predictor", "list"]
 cli.entry()
 """

@@ -1,37 +1,18 @@
-"""``forestage predictor``: measure predictors on a trace."""
+"""``forestage predictor evaluate``: recall, precision and issued experts of one predictor."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from catalog.errors import ForestageError
-from predictor import registry
 from predictor.evaluate import EvaluationResult, SplitName, evaluate
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.numbers import fixed
 from study.output import emit, progress_bar
 
-app = typer.Typer(help="Which experts come next: evaluate predictors.", no_args_is_help=True)
 
-
-@app.command("list")
-def list_predictors(as_json: JsonOption = False) -> None:
-    """The predictors and their parameters with defaults."""
-    document = {name: registry.resolved_parameters(name) for name in registry.names()}
-
-    def render(console: Console) -> None:
-        table = Table("predictor", "parameters", box=None)
-        for name, parameters in document.items():
-            table.add_row(name, ", ".join(f"{key}={value}" for key, value in parameters.items()) or "–")
-        console.print(table)
-
-    emit(document, as_json=as_json, render=render)
-
-
-@app.command("evaluate")
 def evaluate_predictor(
     trace: TraceOption,
     predictor: Annotated[str, typer.Option("--predictor", help="A name of `forestage predictor list`")],
@@ -68,24 +49,6 @@ def split_name(text: str) -> SplitName:
     if text in ("train", "test", "all"):
         return text  # type: ignore[return-value]
     raise ForestageError(f"--split {text}: choose train, test or all")
-
-
-def parse_parameters(settings: list[str]) -> dict[str, Any]:
-    """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
-
-    Raises:
-        ForestageError: for a text without ``=``.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, separator, text = setting.partition("=")
-        if not separator or not name:
-            raise ForestageError(f"--set {setting}: write name=value")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
 
 
 def render_evaluation(console: Console, result: EvaluationResult) -> None:

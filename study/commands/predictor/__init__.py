@@ -1,0 +1,9 @@
+"""``forestage predictor``: train, measure and export predictors; one module a command."""
+
+import typer
+
+from study.commands.predictor import evaluating, listing
+
+app = typer.Typer(help="Which experts come next: evaluate predictors.", no_args_is_help=True)
+app.command("list")(listing.list_predictors)
+app.command("evaluate")(evaluating.evaluate_predictor)

@@ -1,0 +1,21 @@
+"""``forestage predictor list``."""
+
+from rich.console import Console
+from rich.table import Table
+
+from predictor import registry
+from study.commands.options import JsonOption
+from study.output import emit
+
+
+def list_predictors(as_json: JsonOption = False) -> None:
+    """The predictors and their parameters with defaults."""
+    document = {name: registry.resolved_parameters(name) for name in registry.names()}
+
+    def render(console: Console) -> None:
+        table = Table("predictor", "parameters", box=None)
+        for name, parameters in document.items():
+            table.add_row(name, ", ".join(f"{key}={value}" for key, value in parameters.items()) or "–")
+        console.print(table)
+
+    emit(document, as_json=as_json, render=render)

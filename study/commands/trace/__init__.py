@@ -1,0 +1,10 @@
+"""``forestage trace``: import, capture, describe, measure and make routing traces; one module a command."""
+
+import typer
+
+from study.commands.trace import importing, info, stats
+
+app = typer.Typer(help="What was routed: import, describe and measure traces.", no_args_is_help=True)
+app.command("import")(importing.import_command)
+app.command("info")(info.info_command)
+app.command("stats")(stats.stats_command)

@@ -1,0 +1,28 @@
+"""What the commands of a trace share: the argument and the tables of labels."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from traces.describe import LabelCount
+from traces.statistics import DomainStatistics
+
+Label = TypeVar("Label", LabelCount, DomainStatistics)
+
+LABELS_SHOWN = 12
+"""Labels that a table on the terminal shows, the largest first; ``--json`` gives all."""
+
+TraceArgument = Annotated[Path, typer.Argument(help="A trace, in any known format")]
+
+
+def largest(labels: dict[str, Label]) -> list[tuple[str, Label]]:
+    """The labels with the most tokens, as many as are shown."""
+    return sorted(labels.items(), key=lambda item: -item[1].tokens)[:LABELS_SHOWN]
+
+
+def tell_omitted(console: Console, labels: int) -> None:
+    """Say how many labels the table above leaves out, if any."""
+    if labels > LABELS_SHOWN:
+        console.print(f"[dim]… and {labels - LABELS_SHOWN} smaller domains; --json lists all[/dim]", highlight=False)
