@@ -1,0 +1,41 @@
+"""A figure as a file of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from catalog.errors import ForestageError
+from traces.files import atomic_path
+
+# What a reader of the file need not know, and what would differ from run to run.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".png": {"Software": None},
+}
+
+PNG_DOTS_PER_INCH = 200
+
+
+def check_figure_path(path: Path) -> None:
+    """Raise unless the ending of ``path`` names a format that figures are written in.
+
+    Raises:
+        ForestageError: naming the file and the formats.
+    """
+    if path.suffix.lower() not in _METADATA:
+        raise ForestageError(f"{path}: a figure is written as {', '.join(_METADATA)}; end the name with one of these")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path`` in the format that its ending names; the same data give the same bytes.
+
+    Raises:
+        ForestageError: if the ending names no format of figures, or the file cannot be written.
+    """
+    check_figure_path(path)
+    kind = path.suffix.lower()
+    with atomic_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "forestage"}):
+        figure.savefig(temporary, format=kind[1:], metadata=_METADATA[kind], dpi=PNG_DOTS_PER_INCH)
