@@ -75,25 +75,32 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata:
     Raises:
         ForestageError: if the file cannot be written.
     """
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header = encode_header({name: (array.dtype, array.shape) for name, array in tensors.items()}, metadata)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        for name in stored_order({name: array.dtype for name, array in tensors.items()}):
+            for chunk in byte_chunks(tensors[name]):
+                file.write(chunk)
+
+
+def stored_order(dtypes: Mapping[str, np.dtype[Any]]) -> list[str]:
+    """Names of the tensors as they lie in a file: widest dtype first, then by name."""
+    return sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
+
+
+def encode_header(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """Everything before the first tensor's bytes, for tensors of these dtypes and shapes in ``stored_order``."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, array in ordered:
-        header[name] = {
-            "dtype": names[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
+    for name in stored_order({name: dtype for name, (dtype, _) in tensors.items()}):
+        dtype, shape = tensors[name]
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts on a multiple of 8, as the format asks
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)))
-        file.write(text)
-        for _, array in ordered:
-            for chunk in byte_chunks(array):
-                file.write(chunk)
+    return struct.pack("<Q", len(text)) + text
 
 
 def crc32(array: npt.NDArray[Any]) -> int:

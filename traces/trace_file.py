@@ -7,7 +7,7 @@ sequence's label is the entry of the table that ``domain_index`` or ``dataset_in
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,16 +50,31 @@ def compose(trace: "RoutingTrace") -> tuple[dict[str, npt.NDArray[Any]], dict[st
     """The tensors and the header's metadata of the file that holds ``trace``."""
     tensors = {name: getattr(trace, name) for name in ARRAYS}
     tensors = {name: array for name, array in tensors.items() if array is not None}
-    header: dict[str, Any] = {"metadata": trace.metadata.model_dump(mode="json")}
+    tables: dict[str, list[str]] = {}
     for kind, field in LABELS.items():
         labels = getattr(trace, field)
         table = {label: index for index, label in enumerate(dict.fromkeys(labels))}
         tensors[f"{kind}_index"] = np.fromiter((table[label] for label in labels), "<u4", count=len(labels))
-        header[f"{kind}_labels"] = list(table)
+        tables[kind] = list(table)
+    return tensors, describe_tensors(trace.metadata, tables, {name: crc32(array) for name, array in tensors.items()})
+
+
+def describe_tensors(
+    metadata: TraceMetadata, tables: Mapping[str, list[str]], checksums: Mapping[str, int]
+) -> dict[str, str]:
+    """The header's ``__metadata__``.
+
+    Args:
+        metadata: of the trace.
+        tables: kind of label → its labels, in the order of their indices.
+        checksums: tensor → CRC-32, in the order of ``compose``.
+    """
+    header: dict[str, Any] = {"metadata": metadata.model_dump(mode="json")}
+    header |= {f"{kind}_labels": table for kind, table in tables.items()}
     text = json.dumps(header, ensure_ascii=False)
-    checksums = {name: f"{crc32(array):08x}" for name, array in tensors.items()}
-    checksums["trace"] = f"{zlib.crc32(text.encode()):08x}"
-    return tensors, {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(checksums)}
+    stated = {name: f"{value:08x}" for name, value in checksums.items()}
+    stated["trace"] = f"{zlib.crc32(text.encode()):08x}"
+    return {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(stated)}
 
 
 def check_checksums(path: Path, file: TensorFile) -> None:
