@@ -1,4 +1,4 @@
-"""What a trace's routing is like: temporal overlap and expert load, by layer, overall and by domain.
+"""Temporal overlap and expert load, by layer, overall and by domain.
 
 Definitions:
 

@@ -1,0 +1,192 @@
+"""How many experts a batch of concurrent sequences touches, and how its tokens fall on them.
+
+A batch of B is B tokens of B different sequences, one each: what one decode step processes. Sequences are drawn without
+repetition with chances in proportion to their tokens (a long sequence is in flight for longer), the token of each
+uniformly; decode tokens where the trace has any, else prefill tokens. The figures are means over batches and layers.
+
+* *distinct experts*: beside N (1 − (1 − K/N)^B), what B independent uniform choices of K out of N would touch.
+* *tokens per expert*: over the experts that a batch touches (the *active* ones), the share with one token, with at most
+  four, and the whole histogram. Published systems differ on this bimodality: see ``docs/traces.md``.
+
+The trace holds single requests: these batches are made by interleaving, here by chance; ``traces.batch`` makes a
+schedule.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from traces.statistics.runs import PhaseName, eligible_tokens
+from traces.trace import RoutingTrace
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SAMPLES = 200
+
+
+class BatchSizeStatistics(StrictModel):
+    """Figures of batches of one size; K and N are the trace's top_k and experts.
+
+    Attributes:
+        batch: sequences, one token each.
+        distinct_experts: touched in a layer, mean over batches and layers.
+        distinct_experts_std: standard deviation over batches of a batch's mean over layers.
+        uniform_distinct_experts: N (1 − (1 − K/N)^B).
+        single_token_share: of active experts, those with one token.
+        at_most_four_share: of active experts, those with one to four.
+        tokens_per_expert: share of active experts with 1, 2, … tokens, up to the most that occurred.
+    """
+
+    batch: int
+    distinct_experts: float
+    distinct_experts_std: float
+    uniform_distinct_experts: float
+    single_token_share: float
+    at_most_four_share: float
+    tokens_per_expert: tuple[float, ...]
+
+
+class BatchStatistics(StrictModel):
+    """Figures by batch size.
+
+    Attributes:
+        phase: of the tokens drawn.
+        sequences: that have such tokens; a batch cannot be larger.
+        samples: batches drawn of each size.
+        seed: of the drawing.
+        by_size: ascending, sizes above ``sequences`` left out.
+    """
+
+    phase: PhaseName
+    sequences: int
+    samples: int
+    seed: int
+    by_size: tuple[BatchSizeStatistics, ...]
+
+    def of_size(self, batch: int) -> BatchSizeStatistics | None:
+        """The figures of batches of ``batch``, if computed."""
+        return next((figures for figures in self.by_size if figures.batch == batch), None)
+
+
+def batch_statistics(
+    trace: RoutingTrace,
+    *,
+    sizes: Sequence[int] = SIZES,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> BatchStatistics:
+    """Distinct experts and tokens per expert of sampled batches.
+
+    Args:
+        trace: any trace; a lazily opened one is checked first.
+        sizes: batch sizes, in any order.
+        samples: batches of each size.
+        seed: the batches of a size depend on the seed and the size alone.
+        progress: called with (sizes done, sizes).
+
+    Raises:
+        ForestageError: for a size or count that is not positive, or an invalid trace.
+    """
+    if samples < 1 or min(sizes, default=1) < 1:
+        raise ForestageError("batches: sizes and samples must be 1 or more")
+    trace = trace.checked()
+    phase, tokens = eligible_tokens(trace)
+    sampler = _Sampler(trace, tokens)
+    usable = sorted({size for size in sizes if size <= sampler.sequences})
+    by_size = []
+    for done, size in enumerate(usable, start=1):
+        drawn = sampler.draw(size, samples, np.random.default_rng([seed, size]))
+        by_size.append(_measure(trace, drawn))
+        if progress is not None:
+            progress(done, len(usable))
+    return BatchStatistics(phase=phase, sequences=sampler.sequences, samples=samples, seed=seed, by_size=tuple(by_size))
+
+
+def uniform_distinct_experts(experts: int, top_k: int, batch: int) -> float:
+    """N (1 − (1 − K/N)^B): experts touched by ``batch`` independent uniform choices."""
+    return experts * (1 - (1 - top_k / experts) ** batch)
+
+
+def distinct_experts(
+    ids: npt.NDArray[np.unsignedinteger], offsets: npt.NDArray[np.int64], experts: int
+) -> npt.NDArray[np.int32]:
+    """Distinct experts of each group of tokens in each layer.
+
+    Args:
+        ids: ``[tokens, layers, top_k]``; ids ≥ ``experts`` (unrecorded rows) count for nothing.
+        offsets: i64 ``[groups + 1]``, first token of each group.
+        experts: of a layer.
+
+    Returns:
+        i32 ``[groups, layers]``.
+    """
+    distinct = np.zeros((len(offsets) - 1, ids.shape[1]), np.int32)
+    _count_groups(ids, offsets, experts, distinct, np.zeros(int(np.diff(offsets).max(initial=0)) + 1, np.int64))
+    return distinct
+
+
+class _Sampler:
+    """Draws batches from the eligible ``tokens`` (ascending)."""
+
+    def __init__(self, trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> None:
+        bounds = np.searchsorted(tokens, trace.sequence_offsets)
+        counts = np.diff(bounds)
+        self._tokens = tokens
+        self._first = bounds[:-1][counts > 0]
+        self._counts = counts[counts > 0]
+        self.sequences = len(self._counts)
+
+    def draw(self, batch: int, samples: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Tokens i64 ``[samples, batch]``, of different sequences within a row."""
+        # Smallest exponential clocks of rates ∝ length: successive draws without repetition, in those proportions.
+        clocks = generator.standard_exponential((samples, self.sequences)) / self._counts
+        chosen = np.argpartition(clocks, batch - 1, axis=1)[:, :batch]
+        places = (generator.random(chosen.shape) * self._counts[chosen]).astype(np.int64)
+        return self._tokens[self._first[chosen] + places]
+
+
+def _measure(trace: RoutingTrace, drawn: npt.NDArray[np.int64]) -> BatchSizeStatistics:
+    """Figures of the batches ``drawn [samples, batch]``."""
+    samples, batch = drawn.shape
+    ids = trace.expert_ids[drawn.ravel()]
+    distinct = np.zeros((samples, trace.layers), np.int32)
+    histogram = np.zeros(batch + 1, np.int64)
+    _count_groups(ids, np.arange(samples + 1) * batch, trace.experts, distinct, histogram)
+    shares = histogram[1 : np.flatnonzero(histogram).max() + 1] / histogram.sum()
+    return BatchSizeStatistics(
+        batch=batch,
+        distinct_experts=float(distinct.mean()),
+        distinct_experts_std=float(distinct.mean(axis=1).std()),
+        uniform_distinct_experts=uniform_distinct_experts(trace.experts, trace.top_k, batch),
+        single_token_share=float(shares[0]),
+        at_most_four_share=float(shares[:4].sum()),
+        tokens_per_expert=tuple(shares.tolist()),
+    )
+
+
+@njit(cache=True)
+def _count_groups(
+    ids: npt.NDArray[np.unsignedinteger],
+    offsets: npt.NDArray[np.int64],
+    experts: int,
+    distinct: npt.NDArray[np.int32],
+    histogram: npt.NDArray[np.int64],
+) -> None:
+    """Fill ``distinct [groups, layers]``; add to ``histogram[n]`` every active expert of a group with n tokens."""
+    layers, top_k = ids.shape[1:]
+    uses = np.zeros(experts, np.int64)
+    for group in range(len(offsets) - 1):
+        for layer in range(layers):
+            uses[:] = 0
+            for token in range(offsets[group], offsets[group + 1]):
+                for i in range(top_k):
+                    if ids[token, layer, i] < experts:
+                        uses[ids[token, layer, i]] += 1
+            for expert in range(experts):
+                if uses[expert]:
+                    distinct[group, layer] += 1
+                    histogram[uses[expert]] += 1

@@ -1,0 +1,106 @@
+"""Working sets: how many different experts of a layer are used within w consecutive tokens of a sequence.
+
+P. J. Denning, "The working set model for program behavior" (CACM 11(5), 1968), with experts for pages and tokens for
+time. Every window of w tokens counts, overlapping ones too; windows do not cross sequences, gaps in the positions,
+prefill and decode, or tokens with an unrecorded layer. Decode tokens where the trace has any, else prefill tokens. The
+mean is over windows and layers; beside it N (1 − (1 − K/N)^w), what independent uniform choices would give.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from traces.statistics.batches import uniform_distinct_experts
+from traces.statistics.runs import PhaseName, contiguous_runs, eligible_tokens
+from traces.trace import RoutingTrace
+
+WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class WorkingSet(StrictModel):
+    """Distinct experts within a window.
+
+    Attributes:
+        window: tokens.
+        windows: how many there are in the trace.
+        distinct_experts: of a layer, mean over windows and layers.
+        uniform_distinct_experts: N (1 − (1 − K/N)^w).
+    """
+
+    window: int
+    windows: int
+    distinct_experts: float
+    uniform_distinct_experts: float
+
+
+class WorkingSetStatistics(StrictModel):
+    """Working sets by window, ascending; windows longer than every run of tokens are left out."""
+
+    phase: PhaseName
+    by_window: tuple[WorkingSet, ...]
+
+
+def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS) -> WorkingSetStatistics:
+    """Mean working sets for the given window lengths, in tokens.
+
+    Raises:
+        ForestageError: for a window that is not positive, or a lazily opened trace that turns out invalid.
+    """
+    if min(windows, default=1) < 1:
+        raise ForestageError("working sets: windows must be 1 token or more")
+    trace = trace.checked()
+    phase, tokens = eligible_tokens(trace)
+    runs = contiguous_runs(trace, tokens)
+    lengths = np.array(sorted(set(windows)), np.int64)
+    sums = np.zeros(len(lengths), np.int64)
+    _sum_distinct(trace.expert_ids, runs, lengths, trace.experts, sums)
+    # A run of n tokens has n − w + 1 windows of w.
+    counts = [int(np.maximum(runs[:, 1] - runs[:, 0] - length + 1, 0).sum()) for length in lengths]
+    return WorkingSetStatistics(
+        phase=phase,
+        by_window=tuple(
+            WorkingSet(
+                window=int(length),
+                windows=count,
+                distinct_experts=int(total) / (count * trace.layers),
+                uniform_distinct_experts=uniform_distinct_experts(trace.experts, trace.top_k, int(length)),
+            )
+            for length, total, count in zip(lengths, sums, counts, strict=True)
+            if count
+        ),
+    )
+
+
+@njit(cache=True)
+def _sum_distinct(
+    ids: npt.NDArray[np.unsignedinteger],
+    runs: npt.NDArray[np.int64],
+    windows: npt.NDArray[np.int64],
+    experts: int,
+    sums: npt.NDArray[np.int64],
+) -> None:
+    """Add to ``sums[i]`` the distinct experts of every window of ``windows[i]`` tokens, over all runs and layers.
+
+    A window's distinct experts are its *first* uses. The use at time t of an expert last used at p is the first one in
+    the windows that begin after p, no earlier than t − w + 1, and end by the run's end.
+    """
+    _, layers, top_k = ids.shape
+    last = np.empty((layers, experts), np.int64)
+    for run in range(len(runs)):
+        start, stop = runs[run]
+        last[:] = start - 1
+        for token in range(start, stop):
+            for layer in range(layers):
+                for i in range(top_k):
+                    expert = ids[token, layer, i]
+                    previous = last[layer, expert]
+                    last[layer, expert] = token
+                    for index in range(len(windows)):
+                        window = windows[index]
+                        begins = min(token, stop - window) - max(previous + 1, token - window + 1, start) + 1
+                        if begins > 0:
+                            sums[index] += begins
