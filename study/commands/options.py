@@ -1,6 +1,8 @@
 """Options that several commands take."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,20 +10,41 @@ import typer
 
 from catalog.errors import ForestageError
 from traces import RoutingTrace, split
-from traces.importers import import_trace
+from traces.importers import ImportOptions, import_recording
+from traces.load import REFUSAL, ExpertLoad
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Catalogue model, for a trace file that names none")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout")]
 
 
-def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
-    """The trace at ``path``.
+def open_recording(path: Path, model: str | None = None) -> RoutingTrace | ExpertLoad:
+    """The trace, or the loads, at ``path``; what is suspicious is told on stderr.
 
     Raises:
         ForestageError: naming the file and the fault.
     """
-    return import_trace(path, model=model)
+    imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    tell_warnings(imported.warnings)
+    return imported.recording
+
+
+def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
+    """The trace at ``path``; as ``open_recording``.
+
+    Raises:
+        ForestageError: naming the file and the fault; also for a file of loads, which say nothing of single tokens.
+    """
+    recording = open_recording(path, model)
+    if isinstance(recording, ExpertLoad):
+        raise ForestageError(f"{path}: {REFUSAL}")
+    return recording
+
+
+def tell_warnings(warnings: Iterable[str]) -> None:
+    """Print each on a line of its own on stderr."""
+    for warning in warnings:
+        print(f"forestage: warning: {warning}", file=sys.stderr)
 
 
 def require_test_sequences(trace: RoutingTrace, path: Path) -> None:

@@ -1,34 +1,40 @@
 """Foreign trace formats, told apart by their first bytes or named by the user."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers import big_moe_on_edge, npz
+from traces.importers import big_moe_on_edge, npz, own
 from traces.importers.big_moe_on_edge import Residency, read_residency
 from traces.importers.common import Importer
+from traces.importers.options import ImportOptions, option_name
+from traces.importers.report import Report
+from traces.importers.suspicious import warn_of_trace
+from traces.importers.text_file import starting_bytes
+from traces.load import REFUSAL, ExpertLoad
 from traces.trace import RoutingTrace
 
-__all__ = ["FORMATS", "Importer", "Residency", "import_trace", "read_residency", "sniff_format"]
+__all__ = [
+    "FORMATS",
+    "ImportOptions",
+    "Imported",
+    "Importer",
+    "Residency",
+    "import_recording",
+    "import_trace",
+    "read_residency",
+    "sniff_format",
+]
 
-SNIFFED_BYTES = 512
-
-
-def _sniff_own(path: Path, start: bytes) -> bool:
-    """A safetensors header (a length, then JSON), or a file named ``.safetensors``."""
-    return path.suffix == ".safetensors" or (len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0")
-
-
-def _read_own(path: Path, model: str | None) -> RoutingTrace:
-    """A trace in the project's own format, with its contents checked whatever its size."""
-    if model is not None:
-        raise ForestageError(f"{path}: --model: a safetensors trace names its own model; leave the option out")
-    return RoutingTrace.load(path, validate=True)
-
+SNIFFED_BYTES = 1 << 16
+"""What a format is told by: a server's response may have its text before its routing."""
 
 FORMATS: dict[str, Importer] = {
     importer.name: importer
     for importer in (
-        Importer("safetensors", "the project's own format", _sniff_own, _read_own),
+        own.TRACE,
+        own.LOAD,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
     )
@@ -36,40 +42,90 @@ FORMATS: dict[str, Importer] = {
 """Formats by name, in the order in which they are tried."""
 
 
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """What a source holds.
+
+    Attributes:
+        recording: the routing, or loads alone.
+        format: the name in ``FORMATS`` that it was read as.
+        warnings: what is suspicious, a line each.
+    """
+
+    recording: RoutingTrace | ExpertLoad
+    format: str
+    warnings: tuple[str, ...]
+
+
 def sniff_format(source: Path) -> str:
-    """The name of the format that ``source`` is in.
+    """The name of the format that ``source``, a file or folder, is in.
 
     Raises:
-        ForestageError: if the file cannot be read or looks like no known format.
+        ForestageError: if it cannot be read or looks like no known format.
     """
-    try:
-        with source.open("rb") as file:
-            start = file.read(SNIFFED_BYTES)
-    except OSError as error:
-        raise ForestageError(f"{source}: cannot read ({error.strerror})") from error
-    if not start:
+    is_folder = source.is_dir()
+    start = b"" if is_folder else starting_bytes(source, SNIFFED_BYTES)
+    if not start and not is_folder:
         raise ForestageError(f"{source}: empty file")
     for name, importer in FORMATS.items():
-        if importer.sniff(source, start):
+        if (importer.folders if is_folder else importer.files) and importer.sniff(source, start):
             return name
-    raise ForestageError(f"{source}: no known trace format; known are {', '.join(FORMATS)} (choose one with --format)")
+    what = "folder of a known trace format" if is_folder else "known trace format"
+    raise ForestageError(f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format)")
 
 
-def import_trace(source: str | Path, format: str | None = None, *, model: str | None = None) -> RoutingTrace:
-    """The trace in ``source``, checked whole; the project's own files are mapped, others converted in memory.
+def import_recording(
+    source: str | Path,
+    format: str | None = None,
+    options: ImportOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """What is in ``source``, checked whole; the project's own files are mapped, others converted.
 
     Args:
-        source: a trace file in any known format.
-        format: a name of ``FORMATS``; ``None`` looks at the file.
-        model: name of a catalogue model, for files that name none.
+        source: a file or folder in any known format.
+        format: a name of ``FORMATS``; ``None`` looks at the source.
+        options: what the source does not say itself.
+        progress: called with (done, total) while reading.
 
     Raises:
-        ForestageError: if the format is unknown or the file faulty; the line names the file, the field and the row.
+        ForestageError: if the format is unknown, the source faulty, or an option is missing or of no use; the line
+            names the file, the field and the row.
     """
     path = Path(source)
+    options = options or ImportOptions()
     if format is not None and format not in FORMATS:
         raise ForestageError(f"--format {format}: unknown format; known are {', '.join(FORMATS)}")
     name = sniff_format(path) if format is None else format
-    if path.is_dir() or not path.exists():
-        raise ForestageError(f"{path}: {'is a folder; name the file' if path.is_dir() else 'no such file'}")
-    return FORMATS[name].read(path, model)
+    importer = FORMATS[name]
+    _check_kind(path, importer)
+    for option in options.given():
+        if option not in importer.uses:
+            raise ForestageError(f"{path}: {option_name(option)}: the format {name} has no use for it; leave it out")
+    report = Report() if progress is None else Report(progress)
+    recording = importer.read(path, options, report)
+    if isinstance(recording, RoutingTrace) and importer is not own.TRACE:
+        warn_of_trace(recording, report)
+    return Imported(recording, name, tuple(report.warnings))
+
+
+def import_trace(source: str | Path, format: str | None = None, *, model: str | None = None) -> RoutingTrace:
+    """The trace in ``source``; as ``import_recording``, for callers that need routing and nothing else.
+
+    Raises:
+        ForestageError: as ``import_recording``, and if the source holds loads alone.
+    """
+    recording = import_recording(source, format, ImportOptions.parse({"model": model}, origin="--model")).recording
+    if isinstance(recording, ExpertLoad):
+        raise ForestageError(f"{source}: {REFUSAL}")
+    return recording
+
+
+def _check_kind(path: Path, importer: Importer) -> None:
+    """Refuse what is not there, and a folder or file where the format is never one."""
+    if not path.exists():
+        raise ForestageError(f"{path}: no such file")
+    if path.is_dir() and not importer.folders:
+        raise ForestageError(f"{path}: is a folder; name the file")
+    if not path.is_dir() and not importer.files:
+        raise ForestageError(f"{path}: is a file; the format {importer.name} is a folder")

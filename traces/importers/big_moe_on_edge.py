@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.common import Importer, are_ranked, known_recording, pack_ids, weight_kind
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
 from traces.metadata import TraceMetadata
 from traces.trace import RoutingTrace
 
@@ -71,19 +73,12 @@ class _Grid:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A (gzipped) text that begins with the format's first line, or a name ending in ``.route.csv[.gz]``."""
-    if path.name.endswith((".route.csv", ".route.csv.gz")):
-        return True
-    if start.startswith(b"\x1f\x8b"):
-        try:
-            start = zlib.decompressobj(wbits=31).decompress(start, 64)
-        except zlib.error:
-            return False
-    return start.startswith(b"# route_trace")
+    """A text that begins with the format's first line, or a name ending in ``.route.csv[.gz]``."""
+    return path.name.endswith((".route.csv", ".route.csv.gz")) or start.startswith(b"# route_trace")
 
 
-def read(path: Path, model: str | None = None) -> RoutingTrace:
-    """Import ``path``; ``model`` overrides the name in the preamble.
+def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
+    """Import ``path``; ``options.model`` overrides the name in the preamble.
 
     Raises:
         ForestageError: if the file is damaged, a column is missing or rows do not form whole events.
@@ -112,7 +107,7 @@ def read(path: Path, model: str | None = None) -> RoutingTrace:
         datasets=("BigMoeOnEdge",) * len(starts),
         metadata=TraceMetadata.parse(
             {
-                "model": model or Path(grid.preamble["model"]).name.removesuffix(".gguf"),
+                "model": options.model or Path(grid.preamble["model"]).name.removesuffix(".gguf"),
                 "experts": experts,
                 "top_k": grid.shape[2],
                 "layer_map": grid.layer_map,
@@ -274,4 +269,6 @@ def _refuse(path: Path, bad: npt.NDArray[np.bool_], first_line: int, fault: str)
         raise ForestageError(f"{path}: line {first_line + int(np.argmax(bad))}: {fault}")
 
 
-IMPORTER = Importer("big_moe_on_edge", "BigMoeOnEdge route_trace v1 CSV, plain or .gz", sniff, read)
+IMPORTER = Importer(
+    "big_moe_on_edge", "BigMoeOnEdge route_trace v1 CSV, plain or .gz", sniff, read, uses=frozenset({"model"})
+)

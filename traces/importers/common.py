@@ -1,4 +1,4 @@
-"""What importers share: the registry's record, id packing and what weights tell."""
+"""What importers share: the registry's record, id packing, token identity and what weights tell."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.load import ExpertLoad
 from traces.metadata import GateWeightKind
 from traces.trace import RoutingTrace, id_dtype
 
@@ -23,14 +26,21 @@ class Importer:
     Attributes:
         name: as given to ``--format``.
         description: one line for the help.
-        sniff: whether a file's name and first bytes look like the format.
-        read: the trace in a file; the second argument names the model where the file does not.
+        sniff: whether a source looks like the format: a file, with the first bytes of what it holds (unzipped where it
+            is gzipped), or, where ``folders``, a folder, with no bytes.
+        read: the routing, or the loads, in a source; options other than those named in ``uses`` never arrive.
+        uses: fields of ``ImportOptions`` that the format has a use for.
+        folders: sources may be folders.
+        files: sources may be files.
     """
 
     name: str
     description: str
     sniff: Callable[[Path, bytes], bool]
-    read: Callable[[Path, str | None], RoutingTrace]
+    read: Callable[[Path, ImportOptions, Report], RoutingTrace | ExpertLoad]
+    uses: frozenset[str] = frozenset()
+    folders: bool = False
+    files: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,3 +107,14 @@ def weight_kind(weights: npt.NDArray[np.floating]) -> GateWeightKind:
 def are_ranked(weights: npt.NDArray[np.floating]) -> bool:
     """Whether the weights of every row ``[rows, top_k]`` descend, so that the ids are in rank order."""
     return bool(np.all(weights[..., 1:] <= weights[..., :-1]))
+
+
+def token_identity(token_ids: npt.NDArray[Any], origin: str) -> npt.NDArray[np.uint32]:
+    """u32 ``[tokens]``: the identity of tokens known by their vocabulary index: the index itself.
+
+    Recordings that know the token's text have its CRC-32 instead; only equality within one trace means anything.
+
+    Raises:
+        ForestageError: naming the first index that is negative or beyond 32 bits.
+    """
+    return narrow(token_ids, np.uint32, "token ids", origin)

@@ -1,7 +1,28 @@
 """Which model a recording is of, where its file does not say."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
+from traces.importers.options import ImportOptions
+
+
+@dataclass(frozen=True)
+class RecordedModel:
+    """What a recording is of.
+
+    Attributes:
+        name: the model's name.
+        experts: routed experts a layer.
+        kept_layers: which of the recorded layers hold routing (the others are dense), ascending.
+        layer_map: the model's index of each kept layer.
+    """
+
+    name: str
+    experts: int
+    kept_layers: tuple[int, ...]
+    layer_map: tuple[int, ...]
 
 
 def routed_model(name: str | None, *, layers: int, top_k: int, origin: str) -> ModelRecord:
@@ -33,3 +54,130 @@ def routed_model(name: str | None, *, layers: int, top_k: int, origin: str) -> M
             f"top-{top_k}; name it with --model"
         )
     return fitting[0]
+
+
+def recorded_model(
+    options: ImportOptions,
+    *,
+    origin: str,
+    layers: int,
+    top_k: int | None,
+    used_layers: Sequence[int],
+    name: str | None = None,
+    experts: int | None = None,
+    layer_map: Sequence[int] | None = None,
+) -> RecordedModel:
+    """What a recording is of, from what the file says, what the user says and what the catalogue knows.
+
+    Layers are told in this order: the file's own indices; ``--layers``; the model's MoE layers where the recording has
+    as many layers as the model has MoE layers, or as it has layers in all (the dense ones then hold nothing); else the
+    used layers, by their place in the recording.
+
+    Args:
+        options: what the user says.
+        origin: the file, for errors.
+        layers: on the recording's layer axis.
+        top_k: ids a row; ``None`` where the recording has none (loads).
+        used_layers: layers in which anything was recorded.
+        name: the model's name in the file, if there is one; ``--model`` overrides it.
+        experts: routed experts a layer, where the file says.
+        layer_map: the model's index of each layer on the axis, where the file says.
+
+    Raises:
+        ForestageError: if something is missing that an option would give, or two sources contradict each other.
+    """
+    used = tuple(used_layers)
+    if not used:
+        raise ForestageError(f"{origin}: every layer is empty; nothing was recorded")
+    if options.top_k is not None and top_k is not None and options.top_k != top_k:
+        raise ForestageError(f"{origin}: --top-k {options.top_k}: the file holds {top_k} ids a row")
+    if options.experts is not None and experts is not None and options.experts != experts:
+        raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
+    stated = experts if experts is not None else options.experts
+    record = _record(options, name, layers, len(used), top_k, stated)
+    label = options.model or name or (record.name if record else None)
+    if label is None:
+        raise ForestageError(
+            f"{origin}: the file names no model, and not one model of the catalogue has {len(used)} MoE layers"
+            + (f" of top-{top_k}" if top_k is not None else "")
+            + "; name it with --model (and --experts where the catalogue does not know it)"
+        )
+    if record is not None:
+        if stated is not None and stated != record.experts:
+            raise ForestageError(f"{origin}: {stated} experts, but {record.name} has {record.experts}; see --model")
+        if top_k is not None and options.top_k is None and top_k != record.top_k:
+            raise ForestageError(
+                f"{origin}: {top_k} ids a row, but {record.name} uses {record.top_k}; name the right model with "
+                f"--model, or say --top-k {top_k} if the run was cut to it"
+            )
+        stated = record.experts
+    if stated is None:
+        raise ForestageError(
+            f"{origin}: experts: the file does not say, and the catalogue does not know {label}; give --experts"
+        )
+    kept, indices = _layers(options, origin, layers, used, record, layer_map)
+    return RecordedModel(label, stated, kept, indices)
+
+
+def _record(
+    options: ImportOptions, name: str | None, layers: int, used: int, top_k: int | None, experts: int | None
+) -> ModelRecord | None:
+    """The catalogue's record: of the name given, or the one record of that shape."""
+    catalog = load_catalog()
+    if options.model is not None:
+        # A model of one's own is welcome where its experts are known.
+        return catalog.match_model(options.model) if experts is not None else catalog.find_model(options.model)
+    if name is not None:
+        return catalog.match_model(name)
+    fitting = [
+        record
+        for record in catalog.models
+        if layers in (record.moe_layers, record.layers)
+        and used <= record.moe_layers
+        and top_k in (None, record.top_k)
+        and experts in (None, record.experts)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _layers(
+    options: ImportOptions,
+    origin: str,
+    layers: int,
+    used: tuple[int, ...],
+    record: ModelRecord | None,
+    layer_map: Sequence[int] | None,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which layers of the axis are kept, and the model's index of each."""
+    everything = tuple(range(layers))
+    if layer_map is not None:
+        if options.layers is not None:
+            raise ForestageError(f"{origin}: --layers: the file names its layers; leave the option out")
+        kept, indices = everything, tuple(layer_map)
+    elif options.layers is not None:
+        kept = everything if len(options.layers) == layers else used
+        if len(options.layers) != len(kept):
+            raise ForestageError(
+                f"{origin}: --layers names {len(options.layers)}, but the file holds {layers}, {len(used)} of them used"
+            )
+        indices = options.layers
+    elif record is not None and layers == record.moe_layers:
+        kept, indices = everything, record.layer_map
+    elif record is not None and layers == record.layers:
+        kept = indices = record.layer_map
+        dense = set(used) - set(record.layer_map)
+        if dense:
+            raise ForestageError(
+                f"{origin}: layer {min(dense)} holds routing, but it is dense in {record.name}; name the right model "
+                "with --model"
+            )
+    elif record is not None:
+        raise ForestageError(
+            f"{origin}: {layers} layers, but {record.name} has {record.layers}, {record.moe_layers} of them with "
+            "experts; name the right model with --model, or the recorded layers with --layers"
+        )
+    else:
+        kept = indices = used
+    if record is not None and (not indices or max(indices) >= record.layers):
+        raise ForestageError(f"{origin}: layer {max(indices)}: {record.name} has layers 0 to {record.layers - 1}")
+    return kept, indices

@@ -23,6 +23,8 @@ from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.common import Importer, are_ranked, known_recording, narrow, pack_ids, weight_kind
 from traces.importers.models import routed_model
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
@@ -44,12 +46,12 @@ class SequenceRecord(BaseModel):
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A zip file, or one named ``.npz``."""
+    """A zip file (PyTorch's are tried before), or one named ``.npz``."""
     return start.startswith(b"PK\x03\x04") or path.suffix == ".npz"
 
 
-def read(path: Path, model: str | None = None) -> RoutingTrace:
-    """Import ``path``; ``model`` overrides what the file's name or shape tells.
+def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
+    """Import ``path``; ``options.model`` overrides what the file's name or shape tells.
 
     Raises:
         ForestageError: if the archive is damaged, an array or label is missing or wrong, or the model is unknown.
@@ -60,7 +62,7 @@ def read(path: Path, model: str | None = None) -> RoutingTrace:
     records = read_sequence_records(path)
     _check_lengths(path, records, offsets, tokens)
     recording = known_recording(path)
-    name = model or (recording.model if recording else None)
+    name = options.model or (recording.model if recording else None)
     routed = routed_model(name, layers=layers, top_k=top_k, origin=str(path))
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
@@ -192,4 +194,4 @@ def _phases(
     return np.where(is_decode, DECODE, PREFILL).astype(np.uint8)
 
 
-IMPORTER = Importer("npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read)
+IMPORTER = Importer("npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read, uses=frozenset({"model"}))

@@ -1,26 +1,67 @@
-"""``forestage trace import``: convert a foreign file."""
+"""``forestage trace import``: convert a foreign file or folder."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from study.commands.options import JsonOption, ModelOption
-from study.commands.trace.info import render_info
-from study.output import emit
-from traces.describe import describe
-from traces.importers import FORMATS, import_trace
+from study.commands.options import JsonOption, tell_warnings
+from study.commands.trace.info import describe_recording, render_recording
+from study.output import Document, emit, jsonable, progress_bar
+from traces.importers import FORMATS, ImportOptions, import_recording
+from traces.importers.options import parse_layers
 
 
 def import_command(
-    source: Annotated[Path, typer.Argument(help="The foreign file")],
-    out: Annotated[Path, typer.Option("--out", help="The trace file to write (.safetensors)")],
-    format: Annotated[str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; else sniffed")] = None,
-    model: ModelOption = None,
+    source: Annotated[Path, typer.Argument(help="The foreign file, or folder of files")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write (.safetensors)")],
+    format: Annotated[
+        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; else told by the content")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model, where the source names none")] = None,
+    experts: Annotated[
+        int | None, typer.Option("--experts", help="Routed experts a layer, where neither source nor catalogue says")
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", help="Experts a token uses, where the source does not say or was cut to fewer"),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="The model's index of each recorded MoE layer: 3-60 or 0,2,5-7")
+    ] = None,
+    expert_map: Annotated[
+        Path | None, typer.Option("--expert-map", help="File that maps physical experts to logical ones")
+    ] = None,
+    gate_weights: Annotated[
+        str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax")
+    ] = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="Label of sequences that have none")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="What sequences that do not say so are stratified by")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert SOURCE to the project's own format, checked whole."""
-    trace = import_trace(source, format, model=model)
-    trace.save(out)
-    info = describe(trace, out)
-    emit(info, as_json=as_json, render=lambda console: render_info(console, str(out), info))
+    """Convert SOURCE to the project's own format, checked whole; what is suspicious is told on stderr."""
+    given = {
+        "model": model,
+        "experts": experts,
+        "top_k": top_k,
+        "layers": None if layers is None else parse_layers(layers),
+        "expert_map": expert_map,
+        "gate_weights": gate_weights,
+        "domain": domain,
+        "dataset": dataset,
+    }
+    options = ImportOptions.parse(given, origin="options")
+    with progress_bar("reading") as progress:
+        imported = import_recording(source, format, options, progress)
+    imported.recording.save(out)
+    tell_warnings(imported.warnings)
+    info = describe_recording(imported.recording, out)
+    document: Document = {**jsonable(info), "format": imported.format, "warnings": list(imported.warnings)}
+
+    def render(console: Console) -> None:
+        render_recording(console, str(out), info)
+
+    emit(document, as_json=as_json, render=render)

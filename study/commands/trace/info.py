@@ -1,19 +1,38 @@
 """``forestage trace info``: shape, labels and provenance."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
-from study.commands.options import JsonOption, ModelOption, open_trace
+from study.commands.options import JsonOption, ModelOption, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
+from study.commands.trace.loads import render_load
 from study.numbers import count, size
 from study.output import emit
+from traces import RoutingTrace
 from traces.describe import TraceInfo, describe
+from traces.load import ExpertLoad
+from traces.load_statistics import LoadStatistics, load_statistics
 
 
 def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Shape, labels and provenance."""
-    info = describe(open_trace(trace, model), trace)
-    emit(info, as_json=as_json, render=lambda console: render_info(console, str(trace), info))
+    info = describe_recording(open_recording(trace, model), trace)
+    emit(info, as_json=as_json, render=lambda console: render_recording(console, str(trace), info))
+
+
+def describe_recording(recording: RoutingTrace | ExpertLoad, path: Path) -> TraceInfo | LoadStatistics:
+    """What a recording, read from ``path``, holds."""
+    return load_statistics(recording, path) if isinstance(recording, ExpertLoad) else describe(recording, path)
+
+
+def render_recording(console: Console, name: str, info: TraceInfo | LoadStatistics) -> None:
+    """The description, for a person."""
+    if isinstance(info, LoadStatistics):
+        render_load(console, name, info, by_layer=False)
+    else:
+        render_info(console, name, info)
 
 
 def render_info(console: Console, name: str, info: TraceInfo) -> None:

@@ -1,0 +1,46 @@
+"""How recorded expert loads are shown, where there is no routing to show."""
+
+from rich.console import Console
+from rich.table import Table
+
+from study.numbers import count, fixed, percent, size
+from traces.load_statistics import LayerLoad, LoadStatistics
+
+LAYERS_SHOWN = 12
+"""Layers that the table on the terminal shows, the most skewed first; ``--json`` gives all."""
+
+
+def render_load(console: Console, name: str, figures: LoadStatistics, *, by_layer: bool) -> None:
+    """Shape and provenance as a two-column table, then the skew of all layers, or also of the most skewed."""
+    meta = figures.metadata
+    table = Table(box=None, show_header=False, title=name, title_justify="left", title_style="bold")
+    table.add_row("model", meta.model + (" [red](synthetic)[/red]" if meta.synthetic else ""))
+    table.add_row("content", "expert loads, no routing")
+    top_k = f", top-{meta.top_k}" if meta.top_k else ""
+    table.add_row("shape", f"{figures.layers} MoE layers, {figures.experts} experts{top_k}")
+    table.add_row("steps", count(figures.steps) + ("" if meta.steps_ordered else ", in no known order"))
+    table.add_row("counted", f"{figures.total:,.6g}".replace(",", "\u202f"))
+    table.add_row("size", size(figures.file_bytes))
+    table.add_row("source", f"{meta.source} ({meta.licence})")
+    console.print(table, highlight=False)
+    skew = Table("layer", "load entropy", "hottest / mean", "of single steps", "idle experts", box=None)
+    _add(skew, "mean", figures.overall)
+    if by_layer:
+        layers = sorted(zip(meta.layer_map, figures.by_layer, strict=True), key=lambda item: -item[1].hottest_over_mean)
+        for index, layer in layers[:LAYERS_SHOWN]:
+            _add(skew, str(index), layer)
+    console.print(skew, highlight=False)
+    if by_layer and figures.layers > LAYERS_SHOWN:
+        console.print(f"[dim]… and {figures.layers - LAYERS_SHOWN} more even layers; --json lists all[/dim]")
+    console.print(f"[yellow]{figures.note}[/yellow]", highlight=False)
+
+
+def _add(table: Table, label: str, layer: LayerLoad) -> None:
+    """A row of the skew."""
+    table.add_row(
+        label,
+        percent(layer.load_entropy),
+        fixed(layer.hottest_over_mean, 2),
+        fixed(layer.step_hottest_over_mean, 2),
+        fixed(layer.idle_experts, 1),
+    )

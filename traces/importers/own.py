@@ -1,0 +1,47 @@
+"""The project's own files: traces and loads, both safetensors, told by the format in the header."""
+
+from pathlib import Path
+
+from traces import load
+from traces.importers.common import Importer
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.load import ExpertLoad
+from traces.trace import RoutingTrace
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that starts so is safetensors: a header length below 2⁴⁸, then JSON."""
+    return len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0"
+
+
+def is_load(path: Path, start: bytes) -> bool:
+    """A safetensors file whose header has the loads' format."""
+    return is_safetensors(start) and f'"{load.FORMAT}"'.encode() in start
+
+
+def is_trace(path: Path, start: bytes) -> bool:
+    """Any other safetensors file, or one named so: its reader says what is wrong with it."""
+    return (path.suffix == ".safetensors" or is_safetensors(start)) and not is_load(path, start)
+
+
+def read_trace(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
+    """A trace in the project's own format, with its contents checked whatever its size.
+
+    Raises:
+        ForestageError: as ``RoutingTrace.load``.
+    """
+    return RoutingTrace.load(path, validate=True)
+
+
+def read_load(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
+    """Loads in the project's own format.
+
+    Raises:
+        ForestageError: as ``ExpertLoad.load``.
+    """
+    return ExpertLoad.load(path)
+
+
+TRACE = Importer("safetensors", "the project's own trace", is_trace, read_trace)
+LOAD = Importer("safetensors_load", "the project's own expert loads", is_load, read_load)

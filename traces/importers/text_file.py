@@ -1,0 +1,81 @@
+"""Text files, plain or gzipped, read in bounded memory."""
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO, cast
+
+from catalog.errors import ForestageError
+from traces.importers.report import Report
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+MAX_LINE_CHARACTERS = 64 << 20
+"""Of a line: more than any format writes; a file without line ends must not be read whole."""
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the faults of reading ``path`` into one line each."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ForestageError(f"{path}: damaged or truncated gzip file ({error}); fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise ForestageError(f"{path}: not a UTF-8 text ({error.reason})") from error
+    except OSError as error:
+        raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
+    """``path`` as UTF-8 text, and the bytes beneath, whose position tells how much has been read.
+
+    Raises:
+        ForestageError: if it cannot be read, is no UTF-8 text or a damaged gzip file; also while it is being read.
+    """
+    with readable(path), path.open("rb") as raw:
+        start = raw.read(2)
+        raw.seek(0)
+        data = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start == GZIP_MAGIC else raw
+        with io.TextIOWrapper(data, encoding="utf-8", newline=None) as text:
+            yield text, raw
+
+
+def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
+    """The lines of ``path``, numbered from 1, without their ends; progress in bytes of the file.
+
+    Raises:
+        ForestageError: as ``open_text``, and for a line longer than ``MAX_LINE_CHARACTERS``.
+    """
+    with open_text(path) as (text, raw):
+        total = os.fstat(raw.fileno()).st_size
+        number = 0
+        while line := text.readline(MAX_LINE_CHARACTERS):
+            number += 1
+            if len(line) == MAX_LINE_CHARACTERS and not line.endswith("\n"):
+                raise ForestageError(f"{path}: line {number}: longer than {MAX_LINE_CHARACTERS} characters")
+            if number % 4096 == 1:
+                report.progress(raw.tell(), total)
+            yield number, line.rstrip("\n")
+        report.progress(total, total)
+
+
+def starting_bytes(path: Path, count: int) -> bytes:
+    """The first ``count`` bytes of ``path``, or of what it holds where it is gzipped; fewer where it has fewer.
+
+    Raises:
+        ForestageError: if the file cannot be read.
+    """
+    with readable(path), path.open("rb") as file:
+        start = file.read(count)
+    if not start.startswith(GZIP_MAGIC):
+        return start
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, count)
+    except zlib.error:
+        return start
