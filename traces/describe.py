@@ -56,10 +56,13 @@ class TraceInfo(StrictModel):
 def describe(trace: RoutingTrace, path: Path | str | None = None) -> TraceInfo:
     """What ``trace`` holds; ``path`` is the file it came from, if any."""
     lengths = np.diff(trace.sequence_offsets)
-    phases = np.bincount(trace.phase, minlength=2)
-    unrecorded = 0
-    if trace.metadata.has_unrecorded:
-        unrecorded = sum(int(np.count_nonzero(~part.recorded())) for part in trace.chunks())
+    phases = np.zeros(2, np.int64)
+    last_position = unrecorded = 0
+    for part in trace.chunks():
+        phases += np.bincount(part.phase, minlength=2)
+        last_position = max(last_position, int(part.position.max()))
+        if trace.metadata.has_unrecorded:
+            unrecorded += int(np.count_nonzero(~part.recorded()))
     return TraceInfo(
         tokens=trace.tokens,
         layers=trace.layers,
@@ -71,7 +74,7 @@ def describe(trace: RoutingTrace, path: Path | str | None = None) -> TraceInfo:
         shortest=int(lengths.min()),
         median=float(np.median(lengths)),
         longest=int(lengths.max()),
-        longest_context=int(trace.position.max()) + 1,
+        longest_context=last_position + 1,
         unrecorded_rows=unrecorded,
         gate_weights=trace.gate_weights is not None,
         token_hash=trace.token_hash is not None,

@@ -1,6 +1,6 @@
 """The trace: which experts a model's routers chose, token by token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces import trace_file, validation
+from traces.mapping import release
 from traces.metadata import TraceMetadata
-from traces.safetensors_file import open_tensors, write_tensors
+from traces.safetensors_file import byte_chunks, open_tensors, write_tensors
 from traces.trace_file import ARRAYS, TOKEN_ARRAYS
 
 PREFILL = 0
@@ -21,6 +22,12 @@ VALIDATE_ON_LOAD_BYTES = 256 << 20
 """``load`` checks the content of smaller files at once (well under a second); of larger ones, what is sliced."""
 
 CHUNK_TOKENS = 1 << 16
+
+KEEP_MAPPED_BYTES = 32 << 20
+"""Of a larger mapped trace, ``token_range`` lets go of the pages that were read before (see ``traces.mapping``)."""
+
+GATHER_IN_MEMORY_BYTES = 256 << 20
+"""A larger selection of tokens is a mapped temporary file (see ``traces.gather``)."""
 
 ContentState = Literal["unchecked", "checked", "lazy"]
 
@@ -32,6 +39,9 @@ class RoutingTrace:
     A trace is valid once it exists: constructing one checks shapes, dtypes and contents (see ``traces.validation``).
     The exception is a large mapped file, whose contents are checked slice by slice, as ``sequence``,
     ``token_range``, ``select_sequences`` and ``chunks`` hand them out, or all at once by ``validate``.
+
+    Whoever walks a trace of any size with ``chunks``, ``token_range`` or ``sequence`` holds a steady memory; whoever
+    indexes the arrays of the whole trace holds what was touched.
 
     Attributes:
         expert_ids: u8 (fewer than 256 experts) or u16 ``[tokens, layers, top_k]``; distinct ids below ``experts``, in
@@ -153,12 +163,14 @@ class RoutingTrace:
         first = int(np.searchsorted(self.sequence_offsets, start, side="right")) - 1
         last = int(np.searchsorted(self.sequence_offsets, stop, side="left"))
         offsets = np.clip(self.sequence_offsets[first : last + 1], start, stop) - start
+        if self.nbytes > KEEP_MAPPED_BYTES:
+            release(self.expert_ids)
         if self.content == "lazy":
             validation.check_content(self, self.origin, start, stop)
         return self._part(slice(start, stop), offsets, self.domains[first:last], self.datasets[first:last])
 
     def select_sequences(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Self:
-        """The sequences ``indices``, in that order, copied.
+        """The sequences ``indices``, in that order, copied (to a temporary file where they are large).
 
         Raises:
             ForestageError: if ``indices`` is empty or names a sequence that is not there.
@@ -167,6 +179,9 @@ class RoutingTrace:
         if not chosen:
             raise ForestageError("selection of sequences is empty; the trace has too few sequences for it")
         slices = [self.sequence_slice(index) for index in chosen]
+        if sum(part.stop - part.start for part in slices) * self._token_bytes > GATHER_IN_MEMORY_BYTES:
+            walks = (enumerate(self._walk(part, CHUNK_TOKENS)) for part in slices)
+            return self._gathered((piece, index > 0) for walk in walks for index, piece in walk)
         if self.content == "lazy":
             for part in slices:
                 validation.check_content(self, self.origin, part.start, part.stop)
@@ -176,26 +191,22 @@ class RoutingTrace:
         return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in chosen))
 
     def select_phase(self, phase: int) -> Self:
-        """The tokens of one phase (``PREFILL`` or ``DECODE``), copied; sequences without any are left out.
+        """The tokens of one phase (``PREFILL`` or ``DECODE``), copied (to a temporary file where they are large).
+
+        Sequences without any are left out.
 
         Raises:
             ForestageError: if no token is of that phase.
         """
         if self.content == "lazy":
             return self.checked().select_phase(phase)
-        tokens = np.flatnonzero(self.phase == phase)
-        if not len(tokens):
-            raise ForestageError(f"the trace of {self.metadata.model} has no {phase_name(phase)} tokens")
-        counts = np.bincount(self.sequence_index()[tokens], minlength=self.sequences)
-        kept = np.flatnonzero(counts)
-        offsets = np.concatenate([[0], np.cumsum(counts[kept])])
-        domains = tuple(self.domains[index] for index in kept)
-        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in kept))
+        if self.nbytes > GATHER_IN_MEMORY_BYTES:
+            return self._gathered(self._walk_phase(phase))
+        return self._phase_in_memory(phase)
 
     def chunks(self, tokens: int = CHUNK_TOKENS) -> Iterator[Self]:
         """The trace in views of at most ``tokens`` tokens each (a sequence may be cut in several)."""
-        for start in range(0, self.tokens, tokens):
-            yield self.token_range(start, min(start + tokens, self.tokens))
+        return self._walk(slice(0, self.tokens), tokens)
 
     def equals(self, other: "RoutingTrace") -> bool:
         """Whether every array (dtype and bits), label and the metadata are the same."""
@@ -204,8 +215,9 @@ class RoutingTrace:
             if (mine is None) != (theirs is None):
                 return False
             if mine is not None:
-                bits = np.dtype(f"u{mine.dtype.itemsize}")
-                if mine.dtype != theirs.dtype or not np.array_equal(mine.view(bits), theirs.view(bits)):
+                if mine.dtype != theirs.dtype or mine.shape != theirs.shape:
+                    return False
+                if any(a != b for a, b in zip(byte_chunks(mine), byte_chunks(theirs), strict=True)):
                     return False
         labels = (self.domains, self.datasets, self.metadata)
         return labels == (other.domains, other.datasets, other.metadata)
@@ -261,6 +273,48 @@ class RoutingTrace:
         """
         tensors, metadata = trace_file.compose(self.checked())
         write_tensors(Path(path), tensors, metadata)
+
+    @property
+    def _token_bytes(self) -> int:
+        """Bytes of a token's rows in every array."""
+        arrays = (getattr(self, name) for name in TOKEN_ARRAYS)
+        return sum(array.nbytes for array in arrays if array is not None) // self.tokens
+
+    def _walk(self, tokens: slice, step: int) -> Iterator[Self]:
+        """The trace of ``tokens`` in views of at most ``step`` tokens each."""
+        for start in range(tokens.start, tokens.stop, step):
+            yield self.token_range(start, min(start + step, tokens.stop))
+
+    def _phase_in_memory(self, phase: int) -> Self:
+        """``select_phase`` of a trace whose tokens fit in memory."""
+        tokens = np.flatnonzero(self.phase == phase)
+        if not len(tokens):
+            raise ForestageError(f"the trace of {self.metadata.model} has no {phase_name(phase)} tokens")
+        counts = np.bincount(self.sequence_index()[tokens], minlength=self.sequences)
+        kept = np.flatnonzero(counts)
+        offsets = np.concatenate([[0], np.cumsum(counts[kept])])
+        domains = tuple(self.domains[index] for index in kept)
+        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in kept))
+
+    def _walk_phase(self, phase: int) -> Iterator[tuple[Self, bool]]:
+        """The tokens of one phase in pieces; whether each goes on with the sequence that the one before it ended in."""
+        begun = -1
+        for start in range(0, self.tokens, CHUNK_TOKENS):
+            part = self.token_range(start, min(start + CHUNK_TOKENS, self.tokens))
+            inside = np.flatnonzero(part.phase == phase)
+            if not len(inside):
+                continue
+            first, last = np.searchsorted(self.sequence_offsets, start + inside[[0, -1]], side="right") - 1
+            yield part._phase_in_memory(phase), bool(first == begun)
+            begun = last
+        if begun < 0:
+            raise ForestageError(f"the trace of {self.metadata.model} has no {phase_name(phase)} tokens")
+
+    def _gathered(self, parts: Iterable[tuple[Self, bool]]) -> Self:
+        """The parts of this trace as one, in a temporary file."""
+        from traces.gather import gather_in_file  # which needs this module
+
+        return gather_in_file(parts, self)
 
     def _part(
         self,

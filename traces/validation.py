@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalog.errors import ForestageError
+from traces.mapping import release
 
 if TYPE_CHECKING:
     from traces.trace import RoutingTrace
@@ -110,6 +111,8 @@ def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int 
         if len(bad):
             token = start + int(bad[0])
             raise ForestageError(f"{origin}: phase[{token}]: {trace.phase[token]}; must be 0 (prefill) or 1 (decode)")
+        if start + step < last:
+            release(trace.expert_ids)  # of a mapped file, with every other array in it
 
 
 def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
