@@ -1,6 +1,7 @@
 """Sampled batches and working sets against hand figures, plain loops and the uniform formula."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,3 +142,17 @@ def test_runs_end_at_sequences_gaps_and_phases() -> None:
     assert contiguous_runs(trace, eligible_tokens(trace)[1]).tolist() == [[1, 4], [5, 7]]
     assert contiguous_runs(trace, np.array([0, 1, 3, 4])).tolist() == [[0, 2], [3, 4], [4, 5]]
     assert contiguous_runs(trace, np.array([], np.int64)).tolist() == []
+
+
+def test_runs_see_sequences_and_gaps_whatever_the_positions() -> None:
+    trace = trace_of(np.zeros((7, 1, 1)), experts=2, lengths=[4, 3])
+    going_on = replace(trace, position=np.arange(7, dtype=np.int32), content="unchecked")
+    assert contiguous_runs(going_on, np.arange(7)).tolist() == [[0, 4], [4, 7]]
+    gap = replace(trace, position=np.array([0, 1, 5, 6, 0, 1, 2], np.int32), content="unchecked")
+    assert contiguous_runs(gap, np.arange(7)).tolist() == [[0, 2], [2, 4], [4, 7]]
+
+
+def test_five_tokens_are_more_than_four() -> None:
+    trace = trace_of(np.zeros((5, 1, 1)), experts=2, lengths=[1] * 5)
+    figures = batch_statistics(trace, sizes=[4, 5], samples=2)
+    assert [size.at_most_four_share for size in figures.by_size] == [1.0, 0.0]
