@@ -10,7 +10,7 @@ from traces.mapping import release
 if TYPE_CHECKING:
     from traces.trace import RoutingTrace
 
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 8 << 20
 """Of expert ids checked at a time, so that a mapped file never sits in memory as a whole."""
 
 

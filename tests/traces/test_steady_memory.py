@@ -19,7 +19,7 @@ from traces.writer import TraceWriter
 
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-PARTS = 1200  # of 2,500 tokens: 3 million tokens, 75 MB
+PARTS = 700  # of 2,500 tokens: 1.75 million tokens, 90 MB
 WALK = """
 import resource, sys
 from traces import RoutingTrace
@@ -31,7 +31,7 @@ describe(sample)
 sample.checked().save(sys.argv[3])
 before = peak()
 trace = RoutingTrace.load(sys.argv[2], validate=True)
-ids = sum(int(part.expert_ids.sum()) for part in trace.chunks())
+ids = sum(int(part.expert_ids.sum()) for part in trace.chunks() if part.gate_weights.max() <= 1)
 described = describe(trace)
 trace.save(sys.argv[3])
 same = trace.equals(RoutingTrace.load(sys.argv[3], validate=False))
@@ -48,7 +48,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_walk_holds_a_part_of_the_file(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("sample.safetensors", "large.safetensors", "copy.safetensors")]
-    part = make_trace((2500,), layers=2, top_k=4, hashes=False)
+    part = make_trace((2500,), layers=4, top_k=4, hashes=False)
     part.save(paths[0])
     with TraceWriter(paths[1], part.metadata) as writer:
         for _ in range(PARTS):
@@ -57,8 +57,8 @@ def test_a_walk_holds_a_part_of_the_file(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     tokens, ids, same, grown, size = (int(text) for text in result.stdout.split())
     assert (tokens, ids, same) == (2500 * PARTS, int(part.expert_ids.sum()) * PARTS, 1)
-    assert size > 80e6
-    assert grown < 50e6  # a chunk of 65,536 tokens, or 32 MiB of ids, with the arrays computed from it
+    assert size > 90e6
+    assert grown < 30e6  # 8 MiB of ids with the weights of the same tokens, and what is computed from them
 
 
 @FUZZ
