@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.files import atomic_path
+from traces.mapping import release
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("<u1"),
@@ -112,10 +113,11 @@ def crc32(array: npt.NDArray[Any]) -> int:
 
 
 def byte_chunks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of a C-contiguous array, a few MiB at a time."""
+    """The bytes of a C-contiguous array, a few MiB at a time; of a mapped one, memory holds no more."""
     flat = array.reshape(-1).view(np.uint8)
     for start in range(0, flat.size, WRITE_CHUNK_BYTES):
         yield flat[start : start + WRITE_CHUNK_BYTES].data
+        release(array)
 
 
 def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
