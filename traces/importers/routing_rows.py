@@ -1,0 +1,327 @@
+"""Collecting the rows of a foreign file (one token's choice in one layer) and handing them on token by token.
+
+Rows may come in any order: by token, by layer or mixed. They wait as NumPy rows, on disk where they are many; sorting
+them by sequence, position and layer needs 44 bytes of memory a row.
+
+What cannot be a whole recording is refused: a row that comes twice, and a sequence whose last token lacks a layer. The
+last token passes through every layer, so a file that was cut off, or a stray layer, position or sequence, shows there.
+Any other missing row becomes *not recorded*.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.importers.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.spool import Spool
+from traces.trace import PREFILL
+
+BUFFERED_ROWS = 1 << 14
+"""Rows held as Python numbers before they become arrays."""
+
+LARGEST = 2**31 - 1
+"""Of a position, a layer or a sequence: they are kept as i32."""
+
+LARGEST_ID = 65_534
+"""Of an expert: 65,535 marks an unrecorded row."""
+
+NO_TOKEN = -1
+"""As a token's identity: the file does not say."""
+
+ROW = np.dtype(
+    [
+        ("sequence", np.int32),
+        ("position", np.int32),
+        ("layer", np.int32),
+        ("phase", np.uint8),
+        ("token", np.int64),
+        ("line", np.int64),
+        ("file", np.int32),
+    ]
+)
+"""What is kept of a row beside its ids and weights."""
+
+Array = npt.NDArray[Any]
+
+
+class RoutingRows:
+    """Rows on their way into a trace; ``begin_file`` names where the following ones come from.
+
+    Args:
+        position_name: what the file calls a token's place, for errors.
+    """
+
+    def __init__(self, position_name: str) -> None:
+        self.position_name = position_name
+        self.files: list[Path] = []
+        self.facts = Spool(ROW)
+        self.ids: Spool | None = None
+        self.weights: Spool | None = None
+        self._buffer: list[tuple[int, ...]] = []
+        self._buffered_ids: list[list[int]] = []
+        self._buffered_weights: list[list[float]] = []
+
+    def begin_file(self, path: Path) -> None:
+        """Following rows come from ``path``."""
+        self._flush()
+        self.files.append(path)
+
+    def add(
+        self,
+        line: int,
+        *,
+        sequence: int,
+        position: int,
+        layer: int,
+        ids: list[int],
+        weights: list[float] | None = None,
+        phase: int = PREFILL,
+        token: int = NO_TOKEN,
+    ) -> None:
+        """One row; sequence, position and layer must be within 0 and ``LARGEST``, ids within 0 and ``LARGEST_ID``.
+
+        Raises:
+            ForestageError: if it has another number of ids or weights than the first row, or a weight is none.
+        """
+        self._check_widths(line, len(ids), None if weights is None else len(weights))
+        self._buffer.append((sequence, position, layer, phase, token, line, len(self.files) - 1))
+        self._buffered_ids.append(ids)
+        if weights is not None:
+            self._buffered_weights.append(weights)
+        if len(self._buffer) >= BUFFERED_ROWS:
+            self._flush()
+
+    def add_block(
+        self, line: Array, *, sequence: int, position: Array, layer: Array, ids: Array, weights: Array | None
+    ) -> None:
+        """Rows of one sequence: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``, limits as above.
+
+        Raises:
+            ForestageError: as ``add``.
+        """
+        if not len(ids):
+            return
+        self._check_widths(int(line[0]), ids.shape[1], None if weights is None else weights.shape[1])
+        self._flush()
+        facts = np.zeros(len(ids), dtype=ROW)
+        facts["sequence"], facts["position"], facts["layer"], facts["phase"] = sequence, position, layer, PREFILL
+        facts["token"], facts["line"], facts["file"] = NO_TOKEN, line, len(self.files) - 1
+        self._append(facts, ids, weights)
+
+    def sort(self) -> "SortedRows":
+        """All rows by sequence, position and layer; nothing may be added after.
+
+        Raises:
+            ForestageError: naming the file and line of a row that comes twice or differs within its token, or of a
+                sequence's last token that lacks a layer.
+        """
+        self._flush()
+        if self.ids is None:
+            raise ForestageError(f"{self.files[-1]}: no routing rows in it")
+        facts = self.facts.array()
+        keys = tuple(facts[name] for name in ("layer", "position", "sequence"))
+        order = np.lexsort(keys)
+        sequence, position, layer = (facts[name][order] for name in ("sequence", "position", "layer"))
+        same = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1])
+        layers, column = np.unique(layer, return_inverse=True)
+        rows = SortedRows(
+            source=self,
+            facts=facts,
+            ids=self.ids.array(),
+            weights=None if self.weights is None else self.weights.array(),
+            order=order,
+            starts=np.concatenate([[0], np.flatnonzero(~same) + 1]),
+            column=column.astype(np.int32),
+            layers=tuple(layers.tolist()),
+        )
+        rows.check(same, layer)
+        return rows
+
+    def place(self, row: Any) -> str:
+        """File and line of a row of ``facts``."""
+        return f"{self.files[row['file']]}: line {row['line']}"
+
+    def _check_widths(self, line: int, ids: int, weights: int | None) -> None:
+        """Every row is as the first: so many ids, as many weights or none."""
+        if self.ids is None:
+            self.ids = Spool(np.uint16, (ids,))
+            self.weights = None if weights is None else Spool(np.float32, (ids,))
+        top_k = self.ids.row_shape[0]
+        if ids == top_k and weights == (top_k if self.weights is not None else None):
+            return
+        place = f"{self.files[-1]}: line {line}"
+        if ids != top_k:
+            raise ForestageError(f"{place}: {ids} expert ids; the rows before have {top_k}")
+        if weights is not None and self.weights is not None:
+            raise ForestageError(f"{place}: {weights} weights for {ids} expert ids")
+        raise ForestageError(
+            f"{place}: {'no weights' if weights is None else 'weights'}, but the rows before have "
+            f"{'some' if weights is None else 'none'}"
+        )
+
+    def _flush(self) -> None:
+        """Turn the buffered rows into arrays."""
+        if not self._buffer:
+            return
+        weights = np.array(self._buffered_weights) if self.weights is not None else None
+        self._append(np.array(self._buffer, dtype=ROW), np.array(self._buffered_ids), weights)
+        self._buffer, self._buffered_ids, self._buffered_weights = [], [], []
+
+    def _append(self, facts: Array, ids: Array, weights: Array | None) -> None:
+        """Keep a chunk of checked width."""
+        assert self.ids is not None
+        self.facts.append(facts)
+        self.ids.append(ids.astype(np.uint16))
+        if weights is not None and self.weights is not None:
+            bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)).all(axis=1))
+            if len(bad):
+                row = int(bad[0])
+                raise ForestageError(
+                    f"{self.place(facts[row])}: weights {weights[row].tolist()}: must be finite and not negative"
+                )
+            self.weights.append(weights.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class SortedRows:
+    """Rows by sequence, position and layer.
+
+    Attributes:
+        source: where they were collected.
+        facts: ``ROW [rows]``, as collected, like ``ids`` and ``weights [rows, top_k]``.
+        order: the collected row that stands at each sorted place.
+        starts: sorted place of each token's first row.
+        column: index into ``layers`` of each sorted row.
+        layers: the file's layer numbers, ascending.
+    """
+
+    source: RoutingRows
+    facts: Array
+    ids: Array
+    weights: Array | None
+    order: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int32]
+    layers: tuple[int, ...]
+
+    @property
+    def top_k(self) -> int:
+        """Ids a row."""
+        return int(self.ids.shape[1])
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the rows name their tokens."""
+        return bool(self.facts["token"][0] != NO_TOKEN)
+
+    def skipped_positions(self) -> int:
+        """How often a token's position exceeds that of the token before it, in the same sequence, by more than one."""
+        tokens = self.facts[self.order[self.starts]]
+        same = tokens["sequence"][1:] == tokens["sequence"][:-1]
+        return int((same & (tokens["position"][1:] > tokens["position"][:-1] + 1)).sum())
+
+    def feed(self, builder: TraceBuilder, labels: Sequence[tuple[str, str]], experts: int) -> None:
+        """Append every sequence to ``builder``, which was made with this object's layers, top-k, weights and tokens.
+
+        Args:
+            builder: takes the tokens.
+            labels: domain and dataset of each sequence, by its number.
+            experts: of a layer.
+
+        Raises:
+            ForestageError: naming the file and line of a row with an id that the model lacks.
+        """
+        sequence = self.facts["sequence"][self.order[self.starts]]
+        cuts = np.flatnonzero(np.diff(sequence, prepend=-1))
+        for first, last in zip(cuts, np.append(cuts[1:], len(sequence)), strict=True):
+            for begin in range(int(first), int(last), CHUNK_TOKENS):
+                self._feed_tokens(builder, begin, min(begin + CHUNK_TOKENS, int(last)), experts)
+            builder.end_sequence(*labels[sequence[first]])
+
+    def _feed_tokens(self, builder: TraceBuilder, begin: int, end: int, experts: int) -> None:
+        """Tokens ``[begin, end)`` of one sequence."""
+        stop = self.starts[end] if end < len(self.starts) else len(self.order)
+        places = slice(self.starts[begin], stop)
+        rows, column = self.order[places], self.column[places]
+        token = np.repeat(np.arange(end - begin), np.diff(self.starts[begin:end], append=stop))
+        ids = self.ids[rows]
+        beyond = np.flatnonzero((ids >= experts).any(axis=1))
+        if len(beyond):
+            row = int(beyond[0])
+            raise ForestageError(
+                f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: the model has experts 0 "
+                f"to {experts - 1}"
+            )
+        shape = (end - begin, len(self.layers), self.top_k)
+        grid = np.full(shape, -1, dtype=np.int32)
+        grid[token, column] = ids
+        weights = None
+        if self.weights is not None:
+            weights = np.zeros(shape, dtype=np.float32)
+            weights[token, column] = self.weights[rows]
+        facts = self.facts[self.order[self.starts[begin:end]]]
+        builder.append(
+            grid,
+            position=facts["position"],
+            phase=facts["phase"],
+            weights=weights,
+            token_hash=facts["token"].astype(np.uint32) if self.has_tokens else None,
+            where=f"line {facts['line'][0]}",
+        )
+
+    def check(self, same_token: npt.NDArray[np.bool_], layer: npt.NDArray[np.int32]) -> None:
+        """No row twice, one phase and identity a token, and the last token of a sequence in every layer.
+
+        Args:
+            same_token: whether a sorted row is of the same token as the one before.
+            layer: of each sorted row.
+
+        Raises:
+            ForestageError: naming the file and line.
+        """
+        repeats = np.flatnonzero(same_token & (layer[1:] == layer[:-1]))
+        if len(repeats):
+            first, second = self._facts_at(int(repeats[0])), self._facts_at(int(repeats[0]) + 1)
+            raise ForestageError(
+                f"{self.source.place(second)}: {self.source.position_name} {second['position']}, layer "
+                f"{second['layer']}: came before, in line {first['line']}; a token has one row a layer"
+            )
+        for name in ("phase", "token"):
+            values = self.facts[name][self.order]
+            differs = np.flatnonzero(same_token & (values[1:] != values[:-1]))
+            if len(differs):
+                first, second = self._facts_at(int(differs[0])), self._facts_at(int(differs[0]) + 1)
+                raise ForestageError(
+                    f"{self.source.place(second)}: {name}: differs from line {first['line']}, which is of the same "
+                    f"token ({self.source.position_name} {second['position']})"
+                )
+        tokens = self.facts["token"]
+        if self.has_tokens != bool((tokens != NO_TOKEN).any()) or (self.has_tokens and (tokens == NO_TOKEN).any()):
+            row = self.facts[int(np.argmin(tokens))]
+            raise ForestageError(f"{self.source.place(row)}: names no token, but other rows do")
+        self._check_last_tokens()
+
+    def _check_last_tokens(self) -> None:
+        """The last token of every sequence has a row in every layer."""
+        sequence = self.facts["sequence"][self.order[self.starts]]
+        rows = np.diff(self.starts, append=len(self.order))
+        bad = np.flatnonzero((np.diff(sequence, append=-1) != 0) & (rows < len(self.layers)))
+        if not len(bad):
+            return
+        start = int(self.starts[bad[0]])
+        present = {self.layers[column] for column in self.column[start : start + int(rows[bad[0]])]}
+        missing = next(layer for layer in self.layers if layer not in present)
+        fact = self._facts_at(start)
+        raise ForestageError(
+            f"{self.source.place(fact)}: {self.source.position_name} {fact['position']}, the last of its sequence, "
+            f"lacks layer {missing}; if the recording was cut off, remove that token's rows"
+        )
+
+    def _facts_at(self, place: int) -> Any:
+        """The facts of the row at a sorted place."""
+        return self.facts[self.order[place]]

@@ -1,0 +1,120 @@
+"""A trace of collected rows: which model and layers they are of, and their way through the builder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from catalog import load_catalog
+from catalog.errors import ForestageError
+from traces.importers.builder import TraceBuilder
+from traces.importers.models import RecordedModel, recorded_model
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.importers.routing_rows import RoutingRows
+from traces.trace import RoutingTrace
+
+ROW_OPTIONS = frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"})
+"""What every format of rows can be told."""
+
+UNLABELLED = "unlabelled"
+"""Domain of sequences that neither the file nor the user labels."""
+
+
+def model_of_layers(
+    options: ImportOptions,
+    origin: Path,
+    layers: Sequence[int],
+    top_k: int,
+    *,
+    experts: int | None = None,
+) -> RecordedModel:
+    """What rows with the layer numbers ``layers`` are of.
+
+    Numbers that run from 0 without a gap may be the model's own or count its MoE layers alone: the catalogue tells
+    (``recorded_model``). Any others are the model's own.
+
+    Args:
+        options: what the user says; ``--layers`` overrides the numbers.
+        origin: the file or folder, for errors.
+        layers: the file's numbers, ascending.
+        top_k: ids a row.
+        experts: routed experts a layer, where the file says.
+
+    Raises:
+        ForestageError: if the model or its experts are not known, or it lacks such layers.
+    """
+    counted = tuple(layers) == tuple(range(len(layers)))
+    model = recorded_model(
+        options,
+        origin=str(origin),
+        layers=len(layers),
+        top_k=top_k,
+        used_layers=range(len(layers)),
+        experts=experts,
+        layer_map=None if counted or options.layers is not None else layers,
+    )
+    record = load_catalog().match_model(model.name)
+    stray = set(model.layer_map) - set(record.layer_map) if record is not None else set()
+    if record is not None and stray:
+        raise ForestageError(
+            f"{origin}: layer {min(stray)} is none of the {record.moe_layers} MoE layers of {record.name} "
+            f"({record.layer_map[0]} to {record.layer_map[-1]}); name the right model with --model, or the model's "
+            "own indices with --layers"
+        )
+    return model
+
+
+def trace_of_rows(
+    rows: RoutingRows,
+    labels: Sequence[tuple[str | None, str | None]],
+    options: ImportOptions,
+    report: Report,
+    *,
+    origin: Path,
+    format: str,
+    experts: int | None = None,
+    ranked: bool | None = None,
+) -> RoutingTrace:
+    """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
+
+    Args:
+        rows: all of them.
+        labels: domain and dataset of each sequence, by its number; ``None`` where the file does not say.
+        options: what the user says; uses ``ROW_OPTIONS``.
+        report: takes the warnings.
+        origin: the file or folder.
+        format: the importer's name.
+        experts: routed experts a layer, where the file says.
+        ranked: whether ids are in rank order; ``None``: where every row's weights descend.
+
+    Raises:
+        ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
+    """
+    placed = rows.sort()
+    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts)
+    missing = len(placed.starts) * len(placed.layers) - len(placed.order)
+    if missing:
+        report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
+    gaps = placed.skipped_positions()
+    if gaps:
+        report.warn(f"{origin}: {gaps} times tokens are left out within a sequence (positions are skipped)")
+    builder = TraceBuilder(
+        origin,
+        layers=len(placed.layers),
+        top_k=placed.top_k,
+        weights=placed.weights is not None,
+        hashes=placed.has_tokens,
+    )
+    placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
+    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked)
+
+
+def label(
+    options: ImportOptions, format: str, domain: str | None = None, dataset: str | None = None
+) -> tuple[str, str]:
+    """Domain and dataset of a sequence: as the file says, else the user, else none and the format's name."""
+    return domain or options.domain or UNLABELLED, dataset or options.dataset or format
+
+
+def source_of(format: str, origin: Path) -> str:
+    """The metadata's source of a recording that names none."""
+    return f"{format}, from {origin.name or origin.resolve().name}"
