@@ -11,9 +11,9 @@ from trace_samples import make_trace, traces
 from catalog.errors import ForestageError
 from tests.routing import trace_of
 from traces import RoutingTrace
-from traces.statistics import batch_statistics, working_set_statistics
+from traces.statistics import batch_statistics, walk, working_set_statistics
 from traces.statistics.batches import _Sampler, distinct_experts
-from traces.statistics.runs import contiguous_runs, eligible_tokens
+from traces.statistics.walk import contiguous_runs, eligible, phase_of_interest, sequence_groups
 
 
 def test_sequences_that_always_choose_alike() -> None:
@@ -45,8 +45,7 @@ def test_independent_uniform_choices_give_the_formula() -> None:
 
 def test_a_batch_has_different_sequences_in_proportion_to_their_length() -> None:
     trace = make_trace(lengths=(60, 20, 20), prompt=0)
-    _, tokens = eligible_tokens(trace)
-    sampler = _Sampler(trace, tokens)
+    sampler = _Sampler(trace, "decode")
     owner = trace.sequence_index()[sampler.draw(1, 4000, np.random.default_rng(0))]
     assert np.bincount(owner.ravel()) / 4000 == pytest.approx([0.6, 0.2, 0.2], abs=0.03)
     pairs = trace.sequence_index()[sampler.draw(2, 500, np.random.default_rng(0))]
@@ -65,15 +64,15 @@ def test_the_seed_decides_and_sizes_do_not_disturb_each_other() -> None:
 
 def test_decode_tokens_are_preferred_and_unrecorded_ones_left_out() -> None:
     trace = make_trace(lengths=(6, 4), prompt=2)
-    assert eligible_tokens(trace)[0] == "decode"
-    assert eligible_tokens(trace)[1].tolist() == [2, 3, 4, 5, 8, 9]
-    prefill = make_trace(lengths=(6, 4), prompt=9)
-    assert eligible_tokens(prefill)[0] == "prefill"
-    assert len(eligible_tokens(prefill)[1]) == 10
+    assert phase_of_interest(trace) == "decode"
+    assert np.flatnonzero(eligible(trace, "decode")).tolist() == [2, 3, 4, 5, 8, 9]
+    assert phase_of_interest(make_trace(lengths=(6, 4), prompt=9)) == "prefill"
     partial = make_trace(lengths=(6, 4), prompt=0, unrecorded=True)
-    kept = eligible_tokens(partial)[1]
+    kept = np.flatnonzero(eligible(partial, "decode"))
     assert 0 < len(kept) < 10
     assert partial.recorded()[kept].all()
+    drawn = _Sampler(partial, "decode").draw(1, 300, np.random.default_rng(0))
+    assert np.unique(drawn).tolist() == kept.tolist()
 
 
 def test_bad_sizes_are_refused() -> None:
@@ -99,7 +98,7 @@ def test_distinct_experts_agree_with_sets(trace: RoutingTrace) -> None:
 @given(trace=traces())
 def test_the_histogram_is_that_of_the_batches_drawn(trace: RoutingTrace) -> None:
     figures = batch_statistics(trace, samples=7, seed=5)
-    sampler = _Sampler(trace, eligible_tokens(trace)[1])
+    sampler = _Sampler(trace, phase_of_interest(trace))
     for size in figures.by_size:
         drawn = sampler.draw(size.batch, 7, np.random.default_rng([5, size.batch]))
         counts: Counter[int] = Counter()
@@ -123,7 +122,7 @@ def test_the_histogram_is_that_of_the_batches_drawn(trace: RoutingTrace) -> None
 def test_working_sets_agree_with_sets_over_every_window(trace: RoutingTrace) -> None:
     windows = (1, 2, 3, 5)
     result = {figures.window: figures for figures in working_set_statistics(trace, windows).by_window}
-    runs = contiguous_runs(trace, eligible_tokens(trace)[1])
+    runs = contiguous_runs(trace, eligible(trace, phase_of_interest(trace)))
     for window in windows:
         sizes = [
             len(set(trace.expert_ids[start : start + window, layer].ravel().tolist()))
@@ -139,17 +138,26 @@ def test_working_sets_agree_with_sets_over_every_window(trace: RoutingTrace) -> 
 
 def test_runs_end_at_sequences_gaps_and_phases() -> None:
     trace = trace_of(np.zeros((7, 1, 1)), experts=2, lengths=[4, 3], prompt=1)
-    assert contiguous_runs(trace, eligible_tokens(trace)[1]).tolist() == [[1, 4], [5, 7]]
-    assert contiguous_runs(trace, np.array([0, 1, 3, 4])).tolist() == [[0, 2], [3, 4], [4, 5]]
-    assert contiguous_runs(trace, np.array([], np.int64)).tolist() == []
-
-
-def test_runs_see_sequences_and_gaps_whatever_the_positions() -> None:
-    trace = trace_of(np.zeros((7, 1, 1)), experts=2, lengths=[4, 3])
+    assert contiguous_runs(trace, eligible(trace, "decode")).tolist() == [[1, 4], [5, 7]]
+    some = np.array([1, 1, 0, 1, 1, 0, 0], np.bool_)
+    assert contiguous_runs(trace, some).tolist() == [[0, 2], [3, 4], [4, 5]]
+    assert contiguous_runs(trace, np.zeros(7, np.bool_)).tolist() == []
+    everything = np.ones(7, np.bool_)
     going_on = replace(trace, position=np.arange(7, dtype=np.int32), content="unchecked")
-    assert contiguous_runs(going_on, np.arange(7)).tolist() == [[0, 4], [4, 7]]
+    assert contiguous_runs(going_on, everything).tolist() == [[0, 4], [4, 7]]
     gap = replace(trace, position=np.array([0, 1, 5, 6, 0, 1, 2], np.int32), content="unchecked")
-    assert contiguous_runs(gap, np.arange(7)).tolist() == [[0, 2], [2, 4], [4, 7]]
+    assert contiguous_runs(gap, everything).tolist() == [[0, 2], [2, 4], [4, 7]]
+
+
+def test_groups_are_whole_neighbouring_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "CHUNK_TOKENS", 6)
+    trace = make_trace(lengths=(3, 2, 2, 9, 1))
+    starts = trace.sequence_offsets
+    for wanted, expected in ((None, [(0, 2), (2, 3), (3, 4), (4, 5)]), ([0, 2, 4], [(0, 1), (2, 3), (4, 5)])):
+        parts = list(sequence_groups(trace, wanted))
+        assert len(parts) == len(expected)
+        for part, (first, stop) in zip(parts, expected, strict=True):
+            assert part.equals(trace.token_range(int(starts[first]), int(starts[stop])))
 
 
 def test_five_tokens_are_more_than_four() -> None:

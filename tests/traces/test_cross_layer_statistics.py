@@ -11,9 +11,9 @@ from trace_samples import traces
 
 from tests.routing import trace_of
 from traces import RoutingTrace
-from traces.statistics import cross_layer_statistics
+from traces.statistics import cross_layer, cross_layer_statistics
 from traces.statistics.chi_square import independence_test, log_survival
-from traces.statistics.cross_layer import mutual_information_bits, pair_table
+from traces.statistics.cross_layer import mutual_information_bits, pair_tables
 
 
 def exact_survival(statistic: int, freedom: int) -> float:
@@ -99,8 +99,12 @@ def test_the_null_keeps_load_and_neighbours_but_not_the_link() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(trace=traces(), shift=st.integers(0, 5))
-def test_tables_agree_with_plain_loops(trace: RoutingTrace, shift: int) -> None:
+@given(trace=traces(), shift=st.integers(0, 5), chunk=st.sampled_from([1, 3, 100]))
+def test_tables_agree_with_plain_loops(trace: RoutingTrace, shift: int, chunk: int) -> None:
+    shift %= trace.tokens
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_layer, "CHUNK_TOKENS", chunk)
+        tables = pair_tables(trace, shift)
     for first in range(trace.layers - 1):
         expected = np.zeros((trace.experts, trace.experts), np.int64)
         for token in range(trace.tokens):
@@ -108,7 +112,7 @@ def test_tables_agree_with_plain_loops(trace: RoutingTrace, shift: int) -> None:
                 for b in trace.expert_ids[(token + shift) % trace.tokens, first + 1].tolist():
                     if a < trace.experts and b < trace.experts:
                         expected[a, b] += 1
-        assert np.array_equal(pair_table(trace, first, shift), expected)
+        assert np.array_equal(tables[first], expected)
 
 
 @settings(max_examples=20, deadline=None)

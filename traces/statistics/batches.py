@@ -20,11 +20,15 @@ from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.statistics.runs import PhaseName, eligible_tokens
-from traces.trace import RoutingTrace
+from traces.mapping import release
+from traces.statistics.walk import PhaseName, eligible, phase_of_interest, sequence_groups
+from traces.trace import DECODE, PREFILL, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
+
+GATHER_TOKENS = 1024
+"""Scattered tokens read before a mapped file's pages are let go of."""
 
 
 class BatchSizeStatistics(StrictModel):
@@ -94,8 +98,8 @@ def batch_statistics(
     if samples < 1 or min(sizes, default=1) < 1:
         raise ForestageError("batches: sizes and samples must be 1 or more")
     trace = trace.checked()
-    phase, tokens = eligible_tokens(trace)
-    sampler = _Sampler(trace, tokens)
+    phase = phase_of_interest(trace)
+    sampler = _Sampler(trace, phase)
     usable = sorted({size for size in sizes if size <= sampler.sequences})
     by_size = []
     for done, size in enumerate(usable, start=1):
@@ -130,29 +134,62 @@ def distinct_experts(
 
 
 class _Sampler:
-    """Draws batches from the eligible ``tokens`` (ascending)."""
+    """Draws batches from the eligible tokens of ``phase``."""
 
-    def __init__(self, trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> None:
-        bounds = np.searchsorted(tokens, trace.sequence_offsets)
-        counts = np.diff(bounds)
-        self._tokens = tokens
-        self._first = bounds[:-1][counts > 0]
-        self._counts = counts[counts > 0]
-        self.sequences = len(self._counts)
+    def __init__(self, trace: RoutingTrace, phase: PhaseName) -> None:
+        self._trace, self._phase = trace, phase
+        counts = [
+            np.add.reduceat(eligible(part, phase).astype(np.int64), part.sequence_offsets[:-1])
+            for part in sequence_groups(trace)
+        ]
+        counts_by_sequence = np.concatenate(counts)
+        self._sequences = np.flatnonzero(counts_by_sequence)
+        self._counts = counts_by_sequence[self._sequences]
+        self.sequences = len(self._sequences)
 
     def draw(self, batch: int, samples: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         """Tokens i64 ``[samples, batch]``, of different sequences within a row."""
-        # Smallest exponential clocks of rates ∝ length: successive draws without repetition, in those proportions.
-        clocks = generator.standard_exponential((samples, self.sequences)) / self._counts
-        chosen = np.argpartition(clocks, batch - 1, axis=1)[:, :batch]
-        places = (generator.random(chosen.shape) * self._counts[chosen]).astype(np.int64)
-        return self._tokens[self._first[chosen] + places]
+        chosen = np.empty((samples, batch), np.int64)
+        for sample in range(samples):
+            # Smallest exponential clocks of rates ∝ length: successive draws without repetition, in those proportions.
+            clocks = generator.standard_exponential(self.sequences) / self._counts
+            chosen[sample] = np.argpartition(clocks, batch - 1)[:batch]
+        sequences = self._sequences[chosen].ravel()
+        return self._draw_tokens(sequences, generator).reshape(samples, batch)
+
+    def _draw_tokens(self, sequences: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """An eligible token of each of ``sequences``, uniformly: drawn again until it is eligible."""
+        starts = self._trace.sequence_offsets[sequences]
+        lengths = self._trace.sequence_offsets[sequences + 1] - starts
+        tokens = np.empty(len(sequences), np.int64)
+        open_ = np.arange(len(sequences))
+        while len(open_):
+            drawn = starts[open_] + (generator.random(len(open_)) * lengths[open_]).astype(np.int64)
+            tokens[open_] = drawn
+            open_ = open_[~self._eligible(drawn)]
+        return tokens
+
+    def _eligible(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        trace = self._trace
+        found = trace.phase[tokens] == (DECODE if self._phase == "decode" else PREFILL)
+        if trace.metadata.has_unrecorded:
+            found &= (_gather(trace, tokens)[:, :, 0] != trace.unrecorded_id).all(axis=1)
+        return found
+
+
+def _gather(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
+    """Ids of scattered ``tokens``, copied; of a mapped file no more than a few pages stay in memory."""
+    ids = np.empty((len(tokens), trace.layers, trace.top_k), trace.expert_ids.dtype)
+    for start in range(0, len(tokens), GATHER_TOKENS):
+        ids[start : start + GATHER_TOKENS] = trace.expert_ids[tokens[start : start + GATHER_TOKENS]]
+        release(trace.expert_ids)
+    return ids
 
 
 def _measure(trace: RoutingTrace, drawn: npt.NDArray[np.int64]) -> BatchSizeStatistics:
     """Figures of the batches ``drawn [samples, batch]``."""
     samples, batch = drawn.shape
-    ids = trace.expert_ids[drawn.ravel()]
+    ids = _gather(trace, drawn.ravel())
     distinct = np.zeros((samples, trace.layers), np.int32)
     histogram = np.zeros(batch + 1, np.int64)
     _count_groups(ids, np.arange(samples + 1) * batch, trace.experts, distinct, histogram)

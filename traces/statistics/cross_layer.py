@@ -26,7 +26,7 @@ from numba import njit
 
 from catalog.config import StrictModel
 from traces.statistics.chi_square import independence_test
-from traces.trace import RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 
 class LayerPairStatistics(StrictModel):
@@ -78,18 +78,14 @@ def cross_layer_statistics(
 
     Args:
         trace: any trace; a lazily opened one is checked first.
-        progress: called with (pairs done, pairs).
+        progress: called with (tokens done, tokens).
 
     Raises:
         ForestageError: if a lazily opened trace turns out invalid.
     """
     trace = trace.checked()
-    pairs = trace.layers - 1
-    figures = []
-    for first in range(pairs):
-        figures.append(_pair(trace, first))
-        if progress is not None:
-            progress(first + 1, pairs)
+    tables, nulls = pair_tables(trace, progress=progress), pair_tables(trace, shift=trace.tokens // 2)
+    figures = [_pair(trace, first, tables[first], nulls[first]) for first in range(trace.layers - 1)]
     by_pair = tuple(figures)
     p_values = [pair.log10_p for pair in by_pair if pair.log10_p is not None]
     return CrossLayerStatistics(
@@ -101,14 +97,24 @@ def cross_layer_statistics(
     )
 
 
-def pair_table(trace: RoutingTrace, first: int, shift: int = 0) -> npt.NDArray[np.int64]:
-    """Pooled pairs of recorded layers ``first`` and ``first + 1``: i64 ``[experts, experts]``.
+def pair_tables(
+    trace: RoutingTrace, shift: int = 0, progress: Callable[[int, int], None] | None = None
+) -> npt.NDArray[np.int64]:
+    """Pooled pairs of every recorded layer and the next: i64 ``[layers - 1, experts, experts]``, in steady memory.
 
-    The second layer's row is that of the token ``shift`` further on, cyclically.
+    The second layer's row is that of the token ``shift`` (0 ≤ shift < tokens) further on, cyclically.
     """
-    table = np.zeros((trace.experts, trace.experts), np.int64)
-    _count_pairs(trace.expert_ids, first, shift, table)
-    return table
+    tables = np.zeros((max(trace.layers - 1, 0), trace.experts, trace.experts), np.int64)
+    # Where the shifted walk wraps, the parts are cut, so that both sides are one range of tokens.
+    for first, stop in ((0, trace.tokens - shift), (trace.tokens - shift, trace.tokens)):
+        for start in range(first, stop, CHUNK_TOKENS):
+            end = min(start + CHUNK_TOKENS, stop)
+            moved = shift if first == 0 else shift - trace.tokens
+            ids = trace.token_range(start, end).expert_ids
+            _count_pairs(ids, trace.token_range(start + moved, end + moved).expert_ids, tables)
+            if progress is not None:
+                progress(end, trace.tokens)
+    return tables
 
 
 def mutual_information_bits(table: npt.NDArray[np.int64]) -> float:
@@ -123,8 +129,9 @@ def mutual_information_bits(table: npt.NDArray[np.int64]) -> float:
     return max(float(np.sum(joint[some] * np.log2(joint[some] / independent[some]))), 0.0)
 
 
-def _pair(trace: RoutingTrace, first: int) -> LayerPairStatistics:
-    table, null = pair_table(trace, first), pair_table(trace, first, shift=trace.tokens // 2)
+def _pair(
+    trace: RoutingTrace, first: int, table: npt.NDArray[np.int64], null: npt.NDArray[np.int64]
+) -> LayerPairStatistics:
     pairs = int(table.sum())
     test, null_test = independence_test(table), independence_test(null)
     cramers_v = None
@@ -152,14 +159,16 @@ def _mean(values: list[float | None] | list[float]) -> float | None:
 
 
 @njit(cache=True)
-def _count_pairs(ids: npt.NDArray[np.unsignedinteger], first: int, shift: int, table: npt.NDArray[np.int64]) -> None:
-    """Add every token's pairs to ``table``; an id ≥ experts marks an unrecorded row."""
-    tokens, _, top_k = ids.shape
-    experts = len(table)
+def _count_pairs(
+    ids: npt.NDArray[np.unsignedinteger], other: npt.NDArray[np.unsignedinteger], tables: npt.NDArray[np.int64]
+) -> None:
+    """Add the pairs (layer l of ``ids``, layer l + 1 of ``other``) to ``tables[l]``; an id ≥ experts is unrecorded."""
+    tokens, layers, top_k = ids.shape
+    experts = tables.shape[1]
     for token in range(tokens):
-        other = (token + shift) % tokens
-        if ids[token, first, 0] >= experts or ids[other, first + 1, 0] >= experts:
-            continue
-        for i in range(top_k):
-            for j in range(top_k):
-                table[ids[token, first, i], ids[other, first + 1, j]] += 1
+        for layer in range(layers - 1):
+            if ids[token, layer, 0] >= experts or other[token, layer + 1, 0] >= experts:
+                continue
+            for i in range(top_k):
+                for j in range(top_k):
+                    tables[layer, ids[token, layer, i], other[token, layer + 1, j]] += 1

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from numba import njit
 
 from catalog.config import StrictModel
+from traces.statistics.walk import sequence_groups
 from traces.trace import RoutingTrace
 
 
@@ -106,7 +107,7 @@ def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None 
     total = _Counts.zeros(trace.layers, trace.experts)
     by_domain = {}
     for done, (domain, sequences) in enumerate(members.items(), start=1):
-        counts = _count(trace, np.array(sequences))
+        counts = _count(trace, sequences)
         total.add(counts)
         lengths = np.diff(trace.sequence_offsets)[sequences]
         mean = _mean(_by_layer(counts, trace.top_k))
@@ -129,11 +130,12 @@ def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None 
     )
 
 
-def _count(trace: RoutingTrace, sequences: npt.NDArray[np.int64]) -> _Counts:
-    """Counts of the given sequences."""
+def _count(trace: RoutingTrace, sequences: list[int]) -> _Counts:
+    """Counts of the given sequences (ascending)."""
     counts = _Counts.zeros(trace.layers, trace.experts)
-    starts, stops = trace.sequence_offsets[sequences], trace.sequence_offsets[sequences + 1]
-    _accumulate(trace.expert_ids, trace.position, starts, stops, counts.load, counts.shared, counts.pairs)
+    for part in sequence_groups(trace, sequences):
+        offsets = part.sequence_offsets
+        _accumulate(part.expert_ids, part.position, offsets, counts.load, counts.shared, counts.pairs)
     return counts
 
 
@@ -141,18 +143,17 @@ def _count(trace: RoutingTrace, sequences: npt.NDArray[np.int64]) -> _Counts:
 def _accumulate(
     ids: npt.NDArray[np.unsignedinteger],
     position: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int64],
-    stops: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
     load: npt.NDArray[np.int64],
     shared: npt.NDArray[np.int64],
     pairs: npt.NDArray[np.int64],
 ) -> None:
-    """Add the tokens of ``[starts, stops)`` to the counts; an id ≥ experts marks an unrecorded row."""
+    """Add the sequences between ``offsets`` to the counts; an id ≥ experts marks an unrecorded row."""
     _, layers, top_k = ids.shape
     experts = load.shape[1]
-    for sequence in range(len(starts)):
-        for token in range(starts[sequence], stops[sequence]):
-            follows = token > starts[sequence] and position[token] == position[token - 1] + 1
+    for sequence in range(len(offsets) - 1):
+        for token in range(offsets[sequence], offsets[sequence + 1]):
+            follows = token > offsets[sequence] and position[token] == position[token - 1] + 1
             for layer in range(layers):
                 if ids[token, layer, 0] >= experts:
                     continue

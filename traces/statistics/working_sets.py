@@ -15,7 +15,7 @@ from numba import njit
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.statistics.batches import uniform_distinct_experts
-from traces.statistics.runs import PhaseName, contiguous_runs, eligible_tokens
+from traces.statistics.walk import PhaseName, contiguous_runs, eligible, phase_of_interest, sequence_groups
 from traces.trace import RoutingTrace
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -53,20 +53,21 @@ def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS
     if min(windows, default=1) < 1:
         raise ForestageError("working sets: windows must be 1 token or more")
     trace = trace.checked()
-    phase, tokens = eligible_tokens(trace)
-    runs = contiguous_runs(trace, tokens)
+    phase = phase_of_interest(trace)
     lengths = np.array(sorted(set(windows)), np.int64)
-    sums = np.zeros(len(lengths), np.int64)
-    _sum_distinct(trace.expert_ids, runs, lengths, trace.experts, sums)
-    # A run of n tokens has n − w + 1 windows of w.
-    counts = [int(np.maximum(runs[:, 1] - runs[:, 0] - length + 1, 0).sum()) for length in lengths]
+    sums, counts = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    for part in sequence_groups(trace):
+        runs = contiguous_runs(part, eligible(part, phase))
+        _sum_distinct(part.expert_ids, runs, lengths, trace.experts, sums)
+        # A run of n tokens has n − w + 1 windows of w.
+        counts += np.maximum(np.diff(runs, axis=1) - lengths + 1, 0).sum(axis=0)
     return WorkingSetStatistics(
         phase=phase,
         by_window=tuple(
             WorkingSet(
                 window=int(length),
-                windows=count,
-                distinct_experts=int(total) / (count * trace.layers),
+                windows=int(count),
+                distinct_experts=int(total) / (int(count) * trace.layers),
                 uniform_distinct_experts=uniform_distinct_experts(trace.experts, trace.top_k, int(length)),
             )
             for length, total, count in zip(lengths, sums, counts, strict=True)

@@ -1,0 +1,56 @@
+"""Walking a trace of any size, and which of its tokens sampled and windowed statistics look at."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.trace import CHUNK_TOKENS, DECODE, PREFILL, RoutingTrace
+
+PhaseName = Literal["decode", "prefill"]
+
+
+def phase_of_interest(trace: RoutingTrace) -> PhaseName:
+    """``decode`` where the trace has a decode token, else ``prefill``."""
+    return "decode" if any((part.phase == DECODE).any() for part in trace.chunks()) else "prefill"
+
+
+def eligible(part: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.bool_]:
+    """bool ``[tokens]``: whether the token is of ``phase`` and every layer of it was recorded."""
+    wanted = part.phase == (DECODE if phase == "decode" else PREFILL)
+    return wanted & part.recorded().all(axis=1) if part.metadata.has_unrecorded else wanted
+
+
+def sequence_groups(trace: RoutingTrace, sequences: Sequence[int] | None = None) -> Iterator[RoutingTrace]:
+    """Parts of whole sequences, neighbours together up to ``CHUNK_TOKENS`` tokens; a longer sequence is one part.
+
+    ``sequences`` (ascending) names those wanted, all where ``None``.
+    """
+    wanted = range(trace.sequences) if sequences is None else sequences
+    offsets = trace.sequence_offsets
+    first = last = None
+    for index in wanted:
+        if first is not None and last is not None:
+            if index == last + 1 and offsets[index + 1] - offsets[first] <= CHUNK_TOKENS:
+                last = index
+                continue
+            yield trace.token_range(int(offsets[first]), int(offsets[last + 1]))
+        first = last = index
+    if first is not None and last is not None:
+        yield trace.token_range(int(offsets[first]), int(offsets[last + 1]))
+
+
+def contiguous_runs(part: RoutingTrace, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Maximal runs of ``wanted [tokens]`` tokens with positions one apart in one sequence.
+
+    Returns:
+        i64 ``[runs, 2]``: first token and one past the last.
+    """
+    follows = np.zeros(part.tokens, np.bool_)
+    follows[1:] = wanted[1:] & wanted[:-1] & (np.diff(part.position) == 1)
+    follows[part.sequence_offsets[:-1]] = False
+    starts = np.flatnonzero(wanted & ~follows)
+    goes_on = np.append(follows[1:], False)
+    stops = np.flatnonzero(wanted & ~goes_on) + 1
+    return np.stack([starts, stops], axis=1)
