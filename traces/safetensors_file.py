@@ -30,8 +30,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
     "F16": np.dtype("<f2"),
+    "F64": np.dtype("<f8"),
 }
-"""safetensors' names of the dtypes a trace uses; the rest of the format's dtypes are refused."""
+"""safetensors' names of the dtypes that traces and loads use; the rest of the format's dtypes are refused."""
 
 MAX_HEADER_BYTES = 100_000_000
 """The library's own limit."""
