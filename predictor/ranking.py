@@ -55,3 +55,41 @@ def rank_chunk(
     for token in range(scores.shape[0]):
         for layer in range(scores.shape[1]):
             qualified[token, layer] = best_experts(scores[token, layer], threshold, best[token, layer])
+
+
+@njit(cache=True)
+def ranks_of_chosen(
+    scores: NDArray[np.int32],
+    threshold: int,
+    ids: NDArray[np.int32],
+    recorded: NDArray[np.bool_],
+    ranks: NDArray[np.int32],
+    qualified: NDArray[np.int32],
+) -> None:
+    """The place of every chosen expert in the order of ``best_experts``, without sorting.
+
+    ``scores [n, layers, experts]`` and chosen ``ids [n, layers, top_k]``; fills ``ranks [n, layers, top_k]`` (0: issued
+    first; ``experts``: never issued, its score does not qualify) and ``qualified [n, layers]``, how many of the row
+    would be issued. Rows that are not ``recorded [n, layers]`` get ``experts`` and 0.
+    """
+    experts = scores.shape[2]
+    for token in range(ids.shape[0]):
+        for layer in range(ids.shape[1]):
+            ranks[token, layer] = experts
+            qualified[token, layer] = 0
+            if not recorded[token, layer]:
+                continue
+            row = scores[token, layer]
+            for expert in range(experts):
+                qualified[token, layer] += row[expert] >= threshold
+            for i in range(ids.shape[2]):
+                chosen = ids[token, layer, i]
+                score = row[chosen]
+                if score < threshold:
+                    continue
+                before = 0  # what beats a qualified score qualifies
+                for expert in range(chosen):
+                    before += row[expert] >= score
+                for expert in range(chosen + 1, experts):
+                    before += row[expert] > score
+                ranks[token, layer, i] = before

@@ -1,8 +1,9 @@
-"""Names of predictors → their kinds."""
+"""Names of predictors → their kinds, and files of trained ones → what they hold."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from catalog.errors import unknown_name
+from catalog.errors import ForestageError, unknown_name
 from predictor.base import Predictor
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
@@ -21,10 +22,41 @@ _KINDS: dict[str, type[Predictor]] = {
     )
 }
 
+SAVED_SUFFIX = ".safetensors"
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """What a predictor that came from a file says of itself, beside being a ``Predictor``.
+
+    Attributes:
+        trained_on: which sequences of which trace it was trained on, for a reader.
+        model: the model whose routing it was trained on, as its trace named it.
+    """
+
+    trained_on: str
+    model: str
+
+    def describe(self) -> dict[str, Any]:
+        """Its configuration and size in bytes, as JSON values."""
+
+
+class Loadable(Protocol):
+    """A kind that is trained once and kept in a file."""
+
+    @classmethod
+    def load(cls, path: Path) -> Predictor:
+        """The predictor in the file; ForestageError for a file that is none."""
+
 
 def names() -> tuple[str, ...]:
     """Names of all kinds, in the order in which reports list them."""
     return tuple(_KINDS)
+
+
+def profiled_names() -> tuple[str, ...]:
+    """Names of the kinds that are profiled in seconds, so that a comparison fits them itself; the others are loaded."""
+    return tuple(name for name, kind in _KINDS.items() if not hasattr(kind, "load"))
 
 
 def kind(name: str) -> type[Predictor]:
@@ -48,6 +80,61 @@ def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[
     # Refused here with one line, before the profile is computed.
     chosen.parameters_model.parse(parameters or {}, origin=f"predictor '{name}'")
     return chosen.fit(trace, lookahead=lookahead, **(parameters or {}))
+
+
+def is_saved(name: str | Path) -> bool:
+    """Whether ``name`` means a file: a path, a name that ends in ``.safetensors``, or a file that no kind is called."""
+    text = str(name)
+    if text in _KINDS:
+        return False
+    path = Path(text)
+    return isinstance(name, Path) or len(path.parts) > 1 or path.suffix == SAVED_SUFFIX or path.is_file()
+
+
+def load(path: str | Path) -> Predictor:
+    """The trained predictor in the file ``path``.
+
+    Raises:
+        ForestageError: if there is no such file, or it holds no predictor.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ForestageError(f"{path}: no such file; give a predictor that was trained, or one of {', '.join(_KINDS)}")
+    (loadable,) = (kind for kind in _KINDS.values() if hasattr(kind, "load"))
+    return loadable.load(path)
+
+
+def obtain(
+    name: str | Path,
+    trace: RoutingTrace,
+    *,
+    lookahead: int | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> Predictor:
+    """The predictor that ``name`` means: loaded where it is a file (``is_saved``), else that kind fitted to ``trace``.
+
+    Args:
+        name: of a kind, or a file.
+        trace: to profile a kind on; a loaded predictor does not read it.
+        lookahead: layers ahead; ``None`` takes a file's own, and 1 for a kind.
+        parameters: of a kind.
+
+    Raises:
+        ForestageError: as ``fit`` and ``load``; also if a file is asked for another lookahead or other parameters than
+            it was trained with.
+    """
+    if not is_saved(name):
+        return fit(str(name), trace, lookahead=1 if lookahead is None else lookahead, parameters=parameters)
+    if parameters:
+        raise ForestageError(
+            f"{name}: {next(iter(parameters))} cannot be set; a trained predictor keeps its parameters"
+        )
+    predictor = load(name)
+    if lookahead not in (None, predictor.lookahead):
+        raise ForestageError(
+            f"{name}: trained for lookahead {predictor.lookahead}, not {lookahead}; ask for its own, or train anew"
+        )
+    return predictor
 
 
 def resolved_parameters(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

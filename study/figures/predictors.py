@@ -3,62 +3,127 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
+from study.figures.labels import CurveEnd, label_ends
 from study.figures.style import BOUND, CYCLE, figure_style, new_figure
+from study.numbers import layers_text
 
-Evaluations = list[dict[str, Any]]
-"""Documents of ``predictor.evaluate``, one a predictor."""
+Document = dict[str, Any]
+"""JSON values of ``predictor.compare.Comparison``."""
 
-MARKERS = "osDv^P*X"
+DASHES = ("-", (0, (5, 1.2)), (0, (1.5, 1)))
+"""Line styles, one for every turn of the colours."""
+
+_BAND = 0.18  # opacity of an interval
+_LIMIT_MARK: dict[str, Any] = {"marker": "o", "markersize": 3.2, "linestyle": "none"}
+_OWN_MARK: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "linestyle": "none",
+    "zorder": 5,
+}
 
 
-def recall_against_issued(evaluations: Evaluations, experts: int, top_k: int) -> Figure:
-    """Recall over experts issued a layer, one line a predictor, between the perfect and the random bound."""
+def look(number: int) -> dict[str, Any]:
+    """Colour and dashes of the predictor ``number`` of a comparison, the same in every figure."""
+    return {"color": CYCLE[number % len(CYCLE)], "linestyle": DASHES[number // len(CYCLE) % len(DASHES)]}
+
+
+def recall_against_issued(comparison: Document) -> Figure:
+    """Recall over bytes issued a token and layer, one curve a predictor, between the perfect and the random bound.
+
+    A curve's points are the issue limits 1 … half of the experts; dots mark the limits of the tables, the band is the
+    95 % interval over sequences, and the large open mark a predictor's own threshold, uncapped. Where the size of an
+    expert is not known the abscissa is experts.
+    """
     with figure_style():
-        figure, (axes,) = new_figure(height_in=3.4)
-        largest = max(value for e in evaluations for value in e["issued"].values() if value is not None)
-        issued = np.linspace(0, largest, 200)
-        axes.plot(issued, np.minimum(issued / top_k, 1.0), color=BOUND, linestyle="--", label="perfect (bound)")
-        axes.plot(issued, issued / experts, color=BOUND, linestyle=":", label="random (floor)")
-        for number, evaluation in enumerate(evaluations):
-            _curve(axes, evaluation, CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)])
-        axes.set(
-            xlabel="experts issued a layer and token (mean)",
-            ylabel="recall",
-            xlim=(0, None),
-            ylim=(0, 1.02),
-            title="Recall against prefetch traffic",
+        figure, (axes,) = new_figure(height_in=4.2)
+        unit = (comparison["size"]["expert_bytes"] or 1e6) / 1e6  # abscissa of one expert
+        reach = max(value for curve in comparison["curves"] for value in curve["issued"] if value is not None)
+        axes.set(xlim=(0, reach * 1.015 * unit), ylim=(0, 1.03), ylabel="recall of the experts needed")
+        _bounds(axes, comparison, unit)
+        ends = [_curve(axes, comparison, number, unit) for number in range(len(comparison["curves"]))]
+        _abscissa(axes, comparison, unit)
+        _key(axes, comparison)
+        axes.set_title(
+            f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
+            f"{layers_text(comparison['lookahead'])} ahead" + (", synthetic" if comparison["synthetic"] else "")
         )
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        label_ends(axes, ends)
     return figure
 
 
-def _curve(axes: Any, evaluation: dict[str, Any], colour: str, marker: str) -> None:
-    """One predictor's points, joined; its own threshold, where it has one, is the large open mark."""
-    capped = [(evaluation["issued"][k], evaluation["recall"][k]) for k in evaluation["recall"] if k != "own"]
-    axes.plot(*zip(*capped, strict=True), color=colour, marker=marker, markersize=4, label=evaluation["predictor"])
-    if "own" in evaluation["recall"]:
-        own = (evaluation["issued"]["own"], evaluation["recall"]["own"])
-        axes.plot(*own, marker=marker, markersize=10, markerfacecolor="none", color=colour, linestyle="none")
+def _bounds(axes: Any, comparison: Document, unit: float) -> None:
+    """What knows the future and what knows nothing, named along their lines."""
+    experts, top_k = comparison["experts"] * unit, comparison["top_k"] * unit
+    right = axes.get_xlim()[1]
+    axes.plot([0, top_k, max(top_k, right)], [0, 1, 1], color=BOUND, linestyle="--", linewidth=1.1)
+    axes.plot([0, right], [0, right / experts], color=BOUND, linestyle=":", linewidth=1.3)
+    names = {"color": BOUND, "fontsize": 8, "textcoords": "offset points"}
+    axes.annotate("perfect", (0.8 * top_k, 0.8), (-5, 0), ha="right", va="center", **names)
+    axes.annotate("random", (0.4 * right, 0.4 * right / experts), (4, -3), ha="left", va="top", **names)
 
 
-def recall_by_layer(evaluations: Evaluations, limit: str) -> Figure:
-    """Recall at ``limit`` issued experts for every target layer, one line a predictor."""
+def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEnd:
+    """One predictor's curve, its interval, the limits of the tables and its own threshold; returns where it ends."""
+    curve, evaluation, style = comparison["curves"][number], comparison["evaluations"][number], look(number)
+    issued, recall, low, high = (np.array(curve[key], float) for key in ("issued", "recall", "low", "high"))
+    axes.fill_between(issued * unit, low, high, color=style["color"], alpha=_BAND, linewidth=0)
+    axes.plot(issued * unit, recall, linewidth=1.6, **style)
+    for key in evaluation["recall"]:
+        mark = _OWN_MARK if key == "own" else _LIMIT_MARK
+        axes.plot(evaluation["issued"][key] * unit, evaluation["recall"][key], color=style["color"], **mark)
+    last = "own" if "own" in evaluation["recall"] else -1
+    end = (evaluation["issued"][last], evaluation["recall"][last]) if last == "own" else (issued[-1], recall[-1])
+    return CurveEnd(float(end[0] * unit), float(end[1]), curve["predictor"], style["color"])
+
+
+def _abscissa(axes: Any, comparison: Document, unit: float) -> None:
+    """Megabytes below and experts above, or experts alone where nobody says how large one is."""
+    if comparison["size"]["expert_bytes"] is None:
+        axes.set_xlabel("experts issued a token and layer")
+        return
+    axes.set_xlabel(f"issued a token and layer, MB ({unit:.3g} MB an expert, none resident)")
+    above = axes.secondary_xaxis("top", functions=(lambda x: x / unit, lambda x: x * unit))
+    above.set_xlabel("experts issued a token and layer", color=BOUND, fontsize=8)
+    above.tick_params(labelsize=8, colors=BOUND)
+    above.spines["top"].set_visible(False)
+
+
+def _key(axes: Any, comparison: Document) -> None:
+    """What the marks and the band mean, below the floor, where no curve runs."""
+    limits = ", ".join(comparison["bounds"]["perfect"])
+    handles: list[Artist] = [Line2D([], [], color=BOUND, **_LIMIT_MARK, label=f"at most {limits} experts")]
+    if any("own" in evaluation["recall"] for evaluation in comparison["evaluations"]):
+        handles.append(Line2D([], [], color=BOUND, **_OWN_MARK, label="own threshold, no limit"))
+    handles.append(Patch(color=BOUND, alpha=_BAND, linewidth=0, label="95 % over sequences"))
+    axes.legend(handles=handles, loc="lower right", fontsize=7.5, labelcolor=BOUND, handlelength=1.4)
+
+
+def recall_by_layer(comparison: Document, limit: str) -> Figure:
+    """Recall at ``limit`` issued experts for every target layer, one line a predictor; open marks lie below the
+    lookahead and count in no mean.
+    """
     with figure_style():
-        figure, (axes,) = new_figure(height_in=2.8)
-        for number, evaluation in enumerate(evaluations):
-            points = [(row["layer"], row["recall"][limit]) for row in evaluation["by_layer"]]
-            layers, recalls = zip(*((layer, r) for layer, r in points if r is not None), strict=True)
-            axes.plot(
-                layers,
-                recalls,
-                color=CYCLE[number % len(CYCLE)],
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=4,
-                label=evaluation["predictor"],
-            )
+        figure, (axes,) = new_figure(height_in=3.2)
+        ends = []
+        for number, evaluation in enumerate(comparison["evaluations"]):
+            style = look(number)
+            name = comparison["curves"][number]["predictor"]
+            # Below the lookahead most issue nothing; a layer that was not recorded has no recall.
+            rows = [row for row in evaluation["by_layer"] if row["issued"][limit]]
+            late = [(row["layer"], row["recall"][limit]) for row in rows if not row["early"]]
+            early = [(row["layer"], row["recall"][limit]) for row in rows if row["early"]]
+            axes.plot(*np.reshape(late, (-1, 2)).T, marker="o", markersize=3, linewidth=1.4, **style)
+            axes.plot(*np.reshape(early, (-1, 2)).T, color=style["color"], **{**_OWN_MARK, "markersize": 4})
+            if late:
+                ends.append(CurveEnd(*late[-1], name, style["color"]))
         axes.set(xlabel="target MoE layer", ylabel=f"recall@{limit}", ylim=(0, 1.02), title=f"Recall@{limit} by layer")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        label_ends(axes, ends)
     return figure

@@ -2,46 +2,38 @@
 
 from typing import Any
 
-from predictor.evaluate import evaluate
+from predictor import registry
+from predictor.compare import compare
+from predictor.results import OWN
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
 from study.figures.predictors import recall_against_issued, recall_by_layer
-from study.numbers import fixed, layers_text
+from study.numbers import count, fixed, layers_text, percent
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
-
-OWN = "own"
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every configured predictor, fitted on the training sequences and measured on the test sequences."""
     config = context.config
-    evaluations = []
-    for number, name in enumerate(config.predictors):
-
-        def advance(done: int, total: int, number: int = number) -> None:
-            progress(number * total + done, len(config.predictors) * total)
-
-        result = evaluate(
-            context.trace,
-            name,
-            issue=config.issue,
-            lookahead=config.lookahead,
-            trace_name=context.trace_name,
-            progress=advance,
-        )
-        evaluations.append(result.model_dump(mode="json"))
-    return {"evaluations": evaluations}
+    comparison = compare(
+        context.trace,
+        config.predictors,
+        trace_name=context.trace_name,
+        progress=progress,
+        issue=config.issue,
+        lookahead=config.lookahead,
+    )
+    return comparison.model_dump(mode="json")
 
 
 def section(context: StudyContext) -> Section:
     """Recall against traffic, beside the perfect and the random bound."""
-    evaluations = context.results["predictors"]["evaluations"]
-    trace = context.trace
-    limits = [str(limit) for limit in context.config.issue]
+    comparison = context.results["predictors"]
+    evaluations = comparison["evaluations"]
+    limits = list(comparison["bounds"]["perfect"])
     shown = limits[len(limits) // 2]
-    first = evaluations[0]
-    best = max(evaluations, key=lambda e: e["recall"][shown])
+    resamples = evaluations[0]["bootstrap"]["resamples"]
     return Section(
         id="predictors",
         title="Which experts come next",
@@ -49,23 +41,24 @@ def section(context: StudyContext) -> Section:
             Text(
                 f"Each predictor is asked {layers_text(context.config.lookahead)} ahead, when the gate of the earlier "
                 "layer is known: which experts will the target layer choose? Tables are profiled on the training "
-                f"sequences (80 %, stratified by dataset); the figures are of the other {first['sequences']} "
-                f"sequences, {first['tokens']} tokens, as means over tokens and layers ≥ {context.config.lookahead}. "
+                f"sequences (80 %, stratified by dataset); the figures are of the other {comparison['sequences']} "
+                f"sequences, {count(comparison['tokens'])} tokens, as means over tokens and layers ≥ "
+                f"{context.config.lookahead}. Intervals are 95 %, by {count(resamples)} resamples of whole sequences. "
                 "Routing is never changed by a prediction."
             ),
             picture(
-                recall_against_issued(evaluations, trace.experts, trace.top_k),
+                recall_against_issued(comparison),
                 "recall",
-                "Share of the needed experts that were issued, over the number of experts issued. The large open "
-                "mark is a predictor's own threshold, uncapped. No real predictor passes the perfect bound.",
+                "Share of the needed experts that were issued, over what is issued. The large open mark is a "
+                "predictor's own threshold, uncapped. No real predictor passes the perfect bound.",
             ),
-            _table(evaluations, limits, trace.experts, trace.top_k),
-            picture(recall_by_layer(evaluations, shown), "recall-layers", f"Recall@{shown} for every target layer."),
-            *(
-                Command(_command(context, evaluation["predictor"]))
-                for evaluation in evaluations
-                if evaluation["predictor"] in ("st-moe", best["predictor"])
+            _table(comparison, limits),
+            picture(
+                recall_by_layer(comparison, shown),
+                "recall-layers",
+                f"Recall@{shown} for every target layer; open marks lie below the lookahead and count in no mean.",
             ),
+            Command(_command(context)),
         ),
         facts=_facts(evaluations),
     )
@@ -83,37 +76,51 @@ def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
     )
 
 
-def _table(evaluations: list[dict[str, Any]], limits: list[str], experts: int, top_k: int) -> Table:
+def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
     """Recall by limit; own-threshold figures last; bounds set apart."""
     bounds = [
-        Row(("random (floor)", *(fixed(int(m) / experts) for m in limits), "–", "–", "–"), bound=True),
-        Row(("perfect (bound)", *(fixed(min(int(m) / top_k, 1.0)) for m in limits), "–", "–", "–"), bound=True),
+        Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–", "–", "–"), bound=True)
+        for name, values in (
+            ("random (floor)", comparison["bounds"]["random"]),
+            ("perfect (bound)", comparison["bounds"]["perfect"]),
+        )
     ]
     measured = [
         Row(
             (
                 e["predictor"],
                 *(fixed(e["recall"][m]) for m in limits),
+                _half_width(e["intervals"]["recall"][limits[len(limits) // 2]]),
+                percent(e["exact_set"]),
                 fixed(e["recall"].get(OWN)),
                 fixed(e["precision"].get(OWN)),
                 fixed(e["issued"].get(OWN), 2),
             )
         )
-        for e in evaluations
+        for e in comparison["evaluations"]
     ]
+    shown = limits[len(limits) // 2]
+    own = ("own recall", "own precision", "own issued")
     return Table(
-        columns=("predictor", *(f"recall@{m}" for m in limits), "own recall", "own precision", "own issued"),
+        columns=("predictor", *(f"recall@{m}" for m in limits), f"± @{shown}", "exact set", *own),
         rows=(*measured, *bounds),
-        caption="own: at the predictor's own threshold, without a limit. "
-        "recall@m: share of the needed experts among the best m; a predictor may issue fewer.",
+        caption=f"own: at the predictor's own threshold, without a limit. ± @{shown}: half the width of the 95 % "
+        "interval. recall@m: share of the needed experts among the best m; a predictor may issue fewer.",
     )
 
 
-def _command(context: StudyContext, name: str) -> str:
-    issue = " ".join(f"--issue {limit}" for limit in context.config.issue)
+def _half_width(interval: list[float] | None) -> str:
+    return fixed(None if interval is None else (interval[1] - interval[0]) / 2)
+
+
+def _command(context: StudyContext) -> str:
+    config = context.config
+    issue = "".join(f" --issue {limit}" for limit in config.issue)
+    every = set(config.predictors) == set(registry.profiled_names())
+    kinds = "" if every else "".join(f" --predictor {name}" for name in config.predictors)
     return (
-        f"forestage predictor evaluate --trace {context.trace_name} --predictor {name} {issue} "
-        f"--lookahead {context.config.lookahead}"
+        f"forestage predictor evaluate --compare --trace {context.trace_name}{kinds}{issue} "
+        f"--lookahead {config.lookahead} --figure recall.svg"
     )
 
 

@@ -1,65 +1,163 @@
-"""``forestage predictor evaluate``: recall, precision and issued experts of one predictor."""
+"""``forestage predictor evaluate``: what one predictor foresees, or all of them side by side."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from catalog.errors import ForestageError
-from predictor.evaluate import EvaluationResult, SplitName, evaluate
+from predictor.evaluate import EvaluationResult, evaluate
+from predictor.results import Ends
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
-from study.numbers import fixed
-from study.output import emit, progress_bar
+from study.commands.predictor.comparing import run_comparison
+from study.numbers import count, fixed, percent, size
+from study.output import emit, messages, progress_bar
+
+SHOWN_GROUPS = 12
+"""Most domains that the table for a person lists, the largest first."""
 
 
 def evaluate_predictor(
     trace: TraceOption,
-    predictor: Annotated[str, typer.Option("--predictor", help="A name of `forestage predictor list`")],
+    predictor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--predictor", help="A name of `forestage predictor list`, or a file; with --compare several or none"
+        ),
+    ] = None,
     issue: Annotated[list[int] | None, typer.Option("--issue", help="Issue limit; give it several times")] = None,
-    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
-    split: Annotated[str, typer.Option("--split", help="train, test or all")] = "test",
+    lookahead: Annotated[
+        int | None,
+        typer.Option("--lookahead", help="Layers between known gate and target (default: a file's own, or 1)"),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="train, test or all (a trace that was not trained on)")
+    ] = "test",
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only sequences of this domain")] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only sequences of this dataset")] = None,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a parameter of the kind")] = None,
+    expert_bytes: Annotated[
+        int | None, typer.Option("--expert-bytes", min=1, help="Of one expert, in place of the catalogue's")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=0, help="Bootstrap resamples of the 95 % intervals; 0: no intervals")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resamples")] = 0,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="All predictors side by side (or the kinds named), and the files given")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="With --compare: draw it to FILE.svg, .png or .pdf")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall, precision and issued experts of one predictor; the profile is of the training sequences."""
+    """Recall, precision, exact sets and traffic of a predictor, with 95 % intervals over sequences.
+
+    A kind is profiled on the training sequences; a trained predictor is loaded.
+    """
+    given = predictor or []
     parameters = parse_parameters(parameter or [])
+    _check_request(given, compare=compare, figure=figure, parameters=parameters)
+    settings: dict[str, Any] = {
+        "issue": tuple(issue or (4, 6, 8)),
+        "lookahead": lookahead,
+        "split": split,
+        "domains": tuple(domain or ()),
+        "datasets": tuple(dataset or ()),
+        "expert_bytes": expert_bytes,
+        "bootstrap": {"resamples": resamples, "seed": seed},
+    }
     recorded = open_trace(trace, model)
-    with progress_bar(f"evaluating {predictor}") as progress:
+    if compare:
+        run_comparison(recorded, given, settings, trace_name=trace.name, figure=figure, as_json=as_json)
+        return
+    with progress_bar(f"evaluating {given[0]}") as progress:
         result = evaluate(
-            recorded,
-            predictor,
-            issue=tuple(issue or (4, 6, 8)),
-            lookahead=lookahead,
-            split=split_name(split),
-            parameters=parameters,
-            trace_name=trace.name,
-            progress=progress,
+            recorded, given[0], parameters=parameters, trace_name=trace.name, progress=progress, **settings
         )
+    for note in result.notes:
+        messages.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     emit(result, as_json=as_json, render=lambda console: render_evaluation(console, result))
 
 
-def split_name(text: str) -> SplitName:
-    """``text`` as the name of a part of a trace.
-
-    Raises:
-        ForestageError: if there is no such part.
-    """
-    if text in ("train", "test", "all"):
-        return text  # type: ignore[return-value]
-    raise ForestageError(f"--split {text}: choose train, test or all")
+def _check_request(given: list[str], *, compare: bool, figure: Path | None, parameters: dict[str, Any]) -> None:
+    """Raise ForestageError for options that do not go together."""
+    if not compare and len(given) != 1:
+        raise ForestageError(
+            f"--predictor: {len(given)} given; give one, or --compare; see forestage predictor evaluate --help"
+        )
+    if not compare and figure is not None:
+        raise ForestageError(f"--figure {figure}: only a comparison is drawn; add --compare")
+    if compare and parameters:
+        raise ForestageError(f"--set {next(iter(parameters))}: a parameter of one kind; evaluate that kind by itself")
 
 
 def render_evaluation(console: Console, result: EvaluationResult) -> None:
-    """The result as a table, an issue limit a row."""
+    """The result as tables: by issue limit, then by domain."""
+    part = f"{result.split} part" + "".join(f", {label}" for label in (*result.domains, *result.datasets))
     console.print(
-        f"[bold]{result.predictor}[/bold] on {result.trace}: {result.split} part, {result.sequences} sequences, "
-        f"{result.tokens} tokens, lookahead {result.lookahead}",
+        f"[bold]{result.predictor}[/bold] on {result.trace}: {part}, {count(result.sequences)} sequences, "
+        f"{count(result.tokens)} tokens, lookahead {result.lookahead}",
         highlight=False,
     )
-    table = Table("issued at most", "recall", "precision", "issued a layer", box=None)
+    console.print(f"trained on {result.trained_on}", style="dim", highlight=False, markup=False)
+    console.print(_by_limit(result))
+    console.print(f"exact sets {percent(result.exact_set)} {ends(result.intervals.exact_set)}", highlight=False)
+    early = {row.layer: row.recall for row in result.by_layer if row.early and any(row.issued.values())}
+    for layer, recalls in early.items():
+        figures = ", ".join(f"{fixed(value)} at {limit}" for limit, value in recalls.items())
+        console.print(f"layer {layer}, below the lookahead and in no mean: recall {figures}", highlight=False)
+    if len(result.by_domain) > 1:
+        console.print(_by_domain(result))
+
+
+def _by_limit(result: EvaluationResult) -> Table:
+    """Metrics with their intervals, an issue limit a row."""
+    table = Table(box=None)
+    moves = result.traffic.size.expert_bytes is not None
+    heads = ("recall", "95 %", "precision", "95 %", "issued a layer")
+    for head in ("at most", *heads, *(("moved a token", "wasted") if moves else ())):
+        table.add_column(head, justify="right")
     for key in result.recall:
-        label = "own threshold" if key == "own" else key
-        table.add_row(label, fixed(result.recall[key]), fixed(result.precision[key]), fixed(result.issued[key], 2))
-    console.print(table, highlight=False)
+        row = [
+            "own" if key == "own" else key,
+            fixed(result.recall[key]),
+            ends(result.intervals.recall[key]),
+            fixed(result.precision[key]),
+            ends(result.intervals.precision[key]),
+            fixed(result.issued[key], 2),
+        ]
+        for volume in (result.traffic.moved_bytes_per_token[key], result.traffic.wasted_bytes_per_token[key]):
+            row += [size(volume)] if volume is not None else []
+        table.add_row(*row)
+    return table
+
+
+def _by_domain(result: EvaluationResult) -> Table:
+    """Recall of the largest domains at the middle limit."""
+    limits = list(result.recall)
+    shown = limits[(len(limits) - 1) // 2]
+    largest = sorted(result.by_domain.items(), key=lambda item: -item[1].tokens)
+    table = Table(box=None)
+    table.add_column("domain")
+    for head in ("sequences", "tokens", f"recall@{shown}", "95 %"):
+        table.add_column(head, justify="right")
+    for label, group in largest[:SHOWN_GROUPS]:
+        table.add_row(
+            label,
+            count(group.sequences),
+            count(group.tokens),
+            fixed(group.recall[shown]),
+            ends(group.intervals.recall[shown]),
+        )
+    if len(largest) > SHOWN_GROUPS:
+        table.caption = f"{len(largest) - SHOWN_GROUPS} smaller domains: see --json"
+    return table
+
+
+def ends(interval: Ends, digits: int = 3) -> str:
+    """An interval as ``low–high``; an en dash where there is none."""
+    return "–" if interval is None else f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"

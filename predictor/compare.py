@@ -1,0 +1,154 @@
+"""Predictors side by side: each one's evaluation, and its whole curve of recall against what is issued."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import ForestageError
+from predictor import registry
+from predictor.bootstrap import Bootstrap, interval
+from predictor.evaluate import EvaluationResult, EvaluationSettings, document, obtain, select_parts
+from predictor.metrics import Progress, Tally, issued_per_layer, recall, tally_predictor
+from predictor.results import Document, SplitName, or_none
+from predictor.traffic import ExpertSize
+from traces import RoutingTrace
+
+
+class Curve(Document):
+    """Recall and issue at limits 1 … half of the experts, over rows with layer ≥ lookahead.
+
+    Attributes:
+        predictor: label, unique in the comparison.
+        issued: mean experts issued a layer and token.
+        recall: at each limit.
+        low, high: ends of the 95 % bootstrap interval of the recall; ``None`` where there is none.
+    """
+
+    predictor: str
+    issued: list[float | None]
+    recall: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+
+
+class Bounds(Document):
+    """What no predictor exceeds, and what needs none, by issue limit *m* of *N* experts, *k* of them chosen.
+
+    Attributes:
+        perfect: recall of one that knows the future, min(m / k, 1).
+        random: expected recall of a blind choice, m / N.
+    """
+
+    perfect: dict[str, float]
+    random: dict[str, float]
+
+
+class Comparison(Document):
+    """Every predictor on the same part of one trace, resampled alike.
+
+    Attributes:
+        trace, model, layers, experts, top_k, synthetic: what was evaluated.
+        split, lookahead, sequences, tokens: which part, and how far ahead.
+        size: of one expert.
+        evaluations: one a predictor, in the order compared.
+        curves: in the same order.
+        bounds: at the issue limits.
+    """
+
+    trace: str
+    model: str
+    layers: int
+    experts: int
+    top_k: int
+    synthetic: bool
+    split: SplitName
+    lookahead: int
+    sequences: int
+    tokens: int
+    size: ExpertSize
+    evaluations: list[EvaluationResult]
+    curves: list[Curve]
+    bounds: Bounds
+
+
+def compare(
+    trace: RoutingTrace,
+    predictors: Sequence[str | Path],
+    *,
+    trace_name: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Measure each of ``predictors`` (names of kinds, and files) as ``predictor.evaluate`` does, with one pass each.
+
+    Without a lookahead in ``settings``, the kinds are fitted for that of the files, and for 1 where there are none.
+    ``progress(done, total)`` counts tokens over all predictors.
+
+    Raises:
+        ForestageError: as ``evaluate``; also if no predictor is given, two have one name, or the files were trained
+            for different lookaheads.
+    """
+    labels = [Path(name).stem if registry.is_saved(name) else str(name) for name in predictors]
+    if not labels:
+        raise ForestageError("predictors: none to compare; name at least one")
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise ForestageError(f"predictors: two are called '{twice}'; rename a file")
+    wanted = EvaluationSettings.parse(settings, origin="comparison")
+    if wanted.lookahead is None:
+        wanted = wanted.model_copy(update={"lookahead": _common_lookahead(predictors)})
+    parts = select_parts(trace, wanted, trace_name)
+    part = parts.evaluated
+    evaluations, curves = [], []
+    for number, name in enumerate(predictors):
+
+        def advance(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(predictors) * total)
+
+        chosen = obtain(parts, name)
+        tally = tally_predictor(chosen, part, wanted.limits, progress=advance)
+        evaluations.append(document(parts, name, chosen, tally))
+        curves.append(_curve(labels[number], tally.curve, part.experts, wanted.bootstrap))
+    first = evaluations[0]
+    return Comparison(
+        trace=parts.name,
+        model=first.model,
+        layers=part.layers,
+        experts=part.experts,
+        top_k=part.top_k,
+        synthetic=first.synthetic,
+        split=first.split,
+        lookahead=first.lookahead,
+        sequences=first.sequences,
+        tokens=first.tokens,
+        size=parts.size,
+        evaluations=evaluations,
+        curves=curves,
+        bounds=Bounds(
+            perfect={str(m): min(m / part.top_k, 1.0) for m in wanted.limits},
+            random={str(m): m / part.experts for m in wanted.limits},
+        ),
+    )
+
+
+def _common_lookahead(predictors: Sequence[str | Path]) -> int:
+    """The lookahead of the files among ``predictors``; 1 where there are none."""
+    depths = {registry.load(name).lookahead: name for name in predictors if registry.is_saved(name)}
+    if len(depths) > 1:
+        described = ", ".join(f"{name}: {depth}" for depth, name in sorted(depths.items()))
+        raise ForestageError(f"lookahead: the files were trained for different ones ({described}); compare them apart")
+    return next(iter(depths), 1)
+
+
+def _curve(label: str, tally: Tally, experts: int, bootstrap: Bootstrap) -> Curve:
+    """The first half of ``tally.curve [sequences]``: beyond it half of the experts are moved for every token."""
+    half = slice(0, max(1, experts // 2))
+    narrow = Tally(tally.rows, tally.exact, tally.hits[:, half], tally.issued[:, half], tally.top_k)
+    low, high = interval(recall(narrow), bootstrap)
+    columns = {
+        "issued": issued_per_layer(narrow).over(0).values(),
+        "recall": recall(narrow).over(0).values(),
+        "low": low,
+        "high": high,
+    }
+    return Curve(predictor=label, **{name: [or_none(value) for value in column] for name, column in columns.items()})

@@ -1,0 +1,104 @@
+"""``forestage predictor evaluate --compare``: all predictors on one trace, as tables and a figure."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from predictor import registry
+from predictor.compare import Comparison, compare
+from study.figures.files import check_figure_path, write_figure
+from study.figures.predictors import recall_against_issued
+from study.numbers import count, fixed, percent, size
+from study.output import emit, messages, progress_bar
+from traces import RoutingTrace
+
+
+def run_comparison(
+    trace: RoutingTrace,
+    given: list[str],
+    settings: dict[str, Any],
+    *,
+    trace_name: str,
+    figure: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare predictors, print the tables, draw ``figure``.
+
+    ``given`` are files and names of kinds; where no kind is named, every kind that is profiled in seconds is compared.
+
+    Raises:
+        ForestageError: as ``predictor.compare.compare``, and for a figure of unknown format.
+    """
+    if figure is not None:
+        check_figure_path(figure)
+    kinds = [registry.kind(name).name for name in given if not registry.is_saved(name)] or registry.profiled_names()
+    predictors = [*dict.fromkeys(kinds), *(name for name in given if registry.is_saved(name))]
+    with progress_bar(f"comparing {len(predictors)} predictors") as progress:
+        result = compare(trace, predictors, trace_name=trace_name, progress=progress, **settings)
+    if figure is not None:
+        write_figure(recall_against_issued(result.model_dump(mode="json")), figure)
+        messages.print(f"drawn to {figure}", highlight=False, markup=False, soft_wrap=True)
+    for note in dict.fromkeys(note for evaluation in result.evaluations for note in evaluation.notes):
+        messages.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    emit(result, as_json=as_json, render=lambda console: render_comparison(console, result))
+
+
+def render_comparison(console: Console, result: Comparison) -> None:
+    """Recall with intervals, then traffic, a predictor a row."""
+    console.print(
+        f"[bold]{len(result.evaluations)} predictors[/bold] on {result.trace}: {result.split} part, "
+        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, lookahead {result.lookahead}",
+        highlight=False,
+    )
+    console.print(_recall_table(result))
+    console.print()
+    console.print(_traffic_table(result))
+
+
+def _recall_table(result: Comparison) -> Table:
+    """Recall at every limit, with intervals, and exact sets; the bounds last."""
+    table = Table(box=None)
+    table.add_column("predictor")
+    limits = list(result.bounds.perfect)
+    for limit in limits:
+        table.add_column(f"recall@{limit}", justify="right")
+        table.add_column("95 %", justify="right", style="dim")
+    table.add_column("exact set", justify="right")
+    for evaluation in result.evaluations:
+        cells = [evaluation.predictor]
+        for limit in limits:
+            cells += [fixed(evaluation.recall[limit]), plus_minus(evaluation.intervals.recall[limit])]
+        table.add_row(*cells, percent(evaluation.exact_set))
+    for name, values in (("random (floor)", result.bounds.random), ("perfect (bound)", result.bounds.perfect)):
+        table.add_row(name, *(cell for limit in limits for cell in (fixed(values[limit]), "")), style="dim")
+    return table
+
+
+def _traffic_table(result: Comparison) -> Table:
+    """What is moved for it: at the middle limit, and at its own threshold for a predictor that has one."""
+    limits = list(result.bounds.perfect)
+    shown = limits[(len(limits) - 1) // 2]
+    table = Table(box=None)
+    table.add_column("predictor")
+    for head in ("at most", "recall", "precision", "issued a layer", "moved a token", "wasted"):
+        table.add_column(head, justify="right")
+    for evaluation in result.evaluations:
+        for key in (shown, *(["own"] if "own" in evaluation.recall else [])):
+            traffic = evaluation.traffic
+            volumes = (traffic.moved_bytes_per_token[key], traffic.wasted_bytes_per_token[key])
+            table.add_row(
+                evaluation.predictor,
+                key,
+                fixed(evaluation.recall[key]),
+                fixed(evaluation.precision[key]),
+                fixed(evaluation.issued[key], 2),
+                *("–" if volume is None else size(volume) for volume in volumes),
+            )
+    return table
+
+
+def plus_minus(interval: tuple[float, float] | None) -> str:
+    """Half the width of an interval, as ``±0.012``: a percentile interval need not be symmetric, but nearly is."""
+    return "–" if interval is None else f"±{(interval[1] - interval[0]) / 2:.3f}"

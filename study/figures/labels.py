@@ -1,0 +1,70 @@
+"""Naming curves where they end, in place of a legend that has to be looked up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_GAP = 0.052
+"""Least distance between two names, as a share of the axes' height: a line of small print."""
+
+_NAMES_AT = 1.05
+"""Where names begin, as a share of the axes' width."""
+
+
+@dataclass(frozen=True)
+class CurveEnd:
+    """The last point of a curve, its name and its colour."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def label_ends(axes: Any, ends: Sequence[CurveEnd]) -> None:
+    """Write each name to the right of ``axes`` at the height of its curve's end, apart, with a thin line to it.
+
+    The limits of the axes must be final.
+    """
+    low, high = axes.get_ylim()
+    ordered = sorted(ends, key=lambda end: end.y)
+    heights = spread([(end.y - low) / (high - low) for end in ordered], _GAP)
+    for end, height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            end.text,
+            xy=(end.x, end.y),
+            xytext=(_NAMES_AT, height),
+            textcoords="axes fraction",
+            color=end.colour,
+            fontsize=8,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.colour,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 1,
+            },
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending ``heights`` moved as little as is simple so that neighbours lie ``gap`` apart.
+
+    Neighbours that are too close form a group, which is centred on the mean of its members' own heights.
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _span(groups[-2], gap)[1] + gap > _span(groups[-1], gap)[0]:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_span(group, gap)[0] + gap * place for group in groups for place in range(len(group))]
+
+
+def _span(group: list[float], gap: float) -> tuple[float, float]:
+    """Lowest and highest place of a group's members."""
+    middle = sum(group) / len(group)
+    reach = gap * (len(group) - 1) / 2
+    return middle - reach, middle + reach
