@@ -12,7 +12,7 @@ The trace holds single requests: these batches are made by interleaving, here by
 schedule.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,11 @@ from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.mapping import release
 from traces.statistics.walk import PhaseName, eligible, phase_of_interest, sequence_groups
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
-
-GATHER_TOKENS = 1024
-"""Scattered tokens read before a mapped file's pages are let go of."""
 
 
 class BatchSizeStatistics(StrictModel):
@@ -170,19 +166,31 @@ class _Sampler:
         return tokens
 
     def _eligible(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        trace = self._trace
-        found = trace.phase[tokens] == (DECODE if self._phase == "decode" else PREFILL)
-        if trace.metadata.has_unrecorded:
-            found &= (_gather(trace, tokens)[:, :, 0] != trace.unrecorded_id).all(axis=1)
+        found = np.empty(len(tokens), np.bool_)
+        for part, wanted, places in _parts_with(self._trace, tokens):
+            found[wanted] = eligible(part, self._phase)[places]
         return found
 
 
+def _parts_with(
+    trace: RoutingTrace, tokens: npt.NDArray[np.int64]
+) -> Iterator[tuple[RoutingTrace, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """The parts of ``trace`` that hold scattered ``tokens``: (part, indices into ``tokens``, places in the part).
+
+    Reading them in the order of the file, part by part, keeps few pages of a mapped one in memory.
+    """
+    order = np.argsort(tokens, kind="stable")
+    chunk = tokens[order] // CHUNK_TOKENS
+    for wanted in np.split(order, np.flatnonzero(np.diff(chunk)) + 1):
+        start = int(tokens[wanted[0]]) // CHUNK_TOKENS * CHUNK_TOKENS
+        yield trace.token_range(start, min(start + CHUNK_TOKENS, trace.tokens)), wanted, tokens[wanted] - start
+
+
 def _gather(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
-    """Ids of scattered ``tokens``, copied; of a mapped file no more than a few pages stay in memory."""
+    """Ids ``[tokens, layers, top_k]`` of scattered ``tokens``, copied."""
     ids = np.empty((len(tokens), trace.layers, trace.top_k), trace.expert_ids.dtype)
-    for start in range(0, len(tokens), GATHER_TOKENS):
-        ids[start : start + GATHER_TOKENS] = trace.expert_ids[tokens[start : start + GATHER_TOKENS]]
-        release(trace.expert_ids)
+    for part, wanted, places in _parts_with(trace, tokens):
+        ids[wanted] = part.expert_ids[places]
     return ids
 
 
