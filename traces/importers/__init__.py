@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers import big_moe_on_edge, jsonl_routes, megatron, npz, own
+from traces.importers import big_moe_on_edge, gpt_oss_fingerprint, jsonl_routes, megatron, npz, own
 from traces.importers.big_moe_on_edge import Residency, read_residency
 from traces.importers.common import Importer
 from traces.importers.options import ImportOptions, option_name
@@ -37,6 +37,7 @@ FORMATS: dict[str, Importer] = {
         own.LOAD,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
+        gpt_oss_fingerprint.IMPORTER,
         jsonl_routes.IMPORTER,
         megatron.IMPORTER,
     )

@@ -140,7 +140,7 @@ def read_rows(path: Path, report: Report) -> tuple[RoutingRows, list[str | None]
         ForestageError: naming the line and field that is not as the variant has it.
     """
     rows = RoutingRows("position")
-    rows.begin_file(path)
+    rows.begin(path)
     sequences = _Sequences()
     variant: type[RouteLine] | None = None
     others = 0

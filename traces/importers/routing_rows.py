@@ -41,7 +41,7 @@ ROW = np.dtype(
         ("phase", np.uint8),
         ("token", np.int64),
         ("line", np.int64),
-        ("file", np.int32),
+        ("origin", np.int32),
     ]
 )
 """What is kept of a row beside its ids and weights."""
@@ -50,15 +50,19 @@ Array = npt.NDArray[Any]
 
 
 class RoutingRows:
-    """Rows on their way into a trace; ``begin_file`` names where the following ones come from.
+    """Rows on their way into a trace; ``begin`` names where the following ones come from.
 
     Args:
         position_name: what the file calls a token's place, for errors.
+        line_name: what ``line`` counts, for errors.
+        whole: every token has a row in every layer; without, only the last of a sequence must.
     """
 
-    def __init__(self, position_name: str) -> None:
+    def __init__(self, position_name: str, *, line_name: str = "line", whole: bool = False) -> None:
         self.position_name = position_name
-        self.files: list[Path] = []
+        self.line_name = line_name
+        self.whole = whole
+        self.origins: list[str] = []
         self.facts = Spool(ROW)
         self.ids: Spool | None = None
         self.weights: Spool | None = None
@@ -66,10 +70,10 @@ class RoutingRows:
         self._buffered_ids: list[list[int]] = []
         self._buffered_weights: list[list[float]] = []
 
-    def begin_file(self, path: Path) -> None:
-        """Following rows come from ``path``."""
+    def begin(self, origin: Path | str) -> None:
+        """Following rows come from ``origin``: a file, or a part of one."""
         self._flush()
-        self.files.append(path)
+        self.origins.append(str(origin))
 
     def add(
         self,
@@ -89,7 +93,7 @@ class RoutingRows:
             ForestageError: if it has another number of ids or weights than the first row, or a weight is none.
         """
         self._check_widths(line, len(ids), None if weights is None else len(weights))
-        self._buffer.append((sequence, position, layer, phase, token, line, len(self.files) - 1))
+        self._buffer.append((sequence, position, layer, phase, token, line, len(self.origins) - 1))
         self._buffered_ids.append(ids)
         if weights is not None:
             self._buffered_weights.append(weights)
@@ -110,7 +114,7 @@ class RoutingRows:
         self._flush()
         facts = np.zeros(len(ids), dtype=ROW)
         facts["sequence"], facts["position"], facts["layer"], facts["phase"] = sequence, position, layer, PREFILL
-        facts["token"], facts["line"], facts["file"] = NO_TOKEN, line, len(self.files) - 1
+        facts["token"], facts["line"], facts["origin"] = NO_TOKEN, line, len(self.origins) - 1
         self._append(facts, ids, weights)
 
     def sort(self) -> "SortedRows":
@@ -122,7 +126,7 @@ class RoutingRows:
         """
         self._flush()
         if self.ids is None:
-            raise ForestageError(f"{self.files[-1]}: no routing rows in it")
+            raise ForestageError(f"{self.origins[-1]}: no routing rows in it")
         facts = self.facts.array()
         keys = tuple(facts[name] for name in ("layer", "position", "sequence"))
         order = np.lexsort(keys)
@@ -143,8 +147,8 @@ class RoutingRows:
         return rows
 
     def place(self, row: Any) -> str:
-        """File and line of a row of ``facts``."""
-        return f"{self.files[row['file']]}: line {row['line']}"
+        """Where a row of ``facts`` comes from."""
+        return f"{self.origins[row['origin']]}: {self.line_name} {row['line']}"
 
     def _check_widths(self, line: int, ids: int, weights: int | None) -> None:
         """Every row is as the first: so many ids, as many weights or none."""
@@ -154,7 +158,7 @@ class RoutingRows:
         top_k = self.ids.row_shape[0]
         if ids == top_k and weights == (top_k if self.weights is not None else None):
             return
-        place = f"{self.files[-1]}: line {line}"
+        place = f"{self.origins[-1]}: {self.line_name} {line}"
         if ids != top_k:
             raise ForestageError(f"{place}: {ids} expert ids; the rows before have {top_k}")
         if weights is not None and self.weights is not None:
@@ -271,7 +275,7 @@ class SortedRows:
             phase=facts["phase"],
             weights=weights,
             token_hash=facts["token"].astype(np.uint32) if self.has_tokens else None,
-            where=f"line {facts['line'][0]}",
+            where=f"{self.source.line_name} {facts['line'][0]}",
         )
 
     def check(self, same_token: npt.NDArray[np.bool_], layer: npt.NDArray[np.int32]) -> None:
@@ -284,12 +288,13 @@ class SortedRows:
         Raises:
             ForestageError: naming the file and line.
         """
+        source = self.source
         repeats = np.flatnonzero(same_token & (layer[1:] == layer[:-1]))
         if len(repeats):
             first, second = self._facts_at(int(repeats[0])), self._facts_at(int(repeats[0]) + 1)
             raise ForestageError(
-                f"{self.source.place(second)}: {self.source.position_name} {second['position']}, layer "
-                f"{second['layer']}: came before, in line {first['line']}; a token has one row a layer"
+                f"{source.place(second)}: {source.position_name} {second['position']}, layer {second['layer']}: came "
+                f"before, in {source.line_name} {first['line']}; a token has one row a layer"
             )
         for name in ("phase", "token"):
             values = self.facts[name][self.order]
@@ -297,29 +302,31 @@ class SortedRows:
             if len(differs):
                 first, second = self._facts_at(int(differs[0])), self._facts_at(int(differs[0]) + 1)
                 raise ForestageError(
-                    f"{self.source.place(second)}: {name}: differs from line {first['line']}, which is of the same "
-                    f"token ({self.source.position_name} {second['position']})"
+                    f"{source.place(second)}: {name}: differs from {source.line_name} {first['line']}, which is of the "
+                    f"same token ({source.position_name} {second['position']})"
                 )
         tokens = self.facts["token"]
         if self.has_tokens != bool((tokens != NO_TOKEN).any()) or (self.has_tokens and (tokens == NO_TOKEN).any()):
             row = self.facts[int(np.argmin(tokens))]
             raise ForestageError(f"{self.source.place(row)}: names no token, but other rows do")
-        self._check_last_tokens()
+        self._check_layers()
 
-    def _check_last_tokens(self) -> None:
-        """The last token of every sequence has a row in every layer."""
+    def _check_layers(self) -> None:
+        """The last token of every sequence (or every token, where rows are ``whole``) has a row in every layer."""
         sequence = self.facts["sequence"][self.order[self.starts]]
         rows = np.diff(self.starts, append=len(self.order))
-        bad = np.flatnonzero((np.diff(sequence, append=-1) != 0) & (rows < len(self.layers)))
+        is_last = np.diff(sequence, append=-1) != 0
+        bad = np.flatnonzero((is_last | self.source.whole) & (rows < len(self.layers)))
         if not len(bad):
             return
         start = int(self.starts[bad[0]])
         present = {self.layers[column] for column in self.column[start : start + int(rows[bad[0]])]}
         missing = next(layer for layer in self.layers if layer not in present)
         fact = self._facts_at(start)
+        which = "" if self.source.whole else ", the last of its sequence,"
         raise ForestageError(
-            f"{self.source.place(fact)}: {self.source.position_name} {fact['position']}, the last of its sequence, "
-            f"lacks layer {missing}; if the recording was cut off, remove that token's rows"
+            f"{self.source.place(fact)}: {self.source.position_name} {fact['position']}{which} lacks layer {missing}; "
+            "if the recording was cut off, remove that token's rows"
         )
 
     def _facts_at(self, place: int) -> Any:

@@ -1,0 +1,139 @@
+"""Expert-fingerprint JSON of gpt-oss: an object a sequence, a file or a folder of ``…_examples.json``.
+
+``router_data[t]["token_<position>"]["layer_<l>"] = {"selected_experts": […], "selected_probs": […]}``; each item ``t``
+is a forward pass: of one token, decode; of several, prefill. Beside it, where given: ``dataset`` and ``category`` (the
+domain), and ``full_text``, the text of every token of the context, whose CRC-32 becomes the token's identity. A file
+may hold one object or an array of them.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError
+
+from catalog.config import describe_validation_error
+from catalog.errors import ForestageError
+from traces.importers.common import Importer
+from traces.importers.json_records import read_records
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.importers.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.trace import DECODE, PREFILL, RoutingTrace
+
+NAME = "gpt_oss_fingerprint"
+
+Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+
+class Selection(BaseModel):
+    """One token's choice in one layer; further keys (all scores) are left alone."""
+
+    selected_experts: list[Id] = Field(min_length=1)
+    selected_probs: list[Weight] | None = None
+
+
+class FingerprintRecord(BaseModel):
+    """A sequence; further keys are left alone."""
+
+    router_data: list[dict[str, dict[str, Selection]]]
+    full_text: list[str] | str | None = None
+    dataset: str | None = None
+    category: str | None = None
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """A JSON text with the format's keys near its beginning, or a folder with a file named ``…_examples.json``."""
+    if path.is_dir():
+        return next(path.rglob("*_examples.json"), None) is not None
+    if not start.lstrip().startswith((b"{", b"[")):
+        return False
+    return b'"router_data"' in start or (b'"full_text"' in start and b'"generated_only"' in start)
+
+
+def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
+    """Import ``path``, a file or a folder.
+
+    Raises:
+        ForestageError: naming the file, item and field that is not as described above, or what an option must say.
+    """
+    rows = RoutingRows("position", line_name="router_data item", whole=True)
+    labels: list[tuple[str | None, str | None]] = []
+    for origin, record in _records(path, report):
+        rows.begin(origin)
+        _add(rows, len(labels), origin, record)
+        labels.append((record.category, record.dataset))
+    return trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
+
+
+def _records(path: Path, report: Report) -> Iterator[tuple[str, FingerprintRecord]]:
+    """The sequences of a file, or of a folder's files in the order of their names, and what to call each."""
+    if not path.is_dir():
+        for number, value in read_records(path, report):
+            origin = str(path) if number == 1 else f"{path}: record {number}"
+            try:
+                yield origin, FingerprintRecord.model_validate(value)
+            except ValidationError as error:
+                raise ForestageError(f"{origin}: {describe_validation_error(FingerprintRecord, error)}") from error
+        return
+    files = sorted(path.rglob("*_examples.json"))
+    if not files:
+        raise ForestageError(f"{path}: holds no file named ..._examples.json; name a file")
+    silent = Report()
+    for done, file in enumerate(files):
+        report.progress(done, len(files))
+        yield from _records(file, silent)
+    report.progress(len(files), len(files))
+
+
+def _add(rows: RoutingRows, sequence: int, origin: str, record: FingerprintRecord) -> None:
+    """The rows of one sequence."""
+    texts = record.full_text if isinstance(record.full_text, list) else None
+    if not record.router_data:
+        raise ForestageError(f"{origin}: router_data: is empty")
+    for item, tokens in enumerate(record.router_data):
+        phase = DECODE if len(tokens) == 1 else PREFILL
+        for token_key, layers in tokens.items():
+            place = f"{origin}: router_data.{item}.{token_key}"
+            position = _number(token_key, "token", place)
+            if texts is not None and position >= len(texts):
+                raise ForestageError(f"{place}: full_text has {len(texts)} tokens, so there is no position {position}")
+            identity = NO_TOKEN if texts is None else _identity(texts[position])
+            for layer_key, selection in layers.items():
+                rows.add(
+                    item,
+                    sequence=sequence,
+                    position=position,
+                    layer=_number(layer_key, "layer", f"{place}.{layer_key}"),
+                    ids=selection.selected_experts,
+                    weights=selection.selected_probs,
+                    phase=phase,
+                    token=identity,
+                )
+
+
+def _number(key: str, name: str, place: str) -> int:
+    """The number in a key such as ``token_17``."""
+    match = re.fullmatch(rf"{name}_([0-9]{{1,10}})", key)
+    if match is None or int(match[1]) > LARGEST:
+        raise ForestageError(f"{place}: expected {name}_<number>, from 0 to {LARGEST}")
+    return int(match[1])
+
+
+def _identity(text: str) -> int:
+    """CRC-32 of a token's text."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+IMPORTER = Importer(
+    NAME,
+    "gpt-oss expert-fingerprint JSON (router_data), or a folder of ..._examples.json",
+    sniff,
+    read,
+    ROW_OPTIONS,
+    folders=True,
+)
