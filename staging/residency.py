@@ -1,4 +1,4 @@
-"""Which experts are in fast memory: the streaming caches that every simulator uses.
+"""Which experts are in fast memory: the streaming cache that every simulator uses, and least-recently-used eviction.
 
 The event rule, for every cache here and in ``staging.simulate``: the experts that one event needs (a token's of one
 layer) are looked up *together*, against the residency *before* the event; then all of them become resident, and what
@@ -6,20 +6,22 @@ gives way is the lowest-ranked of the others. Only where the event alone exceeds
 way to each other, lowest-ranked first: they were used, and are not kept.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from catalog.errors import ForestageError
 
 Key = tuple[int, int]  # (layer, expert)
 
 
-class LruCache:
-    """Least recently used, over (layer, expert); capacity in experts.
+class ExpertCache(ABC):
+    """Residents, over (layer, expert), of a cache with a capacity in experts; a policy says what gives way.
 
     One cache may serve all layers, or one a layer. Nothing is timed here: the caller decides when an expert has
     arrived and inserts it then.
@@ -67,7 +69,7 @@ class LruCache:
     def insert(self, layer: int, expert: int) -> Key | None:
         """Make the expert resident and most recent, because it is used; returns the (layer, expert) that gave way.
 
-        The least recent expert that is not pinned gives way. Where none may (all pinned, or capacity 0) the expert
+        The lowest-ranked expert that is not pinned gives way. Where none may (all pinned, or capacity 0) the expert
         itself is returned: it passes through and is not kept. ``None``: there was room, or it was resident already.
         """
         return self._insert((layer, expert), prefetched=False)
@@ -80,6 +82,12 @@ class LruCache:
         """
         return None if (layer, expert) in self._order else self._insert((layer, expert), prefetched=True)
 
+    def observe(self, layer: int, experts: Sequence[int] | NDArray[np.integer[Any]]) -> None:  # noqa: B027
+        """The gate of ``layer`` chose these: what a policy learns from it, before any of them is inserted.
+
+        ``access`` calls it; a simulator that inserts by itself calls it once an event. Recency needs nothing.
+        """
+
     def access(self, layer: int, experts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """One whole event by the event rule, at zero time: the hit mask; afterwards the event's experts are resident.
 
@@ -87,11 +95,16 @@ class LruCache:
         """
         hits = self.lookup(layer, experts)
         keys = [(layer, int(expert)) for expert in experts]
+        self.observe(layer, experts)
         # Once out of the order, what hit cannot give way to what missed (nor count as an unused prefetch).
         for key in keys:
             self._order.pop(key, None)
-        for key in keys:
-            self._insert(key, prefetched=False)
+        while len(self._order) + len(keys) > self.capacity and self._evict() is not None:
+            pass
+        self._order.update(dict.fromkeys(keys, False))
+        while len(self._order) > self.capacity:
+            if self._evict() is None:  # all pinned: what came last passes through
+                self._order.popitem()
         return hits
 
     def pin(self, layer: int, expert: int) -> None:
@@ -116,10 +129,28 @@ class LruCache:
             return None
         victim = None
         if len(self._order) >= self.capacity:
-            victim = next((resident for resident in self._order if resident not in self._pins), None)
+            victim = self._evict()
             if victim is None:
                 self.unused_prefetches += prefetched
                 return key
-            self.unused_prefetches += self._order.pop(victim)
         self._order[key] = prefetched
         return victim
+
+    def _evict(self) -> Key | None:
+        """Let the lowest-ranked give way, and return it; ``None`` where none may."""
+        victim = self._lowest()
+        if victim is not None:
+            self.unused_prefetches += self._order.pop(victim)
+        return victim
+
+    @abstractmethod
+    def _lowest(self) -> Key | None:
+        """The resident that gives way first of those that are not pinned; ``None`` where there is none."""
+
+
+class LruCache(ExpertCache):
+    """The least recently used gives way."""
+
+    @override
+    def _lowest(self) -> Key | None:
+        return next((resident for resident in self._order if resident not in self._pins), None)

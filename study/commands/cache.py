@@ -1,7 +1,7 @@
 """``forestage cache``: hit rates of a cache of experts over a trace."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
@@ -11,7 +11,9 @@ from rich.table import Table
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from staging.simulate import CacheResult, simulate
+from staging.frequency import DEFAULT_SHIFT
+from staging.results import CacheResult
+from staging.simulate import Policy, simulate
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.numbers import count as count_text
 from study.numbers import percent, size
@@ -20,6 +22,8 @@ from traces import RoutingTrace
 from traces.importers import big_moe_on_edge, read_residency, sniff_format
 
 app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 MIB = 1 << 20
 MOST_MIB = 1 << 40
@@ -31,8 +35,11 @@ def simulate_command(
     trace: TraceOption,
     capacity: Annotated[int | None, typer.Option("--capacity", help="Experts that fit (a layer, or in all)")] = None,
     capacity_mib: Annotated[float | None, typer.Option("--capacity-mib", help="MiB that fit, instead")] = None,
-    policy: Annotated[list[str] | None, typer.Option("--policy", help="lru, lfu, belady; several times")] = None,
+    policy: Annotated[list[str] | None, typer.Option("--policy", help="lru, lfu, ema, belady; several times")] = None,
     scope: Annotated[str, typer.Option("--scope", help="layer: a cache each; global: one for all")] = "layer",
+    ema_shift: Annotated[
+        int, typer.Option("--ema-shift", help="ema: counters forget over 2^shift events")
+    ] = DEFAULT_SHIFT,
     count: Annotated[str, typer.Option("--count", help="decode, or all")] = "decode",
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -47,8 +54,8 @@ def simulate_command(
     if capacity_mib is not None:
         limits |= {"capacity_bytes": round(capacity_mib * MIB), "expert_bytes": expert_bytes(trace, recorded)}
     results = [
-        simulate(recorded, policy=name, scope=scope, count=count, **limits)  # type: ignore[arg-type]
-        for name in policy or ("lru", "lfu", "belady")
+        simulate(recorded, policy=name, scope=scope, count=count, ema_shift=ema_shift, **limits)  # type: ignore[arg-type]
+        for name in policy or POLICIES
     ]
     document = {"trace": trace.name, "results": [result.model_dump(mode="json") for result in results]}
     emit(document, as_json=as_json, render=lambda console: render(console, trace.name, results))

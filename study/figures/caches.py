@@ -4,11 +4,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from study.figures.style import BLUE, BOUND, ORANGE, figure_style, new_figure
+from study.figures.style import BLUE, BOUND, GREEN, ORANGE, figure_style, new_figure
 
 _LOOK: dict[str, dict[str, Any]] = {
     "lru": {"color": BLUE, "marker": "o", "label": "LRU"},
     "lfu": {"color": ORANGE, "marker": "s", "label": "LFU"},
+    "ema": {"color": GREEN, "marker": "^", "label": "decayed frequency"},
     "belady": {"color": BOUND, "linestyle": "--", "label": "Belady (bound)"},
 }
 

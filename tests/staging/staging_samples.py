@@ -9,6 +9,7 @@ from tests import routing
 from traces import DECODE, PREFILL
 
 UNKNOWN = 255
+EMA_SHIFT = 2
 
 trace_of = partial(routing.trace_of, experts=8)
 
@@ -57,6 +58,7 @@ def plain_cache(events, *, capacity, policy, per_layer, sizes):
     """Hits of every event, by a cache that looks at all its contents for every eviction."""
     resident = set()
     last, uses, hits = {}, {}, []
+    counters = {}  # of the layer's experts; decayed at its events
     clock = 0
 
     def room(layer):
@@ -72,10 +74,16 @@ def plain_cache(events, *, capacity, policy, per_layer, sizes):
             clock += 1
             last[key] = clock
             uses[key] = uses.get(key, 0) + 1
+        for key in counters:
+            if key[0] == layer:
+                counters[key] -= counters[key] // 2**EMA_SHIFT
+        for key in keys:
+            counters[key] = counters.get(key, 0) + 2 ** (16 - EMA_SHIFT) - 1
         resident |= set(keys)
         rank = {
             "lru": lambda k: last[k],
             "lfu": lambda k: (uses[k], last[k]),
+            "ema": lambda k: (counters[k], -k[0], -k[1]),
             "belady": lambda k, now=now: -next_use(k, now),
         }[policy]
         while room(layer) > capacity:

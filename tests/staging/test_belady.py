@@ -11,7 +11,7 @@ from staging_samples import plain_events, small_traces
 from staging.simulate import simulate
 
 
-@pytest.mark.parametrize("policy", ["lru", "lfu"])
+@pytest.mark.parametrize("policy", ["lru", "lfu", "ema"])
 @settings(max_examples=80, deadline=None)
 @given(trace=small_traces(), capacity=st.integers(1, 10), scope=st.sampled_from(["layer", "global"]))
 def test_no_policy_beats_belady(policy, trace, capacity, scope):

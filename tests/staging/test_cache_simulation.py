@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import UNKNOWN, plain_cache, plain_events, small_traces, trace_of
+from staging_samples import EMA_SHIFT, UNKNOWN, plain_cache, plain_events, small_traces, trace_of
 
 from catalog.errors import ForestageError
 from staging.events import NEVER, events_of, next_uses
@@ -12,7 +12,7 @@ from staging.simulate import simulate
 from traces.importers import import_trace, read_residency
 
 MIB = 1 << 20
-POLICIES = ("lru", "lfu", "belady")
+POLICIES = ("lru", "lfu", "ema", "belady")
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,7 +59,7 @@ def test_equals_a_plain_cache(trace, capacity, policy, scope, count, prefill, si
         with pytest.raises(ForestageError, match="count: the trace has no"):
             simulate(trace, policy=policy, scope=scope, count=count, prefill=prefill, **limits)
         return
-    result = simulate(trace, policy=policy, scope=scope, count=count, prefill=prefill, **limits)
+    result = simulate(trace, policy=policy, scope=scope, count=count, prefill=prefill, ema_shift=EMA_SHIFT, **limits)
     hits = plain_cache(
         events, capacity=capacity, policy=policy, per_layer=scope == "layer", sizes=sizes or (1,) * trace.layers
     )
@@ -111,10 +111,12 @@ def test_faults_are_named():
         ({"capacity_bytes": 5}, "capacity_bytes: needs expert_bytes"),
         ({"capacity_bytes": 5, "expert_bytes": np.array([5, 5])}, "expert_bytes: give 1 positive sizes"),
         ({"capacity_bytes": 5, "expert_bytes": np.array([0])}, "expert_bytes: give 1 positive sizes"),
-        ({"capacity": 2, "policy": "mru"}, "policy: unknown 'mru'; choose lru or lfu or belady"),
+        ({"capacity": 2, "policy": "mru"}, "policy: unknown 'mru'; choose lru or lfu or ema or belady"),
         ({"capacity": 2, "scope": "rack"}, "scope: unknown 'rack'"),
         ({"capacity": 2, "count": "prefill"}, "count: unknown 'prefill'"),
         ({"capacity": 2, "prefill": "chunk"}, "prefill: unknown 'chunk'"),
+        ({"capacity": 2, "policy": "ema", "ema_shift": 0}, "ema_shift: 0 is not in 1…15"),
+        ({"capacity": 2, "policy": "ema", "ema_shift": 16}, "ema_shift: 16 is not in 1…15"),
     ]:
         with pytest.raises(ForestageError, match=message):
             simulate(trace, **arguments)

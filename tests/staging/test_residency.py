@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from staging_samples import plain_events, small_traces
 
 from catalog.errors import ForestageError
+from staging.priority_cache import EmaCache
 from staging.residency import LruCache
 from staging.simulate import simulate
 
@@ -111,14 +112,29 @@ def test_a_prefetched_expert_that_the_event_needs_is_used():
     assert cache.unused_prefetches == 0
 
 
-@settings(max_examples=60, deadline=None)
-@given(trace=small_traces(), capacity=st.integers(1, 10), scope=st.sampled_from(["layer", "global"]))
-def test_streaming_equals_simulation(trace, capacity, scope):
-    caches = [LruCache(capacity) for _ in range(trace.layers)]
+def test_an_event_of_pinned_experts_fills_no_more_than_fits():
+    cache = LruCache(2)
+    cache.insert(0, 1)
+    for expert in (1, 2, 3):
+        cache.pin(0, expert)
+    assert cache.access(0, [2, 3]).tolist() == [False, False]
+    assert list(cache) == [(0, 1), (0, 2)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    trace=small_traces(),
+    capacity=st.integers(1, 10),
+    scope=st.sampled_from(["layer", "global"]),
+    policy=st.sampled_from(["lru", "ema"]),
+)
+def test_streaming_equals_simulation(trace, capacity, scope, policy):
+    shape = {"layers": trace.layers, "experts": trace.experts}
+    caches = [LruCache(capacity) if policy == "lru" else EmaCache(capacity, **shape) for _ in range(trace.layers)]
     hits = lookups = 0
     for layer, _, experts in plain_events(trace):
         mask = caches[layer if scope == "layer" else 0].access(layer, experts)
         hits += mask.sum()
         lookups += len(mask)
-    result = simulate(trace, capacity=capacity, policy="lru", scope=scope, count="all")
+    result = simulate(trace, capacity=capacity, policy=policy, scope=scope, count="all")
     assert (result.hits, result.lookups) == (hits, lookups)
