@@ -5,7 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers import big_moe_on_edge, gpt_oss_fingerprint, jsonl_routes, megatron, npz, own
+from traces.importers import (
+    big_moe_on_edge,
+    eplb,
+    gpt_oss_fingerprint,
+    hf_router_logits,
+    jsonl_routes,
+    megatron,
+    moe_beyond,
+    npz,
+    own,
+    sglang_per_token,
+    sglang_response,
+    sglang_stat,
+    tensorrt_llm,
+    vllm_response,
+)
 from traces.importers.big_moe_on_edge import Residency, read_residency
 from traces.importers.common import Importer
 from traces.importers.options import ImportOptions, option_name
@@ -35,11 +50,19 @@ FORMATS: dict[str, Importer] = {
     for importer in (
         own.TRACE,
         own.LOAD,
+        sglang_per_token.IMPORTER,
+        sglang_stat.IMPORTER,
+        sglang_response.IMPORTER,
+        vllm_response.IMPORTER,
+        hf_router_logits.IMPORTER,
+        eplb.IMPORTER,
+        tensorrt_llm.IMPORTER,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
         gpt_oss_fingerprint.IMPORTER,
         jsonl_routes.IMPORTER,
         megatron.IMPORTER,
+        moe_beyond.IMPORTER,
     )
 }
 """Formats by name, in the order in which they are tried."""

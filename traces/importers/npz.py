@@ -25,6 +25,7 @@ from traces.importers.common import Importer, are_ranked, known_recording, narro
 from traces.importers.models import routed_model
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
+from traces.importers.torch_file import is_torch_file
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
@@ -46,8 +47,8 @@ class SequenceRecord(BaseModel):
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A zip file (PyTorch's are tried before), or one named ``.npz``."""
-    return start.startswith(b"PK\x03\x04") or path.suffix == ".npz"
+    """A zip file that PyTorch did not write, or one named ``.npz``."""
+    return (start.startswith(b"PK\x03\x04") and not is_torch_file(start)) or path.suffix == ".npz"
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:

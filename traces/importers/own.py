@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from traces import load
+from traces import load, trace_file
 from traces.importers.common import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -21,8 +21,8 @@ def is_load(path: Path, start: bytes) -> bool:
 
 
 def is_trace(path: Path, start: bytes) -> bool:
-    """Any other safetensors file, or one named so: its reader says what is wrong with it."""
-    return (path.suffix == ".safetensors" or is_safetensors(start)) and not is_load(path, start)
+    """A safetensors file whose header has the traces' format, or a trace's largest tensor."""
+    return is_safetensors(start) and (f'"{trace_file.FORMAT}"'.encode() in start or b'"expert_ids"' in start)
 
 
 def read_trace(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:

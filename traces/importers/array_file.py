@@ -1,0 +1,85 @@
+"""Files of a few named arrays: ``.pt``, ``.npz``, ``.npy``, ``.safetensors`` and JSON, told by their content."""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.importers import torch_file
+from traces.importers.text_file import open_text, starting_bytes
+from traces.safetensors_file import open_tensors
+
+UNNAMED = ""
+"""The name of the one array of a file that names none."""
+
+MAX_JSON_CHARACTERS = 1 << 28
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of ``path`` by name; in JSON, nested lists of numbers; values that are no arrays are left out.
+
+    Raises:
+        ForestageError: if the file cannot be read, is damaged or in none of those formats.
+    """
+    start = starting_bytes(path, 1 << 10)
+    if torch_file.is_torch_file(start):
+        value = torch_file.load(path)
+        value = value if isinstance(value, dict) else {UNNAMED: value}
+        return {str(name): part for name, part in value.items() if isinstance(part, np.ndarray)}
+    if start.startswith((b"PK\x03\x04", b"\x93NUMPY")):
+        return _numpy_arrays(path)
+    if len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0":
+        return dict(open_tensors(path).tensors)
+    if start.lstrip()[:1] in (b"{", b"["):
+        return _json_arrays(path)
+    raise ForestageError(f"{path}: no file of arrays; give a .pt, .npz, .npy, .safetensors or .json")
+
+
+def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Of an ``.npz`` or ``.npy``."""
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                return {name: loaded[name] for name in loaded.files}
+            return {UNNAMED: loaded}
+    except OSError as error:
+        raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        MemoryError,
+        SyntaxError,
+    ) as error:
+        raise ForestageError(
+            f"{path}: damaged or truncated ({' '.join(str(error).split())}); fetch it again"
+        ) from error
+    except (KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise ForestageError(f"{path}: damaged ({' '.join(str(error).split())}); fetch it again") from error
+
+
+def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Of a JSON document: an object of nested lists, or one nested list."""
+    with open_text(path) as (text, _):
+        document = text.read(MAX_JSON_CHARACTERS)
+    try:
+        value = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: not valid JSON ({error})") from error
+    named = value if isinstance(value, dict) else {UNNAMED: value}
+    arrays = {}
+    for name, part in named.items():
+        if isinstance(part, list):
+            try:
+                arrays[name] = np.array(part)
+            except (ValueError, OverflowError) as error:
+                raise ForestageError(f"{path}: {name or 'the list'}: no array of numbers ({error})") from error
+    return arrays

@@ -1,0 +1,61 @@
+"""DeepSeek EPLB's input: ``weight [layers, logical experts]``, how much load each expert had.
+
+A tensor alone, or one named ``weight``, in any file of ``traces.importers.array_file``. Layers are the MoE layers, or
+all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads: see
+``traces.importers.expert_map``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from catalog.errors import ForestageError
+from traces.importers import torch_file
+from traces.importers.array_file import UNNAMED, read_arrays
+from traces.importers.common import Importer
+from traces.importers.loads import build_load
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.load import ExpertLoad
+
+NAME = "weight"
+MAPS = ("phy2log", "log2phy", "logcnt")
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """A PyTorch, NumPy or JSON file with an entry ``weight``, or one of the balancer's outputs."""
+    if torch_file.is_torch_file(start):
+        return bool(torch_file.names_in(path) & {NAME, *MAPS})
+    if start.startswith(b"PK\x03\x04"):
+        return any(f"{name}.npy".encode() in start[:256] for name in (NAME, *MAPS))
+    return start.lstrip().startswith((b'{"weight"', b'{"phy2log"', b'{"log2phy"'))
+
+
+def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
+    """The loads, as one step.
+
+    Raises:
+        ForestageError: if the file is damaged, holds no such array or a map instead, or the model is not known.
+    """
+    arrays = read_arrays(path)
+    weight = arrays.get(NAME, arrays.get(UNNAMED))
+    if weight is None:
+        maps = [name for name in MAPS if name in arrays]
+        if maps:
+            raise ForestageError(
+                f"{path}: {', '.join(maps)}: the balancer's output, a map of experts; give it as --expert-map with the "
+                "recording it belongs to"
+            )
+        raise ForestageError(f"{path}: weight: missing array (found: {', '.join(arrays) or 'nothing'})")
+    if weight.ndim != 2:
+        raise ForestageError(f"{path}: weight: {weight.dtype} {list(weight.shape)}; expected [layers, logical experts]")
+    return build_load(np.asarray(weight)[None], path, options, report, source="DeepSeek EPLB load")
+
+
+IMPORTER = Importer(
+    "eplb",
+    "DeepSeek EPLB's load: weight [layers, experts] (loads only)",
+    sniff,
+    read,
+    uses=frozenset({"model", "experts", "top_k", "layers"}),
+)

@@ -1,0 +1,121 @@
+"""Which logical expert each physical one is a copy of.
+
+Servers that balance experts keep some of them several times: a *physical* expert is one such copy. The maps that are
+read are those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy [layers, logical, copies]`` with −1
+where there are fewer copies) and SGLang's (``physical_to_logical_map``, ``last_physical_to_logical_map``), in any file
+of ``traces.importers.array_file``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.importers.array_file import UNNAMED, read_arrays
+from traces.metadata import MAX_EXPERTS
+
+PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")
+LOGICAL_TO_PHYSICAL = "log2phy"
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertMap:
+    """A map that was checked.
+
+    Attributes:
+        logical: i32 ``[layers, physical]``: the logical expert of each physical one; every logical expert from 0 to
+            the largest has a copy in every layer.
+        origin: the file, for errors.
+    """
+
+    logical: npt.NDArray[np.int32]
+    origin: str
+
+    @property
+    def layers(self) -> int:
+        """Layers of the map."""
+        return self.logical.shape[0]
+
+    @property
+    def physical(self) -> int:
+        """Physical experts a layer."""
+        return self.logical.shape[1]
+
+    @property
+    def experts(self) -> int:
+        """Logical experts a layer."""
+        return int(self.logical.max()) + 1
+
+    def apply(self, ids: npt.NDArray[np.integer], place: str) -> npt.NDArray[np.int32]:
+        """Logical ids of physical ``ids [tokens, layers, top_k]``; −1 stays −1.
+
+        Raises:
+            ForestageError: naming ``place``, if the layers differ or an id is beyond the physical experts.
+        """
+        if ids.shape[1] != self.layers:
+            raise ForestageError(f"{place}: {ids.shape[1]} layers, but the expert map {self.origin} has {self.layers}")
+        bad = np.argwhere((ids < -1) | (ids >= self.physical))
+        if len(bad):
+            token, layer, slot = (int(i) for i in bad[0])
+            raise ForestageError(
+                f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, slot])}; the expert map {self.origin} has "
+                f"physical experts 0 to {self.physical - 1}"
+            )
+        layer_index = np.arange(self.layers)[None, :, None]
+        return np.where(ids < 0, np.int32(-1), self.logical[layer_index, np.maximum(ids, 0)])
+
+
+def read_expert_map(path: Path) -> ExpertMap:
+    """The map in ``path``.
+
+    Raises:
+        ForestageError: if the file holds none, or one that is wrong.
+    """
+    arrays = read_arrays(path)
+    for name in (*PHYSICAL_TO_LOGICAL, UNNAMED):
+        if name in arrays:
+            return check_map(arrays[name], f"{path}: {name}" if name else str(path))
+    if LOGICAL_TO_PHYSICAL in arrays:
+        return check_map(_inverse(arrays[LOGICAL_TO_PHYSICAL], f"{path}: log2phy"), f"{path}: log2phy")
+    known = ", ".join((*PHYSICAL_TO_LOGICAL, LOGICAL_TO_PHYSICAL))
+    raise ForestageError(f"{path}: holds no expert map; known are {known} (found: {', '.join(arrays) or 'nothing'})")
+
+
+def check_map(logical: npt.NDArray[Any], origin: str) -> ExpertMap:
+    """The map ``logical [layers, physical]``.
+
+    Raises:
+        ForestageError: naming ``origin``, if it is no such array or leaves a logical expert without a copy.
+    """
+    if logical.ndim != 2 or logical.dtype.kind not in "iu" or not logical.size:
+        raise ForestageError(f"{origin}: {logical.dtype} {list(logical.shape)}; expected integers [layers, physical]")
+    if logical.min() < 0 or logical.max() >= MAX_EXPERTS:
+        raise ForestageError(f"{origin}: values must be logical experts from 0 on")
+    experts = int(logical.max()) + 1
+    for layer, row in enumerate(logical):
+        missing = np.setdiff1d(np.arange(experts), row)
+        if len(missing):
+            raise ForestageError(f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}")
+    return ExpertMap(logical.astype(np.int32), origin)
+
+
+def _inverse(physical: npt.NDArray[Any], origin: str) -> npt.NDArray[np.int64]:
+    """``[layers, physical]`` from ``[layers, logical, copies]``, whose −1 are no copies."""
+    if physical.ndim != 3 or physical.dtype.kind not in "iu" or not physical.size:
+        raise ForestageError(
+            f"{origin}: {physical.dtype} {list(physical.shape)}; expected integers [layers, logical, copies]"
+        )
+    count = int(physical.max()) + 1
+    if count < 1 or count > MAX_EXPERTS or physical.min() < -1:
+        raise ForestageError(f"{origin}: values must be physical experts from 0 on, or -1")
+    logical = np.full((len(physical), count), -1, dtype=np.int64)
+    for layer in range(len(physical)):
+        expert, copy = np.nonzero(physical[layer] >= 0)
+        places = physical[layer, expert, copy]
+        if len(places) != count or len(np.unique(places)) != count:
+            raise ForestageError(f"{origin}: layer {layer}: physical experts 0 to {count - 1} must each appear once")
+        logical[layer, places] = expert
+    return logical

@@ -1,0 +1,86 @@
+"""Making loads from counts, the same for every format that holds no more."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.importers.models import recorded_model
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.load import ExpertLoad, LoadMetadata
+
+LOADS_ONLY = "expert loads only: which experts a token chose is not in it, so it can be described but not simulated"
+
+
+def build_load(
+    counts: npt.NDArray[Any],
+    origin: Path,
+    options: ImportOptions,
+    report: Report,
+    *,
+    source: str,
+    layer_map: tuple[int, ...] | None = None,
+    top_k: int | None = None,
+    steps_ordered: bool = True,
+) -> ExpertLoad:
+    """Loads from ``counts [steps, layers, experts]``, warned of as such; layers that count nothing are left out.
+
+    Args:
+        counts: numbers ≥ 0.
+        origin: the file or folder.
+        options: what the user says.
+        report: takes the warnings.
+        source: what wrote the file.
+        layer_map: the model's index of each layer, where the file says.
+        top_k: experts a token uses, where the file says.
+        steps_ordered: whether the steps are in the order in which they ran.
+
+    Raises:
+        ForestageError: if a count is no number ≥ 0, nothing was counted, or the model is not known.
+    """
+    if counts.dtype.kind not in "iuf" or counts.ndim != 3 or not counts.size:
+        raise ForestageError(
+            f"{origin}: counts: {counts.dtype} {list(counts.shape)}; expected numbers [steps, layers, experts]"
+        )
+    exact = counts.astype(np.float64)
+    bad = np.argwhere(~(np.isfinite(exact) & (exact >= 0)))
+    if len(bad):
+        step, layer, expert = (int(i) for i in bad[0])
+        raise ForestageError(
+            f"{origin}: step {step}, layer {layer}, expert {expert}: {exact[step, layer, expert]:g}; "
+            "expected a number ≥ 0"
+        )
+    used = np.flatnonzero(exact.sum(axis=(0, 2)) > 0).tolist()
+    if layer_map is not None:  # the file's own indices: keep those that count something
+        exact, layer_map = exact[:, used], tuple(layer_map[layer] for layer in used)
+        used = list(range(len(used)))
+    model = recorded_model(
+        options,
+        origin=str(origin),
+        layers=exact.shape[1],
+        top_k=top_k,
+        used_layers=used,
+        experts=counts.shape[2],
+        layer_map=layer_map,
+    )
+    kept = [(layer, index) for layer, index in zip(model.kept_layers, model.layer_map, strict=True) if layer in used]
+    report.warn(f"{origin}: {LOADS_ONLY}")
+    return ExpertLoad(
+        counts=exact[:, [layer for layer, _ in kept]],
+        metadata=LoadMetadata.parse(
+            {
+                "model": model.name,
+                "experts": model.experts,
+                "top_k": top_k if top_k is not None else options.top_k,
+                "layer_map": tuple(index for _, index in kept),
+                "steps_ordered": steps_ordered,
+                "source": f"{source}, from {origin.name}",
+                "licence": "not stated",
+            },
+            origin=str(origin),
+        ),
+        origin=str(origin),
+    )

@@ -1,0 +1,306 @@
+"""SGLang's expert-distribution recorder in its mode ``per_token``: the experts of every token of every forward pass.
+
+A ``torch.save`` dictionary ``{records, last_physical_to_logical_map}``, one file a rank. A record is one forward pass
+(or a part of one: ``gatherer_key``) with ``forward_pass_id, rank, input_ids, positions, extend_seq_lens, forward_mode,
+topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1). Layers are all of the model's, ids are physical.
+
+Requests have no names in it; ``traces.importers.requests`` tells them apart by their positions.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import ForestageError
+from traces.importers import torch_file
+from traces.importers.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.common import Importer, token_identity
+from traces.importers.expert_map import ExpertMap, check_map, read_expert_map
+from traces.importers.models import recorded_model
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.importers.requests import MODES, ForwardPass, RequestChains
+from traces.importers.spool import Spool
+from traces.trace import RoutingTrace
+
+RANK_FILE = re.compile(r".*_(\d+)\.pt")
+
+LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Recording:
+    """One rank's file: its path, records and the map in it."""
+
+    path: Path
+    records: list[dict[str, Any]]
+    expert_map: ExpertMap | None
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """A PyTorch file with records of forward passes, or a folder of such files."""
+    if path.is_dir():
+        return any(torch_file.names_in(file) >= {"records", "forward_pass_id"} for file in _files(path)[:1])
+    return torch_file.is_torch_file(start) and torch_file.names_in(path) >= {"records", "forward_pass_id"}
+
+
+def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
+    """The routing of every rank, request by request.
+
+    Raises:
+        ForestageError: if a file is damaged or no such recording, a record contradicts itself, an id has no logical
+            expert, or the model is not known.
+    """
+    files = _files(path) if path.is_dir() else [path]
+    if not files:
+        raise ForestageError(f"{path}: holds no .pt file")
+    chosen = None if options.expert_map is None else read_expert_map(options.expert_map)
+    collected: _Collected | None = None
+    seen: dict[bytes, Path] = {}
+    for done, file in enumerate(files):
+        recording = _load(file)
+        content = _fingerprint(recording)
+        if content in seen:
+            report.warn(f"{file}: the same tokens as {seen[content].name} (tensor-parallel ranks see all); left out")
+            continue
+        seen[content] = file
+        collected = collected or _Collected(path, _width(recording))
+        collected.add(recording, chosen, report)
+        report.progress(done + 1, len(files))
+    assert collected is not None  # the first file is never a copy
+    return collected.finish(options, report)
+
+
+class _Collected:
+    """Tokens in the order in which they ran, and whose they are."""
+
+    def __init__(self, origin: Path, shape: tuple[int, int]) -> None:
+        self.origin = origin
+        self.layers, self.width = shape
+        self.ids = Spool(np.int32, (self.layers, self.width))
+        self.position = Spool(np.int32)
+        self.phase = Spool(np.uint8)
+        self.token = Spool(np.uint32)
+        self.request = Spool(np.int32)
+        self.requests = 0
+        self.used_columns = 0
+        self.physical: int | None = None
+        self.mapped: int | None = None
+
+    def add(self, recording: _Recording, chosen: ExpertMap | None, report: Report) -> None:
+        """Take the records of one rank."""
+        expert_map = chosen or recording.expert_map
+        if expert_map is None:
+            report.warn(
+                f"{recording.path}: physical ids without a map: taken as logical; give --expert-map if experts "
+                "were replicated or moved"
+            )
+        else:
+            if self.mapped not in (None, expert_map.experts):
+                raise ForestageError(
+                    f"{recording.path}: {expert_map.experts} logical experts, but {self.mapped} in other ranks' files"
+                )
+            self.mapped = expert_map.experts
+        chains = RequestChains(self.requests)
+        for records in _passes(recording):
+            parts = [self._part(record, place, expert_map) for place, record in records]
+            place = records[0][0]
+            forward = ForwardPass.joined([part[0] for part in parts], place)
+            self.request.append(chains.assign(forward))
+            for part, ids in parts:
+                self.ids.append(ids)
+                self.position.append(part.positions.astype(np.int32))
+                self.token.append(token_identity(part.input_ids, place))
+            self.phase.append(chains.phase)
+        self.requests = chains.requests
+        chains.tell(recording.path, report)
+
+    def _part(
+        self, record: dict[str, Any], place: str, expert_map: ExpertMap | None
+    ) -> tuple[ForwardPass, npt.NDArray[np.int32]]:
+        """What a record says of its tokens, and their ids ``[tokens, layers, width]``."""
+        forward = _forward_pass(record, place)
+        raw = record.get("topk_ids_of_layer")
+        if not isinstance(raw, np.ndarray) or raw.dtype.kind not in "iu" or raw.ndim != 3:
+            raise ForestageError(
+                f"{place}: topk_ids_of_layer: missing or no integers [layers, tokens, 8]; record with the "
+                "mode per_token"
+            )
+        tokens = len(forward.positions)
+        if raw.shape != (self.layers, tokens, self.width):
+            raise ForestageError(
+                f"{place}: topk_ids_of_layer: {list(raw.shape)}; expected [{self.layers}, {tokens}, {self.width}]"
+            )
+        counts = record.get("global_physical_count")
+        if isinstance(counts, np.ndarray) and counts.ndim == 2:
+            self.physical = counts.shape[1]
+            if expert_map is not None and expert_map.physical != self.physical:
+                raise ForestageError(
+                    f"{place}: {self.physical} physical experts, but the expert map {expert_map.origin} has "
+                    f"{expert_map.physical}"
+                )
+        ids = np.ascontiguousarray(raw.transpose(1, 0, 2))
+        if ids.size and (ids.min() < -1 or ids.max() > LARGEST):
+            raise ForestageError(f"{place}: topk_ids_of_layer: {int(ids.min())}; expected ids, or -1 as padding")
+        ids = ids.astype(np.int32)
+        columns = np.flatnonzero((ids != -1).any(axis=(0, 1)))
+        self.used_columns = max(self.used_columns, int(columns[-1]) + 1 if len(columns) else 0)
+        return forward, ids if expert_map is None else expert_map.apply(ids, place)
+
+    def finish(self, options: ImportOptions, report: Report) -> RoutingTrace:
+        """The trace: tokens sorted by request, padding cut off."""
+        top_k = self._top_k(options)
+        builder = TraceBuilder(self.origin, layers=self.layers, top_k=top_k, hashes=True)
+        request, ids = self.request.array(), self.ids.array()
+        position, phase, token = self.position.array(), self.phase.array(), self.token.array()
+        order = np.argsort(request, kind="stable")
+        bounds = np.flatnonzero(np.diff(request[order], prepend=-1, append=-1))
+        for first, last in pairwise(bounds.tolist()):
+            for start in range(first, last, CHUNK_TOKENS):
+                rows = order[start : min(start + CHUNK_TOKENS, last)]
+                builder.append(
+                    ids[rows][:, :, :top_k],
+                    position=position[rows],
+                    phase=phase[rows],
+                    token_hash=token[rows],
+                    where=f"request {int(request[order[first]])}",
+                )
+            builder.end_sequence(options.domain or "unlabelled", options.dataset or "SGLang")
+        if not builder.tokens:
+            raise ForestageError(f"{self.origin}: no record has tokens")
+        model = recorded_model(
+            options,
+            origin=str(self.origin),
+            layers=self.layers,
+            top_k=top_k,
+            used_layers=builder.used_layers(),
+            experts=self.mapped,
+        )
+        if self.mapped is None and self.physical not in (None, model.experts):
+            raise ForestageError(
+                f"{self.origin}: ids are of {self.physical} physical experts, but {model.name} has {model.experts}; "
+                "give --expert-map"
+            )
+        return builder.finish(model, report, source="SGLang expert-distribution recorder, mode per_token", ranked=False)
+
+    def _top_k(self, options: ImportOptions) -> int:
+        """Ids a row without the padding: as the user says, or as many columns as are used."""
+        if options.top_k is None:
+            return self.used_columns
+        ids = self.ids.array()
+        beyond = (ids[:, :, options.top_k :] > 0).any() if options.top_k <= self.width else True
+        if options.top_k > self.width or beyond:
+            raise ForestageError(f"{self.origin}: --top-k {options.top_k}: the rows hold {self.used_columns} ids")
+        return options.top_k
+
+
+def _files(folder: Path) -> list[Path]:
+    """The ``.pt`` files of a folder, in the order of their ranks, then names."""
+    files = [file for file in folder.iterdir() if file.suffix == ".pt" and file.is_file()]
+
+    def rank(file: Path) -> int:
+        match = RANK_FILE.fullmatch(file.name)
+        return int(match[1]) if match else LARGEST
+
+    return sorted(files, key=lambda file: (rank(file), file.name))
+
+
+def _load(path: Path) -> _Recording:
+    """One rank's file."""
+    value = torch_file.load(path)
+    records = value.get("records") if isinstance(value, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ForestageError(f"{path}: records: missing; expected SGLang's recording in the mode per_token")
+    if not records:
+        raise ForestageError(f"{path}: records: empty; nothing was recorded")
+    stated = value.get("last_physical_to_logical_map")
+    if stated is not None and not isinstance(stated, np.ndarray):
+        raise ForestageError(f"{path}: last_physical_to_logical_map: expected a tensor [layers, physical]")
+    place = f"{path}: last_physical_to_logical_map"
+    return _Recording(path, records, None if stated is None else check_map(stated, place))
+
+
+def _width(recording: _Recording) -> tuple[int, int]:
+    """Layers and columns of the first record's ids."""
+    ids = recording.records[0].get("topk_ids_of_layer")
+    if not isinstance(ids, np.ndarray) or ids.ndim != 3 or 0 in (ids.shape[0], ids.shape[2]):
+        raise ForestageError(
+            f"{recording.path}: record 0: topk_ids_of_layer: missing or not [layers, tokens, 8]; record with the mode "
+            "per_token"
+        )
+    return ids.shape[0], ids.shape[2]
+
+
+def _passes(recording: _Recording) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Records with their places for errors, those of a forward pass together, passes in order."""
+    passes: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for number, record in enumerate(recording.records):
+        place = f"{recording.path}: record {number}"
+        identity = record.get("forward_pass_id")
+        if type(identity) is not int:
+            raise ForestageError(f"{place}: forward_pass_id: {identity!r}; expected a whole number")
+        passes.setdefault(identity, []).append((place, record))
+    for identity in sorted(passes):
+        yield passes[identity]
+
+
+def _forward_pass(record: dict[str, Any], place: str) -> ForwardPass:
+    """The tokens of a record, checked."""
+    mode = record.get("forward_mode")
+    if mode not in MODES or type(mode) is not int:
+        known = ", ".join(f"{value} {name}" for value, name in MODES.items())
+        raise ForestageError(
+            f"{place}: forward_mode: {mode!r}; read are {known} (speculative decoding runs tokens that it then rejects)"
+        )
+    positions = _whole_numbers(record, "positions", place)
+    input_ids = _whole_numbers(record, "input_ids", place)
+    if len(positions) != len(input_ids):
+        raise ForestageError(f"{place}: {len(positions)} positions, but {len(input_ids)} input_ids")
+    lengths = None
+    if MODES[mode] in ("extend", "mixed"):
+        lengths = _whole_numbers(record, "extend_seq_lens", place)
+        if int(lengths.sum()) != len(positions):
+            raise ForestageError(f"{place}: extend_seq_lens add up to {int(lengths.sum())} of {len(positions)} tokens")
+    return ForwardPass(place, MODES[mode], positions, input_ids, lengths)
+
+
+def _whole_numbers(record: dict[str, Any], name: str, place: str) -> npt.NDArray[np.int64]:
+    """A field of whole numbers from 0 to 2³¹ − 1, a list or a tensor."""
+    value = record.get(name)
+    if isinstance(value, list) and set(map(type, value)) <= {int} and all(0 <= v <= LARGEST for v in value):
+        return np.array(value, dtype=np.int64)
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
+        whole = value.astype(np.int64)
+        if ((whole >= 0) & (whole <= LARGEST)).all():
+            return whole
+    raise ForestageError(f"{place}: {name}: expected a list of whole numbers from 0 to {LARGEST}")
+
+
+def _fingerprint(recording: _Recording) -> bytes:
+    """A digest of the tokens and ids of a recording."""
+    digest = hashlib.sha256()
+    for record in recording.records:
+        ids = record.get("topk_ids_of_layer")
+        digest.update(repr((record.get("forward_pass_id"), record.get("gatherer_key"))).encode())
+        digest.update(repr(np.asarray(record.get("positions", ())).tolist()).encode())
+        digest.update(repr(np.asarray(record.get("input_ids", ())).tolist()).encode())
+        if isinstance(ids, np.ndarray):
+            digest.update(repr(ids.shape).encode() + np.ascontiguousarray(ids).tobytes())
+    return digest.digest()
+
+
+IMPORTER = Importer(
+    "sglang_per_token",
+    "SGLang's recorder, mode per_token: a rank's .pt, or a folder of them",
+    sniff,
+    read,
+    uses=frozenset({"model", "experts", "top_k", "layers", "expert_map", "domain", "dataset"}),
+    folders=True,
+)
