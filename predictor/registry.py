@@ -1,5 +1,6 @@
 """Names of predictors → their kinds, and files of trained ones → what they hold."""
 
+import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,7 +89,7 @@ def is_saved(name: str | Path) -> bool:
     if text in _KINDS:
         return False
     path = Path(text)
-    return isinstance(name, Path) or len(path.parts) > 1 or path.suffix == SAVED_SUFFIX or path.is_file()
+    return isinstance(name, Path) or os.sep in text or path.suffix == SAVED_SUFFIX or path.is_file()
 
 
 def load(path: str | Path) -> Predictor:

@@ -30,6 +30,7 @@ def label_ends(axes: Any, ends: Sequence[CurveEnd]) -> None:
     ordered = sorted(ends, key=lambda end: end.y)
     heights = spread([(end.y - low) / (high - low) for end in ordered], _GAP)
     for end, height in zip(ordered, heights, strict=True):
+        line = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 2, "shrinkB": 1}
         axes.annotate(
             end.text,
             xy=(end.x, end.y),
@@ -39,32 +40,24 @@ def label_ends(axes: Any, ends: Sequence[CurveEnd]) -> None:
             fontsize=8,
             va="center",
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.colour,
-                "linewidth": 0.6,
-                "alpha": 0.6,
-                "shrinkA": 2,
-                "shrinkB": 1,
-            },
+            arrowprops={**line, "relpos": (0, 0.5)},
         )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending ``heights`` moved as little as is simple so that neighbours lie ``gap`` apart.
+    """Ascending ``heights`` (0 … 1) moved so that neighbours lie ``gap`` apart, within 0 … 1 while they fit.
 
     Neighbours that are too close form a group, which is centred on the mean of its members' own heights.
     """
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _span(groups[-2], gap)[1] + gap > _span(groups[-1], gap)[0]:
+        while len(groups) > 1 and _lowest(groups[-2], gap) + gap * len(groups[-2]) > _lowest(groups[-1], gap):
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_span(group, gap)[0] + gap * place for group in groups for place in range(len(group))]
+    return [_lowest(group, gap) + gap * place for group in groups for place in range(len(group))]
 
 
-def _span(group: list[float], gap: float) -> tuple[float, float]:
-    """Lowest and highest place of a group's members."""
-    middle = sum(group) / len(group)
-    reach = gap * (len(group) - 1) / 2
-    return middle - reach, middle + reach
+def _lowest(group: list[float], gap: float) -> float:
+    """Where the first of a group's members goes."""
+    reach = gap * (len(group) - 1)
+    return max(0.0, min(sum(group) / len(group) - reach / 2, 1.0 - reach))

@@ -15,6 +15,7 @@ from study.numbers import layers_text
 Document = dict[str, Any]
 """JSON values of ``predictor.compare.Comparison``."""
 
+COLOURS = (*CYCLE, "#1f2937", "#92400e", "#6d28d9")
 DASHES = ("-", (0, (5, 1.2)), (0, (1.5, 1)))
 """Line styles, one for every turn of the colours."""
 
@@ -29,9 +30,13 @@ _OWN_MARK: dict[str, Any] = {
 }
 
 
-def look(number: int) -> dict[str, Any]:
-    """Colour and dashes of the predictor ``number`` of a comparison, the same in every figure."""
-    return {"color": CYCLE[number % len(CYCLE)], "linestyle": DASHES[number // len(CYCLE) % len(DASHES)]}
+def look(comparison: Document, number: int) -> dict[str, Any]:
+    """How the line of predictor ``number`` is drawn, the same in every figure; a trained one is the thicker."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "linewidth": 1.3 if comparison["evaluations"][number]["file"] is None else 2.2,
+    }
 
 
 def recall_against_issued(comparison: Document) -> Figure:
@@ -71,10 +76,10 @@ def _bounds(axes: Any, comparison: Document, unit: float) -> None:
 
 def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEnd:
     """One predictor's curve, its interval, the limits of the tables and its own threshold; returns where it ends."""
-    curve, evaluation, style = comparison["curves"][number], comparison["evaluations"][number], look(number)
+    curve, evaluation, style = comparison["curves"][number], comparison["evaluations"][number], look(comparison, number)
     issued, recall, low, high = (np.array(curve[key], float) for key in ("issued", "recall", "low", "high"))
     axes.fill_between(issued * unit, low, high, color=style["color"], alpha=_BAND, linewidth=0)
-    axes.plot(issued * unit, recall, linewidth=1.6, **style)
+    axes.plot(issued * unit, recall, **style)
     for key in evaluation["recall"]:
         mark = _OWN_MARK if key == "own" else _LIMIT_MARK
         axes.plot(evaluation["issued"][key] * unit, evaluation["recall"][key], color=style["color"], **mark)
@@ -113,13 +118,13 @@ def recall_by_layer(comparison: Document, limit: str) -> Figure:
         figure, (axes,) = new_figure(height_in=3.2)
         ends = []
         for number, evaluation in enumerate(comparison["evaluations"]):
-            style = look(number)
+            style = look(comparison, number)
             name = comparison["curves"][number]["predictor"]
             # Below the lookahead most issue nothing; a layer that was not recorded has no recall.
             rows = [row for row in evaluation["by_layer"] if row["issued"][limit]]
             late = [(row["layer"], row["recall"][limit]) for row in rows if not row["early"]]
             early = [(row["layer"], row["recall"][limit]) for row in rows if row["early"]]
-            axes.plot(*np.reshape(late, (-1, 2)).T, marker="o", markersize=3, linewidth=1.4, **style)
+            axes.plot(*np.reshape(late, (-1, 2)).T, marker="o", markersize=3, **style)
             axes.plot(*np.reshape(early, (-1, 2)).T, color=style["color"], **{**_OWN_MARK, "markersize": 4})
             if late:
                 ends.append(CurveEnd(*late[-1], name, style["color"]))

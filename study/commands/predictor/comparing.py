@@ -8,9 +8,11 @@ from rich.table import Table
 
 from predictor import registry
 from predictor.compare import Comparison, compare
+from predictor.results import OWN
+from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
-from study.numbers import count, fixed, percent, size
+from study.numbers import count, fixed, size
 from study.output import emit, messages, progress_bar
 from traces import RoutingTrace
 
@@ -51,6 +53,7 @@ def render_comparison(console: Console, result: Comparison) -> None:
         f"[bold]{len(result.evaluations)} predictors[/bold] on {result.trace}: {result.split} part, "
         f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, lookahead {result.lookahead}",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(_recall_table(result))
     console.print()
@@ -60,19 +63,17 @@ def render_comparison(console: Console, result: Comparison) -> None:
 def _recall_table(result: Comparison) -> Table:
     """Recall at every limit, with intervals, and exact sets; the bounds last."""
     table = Table(box=None)
-    table.add_column("predictor")
+    table.add_column("predictor", no_wrap=True)
     limits = list(result.bounds.perfect)
-    for limit in limits:
-        table.add_column(f"recall@{limit}", justify="right")
-        table.add_column("95 %", justify="right", style="dim")
-    table.add_column("exact set", justify="right")
+    for head in (*(f"recall@{limit}" for limit in limits), "exact set"):
+        table.add_column(head, justify="right")
     for evaluation in result.evaluations:
-        cells = [evaluation.predictor]
-        for limit in limits:
-            cells += [fixed(evaluation.recall[limit]), plus_minus(evaluation.intervals.recall[limit])]
-        table.add_row(*cells, percent(evaluation.exact_set))
+        recalls = (with_interval(evaluation.recall[m], evaluation.intervals.recall[m]) for m in limits)
+        table.add_row(
+            evaluation.predictor, *recalls, with_interval(evaluation.exact_set, evaluation.intervals.exact_set)
+        )
     for name, values in (("random (floor)", result.bounds.random), ("perfect (bound)", result.bounds.perfect)):
-        table.add_row(name, *(cell for limit in limits for cell in (fixed(values[limit]), "")), style="dim")
+        table.add_row(name, *(fixed(values[limit]) for limit in limits), style="dim")
     return table
 
 
@@ -81,24 +82,19 @@ def _traffic_table(result: Comparison) -> Table:
     limits = list(result.bounds.perfect)
     shown = limits[(len(limits) - 1) // 2]
     table = Table(box=None)
-    table.add_column("predictor")
-    for head in ("at most", "recall", "precision", "issued a layer", "moved a token", "wasted"):
+    table.add_column("predictor", no_wrap=True)
+    for head in ("at most", "recall", "precision", "issued", "moved a token", "wasted"):
         table.add_column(head, justify="right")
     for evaluation in result.evaluations:
-        for key in (shown, *(["own"] if "own" in evaluation.recall else [])):
+        for key in (shown, *([OWN] if OWN in evaluation.recall else [])):
             traffic = evaluation.traffic
             volumes = (traffic.moved_bytes_per_token[key], traffic.wasted_bytes_per_token[key])
             table.add_row(
                 evaluation.predictor,
                 key,
                 fixed(evaluation.recall[key]),
-                fixed(evaluation.precision[key]),
+                with_interval(evaluation.precision[key], evaluation.intervals.precision[key]),
                 fixed(evaluation.issued[key], 2),
                 *("–" if volume is None else size(volume) for volume in volumes),
             )
     return table
-
-
-def plus_minus(interval: tuple[float, float] | None) -> str:
-    """Half the width of an interval, as ``±0.012``: a percentile interval need not be symmetric, but nearly is."""
-    return "–" if interval is None else f"±{(interval[1] - interval[0]) / 2:.3f}"

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from predictor.evaluate import EvaluationResult, evaluate
-from predictor.results import Ends
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.commands.predictor.comparing import run_comparison
-from study.numbers import count, fixed, percent, size
+from study.commands.predictor.intervals import with_interval
+from study.numbers import count, fixed, size
 from study.output import emit, messages, progress_bar
 
 SHOWN_GROUPS = 12
@@ -97,42 +97,42 @@ def _check_request(given: list[str], *, compare: bool, figure: Path | None, para
 
 def render_evaluation(console: Console, result: EvaluationResult) -> None:
     """The result as tables: by issue limit, then by domain."""
-    part = f"{result.split} part" + "".join(f", {label}" for label in (*result.domains, *result.datasets))
+    labels = "".join(f", {label}" for label in (*result.domains, *result.datasets))
     console.print(
-        f"[bold]{result.predictor}[/bold] on {result.trace}: {part}, {count(result.sequences)} sequences, "
-        f"{count(result.tokens)} tokens, lookahead {result.lookahead}",
+        f"[bold]{result.predictor}[/bold] on {result.trace}: {result.split} part{labels}, "
+        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, lookahead {result.lookahead}",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"trained on {result.trained_on}", style="dim", highlight=False, markup=False)
+    console.print(f"made from {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
-    console.print(f"exact sets {percent(result.exact_set)} {ends(result.intervals.exact_set)}", highlight=False)
-    early = {row.layer: row.recall for row in result.by_layer if row.early and any(row.issued.values())}
-    for layer, recalls in early.items():
-        figures = ", ".join(f"{fixed(value)} at {limit}" for limit, value in recalls.items())
-        console.print(f"layer {layer}, below the lookahead and in no mean: recall {figures}", highlight=False)
+    early = {row.layer: row for row in result.by_layer if row.early and any(row.issued.values())}
+    for layer, row in early.items():
+        recalls = ", ".join(f"{fixed(value)} at {limit}" for limit, value in row.recall.items())
+        console.print(f"layer {layer}, below the lookahead and in no mean: recall {recalls}", highlight=False)
     if len(result.by_domain) > 1:
+        console.print()
         console.print(_by_domain(result))
 
 
 def _by_limit(result: EvaluationResult) -> Table:
     """Metrics with their intervals, an issue limit a row."""
     table = Table(box=None)
-    moves = result.traffic.size.expert_bytes is not None
-    heads = ("recall", "95 %", "precision", "95 %", "issued a layer")
-    for head in ("at most", *heads, *(("moved a token", "wasted") if moves else ())):
+    sized = result.traffic.size.expert_bytes is not None
+    for head in ("at most", "recall", "precision", "issued", *(("moved a token", "wasted") if sized else ())):
         table.add_column(head, justify="right")
     for key in result.recall:
-        row = [
-            "own" if key == "own" else key,
-            fixed(result.recall[key]),
-            ends(result.intervals.recall[key]),
-            fixed(result.precision[key]),
-            ends(result.intervals.precision[key]),
+        volumes = (result.traffic.moved_bytes_per_token[key], result.traffic.wasted_bytes_per_token[key])
+        table.add_row(
+            key,
+            with_interval(result.recall[key], result.intervals.recall[key]),
+            with_interval(result.precision[key], result.intervals.precision[key]),
             fixed(result.issued[key], 2),
-        ]
-        for volume in (result.traffic.moved_bytes_per_token[key], result.traffic.wasted_bytes_per_token[key]):
-            row += [size(volume)] if volume is not None else []
-        table.add_row(*row)
+            *(size(volume) for volume in volumes if volume is not None),
+        )
+    exact = with_interval(result.exact_set, result.intervals.exact_set)
+    resamples = f"; ±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
+    table.caption = f"exact set {exact}" + (resamples if result.bootstrap.resamples else "")
     return table
 
 
@@ -143,21 +143,11 @@ def _by_domain(result: EvaluationResult) -> Table:
     largest = sorted(result.by_domain.items(), key=lambda item: -item[1].tokens)
     table = Table(box=None)
     table.add_column("domain")
-    for head in ("sequences", "tokens", f"recall@{shown}", "95 %"):
+    for head in ("sequences", "tokens", f"recall@{shown}"):
         table.add_column(head, justify="right")
     for label, group in largest[:SHOWN_GROUPS]:
-        table.add_row(
-            label,
-            count(group.sequences),
-            count(group.tokens),
-            fixed(group.recall[shown]),
-            ends(group.intervals.recall[shown]),
-        )
+        recall = with_interval(group.recall[shown], group.intervals.recall[shown])
+        table.add_row(label, count(group.sequences), count(group.tokens), recall)
     if len(largest) > SHOWN_GROUPS:
-        table.caption = f"{len(largest) - SHOWN_GROUPS} smaller domains: see --json"
+        table.caption = f"{len(largest) - SHOWN_GROUPS} smaller domains are in --json"
     return table
-
-
-def ends(interval: Ends, digits: int = 3) -> str:
-    """An interval as ``low–high``; an en dash where there is none."""
-    return "–" if interval is None else f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"

@@ -1,0 +1,34 @@
+"""A predictor that is kept in a file, for tests of what reads such files."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from predictor.popularity import PopularityPredictor
+from predictor.profile import selection_rates
+from traces import RoutingTrace
+
+
+class KeptPopularity(PopularityPredictor):
+    """Popularity that is trained once."""
+
+    name: ClassVar[str] = "learned"
+    trained_on = "sequences of another trace"
+    model = "elsewhere"
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        held = json.loads(path.read_text())
+        trace = RoutingTrace.load(held["trace"])
+        return cls(selection_rates(trace), top_k=trace.top_k, lookahead=held["lookahead"])
+
+    def describe(self) -> dict[str, Any]:
+        return {"sram_bytes_per_layer": 123}
+
+
+def keep(path: Path, trace: RoutingTrace, *, lookahead: int = 1) -> Path:
+    """A file at ``path`` that ``KeptPopularity`` loads: popularity in ``trace``."""
+    kept = path.with_suffix(".trace")
+    trace.save(kept)
+    path.write_text(json.dumps({"trace": str(kept), "lookahead": lookahead}))
+    return path

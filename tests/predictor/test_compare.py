@@ -1,0 +1,116 @@
+"""Predictors side by side, files among them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from saved_samples import KeptPopularity, keep
+from st_moe_samples import routing_trace
+
+from catalog.errors import ForestageError
+from predictor import registry
+from predictor.compare import compare
+from predictor.evaluate import evaluate
+
+LENGTHS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+
+
+@pytest.fixture(autouse=True)
+def _kept_kind(monkeypatch):
+    monkeypatch.setitem(registry._KINDS, "learned", KeptPopularity)
+
+
+@pytest.fixture
+def kept(tmp_path) -> Path:
+    """Popularity of another trace than those that the tests evaluate."""
+    return keep(tmp_path / "small.safetensors", routing_trace(seed=9, lengths=(40,)))
+
+
+def test_each_is_evaluated_as_alone(kept):
+    trace = routing_trace(lengths=LENGTHS)
+    names = [*registry.profiled_names(), str(kept)]
+    comparison = compare(trace, names, issue=(3, 5), expert_bytes=7)
+    assert [e.predictor for e in comparison.evaluations] == [*registry.profiled_names(), "small"]
+    for name, together in zip(names, comparison.evaluations, strict=True):
+        assert together == evaluate(trace, name, issue=(3, 5), lookahead=1, expert_bytes=7)
+
+
+def test_a_curve_passes_through_the_limits_and_stays_below_the_bound():
+    trace = routing_trace(lengths=LENGTHS)
+    comparison = compare(trace, registry.profiled_names(), issue=(1, 3, 8))
+    for curve, evaluation in zip(comparison.curves, comparison.evaluations, strict=True):
+        assert curve.predictor == evaluation.predictor
+        assert len(curve.recall) == len(curve.issued) == trace.experts // 2
+        for limit in (1, 3, 8):
+            assert curve.recall[limit - 1] == evaluation.recall[str(limit)]
+            assert curve.issued[limit - 1] == evaluation.issued[str(limit)]
+            interval = (curve.low[limit - 1], curve.high[limit - 1])
+            assert interval == pytest.approx(evaluation.intervals.recall[str(limit)])
+            assert curve.recall[limit - 1] <= comparison.bounds.perfect[str(limit)]
+        assert (np.diff(curve.recall) >= 0).all()
+    assert comparison.bounds.perfect == {"1": 1 / 3, "3": 1.0, "8": 1.0}
+    assert comparison.bounds.random == {"1": 1 / 16, "3": 3 / 16, "8": 8 / 16}
+
+
+def test_a_file_is_loaded_and_not_fitted(kept):
+    trace = routing_trace(lengths=LENGTHS)
+    result = evaluate(trace, str(kept), split="all")
+    assert (result.predictor, result.file, result.trained_on) == ("small", str(kept), KeptPopularity.trained_on)
+    assert result.parameters == {"sram_bytes_per_layer": 123}
+    assert f"{kept} was trained on routing of elsewhere, the trace is of test" in result.notes
+    assert result.recall != evaluate(trace, "popularity", split="all").recall
+    assert result.sequences == trace.sequences
+    with pytest.raises(ForestageError, match="trained for lookahead 1, not 2"):
+        evaluate(trace, str(kept), lookahead=2)
+    with pytest.raises(ForestageError, match="fill cannot be set"):
+        evaluate(trace, str(kept), parameters={"fill": "none"})
+    with pytest.raises(ForestageError, match="no such file; give a predictor that was trained, or one of popularity,"):
+        evaluate(trace, "missing/p.safetensors")
+
+
+def test_a_file_needs_no_training_sequences(kept):
+    assert evaluate(routing_trace(lengths=(6,)), str(kept), split="all").sequences == 1
+
+
+def test_what_a_name_means(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("popularity", "weights"):
+        Path(name).touch()
+    meant = {
+        "popularity": False,
+        "weights": True,
+        "wights": False,
+        "a/b": True,
+        "x.safetensors": True,
+        "./st-moe": True,
+    }
+    assert {name: registry.is_saved(name) for name in meant} == meant
+    assert registry.is_saved(Path("weights"))
+    with pytest.raises(ForestageError, match=r"predictor: unknown name 'populraity'; the nearest .* 'popularity'"):
+        evaluate(routing_trace(lengths=LENGTHS), "populraity")
+
+
+def test_files_of_one_lookahead_are_compared_at_theirs(tmp_path):
+    trace = routing_trace(lengths=LENGTHS)
+    two = keep(tmp_path / "two.safetensors", trace, lookahead=2)
+    three = keep(tmp_path / "three.safetensors", trace, lookahead=3)
+    comparison = compare(trace, ["markov-spatial", two])
+    assert comparison.lookahead == 2
+    assert comparison.evaluations[0].recall == evaluate(trace, "markov-spatial", lookahead=2).recall
+    with pytest.raises(ForestageError, match=r"lookahead: the files were trained for different ones \(.*two.*three"):
+        compare(trace, [two, three])
+
+
+def test_requests_that_cannot_be_met(kept):
+    trace = routing_trace(lengths=LENGTHS)
+    with pytest.raises(ForestageError, match="predictors: none to compare"):
+        compare(trace, [])
+    with pytest.raises(ForestageError, match="predictors: two are called 'small'"):
+        compare(trace, [kept, kept])
+
+
+def test_progress_counts_tokens_over_all(kept):
+    trace = routing_trace(lengths=LENGTHS)
+    seen = []
+    tokens = compare(trace, ["popularity", kept], progress=lambda *done: seen.append(done)).tokens
+    assert seen == [(tokens, 2 * tokens), (2 * tokens, 2 * tokens)]
