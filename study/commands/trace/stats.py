@@ -1,29 +1,87 @@
-"""``forestage trace stats``: temporal overlap and expert load."""
+"""``forestage trace stats``: what the routing is like, as tables, a document or a picture."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.commands.options import JsonOption, ModelOption, open_trace
+from study.commands.options import JsonOption, ModelOption, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
+from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, percent
 from study.output import emit, progress_bar
-from traces.statistics import RoutingStatistics, TraceStatistics, statistics
+from study.trace_profile import TraceProfile, trace_profile
+from traces.load import ExpertLoad
+from traces.load_statistics import load_statistics
+from traces.statistics import RoutingStatistics
+from traces.statistics.batches import SAMPLES
 
 
-def stats_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """Temporal overlap and expert load, overall and by domain."""
-    recorded = open_trace(trace, model)
+def stats_command(
+    trace: TraceArgument,
+    batch: Annotated[int, typer.Option("--batch", help="Batch size whose tokens per expert are shown")] = 64,
+    samples: Annotated[int, typer.Option("--samples", help="Batches drawn of each size")] = SAMPLES,
+    seed: Annotated[int, typer.Option("--seed", help="Of the batches drawn")] = 0,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it all (.svg, .pdf or .png)")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Overlap, load, the link of adjacent layers, batches, working sets and an LRU cache."""
+    if figure is not None:
+        from study.figures.files import check_figure_path  # Matplotlib takes a second
+
+        check_figure_path(figure)
+    recording = open_recording(trace, model)
+    if isinstance(recording, ExpertLoad):
+        load = load_statistics(recording, trace)
+        emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
+        return
     with progress_bar("statistics") as progress:
-        figures = statistics(recorded, progress)
-    emit(figures, as_json=as_json, render=lambda console: render_statistics(console, figures))
+        profile = trace_profile(recording, batch=batch, samples=samples, seed=seed, progress=progress)
+    if figure is not None:
+        draw(profile, figure)
+    emit(profile, as_json=as_json, render=lambda console: render_profile(console, profile, figure))
 
 
-def render_statistics(console: Console, figures: TraceStatistics) -> None:
-    """The figures overall and by domain, means over layers."""
+def draw(profile: TraceProfile, path: Path) -> None:
+    """Write the picture of ``profile`` to ``path``.
+
+    Raises:
+        ForestageError: if the ending names no format of figures, or the file cannot be written.
+    """
+    from study.figures.files import write_figure
+    from study.figures.trace_profile import trace_profile as picture
+
+    write_figure(picture(profile.model_dump(mode="json")), path)
+
+
+def render_profile(console: Console, profile: TraceProfile, figure: Path | None) -> None:
+    """One table a subject."""
+    synthetic = " [red](synthetic)[/red]" if profile.synthetic else ""
     console.print(
-        f"[bold]{figures.model}[/bold]: {count(figures.tokens)} tokens; independent choices would share "
-        f"K²/N = {figures.random_overlap:.3f} experts between consecutive tokens",
+        f"[bold]{profile.model}[/bold]{synthetic}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
+        f"sequences, {profile.layers} MoE layers, top-{profile.top_k} of {profile.experts} experts",
         highlight=False,
+    )
+    _render_overlap(console, profile)
+    _render_cross_layer(console, profile)
+    _render_batches(console, profile)
+    _render_working_sets(console, profile)
+    _render_lru(console, profile)
+    if figure is not None:
+        console.print(f"\nfigure: {figure}", highlight=False, soft_wrap=True)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n[bold]{text}[/bold]", highlight=False)
+
+
+def _render_overlap(console: Console, profile: TraceProfile) -> None:
+    """Overlap and load overall and by domain, means over layers."""
+    _heading(
+        console, f"Overlap of consecutive tokens (independent: K²/N = {profile.random_overlap:.3f}) and expert load"
     )
     table = Table("", "shared experts", "× random", "load entropy", "hottest / mean", box=None)
 
@@ -36,8 +94,71 @@ def render_statistics(console: Console, figures: TraceStatistics) -> None:
             fixed(part.hottest_over_mean, 2),
         )
 
-    add("all", figures.overall)
-    for label, part in largest(figures.by_domain):
+    add("all", profile.overall)
+    for label, part in largest(profile.by_domain):
         add(label, part)
     console.print(table, highlight=False)
-    tell_omitted(console, len(figures.by_domain))
+    tell_omitted(console, len(profile.by_domain))
+
+
+def _render_cross_layer(console: Console, profile: TraceProfile) -> None:
+    """The weakest, the median and the strongest pair of adjacent layers."""
+    pairs = sorted(profile.cross_layer.by_pair, key=lambda pair: pair.mutual_information_bits)
+    if not pairs:
+        return
+    _heading(console, "Adjacent layers: χ² over co-chosen pairs, K² a token; Cramér's V; mutual information")
+    table = Table("pair", "layers", "χ²", "null χ²", "dof", "log₁₀ p", "V", "bits", "null bits", box=None)
+    for name, pair in (("weakest", pairs[0]), ("median", pairs[len(pairs) // 2]), ("strongest", pairs[-1])):
+        table.add_row(
+            name,
+            f"{pair.layer}, {pair.next_layer}",
+            "–" if pair.chi_square is None else count(round(pair.chi_square)),
+            "–" if pair.null_chi_square is None else count(round(pair.null_chi_square)),
+            "–" if pair.degrees_of_freedom is None else count(pair.degrees_of_freedom),
+            "–" if pair.log10_p is None else count(round(pair.log10_p)),
+            fixed(pair.cramers_v),
+            fixed(pair.mutual_information_bits),
+            fixed(pair.null_mutual_information_bits),
+        )
+    console.print(table, highlight=False)
+
+
+def _render_batches(console: Console, profile: TraceProfile) -> None:
+    """Distinct experts and the share of barely used ones, by batch size."""
+    batches = profile.batches
+    _heading(
+        console,
+        f"Batches of {batches.phase} tokens, one a sequence ({batches.samples} of each size, seed {batches.seed})",
+    )
+    table = Table("batch", "distinct experts", "uniform formula", "of active: 1 token", "at most 4", box=None)
+    for size in batches.by_size:
+        mark = "[bold]" if size.batch == profile.histogram_batch else ""
+        table.add_row(
+            f"{mark}{size.batch}",
+            f"{size.distinct_experts:.2f} ± {size.distinct_experts_std:.2f}",
+            fixed(size.uniform_distinct_experts, 2),
+            percent(size.single_token_share),
+            percent(size.at_most_four_share),
+        )
+    console.print(table, highlight=False)
+    if not batches.by_size or batches.by_size[-1].batch < max(256, profile.histogram_batch):
+        console.print(f"[dim]larger batches need more than the trace's {batches.sequences} sequences[/dim]")
+
+
+def _render_working_sets(console: Console, profile: TraceProfile) -> None:
+    """Distinct experts by window."""
+    _heading(console, f"Working sets: distinct experts of a layer in w consecutive {profile.working_sets.phase} tokens")
+    table = Table("w", *(str(one.window) for one in profile.working_sets.by_window), box=None)
+    table.add_row("measured", *(fixed(one.distinct_experts, 1) for one in profile.working_sets.by_window))
+    table.add_row("uniform", *(fixed(one.uniform_distinct_experts, 1) for one in profile.working_sets.by_window))
+    console.print(table, highlight=False)
+
+
+def _render_lru(console: Console, profile: TraceProfile) -> None:
+    """Hit rate by capacity."""
+    lru = profile.lru
+    of = "" if lru.tokens == profile.tokens else f", first {count(lru.tokens)} tokens"
+    _heading(console, f"LRU cache in each layer: event-atomic hit rate, {lru.count} events{of}")
+    table = Table("experts held", *(str(point.capacity) for point in lru.by_capacity), box=None)
+    table.add_row("hit rate", *(percent(point.hit_rate) for point in lru.by_capacity))
+    console.print(table, highlight=False)

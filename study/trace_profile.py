@@ -1,0 +1,132 @@
+"""Everything that ``forestage trace stats`` measures, as one document.
+
+The hit rates of an LRU cache come from ``staging``, which ``traces`` does not know; that is why the parts meet here.
+"""
+
+from catalog.config import StrictModel
+from staging.simulate import simulate
+from study.output import ProgressCallback
+from traces import DECODE, RoutingTrace
+from traces.statistics import (
+    BatchStatistics,
+    CrossLayerStatistics,
+    TraceStatistics,
+    WorkingSetStatistics,
+    batch_statistics,
+    cross_layer_statistics,
+    statistics,
+    working_set_statistics,
+)
+from traces.statistics.batches import SAMPLES, SIZES
+
+LRU_TOKENS = 100_000
+"""The cache is run on the sequences from the first on that fit into so many tokens: its time grows with them."""
+
+LRU_CAPACITIES = 8
+
+
+class LruPoint(StrictModel):
+    """Event-atomic hit rate of an LRU cache in each layer that holds ``capacity`` experts."""
+
+    capacity: int
+    hit_rate: float
+
+
+class LruCurve(StrictModel):
+    """Hit rate over capacity.
+
+    Attributes:
+        tokens: that the cache was run on, whole sequences from the trace's first on.
+        count: events counted; ``all`` where the trace has no decode tokens.
+        by_capacity: ascending.
+    """
+
+    tokens: int
+    count: str
+    by_capacity: tuple[LruPoint, ...]
+
+
+class TraceProfile(TraceStatistics):
+    """``TraceStatistics`` and what goes beyond single layers and tokens.
+
+    Attributes:
+        cross_layer: link of adjacent layers.
+        batches: experts of sampled batches.
+        histogram_batch: the batch size that tables and figures show the tokens per expert of.
+        working_sets: experts of windows of tokens.
+        lru: hit rates of an LRU cache.
+    """
+
+    cross_layer: CrossLayerStatistics
+    batches: BatchStatistics
+    histogram_batch: int
+    working_sets: WorkingSetStatistics
+    lru: LruCurve
+
+
+def trace_profile(
+    trace: RoutingTrace,
+    *,
+    batch: int = 64,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> TraceProfile:
+    """Measure ``trace``.
+
+    Args:
+        trace: any trace; a lazily opened one is checked first.
+        batch: size shown in the histogram; measured beside the powers of two.
+        samples: batches drawn of each size.
+        seed: of the drawing.
+        progress: called with (steps done, steps).
+
+    Raises:
+        ForestageError: for settings that are not positive, or an invalid trace.
+    """
+    trace = trace.checked()
+    capacities = lru_capacities(trace.experts, trace.top_k)
+    steps = 4 + len(capacities)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, steps)
+
+    general = statistics(trace)
+    advance()
+    cross_layer = cross_layer_statistics(trace)
+    advance()
+    batches = batch_statistics(trace, sizes=sorted({*SIZES, batch}), samples=samples, seed=seed)
+    advance()
+    working_sets = working_set_statistics(trace)
+    advance()
+    part = leading_sequences(trace, LRU_TOKENS)
+    count = "decode" if (part.phase == DECODE).any() else "all"
+    points = []
+    for capacity in capacities:
+        result = simulate(part, capacity=capacity, policy="lru", count=count)  # type: ignore[arg-type]
+        points.append(LruPoint(capacity=capacity, hit_rate=result.hit_rate))
+        advance()
+    return TraceProfile(
+        **dict(general),
+        cross_layer=cross_layer,
+        batches=batches,
+        histogram_batch=batch,
+        working_sets=working_sets,
+        lru=LruCurve(tokens=part.tokens, count=count, by_capacity=tuple(points)),
+    )
+
+
+def lru_capacities(experts: int, top_k: int) -> list[int]:
+    """Up to ``LRU_CAPACITIES`` capacities spread over top_k … experts; the last holds all."""
+    room = experts - top_k
+    return sorted({top_k + round(room * step / (LRU_CAPACITIES - 1)) for step in range(LRU_CAPACITIES)})
+
+
+def leading_sequences(trace: RoutingTrace, tokens: int) -> RoutingTrace:
+    """Whole sequences from the first on, up to ``tokens`` tokens; the first one's beginning if it is longer."""
+    fitting = int((trace.sequence_offsets <= tokens).sum()) - 1
+    return trace.token_range(0, int(trace.sequence_offsets[fitting]) if fitting else tokens)
