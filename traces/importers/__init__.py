@@ -8,6 +8,7 @@ from catalog.errors import ForestageError
 from traces.importers import (
     big_moe_on_edge,
     eplb,
+    esft,
     gpt_oss_fingerprint,
     hf_router_logits,
     jsonl_routes,
@@ -59,6 +60,7 @@ FORMATS: dict[str, Importer] = {
         tensorrt_llm.IMPORTER,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
+        esft.IMPORTER,
         gpt_oss_fingerprint.IMPORTER,
         jsonl_routes.IMPORTER,
         megatron.IMPORTER,
