@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from catalog.errors import ForestageError
-from gpu_reference import routers
-from gpu_reference.routers import RouterOutput, RoutingRecorder, SoftmaxTopKAdapter, check_routing
+from gpu_reference.routers import RouterOutput, RoutingRecorder, check_routing, recorder, register_router
+from gpu_reference.routers.architectures import SoftmaxTopKAdapter
+from traces import GateWeightKind
 
 
 @pytest.fixture
@@ -109,23 +110,27 @@ def test_another_architecture_plugs_in(monkeypatch: pytest.MonkeyPatch) -> None:
             return {"logits": logits, "ids": best.indices, "weights": best.values}
 
     class SigmoidAdapter:
-        gate_weight_kind = "sigmoid"
+        def gate_weight_kind(self, router: Any) -> GateWeightKind:
+            return "sigmoid"
 
         def read(self, router: Any, output: Any) -> RouterOutput:
             return RouterOutput(**output)
 
-        def recompute(self, router: Any, logits: np.ndarray) -> np.ndarray:
+        def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
             return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
-        def weigh(self, router: Any, scores: np.ndarray) -> np.ndarray:
-            return scores
+        def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(self.select(router, logits, ids), ids, axis=-1)
 
-    monkeypatch.setattr(routers, "_ADAPTERS", {})
-    routers.register_router("SigmoidRouter", SigmoidAdapter())
+        def scale(self, router: Any) -> float:
+            return 1.0
+
+    monkeypatch.setattr(recorder, "_ADAPTERS", {})
+    register_router("SigmoidRouter", SigmoidAdapter())
     torch.manual_seed(0)
     layers = torch.nn.ModuleList([torch.nn.ModuleDict({"gate": SigmoidRouter(4, 8)}) for _ in range(2)])
-    with RoutingRecorder(layers) as recorder:
+    with RoutingRecorder(layers) as recording:
         for layer in layers:
             layer["gate"](torch.randn(5, 4))  # type: ignore[index]
-        routing = recorder.take()
-    assert (recorder.layer_map, recorder.gate_weight_kind, routing.ids.shape) == ((0, 1), "sigmoid", (5, 2, 2))
+        routing = recording.take()
+    assert (recording.layer_map, recording.gate_weight_kind, routing.ids.shape) == ((0, 1), "sigmoid", (5, 2, 2))
