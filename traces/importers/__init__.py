@@ -7,6 +7,7 @@ from pathlib import Path
 from catalog.errors import ForestageError
 from traces.importers import (
     big_moe_on_edge,
+    dynande,
     eplb,
     esft,
     gpt_oss_fingerprint,
@@ -60,6 +61,7 @@ FORMATS: dict[str, Importer] = {
         tensorrt_llm.IMPORTER,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
+        dynande.IMPORTER,
         esft.IMPORTER,
         gpt_oss_fingerprint.IMPORTER,
         jsonl_routes.IMPORTER,
