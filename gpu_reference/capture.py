@@ -1,4 +1,4 @@
-"""Recording the routing of a model while it generates: prompt phase and decode phase, from held-out prompts."""
+"""Recording the routing of the shipped model while it generates from held-out prompts of its corpus."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from gpu_reference.capture_sequences import RecordedSequence, Sampling, build_trace, generate
 from gpu_reference.corpus import DOMAINS, Document
 from gpu_reference.routers import RoutingRecorder
 from gpu_reference.small_moe import END_OF_TEXT_ID
 from gpu_reference.trace_tokens import token_hashes
-from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from tokenizers import Tokenizer
+
+    from traces import RoutingTrace
 
 _PROMPT_SPACING = 800
 """Characters between the starts of two prompts of one document."""
@@ -53,17 +54,6 @@ class Prompt:
     domain: str
     document: str
     tokens: np.ndarray
-
-
-@dataclass
-class _Sequence:
-    """What is known of one sequence while it is being generated."""
-
-    prompt: Prompt
-    tokens: list[int]
-    ids: list[np.ndarray]
-    weights: list[np.ndarray]
-    open: bool = True
 
 
 def choose_prompts(documents: list[Document], tokenizer: Tokenizer, options: CaptureOptions) -> list[Prompt]:
@@ -100,44 +90,6 @@ def choose_prompts(documents: list[Document], tokenizer: Tokenizer, options: Cap
     return [prompt for group in zip(*chosen, strict=True) for prompt in group]
 
 
-def generate(
-    model: Any, prompts: list[Prompt], recorder: RoutingRecorder, options: CaptureOptions, generator: torch.Generator
-) -> list[_Sequence]:
-    """Continue equally long ``prompts`` side by side with a key-value cache, recording the routing of every pass.
-
-    A sequence stays open until it draws the end of text, which is never processed and so has no routing. Nothing is
-    drawn after the last pass: every token kept was processed by exactly one pass.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    sequences = [_Sequence(prompt, prompt.tokens.tolist(), [], []) for prompt in prompts]
-    inputs = torch.from_numpy(np.stack([prompt.tokens for prompt in prompts]))
-    cache = None
-    for step in range(options.decode + 1):
-        with torch.no_grad():
-            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
-        routing = recorder.take()
-        shape = (len(sequences), inputs.shape[1], *routing.ids.shape[1:])
-        ids, weights = routing.ids.reshape(shape), routing.weights.reshape(shape)
-        for row, sequence in enumerate(sequences):
-            if sequence.open:
-                sequence.ids.append(ids[row])
-                sequence.weights.append(weights[row])
-        if step == options.decode:
-            break
-        scaled = output.logits[:, -1].float().cpu() / options.temperature
-        inputs = torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=generator)
-        for sequence, token in zip(sequences, inputs[:, 0].tolist(), strict=True):
-            sequence.open = sequence.open and token != END_OF_TEXT_ID
-            if sequence.open:
-                sequence.tokens.append(token)
-        if not any(sequence.open for sequence in sequences):
-            break
-    return sequences
-
-
 def capture(
     model: Any,
     tokenizer: Tokenizer,
@@ -160,53 +112,14 @@ def capture(
     import torch
 
     generator = torch.Generator().manual_seed(options.seed)
-    finished: list[_Sequence] = []
+    sampling = Sampling(options.temperature, frozenset({END_OF_TEXT_ID}))
+    finished: list[RecordedSequence] = []
     with RoutingRecorder(model.eval()) as recorder:
         for start in range(0, len(prompts), options.batch):
-            group = prompts[start : start + options.batch]
-            finished += generate(model, group, recorder, options, generator)
+            group = [prompt.tokens for prompt in prompts[start : start + options.batch]]
+            finished += generate(model, group, recorder, decode=options.decode, sampling=sampling, generator=generator)
             if progress is not None:
                 progress(len(finished), len(prompts))
-    return build_trace(finished, recorder, token_hashes(tokenizer), experts=model.config.num_experts, metadata=metadata)
-
-
-def build_trace(
-    sequences: list[_Sequence],
-    recorder: RoutingRecorder,
-    hashes: np.ndarray,
-    *,
-    experts: int,
-    metadata: dict[str, str],
-) -> RoutingTrace:
-    """Lay finished sequences one after another as a `RoutingTrace`."""
-    lengths = [len(sequence.tokens) for sequence in sequences]
-    ids = np.concatenate([part for sequence in sequences for part in sequence.ids])
-    weights = np.concatenate([part for sequence in sequences for part in sequence.weights])
-    if len(ids) != sum(lengths):
-        raise RuntimeError(f"{len(ids)} recorded passes for {sum(lengths)} processed tokens")
-    phases = [
-        np.where(np.arange(length) < len(sequence.prompt.tokens), PREFILL, DECODE)
-        for length, sequence in zip(lengths, sequences, strict=True)
-    ]
-    tokens = np.concatenate([np.asarray(sequence.tokens) for sequence in sequences])
-    domains = tuple(sequence.prompt.domain for sequence in sequences)
-    return RoutingTrace(
-        expert_ids=ids.astype(id_dtype(experts)),
-        gate_weights=weights.astype(np.float16),
-        sequence_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        position=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
-        phase=np.concatenate(phases).astype(np.uint8),
-        token_hash=hashes[tokens],
-        domains=domains,
-        datasets=domains,
-        metadata=TraceMetadata.model_validate(
-            {
-                **metadata,
-                "experts": experts,
-                "top_k": int(ids.shape[2]),
-                "layer_map": recorder.layer_map,
-                "ranked": True,
-                "gate_weight_kind": recorder.gate_weight_kind,
-            }
-        ),
-    )
+    domains = [prompt.domain for prompt in prompts]
+    hashes = token_hashes(tokenizer)
+    return build_trace(finished, recorder, hashes, domains=domains, datasets=domains, metadata=metadata)

@@ -1,0 +1,142 @@
+"""Generating sequences from prompts with a key-value cache, the routing of every pass recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from gpu_reference.routers import RoutingRecorder
+
+
+@dataclass
+class RecordedSequence:
+    """One sequence: the tokens processed, of which the first ``prompt`` in one pass, and the routing of each pass.
+
+    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass; ``open`` until it ends.
+    """
+
+    tokens: list[int]
+    prompt: int
+    ids: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        ends: tokens that end a sequence; they are not processed, so they have no routing.
+        vocabulary: tokens that may be drawn are below it; ``None`` for all.
+    """
+
+    temperature: float
+    ends: frozenset[int]
+    vocabulary: int | None = None
+
+    def draw(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The next tokens, i64 ``[sequences, 1]``, from ``logits [sequences, vocabulary]``."""
+        import torch
+
+        usable = logits.float().cpu()[:, : self.vocabulary]
+        if self.temperature == 0:
+            return usable.argmax(dim=-1, keepdim=True)
+        return torch.multinomial(torch.softmax(usable / self.temperature, dim=-1), 1, generator=generator)
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    recorder: RoutingRecorder,
+    *,
+    decode: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> list[RecordedSequence]:
+    """Continue equally long ``prompts`` (i64 ``[prompt]`` each) side by side, by at most ``decode`` tokens.
+
+    Nothing is drawn after the last pass: every token kept was processed by exactly one pass.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    sequences = [RecordedSequence(prompt.tolist(), len(prompt)) for prompt in prompts]
+    inputs = torch.from_numpy(np.stack(prompts))
+    cache = None
+    for step in range(decode + 1):
+        with torch.no_grad():
+            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        routing = recorder.take()
+        shape = (len(sequences), inputs.shape[1], *routing.ids.shape[1:])
+        ids, weights = routing.ids.reshape(shape), routing.weights.reshape(shape)
+        for row, sequence in enumerate(sequences):
+            if sequence.open:
+                sequence.ids.append(ids[row])
+                sequence.weights.append(weights[row])
+        if step == decode:
+            break
+        inputs = sampling.draw(output.logits[:, -1], generator)
+        for sequence, token in zip(sequences, inputs[:, 0].tolist(), strict=True):
+            sequence.open = sequence.open and token not in sampling.ends
+            if sequence.open:
+                sequence.tokens.append(token)
+        if not any(sequence.open for sequence in sequences):
+            break
+    return sequences
+
+
+def build_trace(
+    sequences: Sequence[RecordedSequence],
+    recorder: RoutingRecorder,
+    hashes: np.ndarray,
+    *,
+    domains: Sequence[str],
+    datasets: Sequence[str],
+    metadata: dict[str, str],
+) -> RoutingTrace:
+    """Lay finished sequences one after another as a `RoutingTrace`.
+
+    ``hashes`` (u32 ``[vocabulary]``) identifies tokens; ``metadata`` holds ``model``, ``source`` and ``licence``.
+    """
+    lengths = [len(sequence.tokens) for sequence in sequences]
+    ids = np.concatenate([part for sequence in sequences for part in sequence.ids])
+    weights = np.concatenate([part for sequence in sequences for part in sequence.weights])
+    if len(ids) != sum(lengths):
+        raise RuntimeError(f"{len(ids)} recorded passes for {sum(lengths)} processed tokens")
+    phases = [
+        np.where(np.arange(length) < sequence.prompt, PREFILL, DECODE)
+        for length, sequence in zip(lengths, sequences, strict=True)
+    ]
+    tokens = np.concatenate([np.asarray(sequence.tokens) for sequence in sequences])
+    return RoutingTrace(
+        expert_ids=ids.astype(id_dtype(recorder.experts)),
+        gate_weights=weights.astype(np.float16),
+        sequence_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        position=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
+        phase=np.concatenate(phases).astype(np.uint8),
+        token_hash=hashes[tokens],
+        domains=tuple(domains),
+        datasets=tuple(datasets),
+        metadata=TraceMetadata.model_validate(
+            {
+                **metadata,
+                "experts": recorder.experts,
+                "top_k": int(ids.shape[2]),
+                "layer_map": recorder.layer_map,
+                "ranked": True,
+                "gate_weight_kind": recorder.gate_weight_kind,
+            }
+        ),
+    )
