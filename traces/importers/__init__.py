@@ -13,6 +13,7 @@ from traces.importers import (
     gpt_oss_fingerprint,
     hf_router_logits,
     jsonl_routes,
+    llama_cpp_csv,
     megatron,
     moe_beyond,
     npz,
@@ -65,6 +66,7 @@ FORMATS: dict[str, Importer] = {
         esft.IMPORTER,
         gpt_oss_fingerprint.IMPORTER,
         jsonl_routes.IMPORTER,
+        llama_cpp_csv.IMPORTER,
         megatron.IMPORTER,
         moe_beyond.IMPORTER,
     )
