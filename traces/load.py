@@ -5,6 +5,7 @@ what one token did can be answered from it.
 """
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -132,7 +133,12 @@ class ExpertLoad:
             ForestageError: if it cannot be written.
         """
         document = json.dumps(self.metadata.model_dump(mode="json"), ensure_ascii=False)
-        header = {"format": FORMAT, "version": VERSION, "load": document, "checksum": f"{crc32(self.counts):08x}"}
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "load": document,
+            "checksums": _checksums(self.counts, document),
+        }
         write_tensors(Path(path), {"counts": self.counts}, header)
 
     @classmethod
@@ -147,9 +153,9 @@ class ExpertLoad:
         stated = file.metadata.get("format"), file.metadata.get("version")
         if stated != (FORMAT, VERSION):
             raise ForestageError(f"{path}: header: format {stated[0]!r} {stated[1]!r}; expected {FORMAT!r} {VERSION!r}")
-        if set(file.tensors) != {"counts"} or set(file.metadata) != {"format", "version", "load", "checksum"}:
+        if set(file.tensors) != {"counts"} or set(file.metadata) != {"format", "version", "load", "checksums"}:
             raise ForestageError(
-                f"{path}: header: must hold the tensor 'counts' and the entries load and checksum alone"
+                f"{path}: header: must hold the tensor 'counts' and the entries load and checksums alone"
             )
         try:
             values: Any = json.loads(file.metadata["load"])
@@ -158,6 +164,11 @@ class ExpertLoad:
         if not isinstance(values, dict):
             raise ForestageError(f"{path}: header: 'load' must be a JSON object")
         counts = file.tensors["counts"]
-        if file.metadata["checksum"] != f"{crc32(counts):08x}":
-            raise ForestageError(f"{path}: counts: damaged (its checksum differs); fetch or import the file again")
+        if file.metadata["checksums"] != _checksums(counts, file.metadata["load"]):
+            raise ForestageError(f"{path}: damaged (its checksums differ); fetch or import the file again")
         return cls(counts=counts, metadata=LoadMetadata.parse(values, origin=f"{path}: metadata"), origin=str(path))
+
+
+def _checksums(counts: npt.NDArray[np.float64], document: str) -> str:
+    """CRC-32 of the counts and of the header's document, as they stand in the header."""
+    return f"{crc32(counts):08x} {zlib.crc32(document.encode()):08x}"

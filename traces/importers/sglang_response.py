@@ -2,9 +2,9 @@
 
 Each of the ``choices`` has ``sgl_ext.routed_experts`` (of ``/generate``: ``meta_info.routed_experts``): int32 in
 base64, ``[tokens, layers, top_k]``, without its shape, for the positions ``[start, length − 1)``: the last token was
-never processed. The layers and the top-k come from the model; ``start`` follows from the numbers of tokens (``usage``, or
-``meta_info``), or is given as ``routed_experts_start_len``. Layers are all of the model's, dense ones zero, or its MoE
-layers alone: what fits the length.
+never processed. The layers and the top-k come from the model; ``start`` follows from the numbers of tokens (``usage``,
+or ``meta_info``), or is given as ``routed_experts_start_len``. Layers are all of the model's, dense ones zero, or its
+MoE layers alone: what fits the length.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ and only in the zip form, whose checksums are compared first (PyTorch itself doe
 """
 
 import pickletools
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ def load(path: Path) -> Any:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        # Its unpickler raises many kinds for a damaged or hostile file; the first line says what it met.
-        reason = _first_line(error)
+        # Its unpickler raises many kinds for a damaged or hostile file. Of the text, what it met; not how to run it.
+        met = re.search(r"(?:GLOBAL|Unsupported|Can only) [^\n]*?(?=\s(?:was not|whose|but)|\.\s|\n|$)", str(error))
+        reason = " ".join(met[0].split()) if met else _first_line(error)
         raise ForestageError(
             f"{path}: refused: not tensors and plain values alone, or damaged ({reason}); save tensors, lists and "
             "dictionaries only"
