@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from traces import RoutingTrace
 
 
-def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Return the bytes of every token of a byte-level tokenizer, by id; a special token's are those of its name."""
+def byte_of_character() -> dict[str, int]:
+    """Return the byte that each character of a byte-level tokenizer's tokens stands for (GPT-2's alphabet)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in set(printable)]
-    byte_of = {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
+    return {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+    """Return the bytes of every token of a byte-level tokenizer, by id; a special token's are those of its name."""
+    byte_of = byte_of_character()
     special = set(tokenizer.get_added_tokens_decoder())
     texts = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return [

@@ -1,0 +1,178 @@
+"""Recording the routing of a local Hugging Face model while it answers prompts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from gpu_reference.capture_folder import Dtype, ModelFolder
+from gpu_reference.capture_parts import CaptureParts
+from gpu_reference.capture_sequences import Sampling, build_trace, generate
+from gpu_reference.capture_tokens import identity_hashes
+from gpu_reference.devices import check_device
+from gpu_reference.routers import RoutingRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tokenizers import Tokenizer
+
+    from gpu_reference.capture_prompts import CapturePrompt
+
+
+class ModelCaptureOptions(StrictModel):
+    """How a local model is run.
+
+    Attributes:
+        new_tokens: tokens generated and processed after each prompt, unless the model ends earlier by itself.
+        max_prompt: of a longer prompt only so many tokens are kept, the first ones.
+        temperature: of the sampling; 0 takes the likeliest token.
+        seed: of the sampling; each sequence has a generator of its own, so that none depends on the others.
+        device: as PyTorch names it.
+        dtype: of the weights; ``auto``: as they are stored.
+    """
+
+    new_tokens: int = Field(default=128, ge=0)
+    max_prompt: int = Field(default=1024, ge=1)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+    dtype: Dtype = "auto"
+
+
+def capture_model(
+    path: Path,
+    prompts: list[CapturePrompt],
+    out: Path,
+    *,
+    options: ModelCaptureOptions,
+    model_name: str | None = None,
+    licence: str = "unknown",
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Run the model in folder ``path`` on every prompt and write the routing of every token processed to ``out``.
+
+    A prompt is one pass (prefill), then every generated token one (decode). The sequences run one at a time. Each
+    is kept in the folder ``OUT.parts`` as soon as it is finished; the same call goes on after an interruption. The
+    router's choice is recomputed from its logits at every token and layer (`routers.check`).
+
+    Args:
+        path: a folder with config.json, tokenizer.json and safetensors weights.
+        prompts: at least one.
+        out: the trace file.
+        options: how the model is run.
+        model_name: in place of the name that the folder tells.
+        licence: of the recording.
+        progress: called with (sequences done, sequences).
+
+    Raises:
+        ForestageError: if the folder, the device or a prompt will not do, the architecture's routers are unknown, a
+            choice differs from its logits, or ``out`` was begun with other settings.
+    """
+    check_device(options.device)
+    folder = ModelFolder.open(path)
+    tokenizer = folder.load_tokenizer()
+    texts = [_encode(tokenizer, prompt.prompt, options.max_prompt, index) for index, prompt in enumerate(prompts)]
+    metadata = {
+        "model": model_name or folder.model_name(),
+        "licence": licence,
+        "source": _source(folder, options),
+    }
+    parts = CaptureParts(out, _settings(folder, prompts, options, metadata))
+    missing = [index for index in range(len(prompts)) if not parts.has(index)]
+    if missing:
+        _record(folder, tokenizer, prompts, texts, missing, parts, options, metadata, progress)
+    parts.join(len(prompts))
+
+
+def _record(
+    folder: ModelFolder,
+    tokenizer: Tokenizer,
+    prompts: list[CapturePrompt],
+    texts: list[np.ndarray],
+    missing: list[int],
+    parts: CaptureParts,
+    options: ModelCaptureOptions,
+    metadata: dict[str, str],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Generate the sequences ``missing``, one after the other, into ``parts``."""
+    import torch
+
+    model = folder.load_model(dtype=options.dtype, device=options.device)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    hashes = identity_hashes(tokenizer, vocabulary)
+    # An embedding may be padded beyond the tokenizer's vocabulary; what has no text is not drawn.
+    last = min(vocabulary, max(tokenizer.get_vocab().values()) + 1)
+    sampling = Sampling(options.temperature, _end_tokens(model), last)
+    done = len(prompts) - len(missing)
+    with RoutingRecorder(model) as recorder:
+        for index in missing:
+            if texts[index].max() >= vocabulary:
+                raise ForestageError(
+                    f"{folder.path}: tokenizer.json gives token {texts[index].max()}, the model has {vocabulary}; "
+                    "they do not belong together"
+                )
+            seed = int(np.random.SeedSequence([options.seed, index]).generate_state(1, np.uint64)[0] >> 1)
+            sequences = generate(
+                model,
+                [texts[index]],
+                recorder,
+                decode=options.new_tokens,
+                sampling=sampling,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            prompt = prompts[index]
+            domain, dataset = prompt.domain, prompt.dataset or prompt.domain
+            trace = build_trace(sequences, recorder, hashes, domains=[domain], datasets=[dataset], metadata=metadata)
+            parts.add(index, trace)
+            done += 1
+            if progress is not None:
+                progress(done, len(prompts))
+
+
+def _encode(tokenizer: Tokenizer, text: str, longest: int, index: int) -> np.ndarray:
+    """Tokens of a prompt, i64 ``[prompt]``."""
+    tokens = tokenizer.encode(text).ids[:longest]
+    if not tokens:
+        raise ForestageError(f"prompts: prompt {index + 1} ({text[:40]!r}) has no token; leave it out")
+    return np.asarray(tokens, dtype=np.int64)
+
+
+def _end_tokens(model: Any) -> frozenset[int]:
+    """Tokens that end a sequence, as the folder's generation configuration says, else the model's."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    if ends is None:
+        ends = getattr(model.config, "eos_token_id", None)
+    return frozenset([ends] if isinstance(ends, int) else ends or [])
+
+
+def _source(folder: ModelFolder, options: ModelCaptureOptions) -> str:
+    """Where the trace comes from, without this machine's paths."""
+    import transformers
+
+    how = "greedy" if options.temperature == 0 else f"temperature {options.temperature:g}, seed {options.seed}"
+    return (
+        f"forestage trace capture of {folder.path.resolve().name} ({folder.fingerprint()}) by transformers "
+        f"{transformers.__version__}, {options.dtype} on {options.device.split(':')[0]}, {how}, at most "
+        f"{options.max_prompt} prompt and {options.new_tokens} new tokens"
+    )
+
+
+def _settings(
+    folder: ModelFolder, prompts: list[CapturePrompt], options: ModelCaptureOptions, metadata: dict[str, str]
+) -> dict[str, str]:
+    """Everything that decides what is recorded, by name."""
+    text = "\n".join(prompt.model_dump_json() for prompt in prompts)
+    return {
+        **{name: str(value) for name, value in options},
+        **metadata,
+        "model folder": folder.fingerprint(),
+        "prompts file": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }

@@ -1,0 +1,80 @@
+"""``forestage trace capture`` through the command, on a tiny model made here."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpu_reference.small_moe import train_tokenizer
+from study.extras import EXTRAS
+from tests.gpu_reference.tiny_models import save
+from tests.study.conftest import Outcome, refused
+from traces import RoutingTrace
+
+Forestage = Callable[..., Outcome]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save("mixtral", train_tokenizer(["def f(x): return x", "The quick brown fox"] * 20, 290), tmp_path / "tiny-mixtral")
+    return tmp_path / "tiny-mixtral"
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "def f(x):", "domain": "code"}\n{"prompt": "The quick brown fox jumps"}\n')
+    return path
+
+
+def test_the_command_writes_a_trace_and_describes_it(
+    forestage: Forestage, folder: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "trace.safetensors"
+    arguments = ("trace", "capture", folder, "--prompts", prompts, "--out", out, "--device", "cpu")
+    options = ("--new-tokens", 3, "--max-prompt", 4, "--temperature", 0.8, "--seed", 3, "--dtype", "float32")
+    outcome = forestage(*arguments, *options, "--domain", "prose", "--licence", "MIT", "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    trace = RoutingTrace.load(out)
+    assert (document["tokens"], document["experts"], document["top_k"]) == (trace.tokens, 8, 3)
+    assert trace.domains == ("code", "prose")
+    assert trace.metadata.model == "tiny-mixtral"
+    assert trace.metadata.licence == "MIT"
+    assert (trace.phase == 0).sum() == 8
+    assert np.diff(trace.sequence_offsets).max() <= 7
+    assert not (tmp_path / "trace.safetensors.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--new-tokens", -1), "trace capture: new_tokens"),
+        (("--dtype", "float8"), "trace capture: dtype"),
+        (("--device", "abacus"), "device: 'abacus'"),
+        (("--temperature", "nan"), "trace capture: temperature"),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: tuple[object, ...], message: str, forestage: Forestage, folder: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "trace.safetensors"
+    line = refused(forestage("trace", "capture", folder, "--prompts", prompts, "--out", out, *options))
+    assert message in line
+    assert not out.exists()
+
+
+def test_a_folder_that_is_not_there(forestage: Forestage, prompts: Path, tmp_path: Path) -> None:
+    line = refused(forestage("trace", "capture", tmp_path / "no", "--prompts", prompts, "--out", tmp_path / "t"))
+    assert "no such folder" in line
+
+
+def test_a_missing_extra_is_named(
+    forestage: Forestage, folder: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in EXTRAS:
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    line = refused(forestage("trace", "capture", folder, "--prompts", prompts, "--out", tmp_path / "t"))
+    assert "forestage[torch]" in line
