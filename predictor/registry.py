@@ -85,11 +85,12 @@ def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[
 
 def is_saved(name: str | Path) -> bool:
     """Whether ``name`` means a file: a path, a name that ends in ``.safetensors``, or a file that no kind is called."""
-    text = str(name)
-    if text in _KINDS:
+    if isinstance(name, Path):
+        return True
+    if name in _KINDS:
         return False
-    path = Path(text)
-    return isinstance(name, Path) or os.sep in text or path.suffix == SAVED_SUFFIX or path.is_file()
+    path = Path(name)
+    return os.sep in name or path.suffix == SAVED_SUFFIX or path.is_file()
 
 
 def load(path: str | Path) -> Predictor:
