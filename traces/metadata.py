@@ -16,6 +16,45 @@ MAX_EXPERTS = 65_535
 """65,535 is the u16 that marks an unrecorded row."""
 
 
+class FittedFigure(StrictModel):
+    """How a synthetic trace met one figure, means over the layers (or pairs of layers) that have it.
+
+    Attributes:
+        target: of the recorded trace, carried to the shape of the synthetic one.
+        achieved: measured on the synthetic trace.
+        worst_layer: the largest difference, achieved less target, of a single layer.
+    """
+
+    target: float
+    achieved: float
+    worst_layer: float
+
+    @property
+    def error(self) -> float:
+        """Achieved over target, less 1 (0 where the target is 0)."""
+        return self.achieved / self.target - 1 if self.target else 0.0
+
+
+class SynthesisFit(StrictModel):
+    """What a synthetic trace was fitted to, and how well it fits.
+
+    Attributes:
+        model, source: as the recorded trace's metadata say.
+        layers, experts, top_k, tokens: its shape.
+        seed: of the generator.
+        figures: by name; ``traces.synthesis.measure`` defines them.
+    """
+
+    model: str
+    source: str
+    layers: int
+    experts: int
+    top_k: int
+    tokens: int
+    seed: int
+    figures: dict[str, FittedFigure]
+
+
 class TraceMetadata(StrictModel):
     """Facts about a whole trace.
 
@@ -29,6 +68,7 @@ class TraceMetadata(StrictModel):
         source: where the routing was recorded (repository and commit, command, paper).
         licence: SPDX name, or what is known.
         synthetic: made by a generator, not by a model.
+        synthesis: the generator's fit, where `forestage trace synthesise` made the trace.
         has_unrecorded: some rows were not recorded; each of their ids is the dtype's maximum.
     """
 
@@ -41,6 +81,7 @@ class TraceMetadata(StrictModel):
     source: str = Field(min_length=1)
     licence: str = Field(min_length=1)
     synthetic: bool = False
+    synthesis: SynthesisFit | None = None
     has_unrecorded: bool = False
 
     @model_validator(mode="after")
@@ -49,4 +90,6 @@ class TraceMetadata(StrictModel):
             raise ValueError(f"top_k ({self.top_k}) exceeds experts ({self.experts})")
         if any(later <= earlier for earlier, later in zip(self.layer_map, self.layer_map[1:], strict=False)):
             raise ValueError("layer_map must be strictly ascending")
+        if self.synthesis is not None and not self.synthetic:
+            raise ValueError("synthesis is stated, but synthetic is false")
         return self

@@ -69,7 +69,7 @@ def describe_tensors(
         tables: kind of label → its labels, in the order of their indices.
         checksums: tensor → CRC-32, in the order of ``compose``.
     """
-    header: dict[str, Any] = {"metadata": metadata.model_dump(mode="json")}
+    header: dict[str, Any] = {"metadata": metadata.model_dump(mode="json", exclude_none=True)}
     header |= {f"{kind}_labels": table for kind, table in tables.items()}
     text = json.dumps(header, ensure_ascii=False)
     stated = {name: f"{value:08x}" for name, value in checksums.items()}

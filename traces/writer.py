@@ -102,7 +102,7 @@ class TraceWriter:
         self._last_position = int(part.position[-1])
 
     def amend(self, **facts: Any) -> None:
-        """Change fields of the metadata, the content metadata included; ``close`` then reads the whole file again.
+        """Change fields of the metadata; where content metadata change, ``close`` reads the whole file again.
 
         Parts must have the content metadata that stood when they were appended, so amend after the last of them. To
         learn ``has_unrecorded``, ``gate_weight_kind`` or ``ranked`` on the way, begin with the laxest value.
@@ -112,8 +112,9 @@ class TraceWriter:
             ValueError: if the writer is closed.
         """
         self._require_open()
-        self.metadata = TraceMetadata.parse({**self.metadata.model_dump(), **facts}, origin=f"{self.path}: metadata")
-        self._amended = True
+        before = self.metadata
+        self.metadata = TraceMetadata.parse({**before.model_dump(), **facts}, origin=f"{self.path}: metadata")
+        self._amended |= any(getattr(self.metadata, name) != getattr(before, name) for name in CONTENT_FACTS)
 
     def close(self) -> None:
         """Put the file in its place; called at the end of a ``with`` block.

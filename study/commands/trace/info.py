@@ -10,6 +10,7 @@ from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
 from study.numbers import count, size
 from study.output import emit
+from study.synthetic import render_fit, synthetic_mark
 from traces import RoutingTrace
 from traces.describe import TraceInfo, describe
 from traces.load import ExpertLoad
@@ -39,7 +40,7 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
     """The description as a two-column table, then the labels."""
     meta = info.metadata
     table = Table(box=None, show_header=False, title=name, title_justify="left", title_style="bold")
-    table.add_row("model", meta.model + (" [red](synthetic)[/red]" if meta.synthetic else ""))
+    table.add_row("model", meta.model + synthetic_mark(meta))
     table.add_row("shape", f"{info.layers} MoE layers, {info.experts} experts, top-{info.top_k}")
     table.add_row("tokens", f"{count(info.prefill_tokens)} prefill, {count(info.decode_tokens)} decode")
     table.add_row("sequences", f"{count(info.sequences)} of {info.shortest} to {info.longest} tokens")
@@ -51,6 +52,8 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
     table.add_row("size", size(info.array_bytes))
     table.add_row("source", f"{meta.source} ({meta.licence})")
     console.print(table, highlight=False)
+    if meta.synthesis is not None:
+        render_fit(console, meta.synthesis)
     labels = Table("domain", "sequences", "tokens", box=None)
     for label, part in largest(info.domains):
         labels.add_row(label, count(part.sequences), count(part.tokens))

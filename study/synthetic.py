@@ -1,0 +1,52 @@
+"""How results on a synthetic trace are marked: the word, and the errors of the fit."""
+
+from rich.console import Console
+from rich.table import Table
+
+from study.numbers import fixed
+from traces.metadata import FittedFigure, SynthesisFit, TraceMetadata
+
+NAMES = {
+    "temporal_overlap": ("overlap of consecutive tokens", "× K²/N"),
+    "sequence_overlap": ("overlap within a sequence", "× K²/N"),
+    "domain_overlap": ("overlap within a domain", "× K²/N"),
+    "load_entropy": ("load entropy", "of log N"),
+    "hottest_over_mean": ("hottest expert's load", "× mean"),
+    "mutual_information": ("mutual information of adjacent layers", "of log₂(N/K)"),
+}
+"""Figure of a fit → what it is called, and its unit."""
+
+
+def synthetic_mark(metadata: TraceMetadata) -> str:
+    """Empty for a recorded trace; else the mark to put behind its name, with the largest error of the fit."""
+    if not metadata.synthetic:
+        return ""
+    if metadata.synthesis is None:
+        return " [red](synthetic)[/red]"
+    name, figure = max(metadata.synthesis.figures.items(), key=lambda item: abs(item[1].error))
+    return f" [red](synthetic; largest error of the fit: {NAMES[name][0]} {error_text(figure)})[/red]"
+
+
+def error_text(figure: FittedFigure) -> str:
+    """A figure's error as signed per cent."""
+    return f"{100 * figure.error:+.1f}\u202f%".replace("-", "−")
+
+
+def render_fit(console: Console, fit: SynthesisFit) -> None:
+    """Every figure of the fit: asked for, achieved, error."""
+    table = Table(
+        "fitted figure, mean of layers",
+        "unit",
+        "asked for",
+        "achieved",
+        "error",
+        "worst layer",
+        box=None,
+        title=f"fitted to {fit.model}: {fit.layers} layers, top-{fit.top_k} of {fit.experts}, seed {fit.seed}",
+        title_justify="left",
+    )
+    for name, figure in fit.figures.items():
+        text, unit = NAMES[name]
+        worst = f"{figure.worst_layer:+.3f}".replace("-", "−")
+        table.add_row(text, unit, fixed(figure.target), fixed(figure.achieved), error_text(figure), worst)
+    console.print(table, highlight=False)

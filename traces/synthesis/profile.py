@@ -1,0 +1,121 @@
+"""What is carried from a recorded trace to a synthetic one, and its rules of scale."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from catalog.errors import ForestageError
+from traces.synthesis.measure import Figures, Floats, Measurement
+from traces.trace import RoutingTrace
+
+MOST_EXPERTS = 4096
+"""Pairs of adjacent layers are counted in matrices of experts × experts."""
+
+REACHABLE_OVERLAP = 0.95
+"""Of the experts of a token; with more kept from one token to the next nothing else could be."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers, experts a layer and experts a token."""
+
+    layers: int
+    experts: int
+    top_k: int
+
+    def check(self) -> None:
+        """Raise unless a trace of this shape can be made.
+
+        Raises:
+            ForestageError: naming the option.
+        """
+        if self.layers < 1:
+            raise ForestageError(f"--layers {self.layers}: give 1 or more")
+        if self.top_k < 1:
+            raise ForestageError(f"--top-k {self.top_k}: give 1 or more")
+        if not self.top_k < self.experts <= MOST_EXPERTS:
+            raise ForestageError(
+                f"--experts {self.experts}: give more than the {self.top_k} that a token chooses, and at most "
+                f"{MOST_EXPERTS}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Targets of a synthetic trace of one shape.
+
+    Attributes:
+        shape: of the trace.
+        figures: to be met by layer; the loads ascend.
+    """
+
+    shape: Shape
+    figures: Figures
+
+
+def profile_of(trace: RoutingTrace) -> Profile:
+    """The profile of ``trace`` at its own shape.
+
+    Raises:
+        ForestageError: if every token chooses every expert, or the trace is invalid.
+    """
+    shape = Shape(trace.layers, trace.experts, trace.top_k)
+    if shape.experts == shape.top_k:
+        raise ForestageError(
+            f"{trace.origin}: top-{shape.top_k} of {shape.experts} experts leaves no choice to imitate"
+        )
+    figures = Measurement.of(trace).figures()
+    return Profile(shape, replace(figures, load=np.sort(figures.load, axis=1)))
+
+
+def rescale(profile: Profile, shape: Shape) -> Profile:
+    """The same trace's profile at another shape.
+
+    * Layers: layer l of L takes the figures at depth l/(L − 1), by linear interpolation; layer pairs likewise.
+    * Experts: the expert of rank r takes the load over the mean of the same quantile. This keeps the hottest expert's
+      load over the mean, and log N less the entropy, but for interpolation.
+    * Overlaps stay in units of K²/N, mutual information in units of log₂(N/K).
+
+    Raises:
+        ForestageError: if the shape cannot be made, or the overlap is more than its tokens have experts.
+    """
+    shape.check()
+    if shape == profile.shape:
+        return profile
+    old = profile.figures
+    load = _resample(_by_depth(old.load, shape.layers), shape.experts)
+    load = np.minimum(load, REACHABLE_OVERLAP * shape.experts / shape.top_k)  # an expert is chosen once a token
+    load *= shape.experts / load.sum(axis=1, keepdims=True)
+    figures = Figures(
+        load=load,
+        temporal_overlap=_by_depth(old.temporal_overlap, shape.layers),
+        sequence_overlap=_by_depth(old.sequence_overlap, shape.layers),
+        domain_overlap=_by_depth(old.domain_overlap, shape.layers),
+        mutual_information=_by_depth(old.mutual_information, shape.layers - 1),
+    )
+    kept = float(np.nanmax(figures.temporal_overlap, initial=0.0)) * shape.top_k / shape.experts
+    if kept > REACHABLE_OVERLAP:
+        raise ForestageError(
+            f"--experts {shape.experts}: with top-{shape.top_k} the overlap of consecutive tokens would have to be "
+            f"{kept * shape.top_k:.1f} of {shape.top_k} experts; give more experts or a smaller --top-k"
+        )
+    return Profile(shape, figures)
+
+
+def _by_depth(values: Floats, layers: int) -> Floats:
+    """``values [layers, …]`` interpolated at the relative depths of another number of layers (0 from none)."""
+    if len(values) == 0:
+        return np.zeros((max(layers, 0), *values.shape[1:]))
+    depth = np.linspace(0, len(values) - 1, layers) if layers > 1 else np.full(max(layers, 0), (len(values) - 1) / 2)
+    low = np.floor(depth).astype(int)
+    high = np.minimum(low + 1, len(values) - 1)
+    part = (depth - low).reshape(-1, *[1] * (values.ndim - 1))
+    # Where depth is whole the upper neighbour has no weight, also if it is NaN.
+    return np.where(part > 0, (1 - part) * values[low] + part * values[high], values[low])
+
+
+def _resample(rows: Floats, points: int) -> Floats:
+    """Ascending ``rows [rows, n]`` read at the mid-quantiles of ``points`` points."""
+    old = (np.arange(rows.shape[1]) + 0.5) / rows.shape[1]
+    new = (np.arange(points) + 0.5) / points
+    return np.stack([np.interp(new, old, row) for row in rows])

@@ -1,0 +1,140 @@
+"""From a recorded trace to a synthetic one of another shape or length."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+
+from traces.metadata import FittedFigure, SynthesisFit, TraceMetadata
+from traces.synthesis.calibrate import calibrate
+from traces.synthesis.measure import Figures, Floats, Measurement
+from traces.synthesis.model import PLAN, Generator
+from traces.synthesis.parts import draw_parts
+from traces.synthesis.plan import plan_sequences
+from traces.synthesis.profile import Shape, profile_of, rescale
+from traces.synthesis.weights import WeightRows
+from traces.trace import RoutingTrace
+from traces.writer import TraceWriter
+
+SAMPLE_TOKENS = 65_536
+"""Tokens drawn a round of the calibration, where the trace to be made is longer than two such samples."""
+
+Progress = Callable[[int, int], None]
+ShowProgress = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a progress display by its label."""
+
+
+def synthesise(
+    trace: RoutingTrace,
+    path: Path | str,
+    show: ShowProgress,
+    *,
+    shape: Shape | None = None,
+    tokens: int | None = None,
+    sequences: int | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    layer_map: tuple[int, ...] | None = None,
+) -> SynthesisFit:
+    """Write a synthetic trace fitted to ``trace`` to ``path``, in steady memory.
+
+    Args:
+        trace: recorded.
+        path: the file to write.
+        show: makes the progress callbacks of the two steps.
+        shape: layers, experts and top-k of the result; the recorded ones where ``None``.
+        tokens, sequences: see ``plan.plan_sequences``.
+        seed: of everything random: the same arguments write the same file.
+        model: name that the result bears; the recorded one, where the shape is the recorded one, else one that says it.
+        layer_map: of the result; the recorded one where it fits, else 0, 1, ….
+
+    Returns:
+        How the trace written fits.
+
+    Raises:
+        ForestageError: if the shape or length cannot be made, or the file cannot be written.
+    """
+    recorded = profile_of(trace)
+    profile = rescale(recorded, shape or recorded.shape)
+    plan = plan_sequences(trace, np.random.default_rng([seed, PLAN]), tokens=tokens, sequences=sequences)
+    weights = _weights(trace, profile.shape, seed)
+    metadata = _metadata(trace, profile.shape, model, layer_map, with_weights=weights is not None)
+    bare = metadata.model_copy(update={"gate_weight_kind": "none"})
+    sample = plan
+    if plan.tokens > 2 * SAMPLE_TOKENS:
+        sample = plan_sequences(trace, np.random.default_rng([seed, PLAN, 1]), tokens=SAMPLE_TOKENS)
+    with show("calibrating") as progress:
+        parameters = calibrate(profile, sample, bare, seed, progress)
+    measurement = Measurement(profile.shape.layers, profile.shape.experts, profile.shape.top_k)
+    generator = Generator(parameters, profile.shape, plan, seed)
+    with show("drawing tokens") as progress, TraceWriter(path, metadata) as writer:
+        for part, continues in draw_parts(generator, plan, metadata, weights):
+            measurement.add(part, continues=continues)
+            writer.append(part, continues=continues)
+            progress(writer.tokens, plan.tokens)
+        fit = SynthesisFit(
+            model=trace.metadata.model,
+            source=trace.metadata.source,
+            layers=trace.layers,
+            experts=trace.experts,
+            top_k=trace.top_k,
+            tokens=trace.tokens,
+            seed=seed,
+            figures=fitted_figures(profile.figures, measurement.figures()),
+        )
+        writer.amend(synthesis=fit.model_dump())
+    return fit
+
+
+def fitted_figures(target: Figures, found: Figures) -> dict[str, FittedFigure]:
+    """Every figure that both have, by name."""
+    figures = {}
+    for name in (
+        "temporal_overlap",
+        "sequence_overlap",
+        "domain_overlap",
+        "load_entropy",
+        "hottest_over_mean",
+        "mutual_information",
+    ):
+        wanted: Floats = getattr(target, name)
+        achieved: Floats = getattr(found, name)
+        both = ~(np.isnan(wanted) | np.isnan(achieved))
+        if both.any():
+            difference = (achieved - wanted)[both]
+            figures[name] = FittedFigure(
+                target=float(wanted[both].mean()),
+                achieved=float(achieved[both].mean()),
+                worst_layer=float(difference[np.argmax(np.abs(difference))]),
+            )
+    return figures
+
+
+def _weights(trace: RoutingTrace, shape: Shape, seed: int) -> WeightRows | None:
+    """Rows to draw gate weights from; ``None`` where the trace has none, or none of as many experts."""
+    if trace.gate_weights is None or shape.top_k != trace.top_k:
+        return None
+    rows = WeightRows(trace, shape.layers, seed)
+    return rows if rows.complete else None
+
+
+def _metadata(
+    trace: RoutingTrace, shape: Shape, model: str | None, layer_map: tuple[int, ...] | None, *, with_weights: bool
+) -> TraceMetadata:
+    """Metadata of the result, before it is measured."""
+    recorded = trace.metadata
+    same = shape == Shape(trace.layers, trace.experts, trace.top_k)
+    if layer_map is None:
+        layer_map = recorded.layer_map if shape.layers == trace.layers else tuple(range(shape.layers))
+    return TraceMetadata(
+        model=model or (recorded.model if same else f"synthetic-{shape.layers}x{shape.experts}-top{shape.top_k}"),
+        experts=shape.experts,
+        top_k=shape.top_k,
+        layer_map=layer_map,
+        ranked=True,
+        gate_weight_kind=recorded.gate_weight_kind if with_weights else "none",
+        source=f"forestage trace synthesise, fitted to {recorded.model} ({recorded.source})",
+        licence=recorded.licence,
+        synthetic=True,
+    )
