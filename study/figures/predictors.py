@@ -48,12 +48,12 @@ def recall_against_issued(comparison: Document) -> Figure:
     """
     with figure_style():
         figure, (axes,) = new_figure(height_in=4.2)
-        unit = (comparison["size"]["expert_bytes"] or 1e6) / 1e6  # abscissa of one expert
+        unit, _ = _unit(comparison)
         reach = max(value for curve in comparison["curves"] for value in curve["issued"] if value is not None)
         axes.set(xlim=(0, reach * 1.015 * unit), ylim=(0, 1.03), ylabel="recall of the experts needed")
         _bounds(axes, comparison, unit)
         ends = [_curve(axes, comparison, number, unit) for number in range(len(comparison["curves"]))]
-        _abscissa(axes, comparison, unit)
+        _abscissa(axes, comparison)
         _key(axes, comparison)
         axes.set_title(
             f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
@@ -88,12 +88,21 @@ def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEn
     return CurveEnd(float(end[0] * unit), float(end[1]), curve["predictor"], style["color"])
 
 
-def _abscissa(axes: Any, comparison: Document, unit: float) -> None:
-    """Megabytes below and experts above, or experts alone where nobody says how large one is."""
-    if comparison["size"]["expert_bytes"] is None:
+def _unit(comparison: Document) -> tuple[float, str]:
+    """What one expert measures on the abscissa, and in which unit; 1 and none where nobody says how large one is."""
+    expert_bytes = comparison["size"]["expert_bytes"]
+    if expert_bytes is None:
+        return 1.0, ""
+    return (expert_bytes / 1e6, "MB") if expert_bytes >= 1e6 else (expert_bytes / 1e3, "kB")
+
+
+def _abscissa(axes: Any, comparison: Document) -> None:
+    """Bytes below and experts above, or experts alone where nobody says how large one is."""
+    unit, name = _unit(comparison)
+    if not name:
         axes.set_xlabel("experts issued a token and layer")
         return
-    axes.set_xlabel(f"issued a token and layer, MB ({unit:.3g} MB an expert, none resident)")
+    axes.set_xlabel(f"issued a token and layer, {name} ({unit:.3g} {name} an expert, none resident)")
     above = axes.secondary_xaxis("top", functions=(lambda x: x / unit, lambda x: x * unit))
     above.set_xlabel("experts issued a token and layer", color=BOUND, fontsize=8)
     above.tick_params(labelsize=8, colors=BOUND)

@@ -58,7 +58,9 @@ def test_recall_against_megabytes(comparison: dict[str, Any]) -> None:
     curve = comparison["curves"][1]
     np.testing.assert_allclose(drawn[0], np.transpose([np.multiply(4, curve["issued"]), curve["recall"]]))
     own = (4 * st_moe["issued"]["own"], st_moe["recall"]["own"])
-    assert [pytest.approx(own)] in drawn
+    (large,) = (line for line in axes.lines if line.get_markersize() == 9 and len(line.get_xdata()) == 1)
+    assert (large.get_xdata()[0], large.get_ydata()[0]) == pytest.approx(own)
+    assert large.get_color() == "#D55E00"
 
 
 def test_experts_where_their_size_is_not_known(comparison: dict[str, Any]) -> None:
