@@ -81,7 +81,7 @@ def test_the_catalogue_tells_by_shape_by_name_and_by_option() -> None:
     [
         ({}, {"layers": 5}, "names no model.*--model"),
         ({"model": "own"}, {}, "not in the catalogue"),
-        ({}, {"name": "own", "layers": 5}, "does not know own; give --experts"),
+        ({}, {"name": "own", "layers": 5}, "does not know own; import it with --experts"),
         ({"experts": 9}, {"experts": 8}, "--experts 9: the file says 8"),
         ({"top_k": 5}, {}, "--top-k 5: the file holds 6"),
         ({"model": "DeepSeek-V2-Lite"}, {"top_k": 4}, "4 ids a row, but DeepSeek-V2-Lite uses 6.*--top-k 4"),

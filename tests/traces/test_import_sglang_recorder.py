@@ -211,7 +211,7 @@ def test_physical_ids_become_logical_by_the_recorders_map_or_the_users(tmp_path:
     server.assert_holds(trace)
     assert not imported.warnings
     path = server.save(tmp_path, None)
-    with pytest.raises(ForestageError, match="10 physical experts, but our/own has 8; give --expert-map"):
+    with pytest.raises(ForestageError, match="10 physical experts, but our/own has 8; import it with --expert-map"):
         trace_in(path, experts=8)
     chosen = tmp_path / "map.json"
     chosen.write_text(f'{{"physical_to_logical_map": {placement.tolist()}}}')

@@ -112,7 +112,7 @@ def test_dense_layers_of_a_model_that_the_catalogue_does_not_know(tmp_path: Path
     ids = random_ids(6, 4, 2, 16)
     rows = with_dense(ids, 2)
     path = write(tmp_path, response(rows[:4], [rows[4:]], model="our/own", prompt_tokens=4))
-    with pytest.raises(ForestageError, match="give --experts"):
+    with pytest.raises(ForestageError, match="import it with --experts"):
         trace_in(path)
     trace, _ = trace_in(path, experts=16)
     np.testing.assert_array_equal(trace.expert_ids, ids)

@@ -250,7 +250,7 @@ def _catalogue_top_k(path: Path, model: str) -> int:
 
     record = load_catalog().match_model(model)
     if record is None:
-        raise ForestageError(f"{path}: the catalogue does not know {model}; give --top-k")
+        raise ForestageError(f"{path}: the catalogue does not know {model}; import it with --top-k")
     return record.top_k
 
 
@@ -268,7 +268,7 @@ def _normalises(path: Path, options: ImportOptions, model: str) -> bool:
         if name.startswith(start):
             return normalises
     raise ForestageError(
-        f"{path}: whether {model} normalises the chosen experts' weights is not known; say --gate-weights normalised "
+        f"{path}: whether {model} normalises the chosen experts' weights is not known; import it with --gate-weights normalised "
         "or softmax (norm_topk_prob in its config.json)"
     )
 

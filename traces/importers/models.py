@@ -108,12 +108,12 @@ def recorded_model(
         if top_k is not None and options.top_k is None and top_k != record.top_k:
             raise ForestageError(
                 f"{origin}: {top_k} ids a row, but {record.name} uses {record.top_k}; name the right model with "
-                f"--model, or say --top-k {top_k} if the run was cut to it"
+                f"--model, or import it with --top-k {top_k} if the run was cut to it"
             )
         stated = record.experts
     if stated is None:
         raise ForestageError(
-            f"{origin}: experts: the file does not say, and the catalogue does not know {label}; give --experts"
+            f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it with --experts"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
     return RecordedModel(label, stated, kept, indices)

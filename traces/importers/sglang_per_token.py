@@ -99,8 +99,8 @@ class _Collected:
         expert_map = chosen or recording.expert_map
         if expert_map is None:
             report.warn(
-                f"{recording.path}: physical ids without a map: taken as logical; give --expert-map if experts "
-                "were replicated or moved"
+                f"{recording.path}: physical ids without a map: taken as logical; import it with --expert-map if "
+                "experts were replicated or moved"
             )
         else:
             if self.mapped not in (None, expert_map.experts):
@@ -186,7 +186,7 @@ class _Collected:
         if self.mapped is None and self.physical not in (None, model.experts):
             raise ForestageError(
                 f"{self.origin}: ids are of {self.physical} physical experts, but {model.name} has {model.experts}; "
-                "give --expert-map"
+                "import it with --expert-map"
             )
         return builder.finish(model, report, source="SGLang expert-distribution recorder, mode per_token", ranked=False)
 
@@ -284,15 +284,15 @@ def _whole_numbers(record: dict[str, Any], name: str, place: str) -> npt.NDArray
 
 
 def _fingerprint(recording: _Recording) -> bytes:
-    """A digest of the tokens and ids of a recording."""
+    """A digest of the tokens and ids of a recording, which are not checked yet."""
     digest = hashlib.sha256()
     for record in recording.records:
-        ids = record.get("topk_ids_of_layer")
-        digest.update(repr((record.get("forward_pass_id"), record.get("gatherer_key"))).encode())
-        digest.update(repr(np.asarray(record.get("positions", ())).tolist()).encode())
-        digest.update(repr(np.asarray(record.get("input_ids", ())).tolist()).encode())
-        if isinstance(ids, np.ndarray):
-            digest.update(repr(ids.shape).encode() + np.ascontiguousarray(ids).tobytes())
+        for name in ("forward_pass_id", "gatherer_key", "positions", "input_ids", "topk_ids_of_layer"):
+            value = record.get(name)
+            if isinstance(value, np.ndarray):
+                digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+            else:
+                digest.update(repr(value).encode(errors="backslashreplace"))
     return digest.digest()
 
 

@@ -143,7 +143,7 @@ def _shape(path: Path, options: ImportOptions, name: str | None, choices: list[_
     else:
         raise ForestageError(
             f"{path}: the routing comes without its shape, and the catalogue does not know {called or 'the model'}: "
-            "name it with --model, or give --layers, --top-k and --experts"
+            "name it with --model, or import it with --layers, --top-k and --experts"
         )
     fitting = [(layers, top_k) for layers in sorted(axes) if _start_of(choices, (layers, top_k)) is not None]
     if len(fitting) != 1:
