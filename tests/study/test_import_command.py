@@ -1,0 +1,113 @@
+"""``forestage trace import`` and what the other commands make of an imported file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.study.conftest import Outcome, refused
+from traces import RoutingTrace
+from traces.load import ExpertLoad
+
+Forestage = Callable[..., Outcome]
+
+
+@pytest.fixture
+def responses(tmp_path: Path) -> Path:
+    """vLLM's responses: 4 layers, 16 experts, top-2; two rows name an expert twice."""
+    order = np.random.default_rng(0).random((6, 4, 16)).argsort(axis=-1)[..., :2]
+    order[0, 1] = order[3, 2] = 7
+    path = tmp_path / "responses.json"
+    ids = order.tolist()
+    usage = {"prompt_tokens": 4, "completion_tokens": 3}
+    response = {"choices": [{"routed_experts": ids[4:]}], "prompt_routed_experts": ids[:4], "usage": usage}
+    path.write_text(json.dumps({"model": "our/own", **response}))
+    return path
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Path:
+    """An EPLB load: 3 layers, 8 experts."""
+    path = tmp_path / "load.npz"
+    np.savez(path, weight=np.arange(24).reshape(3, 8))
+    return path
+
+
+def test_import_writes_and_tells(forestage: Forestage, responses: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    run = forestage("trace", "import", responses, "--out", out, "--experts", 16, "--layers", "1-4", "--domain", "law")
+    assert run.status == 0
+    assert "our/own" in run.out
+    lines = run.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"forestage: warning: {responses}: ") for line in lines)
+    trace = RoutingTrace.load(out)
+    assert (trace.metadata.layer_map, trace.domains) == ((1, 2, 3, 4), ("law",))
+
+
+def test_json_is_one_document_with_the_warnings(forestage: Forestage, responses: Path, tmp_path: Path) -> None:
+    run = forestage("trace", "import", responses, "--out", tmp_path / "o.safetensors", "--experts", 16, "--json")
+    document = json.loads(run.out)
+    assert document["format"] == "vllm_response"
+    assert document["tokens"] == 6
+    assert [line.partition("warning: ")[2] for line in run.err.splitlines()] == document["warnings"]
+
+
+def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "load.safetensors"
+    run = forestage("trace", "import", loads, "--out", out, "--model", "own", "--json")
+    document = json.loads(run.out)
+    assert (document["kind"], document["steps"], document["layers"], document["experts"]) == ("expert load", 1, 3, 8)
+    assert ExpertLoad.load(out).counts.sum() == 276
+    for command in ("info", "stats"):
+        shown = forestage("trace", command, out)
+        assert shown.status == 0
+        assert "expert loads, no routing" in shown.out
+        assert "nothing token by token" in " ".join(shown.out.split())
+    by_layer = json.loads(forestage("trace", "stats", out, "--json").out)["by_layer"]
+    assert [layer["idle_experts"] for layer in by_layer] == [1, 0, 0]
+    for command in (
+        ("predictor", "evaluate", "--trace", out, "--predictor", "popularity", "--issue", 4),
+        ("cache", "simulate", "--trace", out, "--capacity", 4),
+        ("study", "--trace", out, "--out", tmp_path / "study"),
+    ):
+        line = refused(forestage(*command))
+        assert f"{out}: holds expert loads" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), "import it with --experts"),
+        (("--experts", 0), "options: experts"),
+        (("--experts", 16, "--layers", "a"), "--layers a"),
+        (("--experts", 16, "--layers", "4-1"), "layers"),
+        (("--experts", 16, "--layers", "1"), "--layers names 1"),
+        (("--experts", 4), "experts 0 to 3"),
+        (("--experts", 16, "--gate-weights", "softmax"), "--gate-weights: the format vllm_response has no use for it"),
+        (("--experts", 16, "--gate-weights", "x"), "gate_weights"),
+        (("--format", "vllm"), "--format vllm: unknown format"),
+        (("--format", "npz"), "not an .npz archive"),
+        (("--experts", 16, "--top-k", 3), "--top-k 3: the file holds 2"),
+    ],
+)
+def test_options_that_do_not_fit(
+    forestage: Forestage, responses: Path, tmp_path: Path, options: tuple[object, ...], named: str
+) -> None:
+    out = tmp_path / "out.safetensors"
+    assert named in refused(forestage("trace", "import", responses, "--out", out, *options))
+    assert not out.exists()
+
+
+def test_a_trace_in_a_foreign_format_is_warned_of_by_any_command(forestage: Forestage, tmp_path: Path) -> None:
+    ids = np.tile(np.array([[0, 1]]), (12, 32, 1)).tolist()
+    path = tmp_path / "dummy.json"
+    usage = {"prompt_tokens": 12, "completion_tokens": 1}
+    response = {"model": "Mixtral-8x7B", "choices": [{}], "prompt_routed_experts": ids, "usage": usage}
+    path.write_text(json.dumps(response))
+    run = forestage("trace", "info", path)
+    assert run.status == 0
+    assert "forestage: warning:" in run.err
+    assert "was it a dummy run?" in run.err
