@@ -19,7 +19,7 @@ from staging.events import Events
 COUNTER_BITS = 16
 MAX_SHIFT = COUNTER_BITS - 1
 DEFAULT_SHIFT = 5
-"""2^5 = 32 events: of 1 … 8 the best for a cache a layer on the training sequences of gpt-oss-20b (docs/next-use.md)."""
+"""2^5 = 32 events: of 1 … 8 the best for a cache a layer, on the training part of gpt-oss-20b (docs/next-use.md)."""
 
 _CHUNK_BYTES = 16 << 20
 

@@ -1,17 +1,23 @@
-"""Figure of the caches: hit rate over capacity."""
+"""Figures of the caches: hit rate over capacity, and the share of the way from LRU to Belady that policies go."""
 
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from study.figures.style import BLUE, BOUND, GREEN, ORANGE, figure_style, new_figure
+from study.figures.labels import CurveEnd, label_ends
+from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
 
 _LOOK: dict[str, dict[str, Any]] = {
     "lru": {"color": BLUE, "marker": "o", "label": "LRU"},
     "lfu": {"color": ORANGE, "marker": "s", "label": "LFU"},
     "ema": {"color": GREEN, "marker": "^", "label": "decayed frequency"},
+    "next use": {"color": VERMILION, "marker": "D", "linewidth": 2.2, "label": "next use, learned"},
     "belady": {"color": BOUND, "linestyle": "--", "label": "Belady (bound)"},
 }
+_ORACLE: dict[str, Any] = {"color": PURPLE, "linestyle": ":", "linewidth": 1.2}
+
+AIM = 0.6
+"""Share of the way from LRU to Belady that the project aims at."""
 
 
 def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure:
@@ -20,7 +26,8 @@ def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure
         figure, (axes,) = new_figure(height_in=2.8)
         for policy, look in _LOOK.items():
             own = sorted((p["capacity"], p["hit_rate"]) for p in points if p["policy"] == policy)
-            axes.plot([100 * c / experts for c, _ in own], [100 * rate for _, rate in own], markersize=4, **look)
+            if own:
+                axes.plot([100 * c / experts for c, _ in own], [100 * rate for _, rate in own], markersize=4, **look)
         axes.set(
             xlabel=f"experts held, % of a layer's {experts}",
             ylabel="hit rate, %",
@@ -29,3 +36,61 @@ def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure
         )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
+    """Hit rates above, shares closed below, over the experts held.
+
+    ``comparison``: JSON values of ``predictor.next_use.evaluate.CacheComparison``. The bands are 95 % intervals over
+    sequences, the dashed line of the lower axes the project's aim.
+    """
+    shared = comparison["scope"] == "global"
+    with figure_style():
+        figure = Figure(figsize=(7.2, 5.4))
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
+        ends = [_curve(above, comparison, policy, "hit_rate") for policy in comparison["policies"]]
+        shares = [p for p in comparison["policies"] if p not in ("lru", "belady")]
+        share_ends = [_curve(below, comparison, policy, "share_closed") for policy in shares]
+        below.axhline(100 * AIM, color=BOUND, linestyle="--", linewidth=1)
+        capacities = sorted({point["capacity"] for point in comparison["points"]})
+        below.annotate(
+            "aim", (capacities[0], 100 * AIM), (0, 3), textcoords="offset points", color=BOUND, fontsize=8, ha="left"
+        )
+        above.set(ylabel="hit rate, %", xticks=capacities)
+        lowest = min(p["share_closed"] or 0 for p in comparison["points"])
+        below.set(
+            ylabel="share of LRU to Belady, %",
+            xlabel=f"experts held, of {comparison['experts'] * (comparison['layers'] if shared else 1)} "
+            + ("in all" if shared else "a layer"),
+            ylim=(max(-105, 100 * lowest - 5), 102),
+        )
+        above.set_title(
+            f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
+            + ("one cache" if shared else "a cache a layer")
+            + (", synthetic" if comparison["synthetic"] else "")
+        )
+        label_ends(above, ends)
+        label_ends(below, share_ends)
+    return figure
+
+
+def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> CurveEnd:
+    """One policy's curve, with its interval where it has one; returns where it ends."""
+    own = sorted((p for p in comparison["points"] if p["policy"] == policy), key=lambda p: p["capacity"])
+    known = [p for p in own if p[value] is not None]
+    look = dict(_LOOK.get(policy, _ORACLE))
+    name = look.pop("label", policy.replace("oracle", "knows the next"))
+    at = [p["capacity"] for p in known]
+    axes.plot(at, [100 * p[value] for p in known], markersize=4, **look)
+    banded = [p for p in known if p["interval"] is not None]
+    if value == "share_closed" and banded:
+        axes.fill_between(
+            [p["capacity"] for p in banded],
+            [100 * p["interval"][0] for p in banded],
+            [100 * p["interval"][1] for p in banded],
+            color=look["color"],
+            alpha=0.18,
+            linewidth=0,
+        )
+    last = known[-1] if known else {"capacity": 0, value: 0}
+    return CurveEnd(last["capacity"], 100 * last[value], name, look["color"])

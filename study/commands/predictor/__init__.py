@@ -2,8 +2,9 @@
 
 import typer
 
-from study.commands.predictor import evaluating, listing
+from study.commands.predictor import evaluating, listing, next_use
 
 app = typer.Typer(help="Which experts come next: evaluate predictors.", no_args_is_help=True)
 app.command("list")(listing.list_predictors)
 app.command("evaluate")(evaluating.evaluate_predictor)
+app.command("train-next-use")(next_use.train_next_use)

@@ -1,4 +1,4 @@
-"""``forestage cache``: hit rates of a cache of experts over a trace."""
+"""``forestage cache simulate``: the hit rate of a cache of experts over a trace."""
 
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -21,8 +21,6 @@ from study.output import emit
 from traces import RoutingTrace
 from traces.importers import big_moe_on_edge, read_residency, sniff_format
 
-app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
-
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 MIB = 1 << 20
@@ -30,8 +28,7 @@ MOST_MIB = 1 << 40
 """An exbibyte; more would not fit the simulation's 64-bit sums."""
 
 
-@app.command("simulate")
-def simulate_command(
+def simulate_cache(
     trace: TraceOption,
     capacity: Annotated[int | None, typer.Option("--capacity", help="Experts that fit (a layer, or in all)")] = None,
     capacity_mib: Annotated[float | None, typer.Option("--capacity-mib", help="MiB that fit, instead")] = None,

@@ -1,0 +1,254 @@
+"""The document of ``forestage cache compare``: replacement policies by cache size, and the share of the way from LRU to
+Belady's bound that each goes.
+
+All caches run over the same events, a token of a layer each (prefill like decode), empty at first and living on from
+sequence to sequence. The *share closed* of a policy is ``(hits − LRU's) / (Belady's − LRU's)``; its interval is the
+bootstrap over sequences of ``predictor.bootstrap``, each sequence counted with the residents it found.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from predictor.bootstrap import Bootstrap, interval
+from predictor.metrics import Progress, Ratio
+from predictor.next_use.twin import NextUsePredictor
+from predictor.results import Document, SplitName
+from staging.events import Events, events_of
+from staging.frequency import DEFAULT_SHIFT
+from staging.oracle import oracle_chunks
+from staging.results import CacheRun, Capacity, Count, Scope
+from staging.simulate import PriorityChunks, run_policy, run_priorities
+from traces import DECODE, RoutingTrace
+from traces import split as split_sequences
+
+LEARNED = "next use"
+CLASSICAL = ("lru", "lfu", "ema", "belady")
+
+
+class ComparisonSettings(StrictModel):
+    """What is compared.
+
+    Attributes:
+        capacities: experts held, in each layer's cache (scope ``layer``) or in all (``global``).
+        scope: one cache a layer, or one for all.
+        split: the part of the trace by ``traces.split(seed=0)``.
+        ema_shift: of the decayed counters.
+        oracle: horizons of oracles of short sight, tokens.
+        bootstrap: of the intervals.
+    """
+
+    capacities: tuple[int, ...] = Field(min_length=1)
+    scope: Scope = "layer"
+    split: SplitName = "test"
+    ema_shift: int = DEFAULT_SHIFT
+    oracle: tuple[int, ...] = ()
+    bootstrap: Bootstrap = Bootstrap()
+
+
+class PolicyPoint(Document):
+    """One policy at one capacity.
+
+    Attributes:
+        policy: its name.
+        capacity: experts held.
+        hit_rate: event-atomic.
+        loads: experts loaded in the events counted.
+        hit_rate_by_layer: the same by layer; ``None`` for a layer without an event counted.
+        share_closed: of the way from LRU's hits to Belady's; ``None`` where these are equal.
+        interval: its 95 % interval over sequences.
+    """
+
+    policy: str
+    capacity: int
+    hit_rate: float
+    loads: int
+    hit_rate_by_layer: list[float | None]
+    share_closed: float | None
+    interval: tuple[float, float] | None
+
+
+class CacheComparison(Document):
+    """All policies at all capacities.
+
+    Attributes:
+        trace, model: what was routed.
+        synthetic: whether a generator made the trace.
+        split, sequences, tokens: the part that was run.
+        scope, count: of the caches, and of the events.
+        layers, experts: of the model.
+        next_use, ahead: what the predictors say of their training; ``None`` without one.
+        policies: names in the order of the points.
+        points: capacity by capacity.
+        bootstrap: of the intervals.
+    """
+
+    trace: str
+    model: str
+    synthetic: bool
+    split: SplitName
+    sequences: int
+    tokens: int
+    scope: Scope
+    count: Count
+    layers: int
+    experts: int
+    next_use: str | None
+    ahead: str | None
+    policies: tuple[str, ...]
+    points: list[PolicyPoint]
+    bootstrap: Bootstrap
+
+
+def compare_caches(
+    trace: RoutingTrace,
+    predictor: NextUsePredictor | None = None,
+    *,
+    ahead: NextUsePredictor | None = None,
+    trace_name: str | None = None,
+    progress: Progress = lambda done, total: None,
+    **settings: Any,
+) -> CacheComparison:
+    """Run every policy at every capacity.
+
+    Args:
+        trace: all of it; the settings say which part is run.
+        predictor: of next use, asked once a layer's own gate is known.
+        ahead: a second one with a lookahead, whose priorities refresh those of layers still to come.
+        trace_name: for readers.
+        progress: called with (caches and passes done, in all).
+        settings: fields of ``ComparisonSettings``.
+
+    Raises:
+        ForestageError: for a setting out of range, predictors that do not fit, or an empty part.
+    """
+    chosen = ComparisonSettings.parse(settings, origin="cache comparison")
+    _check_predictors(predictor, ahead)
+    part = _part(trace, chosen.split)
+    count: Count = "decode" if (part.phase == DECODE).any() else "all"
+    rooms = [Capacity(experts, scope=chosen.scope) for experts in sorted(set(chosen.capacities))]
+    events = events_of(part, by_token=True)
+    passes = len(CLASSICAL) * len(rooms) + len(chosen.oracle) + (predictor is not None)
+    runs: list[CacheRun] = []
+    batches = _batches(part, events, rooms, count, chosen, predictor, ahead)
+    for done, batch in enumerate(batches, start=1):
+        runs += batch
+        progress(done, passes)
+    names = tuple(dict.fromkeys(run.policy for run in runs))
+    order = ("lru", "lfu", "ema", *(name for name in names if name not in CLASSICAL), "belady")
+    return CacheComparison(
+        trace=trace_name or trace.metadata.model,
+        model=trace.metadata.model,
+        synthetic=trace.metadata.synthetic,
+        split=chosen.split,
+        sequences=part.sequences,
+        tokens=part.tokens,
+        scope=chosen.scope,
+        count=count,
+        layers=part.layers,
+        experts=part.experts,
+        next_use=None if predictor is None else predictor.trained_on,
+        ahead=None if ahead is None else ahead.trained_on,
+        policies=order,
+        points=_points(runs, rooms, order, part.sequence_offsets, chosen.bootstrap),
+        bootstrap=chosen.bootstrap,
+    )
+
+
+def _check_predictors(predictor: NextUsePredictor | None, ahead: NextUsePredictor | None) -> None:
+    """Raise unless the first is asked at a layer's own gate and the second before it."""
+    if predictor is not None and predictor.parameters.lookahead:
+        raise ForestageError(
+            f"next-use predictor: trained for lookahead {predictor.parameters.lookahead}; give one of lookahead 0, "
+            "and this one to refresh it"
+        )
+    if ahead is not None and (predictor is None or not ahead.parameters.lookahead):
+        raise ForestageError(
+            "refreshing next-use predictor: it needs a lookahead of 1 or more, and one of lookahead 0 to refresh"
+        )
+
+
+def _part(trace: RoutingTrace, split: SplitName) -> RoutingTrace:
+    """The sequences that are run.
+
+    Raises:
+        ForestageError: if there are none.
+    """
+    if split == "all":
+        return trace
+    sequences = split_sequences(trace)[1 if split == "test" else 0]
+    if not len(sequences):
+        raise ForestageError(f"split: the {split} part has no sequence; give a trace of more, or split all")
+    return trace.select_sequences(sequences)
+
+
+def _batches(
+    part: RoutingTrace,
+    events: Events,
+    rooms: Sequence[Capacity],
+    count: Count,
+    chosen: ComparisonSettings,
+    predictor: NextUsePredictor | None,
+    ahead: NextUsePredictor | None,
+) -> Iterator[list[CacheRun]]:
+    """The runs, in batches of what one pass over the trace gives."""
+    for policy in CLASSICAL:
+        for room in rooms:
+            yield [run_policy(events, policy, room, count=count, ema_shift=chosen.ema_shift)]  # type: ignore[arg-type]
+    for horizon in chosen.oracle:
+        sighted = oracle_chunks(part, horizon, ema_shift=chosen.ema_shift)
+        yield run_priorities(events, f"oracle {horizon}", sighted, rooms, count=count)
+    if predictor is not None:
+        lookahead = 0 if ahead is None else ahead.parameters.lookahead
+        learned = _learned_chunks(part, predictor, ahead)
+        yield run_priorities(events, LEARNED, learned, rooms, lookahead=lookahead, count=count)
+
+
+def _learned_chunks(part: RoutingTrace, predictor: NextUsePredictor, ahead: NextUsePredictor | None) -> PriorityChunks:
+    """Priorities of one predictor, or of two side by side."""
+    if ahead is None:
+        return ((first, own, None) for first, own in predictor.priority_chunks(part))
+    tokens = 256  # of both, so that their chunks meet
+    pairs = zip(
+        predictor.priority_chunks(part, chunk_tokens=tokens),
+        ahead.priority_chunks(part, chunk_tokens=tokens),
+        strict=True,
+    )
+    return ((first, own, refreshed) for (first, own), (_, refreshed) in pairs)
+
+
+def _points(
+    runs: Iterable[CacheRun],
+    rooms: Sequence[Capacity],
+    order: Sequence[str],
+    sequence_offsets: NDArray[np.int64],
+    bootstrap: Bootstrap,
+) -> list[PolicyPoint]:
+    """The runs as documents, capacity by capacity and in the order of the policies."""
+    by_name = {(run.policy, run.capacity.experts): run for run in runs}
+    points = []
+    for room in rooms:
+        hits = {name: by_name[name, room.experts].by_sequence(sequence_offsets)[1] for name in order}
+        gap = hits["belady"] - hits["lru"]
+        for name in order:
+            result = by_name[name, room.experts].result()
+            share = Ratio(hits[name] - hits["lru"], gap)
+            low, high = interval(share, bootstrap)
+            closed = share.over(0).values()
+            points.append(
+                PolicyPoint(
+                    policy=name,
+                    capacity=room.experts or 0,
+                    hit_rate=result.hit_rate,
+                    loads=result.loads,
+                    hit_rate_by_layer=result.hit_rate_by_layer,
+                    share_closed=None if np.isnan(closed) else float(closed),
+                    interval=None if np.isnan(low) else (float(low), float(high)),
+                )
+            )
+    return points

@@ -1,0 +1,151 @@
+"""The next-use predictor: the chance that an expert is wanted within the next n tokens, in hardware's integers.
+
+The arithmetic is defined in ``predictor.next_use.tables``, what it looks at in ``predictor.next_use.sources``. The
+streaming form is written with NumPy, the batch form compiled; tests hold them equal. Nothing adapts online: both begin
+each sequence from the same state.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import ForestageError
+from predictor.base import CHUNK_BYTES, ExpertIds, id_chunks
+from predictor.next_use.kernel import score_tokens
+from predictor.next_use.sources import as_arrays, sources_of
+from predictor.next_use.tables import CHANCES, FRACTION_BITS, NextUseTables
+from traces import RoutingTrace
+
+
+class NextUsePredictor:
+    """A trained next-use predictor of one model.
+
+    Asked once per (token, target layer): with lookahead 0 when the target's own gate is known, with ``d`` ≥ 1 when that
+    of layer ``target − d`` is; targets below ``d`` are not predicted (priority 0).
+
+    Attributes:
+        tables: the integers.
+        parameters: the shape.
+        model: whose routing it was trained on.
+        trained_on: which sequences of which trace, for a reader.
+    """
+
+    def __init__(self, tables: NextUseTables, *, model: str, trained_on: str) -> None:
+        self.tables = tables
+        self.parameters = tables.parameters
+        self.model = model
+        self.trained_on = trained_on
+        self._arrays = as_arrays(sources_of(tables.parameters))
+        self.start_sequence()
+
+    # --- the streaming form ---
+
+    def start_sequence(self) -> None:
+        """Forget the past."""
+        tables = self.tables
+        self._now: list[NDArray[np.int64] | None] = [None] * tables.layers
+        self._before: list[NDArray[np.int64] | None] = [None] * tables.layers
+        self._history = np.zeros((tables.layers, len(self._arrays.shifts), self.parameters.hidden), np.int32)
+        self._scores = np.full((tables.layers, len(self.parameters.horizons), tables.experts), -128, np.int32)
+
+    def observe(self, layer: int, ids: ExpertIds | None) -> None:
+        """The gate of ``layer`` chose ``ids`` ``[top_k]`` (``None``: not recorded).
+
+        Called for every layer of every token, ascending; layer 0 begins a token.
+        """
+        if layer == 0:
+            self._before = [before if now is None else now for now, before in zip(self._now, self._before, strict=True)]
+            self._now = [None] * self.tables.layers
+        self._now[layer] = None if ids is None else np.asarray(ids, np.int64)
+        target = layer + self.parameters.lookahead
+        if target < self.tables.layers:
+            self._scores[target] = self._score(target).reshape(self._scores.shape[1:])
+
+    def chances(self, layer: int) -> NDArray[np.int32]:
+        """Chance of each expert of ``layer`` by horizon, 255 being certainty: i32 ``[horizons, experts]``.
+
+        Of the current token from ``observe(layer − lookahead)`` on.
+        """
+        if layer < self.parameters.lookahead:
+            return np.zeros(self._scores.shape[1:], np.int32)
+        return CHANCES[self._scores[layer] + 128]
+
+    def priorities(self, layer: int) -> NDArray[np.int32]:
+        """The sum of the chances over the horizons: i32 ``[experts]``."""
+        return self.chances(layer).sum(axis=0, dtype=np.int32)
+
+    def _score(self, target: int) -> NDArray[np.int32]:
+        """Logits i32 ``[horizons · experts]``; moves the target's history on by a token."""
+        tables, arrays = self.tables, self._arrays
+        history = self._history[target]
+        history -= history >> arrays.shifts[:, None]
+        z = tables.bias[target].copy()
+        for source, (offset, previous, group) in enumerate(
+            zip(arrays.offset.tolist(), arrays.previous.tolist(), arrays.group.tolist(), strict=True)
+        ):
+            layer = target + offset
+            if not 0 <= layer < tables.layers:
+                continue
+            now = layer <= target - self.parameters.lookahead and not previous
+            ids = self._now[layer] if now else self._before[layer]
+            if ids is None:
+                continue
+            rows = tables.rows[target, source, ids].sum(axis=0, dtype=np.int32)
+            if group < 0:
+                z += rows
+            else:
+                history[group] += rows << FRACTION_BITS
+        drop = FRACTION_BITS + arrays.shifts - tables.gain[target]
+        z += (history >> drop[:, None]).sum(axis=0, dtype=np.int32)
+        active = np.minimum(np.maximum(z, 0) >> tables.activation_shift[target], 255)
+        total = tables.output[target].astype(np.int32) @ active + tables.output_bias[target]
+        return np.clip(total >> tables.output_shift[target], -128, 127).astype(np.int32)
+
+    # --- the batch form ---
+
+    def score_chunks(
+        self, trace: RoutingTrace, *, chunk_tokens: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.int8]]]:
+        """Yield ``(first token, scores i8 [tokens, layers, horizons, experts])`` in order; see ``CHANCES``.
+
+        A chunk's array is reused for the next one. Targets below the lookahead hold −128.
+
+        Raises:
+            ForestageError: if the trace is not of the model's shape.
+        """
+        self._check_trace(trace)
+        tables, arrays = self.tables, self._arrays
+        width = len(self.parameters.horizons) * tables.experts
+        chunk_tokens = chunk_tokens or max(1, CHUNK_BYTES // (8 * tables.layers * width))
+        before = np.empty((tables.layers, tables.top_k), np.int32)
+        history = np.empty(self._history.shape, np.int32)
+        scores = np.full((chunk_tokens, tables.layers, width), -128, np.int8)
+        for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
+            part = scores[: len(ids)]
+            score_tokens(
+                ids, recorded, starts, self.parameters.lookahead,
+                arrays.offset, arrays.previous, arrays.group, arrays.shifts,
+                tables.rows, tables.bias, tables.gain, tables.activation_shift,
+                tables.output, tables.output_bias, tables.output_shift,
+                before, history, part,
+            )  # fmt: skip
+            yield first, part.reshape(len(ids), tables.layers, -1, tables.experts)
+
+    def priority_chunks(
+        self, trace: RoutingTrace, *, chunk_tokens: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Yield ``(first token, priorities i32 [tokens, layers, experts])``; raises as ``score_chunks``."""
+        for first, scores in self.score_chunks(trace, chunk_tokens=chunk_tokens):
+            priorities = CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
+            priorities[:, : self.parameters.lookahead] = 0
+            yield first, priorities
+
+    def _check_trace(self, trace: RoutingTrace) -> None:
+        mine = (self.tables.layers, self.tables.experts, self.tables.top_k)
+        given = (trace.layers, trace.experts, trace.top_k)
+        if mine != given:
+            raise ForestageError(
+                f"next-use predictor: trained on (layers, experts, top_k) = {mine}, the trace has {given}; "
+                "train one on a trace of the same model"
+            )

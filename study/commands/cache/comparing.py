@@ -1,0 +1,119 @@
+"""``forestage cache compare``: replacement policies by cache size, and the share of LRU-to-Belady each closes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from predictor.next_use import file
+from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
+from staging.frequency import DEFAULT_SHIFT
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.numbers import count, percent
+from study.output import emit, progress_bar
+
+SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
+"""Of all experts: the capacities where none is given."""
+
+NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
+
+
+def compare_policies(
+    trace: TraceOption,
+    next_use: Annotated[
+        Path | None, typer.Option("--next-use", help="What `forestage predictor train-next-use` wrote")
+    ] = None,
+    ahead: Annotated[
+        Path | None, typer.Option("--ahead", help="A second one, trained with a lookahead, to refresh a shared cache")
+    ] = None,
+    capacity: Annotated[
+        list[int] | None, typer.Option("--capacity", min=1, help="Experts that fit (a layer, or in all); several times")
+    ] = None,
+    scope: Annotated[str, typer.Option("--scope", help="layer: a cache each; global: one for all")] = "layer",
+    split: Annotated[
+        str, typer.Option("--split", help="train, test or all (a trace that was not trained on)")
+    ] = "test",
+    ema_shift: Annotated[
+        int, typer.Option("--ema-shift", help="Decayed frequency: counters forget over 2^shift events")
+    ] = DEFAULT_SHIFT,
+    oracle: Annotated[
+        list[int] | None, typer.Option("--oracle", help="Add an oracle that knows the next N tokens; several times")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=0, help="Bootstrap resamples of the 95 % intervals; 0: no intervals")
+    ] = 1000,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it to FILE.svg, .png or .pdf")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """LRU, LFU, decayed frequency, predicted next use and Belady's bound over one stream of events, by cache size."""
+    # Imported late: Matplotlib takes a second, and only a picture needs it.
+    if figure is not None:
+        from study.figures.files import check_figure_path
+
+        check_figure_path(figure)
+    own = None if next_use is None else file.load(next_use)
+    refreshing = None if ahead is None else file.load(ahead)
+    recorded = open_trace(trace, model)
+    most = recorded.experts * (recorded.layers if scope == "global" else 1)
+    with progress_bar("comparing caches") as progress:
+        result = compare_caches(
+            recorded,
+            own,
+            ahead=refreshing,
+            trace_name=trace.name,
+            progress=progress,
+            capacities=tuple(capacity or sorted({max(1, round(share * most)) for share in SHARES})),
+            scope=scope,
+            split=split,
+            ema_shift=ema_shift,
+            oracle=tuple(oracle or ()),
+            bootstrap={"resamples": resamples},
+        )
+    if figure is not None:
+        from study.figures.caches import policies_over_capacity
+        from study.figures.files import write_figure
+
+        write_figure(policies_over_capacity(result.model_dump(mode="json")), figure)
+    emit(result, as_json=as_json, render=lambda console: _render(console, result))
+
+
+def _render(console: Console, result: CacheComparison) -> None:
+    """Hit rates, then shares closed; a policy a row, a capacity a column."""
+    where = "in one cache" if result.scope == "global" else "a layer"
+    console.print(
+        f"[bold]{result.trace}[/bold]: {result.split} part, {count(result.sequences)} sequences, "
+        f"{count(result.tokens)} tokens, {result.count} events" + (", synthetic" if result.synthetic else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, said in (("next use", result.next_use), ("refreshed by", result.ahead)):
+        if said is not None:
+            console.print(f"{name}: made from {said}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    capacities = sorted({point.capacity for point in result.points})
+    by_place = {(point.policy, point.capacity): point for point in result.points}
+    for title, cell in (("hit rate", _hit_rate), ("share closed of LRU to Belady", _share)):
+        table = Table(box=None, title=f"{title}, experts held {where}", title_justify="left")
+        table.add_column("policy")
+        for capacity in capacities:
+            table.add_column(count(capacity), justify="right")
+        for policy in result.policies:
+            if cell is _hit_rate or policy not in ("lru", "belady"):
+                table.add_row(NAMES.get(policy, policy), *(cell(by_place[policy, c]) for c in capacities))
+        console.print()
+        console.print(table)
+    if result.bootstrap.resamples:
+        note = f"±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
+        console.print(note, style="dim", highlight=False)
+
+
+def _hit_rate(point: PolicyPoint) -> str:
+    return percent(point.hit_rate)
+
+
+def _share(point: PolicyPoint) -> str:
+    if point.share_closed is None or point.interval is None:
+        return percent(point.share_closed)
+    return f"{percent(point.share_closed)} ±{50 * (point.interval[1] - point.interval[0]):.1f}"

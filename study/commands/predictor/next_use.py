@@ -1,0 +1,110 @@
+"""``forestage predictor train-next-use``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from predictor.next_use import file
+from predictor.next_use.parameters import NextUseParameters, NextUseTraining
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.numbers import size
+from study.output import emit, progress_bar
+from traces import split
+from traces.files import write_text
+
+
+def train_next_use(
+    trace: TraceOption,
+    out: Annotated[Path, typer.Option("--out", help="The predictor's file, .safetensors; a log is put beside it")],
+    lookahead: Annotated[
+        int, typer.Option("--lookahead", min=0, help="0: asked after a layer's own gate; more: that many layers before")
+    ] = 0,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, of the shape (hidden, horizons, …) or the training")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn")] = 0,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the next-use predictor on the training sequences of a trace: which experts a cache should keep."""
+    if out.suffix != ".safetensors":
+        raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
+    parameters, training = _settings(parameter or [], lookahead, seed)
+    # Imported late: other commands start without torch's seconds, and without torch.
+    from predictor.next_use.training import train
+
+    recorded = open_trace(trace, model)
+    sequences = split(recorded)[0]
+    records: list[dict[str, Any]] = []
+    with progress_bar("training next use") as progress:
+        predictor = train(
+            recorded.select_sequences(sequences),
+            parameters=parameters,
+            training=training,
+            trained_on=f"the training part of {trace.name} ({len(sequences)} sequences)",
+            progress=progress,
+            log=records.append,
+        )
+    file.save(predictor, out)
+    log = out.with_suffix(".log.jsonl")
+    write_text(log, "".join(json.dumps(record) + "\n" for record in records))
+    document = {
+        "out": str(out),
+        "log": str(log),
+        "model": predictor.model,
+        "trained_on": predictor.trained_on,
+        "layer_bytes": predictor.tables.layer_bytes,
+        "parameters": parameters.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "validation_loss": _best_losses(records),
+    }
+    emit(document, as_json=as_json, render=lambda console: _render(console, document))
+
+
+def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[NextUseParameters, NextUseTraining]:
+    """``--set`` told apart by whose field it names.
+
+    Raises:
+        ForestageError: for a name that neither has, naming the nearest known one, or a bad value.
+    """
+    given = parse_parameters(texts)
+    for name in ("lookahead", "seed"):
+        if name in given:
+            raise ForestageError(f"--set {name}: it has an option of its own; give --{name}")
+    known: type[StrictModel] = _Settings
+    known.parse(given, origin="--set")
+    shape = {name: value for name, value in given.items() if name in NextUseParameters.model_fields}
+    rest = {name: value for name, value in given.items() if name not in shape}
+    return (
+        NextUseParameters.parse({**shape, "lookahead": lookahead}, origin="--set"),
+        NextUseTraining.parse({**rest, "seed": seed}, origin="--set"),
+    )
+
+
+class _Settings(NextUseParameters, NextUseTraining):
+    """Every field of both, so that an unknown name meets the nearest of all."""
+
+
+def _best_losses(records: list[dict[str, Any]]) -> dict[int, float]:
+    """Validation loss of each layer's best epoch."""
+    best: dict[int, float] = {}
+    for record in records:
+        layer, loss = record["layer"], record["validation_loss"]
+        best[layer] = min(loss, best.get(layer, loss))
+    return best
+
+
+def _render(console: Console, document: dict[str, Any]) -> None:
+    losses = list(document["validation_loss"].values())
+    console.print(
+        f"[bold]{document['out']}[/bold]: next use of {document['model']}, {size(document['layer_bytes'])} a layer, "
+        f"mean validation loss {sum(losses) / len(losses):.4f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"made from {document['trained_on']}; log: {document['log']}", style="dim", highlight=False)

@@ -1,0 +1,184 @@
+"""Labels, features, integers from floating point, and that training learns what can be learnt."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from next_use_samples import SMALL, cyclic_trace, random_trace
+
+from catalog.errors import ForestageError
+from predictor.base import read_ids
+from predictor.next_use.evaluate import compare_caches
+from predictor.next_use.features import features_of
+from predictor.next_use.labels import wanted_within
+from predictor.next_use.parameters import NextUseParameters, NextUseTraining
+from predictor.next_use.quantise import FloatLayer, quantise_layer
+from predictor.next_use.sources import Source, as_arrays, sources_of
+from predictor.next_use.tables import ARRAYS, NextUseTables
+from predictor.next_use.training import train
+from predictor.next_use.twin import NextUsePredictor
+from tests.routing import trace_of
+
+SHAPE = {"layers": 3, "experts": 6, "top_k": 2}
+
+
+def test_sources_are_named_in_order() -> None:
+    found = sources_of(NextUseParameters(**SMALL, neighbours=1, neighbour_shifts=(3,), lookahead=2))
+    assert found == (
+        Source(-2, previous=False, shift=0),
+        Source(-3, previous=False, shift=0),
+        Source(-1, previous=True, shift=0),
+        Source(0, previous=True, shift=0),
+        Source(1, previous=True, shift=0),
+        Source(0, previous=False, shift=1),
+        Source(-1, previous=False, shift=3),
+        Source(0, previous=False, shift=3),
+        Source(1, previous=False, shift=3),
+    )
+    arrays = as_arrays(found)
+    assert arrays.shifts.tolist() == [1, 3]
+    assert arrays.group.tolist() == [-1] * 5 + [0, 1, 1, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 16), now=st.booleans(), tokens=st.integers(2, 25))
+def test_wanted_within_is_what_follows(seed: int, now: bool, tokens: int) -> None:
+    trace = random_trace(np.random.default_rng(seed), **SHAPE, tokens=tokens)
+    ids, recorded = read_ids(trace, 0, trace.tokens)
+    offsets = trace.sequence_offsets
+    ends = np.repeat(offsets[1:], np.diff(offsets))
+    horizons = (1, 3, 4)
+    wanted, known = wanted_within(ids[:, 1], recorded[:, 1], ends, 6, horizons, including_now=now)
+    for token in range(trace.tokens):
+        first = token if now else token + 1
+        for h, horizon in enumerate(horizons):
+            assert known[token, h] == (first + horizon <= ends[token])
+            ahead = range(first, min(first + horizon, ends[token]))
+            truth = {int(e) for t in ahead if recorded[t, 1] for e in ids[t, 1]}
+            assert set(np.flatnonzero(wanted[token, h])) == truth
+
+
+def test_features_by_hand() -> None:
+    trace = trace_of([[[0], [1]], [[2], [1]], [[3], [255]], [[0], [2]]], experts=4, lengths=[3, 1])
+    ids, recorded = read_ids(trace, 0, 4)
+    starts = np.array([True, False, False, True])
+    sources = as_arrays(
+        (
+            Source(-1, previous=False, shift=0),
+            Source(0, previous=False, shift=0),
+            Source(0, previous=True, shift=0),
+            Source(0, previous=False, shift=1),
+            Source(1, previous=False, shift=0),
+        )
+    )
+    features = features_of(ids, recorded, starts, 1, 0, sources, 4).reshape(4, 5, 4).astype(float)
+    assert features[:, 0].argmax(axis=1).tolist() == [0, 2, 3, 0]
+    assert features[:, 1].tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+    assert features[:, 2].tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert features[:, 3].tolist() == [[0, 0.5, 0, 0], [0, 0.75, 0, 0], [0, 0.375, 0, 0], [0, 0, 0.5, 0]]
+    assert not features[:, 4].any()  # no layer above
+    # With a lookahead of 1 the target's own layer is known from the token before alone.
+    features = features_of(ids, recorded, starts, 1, 1, sources, 4).reshape(4, 5, 4).astype(float)
+    assert features[:, 0].argmax(axis=1).tolist() == [0, 2, 3, 0]
+    assert features[:, 1].tolist() == features[:, 2].tolist()
+    assert features[:, 3].tolist() == [[0, 0, 0, 0], [0, 0.5, 0, 0], [0, 0.75, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_integers_follow_the_floating_point(lookahead: int) -> None:
+    """Scores of the twin against the network's logits, on a trace with rows missing."""
+    generator = np.random.default_rng(8)
+    trace = random_trace(generator, **SHAPE, tokens=400)
+    parameters = NextUseParameters(**{**SMALL, "hidden": 24}, lookahead=lookahead)
+    sources = as_arrays(sources_of(parameters))
+    ids, recorded = read_ids(trace, 0, trace.tokens)
+    starts = np.isin(np.arange(trace.tokens), trace.sequence_offsets)
+    layers, logits = [], []
+    for target in range(trace.layers):
+        features = features_of(ids, recorded, starts, target, lookahead, sources, trace.experts)
+        scale = np.where(sources.group < 0, 0.1, 1.5)[:, None, None]  # averages vary less and weigh more
+        layer = FloatLayer(
+            rows=generator.normal(size=(len(scale), trace.experts, 24)) * scale,
+            bias=generator.normal(size=24),
+            output=generator.normal(size=(2 * trace.experts, 24)) * 0.2,
+            output_bias=generator.normal(size=2 * trace.experts),
+        )
+        layers.append(quantise_layer(layer, sources, features))
+        weights = layer.rows.reshape(-1, 24)
+        hidden = np.maximum(features.astype(float) @ weights + layer.bias, 0)
+        logits.append(hidden @ layer.output.T + layer.output_bias)
+    arrays = {name: np.stack([layer[name] for layer in layers]).astype(dtype) for name, dtype in ARRAYS.items()}
+    twin = NextUsePredictor(NextUseTables(parameters=parameters, **SHAPE, **arrays), model="", trained_on="")
+    scores = np.concatenate([part.copy() for _, part in twin.score_chunks(trace)])
+    scores = scores.reshape(trace.tokens, trace.layers, -1)[:, lookahead:] / 16
+    truth = np.stack(logits, axis=1)[:, lookahead:]
+    inside = np.abs(truth) < 7.5
+    assert inside.mean() > 0.8
+    assert np.abs(scores - truth)[inside].mean() < 0.12
+    assert np.abs((scores - truth)[inside].mean()) < 0.02
+
+
+def trained(**settings: Any) -> NextUsePredictor:
+    parameters = NextUseParameters(hidden=16, horizons=(1, 2), neighbours=0, history_shifts=(2,))
+    torch.set_num_threads(1)
+    return train(
+        cyclic_trace(),
+        parameters=parameters,
+        training=NextUseTraining(**{"epochs": 12, "batch_tokens": 32, "learning_rate": 0.02, **settings}),
+        trained_on="a test",
+    )
+
+
+def test_training_finds_what_belady_knows() -> None:
+    """Experts that come round in a circle: LRU never hits, the predictor finds nearly all that can be."""
+    comparison = compare_caches(cyclic_trace(sequences=3), trained(), capacities=(4, 6), split="all")
+    for point in comparison.points:
+        if point.policy == "lru":
+            assert point.hit_rate < 0.01
+        if point.policy == "next use":
+            assert point.share_closed is not None
+            assert point.share_closed > 0.9
+
+
+def test_the_seed_decides_everything() -> None:
+    first, again, other = trained(epochs=1), trained(epochs=1), trained(epochs=1, seed=1)
+    assert (first.tables.rows == again.tables.rows).all()
+    assert (first.tables.rows != other.tables.rows).any()
+
+
+def test_training_stops_early_and_logs() -> None:
+    records: list[dict[str, Any]] = []
+    steps: list[tuple[int, int]] = []
+    generator = np.random.default_rng(4)
+    train(
+        random_trace(generator, **SHAPE, tokens=120),  # nothing to learn: it soon only gets worse
+        parameters=NextUseParameters(hidden=32),
+        training=NextUseTraining(epochs=50, patience=2, learning_rate=0.05, batch_tokens=16, validation_share=0.4),
+        trained_on="a test",
+        log=records.append,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    by_layer = [[r["validation_loss"] for r in records if r["layer"] == layer] for layer in range(3)]
+    for losses in by_layer:
+        assert len(losses) < 50
+        assert min(losses) == losses[-3]  # two epochs without a better one
+    assert all(total == 150 for _, total in steps)
+    assert steps == sorted(steps)
+
+
+def test_no_more_tokens_than_asked_are_trained_on() -> None:
+    few = trained(epochs=1, most_tokens=120)
+    many = trained(epochs=1)
+    assert (few.tables.rows != many.tables.rows).any()
+
+
+def test_what_cannot_be_trained_on_is_refused() -> None:
+    one = trace_of([[[0], [1]]] * 8, experts=4)
+    with pytest.raises(ForestageError, match="one sequence"):
+        train(one, trained_on="")
+    two = trace_of([[[0], [1]]] * 8, experts=4, lengths=[4, 4])
+    with pytest.raises(ForestageError, match="lookahead: 2 for a model of 2 layers"):
+        train(two, parameters=NextUseParameters(lookahead=2), trained_on="")
