@@ -10,7 +10,7 @@ import typer
 
 from catalog.errors import ForestageError
 from traces import RoutingTrace, split
-from traces.importers import ImportOptions, import_recording
+from traces.importers import Imported, ImportOptions, import_recording
 from traces.load import REFUSAL, ExpertLoad
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
@@ -24,7 +24,7 @@ def open_recording(path: Path, model: str | None = None) -> RoutingTrace | Exper
     Raises:
         ForestageError: naming the file and the fault.
     """
-    imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    imported = _import(path, model)
     tell_warnings(imported.warnings)
     return imported.recording
 
@@ -35,10 +35,16 @@ def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
     Raises:
         ForestageError: naming the file and the fault; also for a file of loads, which say nothing of single tokens.
     """
-    recording = open_recording(path, model)
-    if isinstance(recording, ExpertLoad):
+    imported = _import(path, model)
+    if isinstance(imported.recording, ExpertLoad):
         raise ForestageError(f"{path}: {REFUSAL}")
-    return recording
+    tell_warnings(imported.warnings)
+    return imported.recording
+
+
+def _import(path: Path, model: str | None) -> Imported:
+    """What is at ``path``."""
+    return import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
 
 
 def tell_warnings(warnings: Iterable[str]) -> None:

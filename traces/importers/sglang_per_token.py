@@ -188,7 +188,8 @@ class _Collected:
                 f"{self.origin}: ids are of {self.physical} physical experts, but {model.name} has {model.experts}; "
                 "import it with --expert-map"
             )
-        return builder.finish(model, report, source="SGLang expert-distribution recorder, mode per_token", ranked=False)
+        source = f"SGLang expert-distribution recorder, mode per_token, from {self.origin.name}"
+        return builder.finish(model, report, source=source, ranked=False)
 
     def _top_k(self, options: ImportOptions) -> int:
         """Ids a row without the padding: as the user says, or as many columns as are used."""

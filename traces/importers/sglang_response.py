@@ -90,7 +90,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         used_layers=builder.used_layers(),
         name=name,
     )
-    return builder.finish(model, report, source="SGLang, return_routed_experts", ranked=False)
+    return builder.finish(model, report, source=f"SGLang, return_routed_experts, from {path.name}", ranked=False)
 
 
 def _choices(response: dict[str, Any], place: str) -> list[_Choice]:

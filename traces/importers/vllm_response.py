@@ -95,7 +95,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         used_layers=builder.used_layers(),
         name=name,
     )
-    return builder.finish(model, report, source="vLLM, --enable-return-routed-experts", ranked=False)
+    return builder.finish(model, report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", ranked=False)
 
 
 def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], int]:
