@@ -19,6 +19,7 @@ from catalog.errors import ForestageError
 from traces.importers.builder import TraceBuilder
 from traces.importers.common import Importer
 from traces.importers.complete_lines import complete_lines
+from traces.importers.folder_files import files_within
 from traces.importers.models import recorded_model
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -38,7 +39,7 @@ Sample = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]
 def sniff(path: Path, start: bytes) -> bool:
     """A folder that holds a layer's file, itself or in a folder within."""
     del start
-    return any(FILE_NAME.fullmatch(file.name) for file in path.rglob("expert_weights_*"))
+    return any(FILE_NAME.fullmatch(file.name) for file in files_within(path, "expert_weights_*"))
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
@@ -68,7 +69,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 def _folders(path: Path) -> list[tuple[Path, dict[int, Path]]]:
     """Folders with layer files, by name, and the file of each layer, ascending."""
     found: dict[Path, dict[int, Path]] = {}
-    for file in sorted(path.rglob("expert_weights_*")):
+    for file in sorted(files_within(path, "expert_weights_*")):
         match = FILE_NAME.fullmatch(file.name)
         if match is None:
             continue

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.common import Importer
+from traces.importers.folder_files import files_within
 from traces.importers.json_records import read_records
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -49,7 +50,7 @@ class FingerprintRecord(BaseModel):
 def sniff(path: Path, start: bytes) -> bool:
     """A JSON text with the format's keys near its beginning, or a folder with a file named ``…_examples.json``."""
     if path.is_dir():
-        return next(path.rglob("*_examples.json"), None) is not None
+        return next(files_within(path, "*_examples.json"), None) is not None
     if not start.lstrip().startswith((b"{", b"[")):
         return False
     return b'"router_data"' in start or (b'"full_text"' in start and b'"generated_only"' in start)
@@ -80,7 +81,7 @@ def _records(path: Path, report: Report) -> Iterator[tuple[str, FingerprintRecor
             except ValidationError as error:
                 raise ForestageError(f"{origin}: {describe_validation_error(FingerprintRecord, error)}") from error
         return
-    files = sorted(path.rglob("*_examples.json"))
+    files = sorted(files_within(path, "*_examples.json"))
     if not files:
         raise ForestageError(f"{path}: holds no file named ..._examples.json; name a file")
     silent = Report()

@@ -128,11 +128,14 @@ class RoutingRows:
         if self.ids is None:
             raise ForestageError(f"{self.origins[-1]}: no routing rows in it")
         facts = self.facts.array()
-        keys = tuple(facts[name] for name in ("layer", "position", "sequence"))
-        order = np.lexsort(keys)
-        sequence, position, layer = (facts[name][order] for name in ("sequence", "position", "layer"))
+        sequence, position, layer = (np.ascontiguousarray(facts[name]) for name in ("sequence", "position", "layer"))
+        if _ascend(sequence, position, layer):
+            order = np.arange(len(facts))
+        else:
+            order = np.lexsort((layer, position, sequence))
+            sequence, position, layer = sequence[order], position[order], layer[order]
         same = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1])
-        layers, column = np.unique(layer, return_inverse=True)
+        layers = np.unique(layer)
         rows = SortedRows(
             source=self,
             facts=facts,
@@ -140,7 +143,7 @@ class RoutingRows:
             weights=None if self.weights is None else self.weights.array(),
             order=order,
             starts=np.concatenate([[0], np.flatnonzero(~same) + 1]),
-            column=column.astype(np.int32),
+            column=np.searchsorted(layers, layer).astype(np.int32),
             layers=tuple(layers.tolist()),
         )
         rows.check(same, layer)
@@ -189,6 +192,15 @@ class RoutingRows:
                     f"{self.place(facts[row])}: weights {weights[row].tolist()}: must be finite and not negative"
                 )
             self.weights.append(weights.astype(np.float32))
+
+
+def _ascend(sequence: Array, position: Array, layer: Array) -> bool:
+    """Whether rows stand by sequence, position and layer already."""
+    later = sequence[1:] > sequence[:-1]
+    same = sequence[1:] == sequence[:-1]
+    later |= same & (position[1:] > position[:-1])
+    same &= position[1:] == position[:-1]
+    return bool((later | (same & (layer[1:] >= layer[:-1]))).all())
 
 
 @dataclass(frozen=True, eq=False)
