@@ -268,8 +268,8 @@ def _normalises(path: Path, options: ImportOptions, model: str) -> bool:
         if name.startswith(start):
             return normalises
     raise ForestageError(
-        f"{path}: whether {model} normalises the chosen experts' weights is not known; import it with --gate-weights normalised "
-        "or softmax (norm_topk_prob in its config.json)"
+        f"{path}: whether {model} normalises the chosen experts' weights is not known; import it with --gate-weights "
+        "normalised or softmax (norm_topk_prob in its config.json)"
     )
 
 

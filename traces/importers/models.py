@@ -113,7 +113,8 @@ def recorded_model(
         stated = record.experts
     if stated is None:
         raise ForestageError(
-            f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it with --experts"
+            f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it "
+            "with --experts"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
     return RecordedModel(label, stated, kept, indices)
