@@ -16,8 +16,10 @@ from gpu_reference import capture_model as module
 from gpu_reference.capture_folder import ModelFolder
 from gpu_reference.capture_model import ModelCaptureOptions, capture_model
 from gpu_reference.capture_prompts import CapturePrompt, read_prompts
+from gpu_reference.capture_sequences import Sampling
 from gpu_reference.capture_tokens import identity_hashes
-from gpu_reference.routers import RoutingRecorder
+from gpu_reference.routers import RouterOutput, RoutingRecorder, check_routing
+from gpu_reference.routers.architectures import DeepseekV3Adapter
 from gpu_reference.trace_tokens import token_hashes
 from tests.gpu_reference.tiny_models import ARCHITECTURES, KINDS, LAYER_MAPS, TOP_K, hidden_states, plain_routing
 from tests.gpu_reference.tiny_models import build as build_tiny
@@ -276,3 +278,34 @@ def test_bytes_of_tokens_of_either_kind(tokenizer: Any) -> None:
     other.add_special_tokens([AddedToken("<s>", special=True)])
     expected = [b"<unk>", b"\n", b" the", "é".encode(), b" ", b"<s>"]
     assert identity_hashes(other, 6).tolist() == [zlib.crc32(value) for value in expected]
+
+
+def test_sequences_of_the_same_prompt_differ(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    capture_model(folder, [PROMPTS[0]] * 2, out, options=OPTIONS)
+    trace = RoutingTrace.load(out)
+    assert trace.token_hash is not None
+    assert not np.array_equal(trace.sequence(0).token_hash, trace.sequence(1).token_hash)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_tokens_without_text_are_not_drawn(temperature: float) -> None:
+    logits = torch.tensor([[0.0, 1.0, 50.0, 60.0]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = {int(Sampling(temperature, frozenset(), vocabulary=2).draw(logits, generator)) for _ in range(20)}
+    assert drawn <= {0, 1}
+    assert int(Sampling(temperature, frozenset()).draw(logits, generator)) == 3
+
+
+def test_groups_that_tie_may_be_chosen_either_way() -> None:
+    router = tiny_routers(build_tiny("deepseek_v3_raw"))[1]
+    router.e_score_correction_bias.zero_()
+    # Two groups of four with the same two best scores; one of them is open.
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 1.0, 2.0, -2.0, 0.5]])
+    for chosen in ([0, 1, 2], [5, 4, 7]):
+        ids = torch.tensor([chosen])
+        weights = logits.sigmoid().gather(1, ids) * 2.5
+        routing = check_routing(DeepseekV3Adapter(), router, RouterOutput(logits, ids, weights), "gate")
+        assert routing.ids.tolist() == [chosen]
+    with pytest.raises(ForestageError, match="the router chose"):
+        check_routing(DeepseekV3Adapter(), router, RouterOutput(logits, torch.tensor([[0, 1, 5]]), weights), "gate")
