@@ -2,11 +2,11 @@
 
 Order of events. Tokens of a sequence come one after the other; within a token, layers ascend. With lookahead ``d``,
 ``predict(l)`` answers *when the gate of layer l − d is known*: it may use this token's layers up to ``l − d``, all of
-the previous tokens of the sequence, and whatever the predictor adapts online. For ``l < d`` nothing of this token is
-known yet, so only previous tokens count; each predictor says what it scores there.
+the previous tokens of the sequence, the identity of the token being processed (``start_token``), and whatever the
+predictor adapts online. For ``l < d`` no routing of this token is known yet; each predictor says what it scores there.
 
 ``predict(l)`` gives the same answer at any moment after ``observe(l − d)`` and before ``observe(l)`` of the same token
-(for ``l < d``: from the end of the previous token on). The streaming and the batch form therefore agree however far a
+(for ``l < d``: from ``start_token`` on). The streaming and the batch form therefore agree however far a
 caller runs ahead.
 
 Scores are i32, larger is better, **0 means no evidence and is never issued**, and ties go to the smaller expert id.
@@ -93,6 +93,12 @@ class Predictor(ABC):
     @abstractmethod
     def start_sequence(self) -> None:
         """Forget the previous sequence's history; what adapts online stays."""
+
+    def start_token(self, identity: int | None) -> None:  # noqa: B027 – most kinds do not look at identity
+        """The token about to be processed has the identity (``token_hash``) ``identity``; ``None``: not recorded.
+
+        Called before layer 0 of every token, where there is something to know; most kinds have no use for it.
+        """
 
     @abstractmethod
     def predict(self, layer: int) -> Scores:
@@ -181,6 +187,7 @@ def stream_trace(predictor: Predictor, trace: RoutingTrace) -> Scores:
         for row in range(len(ids)):
             if starts[row]:
                 predictor.start_sequence()
+            predictor.start_token(None if trace.token_hash is None else int(trace.token_hash[first + row]))
             for target in range(min(depth, trace.layers)):
                 scores[first + row, target] = predictor.predict(target)
             for layer in range(trace.layers):

@@ -27,6 +27,8 @@ ALLOWED["study"] = set(ALLOWED)
 HEAVY: dict[str, set[str]] = {
     "torch": {
         "gpu_reference",
+        "predictor/learned/batches.py",
+        "predictor/learned/network.py",
         "predictor/learned/training.py",
         "predictor/next_use/training.py",
         "traces/importers/torch_file.py",

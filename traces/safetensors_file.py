@@ -24,6 +24,7 @@ from traces.files import atomic_path
 from traces.mapping import release
 
 DTYPES: dict[str, np.dtype[Any]] = {
+    "I8": np.dtype("<i1"),
     "U8": np.dtype("<u1"),
     "U16": np.dtype("<u2"),
     "U32": np.dtype("<u4"),

@@ -1,0 +1,171 @@
+"""The integer rules of the learned predictor, compiled: each is written once, for the streaming and the batch form.
+
+Numbers that other files define (shifts, bits) come as arguments: a compiled constant of another file would go stale.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+I8 = NDArray[np.int8]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+
+@njit(cache=True)
+def add_rows(total: I32, rows: I8, ids: I32, rank_shifts: I64, shift: int) -> None:
+    """``total [hidden]`` grows by the rows ``[experts, hidden]`` of ``ids``, shifted by rank and all by ``shift``."""
+    for rank in range(len(ids)):
+        left = rank_shifts[rank] + shift
+        row = rows[ids[rank]]
+        for i in range(len(total)):
+            total[i] += np.int32(row[i]) << left
+
+
+@njit(cache=True)
+def add_identity(now: I32, rows: I8, shifts: U8, identity: int) -> None:
+    """``now [layers, hidden]`` grows by a token's rows ``[layers, hidden]``; ``identity``: how many tokens ago."""
+    for layer in range(now.shape[0]):
+        for i in range(now.shape[1]):
+            now[layer, i] += np.int32(rows[layer, i]) << shifts[layer, identity]
+
+
+@njit(cache=True)
+def observe(
+    layer: int,
+    ids: I32,
+    recorded: bool,
+    last_ids: I32,
+    known: NDArray[np.bool_],
+    now: I32,
+    later: I32,
+    fresh: I32,
+    rows: I8,
+    source_shifts: U8,
+    rank_shifts: I64,
+    ages: I64,
+    decays: I64,
+    offsets: I64,
+) -> None:
+    """The gate of ``layer`` chose ``ids``: add their rows to every sum that they feed.
+
+    What was not recorded feeds nothing in this token; for later tokens the last recorded choice stands in.
+    """
+    if recorded:
+        last_ids[layer] = ids
+        known[layer] = True
+    for source in range(len(ages)):
+        target = layer - offsets[source]
+        if target < 0 or target >= now.shape[0]:
+            continue
+        if ages[source] == 0:
+            if not recorded:
+                continue
+            total = now[target]
+        elif not known[layer]:
+            continue
+        elif ages[source] > 0:
+            total = later[ages[source] - 1, target]
+        else:
+            total = fresh[decays[source], target]
+        add_rows(total, rows[target, source], last_ids[layer], rank_shifts, source_shifts[target, source])
+
+
+@njit(cache=True)
+def end_token(now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_shifts: I64, fraction_bits: int) -> None:
+    """The last layer was observed: decay, and begin the next token's sums with all that is known of it."""
+    now[:] = bias
+    if len(later):
+        now += later[0]
+        for age in range(len(later) - 1):
+            later[age] = later[age + 1]
+        later[len(later) - 1] = 0
+    for index in range(len(decay_shifts)):
+        decay = decay_shifts[index]
+        right = fraction_bits - decay // 2
+        for layer in range(now.shape[0]):
+            for i in range(now.shape[1]):
+                state = decayed[index, layer, i]
+                state += ((fresh[index, layer, i] << fraction_bits) - state + (1 << (decay - 1))) >> decay
+                decayed[index, layer, i] = state
+                now[layer, i] += (state + (1 << right >> 1)) >> right
+        fresh[index] = 0
+
+
+@njit(cache=True)
+def score_layer(
+    now: I32, hidden_shift: int, hidden_max: int, output: I8, output_bias: I32, score_shift: int,
+    zero: int, lowest: int, highest: int, scores: I32,
+) -> None:  # fmt: skip
+    """Scores i32 ``[experts]`` of one target from its sum ``now [hidden]``."""
+    scores[:] = output_bias
+    for i in range(len(now)):
+        value = (now[i] + (1 << hidden_shift >> 1)) >> hidden_shift
+        if value > 0:
+            unit = np.int32(min(value, hidden_max))
+            for expert in range(len(scores)):
+                scores[expert] += unit * np.int32(output[i, expert])
+    half = 1 << score_shift >> 1
+    for expert in range(len(scores)):
+        scores[expert] = min(highest, max(lowest, ((scores[expert] + half) >> score_shift) + zero))
+
+
+@njit(cache=True)
+def start_sequence(
+    now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, bias: I32
+) -> None:
+    """Forget everything: no routing, no decayed sums, no identities."""
+    now[:] = bias
+    later[:] = 0
+    decayed[:] = 0
+    fresh[:] = 0
+    known[:] = False
+    recent[:] = -1
+
+
+@njit(cache=True)
+def start_token(now: I32, recent: I64, identity: int, identity_rows: NDArray[np.int8], shifts: U8) -> None:
+    """The token about to be processed has the row ``identity`` (−1: none); ``recent [identities]`` remembers."""
+    for age in range(len(recent) - 1, 0, -1):
+        recent[age] = recent[age - 1]
+    if len(recent):
+        recent[0] = identity
+    for age in range(len(recent)):
+        if recent[age] >= 0:
+            add_identity(now, identity_rows[recent[age], age], shifts, age)
+
+
+@njit(cache=True)
+def score_tokens(
+    ids: I32, recorded: NDArray[np.bool_], starts: NDArray[np.bool_], identities: I64, lookahead: int,
+    rows: I8, source_shifts: U8, bias: I32, identity_rows: I8, identity_shifts: U8, hidden_shifts: U8,
+    output: I8, output_bias: I32, score_shifts: U8,
+    rank_shifts: I64, ages: I64, decays: I64, offsets: I64, decay_shifts: I64, fraction_bits: int,
+    hidden_max: int, zero: int, lowest: int, highest: int,
+    now: I32, later: I32, fresh: I32, decayed: I32, last_ids: I32, known: NDArray[np.bool_], recent: I64,
+    scores: I32,
+) -> None:  # fmt: skip
+    """Scores i32 ``[tokens, layers, experts]`` of consecutive tokens: the streaming form's calls, in its order."""
+    layers = ids.shape[1]
+    for token in range(ids.shape[0]):
+        if starts[token]:
+            start_sequence(now, later, fresh, decayed, known, recent, bias)
+        start_token(now, recent, identities[token], identity_rows, identity_shifts)
+        for target in range(lookahead):
+            score_layer(
+                now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
+                score_shifts[target], zero, lowest, highest, scores[token, target],
+            )  # fmt: skip
+        for layer in range(layers):
+            observe(
+                layer, ids[token, layer], recorded[token, layer], last_ids, known, now, later, fresh,
+                rows, source_shifts, rank_shifts, ages, decays, offsets,
+            )  # fmt: skip
+            target = layer + lookahead
+            if target < layers:
+                score_layer(
+                    now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
+                    score_shifts[target], zero, lowest, highest, scores[token, target],
+                )  # fmt: skip
+        end_token(now, later, fresh, decayed, bias, decay_shifts, fraction_bits)
