@@ -1,0 +1,114 @@
+"""The comparison of replacement policies: its bounds, its parts, and what a refresh of priorities does."""
+
+import numpy as np
+import pytest
+from next_use_samples import cyclic_trace, random_predictor, random_trace
+
+from catalog.errors import ForestageError
+from predictor.next_use.evaluate import CacheComparison, compare_caches
+from staging.oracle import oracle_chunks
+from staging.simulate import simulate
+from tests.routing import trace_of
+from traces import RoutingTrace, split
+
+SHAPE = {"layers": 3, "experts": 8, "top_k": 2}
+
+
+@pytest.fixture(scope="module")
+def trace() -> RoutingTrace:
+    return random_trace(np.random.default_rng(3), **SHAPE, tokens=300)
+
+
+def points(comparison: CacheComparison, policy: str) -> list:
+    return [point for point in comparison.points if point.policy == policy]
+
+
+def test_lru_and_belady_are_the_ends_of_the_scale(trace: RoutingTrace) -> None:
+    comparison = compare_caches(trace, capacities=(5, 3), split="all")
+    assert comparison.policies == ("lru", "lfu", "ema", "belady")
+    assert [point.capacity for point in points(comparison, "lru")] == [3, 5]
+    assert [point.share_closed for point in points(comparison, "lru")] == [0, 0]
+    assert [point.share_closed for point in points(comparison, "belady")] == [1, 1]
+    assert points(comparison, "belady")[0].interval == (1, 1)
+    for point in comparison.points:
+        expected = simulate(trace, capacity=point.capacity, policy=point.policy, prefill="token")  # type: ignore[arg-type]
+        assert (point.hit_rate, point.loads) == (expected.hit_rate, expected.loads)
+    lru, ema, belady = (points(comparison, policy)[0] for policy in ("lru", "ema", "belady"))
+    assert ema.share_closed == pytest.approx((lru.loads - ema.loads) / (lru.loads - belady.loads))
+
+
+def test_an_oracle_that_sees_everything_is_belady(trace: RoutingTrace) -> None:
+    comparison = compare_caches(trace, capacities=(4,), split="all", oracle=(1, 400))
+    (short,), (long,) = points(comparison, "oracle 1"), points(comparison, "oracle 400")
+    assert long.share_closed == 1
+    assert short.share_closed is not None
+    assert 0 < short.share_closed < 1
+
+
+def test_an_oracle_ranks_what_comes_soon_then_what_came_often() -> None:
+    # Tokens: 0, 1, 0, 2 of one layer, shift 1: each use adds 2^15 − 1.
+    chunks = list(oracle_chunks(trace_of([[[0]], [[1]], [[0]], [[2]]], experts=4), 2, ema_shift=1))
+    ((first, priorities, none),) = chunks
+    assert (first, none) == (0, None)
+    # After token 0: 1 comes next, 0 after that; 2 is out of sight.
+    assert priorities[0, 0].tolist() == [65536, 65537, 0, 0]
+    # After token 1: 0 next, then 2; 1 was just used.
+    assert priorities[1, 0].tolist() == [65537, 32767, 65536, 0]
+    assert priorities[3, 0].tolist() == [20480, 8192, 32767, 0]
+    with pytest.raises(ForestageError, match="oracle: 0 tokens; choose 1 to 4096"):
+        next(oracle_chunks(trace_of([[[0]]], experts=4), 0))
+
+
+def test_chunks_of_an_oracle_join(monkeypatch: pytest.MonkeyPatch, trace: RoutingTrace) -> None:
+    whole = [part for _, part, _ in oracle_chunks(trace, 5)]
+    assert len(whole) == 1
+    monkeypatch.setattr("staging.oracle.CHUNK_TOKENS", 7)
+    pieces = np.concatenate([part for _, part, _ in oracle_chunks(trace, 5)])
+    assert pieces.tolist() == whole[0].tolist()
+
+
+def test_the_test_part_is_run() -> None:
+    trace = cyclic_trace(sequences=10)
+    comparison = compare_caches(trace, capacities=(4,))
+    assert comparison.sequences == 2
+    assert comparison.tokens == trace.select_sequences(split(trace)[1]).tokens
+    assert comparison.split == "test"
+    assert compare_caches(trace, capacities=(4,), split="train").sequences == 8
+
+
+def test_a_predictor_joins_and_a_second_refreshes_it(trace: RoutingTrace) -> None:
+    generator = np.random.default_rng(1)
+    own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
+    alone = compare_caches(trace, own, capacities=(9,), scope="global", split="all")
+    both = compare_caches(trace, own, ahead=ahead, capacities=(9,), scope="global", split="all")
+    assert alone.policies == ("lru", "lfu", "ema", "next use", "belady")
+    assert (alone.next_use, alone.ahead, both.ahead) == ("nothing", None, "nothing")
+    assert points(alone, "next use")[0].hit_rate != points(both, "next use")[0].hit_rate
+    assert points(alone, "lru") == points(both, "lru")
+
+
+def test_progress_ends_at_its_total(trace: RoutingTrace) -> None:
+    steps: list[tuple[int, int]] = []
+    own = random_predictor(np.random.default_rng(1), **SHAPE)
+    settings = {"capacities": (3, 5), "split": "all", "oracle": (2,)}
+    compare_caches(trace, own, progress=lambda done, total: steps.append((done, total)), **settings)
+    assert steps == [(done, 10) for done in range(1, 11)]
+
+
+def test_what_does_not_fit_is_refused(trace: RoutingTrace) -> None:
+    generator = np.random.default_rng(1)
+    own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
+    for arguments, message in [
+        ({"capacities": ()}, "capacities"),
+        ({"capacities": (0,)}, "capacity: 0; give 1 or more"),
+        ({"capacities": (4,), "scope": "rack"}, "scope"),
+        ({"capacities": (4,), "orcale": (1,)}, "unknown key 'orcale'; the nearest known key is 'oracle'"),
+        ({"capacities": (4,), "predictor": ahead}, "trained for lookahead 1; give one of lookahead 0"),
+        ({"capacities": (4,), "predictor": own, "ahead": own}, "needs a lookahead of 1 or more"),
+        ({"capacities": (4,), "ahead": ahead}, "needs a lookahead of 1 or more"),
+    ]:
+        with pytest.raises(ForestageError, match=message):
+            compare_caches(trace, **{"split": "all", **arguments})
+    single = trace_of([[[0], [1]]] * 3, experts=8)
+    with pytest.raises(ForestageError, match="the test part has no sequence"):
+        compare_caches(single, capacities=(2,))

@@ -1,0 +1,82 @@
+"""``forestage predictor train-next-use`` and ``forestage cache compare``."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import Outcome, refused
+
+TINY = ("--set", "hidden=4", "--set", "epochs=1")
+
+
+@pytest.fixture
+def trained(forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "next.safetensors"
+    assert forestage("predictor", "train-next-use", "--trace", small_trace, "--out", out, *TINY).status == 0
+    return out
+
+
+def test_training_says_what_it_made(forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "next.safetensors"
+    outcome = forestage("predictor", "train-next-use", "--trace", small_trace, "--out", out, *TINY, "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["parameters"]["hidden"] == 4
+    assert document["training"]["epochs"] == 1
+    assert document["model"] == "made-for-tests"
+    assert out.is_file()
+    lines = [json.loads(line) for line in Path(document["log"]).read_text().splitlines()]
+    assert [line["layer"] for line in lines] == [0, 1, 2]
+    assert [str(line["validation_loss"]) for line in lines] == [str(v) for v in document["validation_loss"].values()]
+
+
+def test_comparing_with_a_figure(
+    forestage: Callable[..., Outcome], small_trace: Path, trained: Path, tmp_path: Path
+) -> None:
+    figure = tmp_path / "caches.svg"
+    arguments = ("cache", "compare", "--trace", small_trace, "--next-use", trained, "--capacity", 3, "--capacity", 5)
+    outcome = forestage(*arguments, "--oracle", 1, "--resamples", 20, "--figure", figure, "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document["policies"] == ["lru", "lfu", "ema", "oracle 1", "next use", "belady"]
+    assert {point["capacity"] for point in document["points"]} == {3, 5}
+    assert "next use" in figure.read_text()
+    table = forestage(*arguments, "--resamples", 20).out
+    assert "Belady (bound)" in table
+    assert "share closed" in table
+
+
+def test_capacities_follow_from_the_shape(forestage: Callable[..., Outcome], small_trace: Path) -> None:
+    for scope, expected in (("layer", [1, 2, 3, 4, 5]), ("global", [3, 6, 9, 12, 15])):
+        outcome = forestage("cache", "compare", "--trace", small_trace, "--scope", scope, "--resamples", 0, "--json")
+        assert outcome.status == 0, outcome.err
+        points = json.loads(outcome.out)["points"]
+        assert sorted({point["capacity"] for point in points}) == expected
+        assert all(point["interval"] is None for point in points)
+
+
+def test_a_refresh_joins(forestage: Callable[..., Outcome], small_trace: Path, trained: Path, tmp_path: Path) -> None:
+    ahead = tmp_path / "ahead.safetensors"
+    made = forestage("predictor", "train-next-use", "--trace", small_trace, "--out", ahead, "--lookahead", 1, *TINY)
+    assert made.status == 0, made.err
+    arguments = ("cache", "compare", "--trace", small_trace, "--scope", "global", "--capacity", 9, "--json")
+    outcome = forestage(*arguments, "--next-use", trained, "--ahead", ahead)
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["ahead"].startswith("the training part of small.safetensors")
+
+
+def test_refusals(forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path) -> None:
+    train = ("predictor", "train-next-use", "--trace", small_trace)
+    out = tmp_path / "next.safetensors"
+    assert "end its name with .safetensors" in refused(forestage(*train, "--out", tmp_path / "p.bin"))
+    assert "the nearest known key is 'hidden'" in refused(forestage(*train, "--out", out, "--set", "hiden=3"))
+    assert "the nearest known key is 'epochs'" in refused(forestage(*train, "--out", out, "--set", "epoch=3"))
+    assert "give --lookahead" in refused(forestage(*train, "--out", out, "--set", "lookahead=3"))
+    assert "lookahead: 3 for a model of 3 layers" in refused(forestage(*train, "--out", out, "--lookahead", 3))
+    compare = ("cache", "compare", "--trace", small_trace)
+    assert "end the name" in refused(forestage(*compare, "--figure", tmp_path / "p.gif"))
+    assert "no next-use predictor" in refused(forestage(*compare, "--next-use", small_trace))
+    assert "cannot read" in refused(forestage(*compare, "--next-use", tmp_path / "absent.safetensors"))
+    assert not out.exists()
