@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.numbers import fixed
+from study.output import messages
 from traces.metadata import FittedFigure, SynthesisFit, TraceMetadata
 
 NAMES = {
@@ -19,12 +20,28 @@ NAMES = {
 
 def synthetic_mark(metadata: TraceMetadata) -> str:
     """Empty for a recorded trace; else the mark to put behind its name, with the largest error of the fit."""
-    if not metadata.synthetic:
-        return ""
     if metadata.synthesis is None:
-        return " [red](synthetic)[/red]"
+        return plain_mark(metadata.synthetic)
     name, figure = max(metadata.synthesis.figures.items(), key=lambda item: abs(item[1].error))
     return f" [red](synthetic; largest error of the fit: {NAMES[name][0]} {error_text(figure)})[/red]"
+
+
+def plain_mark(synthetic: bool) -> str:
+    """The mark behind a name, for a result that knows no more of its trace; empty for a recorded one."""
+    return " [red](synthetic)[/red]" if synthetic else ""
+
+
+def tell_fit(metadata: TraceMetadata) -> None:
+    """Say on stderr, for a trace that states its fit, every error of it: a result without them would mislead."""
+    if metadata.synthesis is None:
+        return
+    errors = ", ".join(f"{NAMES[name][0]} {error_text(figure)}" for name, figure in metadata.synthesis.figures.items())
+    messages.print(
+        f"note: synthetic, fitted to {metadata.synthesis.model}; errors of the fit: {errors}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def error_text(figure: FittedFigure) -> str:

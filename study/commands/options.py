@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from catalog.errors import ForestageError
+from study.synthetic import tell_fit
 from traces import RoutingTrace, split
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.load import REFUSAL, ExpertLoad
@@ -26,6 +27,8 @@ def open_recording(path: Path, model: str | None = None) -> RoutingTrace | Exper
     """
     imported = _import(path, model)
     tell_warnings(imported.warnings)
+    if isinstance(imported.recording, RoutingTrace):
+        tell_fit(imported.recording.metadata)
     return imported.recording
 
 
@@ -39,6 +42,7 @@ def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
     if isinstance(imported.recording, ExpertLoad):
         raise ForestageError(f"{path}: {REFUSAL}")
     tell_warnings(imported.warnings)
+    tell_fit(imported.recording.metadata)
     return imported.recording
 
 

@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from predictor import registry
-from predictor.compare import Comparison, compare
+from predictor.compare import Comparison, EqualTraffic, compare
 from predictor.results import OWN
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
 from study.numbers import count, fixed, size
 from study.output import emit, messages, progress_bar
+from study.synthetic import plain_mark
 from traces import RoutingTrace
 
 
@@ -49,15 +50,20 @@ def run_comparison(
 
 def render_comparison(console: Console, result: Comparison) -> None:
     """Recall with intervals, then traffic, a predictor a row."""
+    mark = plain_mark(result.synthetic)
     console.print(
-        f"[bold]{len(result.evaluations)} predictors[/bold] on {result.trace}: {result.split} part, "
-        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, lookahead {result.lookahead}",
+        f"[bold]{len(result.evaluations)} predictors[/bold] on {result.trace}{mark}: {result.split} part, "
+        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, "
+        f"lookahead {result.lookahead}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(_recall_table(result))
     console.print()
     console.print(_traffic_table(result))
+    for equal in result.equal_traffic:
+        console.print()
+        console.print(_equal_table(equal))
 
 
 def _recall_table(result: Comparison) -> Table:
@@ -97,4 +103,18 @@ def _traffic_table(result: Comparison) -> Table:
                 fixed(evaluation.issued[key], 2),
                 *("–" if volume is None else size(volume) for volume in volumes),
             )
+    return table
+
+
+def _equal_table(equal: EqualTraffic) -> Table:
+    """Recall at the issue of one predictor's own threshold."""
+    table = Table(box=None)
+    table.add_column(f"at the {equal.issued:.2f} issued of {equal.reference}", no_wrap=True)
+    table.add_column("recall", justify="right")
+    table.add_column("gain", justify="right")
+    for label, recall in equal.recall.items():
+        gain = (
+            "" if label == equal.reference else with_interval(equal.gain[label], equal.gain_intervals[label], sign="+")
+        )
+        table.add_row(label, fixed(recall), gain)
     return table

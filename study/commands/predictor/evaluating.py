@@ -14,6 +14,7 @@ from study.commands.predictor.comparing import run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, fixed, size
 from study.output import emit, messages, progress_bar
+from study.synthetic import plain_mark
 
 SHOWN_GROUPS = 12
 """Most domains that the table for a person lists, the largest first."""
@@ -98,13 +99,18 @@ def _check_request(given: list[str], *, compare: bool, figure: Path | None, para
 def render_evaluation(console: Console, result: EvaluationResult) -> None:
     """The result as tables: by issue limit, then by domain."""
     labels = "".join(f", {label}" for label in (*result.domains, *result.datasets))
+    mark = plain_mark(result.synthetic)
     console.print(
-        f"[bold]{result.predictor}[/bold] on {result.trace}: {result.split} part{labels}, "
-        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, lookahead {result.lookahead}",
+        f"[bold]{result.predictor}[/bold] on {result.trace}{mark}: "
+        f"{result.split} part{labels}, {count(result.sequences)} sequences, {count(result.tokens)} tokens, "
+        f"lookahead {result.lookahead}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(f"made from {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    if result.file is not None:
+        own = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
+        console.print(own, style="dim", highlight=False, markup=False)
     console.print(_by_limit(result))
     early = {row.layer: row for row in result.by_layer if row.early and any(row.issued.values())}
     for layer, row in early.items():

@@ -12,6 +12,7 @@ from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, percent
 from study.output import emit, progress_bar
+from study.synthetic import plain_mark
 from study.trace_profile import TraceProfile, trace_profile
 from traces.load import ExpertLoad
 from traces.load_statistics import load_statistics
@@ -59,9 +60,9 @@ def draw(profile: TraceProfile, path: Path) -> None:
 
 def render_profile(console: Console, profile: TraceProfile, figure: Path | None) -> None:
     """One table a subject."""
-    synthetic = " [red](synthetic)[/red]" if profile.synthetic else ""
+    mark = plain_mark(profile.synthetic)
     console.print(
-        f"[bold]{profile.model}[/bold]{synthetic}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
+        f"[bold]{profile.model}[/bold]{mark}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
         f"sequences, {profile.layers} MoE layers, top-{profile.top_k} of {profile.experts} experts",
         highlight=False,
     )
