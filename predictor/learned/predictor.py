@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,18 @@ from predictor.learned.tables import (
     table_bytes,
 )
 from traces import RoutingTrace
+
+
+class _State(NamedTuple):
+    """What one slot holds, in the order in which the kernels take it; see ``kernels`` and ``tables`` for the rules."""
+
+    now: NDArray[np.int32]
+    later: NDArray[np.int32]
+    fresh: NDArray[np.int32]
+    decayed: NDArray[np.int32]
+    last_ids: NDArray[np.int32]
+    known: NDArray[np.bool_]
+    recent: NDArray[np.int64]
 
 
 class LearnedParameters(StrictModel):
@@ -151,26 +163,28 @@ class LearnedPredictor(Predictor):
 
     @override
     def reset(self) -> None:
-        self._state = self._fresh_state()
+        self._state = self._start()
 
-    def _fresh_state(self) -> tuple[NDArray[Any], ...]:
-        """(now, later, fresh, decayed, last_ids, known, recent), at the start of a sequence."""
+    def _start(self) -> "_State":
+        """The state at the start of a sequence."""
         sums = (self.layers, self.config.hidden)
-        state = (
-            np.empty(sums, np.int32),
-            np.empty((len(self.config.previous), *sums), np.int32),
-            np.empty((len(self.config.decays), *sums), np.int32),
-            np.empty((len(self.config.decays), *sums), np.int32),
-            np.zeros((self.layers, self.top_k), np.int32),
-            np.zeros(self.layers, np.bool_),
-            np.empty(self.config.identities, np.int64),
+        decayed = (len(self.config.decays), *sums)
+        state = _State(
+            now=np.empty(sums, np.int32),
+            later=np.empty((len(self.config.previous), *sums), np.int32),
+            fresh=np.empty(decayed, np.int32),
+            decayed=np.empty(decayed, np.int32),
+            last_ids=np.zeros((self.layers, self.top_k), np.int32),
+            known=np.empty(self.layers, np.bool_),
+            recent=np.empty(self.config.identities, np.int64),
         )
         self._clear(state)
         return state
 
-    def _clear(self, state: tuple[NDArray[Any], ...]) -> None:
-        now, later, fresh, decayed, _, known, recent = state
-        kernels.start_sequence(now, later, fresh, decayed, known, recent, self.tables.bias)
+    def _clear(self, state: "_State") -> None:
+        kernels.start_sequence(
+            state.now, state.later, state.fresh, state.decayed, state.known, state.recent, self.tables.bias
+        )
 
     @override
     def start_sequence(self) -> None:
@@ -186,21 +200,23 @@ class LearnedPredictor(Predictor):
         tables = self.tables
         scores = np.empty(self.experts, np.int32)
         kernels.score_layer(
-            self._state[0][layer], tables.hidden_shifts[layer], HIDDEN_MAX, tables.output[layer],
+            self._state.now[layer], tables.hidden_shifts[layer], HIDDEN_MAX, tables.output[layer],
             tables.output_bias[layer], tables.score_shifts[layer], SCORE_ZERO, SCORE_MIN, SCORE_MAX, scores,
         )  # fmt: skip
         return scores
 
     @override
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
-        now, later, fresh, decayed, last_ids, known, _ = self._state
-        chosen = last_ids[layer] if ids is None else np.asarray(ids, np.int32)
+        state = self._state
+        chosen = state.last_ids[layer] if ids is None else np.asarray(ids, np.int32)
         kernels.observe(
-            layer, chosen, ids is not None, last_ids, known, now, later, fresh, self.tables.rows,
-            self.tables.source_shifts, self._rank_shifts, self._ages, self._decays, self._offsets,
+            layer, chosen, ids is not None, state.last_ids, state.known, state.now, state.later, state.fresh,
+            self.tables.rows, self.tables.source_shifts, self._rank_shifts, self._ages, self._decays, self._offsets,
         )  # fmt: skip
         if layer == self.layers - 1:
-            kernels.end_token(now, later, fresh, decayed, self.tables.bias, self._decay_shifts, FRACTION_BITS)
+            kernels.end_token(
+                state.now, state.later, state.fresh, state.decayed, self.tables.bias, self._decay_shifts, FRACTION_BITS
+            )
 
     # --- the batch form ---
 
@@ -229,7 +245,7 @@ class LearnedPredictor(Predictor):
     def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:
         self.check_trace(trace)
         tables = self.tables
-        state = self._fresh_state()
+        state = self._start()
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
             if self.config.identities:
                 hashes = np.asarray(trace.token_range(first, first + len(ids)).token_hash)

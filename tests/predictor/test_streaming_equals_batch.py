@@ -10,7 +10,7 @@ from predictor import registry
 from predictor.base import stream_trace
 
 KINDS = [
-    *((name, {}) for name in registry.names()),
+    *((name, {}) for name in registry.profiled_names()),
     ("previous-token", {"fill": "recency"}),
     ("previous-token", {"fill": "none"}),
 ]
@@ -61,7 +61,7 @@ def test_the_answer_does_not_depend_on_when_it_is_asked(name, parameters, lookah
     np.testing.assert_array_equal(latest, earliest)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.profiled_names())
 def test_a_longer_future_does_not_change_the_past(name):
     """No predictor looks at what it is to predict: a prefix of a trace scores as it does within the whole."""
     train = routing_trace(seed=1, lengths=(30,))

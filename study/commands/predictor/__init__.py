@@ -2,9 +2,11 @@
 
 import typer
 
-from study.commands.predictor import evaluating, listing, next_use
+from study.commands.predictor import evaluating, exporting, listing, next_use, training
 
-app = typer.Typer(help="Which experts come next: evaluate predictors.", no_args_is_help=True)
+app = typer.Typer(help="Which experts come next: train, evaluate and export predictors.", no_args_is_help=True)
 app.command("list")(listing.list_predictors)
 app.command("evaluate")(evaluating.evaluate_predictor)
 app.command("train-next-use")(next_use.train_next_use)
+app.command("train")(training.train_predictor)
+app.command("export")(exporting.export_predictor)

@@ -1,0 +1,40 @@
+"""``forestage predictor export``: the memory image that the hardware loads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from predictor.learned.image import Manifest, write_image
+from predictor.learned.predictor import LearnedPredictor
+from study.commands.options import JsonOption
+from study.numbers import count, size
+from study.output import emit
+
+
+def export_predictor(
+    predictor: Annotated[Path, typer.Argument(help="A trained predictor")],
+    out: Annotated[Path, typer.Option("--out", help="The image to write")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the predictor's memory image: a bank of SRAM a layer, identity rows for far memory."""
+    manifest = write_image(LearnedPredictor.load(predictor), out)
+    emit(manifest, as_json=as_json, render=lambda console: render_manifest(console, out, manifest))
+
+
+def render_manifest(console: Console, out: Path, manifest: Manifest) -> None:
+    """The image's sections."""
+    table = Table("section", "bytes", "at", box=None, title=str(out), title_justify="left", title_style="bold")
+    largest = max(manifest.banks, key=lambda bank: bank.size)
+    table.add_row(
+        f"banks of {manifest.layers} layers", f"{size(largest.size)} at most", count(manifest.banks[0].offset)
+    )
+    identity = manifest.config.identity_rows * manifest.identity_stride
+    table.add_row("identity rows, far memory", size(identity), count(manifest.identity_offset))
+    table.add_row("one token's burst", size(manifest.identity_stride if identity else 0), "–")
+    table.add_row(
+        "token hashes, for the host", size(manifest.size - manifest.token_offset), count(manifest.token_offset)
+    )
+    console.print(table, highlight=False)

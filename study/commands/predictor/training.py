@@ -1,0 +1,117 @@
+"""``forestage predictor train``: train the learned predictor on a trace."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catalog.errors import ForestageError
+from predictor.learned.config import RECIPES, read_recipe
+from predictor.learned.model_file import EpochLog
+from predictor.learned.predictor import LearnedPredictor
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.numbers import percent, size
+from study.output import emit, progress_bar
+from traces import RoutingTrace, split
+
+STATE_SUFFIX = ".state"
+
+
+def train_predictor(
+    trace: TraceOption,
+    out: Annotated[Path, typer.Option("--out", help="The predictor file to write (.safetensors)")],
+    config: Annotated[
+        str, typer.Option("--config", help=f"A recipe: {', '.join(RECIPES)}, or a TOML file")
+    ] = "deployed",
+    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
+    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a field of the recipe")] = None,
+    without_domain: Annotated[
+        list[str] | None, typer.Option("--without-domain", help="Leave a domain's sequences out")
+    ] = None,
+    part: Annotated[str, typer.Option("--split", help="train, or all for a trace that is not tested on")] = "train",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of PyTorch")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on the training sequences, quantise, and write the predictor.
+
+    The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
+    """
+    recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
+    recorded = open_trace(trace, model)
+    chosen = _chosen(recorded, part, without_domain or [])
+    if not out.parent.is_dir():
+        raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
+    from predictor.learned import training  # PyTorch is needed here alone
+
+    if threads is not None:
+        training.torch.set_num_threads(threads)
+    state = out.with_name(out.name + STATE_SUFFIX)
+    described = f"{len(chosen)} {'training ' if part == 'train' else ''}sequences of {trace.name} (split seed 0)"
+    if without_domain:
+        described += f", without {', '.join(without_domain)}"
+    console = Console(stderr=True)
+    with progress_bar("training") as progress:
+        trained = training.train(
+            recorded.select_sequences(chosen),
+            recipe,
+            lookahead=lookahead,
+            trained_on=described,
+            state_path=state,
+            progress=progress,
+            report=lambda entry: None if as_json else console.print(epoch_line(entry), highlight=False),
+        )
+    predictor: LearnedPredictor = trained.predictor
+    predictor.save(out)
+    state.unlink(missing_ok=True)
+    document = {"predictor": str(out), **predictor.describe(), **predictor.provenance.model_dump(mode="json")}
+    emit(document, as_json=as_json, render=lambda console: render_training(console, out, predictor))
+
+
+def _chosen(trace: RoutingTrace, part: str, without: list[str]) -> list[int]:
+    """Indices of the sequences to train on.
+
+    Raises:
+        ForestageError: for an unknown part or domain, or if none is left.
+    """
+    if part not in ("train", "all"):
+        raise ForestageError(f"--split {part}: choose train or all")
+    unknown = sorted(set(without) - set(trace.domains))
+    if unknown:
+        known = ", ".join(sorted(set(trace.domains))[:8])
+        raise ForestageError(f"--without-domain {unknown[0]}: no such domain; the trace has {known}")
+    indices = split(trace)[0] if part == "train" else np.arange(trace.sequences)
+    left = [int(index) for index in indices if trace.domains[index] not in without]
+    if len(left) < 2:
+        raise ForestageError("--without-domain: fewer than two training sequences are left; leave out fewer")
+    return left
+
+
+def epoch_line(entry: EpochLog) -> str:
+    """One epoch of the log, for the terminal."""
+    return (
+        f"epoch {entry.epoch}: loss {entry.loss:.4f}, validation recall {percent(entry.recall)}, {entry.seconds:.0f} s"
+    )
+
+
+def render_training(console: Console, out: Path, predictor: LearnedPredictor) -> None:
+    """What was trained: size, and recall before and after quantisation."""
+    figures = predictor.describe()
+    provenance = predictor.provenance
+    console.print(
+        f"[bold]{out}[/bold]: {provenance.model}, lookahead {predictor.lookahead}, {provenance.trained_on}",
+        highlight=False,
+    )
+    console.print(
+        f"{size(figures['sram_bytes_per_layer'])} of SRAM a layer, {size(figures['state_bytes_per_slot_layer'])} of "
+        f"state a slot and layer, {size(figures['identity_bytes'])} of identity rows in far memory "
+        f"({size(figures['identity_burst_bytes'])} a token), accumulators of {figures['accumulator_bits']} bits",
+        highlight=False,
+    )
+    table = Table("validation recall, issued", *provenance.float_recall, box=None)
+    table.add_row("floating point", *(percent(value) for value in provenance.float_recall.values()))
+    table.add_row("int8", *(percent(value) for value in provenance.int8_recall.values()))
+    console.print(table, highlight=False)
