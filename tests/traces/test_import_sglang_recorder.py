@@ -251,6 +251,7 @@ def test_top_k_is_what_is_used_of_the_eight_columns(tmp_path: Path) -> None:
 FAULTS: dict[str, tuple[str, Any, str]] = {
     "verify": ("forward_mode", 5, "forward_mode: 5; read are 1 extend.*speculative"),
     "mode": ("forward_mode", True, "forward_mode: True"),
+    "odd mode": ("forward_mode", {}, "forward_mode: {}"),
     "positions": ("positions", [0, 1], r"2 positions, but 4 input_ids"),
     "gap": ("positions", [0, 1, 3, 4], "must be consecutive"),
     "negative": ("positions", [-1, 0, 1, 2], "positions: expected a list of whole numbers"),

@@ -255,7 +255,7 @@ def _passes(recording: _Recording) -> Iterator[list[tuple[str, dict[str, Any]]]]
 def _forward_pass(record: dict[str, Any], place: str) -> ForwardPass:
     """The tokens of a record, checked."""
     mode = record.get("forward_mode")
-    if mode not in MODES or type(mode) is not int:
+    if type(mode) is not int or mode not in MODES:
         known = ", ".join(f"{value} {name}" for value, name in MODES.items())
         raise ForestageError(
             f"{place}: forward_mode: {mode!r}; read are {known} (speculative decoding runs tokens that it then rejects)"
