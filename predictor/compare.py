@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.bootstrap import Bootstrap, interval
 from predictor.evaluate import EvaluationResult, EvaluationSettings, document, obtain, select_parts
-from predictor.metrics import Progress, Tally, issued_per_layer, recall, tally_predictor
-from predictor.results import Document, SplitName, or_none
+from predictor.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
+from predictor.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
 from predictor.traffic import ExpertSize
 from traces import RoutingTrace
 
@@ -43,6 +46,25 @@ class Bounds(Document):
     random: dict[str, float]
 
 
+class EqualTraffic(Document):
+    """Every predictor at the issue that one of them chooses of its own accord.
+
+    Attributes:
+        reference: the one with a threshold of its own.
+        issued: its mean experts issued a layer and token, without a limit.
+        recall: of each predictor at that issue, between two limits in proportion (as if each limit held for a share of
+            the rows); ``None`` where a predictor never issues so many.
+        gain: the same less the reference's recall.
+        gain_intervals: 95 % of the gain, both predictors resampled together.
+    """
+
+    reference: str
+    issued: float
+    recall: dict[str, float | None]
+    gain: dict[str, float | None]
+    gain_intervals: dict[str, Ends]
+
+
 class Comparison(Document):
     """Every predictor on the same part of one trace, resampled alike.
 
@@ -53,6 +75,7 @@ class Comparison(Document):
         evaluations: one a predictor, in the order compared.
         curves: in the same order.
         bounds: at the issue limits.
+        equal_traffic: one entry a predictor that has a threshold of its own and issues anything.
     """
 
     trace: str
@@ -69,6 +92,7 @@ class Comparison(Document):
     evaluations: list[EvaluationResult]
     curves: list[Curve]
     bounds: Bounds
+    equal_traffic: list[EqualTraffic]
 
 
 def compare(
@@ -98,7 +122,7 @@ def compare(
         wanted = wanted.model_copy(update={"lookahead": _common_lookahead(predictors)})
     parts = select_parts(trace, wanted, trace_name)
     part = parts.evaluated
-    evaluations, curves = [], []
+    evaluations, tallies = [], []
     for number, name in enumerate(predictors):
 
         def advance(done: int, total: int, number: int = number) -> None:
@@ -108,7 +132,7 @@ def compare(
         chosen = obtain(parts, name)
         tally = tally_predictor(chosen, part, wanted.limits, progress=advance)
         evaluations.append(document(parts, name, chosen, tally))
-        curves.append(_curve(labels[number], tally.curve, part.experts, wanted.bootstrap))
+        tallies.append(tally.curve)
     first = evaluations[0]
     return Comparison(
         trace=parts.name,
@@ -123,11 +147,18 @@ def compare(
         tokens=first.tokens,
         size=parts.size,
         evaluations=evaluations,
-        curves=curves,
+        curves=[
+            _curve(label, tally, part.experts, wanted.bootstrap) for label, tally in zip(labels, tallies, strict=True)
+        ],
         bounds=Bounds(
             perfect={str(m): min(m / part.top_k, 1.0) for m in wanted.limits},
             random={str(m): m / part.experts for m in wanted.limits},
         ),
+        equal_traffic=[
+            _equal_traffic(number, labels, tallies, wanted.bootstrap)
+            for number, evaluation in enumerate(evaluations)
+            if evaluation.issued.get(OWN)
+        ],
     )
 
 
@@ -152,3 +183,40 @@ def _curve(label: str, tally: Tally, experts: int, bootstrap: Bootstrap) -> Curv
         "high": high,
     }
     return Curve(predictor=label, **{name: [or_none(value) for value in column] for name, column in columns.items()})
+
+
+def _equal_traffic(reference: int, labels: list[str], tallies: list[Tally], bootstrap: Bootstrap) -> EqualTraffic:
+    """Every curve ``tallies [sequences]`` where it issues as much as predictor ``reference`` does without a limit."""
+    own = tallies[reference]
+    needed = own.rows * own.top_k
+    issued = float(issued_per_layer(own).over(0).values()[-1])
+    recalls: dict[str, float | None] = {}
+    gains: dict[str, float | None] = {}
+    ends: dict[str, Ends] = {}
+    for number, (label, tally) in enumerate(zip(labels, tallies, strict=True)):
+        hits = own.hits[:, -1] if number == reference else hits_at(tally, issued)
+        if hits is None:
+            recalls[label], gains[label], ends[label] = None, None, None
+            continue
+        recalls[label] = or_none(float(Ratio(hits, needed).over(0).values()))
+        gain = Ratio(hits - own.hits[:, -1], needed)
+        gains[label] = or_none(float(gain.over(0).values()))
+        low, high = interval(gain, bootstrap)
+        ends[label] = ends_or_none(float(low), float(high))
+    return EqualTraffic(reference=labels[reference], issued=issued, recall=recalls, gain=gains, gain_intervals=ends)
+
+
+def hits_at(tally: Tally, issued: float) -> NDArray[np.float64] | None:
+    """Hits of each sequence where ``tally [sequences]``, with limits 1 … experts, issues ``issued`` experts a row.
+
+    Between two limits in proportion; ``None`` if it never issues so many.
+    """
+    means = np.concatenate([[0.0], issued_per_layer(tally).over(0).values()])
+    hits = np.concatenate([np.zeros((len(tally.hits), 1)), tally.hits], axis=1)
+    above = int(np.searchsorted(means, issued))  # the first limit that issues at least so many
+    if above == len(means):
+        return None
+    if above == 0:
+        return hits[:, 0]
+    share = (issued - means[above - 1]) / (means[above] - means[above - 1])
+    return (1 - share) * hits[:, above - 1] + share * hits[:, above]

@@ -79,10 +79,10 @@ class TraceTally:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A metric, ``numerator / denominator``, two arrays of one shape."""
+    """A metric, ``numerator / denominator``, two arrays of one shape; counts, or weighted sums of counts."""
 
-    numerator: Counts
-    denominator: Counts
+    numerator: NDArray[np.number]
+    denominator: NDArray[np.number]
 
     def values(self) -> NDArray[np.float64]:
         """The quotients; NaN where the denominator is 0."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from catalog.errors import ForestageError, unknown_name
 from predictor.base import Predictor
+from predictor.learned.predictor import LearnedPredictor
 from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.popularity import PopularityPredictor
 from predictor.previous_token import PreviousTokenPredictor
@@ -20,6 +21,7 @@ _KINDS: dict[str, type[Predictor]] = {
         SpatialMarkovPredictor,
         TemporalMarkovPredictor,
         StMoePredictor,
+        LearnedPredictor,
     )
 }
 
@@ -28,15 +30,15 @@ SAVED_SUFFIX = ".safetensors"
 
 @runtime_checkable
 class Saved(Protocol):
-    """What a predictor that came from a file says of itself, beside being a ``Predictor``.
+    """What a predictor that came from a file says of itself, beside being a ``Predictor``."""
 
-    Attributes:
-        trained_on: which sequences of which trace it was trained on, for a reader.
-        model: the model whose routing it was trained on, as its trace named it.
-    """
+    @property
+    def trained_on(self) -> str:
+        """Which sequences of which trace it was trained on, for a reader."""
 
-    trained_on: str
-    model: str
+    @property
+    def model(self) -> str:
+        """The model whose routing it was trained on, as its trace named it."""
 
     def describe(self) -> dict[str, Any]:
         """Its configuration and size in bytes, as JSON values."""

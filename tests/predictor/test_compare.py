@@ -9,8 +9,9 @@ from st_moe_samples import routing_trace
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.compare import compare
+from predictor.compare import compare, hits_at
 from predictor.evaluate import evaluate
+from predictor.metrics import Tally
 
 LENGTHS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 
@@ -50,6 +51,39 @@ def test_a_curve_passes_through_the_limits_and_stays_below_the_bound():
         assert (np.diff(curve.recall) >= 0).all()
     assert comparison.bounds.perfect == {"1": 1 / 3, "3": 1.0, "8": 1.0}
     assert comparison.bounds.random == {"1": 1 / 16, "3": 3 / 16, "8": 8 / 16}
+
+
+def test_all_are_compared_at_the_issue_of_one_threshold():
+    trace = routing_trace(lengths=LENGTHS)
+    comparison = compare(trace, ["popularity", "st-moe", "markov-spatial"], split="all")
+    (equal,) = comparison.equal_traffic
+    own = comparison.evaluations[1]
+    assert (equal.reference, equal.issued) == ("st-moe", own.issued["own"])
+    assert equal.recall["st-moe"] == own.recall["own"]
+    popularity = [0.0, *comparison.curves[0].recall]
+    assert equal.recall["popularity"] == pytest.approx(np.interp(equal.issued, range(len(popularity)), popularity))
+    assert equal.gain["popularity"] == pytest.approx(equal.recall["popularity"] - own.recall["own"])
+    low, high = equal.gain_intervals["popularity"]
+    assert low < equal.gain["popularity"] < high
+    assert equal.gain_intervals["st-moe"] == (0.0, 0.0)
+
+
+def test_a_predictor_that_never_issues_so_many_has_no_recall_there():
+    tally = Tally(np.array([2, 2]), np.zeros(2), np.array([[1, 2, 2], [0, 2, 2]]), np.array([[2, 3, 3], [2, 3, 3]]), 2)
+    assert hits_at(tally, 1.75) is None
+    np.testing.assert_allclose(hits_at(tally, 1.5), [2, 2])
+    np.testing.assert_allclose(hits_at(tally, 1.25), [1.5, 1])
+    np.testing.assert_allclose(hits_at(tally, 0.5), [0.5, 0])
+    np.testing.assert_allclose(hits_at(tally, 0.0), [0, 0])
+
+
+def test_a_gain_is_resampled_in_pairs():
+    """Of a predictor and its like the difference is none in every draw, however wide each one's interval."""
+    trace = routing_trace(lengths=LENGTHS)
+    whole = compare(trace, ["st-moe", "popularity"], split="all")
+    width = np.subtract(*whole.equal_traffic[0].gain_intervals["popularity"][::-1])
+    alone = sum(np.subtract(*e.intervals.recall["4"][::-1]) for e in whole.evaluations)
+    assert width < alone
 
 
 def test_a_file_is_loaded_and_not_fitted(kept):

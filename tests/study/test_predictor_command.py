@@ -25,9 +25,10 @@ def test_resamples_and_their_seed(forestage: Forestage, small_trace: Path) -> No
     assert first["bootstrap"] == {"resamples": 1000, "seed": 0}
     low, high = first["intervals"]["recall"]["2"]
     assert low < first["recall"]["2"] < high
-    other = evaluated(forestage, small_trace, *arguments, "--seed", 1, "--resamples", 50)
-    assert other["recall"] == first["recall"]
-    assert other["intervals"] != first["intervals"]
+    for option in (("--seed", 1), ("--resamples", 50)):
+        other = evaluated(forestage, small_trace, *arguments, *option)
+        assert other["recall"] == first["recall"]
+        assert other["intervals"] != first["intervals"]
     assert evaluated(forestage, small_trace, *arguments, "--resamples", 0)["intervals"]["exact_set"] is None
 
 

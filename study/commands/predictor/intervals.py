@@ -4,6 +4,10 @@ from predictor.results import Ends
 from study.numbers import fixed
 
 
-def with_interval(value: float | None, interval: Ends) -> str:
-    """``0.597 ±0.007``: half the width of the interval, which need not be symmetric but nearly is."""
-    return fixed(value) if interval is None else f"{fixed(value)} ±{(interval[1] - interval[0]) / 2:.3f}"
+def with_interval(value: float | None, interval: Ends, *, sign: str = "") -> str:
+    """``0.597 ±0.007``: half the width of the interval, which need not be symmetric but nearly is.
+
+    ``sign`` ``+`` writes the sign of a difference.
+    """
+    figure = fixed(value) if value is None else f"{value:{sign}.3f}"
+    return figure if interval is None else f"{figure} ±{(interval[1] - interval[0]) / 2:.3f}"
