@@ -1,8 +1,9 @@
 """What a trace's safetensors file holds beyond the tensors: the header document, label tables and checksums.
 
 The header's ``__metadata__`` has ``format``, ``version``, ``trace`` (a JSON document: ``metadata``, ``domain_labels``,
-``dataset_labels``) and, optionally, ``checksums`` (JSON: tensor name, or ``trace``, → CRC-32 in hexadecimal). A
-sequence's label is the entry of the table that ``domain_index`` or ``dataset_index`` names.
+``dataset_labels``), in version 2 ``batch`` (see ``batch_file``) and, optionally, ``checksums`` (JSON: tensor name,
+``trace`` or ``batch`` → CRC-32 in hexadecimal). A sequence's label is the entry of the table that ``domain_index`` or
+``dataset_index`` names.
 """
 
 import json
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 FORMAT = "forestage-trace"
 VERSION = "1"
+
+BATCH_VERSION = "2"
+"""Of a trace with a batch schedule beside it (see ``batch_file``)."""
+
+BATCH = "batch"
+"""Header entry of the schedule."""
+
+BATCH_TENSORS = ("batch_step_offsets", "batch_clock", "batch_token", "batch_slot", "batch_arrival")
 
 TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
 """Fields of a trace with a row a token."""
@@ -77,6 +86,13 @@ def describe_tensors(
     return {"format": FORMAT, "version": VERSION, "trace": text, "checksums": json.dumps(stated)}
 
 
+def add_batch(header: dict[str, str], tensors: Mapping[str, npt.NDArray[Any]], text: str) -> dict[str, str]:
+    """A trace's ``__metadata__`` with the schedule's ``tensors`` and document ``text`` added."""
+    stated = json.loads(header["checksums"]) | {name: f"{crc32(array):08x}" for name, array in tensors.items()}
+    stated[BATCH] = f"{zlib.crc32(text.encode()):08x}"
+    return {**header, "version": BATCH_VERSION, BATCH: text, "checksums": json.dumps(stated)}
+
+
 def check_checksums(path: Path, file: TensorFile) -> None:
     """Compare the CRC-32 of every tensor and of the header document with those stated, where they are stated.
 
@@ -89,10 +105,11 @@ def check_checksums(path: Path, file: TensorFile) -> None:
         stated = json.loads(file.metadata["checksums"])
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{path}: header: 'checksums' is not valid JSON ({error})") from error
-    if not isinstance(stated, dict) or set(stated) != {*file.tensors, "trace"}:
+    documents = [name for name in ("trace", BATCH) if name in file.metadata]
+    if not isinstance(stated, dict) or set(stated) != {*file.tensors, *documents}:
         raise ForestageError(f"{path}: header: 'checksums' must name every tensor and 'trace', once")
     actual: Iterable[tuple[str, int]] = (
-        ("trace", zlib.crc32(file.metadata["trace"].encode())),
+        *((name, zlib.crc32(file.metadata[name].encode())) for name in documents),
         *((name, crc32(array)) for name, array in file.tensors.items()),
     )
     for name, value in actual:
@@ -105,10 +122,15 @@ def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
     stated = file.metadata.get("format"), file.metadata.get("version")
     if stated[0] != FORMAT:
         raise ForestageError(f"{path}: header: a safetensors file, but no trace (its format is {stated[0]!r})")
-    if stated[1] != VERSION:
-        raise ForestageError(f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION}")
+    if stated[1] not in (VERSION, BATCH_VERSION):
+        raise ForestageError(
+            f"{path}: header: trace format version {stated[1]!r}; this program reads {VERSION} and {BATCH_VERSION}"
+        )
+    batched = stated[1] == BATCH_VERSION
+    if batched and BATCH not in file.metadata:
+        raise ForestageError(f"{path}: header: version {BATCH_VERSION}, but no entry {BATCH!r} in __metadata__")
     # A damaged name must not pass for an absent optional entry: then its checksums would not be compared.
-    for name in sorted(set(file.metadata) - {"format", "version", "trace", "checksums"}):
+    for name in sorted(set(file.metadata) - {"format", "version", "trace", "checksums", *([BATCH] if batched else [])}):
         raise ForestageError(f"{path}: header: unknown entry {name!r} in __metadata__")
     try:
         header = json.loads(file.metadata.get("trace", ""))
@@ -119,7 +141,7 @@ def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
         raise ForestageError(f"{path}: header: 'trace' must hold exactly {', '.join(sorted(expected))}")
     if not isinstance(header["metadata"], dict):
         raise ForestageError(f"{path}: metadata: must be a JSON object")
-    known = {*ARRAYS, *(f"{kind}_index" for kind in LABELS)}
+    known = {*ARRAYS, *(f"{kind}_index" for kind in LABELS), *(BATCH_TENSORS if batched else ())}
     required = known - {"gate_weights", "token_hash"}
     for name in sorted(required - set(file.tensors)):
         raise ForestageError(f"{path}: {name}: missing tensor")

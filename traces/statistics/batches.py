@@ -186,7 +186,7 @@ def _parts_with(
         yield trace.token_range(start, min(start + CHUNK_TOKENS, trace.tokens)), wanted, tokens[wanted] - start
 
 
-def _gather(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
+def gather_ids(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
     """Ids ``[tokens, layers, top_k]`` of scattered ``tokens``, copied."""
     ids = np.empty((len(tokens), trace.layers, trace.top_k), trace.expert_ids.dtype)
     for part, wanted, places in _parts_with(trace, tokens):
@@ -197,7 +197,7 @@ def _gather(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[n
 def _measure(trace: RoutingTrace, drawn: npt.NDArray[np.int64]) -> BatchSizeStatistics:
     """Figures of the batches ``drawn [samples, batch]``."""
     samples, batch = drawn.shape
-    ids = _gather(trace, drawn.ravel())
+    ids = gather_ids(trace, drawn.ravel())
     distinct = np.zeros((samples, trace.layers), np.int32)
     histogram = np.zeros(batch + 1, np.int64)
     _count_groups(ids, np.arange(samples + 1) * batch, trace.experts, distinct, histogram)

@@ -2,11 +2,12 @@
 
 import typer
 
-from study.commands.trace import capture, importing, info, stats, synthesise
+from study.commands.trace import batch, capture, importing, info, stats, synthesise
 
 app = typer.Typer(help="What was routed: import, describe and measure traces.", no_args_is_help=True)
 app.command("import")(importing.import_command)
 app.command("capture")(capture.capture_command)
 app.command("info")(info.info_command)
 app.command("stats")(stats.stats_command)
+app.command("batch")(batch.batch_command)
 app.command("synthesise")(synthesise.synthesise_command)

@@ -1,0 +1,153 @@
+"""``forestage trace batch``: interleave sequences into decode batches."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catalog.config import StrictModel
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.numbers import count, fixed
+from study.output import emit
+from traces import RoutingTrace
+from traces.batch import MADE_BY, BatchConfig, BatchSchedule, distinct_experts_by_step, make_schedule
+from traces.batch_file import save_batched
+from traces.statistics.batches import uniform_distinct_experts
+
+
+class StepFigures(StrictModel):
+    """Steps of one kind; means, ``None`` without such steps.
+
+    Attributes:
+        steps: how many.
+        tokens: processed in a step.
+        distinct_experts: touched in a layer.
+        uniform_distinct_experts: mean of N (1 − (1 − K/N)^tokens) over the steps.
+    """
+
+    steps: int
+    tokens: float | None
+    distinct_experts: float | None
+    uniform_distinct_experts: float | None
+
+
+class BatchFigures(StrictModel):
+    """What the schedule of a trace is like.
+
+    Attributes:
+        model: as in the metadata.
+        made_by: how the batch came about.
+        config: of the schedule.
+        tokens, sequences, steps: how much.
+        busy_slots: mean over steps.
+        waiting_steps: from a request's arrival to its first step, mean.
+        decode_steps: steps of decode tokens alone.
+        full_decode_steps: of these, the ones with every slot busy.
+        mixed_steps: steps with prefill tokens.
+    """
+
+    model: str
+    made_by: str
+    config: BatchConfig
+    tokens: int
+    sequences: int
+    steps: int
+    busy_slots: float
+    waiting_steps: float
+    decode_steps: StepFigures
+    full_decode_steps: StepFigures
+    mixed_steps: StepFigures
+
+
+def batch_command(
+    trace: TraceOption,
+    batch: Annotated[int, typer.Option("--batch", help="Slots: sequences served at once")],
+    out: Annotated[Path, typer.Option("--out", help="The trace file to write, with its schedule (.safetensors)")],
+    arrivals: Annotated[
+        float | None, typer.Option("--arrivals-per-step", help="Poisson rate of requests; default: all at once")
+    ] = None,
+    prefill_chunk: Annotated[
+        int | None, typer.Option("--prefill-chunk", help="Prompt tokens a step; default: the whole prompt")
+    ] = None,
+    order: Annotated[str, typer.Option("--order", help="Of arrival: trace, or shuffled")] = "trace",
+    seed: Annotated[int, typer.Option("--seed", help="Of arrivals and shuffle")] = 0,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the trace's sequences by continuous batching, and write it with the order of the steps."""
+    config = BatchConfig.parse(
+        {
+            "slots": batch,
+            "arrivals_per_step": arrivals,
+            "prefill_chunk": prefill_chunk,
+            "order": order,
+            "seed": seed,
+        },
+        origin="trace batch",
+    )
+    recorded = open_trace(trace, model)
+    schedule = make_schedule(recorded, config)
+    save_batched(out, recorded, schedule)
+    figures = batch_figures(recorded, schedule)
+    emit(figures, as_json=as_json, render=lambda console: render(console, figures, out))
+
+
+def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
+    """Describe ``schedule``, which was made for ``trace``."""
+    distinct = distinct_experts_by_step(trace, schedule).mean(axis=1)
+    tokens, busy = np.diff(schedule.step_offsets), schedule.busy_slots()
+    decode = schedule.prefill_tokens(trace) == 0
+
+    def of(chosen: np.ndarray) -> StepFigures:
+        if not chosen.any():
+            return StepFigures(steps=0, tokens=None, distinct_experts=None, uniform_distinct_experts=None)
+        sizes, times = np.unique(tokens[chosen], return_counts=True)
+        uniform = [uniform_distinct_experts(trace.experts, trace.top_k, int(size)) for size in sizes]
+        return StepFigures(
+            steps=int(chosen.sum()),
+            tokens=float(tokens[chosen].mean()),
+            distinct_experts=float(distinct[chosen].mean()),
+            uniform_distinct_experts=float(np.average(uniform, weights=times)),
+        )
+
+    return BatchFigures(
+        model=trace.metadata.model,
+        made_by=MADE_BY,
+        config=schedule.config,
+        tokens=trace.tokens,
+        sequences=trace.sequences,
+        steps=schedule.steps,
+        busy_slots=float(busy.mean()),
+        waiting_steps=float(schedule.waiting().mean()),
+        decode_steps=of(decode),
+        full_decode_steps=of(decode & (busy == schedule.config.slots)),
+        mixed_steps=of(~decode),
+    )
+
+
+def render(console: Console, figures: BatchFigures, out: Path) -> None:
+    """What the schedule is like, and the experts of its steps."""
+    console.print(
+        f"[bold]{figures.model}[/bold]: {count(figures.tokens)} tokens of {count(figures.sequences)} sequences in "
+        f"{count(figures.steps)} steps of up to {figures.config.slots}; {figures.busy_slots:.1f} slots busy, a request "
+        f"waits {figures.waiting_steps:.1f} steps (means). Made by {figures.made_by}.",
+        highlight=False,
+    )
+    table = Table("steps", "number", "tokens", "distinct experts", "uniform formula", box=None)
+    for name, kind in (
+        ("decode, all slots", figures.full_decode_steps),
+        ("decode", figures.decode_steps),
+        ("with prefill", figures.mixed_steps),
+    ):
+        table.add_row(
+            name,
+            count(kind.steps),
+            fixed(kind.tokens, 1),
+            fixed(kind.distinct_experts, 2),
+            fixed(kind.uniform_distinct_experts, 2),
+        )
+    console.print(table, highlight=False)
+    console.print(f"written: {out}", highlight=False, soft_wrap=True)

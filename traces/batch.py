@@ -1,0 +1,244 @@
+"""Decode batches made of single requests by continuous batching: which tokens each step of a device processes.
+
+A device has a number of *slots*, each of which serves one sequence at a time. Requests arrive, wait in the order of
+their arrival and take the slot that fell free first; a sequence that ends gives its slot to the next one at the
+following step (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). In a step every busy slot processes one
+decode token of its sequence, or up to ``prefill_chunk`` tokens of its prompt. Nothing is pre-empted, and a step takes
+one tick of the clock whatever it holds: how long it takes is the system model's to say.
+
+The trace remains what it was, sequence by sequence; the schedule is an order over its tokens. The routing of a sequence
+does not depend on its neighbours in a batch, so interleaving single requests is exact for models whose routers choose
+token by token; it says nothing of requests that were really sent together.
+"""
+
+import heapq
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError
+from traces.statistics.batches import distinct_experts, gather_ids
+from traces.trace import CHUNK_TOKENS, PREFILL, RoutingTrace
+
+MADE_BY = "interleaving single requests"
+
+
+class BatchConfig(StrictModel):
+    """How requests become batches.
+
+    Attributes:
+        slots: sequences served at once.
+        arrivals_per_step: mean of the Poisson process of arrivals, in requests a step; ``None``: all are there at 0.
+        prefill_chunk: tokens of a prompt that one step processes; ``None``: the whole prompt.
+        order: of arrival: the ``trace``'s, or ``shuffled``.
+        seed: of the arrivals and the shuffle.
+    """
+
+    slots: int = Field(ge=1, le=65_535)
+    arrivals_per_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    prefill_chunk: int | None = Field(default=None, ge=1)
+    order: Literal["trace", "shuffled"] = "trace"
+    seed: int = Field(default=0, ge=0)
+
+
+class Step(NamedTuple):
+    """The tokens of one step, slot by slot and in order within a slot; arrays ``[tokens of the step]``."""
+
+    slot: npt.NDArray[np.uint16]
+    sequence: npt.NDArray[np.int64]
+    token: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchSchedule:
+    """An order over the tokens of a trace, in steps; idle ticks are no steps.
+
+    Attributes:
+        config: how it was made.
+        step_offsets: i64 ``[steps + 1]``, first entry of each step in ``token`` and ``slot``.
+        clock: i64 ``[steps]``, the tick of each step, ascending.
+        token: i64 ``[tokens]``, index into the trace; every token once.
+        slot: u16 ``[tokens]``, the slot that processes it; ascending within a step.
+        arrival: i64 ``[sequences]``, the first tick at which the request is there.
+        sequence_offsets: of the trace.
+    """
+
+    config: BatchConfig
+    step_offsets: npt.NDArray[np.int64]
+    clock: npt.NDArray[np.int64]
+    token: npt.NDArray[np.int64]
+    slot: npt.NDArray[np.uint16]
+    arrival: npt.NDArray[np.int64]
+    sequence_offsets: npt.NDArray[np.int64]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.clock)
+
+    def step(self, index: int) -> Step:
+        """What step ``index`` processes.
+
+        Raises:
+            ForestageError: if there is no such step.
+        """
+        if not 0 <= index < self.steps:
+            raise ForestageError(f"step {index}: the schedule has steps 0 to {self.steps - 1}")
+        part = slice(int(self.step_offsets[index]), int(self.step_offsets[index + 1]))
+        return Step(self.slot[part], self.sequence_of(self.token[part]), self.token[part])
+
+    def sequence_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The sequence of each of ``tokens``."""
+        return np.searchsorted(self.sequence_offsets, tokens, side="right") - 1
+
+    def step_of_token(self) -> npt.NDArray[np.int64]:
+        """The step that processes each token of the trace: i64 ``[tokens]``."""
+        steps = np.empty(len(self.token), np.int64)
+        steps[self.token] = np.repeat(np.arange(self.steps), np.diff(self.step_offsets))
+        return steps
+
+    def waiting(self) -> npt.NDArray[np.int64]:
+        """Ticks from each request's arrival to its first step: i64 ``[sequences]``."""
+        return self.clock[self.step_of_token()[self.sequence_offsets[:-1]]] - self.arrival
+
+    def busy_slots(self) -> npt.NDArray[np.int64]:
+        """Slots that process a token, by step: i64 ``[steps]``."""
+        begins = np.ones(len(self.slot), np.int64)
+        begins[1:] = self.slot[1:] != self.slot[:-1]
+        begins[self.step_offsets[:-1]] = 1
+        return np.add.reduceat(begins, self.step_offsets[:-1])
+
+    def prefill_tokens(self, trace: RoutingTrace) -> npt.NDArray[np.int64]:
+        """Prefill tokens of each step: i64 ``[steps]``; the others are decode."""
+        prefill = (trace.phase[self.token] == PREFILL).astype(np.int64)
+        return np.add.reduceat(prefill, self.step_offsets[:-1])
+
+
+def make_schedule(trace: RoutingTrace, config: BatchConfig) -> BatchSchedule:
+    """Serve the sequences of ``trace`` by continuous batching; needs about 60 bytes a token while it works."""
+    progress = _step_within_sequence(trace, config.prefill_chunk)
+    steps_needed = progress[trace.sequence_offsets[1:] - 1] + 1
+    arrival, order = _arrivals(trace.sequences, config)
+    begin, slot = _serve(steps_needed, arrival, order, config.slots)
+    lengths = np.diff(trace.sequence_offsets)
+    tick = progress + np.repeat(begin, lengths)
+    slot_of_token = np.repeat(slot, lengths)
+    token = np.lexsort((slot_of_token, tick))  # stable: tokens of a slot stay in order
+    tick = tick[token]
+    starts = np.flatnonzero(np.concatenate([[True], tick[1:] != tick[:-1]]))
+    return BatchSchedule(
+        config=config,
+        step_offsets=np.append(starts, trace.tokens),
+        clock=tick[starts],
+        token=token,
+        slot=slot_of_token[token].astype(np.uint16),
+        arrival=arrival,
+        sequence_offsets=trace.sequence_offsets,
+    )
+
+
+def distinct_experts_by_step(trace: RoutingTrace, schedule: BatchSchedule) -> npt.NDArray[np.int32]:
+    """Distinct experts that each step touches in each layer: i32 ``[steps, layers]``."""
+    counts = np.empty((schedule.steps, trace.layers), np.int32)
+    offsets = schedule.step_offsets
+    first = 0
+    while first < schedule.steps:
+        last = int(np.searchsorted(offsets, offsets[first] + CHUNK_TOKENS, side="right")) - 1
+        last = min(max(last, first + 1), schedule.steps)
+        ids = gather_ids(trace, schedule.token[offsets[first] : offsets[last]])
+        counts[first:last] = distinct_experts(ids, offsets[first : last + 1] - offsets[first], trace.experts)
+        first = last
+    return counts
+
+
+def check_schedule(schedule: BatchSchedule, origin: str) -> None:
+    """Check that a schedule that was read is one.
+
+    Raises:
+        ForestageError: naming ``origin`` and the field, if a token is not there once, a sequence is not in order or
+            changes its slot, or a slot serves two sequences in a step.
+    """
+    tokens = int(schedule.sequence_offsets[-1])
+    _check_ascending(schedule.step_offsets, tokens, f"{origin}: batch_step_offsets")
+    if len(schedule.clock) != len(schedule.step_offsets) - 1 or (np.diff(schedule.clock) <= 0).any():
+        raise ForestageError(f"{origin}: batch_clock: must ascend, one tick a step")
+    if schedule.token.shape != (tokens,) or schedule.slot.shape != (tokens,):
+        raise ForestageError(f"{origin}: batch_token, batch_slot: must name {tokens} tokens, as the trace has")
+    seen = np.zeros(tokens, np.bool_)
+    inside = (schedule.token >= 0) & (schedule.token < tokens)
+    seen[schedule.token[inside]] = True
+    if not seen.all():
+        raise ForestageError(f"{origin}: batch_token: token {int(np.argmin(seen))} is not in it")
+    if (schedule.slot >= schedule.config.slots).any():
+        raise ForestageError(f"{origin}: batch_slot: must be below {schedule.config.slots}")
+    if len(schedule.arrival) != len(schedule.sequence_offsets) - 1 or (schedule.waiting() < 0).any():
+        raise ForestageError(f"{origin}: batch_arrival: must be one tick a sequence, none after its first step")
+    _check_slots(schedule, origin)
+
+
+def _check_ascending(offsets: npt.NDArray[np.int64], end: int, field: str) -> None:
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
+        raise ForestageError(f"{field}: must ascend from 0 to {end}, the tokens of the trace")
+
+
+def _check_slots(schedule: BatchSchedule, origin: str) -> None:
+    """A sequence's tokens run in order through one slot; a slot serves one sequence a step."""
+    place = np.empty(len(schedule.token), np.int64)
+    place[schedule.token] = np.arange(len(place))
+    slot = schedule.slot[place]
+    same = np.ones(len(place) - 1, np.bool_)
+    same[schedule.sequence_offsets[1:-1] - 1] = False
+    wrong = np.flatnonzero(same & ((np.diff(place) <= 0) | (slot[1:] != slot[:-1])))
+    if len(wrong):
+        raise ForestageError(f"{origin}: batch_token: token {wrong[0] + 1} is out of order or changes its slot")
+    step = np.repeat(np.arange(schedule.steps), np.diff(schedule.step_offsets))
+    sequence = schedule.sequence_of(schedule.token)
+    falls = (step[1:] == step[:-1]) & (schedule.slot[1:] < schedule.slot[:-1])
+    shared = (step[1:] == step[:-1]) & (schedule.slot[1:] == schedule.slot[:-1]) & (sequence[1:] != sequence[:-1])
+    wrong = np.flatnonzero(falls | shared)
+    if len(wrong):
+        raise ForestageError(
+            f"{origin}: batch_slot[{wrong[0] + 1}]: slots must ascend within a step and serve one sequence each"
+        )
+
+
+def _step_within_sequence(trace: RoutingTrace, chunk: int | None) -> npt.NDArray[np.int64]:
+    """Of each token, how many steps of its sequence come before the one that processes it: i64 ``[tokens]``."""
+    first = np.zeros(trace.tokens, np.bool_)
+    first[trace.sequence_offsets[:-1]] = True
+    prefill = trace.phase == PREFILL
+    follows = prefill & ~first
+    follows[1:] &= prefill[:-1]
+    index = np.arange(trace.tokens)
+    run_start = np.maximum.accumulate(np.where(follows, 0, index))
+    begins = ~follows if chunk is None else ~follows | ((index - run_start) % chunk == 0)
+    steps = np.cumsum(begins)
+    return steps - np.repeat(steps[trace.sequence_offsets[:-1]], np.diff(trace.sequence_offsets))
+
+
+def _arrivals(sequences: int, config: BatchConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The tick at which each request is there, and the requests in the order of arrival; both i64 ``[sequences]``."""
+    generator = np.random.default_rng([config.seed, 0])
+    order = generator.permutation(sequences) if config.order == "shuffled" else np.arange(sequences)
+    arrival = np.zeros(sequences, np.int64)
+    if config.arrivals_per_step is not None:
+        gaps = np.random.default_rng([config.seed, 1]).standard_exponential(sequences) / config.arrivals_per_step
+        arrival[order] = np.ceil(np.cumsum(gaps)).astype(np.int64)
+    return arrival, order
+
+
+def _serve(
+    steps_needed: npt.NDArray[np.int64], arrival: npt.NDArray[np.int64], order: npt.NDArray[np.int64], slots: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First come, first served: the tick at which each sequence begins, and its slot; both i64 ``[sequences]``."""
+    begin, slot = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    free = [(0, index) for index in range(slots)]  # (tick from which a slot is free, slot): a heap as it stands
+    for sequence in order.tolist():
+        since, taken = heapq.heappop(free)
+        begin[sequence], slot[sequence] = max(since, arrival[sequence]), taken
+        heapq.heappush(free, (int(begin[sequence] + steps_needed[sequence]), taken))
+    return begin, slot
