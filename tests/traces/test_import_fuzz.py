@@ -31,7 +31,7 @@ from traces.load import ExpertLoad
 
 LAYERS, TOP_K, EXPERTS = 2, 2, 6
 OPTIONS = ImportOptions(model="our/own", experts=EXPERTS)
-FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 VALUES = st.one_of(
     st.none(),

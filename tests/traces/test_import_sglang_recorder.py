@@ -243,9 +243,20 @@ def test_top_k_is_what_is_used_of_the_eight_columns(tmp_path: Path) -> None:
         trace_in(path, top_k=1)
     with pytest.raises(ForestageError, match="--top-k 9"):
         trace_in(path, top_k=9)
-    for record in server.records:  # a zeroed buffer, as older recorders have
+
+
+def test_a_zeroed_buffer_as_older_recorders_have(tmp_path: Path) -> None:
+    """Dense layers are rows of zeros; the padding too, where ``--top-k`` must say what it is."""
+    server = Server()
+    server.run(EXTEND, [("a", 9)])
+    placement = replicated(1)
+    physical_records(server, placement)
+    for record in server.records:
+        record["topk_ids_of_layer"][0] = 0
+    server.assert_holds(trace_in(server.save(tmp_path, torch.from_numpy(placement)))[0])
+    for record in server.records:
         record["topk_ids_of_layer"][record["topk_ids_of_layer"] < 0] = 0
-    server.assert_holds(trace_in(server.save(tmp_path), top_k=2)[0])
+    server.assert_holds(trace_in(server.save(tmp_path, torch.from_numpy(placement)), top_k=2)[0])
 
 
 FAULTS: dict[str, tuple[str, Any, str]] = {

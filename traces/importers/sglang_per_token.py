@@ -90,7 +90,7 @@ class _Collected:
         self.token = Spool(np.uint32)
         self.request = Spool(np.int32)
         self.requests = 0
-        self.used_columns = 0
+        self.used_columns = self.filled_columns = 0
         self.physical: int | None = None
         self.mapped: int | None = None
 
@@ -150,8 +150,10 @@ class _Collected:
         if ids.size and (ids.min() < -1 or ids.max() > LARGEST):
             raise ForestageError(f"{place}: topk_ids_of_layer: {int(ids.min())}; expected ids, or -1 as padding")
         ids = ids.astype(np.int32)
-        columns = np.flatnonzero((ids != -1).any(axis=(0, 1)))
-        self.used_columns = max(self.used_columns, int(columns[-1]) + 1 if len(columns) else 0)
+        if self.width > 1:  # a dense layer, in a buffer that is zeroed rather than filled with -1
+            ids[(ids == 0).all(axis=2)] = -1
+        self.used_columns = max(self.used_columns, _columns(ids != -1))
+        self.filled_columns = max(self.filled_columns, _columns(ids > 0))
         return forward, ids if expert_map is None else expert_map.apply(ids, place)
 
     def finish(self, options: ImportOptions, report: Report) -> RoutingTrace:
@@ -195,11 +197,15 @@ class _Collected:
         """Ids a row without the padding: as the user says, or as many columns as are used."""
         if options.top_k is None:
             return self.used_columns
-        ids = self.ids.array()
-        beyond = (ids[:, :, options.top_k :] > 0).any() if options.top_k <= self.width else True
-        if options.top_k > self.width or beyond:
+        if not self.filled_columns <= options.top_k <= self.width:
             raise ForestageError(f"{self.origin}: --top-k {options.top_k}: the rows hold {self.used_columns} ids")
         return options.top_k
+
+
+def _columns(held: npt.NDArray[np.bool_]) -> int:
+    """Columns of ``held [tokens, layers, width]`` up to the last that is true anywhere."""
+    columns = np.flatnonzero(held.any(axis=(0, 1)))
+    return int(columns[-1]) + 1 if len(columns) else 0
 
 
 def _files(folder: Path) -> list[Path]:
