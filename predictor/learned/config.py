@@ -119,15 +119,23 @@ class Recipe(StrictModel):
         )
 
 
+_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0}
+
 RECIPES: dict[str, Recipe] = {
     "deployed": Recipe(),
-    "no-identity": Recipe(predictor=LearnedConfig(identity_rows=0, identities=0)),
+    "no-identity": Recipe(predictor=LearnedConfig(**_NO_IDENTITY)),
+    "few-tokens": Recipe(
+        predictor=LearnedConfig(**_NO_IDENTITY),
+        training=TrainingConfig(epochs=14, dropout=0.4, hidden_dropout=0.2, learning_rate=4e-3),
+    ),
+    "ablation": Recipe(predictor=LearnedConfig(hidden=64), training=TrainingConfig(epochs=5)),
     "unbounded": Recipe(
-        predictor=LearnedConfig(hidden=384, layers_back=24, previous=(3,), decays=(1, 3, 5), decay_reach=1),
-        training=TrainingConfig(hidden_dropout=0.25),
+        predictor=LearnedConfig(hidden=384, layers_back=8, decays=(1, 3, 5), decay_reach=1, identity_rows=8192),
+        training=TrainingConfig(epochs=6, hidden_dropout=0.25),
     ),
 }
-"""Named recipes: ``deployed`` holds at most 64 KiB of SRAM a layer for a model of 32 experts."""
+"""Named recipes. ``deployed`` holds at most 64 KiB of SRAM a layer for a model of 32 experts; ``few-tokens`` is for
+traces of some ten thousand tokens without identity; ``ablation`` is what changes are measured against."""
 
 
 def read_recipe(name_or_path: str) -> Recipe:

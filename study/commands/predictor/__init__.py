@@ -2,7 +2,7 @@
 
 import typer
 
-from study.commands.predictor import evaluating, exporting, listing, next_use, training
+from study.commands.predictor import calibration, evaluating, exporting, listing, next_use, sweeping, training
 
 app = typer.Typer(help="Which experts come next: train, evaluate and export predictors.", no_args_is_help=True)
 app.command("list")(listing.list_predictors)
@@ -10,3 +10,5 @@ app.command("evaluate")(evaluating.evaluate_predictor)
 app.command("train-next-use")(next_use.train_next_use)
 app.command("train")(training.train_predictor)
 app.command("export")(exporting.export_predictor)
+app.command("sweep")(sweeping.sweep_predictors)
+app.command("calibration")(calibration.calibration_of)

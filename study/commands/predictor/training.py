@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -12,10 +11,10 @@ from catalog.errors import ForestageError
 from predictor.learned.config import RECIPES, read_recipe
 from predictor.learned.model_file import EpochLog
 from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.selection import Selection
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.numbers import percent, size
-from study.output import emit, progress_bar
-from traces import RoutingTrace, split
+from study.output import emit, messages, progress_bar
 
 STATE_SUFFIX = ".state"
 
@@ -28,10 +27,11 @@ def train_predictor(
     ] = "deployed",
     lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a field of the recipe")] = None,
-    without_domain: Annotated[
-        list[str] | None, typer.Option("--without-domain", help="Leave a domain's sequences out")
-    ] = None,
-    part: Annotated[str, typer.Option("--split", help="train, or all for a trace that is not tested on")] = "train",
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only sequences of this domain")] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only sequences of this dataset")] = None,
+    without_domain: Annotated[list[str] | None, typer.Option("--without-domain", help="Leave a domain out")] = None,
+    without_dataset: Annotated[list[str] | None, typer.Option("--without-dataset", help="Leave a dataset out")] = None,
+    part: Annotated[str, typer.Option("--split", help="train, or all where nothing is tested on it")] = "train",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of PyTorch")] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -42,7 +42,15 @@ def train_predictor(
     """
     recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
     recorded = open_trace(trace, model)
-    chosen = _chosen(recorded, part, without_domain or [])
+    labels = {
+        "part": part,
+        "domains": tuple(domain or ()),
+        "datasets": tuple(dataset or ()),
+        "without_domains": tuple(without_domain or ()),
+        "without_datasets": tuple(without_dataset or ()),
+    }
+    selection = Selection.parse(labels, origin="selection")
+    chosen = selection.indices(recorded)
     if not out.parent.is_dir():
         raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
     from predictor.learned import training  # PyTorch is needed here alone
@@ -50,44 +58,21 @@ def train_predictor(
     if threads is not None:
         training.torch.set_num_threads(threads)
     state = out.with_name(out.name + STATE_SUFFIX)
-    described = f"{len(chosen)} {'training ' if part == 'train' else ''}sequences of {trace.name} (split seed 0)"
-    if without_domain:
-        described += f", without {', '.join(without_domain)}"
-    console = Console(stderr=True)
     with progress_bar("training") as progress:
         trained = training.train(
             recorded.select_sequences(chosen),
             recipe,
             lookahead=lookahead,
-            trained_on=described,
+            trained_on=selection.describe(recorded, trace.name),
             state_path=state,
             progress=progress,
-            report=lambda entry: None if as_json else console.print(epoch_line(entry), highlight=False),
+            report=lambda entry: messages.print(epoch_line(entry), highlight=False),
         )
     predictor: LearnedPredictor = trained.predictor
     predictor.save(out)
     state.unlink(missing_ok=True)
     document = {"predictor": str(out), **predictor.describe(), **predictor.provenance.model_dump(mode="json")}
     emit(document, as_json=as_json, render=lambda console: render_training(console, out, predictor))
-
-
-def _chosen(trace: RoutingTrace, part: str, without: list[str]) -> list[int]:
-    """Indices of the sequences to train on.
-
-    Raises:
-        ForestageError: for an unknown part or domain, or if none is left.
-    """
-    if part not in ("train", "all"):
-        raise ForestageError(f"--split {part}: choose train or all")
-    unknown = sorted(set(without) - set(trace.domains))
-    if unknown:
-        known = ", ".join(sorted(set(trace.domains))[:8])
-        raise ForestageError(f"--without-domain {unknown[0]}: no such domain; the trace has {known}")
-    indices = split(trace)[0] if part == "train" else np.arange(trace.sequences)
-    left = [int(index) for index in indices if trace.domains[index] not in without]
-    if len(left) < 2:
-        raise ForestageError("--without-domain: fewer than two training sequences are left; leave out fewer")
-    return left
 
 
 def epoch_line(entry: EpochLog) -> str:

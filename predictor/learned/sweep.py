@@ -1,0 +1,224 @@
+"""A grid of recipes, trained and measured one after the other: sizes against recall, or what a change is worth."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.config import StrictModel
+from catalog.errors import ForestageError, unknown_name
+from predictor.evaluate import evaluate
+from predictor.learned.config import Recipe, read_recipe
+from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.selection import Selection
+from predictor.results import Ends
+from traces import RoutingTrace
+from traces.files import write_text
+
+Progress = Callable[[int, int], None]
+
+
+class Variant(StrictModel):
+    """One point of a grid.
+
+    Attributes:
+        recipe: a named recipe or a TOML file that ``set`` begins from; ``None``: the grid's.
+        set: fields of the recipe that differ.
+        lookahead: layers ahead.
+        train: the sequences trained on.
+        domains, datasets: the test sequences measured, by label; none named: all.
+    """
+
+    recipe: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    lookahead: int = 1
+    train: Selection = Selection()
+    domains: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+
+class Grid(StrictModel):
+    """Variants by name, in the order in which they are trained.
+
+    Attributes:
+        about: what the grid shows, a line.
+        recipe: what variants begin from.
+        issue: issue limits measured.
+        variants: by name.
+    """
+
+    about: str
+    recipe: str = "deployed"
+    issue: tuple[int, ...] = (4, 6, 8)
+    variants: dict[str, Variant]
+
+    def recipe_of(self, name: str) -> Recipe:
+        """The recipe of one variant.
+
+        Raises:
+            ForestageError: for an unknown field or a value out of range.
+        """
+        variant = self.variants[name]
+        return read_recipe(variant.recipe or self.recipe).replaced(variant.set, origin=f"variant '{name}'")
+
+
+class Measured(BaseModel):
+    """One variant, trained and measured on its test sequences.
+
+    Attributes:
+        name: of the variant.
+        sram_bytes: on chip, the largest layer.
+        state_bytes: of a slot and layer.
+        burst_bytes: fetched a token from far memory.
+        recall, intervals: by issue limit, over layers ≥ lookahead.
+        exact_set: share of rows whose best top_k are exactly the chosen ones.
+        first_layer: recall by limit of layer 0.
+        float_validation, int8_validation: recall on the validation sequences before and after quantisation.
+        epochs: trained.
+        training_s: wall time of the epochs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    variant: Variant
+    sram_bytes: int
+    state_bytes: int
+    burst_bytes: int
+    recall: dict[str, float]
+    intervals: dict[str, Ends]
+    exact_set: float
+    first_layer: dict[str, float | None]
+    float_validation: dict[str, float]
+    int8_validation: dict[str, float]
+    epochs: int
+    training_s: float
+
+
+def grid_names() -> tuple[str, ...]:
+    """Grids that come with the project."""
+    files = resources.files("predictor.learned").joinpath("grids").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def read_grid(name_or_path: str) -> Grid:
+    """A grid that comes with the project, or the one in a TOML file.
+
+    Raises:
+        ForestageError: if it is neither, or faulty.
+    """
+    if name_or_path in grid_names():
+        text = resources.files("predictor.learned").joinpath("grids", f"{name_or_path}.toml").read_text("utf-8")
+    elif not name_or_path.endswith(".toml"):
+        raise unknown_name("grid", name_or_path, grid_names())
+    else:
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ForestageError(f"{name_or_path}: cannot read ({error})") from error
+    try:
+        grid = Grid.parse(tomllib.loads(text), origin=name_or_path)
+    except tomllib.TOMLDecodeError as error:
+        raise ForestageError(f"{name_or_path}: no TOML ({error})") from error
+    for name in grid.variants:
+        grid.recipe_of(name)
+    return grid
+
+
+def run_grid(
+    trace: RoutingTrace,
+    grid: Grid,
+    folder: Path,
+    *,
+    trace_name: str,
+    begin: Callable[[str], None],
+    progress: Progress | None = None,
+) -> Iterator[Measured]:
+    """Train and measure every variant; what ``folder`` already holds of the same grid and trace is taken from there.
+
+    Leaves ``NAME.safetensors`` and ``NAME.json`` of each variant in ``folder``. ``begin(name)`` is called before a
+    variant is trained.
+
+    Raises:
+        ForestageError: if the folder cannot be written, a selection is empty or a recipe asks for what the trace lacks.
+    """
+    for name, variant in grid.variants.items():
+        kept = folder / f"{name}.json"
+        request = {
+            "trace": trace_name,
+            "tokens": trace.tokens,
+            "recipe": grid.recipe_of(name).model_dump(mode="json"),
+            "variant": variant.model_dump(mode="json"),
+            "issue": list(grid.issue),
+        }
+        measured = _kept(kept, request)
+        if measured is None:
+            begin(name)
+            predictor = _train(trace, grid, name, folder, trace_name, progress)
+            measured = _measure(trace, grid, name, predictor, folder / f"{name}.safetensors", trace_name)
+            write_text(kept, json.dumps({"request": request, "measured": measured.model_dump(mode="json")}, indent=1))
+        yield measured
+
+
+def _kept(path: Path, request: dict[str, Any]) -> Measured | None:
+    """What an earlier run measured, if it was asked the same."""
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Measured.model_validate(document["measured"]) if document["request"] == request else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # damaged: measured anew and overwritten
+
+
+def _train(
+    trace: RoutingTrace, grid: Grid, name: str, folder: Path, trace_name: str, progress: Progress | None
+) -> LearnedPredictor:
+    from predictor.learned.training import train  # PyTorch is needed here alone
+
+    variant = grid.variants[name]
+    state = folder / f"{name}.state"
+    folder.mkdir(parents=True, exist_ok=True)
+    predictor: LearnedPredictor = train(
+        trace.select_sequences(variant.train.indices(trace)),
+        grid.recipe_of(name),
+        lookahead=variant.lookahead,
+        trained_on=variant.train.describe(trace, trace_name),
+        state_path=state,
+        progress=progress,
+    ).predictor
+    predictor.save(folder / f"{name}.safetensors")
+    state.unlink(missing_ok=True)
+    return predictor
+
+
+def _measure(
+    trace: RoutingTrace, grid: Grid, name: str, predictor: LearnedPredictor, path: Path, trace_name: str
+) -> Measured:
+    variant = grid.variants[name]
+    result = evaluate(
+        trace, path, trace_name=trace_name, issue=grid.issue, domains=variant.domains, datasets=variant.datasets
+    )
+    limits = [str(limit) for limit in sorted(set(grid.issue))]
+    figures = predictor.describe()
+    provenance = predictor.provenance
+    first = result.by_layer[0].recall
+    return Measured(
+        name=name,
+        variant=variant,
+        sram_bytes=figures["sram_bytes_per_layer"],
+        state_bytes=figures["state_bytes_per_slot_layer"],
+        burst_bytes=figures["identity_burst_bytes"],
+        recall={limit: result.recall[limit] or 0.0 for limit in limits},
+        intervals={limit: result.intervals.recall[limit] for limit in limits},
+        exact_set=result.exact_set or 0.0,
+        first_layer={limit: first[limit] for limit in limits},
+        float_validation=provenance.float_recall,
+        int8_validation=provenance.int8_recall,
+        epochs=len(provenance.log),
+        training_s=sum(entry.seconds for entry in provenance.log),
+    )

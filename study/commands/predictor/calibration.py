@@ -1,0 +1,82 @@
+"""``forestage predictor calibration``: are a learned predictor's probabilities true?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catalog.errors import ForestageError
+from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.probability import calibration_error, reliability, score_histogram
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.figures.files import check_figure_path, write_figure
+from study.figures.learned import reliability_diagram
+from study.numbers import count, fixed, percent
+from study.output import emit
+from traces import split
+
+
+def calibration_of(
+    trace: TraceOption,
+    predictor: Annotated[Path, typer.Option("--predictor", help="A trained predictor")],
+    part: Annotated[str, typer.Option("--split", help="test, or all for a trace that was not trained on")] = "test",
+    figure: Annotated[Path | None, typer.Option("--figure", help="Reliability, as FILE.svg, .png or .pdf")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Reliability and expected calibration error of the table of probabilities."""
+    if part not in ("test", "all"):
+        raise ForestageError(f"--split {part}: choose test or all")
+    if figure is not None:
+        check_figure_path(figure)
+    learned = LearnedPredictor.load(predictor)
+    recorded = open_trace(trace, model)
+    chosen = split(recorded)[1] if part == "test" else np.arange(recorded.sequences)
+    evaluated = recorded.select_sequences(chosen)
+    seen, hits = score_histogram(learned, evaluated)
+    table = learned.tables.probabilities
+    mean, observed, counts = reliability(seen, hits, table)
+    document = {
+        "predictor": predictor.stem,
+        "trace": trace.name,
+        "model": recorded.metadata.model,
+        "synthetic": recorded.metadata.synthetic,
+        "split": part,
+        "sequences": evaluated.sequences,
+        "tokens": evaluated.tokens,
+        "calibration_error": calibration_error(seen, hits, table),
+        "by_layer": [
+            calibration_error(seen[layer : layer + 1], hits[layer : layer + 1], table[layer : layer + 1])
+            for layer in range(evaluated.layers)
+        ],
+        "reliability": [
+            {
+                "probability": None if np.isnan(said) else float(said),
+                "frequency": None if np.isnan(was) else float(was),
+                "count": int(number),
+            }
+            for said, was, number in zip(mean, observed, counts, strict=True)
+        ],
+    }
+    if figure is not None:
+        write_figure(reliability_diagram(document), figure)
+    emit(document, as_json=as_json, render=lambda console: render_calibration(console, document))
+
+
+def render_calibration(console: Console, document: dict[str, object]) -> None:
+    """The error, and the reliability as a table."""
+    console.print(
+        f"[bold]{document['predictor']}[/bold] on {document['trace']}, {document['split']} part: expected calibration "
+        f"error {document['calibration_error']:.4f}",
+        highlight=False,
+    )
+    table = Table("probability", "was chosen", "predictions", box=None)
+    points = document["reliability"]
+    assert isinstance(points, list)
+    for point in points:
+        if point["count"]:
+            table.add_row(fixed(point["probability"]), percent(point["frequency"]), count(point["count"]))
+    console.print(table, highlight=False)

@@ -1,0 +1,84 @@
+"""``forestage predictor sweep``: train and measure a grid of recipes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from predictor.evaluate import evaluate
+from predictor.learned.sweep import Measured, grid_names, read_grid, run_grid
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.predictor.intervals import with_interval
+from study.figures.files import check_figure_path, write_figure
+from study.figures.learned import recall_against_sram
+from study.numbers import fixed, size
+from study.output import emit, messages, progress_bar
+from traces import RoutingTrace
+
+
+def sweep_predictors(
+    trace: TraceOption,
+    grid: Annotated[str, typer.Option("--grid", help=f"One of {', '.join(grid_names())}, or a TOML file")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for predictors and results; goes on where it was")],
+    figure: Annotated[Path | None, typer.Option("--figure", help="Recall against SRAM: FILE.svg, .png or .pdf")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every variant of a grid on the training sequences and measure it on the test sequences."""
+    if figure is not None:
+        check_figure_path(figure)
+    chosen = read_grid(grid)
+    recorded = open_trace(trace, model)
+    results: list[Measured] = []
+    with progress_bar(grid) as progress:
+        for measured in run_grid(
+            recorded,
+            chosen,
+            out,
+            trace_name=trace.name,
+            begin=lambda name: messages.print(f"training {name}", highlight=False),
+            progress=progress,
+        ):
+            results.append(measured)
+    document = {
+        "grid": chosen.model_dump(mode="json"),
+        "trace": trace.name,
+        "model": recorded.metadata.model,
+        "synthetic": recorded.metadata.synthetic,
+        "results": [measured.model_dump(mode="json") for measured in results],
+    }
+    if figure is not None:
+        write_figure(recall_against_sram(document, _rival(recorded, trace.name)), figure)
+    emit(document, as_json=as_json, render=lambda console: render_sweep(console, chosen.about, results))
+
+
+def _rival(trace: RoutingTrace, name: str) -> dict[str, Any]:
+    """What the training-free tables reach on the same test sequences."""
+    return evaluate(trace, "st-moe", trace_name=name).model_dump(mode="json")
+
+
+def render_sweep(console: Console, about: str, results: list[Measured]) -> None:
+    """A variant a row: size, recall with its interval, layer 0, what quantisation cost, time."""
+    console.print(f"[bold]{about}[/bold]", highlight=False)
+    limits = list(results[0].recall)
+    table = Table("variant", "SRAM a layer", "burst", *(f"recall@{limit}" for limit in limits), "exact set", box=None)
+    table.add_column("layer 0")
+    table.add_column("int8 − float")
+    table.add_column("training")
+    for measured in results:
+        cells = [with_interval(measured.recall[key], measured.intervals[key]) for key in limits]
+        key = next(iter(measured.int8_validation))
+        lost = 100 * (measured.int8_validation[key] - measured.float_validation[key])
+        table.add_row(
+            measured.name,
+            size(measured.sram_bytes),
+            size(measured.burst_bytes),
+            *cells,
+            fixed(measured.exact_set),
+            fixed(measured.first_layer[limits[0]]),
+            f"{lost:+.2f} points",
+            f"{measured.epochs} × {measured.training_s / measured.epochs:.0f} s",
+        )
+    console.print(table, highlight=False)
