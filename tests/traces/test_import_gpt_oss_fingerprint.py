@@ -133,6 +133,16 @@ FAULTS: dict[str, tuple[Any, str]] = {
         sequence(router_data=[sequence()["router_data"][0], {"token_4": {"layer_0": CHOICE, "layer_2": CHOICE}}]),
         "router_data item 1: position 4 lacks layer 1",
     ),
+    "layer missing in between": (
+        sequence(
+            full_text=[*TEXTS, "."],
+            router_data=[
+                {f"token_{position}": {f"layer_{layer}": CHOICE for layer in range(2) if (position, layer) != (4, 1)}}
+                for position in (3, 4, 5)
+            ],
+        ),
+        "router_data item 1: position 4 lacks layer 1",
+    ),
     "stray layer": (with_layer(0, "layer_9", CHOICE), "router_data item 1: position 4 lacks layer 9"),
     "token twice": (
         sequence(router_data=sequence()["router_data"] + sequence()["router_data"][:1]),

@@ -108,7 +108,9 @@ def test_every_row_is_where_its_line_says(variant: str, tmp_path: Path) -> None:
 
 
 def test_requests_are_sequences_with_normalised_weights(tmp_path: Path) -> None:
-    trace, _ = load(tmp_path / "t.jsonl", request_lines(), domain="chat")
+    trace, warnings = load(tmp_path / "t.jsonl", request_lines(), domain="chat")
+    assert set(trace.phase.tolist()) == {PREFILL}
+    assert any("do not say which tokens were decoded" in warning for warning in warnings)
     assert trace.gate_weights is not None
     assert np.all(trace.gate_weights == np.array([0.75, 0.25]))
     assert (trace.metadata.gate_weight_kind, trace.metadata.ranked) == ("normalised", True)
@@ -125,7 +127,8 @@ def test_problems_are_labelled_by_their_dataset_and_unordered_weights_are_not_ra
 def test_selections_have_phases_and_token_ids_and_begin_a_sequence_where_the_first_row_comes_again(
     tmp_path: Path,
 ) -> None:
-    trace, _ = load(tmp_path / "t.jsonl", selection_lines())
+    trace, warnings = load(tmp_path / "t.jsonl", selection_lines())
+    assert warnings == ()
     assert trace.phase.tolist() == [PREFILL, PREFILL, DECODE] * 2
     assert trace.token_hash is not None
     assert trace.token_hash.tolist() == [0, 1, 2, 1000, 1001, 1002]
@@ -156,6 +159,17 @@ def test_a_gzipped_file_and_the_catalogues_layers(tmp_path: Path) -> None:
     assert isinstance(trace, RoutingTrace)
     assert trace.metadata.layer_map == tuple(range(1, 27))
     assert (trace.experts, trace.position.tolist()) == (64, [7])
+
+
+def test_layers_that_the_model_lacks_are_refused_unless_the_user_names_them(tmp_path: Path) -> None:
+    lines = [
+        {"dataset": "d", "problem_id": "p", "layer": layer, "experts": [0, 1, 2, 3, 4, 5], "token_idx": 0}
+        for layer in (0, 5)
+    ]
+    known = {"model": "DeepSeek-V2-Lite", "experts": None}
+    with pytest.raises(ForestageError, match=r"layer 0 is none of the 26 MoE layers of DeepSeek-V2-Lite \(1 to 26\)"):
+        load(tmp_path / "t.jsonl", lines, **known)
+    assert load(tmp_path / "t.jsonl", lines, **known, layers=(1, 6))[0].metadata.layer_map == (1, 6)
 
 
 def test_a_missing_row_is_not_recorded_and_skipped_positions_are_told(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ def read_rows(path: Path, report: Report) -> tuple[RoutingRows, list[str | None]
         )
     if others:
         report.warn(f"{path}: {others} lines of another kind left out")
+    if variant not in (None, SelectionLine):
+        report.warn(f"{path}: the lines do not say which tokens were decoded; all count as prefill")
     return rows, sequences.datasets
 
 
