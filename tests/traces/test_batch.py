@@ -171,6 +171,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "token beyond": (_put("batch_token", 3, 99), r"batch_token: token \d+ is not in it"),
     "slot beyond": (_put("batch_slot", 3, 2), r"batch_slot: must be below 2"),
     "slot changed": (_put("batch_slot", 0, 1), r"(changes its slot|must ascend within a step)"),
+    "slot shared": (
+        lambda t, m: t.update(batch_slot=t["batch_slot"] * 0),
+        r"batch_slot\[1\]: slots must ascend within a step and serve one sequence each",
+    ),
     "order": (
         lambda t, m: t.update(batch_token=np.ascontiguousarray(t["batch_token"][::-1])),
         r"batch_token: token \d+ is out of order|batch_arrival",
