@@ -61,7 +61,7 @@ def test_scores_give_rank_order_and_weights(tmp_path: Path) -> None:
     assert np.all(trace.gate_weights == np.array([[0.25, 0.125], [0.5, 0.0625]]))
     facts = trace.metadata
     assert (facts.experts, facts.layer_map, facts.ranked, facts.gate_weight_kind) == (6, LAYERS, True, "softmax")
-    assert any("does not tell sequences and phases" in warning for warning in warnings)
+    assert any("tells no sequences and phases" in warning for warning in warnings)
 
 
 def test_a_mask_has_no_weights_and_no_rank(tmp_path: Path) -> None:
