@@ -57,9 +57,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
             _add(rows, tables, file, first_line, table, layer)
         if len(files) > 1:
             report.progress(done + 1, len(files))
-    report.warn(
-        f"{path}: the format does not tell sequences and phases; all tokens are one prefill, in order of token_id"
-    )
+    report.warn(f"{path}: the format tells no sequences and phases; all tokens are one prefill, in order of token_id")
     ranked = rows.ids is not None and rows.ids.row_shape == (1,) if tables.is_mask else None
     return trace_of_rows(
         rows, [(None, None)], options, report, origin=path, format=NAME, experts=tables.experts, ranked=ranked
