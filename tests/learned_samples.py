@@ -7,7 +7,7 @@ import numpy as np
 
 from predictor.learned.config import LearnedConfig, TrainingConfig
 from predictor.learned.context import sources
-from predictor.learned.model_file import Provenance
+from predictor.learned.model_file import Provenance, ValidationRecall
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.tables import PROBABILITY_BINS, LearnedTables, feeding_layers
 from tests.st_moe_samples import routing_trace
@@ -29,8 +29,7 @@ PROVENANCE = Provenance(
     synthetic=True,
     training=TrainingConfig(),
     log=(),
-    float_recall={},
-    int8_recall={},
+    validation_recall=ValidationRecall(),
     machine="none",
 )
 
@@ -43,6 +42,7 @@ def random_predictor(
     lookahead: int = 1,
     ranked: bool = True,
     seed: int = 0,
+    adaptation: bool = True,
     **config: Any,
 ) -> LearnedPredictor:
     """Random tables, with shifts such that scores neither saturate nor vanish as a rule."""
@@ -62,6 +62,7 @@ def random_predictor(
         output=generator.integers(-127, 128, (layers, hidden, experts), np.int8),
         output_bias=generator.integers(-5000, 5000, (layers, experts), np.int32),
         score_shifts=generator.integers(4, 7, layers).astype(np.uint8),
+        adaptations=(generator.integers(9, 12, layers) * adaptation).astype(np.uint8),
         probabilities=np.sort(generator.integers(0, 65536, (layers, PROBABILITY_BINS)), axis=1).astype(np.uint16),
     )
     return LearnedPredictor(tables, chosen, top_k=top_k, lookahead=lookahead, ranked=ranked, provenance=PROVENANCE)

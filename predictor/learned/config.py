@@ -28,6 +28,7 @@ class LearnedConfig(StrictModel):
         identities: tokens whose identity feeds a target: this one, the previous one, …
         ranks: whether the better ranks of a gate's choice weigh more, by shifts: 4, 2, …, 2, 1; ``None``: where the
             trace's ids are ranked.
+        adaptation: whether a bias an expert may be learnt anew in every sequence, while decoding.
     """
 
     hidden: int = Field(default=128, ge=1, le=4096)
@@ -38,6 +39,7 @@ class LearnedConfig(StrictModel):
     identity_rows: int = Field(default=4096, ge=0)
     identities: int = Field(default=2, ge=0, le=8)
     ranks: bool | None = None
+    adaptation: bool = True
 
     @field_validator("previous")
     @classmethod

@@ -17,7 +17,8 @@ bytes    content
 
 A bank holds, each from a beat on: ``rows`` i8 ``[sources that exist, experts, hidden]``, ``output`` i8
 ``[hidden, experts]``, ``bias`` i32 ``[hidden]``, ``output_bias`` i32 ``[experts]``, ``probabilities`` u16
-``[PROBABILITY_BINS]`` and ``shifts`` u8: of the sources that exist, of the identities, of hidden units, of the score.
+``[PROBABILITY_BINS]`` and ``shifts`` u8: of the sources that exist, of the identities, of hidden units, of the
+score, of the adaptation.
 """
 
 import struct
@@ -157,6 +158,7 @@ def _bank(tables: LearnedTables, layer: int, sources: NDArray[np.int64]) -> dict
         tables.identity_shifts[layer],
         tables.hidden_shifts[layer : layer + 1],
         tables.score_shifts[layer : layer + 1],
+        tables.adaptations[layer : layer + 1],
     ]
     parts = (
         tables.rows[layer, sources],
@@ -213,10 +215,11 @@ def _tables(manifest: Manifest, data: bytes) -> LearnedTables:
         arrays["bias"][layer] = at(bank.parts["bias"], np.int32, (hidden,))
         arrays["output_bias"][layer] = at(bank.parts["output_bias"], np.int32, (experts,))
         arrays["probabilities"][layer] = at(bank.parts["probabilities"], np.uint16, (PROBABILITY_BINS,))
-        shifts = at(bank.parts["shifts"], np.uint8, (len(chosen) + identities + 2,))
+        shifts = at(bank.parts["shifts"], np.uint8, (len(chosen) + identities + 3,))
         arrays["source_shifts"][layer, chosen] = shifts[: len(chosen)]
         arrays["identity_shifts"][layer] = shifts[len(chosen) : len(chosen) + identities]
-        arrays["hidden_shifts"][layer], arrays["score_shifts"][layer] = shifts[-2:]
+        for name, shift in zip(("hidden_shifts", "score_shifts", "adaptations"), shifts[-3:], strict=True):
+            arrays[name][layer] = shift
     rows = manifest.config.identity_rows
     if rows:
         far = at(manifest.identity_offset, np.int8, (rows, manifest.identity_stride))

@@ -94,11 +94,24 @@ def end_token(now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_s
 
 
 @njit(cache=True)
+def adapt(
+    adapted: I32, scores: I32, ids: I32, probabilities: NDArray[np.uint16], bin_shift: int, one: int, limit: int
+) -> None:
+    """The gate chose ``ids``: move the bias of each expert ``[experts]`` by how wrong its probability was."""
+    for expert in range(len(adapted)):
+        adapted[expert] -= np.int32(probabilities[scores[expert] >> bin_shift])
+    for expert in ids:
+        adapted[expert] += one
+    for expert in range(len(adapted)):
+        adapted[expert] = min(limit, max(-limit, adapted[expert]))
+
+
+@njit(cache=True)
 def score_layer(
     now: I32, hidden_shift: int, hidden_max: int, output: I8, output_bias: I32, score_shift: int,
-    zero: int, lowest: int, highest: int, scores: I32,
+    adapted: I32, adaptation: int, zero: int, lowest: int, highest: int, scores: I32,
 ) -> None:  # fmt: skip
-    """Scores i32 ``[experts]`` of one target from its sum ``now [hidden]``."""
+    """Scores i32 ``[experts]`` of one target from its sum ``now [hidden]`` and adapted biases ``[experts]``."""
     scores[:] = output_bias
     for i in range(len(now)):
         value = (now[i] + (1 << hidden_shift >> 1)) >> hidden_shift
@@ -108,20 +121,24 @@ def score_layer(
                 scores[expert] += unit * np.int32(output[i, expert])
     half = 1 << score_shift >> 1
     for expert in range(len(scores)):
-        scores[expert] = min(highest, max(lowest, ((scores[expert] + half) >> score_shift) + zero))
+        value = ((scores[expert] + half) >> score_shift) + zero
+        if adaptation:
+            value += adapted[expert] >> adaptation
+        scores[expert] = min(highest, max(lowest, value))
 
 
 @njit(cache=True)
 def start_sequence(
-    now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, bias: I32
+    now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, adapted: I32, bias: I32
 ) -> None:
-    """Forget everything: no routing, no decayed sums, no identities."""
+    """Forget everything: no routing, no decayed sums, no identities, no adapted biases."""
     now[:] = bias
     later[:] = 0
     decayed[:] = 0
     fresh[:] = 0
     known[:] = False
     recent[:] = -1
+    adapted[:] = 0
 
 
 @njit(cache=True)
@@ -142,30 +159,38 @@ def score_tokens(
     rows: I8, source_shifts: U8, bias: I32, identity_rows: I8, identity_shifts: U8, hidden_shifts: U8,
     output: I8, output_bias: I32, score_shifts: U8,
     rank_shifts: I64, ages: I64, decays: I64, offsets: I64, decay_shifts: I64, fraction_bits: int,
+    adaptations: U8, probabilities: NDArray[np.uint16], bin_shift: int, one: int, adapted_limit: int,
     hidden_max: int, zero: int, lowest: int, highest: int,
     now: I32, later: I32, fresh: I32, decayed: I32, last_ids: I32, known: NDArray[np.bool_], recent: I64,
-    scores: I32,
+    adapted: I32, scores: I32,
 ) -> None:  # fmt: skip
     """Scores i32 ``[tokens, layers, experts]`` of consecutive tokens: the streaming form's calls, in its order."""
     layers = ids.shape[1]
     for token in range(ids.shape[0]):
         if starts[token]:
-            start_sequence(now, later, fresh, decayed, known, recent, bias)
+            start_sequence(now, later, fresh, decayed, known, recent, adapted, bias)
         start_token(now, recent, identities[token], identity_rows, identity_shifts)
         for target in range(lookahead):
             score_layer(
                 now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
-                score_shifts[target], zero, lowest, highest, scores[token, target],
+                score_shifts[target], adapted[target], adaptations[target], zero, lowest, highest,
+                scores[token, target],
             )  # fmt: skip
         for layer in range(layers):
             observe(
                 layer, ids[token, layer], recorded[token, layer], last_ids, known, now, later, fresh,
                 rows, source_shifts, rank_shifts, ages, decays, offsets,
             )  # fmt: skip
+            if recorded[token, layer] and adaptations[layer]:
+                adapt(
+                    adapted[layer], scores[token, layer], ids[token, layer], probabilities[layer], bin_shift, one,
+                    adapted_limit,
+                )  # fmt: skip
             target = layer + lookahead
             if target < layers:
                 score_layer(
                     now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
-                    score_shifts[target], zero, lowest, highest, scores[token, target],
+                    score_shifts[target], adapted[target], adaptations[target], zero, lowest, highest,
+                scores[token, target],
                 )  # fmt: skip
         end_token(now, later, fresh, decayed, bias, decay_shifts, fraction_bits)

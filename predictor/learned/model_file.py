@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.learned.config import LearnedConfig, TrainingConfig
@@ -31,6 +33,20 @@ class EpochLog(StrictModel):
     seconds: float
 
 
+class ValidationRecall(StrictModel):
+    """Recall on the validation sequences by number issued, mean over layers ≥ lookahead.
+
+    Attributes:
+        floating_point: before quantisation.
+        int8: after it, without adaptation.
+        adapting: of the predictor as it is.
+    """
+
+    floating_point: dict[str, float] = Field(default_factory=dict)
+    int8: dict[str, float] = Field(default_factory=dict)
+    adapting: dict[str, float] = Field(default_factory=dict)
+
+
 class Provenance(StrictModel):
     """Where a predictor comes from.
 
@@ -40,7 +56,7 @@ class Provenance(StrictModel):
         synthetic: whether that trace was made by a generator.
         training: how.
         log: one entry an epoch.
-        float_recall, int8_recall: on the validation sequences, by number issued, before and after quantisation.
+        validation_recall: what quantisation and adaptation do.
         machine: processor and versions, for the training time.
     """
 
@@ -49,8 +65,7 @@ class Provenance(StrictModel):
     synthetic: bool
     training: TrainingConfig
     log: tuple[EpochLog, ...]
-    float_recall: dict[str, float]
-    int8_recall: dict[str, float]
+    validation_recall: ValidationRecall
     machine: str
 
 

@@ -16,6 +16,7 @@ from predictor.learned.config import LearnedConfig, Recipe
 from predictor.learned.context import rank_shifts, sources
 from predictor.learned.model_file import Provenance
 from predictor.learned.tables import (
+    ADAPTED_LIMIT,
     FRACTION_BITS,
     HIDDEN_MAX,
     PROBABILITY_ONE,
@@ -41,6 +42,7 @@ class _State(NamedTuple):
     last_ids: NDArray[np.int32]
     known: NDArray[np.bool_]
     recent: NDArray[np.int64]
+    adapted: NDArray[np.int32]
 
 
 class LearnedParameters(StrictModel):
@@ -177,14 +179,16 @@ class LearnedPredictor(Predictor):
             last_ids=np.zeros((self.layers, self.top_k), np.int32),
             known=np.empty(self.layers, np.bool_),
             recent=np.empty(self.config.identities, np.int64),
+            adapted=np.empty((self.layers, self.experts), np.int32),
         )
         self._clear(state)
         return state
 
     def _clear(self, state: "_State") -> None:
         kernels.start_sequence(
-            state.now, state.later, state.fresh, state.decayed, state.known, state.recent, self.tables.bias
-        )
+            state.now, state.later, state.fresh, state.decayed, state.known, state.recent, state.adapted,
+            self.tables.bias,
+        )  # fmt: skip
 
     @override
     def start_sequence(self) -> None:
@@ -201,7 +205,8 @@ class LearnedPredictor(Predictor):
         scores = np.empty(self.experts, np.int32)
         kernels.score_layer(
             self._state.now[layer], tables.hidden_shifts[layer], HIDDEN_MAX, tables.output[layer],
-            tables.output_bias[layer], tables.score_shifts[layer], SCORE_ZERO, SCORE_MIN, SCORE_MAX, scores,
+            tables.output_bias[layer], tables.score_shifts[layer], self._state.adapted[layer],
+            tables.adaptations[layer], SCORE_ZERO, SCORE_MIN, SCORE_MAX, scores,
         )  # fmt: skip
         return scores
 
@@ -209,6 +214,11 @@ class LearnedPredictor(Predictor):
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
         state = self._state
         chosen = state.last_ids[layer] if ids is None else np.asarray(ids, np.int32)
+        if ids is not None and self.tables.adaptations[layer]:
+            kernels.adapt(
+                state.adapted[layer], self.predict(layer), chosen, self.tables.probabilities[layer],
+                PROBABILITY_SHIFT, PROBABILITY_ONE, ADAPTED_LIMIT,
+            )  # fmt: skip
         kernels.observe(
             layer, chosen, ids is not None, state.last_ids, state.known, state.now, state.later, state.fresh,
             self.tables.rows, self.tables.source_shifts, self._rank_shifts, self._ages, self._decays, self._offsets,
@@ -258,6 +268,7 @@ class LearnedPredictor(Predictor):
                 tables.rows, tables.source_shifts, tables.bias, tables.identity_rows, tables.identity_shifts,
                 tables.hidden_shifts, tables.output, tables.output_bias, tables.score_shifts,
                 self._rank_shifts, self._ages, self._decays, self._offsets, self._decay_shifts, FRACTION_BITS,
+                tables.adaptations, tables.probabilities, PROBABILITY_SHIFT, PROBABILITY_ONE, ADAPTED_LIMIT,
                 HIDDEN_MAX, SCORE_ZERO, SCORE_MIN, SCORE_MAX, *state, scores,
             )  # fmt: skip
             yield first, scores

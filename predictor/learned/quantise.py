@@ -47,7 +47,7 @@ def quantise(
 ) -> LearnedTables:
     """Integer tables of ``weights``; ``clip`` (0 < clip ≤ 1) is the share of the largest weight that 127 stands for.
 
-    Probabilities are left even; ``probability.calibrate`` fills them.
+    Probabilities are left even (``probability.calibrate`` fills them), and no layer adapts.
     """
     layers = len(weights.rows)
     present = feeding_layers(config, layers=layers, lookahead=lookahead) >= 0
@@ -78,6 +78,7 @@ def quantise(
         output=_round_i8(weights.output / output_steps[:, None, None]),
         output_bias=_round_i32(weights.output_bias / units[:, None]),
         score_shifts=np.maximum(0, np.round(np.log2(1.0 / (SCORE_STEPS * units)))).astype(np.uint8),
+        adaptations=np.zeros(layers, np.uint8),
         probabilities=np.full((layers, PROBABILITY_BINS), PROBABILITY_ONE // 2, np.uint16),
     )
 

@@ -13,6 +13,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
 from predictor.evaluate import evaluate
 from predictor.learned.config import Recipe, read_recipe
+from predictor.learned.model_file import ValidationRecall
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.selection import Selection
 from predictor.results import Ends
@@ -77,7 +78,7 @@ class Measured(BaseModel):
         recall, intervals: by issue limit, over layers ≥ lookahead.
         exact_set: share of rows whose best top_k are exactly the chosen ones.
         first_layer: recall by limit of layer 0.
-        float_validation, int8_validation: recall on the validation sequences before and after quantisation.
+        validation_recall: on the validation sequences, before and after quantisation.
         epochs: trained.
         training_s: wall time of the epochs.
     """
@@ -93,8 +94,7 @@ class Measured(BaseModel):
     intervals: dict[str, Ends]
     exact_set: float
     first_layer: dict[str, float | None]
-    float_validation: dict[str, float]
-    int8_validation: dict[str, float]
+    validation_recall: ValidationRecall
     epochs: int
     training_s: float
 
@@ -217,8 +217,7 @@ def _measure(
         intervals={limit: result.intervals.recall[limit] for limit in limits},
         exact_set=result.exact_set or 0.0,
         first_layer={limit: first[limit] for limit in limits},
-        float_validation=provenance.float_recall,
-        int8_validation=provenance.int8_recall,
+        validation_recall=provenance.validation_recall,
         epochs=len(provenance.log),
         training_s=sum(entry.seconds for entry in provenance.log),
     )

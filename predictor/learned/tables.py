@@ -4,13 +4,17 @@ All of a layer's sums are in the layer's own unit. With ``A`` the accumulator ``
 
     A = bias + Σ_sources (Σ_ranks row[expert] << rank_shift) << source_shift + Σ_identities row[token] << identity_shift
     h = min(255, max(0, A + half) >> hidden_shift)                        u8 [hidden]
-    score = clip((h · output + output_bias + half) >> score_shift + 2048, 1, 4095)
+    score = clip((h · output + output_bias + half) >> score_shift + 2048 + a >> adaptation, 1, 4095)
 
 where a decayed source enters as its state ``D`` of the end of the previous token (``FRACTION_BITS`` fractional bits):
 
     x = Σ_offsets (Σ_ranks row[expert] << rank_shift) << source_shift
     D += ((x << FRACTION_BITS) − D + half) >> decay           after each token; 0 at the start of a sequence
     A += (D + half) >> (FRACTION_BITS − decay // 2)
+
+and a layer that adapts while decoding (``adaptation`` > 0) moves each expert's ``a`` by how wrong its probability was:
+
+    a = clip(a + 65535 · [chosen] − probabilities[score >> PROBABILITY_SHIFT], ± ADAPTED_LIMIT)    0 at the start
 
 ``half`` rounds: it is half of what the shift that follows removes. No accumulator saturates (``check_widths``).
 """
@@ -33,6 +37,7 @@ PROBABILITY_BINS = 128
 PROBABILITY_SHIFT = 5
 """A score's entry in the table of probabilities is ``score >> PROBABILITY_SHIFT``."""
 PROBABILITY_ONE = 65535
+ADAPTED_LIMIT = 2**24 - 1
 
 ACCUMULATOR_LIMIT = 2**31 - 1
 
@@ -52,6 +57,7 @@ class LearnedTables:
         output: i8 ``[L, H, N]``.
         output_bias: i32 ``[L, N]``.
         score_shifts: u8 ``[L]``.
+        adaptations: u8 ``[L]``; 0: the layer does not adapt.
         probabilities: u16 ``[L, PROBABILITY_BINS]``, in units of 1/65535.
     """
 
@@ -65,6 +71,7 @@ class LearnedTables:
     output: NDArray[np.int8]
     output_bias: NDArray[np.int32]
     score_shifts: NDArray[np.uint8]
+    adaptations: NDArray[np.uint8]
     probabilities: NDArray[np.uint16]
 
     @property
@@ -104,6 +111,7 @@ def expected_shapes(
         "output": (np.int8, (layers, hidden, experts)),
         "output_bias": (np.int32, (layers, experts)),
         "score_shifts": (np.uint8, (layers,)),
+        "adaptations": (np.uint8, (layers,)),
         "probabilities": (np.uint16, (layers, PROBABILITY_BINS)),
     }
 
@@ -176,7 +184,8 @@ class TableBytes:
     Attributes:
         sram_per_layer: bytes on chip for each layer: rows of sources that exist, output matrix, biases, shifts and
             probabilities; the largest is what a bank must hold.
-        state_per_slot_layer: bytes of accumulators and decayed sums for one sequence and layer (32-bit words).
+        state_per_slot_layer: bytes of accumulators, decayed sums and adapted biases (32-bit words) for one sequence
+            and layer.
         identity_bytes: far memory for the rows of token identity.
         burst_bytes: of them, what is fetched for each token.
     """
@@ -197,12 +206,12 @@ def table_bytes(config: LearnedConfig, *, layers: int, experts: int, lookahead: 
     present = (feeding_layers(config, layers=layers, lookahead=lookahead) >= 0).sum(axis=1)
     hidden = config.hidden
     fixed = hidden * experts + 4 * hidden + 4 * experts + 2 * PROBABILITY_BINS
-    fixed += len(sources(config, lookahead)) + config.identities + 2
+    fixed += len(sources(config, lookahead)) + config.identities + 3
     burst = config.identities * layers * hidden
     sums = 1 + len(config.previous) + 2 * len(config.decays)
     return TableBytes(
         sram_per_layer=tuple(int(count) * experts * hidden + fixed for count in present),
-        state_per_slot_layer=4 * hidden * sums + max(0, config.identities - 1) * hidden,
+        state_per_slot_layer=4 * hidden * sums + max(0, config.identities - 1) * hidden + 4 * experts,
         identity_bytes=config.identity_rows * burst,
         burst_bytes=burst if config.identity_rows else 0,
     )

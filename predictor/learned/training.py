@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from predictor.base import check_lookahead
 from predictor.learned.batches import Batches
 from predictor.learned.config import Recipe, TrainingConfig
 from predictor.learned.dataset import Dataset, frequent_tokens, prepare
-from predictor.learned.model_file import EpochLog, Provenance
+from predictor.learned.model_file import EpochLog, Provenance, ValidationRecall
 from predictor.learned.network import Network, loss_of
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.probability import calibrate, score_histogram
@@ -30,6 +30,9 @@ from predictor.metrics import recall, tally_predictor
 from traces import RoutingTrace
 from traces.files import atomic_path
 
+ADAPTATIONS = (0, 13, 12, 11)
+"""Shifts of the adapted biases (0: none) that the twin's validation recall chooses from: 8, 16 or 32 steps of the score
+for a probability that was wrong by one."""
 CLIPS = (1.0, 0.8, 0.6, 0.45)
 """Shares of the largest weight that 127 may stand for; the twin's validation recall chooses."""
 EVALUATION_TOKENS = 2048
@@ -93,32 +96,36 @@ def train(
     weights = run.weights()
     limits = tuple(sorted({trace.top_k, min(trace.experts, trace.top_k * 3 // 2), min(trace.experts, 2 * trace.top_k)}))
 
-    def assemble(
-        tables: LearnedTables, int8_recall: dict[str, float], float_recall: dict[str, float]
-    ) -> LearnedPredictor:
+    def assemble(tables: LearnedTables, found: ValidationRecall | None = None) -> LearnedPredictor:
         provenance = Provenance(
             model=trace.metadata.model,
             trained_on=trained_on or f"{trace.sequences} sequences",
             synthetic=trace.metadata.synthetic,
             training=training,
             log=tuple(log),
-            float_recall=float_recall,
-            int8_recall=int8_recall,
+            validation_recall=found or ValidationRecall(),
             machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         )
         return predictor(tables, config, top_k=trace.top_k, lookahead=lookahead, ranked=ranked, provenance=provenance)
 
-    best: tuple[float, LearnedTables, dict[str, float]] | None = None
-    for clip in CLIPS:
-        tables = quantise(weights, config, tokens, lookahead=lookahead, ranked=ranked, clip=clip)
-        found = _int8_recall(assemble(tables, {}, {}), kept, limits)
-        if best is None or found[str(trace.top_k)] > best[0]:
-            best = (found[str(trace.top_k)], tables, found)
-    assert best is not None
-    _, tables, int8_recall = best
-    seen, chosen = score_histogram(assemble(tables, {}, {}), kept)
-    tables = LearnedTables(**{**tables.__dict__, "probabilities": calibrate(seen, chosen)})
-    return Trained(assemble(tables, int8_recall, run.float_recall(limits)), weights)
+    def recall_of(tables: LearnedTables) -> dict[str, float]:
+        return _int8_recall(assemble(tables), kept, limits)
+
+    clipped = [quantise(weights, config, tokens, lookahead=lookahead, ranked=ranked, clip=clip) for clip in CLIPS]
+    tables = max(clipped, key=lambda tables: recall_of(tables)[str(trace.top_k)])
+    fixed = _calibrated(assemble(tables), kept)
+    shifts = ADAPTATIONS if config.adaptation else (0,)
+    adapting = [replace(fixed, adaptations=np.full(trace.layers, shift, np.uint8)) for shift in shifts]
+    tables = max(adapting, key=lambda tables: recall_of(tables)[str(trace.top_k)])
+    # Once more, as scores that adapt are spread otherwise.
+    tables = _calibrated(assemble(tables), kept)
+    found = ValidationRecall(floating_point=run.float_recall(limits), int8=recall_of(fixed), adapting=recall_of(tables))
+    return Trained(assemble(tables, found), weights)
+
+
+def _calibrated(predictor: LearnedPredictor, trace: RoutingTrace) -> LearnedTables:
+    seen, chosen = score_histogram(predictor, trace)
+    return replace(predictor.tables, probabilities=calibrate(seen, chosen))
 
 
 def _int8_recall(predictor: LearnedPredictor, trace: RoutingTrace, limits: tuple[int, ...]) -> dict[str, float]:

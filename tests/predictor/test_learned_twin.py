@@ -47,11 +47,13 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
     def rounded(value: int, shift: int) -> int:
         return (value + (1 << shift >> 1)) >> shift
 
+    adapted = np.zeros((trace.layers, trace.experts), object)
     decayed = np.zeros((len(config.decays), trace.layers, config.hidden), object)
     for token in range(trace.tokens):
         start = int(trace.sequence_offsets[np.searchsorted(trace.sequence_offsets, token, side="right") - 1])
         if token == start:
             decayed[:] = 0
+            adapted[:] = 0
         for target in range(trace.layers):
             total = [int(value) for value in tables.bias[target]]
             for index, source in enumerate(every):
@@ -75,8 +77,15 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
             for expert in range(trace.experts):
                 value = int(tables.output_bias[target, expert])
                 value += sum(unit * int(tables.output[target, i, expert]) for i, unit in enumerate(units))
-                scores[token, target, expert] = min(
-                    4095, max(1, rounded(value, int(tables.score_shifts[target])) + 2048)
+                moved = 0
+                if tables.adaptations[target]:
+                    moved = adapted[target, expert] >> int(tables.adaptations[target])
+                value = rounded(value, int(tables.score_shifts[target])) + 2048 + moved
+                scores[token, target, expert] = min(4095, max(1, value))
+            for expert in range(trace.experts) if recorded[token, target] else ():
+                wanted = 65535 * int(expert in trace.expert_ids[token, target])
+                adapted[target, expert] += wanted - int(
+                    tables.probabilities[target, scores[token, target, expert] >> 5]
                 )
         for decay_index, decay in enumerate(config.decays):
             for target in range(trace.layers):
@@ -210,11 +219,11 @@ def test_bytes_by_hand():
     """3 layers, 4 experts, hidden 6; one layer back and the layer itself a token ago: layer 0 has one source."""
     config = LearnedConfig(hidden=6, layers_back=1, previous=(0,), decays=(), identity_rows=10, identities=2)
     size = table_bytes(config, layers=3, experts=4, lookahead=1)
-    fixed = 6 * 4 + 4 * 6 + 4 * 4 + 2 * 128 + (2 + 2 + 2)
+    fixed = 6 * 4 + 4 * 6 + 4 * 4 + 2 * 128 + (2 + 2 + 3)
     assert size.sram_per_layer == (24 + fixed, 48 + fixed, 48 + fixed)
     assert size.burst_bytes == 2 * 3 * 6
     assert size.identity_bytes == 10 * 36
-    assert size.state_per_slot_layer == 4 * 6 * 2 + 6
+    assert size.state_per_slot_layer == 4 * 6 * 2 + 6 + 4 * 4
 
 
 def test_sources_and_their_layers():

@@ -110,7 +110,7 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
     console.print(f"made from {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if result.file is not None:
         own = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
-        console.print(own, style="dim", highlight=False, markup=False)
+        console.print(own, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
     early = {row.layer: row for row in result.by_layer if row.early and any(row.issued.values())}
     for layer, row in early.items():
@@ -138,7 +138,8 @@ def _by_limit(result: EvaluationResult) -> Table:
         )
     exact = with_interval(result.exact_set, result.intervals.exact_set)
     resamples = f"; ±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
-    table.caption = f"exact set {exact}" + (resamples if result.bootstrap.resamples else "")
+    table.caption_justify = "left"
+    table.caption = f" exact set {exact}" + (resamples if result.bootstrap.resamples else "")
     return table
 
 
@@ -155,5 +156,6 @@ def _by_domain(result: EvaluationResult) -> Table:
         recall = with_interval(group.recall[shown], group.intervals.recall[shown])
         table.add_row(label, count(group.sequences), count(group.tokens), recall)
     if len(largest) > SHOWN_GROUPS:
-        table.caption = f"{len(largest) - SHOWN_GROUPS} smaller domains are in --json"
+        table.caption_justify = "left"
+        table.caption = f" {len(largest) - SHOWN_GROUPS} smaller domains are in --json"
     return table

@@ -69,8 +69,9 @@ def render_sweep(console: Console, about: str, results: list[Measured]) -> None:
     table.add_column("training")
     for measured in results:
         cells = [with_interval(measured.recall[key], measured.intervals[key]) for key in limits]
-        key = next(iter(measured.int8_validation))
-        lost = 100 * (measured.int8_validation[key] - measured.float_validation[key])
+        validation = measured.validation_recall
+        key = next(iter(validation.int8))
+        lost = 100 * (validation.int8[key] - validation.floating_point[key])
         table.add_row(
             measured.name,
             size(measured.sram_bytes),

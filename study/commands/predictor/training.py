@@ -96,7 +96,8 @@ def render_training(console: Console, out: Path, predictor: LearnedPredictor) ->
         f"({size(figures['identity_burst_bytes'])} a token), accumulators of {figures['accumulator_bits']} bits",
         highlight=False,
     )
-    table = Table("validation recall, issued", *provenance.float_recall, box=None)
-    table.add_row("floating point", *(percent(value) for value in provenance.float_recall.values()))
-    table.add_row("int8", *(percent(value) for value in provenance.int8_recall.values()))
+    found = provenance.validation_recall
+    table = Table("validation recall, issued", *found.int8, box=None)
+    for name, values in (("floating point", found.floating_point), ("int8", found.int8), ("adapting", found.adapting)):
+        table.add_row(name, *(percent(value) for value in values.values()))
     console.print(table, highlight=False)
