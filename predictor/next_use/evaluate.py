@@ -17,6 +17,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.bootstrap import Bootstrap, interval
 from predictor.metrics import Progress, Ratio
+from predictor.next_use.calibration import HorizonCalibration, Reliability
 from predictor.next_use.twin import NextUsePredictor
 from predictor.results import Document, SplitName
 from staging.events import Events, events_of
@@ -29,6 +30,8 @@ from traces import split as split_sequences
 
 LEARNED = "next use"
 CLASSICAL = ("lru", "lfu", "ema", "belady")
+CHUNK_TOKENS = 512
+"""Tokens scored at once: of two predictors, so that their chunks meet."""
 
 
 class ComparisonSettings(StrictModel):
@@ -85,6 +88,7 @@ class CacheComparison(Document):
         next_use, ahead: what the predictors say of their training; ``None`` without one.
         policies: names in the order of the points.
         points: capacity by capacity.
+        calibration: of the next-use predictor's chances, a horizon an entry; none without a predictor.
         bootstrap: of the intervals.
     """
 
@@ -102,6 +106,7 @@ class CacheComparison(Document):
     ahead: str | None
     policies: tuple[str, ...]
     points: list[PolicyPoint]
+    calibration: list[HorizonCalibration]
     bootstrap: Bootstrap
 
 
@@ -135,7 +140,8 @@ def compare_caches(
     events = events_of(part, by_token=True)
     passes = len(CLASSICAL) * len(rooms) + len(chosen.oracle) + (predictor is not None)
     runs: list[CacheRun] = []
-    batches = _batches(part, events, rooms, count, chosen, predictor, ahead)
+    reliability = None if predictor is None else Reliability(part, predictor.parameters)
+    batches = _batches(part, events, rooms, count, chosen, predictor, ahead, reliability)
     for done, batch in enumerate(batches, start=1):
         runs += batch
         progress(done, passes)
@@ -156,6 +162,7 @@ def compare_caches(
         ahead=None if ahead is None else ahead.trained_on,
         policies=order,
         points=_points(runs, rooms, order, part.sequence_offsets, chosen.bootstrap),
+        calibration=[] if reliability is None else reliability.result(),
         bootstrap=chosen.bootstrap,
     )
 
@@ -195,6 +202,7 @@ def _batches(
     chosen: ComparisonSettings,
     predictor: NextUsePredictor | None,
     ahead: NextUsePredictor | None,
+    reliability: Reliability | None,
 ) -> Iterator[list[CacheRun]]:
     """The runs, in batches of what one pass over the trace gives."""
     for policy in CLASSICAL:
@@ -203,23 +211,20 @@ def _batches(
     for horizon in chosen.oracle:
         sighted = oracle_chunks(part, horizon, ema_shift=chosen.ema_shift)
         yield run_priorities(events, f"oracle {horizon}", sighted, rooms, count=count)
-    if predictor is not None:
+    if predictor is not None and reliability is not None:
         lookahead = 0 if ahead is None else ahead.parameters.lookahead
-        learned = _learned_chunks(part, predictor, ahead)
+        learned = _learned_chunks(part, predictor, ahead, reliability)
         yield run_priorities(events, LEARNED, learned, rooms, lookahead=lookahead, count=count)
 
 
-def _learned_chunks(part: RoutingTrace, predictor: NextUsePredictor, ahead: NextUsePredictor | None) -> PriorityChunks:
-    """Priorities of one predictor, or of two side by side."""
-    if ahead is None:
-        return ((first, own, None) for first, own in predictor.priority_chunks(part))
-    tokens = 256  # of both, so that their chunks meet
-    pairs = zip(
-        predictor.priority_chunks(part, chunk_tokens=tokens),
-        ahead.priority_chunks(part, chunk_tokens=tokens),
-        strict=True,
-    )
-    return ((first, own, refreshed) for (first, own), (_, refreshed) in pairs)
+def _learned_chunks(
+    part: RoutingTrace, predictor: NextUsePredictor, ahead: NextUsePredictor | None, reliability: Reliability
+) -> PriorityChunks:
+    """Priorities of one predictor, or of two side by side; the first one's chances are counted on the way."""
+    refreshed = None if ahead is None else ahead.priority_chunks(part, chunk_tokens=CHUNK_TOKENS)
+    for first, scores in predictor.score_chunks(part, chunk_tokens=CHUNK_TOKENS):
+        reliability.add(first, scores)
+        yield first, predictor.priorities_of(scores), None if refreshed is None else next(refreshed)[1]
 
 
 def _points(

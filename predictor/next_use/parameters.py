@@ -29,9 +29,9 @@ class NextUseParameters(StrictModel):
     horizons: tuple[int, ...] = (2, 4, 8, 16)
     hidden: int = Field(default=64, ge=1, le=1024)
     lookahead: int = Field(default=0, ge=0)
-    layers_back: int = Field(default=4, ge=0)
+    layers_back: int = Field(default=6, ge=0)
     previous_below: int = Field(default=1, ge=0)
-    previous_above: int = Field(default=3, ge=0)
+    previous_above: int = Field(default=4, ge=0)
     history_shifts: tuple[int, ...] = (2, 3, 5, 7)
     neighbours: int = Field(default=2, ge=0)
     neighbour_shifts: tuple[int, ...] = (3, 5)
@@ -61,11 +61,11 @@ class NextUseTraining(StrictModel):
         seed: of the draws, the initial weights and the order.
     """
 
-    epochs: int = Field(default=8, ge=1)
+    epochs: int = Field(default=5, ge=1)
     patience: int = Field(default=2, ge=1)
     batch_tokens: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    validation_share: float = Field(default=0.08, gt=0, lt=1)
     most_tokens: int = Field(default=200_000, ge=1)
     seed: int = Field(default=0, ge=0)

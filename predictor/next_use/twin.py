@@ -137,9 +137,13 @@ class NextUsePredictor:
     ) -> Iterator[tuple[int, NDArray[np.int32]]]:
         """Yield ``(first token, priorities i32 [tokens, layers, experts])``; raises as ``score_chunks``."""
         for first, scores in self.score_chunks(trace, chunk_tokens=chunk_tokens):
-            priorities = CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
-            priorities[:, : self.parameters.lookahead] = 0
-            yield first, priorities
+            yield first, self.priorities_of(scores)
+
+    def priorities_of(self, scores: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Priorities i32 ``[tokens, layers, experts]`` of a chunk of ``score_chunks``."""
+        priorities = CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
+        priorities[:, : self.parameters.lookahead] = 0
+        return priorities
 
     def _check_trace(self, trace: RoutingTrace) -> None:
         mine = (self.tables.layers, self.tables.experts, self.tables.top_k)

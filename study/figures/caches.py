@@ -19,6 +19,9 @@ _ORACLE: dict[str, Any] = {"color": PURPLE, "linestyle": ":", "linewidth": 1.2}
 AIM = 0.6
 """Share of the way from LRU to Belady that the project aims at."""
 
+LOWEST_SHARE = -30
+"""Per cent; what is worse leaves the picture, so that the rest can be told apart."""
+
 
 def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure:
     """Hit rate over the share of a layer's experts held; ``points`` are documents of ``staging.simulate``."""
@@ -57,12 +60,12 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             "aim", (capacities[0], 100 * AIM), (0, 3), textcoords="offset points", color=BOUND, fontsize=8, ha="left"
         )
         above.set(ylabel="hit rate, %", xticks=capacities)
-        lowest = min(p["share_closed"] or 0 for p in comparison["points"])
+        lowest = min(point["share_closed"] or 0 for point in comparison["points"])
         below.set(
             ylabel="share of LRU to Belady, %",
             xlabel=f"experts held, of {comparison['experts'] * (comparison['layers'] if shared else 1)} "
             + ("in all" if shared else "a layer"),
-            ylim=(max(-105, 100 * lowest - 5), 102),
+            ylim=(max(LOWEST_SHARE, 100 * lowest - 5), 102),
         )
         above.set_title(
             f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
@@ -79,7 +82,7 @@ def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> Cu
     own = sorted((p for p in comparison["points"] if p["policy"] == policy), key=lambda p: p["capacity"])
     known = [p for p in own if p[value] is not None]
     look = dict(_LOOK.get(policy, _ORACLE))
-    name = look.pop("label", policy.replace("oracle", "knows the next"))
+    name = look.pop("label", policy.replace("oracle", "tokens known:"))
     at = [p["capacity"] for p in known]
     axes.plot(at, [100 * p[value] for p in known], markersize=4, **look)
     banded = [p for p in known if p["interval"] is not None]

@@ -5,7 +5,9 @@ import pytest
 from next_use_samples import cyclic_trace, random_predictor, random_trace
 
 from catalog.errors import ForestageError
+from predictor.next_use.calibration import Reliability
 from predictor.next_use.evaluate import CacheComparison, compare_caches
+from predictor.next_use.parameters import NextUseParameters
 from staging.oracle import oracle_chunks
 from staging.simulate import simulate
 from tests.routing import trace_of
@@ -112,3 +114,25 @@ def test_what_does_not_fit_is_refused(trace: RoutingTrace) -> None:
     single = trace_of([[[0], [1]]] * 3, experts=8)
     with pytest.raises(ForestageError, match="the test part has no sequence"):
         compare_caches(single, capacities=(2,))
+
+
+def test_chances_are_held_against_what_came() -> None:
+    # One layer of 4 experts, horizons 1 and 2 of the tokens after this one: 0, 1, 2, 0 | 3, 3.
+    trace = trace_of([[[0]], [[1]], [[2]], [[0]], [[3]], [[3]]], experts=4, lengths=[4, 2])
+    reliability = Reliability(trace, NextUseParameters(horizons=(1, 2)))
+    scores = np.full((6, 1, 2, 4), -128, np.int8)  # chance 0
+    scores[0, 0, 0, 1] = 127  # certain, and true
+    scores[1, 0, 0, 1] = 127  # certain, and false
+    scores[4:, 0, 1] = 127  # beyond the end of the sequence: counts for nothing
+    reliability.add(0, scores[:2])
+    reliability.add(2, scores[2:])
+    one, two = reliability.result()
+    assert (one.horizon, two.horizon) == (1, 2)
+    # Horizon 1 is known of 4 tokens, horizon 2 of 2; each token's next wants one expert.
+    assert one.wanted == 4 / 16
+    assert two.wanted == 4 / 8
+    assert one.bin_share == [14 / 16] + [0] * 14 + [2 / 16]
+    assert (one.bin_chance[0], one.bin_chance[1], one.bin_chance[15]) == (0, None, 1)
+    assert (one.bin_wanted[0], one.bin_wanted[15]) == (3 / 14, 1 / 2)
+    assert one.calibration_error == pytest.approx((3 + 1) / 16)
+    assert two.calibration_error == pytest.approx(4 / 8)

@@ -49,7 +49,7 @@ def test_comparing_with_a_figure(
 
 
 def test_capacities_follow_from_the_shape(forestage: Callable[..., Outcome], small_trace: Path) -> None:
-    for scope, expected in (("layer", [1, 2, 3, 4, 5]), ("global", [3, 6, 9, 12, 15])):
+    for scope, expected in (("layer", [2, 3, 4, 5]), ("global", [4, 6, 9, 12, 15])):
         outcome = forestage("cache", "compare", "--trace", small_trace, "--scope", scope, "--resamples", 0, "--json")
         assert outcome.status == 0, outcome.err
         points = json.loads(outcome.out)["points"]

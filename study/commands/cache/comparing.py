@@ -14,7 +14,7 @@ from study.commands.options import JsonOption, ModelOption, TraceOption, open_tr
 from study.numbers import count, percent
 from study.output import emit, progress_bar
 
-SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
+SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Of all experts: the capacities where none is given."""
 
 NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
@@ -101,12 +101,26 @@ def _render(console: Console, result: CacheComparison) -> None:
             table.add_column(count(capacity), justify="right")
         for policy in result.policies:
             if cell is _hit_rate or policy not in ("lru", "belady"):
-                table.add_row(NAMES.get(policy, policy), *(cell(by_place[policy, c]) for c in capacities))
+                name = NAMES.get(policy, policy.replace("oracle", "tokens known ahead:"))
+                table.add_row(name, *(cell(by_place[policy, c]) for c in capacities))
         console.print()
         console.print(table)
+    if result.calibration:
+        console.print()
+        console.print(_calibration(result))
     if result.bootstrap.resamples:
         note = f"±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
         console.print(note, style="dim", highlight=False)
+
+
+def _calibration(result: CacheComparison) -> Table:
+    """How true the chances are, a horizon a row."""
+    table = Table(box=None, title="chance of being wanted within n tokens", title_justify="left")
+    for head in ("n", "came true", "calibration error"):
+        table.add_column(head, justify="right")
+    for entry in result.calibration:
+        table.add_row(str(entry.horizon), percent(entry.wanted), percent(entry.calibration_error, 2))
+    return table
 
 
 def _hit_rate(point: PolicyPoint) -> str:
