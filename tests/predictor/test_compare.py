@@ -11,7 +11,9 @@ from catalog.errors import ForestageError
 from predictor import registry
 from predictor.compare import compare, hits_at
 from predictor.evaluate import evaluate
+from predictor.learned.predictor import LearnedPredictor
 from predictor.metrics import Tally
+from tests.learned_samples import identified_trace, random_predictor
 
 LENGTHS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 
@@ -148,3 +150,16 @@ def test_progress_counts_tokens_over_all(kept):
     seen = []
     tokens = compare(trace, ["popularity", kept], progress=lambda *done: seen.append(done)).tokens
     assert seen == [(tokens, 2 * tokens), (2 * tokens, 2 * tokens)]
+
+
+def test_a_learned_file_covers_the_layers_below_the_lookahead(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._KINDS, "learned", LearnedPredictor)
+    trace = identified_trace(layers=5, experts=9, lengths=LENGTHS)
+    path = tmp_path / "random.safetensors"
+    random_predictor(layers=5, experts=9).save(path)
+    comparison = compare(trace, ["st-moe", path], issue=(3,))
+    tables, learned = (e.by_layer[0] for e in comparison.evaluations)
+    assert (tables.issued["3"], learned.issued["3"]) == (0.0, 3.0)
+    assert learned.early
+    assert comparison.evaluations[1].trained_on == "nothing: random tables"
+    assert comparison.evaluations[1].parameters["sram_bytes_per_layer"] > 0
