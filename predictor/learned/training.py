@@ -208,7 +208,7 @@ class _Run:
         share = min(1.0, step / total)
         if share < WARM_UP:
             return 0.04 + 0.96 * share / WARM_UP
-        return 0.5 * (1 + np.cos(np.pi * (share - WARM_UP) / (1 - WARM_UP)))
+        return float(0.5 * (1 + np.cos(np.pi * (share - WARM_UP) / (1 - WARM_UP))))  # a NumPy scalar would not reload
 
     def fit(
         self, state_path: Path | None, fingerprint: str, progress: Progress | None, report: Report | None
