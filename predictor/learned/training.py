@@ -345,5 +345,5 @@ class _Run:
         for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(values)
         for scheduler, last in zip(self.schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict({"last_epoch": last})
+            scheduler.last_epoch = last  # the rates themselves are in the optimisers' states
         return [EpochLog(**entry) for entry in state["log"]], state["best"]
