@@ -23,7 +23,7 @@ from traces.synthesis import calibrate as calibrate_module
 from traces.synthesis import model as model_module
 from traces.synthesis import parts as parts_module
 from traces.synthesis.measure import Figures, Measurement
-from traces.synthesis.model import Sameness, _Kinds
+from traces.synthesis.model import Generator, Parameters, Sameness, _Kinds
 from traces.synthesis.plan import plan_sequences
 from traces.synthesis.profile import Profile, profile_of, rescale
 from traces.synthesis.synthesise import fitted_figures
@@ -142,6 +142,29 @@ def test_gate_weights_are_recorded_rows_best_first(recorded: RoutingTrace, tmp_p
     _, other = make(recorded, tmp_path / "t.safetensors", shape=Shape(3, 32, 2), tokens=300)
     assert other.gate_weights is None
     assert (other.metadata.model, other.metadata.layer_map) == ("synthetic-3x32-top2", (0, 1, 2))
+
+
+def test_unsorted_weights_are_put_best_first(tmp_path: Path, few_rounds: None) -> None:
+    source = make_trace((20, 20))
+    assert source.gate_weights is not None
+    rising = replace(source, gate_weights=source.gate_weights[..., ::-1], content="unchecked")
+    _, trace = make(rising, tmp_path / "s.safetensors")
+    assert trace.gate_weights is not None
+    assert np.all(trace.gate_weights[..., 1:] <= trace.gate_weights[..., :-1])
+
+
+def test_a_sequence_remembers_nothing_of_the_one_before() -> None:
+    source = make_trace((2,) * 400, layers=1, experts=16, top_k=2)
+    nothing = np.zeros(1)
+    parameters = Parameters(
+        bias=np.zeros((1, 16)), domain=nothing, sequence=nothing, kind=nothing, copy=np.full(1, 6.0),
+        favourites=np.array([[[0, 1], [2, 3]]]), sameness=Sameness(0.5, 0.6, 0.7, 0.8),
+    )  # fmt: skip
+    plan = plan_sequences(source, np.random.default_rng(0))
+    ids = np.concatenate([piece for _, _, piece in Generator(parameters, Shape(1, 16, 2), plan, 0).pieces()])[:, 0]
+    shared = (ids[1:, :, None] == ids[:-1, None, :]).sum(axis=(1, 2))
+    assert shared[::2].mean() > 1.7  # within sequences
+    assert shared[1::2].mean() == pytest.approx(4 / 16, abs=0.1)
 
 
 def test_the_seed_decides_and_the_piece_size_does_not(
