@@ -26,7 +26,7 @@ CHUNK_TOKENS = 1 << 16
 KEEP_MAPPED_BYTES = 32 << 20
 """Of a larger mapped trace, ``token_range`` lets go of the pages that were read before (see ``traces.mapping``)."""
 
-GATHER_IN_MEMORY_BYTES = 256 << 20
+GATHER_IN_MEMORY_BYTES = 64 << 20
 """A larger selection of tokens is a mapped temporary file (see ``traces.gather``)."""
 
 ContentState = Literal["unchecked", "checked", "lazy"]
