@@ -73,13 +73,26 @@ def kind(name: str) -> type[Predictor]:
     return _KINDS[name]
 
 
+def profiled_kind(name: str) -> type[Predictor]:
+    """The class of the predictor called ``name``, if it is one that is profiled on the spot.
+
+    Raises:
+        ForestageError: naming the nearest known name, or how to train one.
+    """
+    chosen = kind(name)
+    if hasattr(chosen, "load"):
+        raise ForestageError(f"{name}: is trained once: run `forestage predictor train`, then give the file it writes")
+    return chosen
+
+
 def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[str, Any] | None = None) -> Predictor:
     """Fit the predictor called ``name`` to a training trace.
 
     Raises:
-        ForestageError: for an unknown name or parameter (the nearest known one is named), or a value out of range.
+        ForestageError: for an unknown name or parameter (the nearest known one is named), a value out of range, or a
+            kind that is trained and loaded.
     """
-    chosen = kind(name)
+    chosen = profiled_kind(name)
     # Refused here with one line, before the profile is computed.
     chosen.parameters_model.parse(parameters or {}, origin=f"predictor '{name}'")
     return chosen.fit(trace, lookahead=lookahead, **(parameters or {}))

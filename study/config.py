@@ -9,6 +9,9 @@ from pydantic import Field, field_validator
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
+NO_LEARNED = "none"
+"""``StudyConfig.learned``: without the learned predictor."""
+
 
 class SystemStudyConfig(StrictModel):
     """The system-model part of a study."""
@@ -40,6 +43,11 @@ class StudyConfig(StrictModel):
     )
     predictors: tuple[str, ...] = Field(
         default=("popularity", "previous-token", "markov-temporal", "markov-spatial", "st-moe"), min_length=1
+    )
+    learned: str = Field(
+        default="auto",
+        description="Recipe of the learned predictor, or a TOML file; auto: deployed, or no-identity where the trace "
+        "records no token identity; none: leave it out",
     )
     cache_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.25, 0.375, 0.5, 0.625, 0.75),

@@ -1,9 +1,10 @@
 """The order of a study."""
 
-from study.subjects import caches, engine, memory, predictors, reference, system, tile, trace
+from study.subjects import caches, engine, learned, memory, predictors, reference, system, tile, trace
 
 SUBJECTS = (
     trace.SUBJECT,
+    learned.SUBJECT,
     predictors.SUBJECT,
     caches.SUBJECT,
     engine.SUBJECT,

@@ -31,6 +31,7 @@ class Variant(StrictModel):
         set: fields of the recipe that differ.
         lookahead: layers ahead.
         train: the sequences trained on.
+        trained_by: another variant, earlier in the grid, whose predictor is measured instead of training one.
         domains, datasets: the test sequences measured, by label; none named: all.
     """
 
@@ -38,6 +39,7 @@ class Variant(StrictModel):
     set: dict[str, Any] = Field(default_factory=dict)
     lookahead: int = 1
     train: Selection = Selection()
+    trained_by: str | None = None
     domains: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
@@ -124,8 +126,14 @@ def read_grid(name_or_path: str) -> Grid:
         grid = Grid.parse(tomllib.loads(text), origin=name_or_path)
     except tomllib.TOMLDecodeError as error:
         raise ForestageError(f"{name_or_path}: no TOML ({error})") from error
-    for name in grid.variants:
+    before: set[str] = set()
+    for name, variant in grid.variants.items():
         grid.recipe_of(name)
+        if variant.trained_by is not None and variant.trained_by not in before:
+            raise ForestageError(
+                f"{name_or_path}: variants.{name}.trained_by: no earlier variant '{variant.trained_by}'"
+            )
+        before.add(name)
     return grid
 
 
@@ -158,8 +166,10 @@ def run_grid(
         measured = _kept(kept, request)
         if measured is None:
             begin(name)
-            predictor = _train(trace, grid, name, folder, trace_name, progress)
-            measured = _measure(trace, grid, name, predictor, folder / f"{name}.safetensors", trace_name)
+            path = folder / f"{variant.trained_by or name}.safetensors"
+            if variant.trained_by is None:
+                _train(trace, grid, name, folder, trace_name, progress)
+            measured = _measure(trace, grid, name, path, trace_name)
             write_text(kept, json.dumps({"request": request, "measured": measured.model_dump(mode="json")}, indent=1))
         yield measured
 
@@ -177,7 +187,7 @@ def _kept(path: Path, request: dict[str, Any]) -> Measured | None:
 
 def _train(
     trace: RoutingTrace, grid: Grid, name: str, folder: Path, trace_name: str, progress: Progress | None
-) -> LearnedPredictor:
+) -> None:
     from predictor.learned.training import train  # PyTorch is needed here alone
 
     variant = grid.variants[name]
@@ -193,13 +203,11 @@ def _train(
     ).predictor
     predictor.save(folder / f"{name}.safetensors")
     state.unlink(missing_ok=True)
-    return predictor
 
 
-def _measure(
-    trace: RoutingTrace, grid: Grid, name: str, predictor: LearnedPredictor, path: Path, trace_name: str
-) -> Measured:
+def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name: str) -> Measured:
     variant = grid.variants[name]
+    predictor = LearnedPredictor.load(path)
     result = evaluate(
         trace, path, trace_name=trace_name, issue=grid.issue, domains=variant.domains, datasets=variant.datasets
     )

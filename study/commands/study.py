@@ -14,8 +14,9 @@ from catalog import load_catalog
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.base import check_lookahead
+from predictor.learned.config import read_recipe
 from study.commands.options import require_test_sequences
-from study.config import StudyConfig, load_study_config
+from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
 from study.output import emit
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
@@ -85,7 +86,7 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
         ForestageError: if no issue limit is left, or a setting names what is not there or is out of range.
     """
     for name in settings.predictors:
-        registry.kind(name)
+        registry.profiled_kind(name)
     check_lookahead(settings.lookahead, trace.layers)
     if settings.system.issue_limit > trace.experts:
         raise ForestageError(
@@ -105,12 +106,26 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
         record = catalog.match_model(model)
         own = model if record is None else record.name
         system = system.model_copy(update={"sizes_of": STAND_IN if own == SMALL_MODEL else own})
-    return settings.model_copy(update={"issue": issue, "system": system})
+    return settings.model_copy(update={"issue": issue, "system": system, "learned": _recipe(settings.learned, trace)})
+
+
+def _recipe(name: str, trace: RoutingTrace) -> str:
+    """The recipe that ``learned`` means for this trace.
+
+    Raises:
+        ForestageError: if there is no such recipe.
+    """
+    if name == NO_LEARNED:
+        return name
+    chosen = ("no-identity" if trace.token_hash is None else "deployed") if name == "auto" else name
+    read_recipe(chosen)
+    return chosen
 
 
 def study_key(settings: StudyConfig, trace: Path) -> str:
     """What a stage's result depends on: settings, trace, code."""
-    parts = (settings.model_dump_json(), file_fingerprint(trace), code_fingerprint())
+    recipe = "" if settings.learned == NO_LEARNED else read_recipe(settings.learned).model_dump_json()
+    parts = (settings.model_dump_json(), recipe, file_fingerprint(trace), code_fingerprint())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -6,19 +6,22 @@ from predictor import registry
 from predictor.compare import compare
 from predictor.results import OWN
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
+from study.config import NO_LEARNED
 from study.figures.predictors import recall_against_issued, recall_by_layer
 from study.numbers import count, fixed, layers_text, percent
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
+from study.subjects.learned import PREDICTOR_FILE
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every configured predictor, fitted on the training sequences and measured on the test sequences."""
     config = context.config
+    trained = () if config.learned == NO_LEARNED else (context.out / PREDICTOR_FILE,)
     comparison = compare(
         context.trace,
-        config.predictors,
+        (*config.predictors, *trained),
         trace_name=context.trace_name,
         progress=progress,
         issue=config.issue,
@@ -117,9 +120,12 @@ def _command(context: StudyContext) -> str:
     config = context.config
     issue = "".join(f" --issue {limit}" for limit in config.issue)
     every = set(config.predictors) == set(registry.profiled_names())
+    trained = config.learned != NO_LEARNED
     kinds = "" if every else "".join(f" --predictor {name}" for name in config.predictors)
     return (
-        f"forestage predictor evaluate --compare --trace {context.trace_name}{kinds}{issue} "
+        f"forestage predictor evaluate --compare --trace {context.trace_name}{kinds}"
+        + (f" --predictor {PREDICTOR_FILE}" if trained else "")
+        + f"{issue} "
         f"--lookahead {config.lookahead} --figure recall.svg"
     )
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from predictor.learned.image import read_image
 from study.pipeline import SUBJECTS
 from tests.study.conftest import Outcome
 
@@ -13,6 +14,7 @@ issue = [4]
 predictors = ["popularity", "st-moe"]
 cache_fractions = [0.5]
 replay_tokens = 12
+learned = "RECIPE"
 [system]
 decode_tokens = 60
 sweep_tokens = 50
@@ -20,10 +22,24 @@ link_gb_per_s = [16, 64]
 """
 
 
+QUICK = """
+[predictor]
+hidden = 8
+layers_back = 1
+previous = [0]
+decays = [3]
+identity_rows = 64
+[training]
+epochs = 1
+"""
+
+
 def test_from_trace_to_report_and_again(forestage: Callable[..., Outcome], tmp_path: Path) -> None:
     """One test, as what follows the run is checked on what it left."""
     folder, config = tmp_path / "out", tmp_path / "study.toml"
-    config.write_text(SMALLEST)
+    recipe = tmp_path / "quick.toml"
+    recipe.write_text(QUICK)
+    config.write_text(SMALLEST.replace("RECIPE", str(recipe)))
     outcome = forestage("study", "--out", folder, "--config", config, "--json")
     assert outcome.status == 0, outcome.err
     check_results(outcome, folder)
@@ -45,6 +61,11 @@ def check_results(outcome: Outcome, folder: Path) -> None:
     assert stages["engine"]["replay"]["tokens"] == 12
     assert stages["tile"]["mismatches_with_twin"] == stages["tile"]["mismatches_with_pytorch"] == 0
     assert stages["tile"]["cycles"] == stages["tile"]["predicted_cycles"]
+    learned, tables = stages["predictors"]["evaluations"][-1], stages["predictors"]["evaluations"][0]
+    assert (learned["predictor"], tables["predictor"]) == ("learned", "popularity")
+    assert learned["recall"]["4"] > tables["recall"]["4"]
+    assert read_image(folder / "learned.img").manifest.size == stages["learned"]["image_bytes"]
+    assert stages["learned"]["calibration"]["calibration_error"] < 0.05
     tpot = {run["policy"]: run["tpot"]["mean_s"] for run in stages["system"]["runs"]}
     assert tpot["all_resident"] < tpot["perfect_prefetch"] < tpot["on_demand"]
     assert "module prefetch_engine(" in (folder / "verilog" / "prefetch_engine.v").read_text()

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.probability import calibration_error, reliability, score_histogram
+from study.calibration import calibration
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.figures.files import check_figure_path, write_figure
 from study.figures.learned import reliability_diagram
@@ -35,31 +35,9 @@ def calibration_of(
     learned = LearnedPredictor.load(predictor)
     recorded = open_trace(trace, model)
     chosen = split(recorded)[1] if part == "test" else np.arange(recorded.sequences)
-    evaluated = recorded.select_sequences(chosen)
-    seen, hits = score_histogram(learned, evaluated)
-    table = learned.tables.probabilities
-    mean, observed, counts = reliability(seen, hits, table)
     document = {
-        "predictor": predictor.stem,
-        "trace": trace.name,
-        "model": recorded.metadata.model,
-        "synthetic": recorded.metadata.synthetic,
+        **calibration(learned, recorded, chosen, name=predictor.stem, trace_name=trace.name),
         "split": part,
-        "sequences": evaluated.sequences,
-        "tokens": evaluated.tokens,
-        "calibration_error": calibration_error(seen, hits, table),
-        "by_layer": [
-            calibration_error(seen[layer : layer + 1], hits[layer : layer + 1], table[layer : layer + 1])
-            for layer in range(evaluated.layers)
-        ],
-        "reliability": [
-            {
-                "probability": None if np.isnan(said) else float(said),
-                "frequency": None if np.isnan(was) else float(was),
-                "count": int(number),
-            }
-            for said, was, number in zip(mean, observed, counts, strict=True)
-        ],
     }
     if figure is not None:
         write_figure(reliability_diagram(document), figure)

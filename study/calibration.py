@@ -1,0 +1,43 @@
+"""Calibration of a learned predictor, as a document for the command and the report."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.probability import calibration_error, reliability, score_histogram
+from traces import RoutingTrace
+
+
+def calibration(
+    predictor: LearnedPredictor, trace: RoutingTrace, sequences: NDArray[np.int64], *, name: str, trace_name: str
+) -> dict[str, Any]:
+    """Reliability of ``predictor`` on the chosen ``sequences`` of ``trace``, as JSON values.
+
+    Raises:
+        ForestageError: if there is no sequence, or the trace is of another model.
+    """
+    evaluated = trace.select_sequences(sequences)
+    seen, hits = score_histogram(predictor, evaluated)
+    table = predictor.tables.probabilities
+    said, was, counts = reliability(seen, hits, table)
+    rows = (slice(layer, layer + 1) for layer in range(evaluated.layers))
+    return {
+        "predictor": name,
+        "trace": trace_name,
+        "model": trace.metadata.model,
+        "synthetic": trace.metadata.synthetic,
+        "sequences": evaluated.sequences,
+        "tokens": evaluated.tokens,
+        "calibration_error": calibration_error(seen, hits, table),
+        "by_layer": [calibration_error(seen[row], hits[row], table[row]) for row in rows],
+        "reliability": [
+            {
+                "probability": None if np.isnan(probability) else float(probability),
+                "frequency": None if np.isnan(frequency) else float(frequency),
+                "count": int(count),
+            }
+            for probability, frequency, count in zip(said, was, counts, strict=True)
+        ],
+    }

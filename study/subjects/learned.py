@@ -1,0 +1,116 @@
+"""The learned predictor: trained on the study's trace, quantised, exported, and how true its probabilities are."""
+
+from typing import Any
+
+from predictor.learned.config import read_recipe
+from predictor.learned.image import write_image
+from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.selection import Selection
+from study.blocks import Command, Row, Section, Table, Text, picture
+from study.calibration import calibration
+from study.config import NO_LEARNED
+from study.figures.learned import reliability_diagram
+from study.numbers import count, layers_text, percent, seconds, size
+from study.output import ProgressCallback
+from study.stages import Stage, StudyContext
+from study.subjects.base import Subject
+from traces import split
+
+PREDICTOR_FILE = "learned.safetensors"
+IMAGE_FILE = "learned.img"
+STATE_FILE = "learned.state"
+
+
+def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    """Train on the training sequences, save, export; empty where the configuration leaves it out."""
+    if context.config.learned == NO_LEARNED:
+        return {}
+    from predictor.learned.training import train  # PyTorch is needed here alone
+
+    selection = Selection()
+    state = context.out / STATE_FILE
+    predictor: LearnedPredictor = train(
+        context.trace.select_sequences(selection.indices(context.trace)),
+        read_recipe(context.config.learned),
+        lookahead=context.config.lookahead,
+        trained_on=selection.describe(context.trace, context.trace_path.name),
+        state_path=state,
+        progress=progress,
+    ).predictor
+    predictor.save(context.out / PREDICTOR_FILE)
+    state.unlink(missing_ok=True)
+    image = write_image(predictor, context.out / IMAGE_FILE)
+    return {
+        "size": predictor.describe(),
+        "provenance": predictor.provenance.model_dump(mode="json"),
+        "image_bytes": image.size,
+        "calibration": calibration(
+            predictor, context.trace, split(context.trace)[1], name="learned", trace_name=context.trace_name
+        ),
+    }
+
+
+def section(context: StudyContext) -> Section:
+    """What was trained, what quantisation cost, what it takes on chip, and whether its probabilities are true."""
+    result = context.results["learned"]
+    title = "A predictor that is learned"
+    if not result:
+        return Section(id="learned", title=title, blocks=(Text("Left out by the configuration."),))
+    figures, provenance = result["size"], result["provenance"]
+    log = provenance["log"]
+    return Section(
+        id="learned",
+        title=title,
+        blocks=(
+            Text(
+                "Everything known when the gate "
+                f"{layers_text(context.config.lookahead)} earlier has chosen feeds one sum of int8 rows, picked by "
+                "expert ids"
+                + (" and token identity" if figures["identities"] else "")
+                + "; then ReLU, one int8 matrix, a score an expert. Trained in PyTorch on the training sequences "
+                f"({len(log)} epochs, {seconds(sum(entry['seconds'] for entry in log))}), then run in integers: what "
+                "follows in this report is the integers' result, which is also what the memory image "
+                f"({IMAGE_FILE}, {size(result['image_bytes'])}) holds."
+            ),
+            _memory(figures),
+            _validation(provenance["validation_recall"]),
+            picture(
+                reliability_diagram(result["calibration"]),
+                "reliability",
+                "How often experts were chosen that were given a probability, on the test sequences "
+                f"({count(result['calibration']['tokens'])} tokens), and how often each probability is given.",
+            ),
+            Command(
+                f"forestage predictor train --trace {context.trace_name} --config {context.config.learned} "
+                f"--lookahead {context.config.lookahead} --out {PREDICTOR_FILE}"
+            ),
+            Command(f"forestage predictor calibration --trace {context.trace_name} --predictor {PREDICTOR_FILE}"),
+        ),
+        facts=(),
+    )
+
+
+def _memory(figures: dict[str, Any]) -> Table:
+    rows = [
+        ("SRAM of the largest layer: rows, matrix, biases, probabilities", size(figures["sram_bytes_per_layer"])),
+        ("state of a sequence and layer", size(figures["state_bytes_per_slot_layer"])),
+        ("widest accumulator", f"{figures['accumulator_bits']} bits"),
+    ]
+    if figures["identity_bytes"]:
+        rows.append(("identity rows, in far memory", size(figures["identity_bytes"])))
+        rows.append(("– of these, fetched for each token in one burst", size(figures["identity_burst_bytes"])))
+    return Table(columns=("memory", ""), rows=tuple(Row(row) for row in rows))
+
+
+def _validation(found: dict[str, dict[str, float]]) -> Table:
+    limits = list(found["int8"])
+    names = {"floating_point": "floating point", "int8": "int8", "adapting": "int8, adapting while it decodes"}
+    return Table(
+        columns=("on validation sequences", *(f"recall@{limit}" for limit in limits)),
+        rows=tuple(Row((names[key], *(percent(found[key][limit]) for limit in limits))) for key in names),
+        caption="Validation sequences are part of the training part: they stop the training and choose the scales. "
+        "The test sequences are measured in the next section.",
+    )
+
+
+SUBJECT = Subject(Stage("learned", "Learned predictor: training", run, outputs=(PREDICTOR_FILE, IMAGE_FILE)), section)
