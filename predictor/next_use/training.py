@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from predictor.base import read_ids
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
+from predictor.next_use.progress_file import FinishedLayers
 from predictor.next_use.quantise import FloatLayer, quantise_layer
 from predictor.next_use.sources import SourceArrays, as_arrays, sources_of
 from predictor.next_use.tables import ARRAYS, NextUseTables
@@ -38,6 +40,7 @@ def train(
     parameters: NextUseParameters | None = None,
     training: NextUseTraining | None = None,
     trained_on: str,
+    resume: Path | None = None,
     progress: Progress = lambda done, total: None,
     log: Log = lambda line: None,
 ) -> NextUsePredictor:
@@ -47,6 +50,8 @@ def train(
         trace: the training sequences.
         parameters, training: defaults where ``None``.
         trained_on: said of itself by the predictor.
+        resume: a folder for finished layers: an interrupted training of the same sequences and settings goes on with
+            the first that is missing. Emptied in the end.
         progress: called with (epochs done, epochs at most).
         log: called with one JSON-able record an epoch: layer, epoch, losses, seconds.
 
@@ -60,14 +65,21 @@ def train(
     fitted, held_back = _divide(trace, training)
     parts = [_Part.of(trace.select_sequences(chosen)) for chosen in (fitted, held_back)]
     sources = as_arrays(sources_of(parameters))
+    finished = None if resume is None else FinishedLayers(resume, trace, parameters, training)
     layers = []
     for target in range(trace.layers):
+        kept = None if finished is None else finished.load(target)
+        if kept is not None:
+            layers.append(kept)
+            continue
         torch.manual_seed(training.seed + target)
 
         def advance(epoch: int, target: int = target) -> None:
             progress(target * training.epochs + epoch, trace.layers * training.epochs)
 
         layers.append(_train_layer(parts[0], parts[1], target, trace, parameters, training, sources, advance, log))
+        if finished is not None:
+            finished.save(target, layers[-1])
     tables = NextUseTables(
         parameters=parameters,
         layers=trace.layers,
@@ -75,6 +87,8 @@ def train(
         top_k=trace.top_k,
         **{name: np.stack([layer[name] for layer in layers]).astype(dtype) for name, dtype in ARRAYS.items()},
     )
+    if finished is not None:
+        finished.remove()
     return NextUsePredictor(tables, model=trace.metadata.model, trained_on=trained_on)
 
 

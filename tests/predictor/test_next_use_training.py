@@ -1,5 +1,7 @@
 """Labels, features, integers from floating point, and that training learns what can be learnt."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from predictor.next_use.evaluate import compare_caches
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
+from predictor.next_use.progress_file import FinishedLayers
 from predictor.next_use.quantise import FloatLayer, quantise_layer
 from predictor.next_use.sources import Source, as_arrays, sources_of
 from predictor.next_use.tables import ARRAYS, NextUseTables
@@ -121,7 +124,9 @@ def test_integers_follow_the_floating_point(lookahead: int) -> None:
     assert np.abs((scores - truth)[inside].mean()) < 0.02
 
 
-def trained(**settings: Any) -> NextUsePredictor:
+def trained(
+    *, log: Callable[[dict[str, Any]], None] = lambda record: None, resume: Path | None = None, **settings: Any
+) -> NextUsePredictor:
     parameters = NextUseParameters(hidden=16, horizons=(1, 2), neighbours=0, history_shifts=(2,))
     torch.set_num_threads(1)
     return train(
@@ -129,6 +134,8 @@ def trained(**settings: Any) -> NextUsePredictor:
         parameters=parameters,
         training=NextUseTraining(**{"epochs": 12, "batch_tokens": 32, "learning_rate": 0.02, **settings}),
         trained_on="a test",
+        log=log,
+        resume=resume,
     )
 
 
@@ -182,3 +189,38 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
     two = trace_of([[[0], [1]]] * 8, experts=4, lengths=[4, 4])
     with pytest.raises(ForestageError, match="lookahead: 2 for a model of 2 layers"):
         train(two, parameters=NextUseParameters(lookahead=2), trained_on="")
+
+
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    class Interrupt(Exception):
+        pass
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["layer"] == 1:
+            raise Interrupt
+
+    whole = trained(epochs=1)
+    with pytest.raises(Interrupt):
+        trained(epochs=1, log=stop, resume=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    records: list[dict[str, Any]] = []
+    resumed = trained(epochs=1, log=records.append, resume=tmp_path)
+    assert [record["layer"] for record in records] == [1]
+    assert (resumed.tables.rows == whole.tables.rows).all()
+    assert not tmp_path.exists()
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
+    layers = FinishedLayers(tmp_path, cyclic_trace(), NextUseParameters(), NextUseTraining())
+    arrays = {name: np.zeros(3, dtype) for name, dtype in ARRAYS.items()}
+    layers.save(0, arrays)
+    assert layers.load(0) is not None
+    assert layers.load(1) is None
+    for other in (
+        (cyclic_trace(), NextUseParameters(hidden=5), NextUseTraining()),
+        (cyclic_trace(), NextUseParameters(), NextUseTraining(seed=1)),
+        (cyclic_trace(experts=6), NextUseParameters(), NextUseTraining()),
+    ):
+        assert FinishedLayers(tmp_path, *other).load(0) is None
+    next(tmp_path.iterdir()).write_bytes(b"torn")
+    assert layers.load(0) is None

@@ -31,7 +31,10 @@ def train_next_use(
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the next-use predictor on the training sequences of a trace: which experts a cache should keep."""
+    """Train the next-use predictor on the training sequences of a trace: which experts a cache should keep.
+
+    An interrupted training goes on with the first unfinished layer when the same command is run again.
+    """
     if out.suffix != ".safetensors":
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
     parameters, training = _settings(parameter or [], lookahead, seed)
@@ -40,19 +43,19 @@ def train_next_use(
 
     recorded = open_trace(trace, model)
     sequences = split(recorded)[0]
-    records: list[dict[str, Any]] = []
+    unfinished, log = out.with_suffix(".unfinished"), out.with_suffix(".log.jsonl")
+    _begin_log(log, goes_on=unfinished.is_dir())
     with progress_bar("training next use") as progress:
         predictor = train(
             recorded.select_sequences(sequences),
             parameters=parameters,
             training=training,
             trained_on=f"the training part of {trace.name} ({len(sequences)} sequences)",
+            resume=unfinished,
             progress=progress,
-            log=records.append,
+            log=lambda record: _append(log, record),
         )
     file.save(predictor, out)
-    log = out.with_suffix(".log.jsonl")
-    write_text(log, "".join(json.dumps(record) + "\n" for record in records))
     document = {
         "out": str(out),
         "log": str(log),
@@ -61,7 +64,7 @@ def train_next_use(
         "layer_bytes": predictor.tables.layer_bytes,
         "parameters": parameters.model_dump(mode="json"),
         "training": training.model_dump(mode="json"),
-        "validation_loss": _best_losses(records),
+        "validation_loss": _best_losses(log),
     }
     emit(document, as_json=as_json, render=lambda console: _render(console, document))
 
@@ -90,10 +93,27 @@ class _Settings(NextUseParameters, NextUseTraining):
     """Every field of both, so that an unknown name meets the nearest of all."""
 
 
-def _best_losses(records: list[dict[str, Any]]) -> dict[int, float]:
+def _begin_log(log: Path, *, goes_on: bool) -> None:
+    """An empty log, unless an interrupted training goes on: its lines stay.
+
+    Raises:
+        ForestageError: if it cannot be written.
+    """
+    if not (goes_on and log.is_file()):
+        write_text(log, "")
+
+
+def _append(log: Path, record: dict[str, Any]) -> None:
+    """One line more, at once, so that a training can be watched."""
+    with log.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+
+
+def _best_losses(log: Path) -> dict[int, float]:
     """Validation loss of each layer's best epoch."""
     best: dict[int, float] = {}
-    for record in records:
+    for line in log.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
         layer, loss = record["layer"], record["validation_loss"]
         best[layer] = min(loss, best.get(layer, loss))
     return best
@@ -101,9 +121,10 @@ def _best_losses(records: list[dict[str, Any]]) -> dict[int, float]:
 
 def _render(console: Console, document: dict[str, Any]) -> None:
     losses = list(document["validation_loss"].values())
+    mean = f", mean validation loss {sum(losses) / len(losses):.4f}" if losses else ""
     console.print(
-        f"[bold]{document['out']}[/bold]: next use of {document['model']}, {size(document['layer_bytes'])} a layer, "
-        f"mean validation loss {sum(losses) / len(losses):.4f}",
+        f"[bold]{document['out']}[/bold]: next use of {document['model']}, "
+        f"{size(document['layer_bytes'])} a layer{mean}",
         highlight=False,
         soft_wrap=True,
     )
