@@ -28,6 +28,7 @@ class Traffic(Document):
         layers: how many layers a token is predicted for.
         moved_bytes_per_token: issued experts × their bytes.
         wasted_bytes_per_token: of these, experts that were not needed.
+        predictor_bytes_per_token: what the predictor itself fetches, whatever it issues; not in the bytes moved.
         moved_intervals, wasted_intervals: 95 % bootstrap intervals over sequences.
     """
 
@@ -35,6 +36,7 @@ class Traffic(Document):
     layers: int
     moved_bytes_per_token: ByLimit
     wasted_bytes_per_token: ByLimit
+    predictor_bytes_per_token: int
     moved_intervals: IntervalByLimit
     wasted_intervals: IntervalByLimit
 
@@ -75,6 +77,7 @@ def traffic(overall: Tally, predictor: Predictor, size: ExpertSize, keys: list[s
         layers=layers,
         moved_bytes_per_token=values(moved),
         wasted_bytes_per_token=values(wasted),
+        predictor_bytes_per_token=predictor.fetched_bytes_per_token,
         moved_intervals=intervals(moved),
         wasted_intervals=intervals(wasted),
     )

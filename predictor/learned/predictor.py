@@ -60,6 +60,7 @@ class LearnedPredictor(Predictor):
         tables: every integer.
         ranked: whether the rows of better ranks weigh more.
         provenance: what it was trained on.
+        bytes: memory it takes.
         accumulator_bits: width of the widest accumulator.
     """
 
@@ -84,6 +85,8 @@ class LearnedPredictor(Predictor):
         )
         self.tables = tables
         self.config = config
+        self.bytes = table_bytes(config, layers=self.layers, experts=self.experts, lookahead=lookahead)
+        self.fetched_bytes_per_token = self.bytes.burst_bytes
         self.ranked = ranked
         self.provenance = provenance
         every = sources(config, lookahead)
@@ -146,7 +149,7 @@ class LearnedPredictor(Predictor):
 
     def describe(self) -> dict[str, Any]:
         """Configuration and size in bytes, as JSON values."""
-        size = table_bytes(self.config, layers=self.layers, experts=self.experts, lookahead=self.lookahead)
+        size = self.bytes
         return {
             **self.config.model_dump(mode="json"),
             "ranks": self.ranked,

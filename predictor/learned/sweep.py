@@ -131,7 +131,7 @@ def read_grid(name_or_path: str) -> Grid:
         grid.recipe_of(name)
         if variant.trained_by is not None and variant.trained_by not in before:
             raise ForestageError(
-                f"{name_or_path}: variants.{name}.trained_by: no earlier variant '{variant.trained_by}'"
+                f"{name_or_path}: variants.{name}.trained_by: no earlier variant is called '{variant.trained_by}'"
             )
         before.add(name)
     return grid

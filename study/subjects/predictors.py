@@ -82,7 +82,7 @@ def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
 def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
     """Recall by limit; own-threshold figures last; bounds set apart."""
     bounds = [
-        Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–", "–", "–"), bound=True)
+        Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–"), bound=True)
         for name, values in (
             ("random (floor)", comparison["bounds"]["random"]),
             ("perfect (bound)", comparison["bounds"]["perfect"]),
@@ -95,21 +95,27 @@ def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
                 *(fixed(e["recall"][m]) for m in limits),
                 _half_width(e["intervals"]["recall"][limits[len(limits) // 2]]),
                 percent(e["exact_set"]),
-                fixed(e["recall"].get(OWN)),
-                fixed(e["precision"].get(OWN)),
-                fixed(e["issued"].get(OWN), 2),
+                _own(e),
             )
         )
         for e in comparison["evaluations"]
     ]
     shown = limits[len(limits) // 2]
-    own = ("own recall", "own precision", "own issued")
     return Table(
-        columns=("predictor", *(f"recall@{m}" for m in limits), f"± @{shown}", "exact set", *own),
+        columns=("predictor", *(f"recall@{m}" for m in limits), f"± @{shown}", "exact set", "own threshold"),
         rows=(*measured, *bounds),
-        caption=f"own: at the predictor's own threshold, without a limit. ± @{shown}: half the width of the 95 % "
-        "interval. recall@m: share of the needed experts among the best m; a predictor may issue fewer.",
+        caption="own threshold: recall, precision and experts issued a layer, uncapped. "
+        f"± @{shown}: half the width of the 95 % interval. recall@m: share of the needed experts among the best m; "
+        "a predictor may issue fewer.",
     )
+
+
+def _own(evaluation: dict[str, Any]) -> str:
+    """Recall / precision / issued of a predictor that has a threshold of its own."""
+    if OWN not in evaluation["recall"]:
+        return "–"
+    found = [evaluation[name][OWN] for name in ("recall", "precision", "issued")]
+    return f"{fixed(found[0])} / {fixed(found[1])} / {fixed(found[2], 2)}"
 
 
 def _half_width(interval: list[float] | None) -> str:

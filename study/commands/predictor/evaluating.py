@@ -112,6 +112,9 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
         own = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
         console.print(own, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
+    if result.traffic.predictor_bytes_per_token:
+        fetched = size(result.traffic.predictor_bytes_per_token)
+        console.print(f"the predictor itself fetches {fetched} a token (identity rows)", highlight=False)
     early = {row.layer: row for row in result.by_layer if row.early and any(row.issued.values())}
     for layer, row in early.items():
         recalls = ", ".join(f"{fixed(value)} at {limit}" for limit, value in row.recall.items())

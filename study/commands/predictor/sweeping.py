@@ -50,36 +50,30 @@ def sweep_predictors(
         "results": [measured.model_dump(mode="json") for measured in results],
     }
     if figure is not None:
-        write_figure(recall_against_sram(document, _rival(recorded, trace.name)), figure)
+        write_figure(recall_against_sram(document, _rival(recorded, chosen.issue, trace.name)), figure)
     emit(document, as_json=as_json, render=lambda console: render_sweep(console, chosen.about, results))
 
 
-def _rival(trace: RoutingTrace, name: str) -> dict[str, Any]:
+def _rival(trace: RoutingTrace, issue: tuple[int, ...], name: str) -> dict[str, Any]:
     """What the training-free tables reach on the same test sequences."""
-    return evaluate(trace, "st-moe", trace_name=name).model_dump(mode="json")
+    return evaluate(trace, "st-moe", issue=issue, trace_name=name).model_dump(mode="json")
 
 
 def render_sweep(console: Console, about: str, results: list[Measured]) -> None:
-    """A variant a row: size, recall with its interval, layer 0, what quantisation cost, time."""
+    """A variant a row: size and recall with its interval; sizes of bursts, exact sets and times are in ``--json``."""
     console.print(f"[bold]{about}[/bold]", highlight=False)
     limits = list(results[0].recall)
-    table = Table("variant", "SRAM a layer", "burst", *(f"recall@{limit}" for limit in limits), "exact set", box=None)
-    table.add_column("layer 0")
-    table.add_column("int8 − float")
-    table.add_column("training")
+    table = Table("variant", box=None)
+    for head in ("SRAM", *(f"recall@{limit}" for limit in limits), "layer 0"):
+        table.add_column(head, justify="right")
     for measured in results:
         cells = [with_interval(measured.recall[key], measured.intervals[key]) for key in limits]
-        validation = measured.validation_recall
-        key = next(iter(validation.int8))
-        lost = 100 * (validation.int8[key] - validation.floating_point[key])
-        table.add_row(
-            measured.name,
-            size(measured.sram_bytes),
-            size(measured.burst_bytes),
-            *cells,
-            fixed(measured.exact_set),
-            fixed(measured.first_layer[limits[0]]),
-            f"{lost:+.2f} points",
-            f"{measured.epochs} × {measured.training_s / measured.epochs:.0f} s",
-        )
+        table.add_row(measured.name, size(measured.sram_bytes), *cells, fixed(measured.first_layer[limits[0]]))
+    validations = [(item.validation_recall.int8, item.validation_recall.floating_point) for item in results]
+    lost = [100 * (floating[key] - int8[key]) for int8, floating in validations for key in int8]
+    table.caption_justify = "left"
+    table.caption = (
+        f" SRAM of the largest layer; layer 0 at {limits[0]}; ±: 95 % over sequences; int8 instead of floating point "
+        f"costs {min(lost):+.2f} to {max(lost):+.2f} points of recall on the validation sequences"
+    )
     console.print(table, highlight=False)
