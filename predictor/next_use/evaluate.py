@@ -133,7 +133,7 @@ def compare_caches(
         ForestageError: for a setting out of range, predictors that do not fit, or an empty part.
     """
     chosen = ComparisonSettings.parse(settings, origin="cache comparison")
-    _check_predictors(predictor, ahead)
+    _check_predictors(trace, predictor, ahead)
     part = _part(trace, chosen.split)
     count: Count = "decode" if (part.phase == DECODE).any() else "all"
     rooms = [Capacity(experts, scope=chosen.scope) for experts in sorted(set(chosen.capacities))]
@@ -167,8 +167,11 @@ def compare_caches(
     )
 
 
-def _check_predictors(predictor: NextUsePredictor | None, ahead: NextUsePredictor | None) -> None:
-    """Raise unless the first is asked at a layer's own gate and the second before it."""
+def _check_predictors(trace: RoutingTrace, predictor: NextUsePredictor | None, ahead: NextUsePredictor | None) -> None:
+    """Raise unless the first is asked at a layer's own gate and the second before it, both of this model's shape."""
+    for given in (predictor, ahead):
+        if given is not None:
+            given.check_trace(trace)
     if predictor is not None and predictor.parameters.lookahead:
         raise ForestageError(
             f"next-use predictor: trained for lookahead {predictor.parameters.lookahead}; give one of lookahead 0, "

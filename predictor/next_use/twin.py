@@ -114,7 +114,7 @@ class NextUsePredictor:
         Raises:
             ForestageError: if the trace is not of the model's shape.
         """
-        self._check_trace(trace)
+        self.check_trace(trace)
         tables, arrays = self.tables, self._arrays
         width = len(self.parameters.horizons) * tables.experts
         chunk_tokens = chunk_tokens or max(1, CHUNK_BYTES // (8 * tables.layers * width))
@@ -145,7 +145,8 @@ class NextUsePredictor:
         priorities[:, : self.parameters.lookahead] = 0
         return priorities
 
-    def _check_trace(self, trace: RoutingTrace) -> None:
+    def check_trace(self, trace: RoutingTrace) -> None:
+        """Raise ForestageError unless ``trace`` has the layers, experts and top-k of the model trained on."""
         mine = (self.tables.layers, self.tables.experts, self.tables.top_k)
         given = (trace.layers, trace.experts, trace.top_k)
         if mine != given:
