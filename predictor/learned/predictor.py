@@ -106,7 +106,8 @@ class LearnedPredictor(Predictor):
         LearnedParameters.parse(parameters, origin=f"predictor '{cls.name}'")
         from predictor.learned.training import train  # PyTorch is needed here alone
 
-        return train(trace, Recipe(), lookahead=lookahead, predictor=cls).predictor
+        trained: Any = train(trace, Recipe(), lookahead=lookahead).predictor
+        return trained
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -6,9 +6,8 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,23 +17,17 @@ from torch import Tensor
 from catalog.errors import ForestageError
 from predictor.base import check_lookahead
 from predictor.learned.batches import Batches
-from predictor.learned.config import Recipe, TrainingConfig
+from predictor.learned.config import LearnedConfig, Recipe, TrainingConfig
 from predictor.learned.dataset import Dataset, frequent_tokens, prepare
+from predictor.learned.integers import choose_integers, twin_recall
 from predictor.learned.model_file import EpochLog, Provenance, ValidationRecall
 from predictor.learned.network import Network, loss_of
 from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.probability import calibrate, score_histogram
-from predictor.learned.quantise import Weights, quantise
+from predictor.learned.quantise import Weights
 from predictor.learned.tables import LearnedTables
-from predictor.metrics import recall, tally_predictor
 from traces import RoutingTrace
 from traces.files import atomic_path
 
-ADAPTATIONS = (0, 13, 12, 11)
-"""Shifts of the adapted biases (0: none) that the twin's validation recall chooses from: 8, 16 or 32 steps of the score
-for a probability that was wrong by one."""
-CLIPS = (1.0, 0.8, 0.6, 0.45)
-"""Shares of the largest weight that 127 may stand for; the twin's validation recall chooses."""
 EVALUATION_TOKENS = 2048
 HIDDEN_QUANTILE = 0.9995
 ADAM_BETAS = (0.9, 0.98)
@@ -48,7 +41,7 @@ Report = Callable[[EpochLog], None]
 class Trained:
     """A trained predictor and the floating-point weights it was quantised from."""
 
-    predictor: Any
+    predictor: LearnedPredictor
     weights: Weights
 
 
@@ -61,7 +54,6 @@ def train(
     state_path: Path | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
-    predictor: type[LearnedPredictor] = LearnedPredictor,
 ) -> Trained:
     """Train on ``trace``, of which ``recipe.training.validation`` is kept aside by sequence, and quantise.
 
@@ -74,12 +66,50 @@ def train(
             belongs to the same trace and recipe. The caller removes it.
         progress: called with steps done and in all.
         report: called after each epoch.
-        predictor: the class to make.
 
     Raises:
         ForestageError: if the trace lacks what the recipe needs, or has too few sequences.
     """
-    config, training = recipe.predictor, recipe.training
+    config = recipe.predictor
+    ranked = _check(trace, config, lookahead)
+    fitted, kept = _parts(trace, recipe.training)
+    tokens = frequent_tokens(fitted, config.identity_rows) if config.identities else np.empty(0, np.uint32)
+    run = _Run(fitted, kept, recipe, lookahead, ranked, tokens)
+    log = run.fit(state_path, _fingerprint(trace, recipe, lookahead), progress, report)
+    weights = run.weights()
+
+    def assemble(tables: LearnedTables, found: ValidationRecall | None = None) -> LearnedPredictor:
+        provenance = Provenance(
+            model=trace.metadata.model,
+            trained_on=trained_on or f"{trace.sequences} sequences",
+            synthetic=trace.metadata.synthetic,
+            training=recipe.training,
+            log=tuple(log),
+            validation_recall=found or ValidationRecall(),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        )
+        return LearnedPredictor(
+            tables, config, top_k=trace.top_k, lookahead=lookahead, ranked=ranked, provenance=provenance
+        )
+
+    fixed, tables = choose_integers(weights, config, tokens, kept, assemble, lookahead=lookahead, ranked=ranked)
+    limits = tuple(
+        sorted({min(trace.experts, limit) for limit in (trace.top_k, trace.top_k * 3 // 2, 2 * trace.top_k)})
+    )
+    found = ValidationRecall(
+        floating_point=run.float_recall(limits),
+        int8=twin_recall(assemble(fixed), kept, limits),
+        adapting=twin_recall(assemble(tables), kept, limits),
+    )
+    return Trained(assemble(tables, found), weights)
+
+
+def _check(trace: RoutingTrace, config: LearnedConfig, lookahead: int) -> bool:
+    """Whether ranks count.
+
+    Raises:
+        ForestageError: if the trace lacks what the configuration needs.
+    """
     check_lookahead(lookahead, trace.layers)
     if config.identities and trace.token_hash is None:
         raise ForestageError(
@@ -88,49 +118,7 @@ def train(
         )
     if config.ranks and not trace.metadata.ranked:
         raise ForestageError("ranks: the ids of the trace are in no order; leave it out or set it to false")
-    ranked = trace.metadata.ranked if config.ranks is None else config.ranks
-    fitted, kept = _parts(trace, training)
-    tokens = frequent_tokens(fitted, config.identity_rows) if config.identities else np.empty(0, np.uint32)
-    run = _Run(fitted, kept, recipe, lookahead, ranked, tokens)
-    log = run.fit(state_path, _fingerprint(trace, recipe, lookahead), progress, report)
-    weights = run.weights()
-    limits = tuple(sorted({trace.top_k, min(trace.experts, trace.top_k * 3 // 2), min(trace.experts, 2 * trace.top_k)}))
-
-    def assemble(tables: LearnedTables, found: ValidationRecall | None = None) -> LearnedPredictor:
-        provenance = Provenance(
-            model=trace.metadata.model,
-            trained_on=trained_on or f"{trace.sequences} sequences",
-            synthetic=trace.metadata.synthetic,
-            training=training,
-            log=tuple(log),
-            validation_recall=found or ValidationRecall(),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        )
-        return predictor(tables, config, top_k=trace.top_k, lookahead=lookahead, ranked=ranked, provenance=provenance)
-
-    def recall_of(tables: LearnedTables) -> dict[str, float]:
-        return _int8_recall(assemble(tables), kept, limits)
-
-    clipped = [quantise(weights, config, tokens, lookahead=lookahead, ranked=ranked, clip=clip) for clip in CLIPS]
-    tables = max(clipped, key=lambda tables: recall_of(tables)[str(trace.top_k)])
-    fixed = _calibrated(assemble(tables), kept)
-    shifts = ADAPTATIONS if config.adaptation else (0,)
-    adapting = [replace(fixed, adaptations=np.full(trace.layers, shift, np.uint8)) for shift in shifts]
-    tables = max(adapting, key=lambda tables: recall_of(tables)[str(trace.top_k)])
-    # Once more, as scores that adapt are spread otherwise.
-    tables = _calibrated(assemble(tables), kept)
-    found = ValidationRecall(floating_point=run.float_recall(limits), int8=recall_of(fixed), adapting=recall_of(tables))
-    return Trained(assemble(tables, found), weights)
-
-
-def _calibrated(predictor: LearnedPredictor, trace: RoutingTrace) -> LearnedTables:
-    seen, chosen = score_histogram(predictor, trace)
-    return replace(predictor.tables, probabilities=calibrate(seen, chosen))
-
-
-def _int8_recall(predictor: LearnedPredictor, trace: RoutingTrace, limits: tuple[int, ...]) -> dict[str, float]:
-    found = recall(tally_predictor(predictor, trace, limits).overall()).over(0).values()
-    return {str(limit): float(value) for limit, value in zip(limits, found, strict=False)}
+    return trace.metadata.ranked if config.ranks is None else config.ranks
 
 
 def _parts(trace: RoutingTrace, training: TrainingConfig) -> tuple[RoutingTrace, RoutingTrace]:
@@ -152,7 +140,9 @@ def _fingerprint(trace: RoutingTrace, recipe: Recipe, lookahead: int) -> str:
     """Tells whether a kept state belongs to this training."""
     digest = hashlib.sha256()
     for part in trace.chunks():
-        digest.update(np.ascontiguousarray(part.expert_ids).tobytes())
+        for array in (part.expert_ids, part.token_hash):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    digest.update(np.asarray(trace.sequence_offsets).tobytes())
     settings = {"recipe": recipe.model_dump(mode="json"), "lookahead": lookahead, "torch": torch.__version__}
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()

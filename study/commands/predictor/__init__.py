@@ -6,9 +6,9 @@ from study.commands.predictor import calibration, evaluating, exporting, listing
 
 app = typer.Typer(help="Which experts come next: train, evaluate and export predictors.", no_args_is_help=True)
 app.command("list")(listing.list_predictors)
-app.command("evaluate")(evaluating.evaluate_predictor)
-app.command("train-next-use")(next_use.train_next_use)
 app.command("train")(training.train_predictor)
+app.command("evaluate")(evaluating.evaluate_predictor)
+app.command("calibration")(calibration.calibration_of)
 app.command("export")(exporting.export_predictor)
 app.command("sweep")(sweeping.sweep_predictors)
-app.command("calibration")(calibration.calibration_of)
+app.command("train-next-use")(next_use.train_next_use)

@@ -15,7 +15,9 @@ def list_predictors(as_json: JsonOption = False) -> None:
     def render(console: Console) -> None:
         table = Table("predictor", "parameters", box=None)
         for name, parameters in document.items():
-            table.add_row(name, ", ".join(f"{key}={value}" for key, value in parameters.items()) or "–")
+            settings = ", ".join(f"{key}={value}" for key, value in parameters.items()) or "–"
+            trained = name not in registry.profiled_names()
+            table.add_row(name, "in the file that `forestage predictor train` writes" if trained else settings)
         console.print(table)
 
     emit(document, as_json=as_json, render=render)
