@@ -11,16 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
-from predictor.evaluate import evaluate
+from predictor import registry
+from predictor.evaluate import EvaluationSettings, evaluate, select_parts
 from predictor.learned.config import Recipe, read_recipe
 from predictor.learned.model_file import ValidationRecall
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.selection import Selection
+from predictor.metrics import recall, tally_predictor
 from predictor.results import Ends
 from traces import RoutingTrace
 from traces.files import write_text
 
 Progress = Callable[[int, int], None]
+
+RIVAL = "markov-spatial"
+"""What every variant is shown against: the best of the kinds that are profiled, on every recorded trace."""
 
 
 class Variant(StrictModel):
@@ -78,6 +83,7 @@ class Measured(BaseModel):
         state_bytes: of a slot and layer.
         burst_bytes: fetched a token from far memory.
         recall, intervals: by issue limit, over layers ≥ lookahead.
+        rival: the same of spatial Markov tables, profiled on the sequences that the variant was trained on.
         exact_set: share of rows whose best top_k are exactly the chosen ones.
         first_layer: recall by limit of layer 0.
         validation_recall: on the validation sequences, before and after quantisation.
@@ -94,6 +100,7 @@ class Measured(BaseModel):
     burst_bytes: int
     recall: dict[str, float]
     intervals: dict[str, Ends]
+    rival: dict[str, float]
     exact_set: float
     first_layer: dict[str, float | None]
     validation_recall: ValidationRecall
@@ -167,7 +174,7 @@ def run_grid(
         if measured is None:
             begin(name)
             path = folder / f"{variant.trained_by or name}.safetensors"
-            if variant.trained_by is None:
+            if variant.trained_by is None and not _is_trained(trace, grid, name, path, trace_name):
                 _train(trace, grid, name, folder, trace_name, progress)
             measured = _measure(trace, grid, name, path, trace_name)
             write_text(kept, json.dumps({"request": request, "measured": measured.model_dump(mode="json")}, indent=1))
@@ -183,6 +190,18 @@ def _kept(path: Path, request: dict[str, Any]) -> Measured | None:
         return Measured.model_validate(document["measured"]) if document["request"] == request else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged: measured anew and overwritten
+
+
+def _is_trained(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name: str) -> bool:
+    """Whether ``path`` holds this variant's predictor already, so that it need only be measured."""
+    variant, recipe = grid.variants[name], grid.recipe_of(name)
+    try:
+        predictor = LearnedPredictor.load(path)
+    except ForestageError:
+        return False
+    asked = (recipe.predictor, recipe.training, variant.lookahead, variant.train.describe(trace, trace_name))
+    origin = predictor.provenance
+    return asked == (predictor.config, origin.training, predictor.lookahead, origin.trained_on)
 
 
 def _train(
@@ -212,6 +231,7 @@ def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name:
         trace, path, trace_name=trace_name, issue=grid.issue, domains=variant.domains, datasets=variant.datasets
     )
     limits = [str(limit) for limit in sorted(set(grid.issue))]
+    trainer = grid.variants[variant.trained_by] if variant.trained_by else variant
     figures = predictor.describe()
     provenance = predictor.provenance
     first = result.by_layer[0].recall
@@ -223,9 +243,20 @@ def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name:
         burst_bytes=figures["identity_burst_bytes"],
         recall={limit: result.recall[limit] or 0.0 for limit in limits},
         intervals={limit: result.intervals.recall[limit] for limit in limits},
+        rival=_rival(trace, trainer, variant, grid.issue),
         exact_set=result.exact_set or 0.0,
         first_layer={limit: first[limit] for limit in limits},
         validation_recall=provenance.validation_recall,
         epochs=len(provenance.log),
         training_s=sum(entry.seconds for entry in provenance.log),
     )
+
+
+def _rival(trace: RoutingTrace, trainer: Variant, measured: Variant, issue: tuple[int, ...]) -> dict[str, float]:
+    """Recall by limit of the best of the tables that need no training, for the same sequences."""
+    profiled = trace.select_sequences(trainer.train.indices(trace))
+    rival = registry.fit(RIVAL, profiled, lookahead=measured.lookahead)
+    settings = EvaluationSettings(issue=issue, domains=measured.domains, datasets=measured.datasets)
+    parts = select_parts(trace, settings)
+    found = recall(tally_predictor(rival, parts.evaluated, settings.limits).overall()).over(0).values()
+    return {str(limit): float(value) for limit, value in zip(settings.limits, found, strict=False)}
