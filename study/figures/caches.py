@@ -1,5 +1,6 @@
 """Figures of the caches: hit rate over capacity, and the share of the way from LRU to Belady that policies go."""
 
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -72,8 +73,10 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             + ("one cache" if shared else "a cache a layer")
             + (", synthetic" if comparison["synthetic"] else "")
         )
-        label_ends(above, ends)
-        label_ends(below, share_ends)
+        # The oracles are told apart below, where there is room.
+        label_ends(above, [end for end in ends if end.colour != _ORACLE["color"]])
+        floor = below.get_ylim()[0]
+        label_ends(below, [replace(end, y=max(end.y, floor)) for end in share_ends])
     return figure
 
 
