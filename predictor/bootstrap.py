@@ -70,8 +70,8 @@ def _draws(sequences: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.float64]
     for first in range(0, bootstrap.resamples, block):
         draws = min(block, bootstrap.resamples - first)
         drawn = generator.integers(sequences, size=(draws, sequences))
-        flat = drawn + np.arange(draws)[:, None] * sequences
-        yield np.bincount(flat.ravel(), minlength=draws * sequences).reshape(draws, sequences).astype(np.float64)
+        drawn += np.arange(draws)[:, None] * sequences
+        yield np.bincount(drawn.ravel(), minlength=draws * sequences).reshape(draws, sequences).astype(np.float64)
 
 
 def _percentiles(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """The trace: which experts a model's routers chose, token by token."""
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ KEEP_MAPPED_BYTES = 32 << 20
 
 GATHER_IN_MEMORY_BYTES = 64 << 20
 """A larger selection of tokens is a mapped temporary file (see ``traces.gather``)."""
+
+GATHER_PART_BYTES = 8 << 20
+"""Copied to that file at a time, at most."""
 
 ContentState = Literal["unchecked", "checked", "lazy"]
 
@@ -175,20 +179,16 @@ class RoutingTrace:
         Raises:
             ForestageError: if ``indices`` is empty or names a sequence that is not there.
         """
-        chosen = [int(index) for index in indices]
-        if not chosen:
+        chosen = np.array([operator.index(index) for index in indices], np.int64)
+        if not len(chosen):
             raise ForestageError("selection of sequences is empty; the trace has too few sequences for it")
-        slices = [self.sequence_slice(index) for index in chosen]
-        if sum(part.stop - part.start for part in slices) * self._token_bytes > GATHER_IN_MEMORY_BYTES:
-            walks = (enumerate(self._walk(part, CHUNK_TOKENS)) for part in slices)
-            return self._gathered((piece, index > 0) for walk in walks for index, piece in walk)
-        if self.content == "lazy":
-            for part in slices:
-                validation.check_content(self, self.origin, part.start, part.stop)
-        tokens = np.concatenate([np.arange(part.start, part.stop) for part in slices])
-        offsets = np.cumsum([0, *(part.stop - part.start for part in slices)])
-        domains = tuple(self.domains[index] for index in chosen)
-        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in chosen))
+        for bound in (chosen.min(), chosen.max()):
+            self.sequence_slice(int(bound))  # which refuses what is not there
+        chosen %= self.sequences
+        lengths = np.diff(self.sequence_offsets)[chosen]
+        if int(lengths.sum()) * self._token_bytes > GATHER_IN_MEMORY_BYTES:
+            return self._gathered(self._walk_sequences(chosen, lengths))
+        return self._sequences_in_memory(chosen)
 
     def select_phase(self, phase: int) -> Self:
         """The tokens of one phase (``PREFILL`` or ``DECODE``), copied (to a temporary file where they are large).
@@ -285,6 +285,43 @@ class RoutingTrace:
         for start in range(tokens.start, tokens.stop, step):
             yield self.token_range(start, min(start + step, tokens.stop))
 
+    @property
+    def _part_tokens(self) -> int:
+        """Tokens that are copied to a temporary file at a time."""
+        return max(1, min(CHUNK_TOKENS, GATHER_PART_BYTES // self._token_bytes))
+
+    def _sequences_in_memory(self, chosen: npt.NDArray[np.int64]) -> Self:
+        """``select_sequences`` of indices ≥ 0 that are there, whose tokens fit in memory."""
+        ends = np.flatnonzero(np.diff(chosen, append=-1) != 1)  # of runs of neighbours
+        firsts = self.sequence_offsets[chosen[np.concatenate([[0], ends[:-1] + 1])]].tolist()
+        lasts = self.sequence_offsets[chosen[ends] + 1].tolist()
+        if self.nbytes > KEEP_MAPPED_BYTES:
+            release(self.expert_ids)
+        if self.content == "lazy":
+            for first, last in zip(firsts, lasts, strict=True):
+                validation.check_content(self, self.origin, first, last)
+        tokens = np.concatenate([np.arange(first, last) for first, last in zip(firsts, lasts, strict=True)])
+        offsets = np.concatenate([[0], np.cumsum(np.diff(self.sequence_offsets)[chosen])])
+        domains = tuple(self.domains[index] for index in chosen)
+        return self._part(tokens, offsets, domains, tuple(self.datasets[index] for index in chosen))
+
+    def _walk_sequences(
+        self, chosen: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[Self, bool]]:
+        """The sequences ``chosen`` in pieces: several short ones, or a part of a long one; flags as ``_walk_phase``."""
+        ends = np.cumsum(lengths)
+        first = 0
+        while first < len(chosen):
+            begin = ends[first] - lengths[first]
+            last = int(np.searchsorted(ends, begin + self._part_tokens, side="right"))
+            if last > first:
+                yield self._sequences_in_memory(chosen[first:last]), False
+            else:
+                last = first + 1
+                pieces = self._walk(self.sequence_slice(int(chosen[first])), self._part_tokens)
+                yield from ((piece, number > 0) for number, piece in enumerate(pieces))
+            first = last
+
     def _phase_in_memory(self, phase: int) -> Self:
         """``select_phase`` of a trace whose tokens fit in memory."""
         tokens = np.flatnonzero(self.phase == phase)
@@ -299,8 +336,8 @@ class RoutingTrace:
     def _walk_phase(self, phase: int) -> Iterator[tuple[Self, bool]]:
         """The tokens of one phase in pieces; whether each goes on with the sequence that the one before it ended in."""
         begun = -1
-        for start in range(0, self.tokens, CHUNK_TOKENS):
-            part = self.token_range(start, min(start + CHUNK_TOKENS, self.tokens))
+        for start in range(0, self.tokens, self._part_tokens):
+            part = self.token_range(start, min(start + self._part_tokens, self.tokens))
             inside = np.flatnonzero(part.phase == phase)
             if not len(inside):
                 continue

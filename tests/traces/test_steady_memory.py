@@ -73,6 +73,43 @@ def test_a_selection_in_a_file_is_the_selection(trace: RoutingTrace, data: st.Da
     assert selected.metadata == trace.metadata
 
 
+def test_short_sequences_are_gathered_by_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_module, "GATHER_IN_MEMORY_BYTES", 0)
+    appended: list[int] = []
+    append = TraceWriter.append
+
+    def counting(writer: TraceWriter, part: RoutingTrace, *, continues: bool = False) -> None:
+        appended.append(part.tokens)
+        append(writer, part, continues=continues)
+
+    monkeypatch.setattr(TraceWriter, "append", counting)
+    trace = make_trace((2, 1, 25, 2) * 10)
+    chosen = [*range(0, 40, 2), 7, 39]
+    monkeypatch.setattr(trace_module, "CHUNK_TOKENS", 30)
+    selected = trace.select_sequences(chosen)
+    assert all(selected.sequence(place).equals(trace.sequence(index)) for place, index in enumerate(chosen))
+    assert appended == [29, *[27] * 8, 29]  # of at most 30 tokens
+    appended.clear()
+    monkeypatch.setattr(trace_module, "GATHER_PART_BYTES", trace.nbytes // trace.tokens * 10)
+    trace.select_sequences([0, 1, 2, 3])
+    assert appended == [3, 10, 10, 5, 2]
+
+
+def test_a_selection_of_a_file_checks_what_it_takes(tmp_path: Path) -> None:
+    whole = make_trace((4, 3, 5))
+    path = tmp_path / "t.safetensors"
+    whole.save(path)
+    ids = whole.expert_ids.copy()
+    ids[5, 1] = 0  # one expert twice, in sequence 1
+    data = path.read_bytes()
+    assert data.count(whole.expert_ids.tobytes()) == 1
+    path.write_bytes(data.replace(whole.expert_ids.tobytes(), ids.tobytes()))
+    lazy = RoutingTrace.load(path, validate=False)
+    assert lazy.select_sequences([0, 2]).sequence(1).equals(whole.sequence(2))
+    with pytest.raises(ForestageError, match=r"expert_ids\[5, 1\]"):
+        lazy.select_sequences([0, 1])
+
+
 @FUZZ
 @given(trace=traces())
 @pytest.mark.usefixtures("small_limits")

@@ -63,12 +63,19 @@ def test_a_token_range_cuts_sequences_where_it_must(trace: RoutingTrace, data: s
 @FAST
 @given(trace=traces(), data=st.data())
 def test_selected_sequences_are_those_sequences_in_order(trace: RoutingTrace, data: st.DataObject) -> None:
-    chosen = data.draw(st.lists(st.integers(0, trace.sequences - 1), min_size=1, max_size=6))
+    last = trace.sequences - 1
+    chosen = data.draw(st.lists(st.integers(-trace.sequences, last), min_size=1, max_size=6))
     part = trace.select_sequences(np.array(chosen))
     part.validate()
     assert part.sequences == len(chosen)
     for place, index in enumerate(chosen):
         assert part.sequence(place).equals(trace.sequence(index))
+
+
+@pytest.mark.parametrize("beyond", [3, -4])
+def test_a_selection_of_what_is_not_there_is_refused(beyond: int) -> None:
+    with pytest.raises(ForestageError, match=f"sequence {beyond}: the trace has sequences 0 to 2"):
+        make_trace().select_sequences([0, beyond, 1])
 
 
 def test_an_empty_selection_is_refused() -> None:
