@@ -5,10 +5,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces import RoutingTrace, split
+
+SHARE_SEED = 0
 
 
 class Selection(StrictModel):
@@ -18,6 +21,7 @@ class Selection(StrictModel):
         part: ``train``: those of ``traces.split(seed=0)``; ``all``: for a trace that nothing is tested on.
         domains, datasets: only sequences with one of these labels; none named: all.
         without_domains, without_datasets: labels left out.
+        share: of what is left, drawn by a fixed seed: what more sequences are worth.
     """
 
     part: Literal["train", "all"] = "train"
@@ -25,6 +29,7 @@ class Selection(StrictModel):
     datasets: tuple[str, ...] = ()
     without_domains: tuple[str, ...] = ()
     without_datasets: tuple[str, ...] = ()
+    share: float = Field(default=1.0, gt=0, le=1)
 
     def indices(self, trace: RoutingTrace) -> NDArray[np.int64]:
         """The selected sequences, ascending.
@@ -41,7 +46,9 @@ class Selection(StrictModel):
             if only:
                 kept &= np.isin(of_trace, only)
             kept &= ~np.isin(of_trace, without)
-        chosen = np.sort(chosen[kept[chosen]])
+        chosen = chosen[kept[chosen]]
+        drawn = np.random.default_rng(SHARE_SEED).permutation(chosen)[: round(self.share * len(chosen))]
+        chosen = np.sort(drawn)
         if len(chosen) < 2:
             raise ForestageError(f"selection: {len(chosen)} training sequence(s) left; at least 2 are needed")
         return chosen
@@ -57,6 +64,8 @@ class Selection(StrictModel):
             labels: tuple[Any, ...] = getattr(self, field)
             if labels:
                 words += f", {word} {', '.join(labels)}"
+        if self.share < 1:
+            words += f", a drawn share of {self.share:g}"
         return words
 
 

@@ -217,6 +217,9 @@ def test_selections():
     assert {trace.domains[index] for index in odd} == {"odd"}
     np.testing.assert_array_equal(odd, without)
     assert len(Selection(part="all").indices(trace)) == 30
+    half = Selection(share=0.5).indices(trace)
+    assert len(half) == 12
+    assert set(half) < set(Selection().indices(trace))
     with pytest.raises(ForestageError, match="none called 'od'; it has even, odd"):
         Selection(domains=("od",)).indices(trace)
     with pytest.raises(ForestageError, match="0 training"):
