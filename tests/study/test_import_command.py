@@ -88,6 +88,8 @@ def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: 
         (("--experts", 4), "experts 0 to 3"),
         (("--experts", 16, "--gate-weights", "softmax"), "--gate-weights: the format vllm_response has no use for it"),
         (("--experts", 16, "--gate-weights", "x"), "gate_weights"),
+        (("--phase", "decode"), "--phase: the format vllm_response has no use for it"),
+        (("--phase", "decoding"), "options: phase"),
         (("--format", "vllm"), "--format vllm: unknown format"),
         (("--format", "npz"), "not an .npz archive"),
         (("--experts", 16, "--top-k", 3), "--top-k 3: the file holds 2"),
@@ -99,6 +101,23 @@ def test_options_that_do_not_fit(
     out = tmp_path / "out.safetensors"
     assert named in refused(forestage("trace", "import", responses, "--out", out, *options))
     assert not out.exists()
+
+
+def test_the_phase_of_a_format_that_does_not_tell_it(forestage: Forestage, tmp_path: Path) -> None:
+    rows = [
+        {"type": "route", "req_id": 1, "token_idx": token, "layer": layer, "topk_ids": [(token + layer) % 4]}
+        for token in range(9)
+        for layer in range(2)
+    ]
+    path, out = tmp_path / "t.jsonl", tmp_path / "out.safetensors"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("trace", "import", path, "--out", out, "--model", "own", "--experts", 4, "--json")
+    silent = forestage(*command)
+    assert json.loads(silent.out)["decode_tokens"] == 0
+    assert "--phase decode" in silent.err
+    told = forestage(*command, "--phase", "decode")
+    assert json.loads(told.out)["decode_tokens"] == 9
+    assert "phase" not in told.err
 
 
 def test_a_trace_in_a_foreign_format_is_warned_of_by_any_command(forestage: Forestage, tmp_path: Path) -> None:

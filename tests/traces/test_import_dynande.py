@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from traces import RoutingTrace
+from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
 EXPERTS, LAYERS, TOKENS = 6, (2, 5), 4
@@ -61,7 +61,17 @@ def test_scores_give_rank_order_and_weights(tmp_path: Path) -> None:
     assert np.all(trace.gate_weights == np.array([[0.25, 0.125], [0.5, 0.0625]]))
     facts = trace.metadata
     assert (facts.experts, facts.layer_map, facts.ranked, facts.gate_weight_kind) == (6, LAYERS, True, "softmax")
-    assert any("tells no sequences and phases" in warning for warning in warnings)
+    assert [warning.partition(": ")[2] for warning in warnings] == [
+        "the format tells no sequences; all tokens are one, in order of token_id",
+        "the format tells no phases; all tokens count as prefill (--phase decode)",
+    ]
+    assert set(trace.phase.tolist()) == {PREFILL}
+
+
+def test_the_user_says_the_phase(tmp_path: Path) -> None:
+    trace, warnings = load(tmp_path / "t.csv", text_of(ROWS), phase="decode")
+    assert set(trace.phase.tolist()) == {DECODE}
+    assert not any("phases" in warning for warning in warnings)
 
 
 def test_a_mask_has_no_weights_and_no_rank(tmp_path: Path) -> None:

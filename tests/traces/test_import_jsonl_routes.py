@@ -110,12 +110,29 @@ def test_every_row_is_where_its_line_says(variant: str, tmp_path: Path) -> None:
 def test_requests_are_sequences_with_normalised_weights(tmp_path: Path) -> None:
     trace, warnings = load(tmp_path / "t.jsonl", request_lines(), domain="chat")
     assert set(trace.phase.tolist()) == {PREFILL}
-    assert any("do not say which tokens were decoded" in warning for warning in warnings)
+    assert warnings == (
+        f"{tmp_path / 't.jsonl'}: the lines tell no phases; all tokens count as prefill (--phase decode)",
+    )
     assert trace.gate_weights is not None
     assert np.all(trace.gate_weights == np.array([0.75, 0.25]))
     assert (trace.metadata.gate_weight_kind, trace.metadata.ranked) == ("normalised", True)
     assert trace.domains == ("chat", "chat")
     assert trace.token_hash is None
+
+
+@pytest.mark.parametrize("lines", [request_lines(), problem_lines()], ids=["request", "problem"])
+@pytest.mark.parametrize(("name", "phase"), [("prefill", PREFILL), ("decode", DECODE)])
+def test_the_user_says_the_phase_that_the_lines_do_not(
+    lines: list[Line], name: str, phase: int, tmp_path: Path
+) -> None:
+    trace, warnings = load(tmp_path / "t.jsonl", lines, phase=name)
+    assert set(trace.phase.tolist()) == {phase}
+    assert warnings == ()
+
+
+def test_a_phase_is_refused_where_the_lines_tell_it(tmp_path: Path) -> None:
+    with pytest.raises(ForestageError, match=r"t\.jsonl: --phase: the lines tell the phase themselves; leave it out"):
+        load(tmp_path / "t.jsonl", selection_lines(), phase="decode")
 
 
 def test_problems_are_labelled_by_their_dataset_and_unordered_weights_are_not_ranked(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
-from traces import DECODE, PREFILL, split
-from traces.importers import import_trace
+from traces import DECODE, PREFILL, RoutingTrace, split
+from traces.importers import ImportOptions, import_recording, import_trace
 from traces.importers.npz import read_sequence_records
 
 LENGTHS = (4, 3, 5)
@@ -75,6 +75,20 @@ def test_without_positions_prompts_and_hashes_all_is_prefill_from_0(tmp_path: Pa
     assert np.all(trace.phase == PREFILL)
     assert trace.position.tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4]
     assert trace.token_hash is None
+
+
+def test_the_user_says_the_phase_of_sequences_that_do_not(tmp_path: Path) -> None:
+    lines = records(n_prompt_tokens=12)
+    del lines[1]["n_prompt_tokens"]
+    path = write(tmp_path, arrays(), lines)
+    for name, said in (("decode", [1, 1, 1]), ("prefill", [0, 0, 0]), (None, [0, 0, 0])):
+        options = ImportOptions.parse({"phase": name}, origin="test")
+        trace = import_recording(path, None, options).recording
+        assert isinstance(trace, RoutingTrace)
+        assert trace.phase.tolist() == [0, 0, 1, 1, *said, 0, 0, 1, 1, 1]
+    path = write(tmp_path, arrays(), records(n_prompt_tokens=12))
+    with pytest.raises(ForestageError, match="--phase: every sequence states its n_prompt_tokens; leave it out"):
+        import_recording(path, None, ImportOptions(phase="decode"))
 
 
 def test_weights_tell_order_and_kind(tmp_path: Path) -> None:

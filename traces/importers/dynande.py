@@ -5,7 +5,7 @@ weight). Scores give the rank order. The columns tell the number of experts.
 
 Published folders hold a file a layer, all with ``layer_id`` 0; the layer is the number after ``layer`` in the file's
 name, or else in its folder's. Files named ``…_stats.csv`` are left out. No column tells which sequence a token is of:
-all are taken as one, in the order of ``token_id``, all prefill.
+all are taken as one, in the order of ``token_id``; nor which phase: prefill, unless the user says otherwise.
 """
 
 import re
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
+from traces.importers.common import PHASES, Importer
 from traces.importers.complete_lines import complete_lines
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -49,15 +49,18 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     files = _layer_files(path) if path.is_dir() else {None: path}
     rows = RoutingRows("token_id", whole=True)
+    phase = PHASES[options.phase or "prefill"]
     silent = Report()
     tables = _Tables()
     for done, (layer, file) in enumerate(files.items()):
         rows.begin(file)
         for first_line, table in tables.read(file, report if len(files) == 1 else silent):
-            _add(rows, tables, file, first_line, table, layer)
+            _add(rows, tables, file, first_line, table, layer, phase)
         if len(files) > 1:
             report.progress(done + 1, len(files))
-    report.warn(f"{path}: the format tells no sequences and phases; all tokens are one prefill, in order of token_id")
+    report.warn(f"{path}: the format tells no sequences; all tokens are one, in order of token_id")
+    if options.phase is None:
+        report.warn(f"{path}: the format tells no phases; all tokens count as prefill (--phase decode)")
     ranked = rows.ids is not None and rows.ids.row_shape == (1,) if tables.is_mask else None
     return trace_of_rows(
         rows, [(None, None)], options, report, origin=path, format=NAME, experts=tables.experts, ranked=ranked
@@ -140,7 +143,9 @@ def _first_fault(piece: list[tuple[int, str]], columns: int) -> tuple[int, str]:
     return piece[0][0], "not readable as numbers"
 
 
-def _add(rows: RoutingRows, tables: _Tables, file: Path, first_line: int, table: Table, layer: int | None) -> None:
+def _add(
+    rows: RoutingRows, tables: _Tables, file: Path, first_line: int, table: Table, layer: int | None, phase: int
+) -> None:
     """Add the selected experts of every row, best first; ``layer`` overrides the column where a file has one layer."""
     scores = table[:, 2:]
     chosen = (scores != 0).sum(axis=1)
@@ -171,6 +176,7 @@ def _add(rows: RoutingRows, tables: _Tables, file: Path, first_line: int, table:
         layer=layers,
         ids=ids,
         weights=None if tables.is_mask else np.take_along_axis(scores, ids, axis=1),
+        phase=phase,
     )
 
 
@@ -214,6 +220,6 @@ IMPORTER = Importer(
     "DynaNDE dense CSV (layer_id,token_id,expert_0,...), or a folder of one file a layer",
     sniff,
     read,
-    ROW_OPTIONS,
+    ROW_OPTIONS | {"phase"},
     folders=True,
 )

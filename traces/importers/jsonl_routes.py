@@ -7,7 +7,8 @@
 
 Weights and ``token_id`` may be absent. Lines of another ``type`` or ``record_type`` are left out, and further keys are
 left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none, and a new sequence
-begins where the position and layer of the file's first selection come again.
+begins where the position and layer of the file's first selection come again. The first two lists tell no phase: the
+user does, or all is prefill.
 """
 
 import json
@@ -18,13 +19,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
-from traces.importers.options import ImportOptions
+from traces.importers.common import PHASES, Importer
+from traces.importers.options import ImportOptions, PhaseName
 from traces.importers.report import Report
 from traces.importers.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
 from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.text_file import read_lines
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.trace import RoutingTrace
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]
@@ -32,8 +33,6 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Name = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 
 NAME = "jsonl_routes"
-
-PHASES = {"prefill": PREFILL, "decode": DECODE}
 
 
 class RouteLine(BaseModel):
@@ -43,7 +42,7 @@ class RouteLine(BaseModel):
     layer: Whole
     ids: list[Id] = Field(min_length=1)
     weights: list[Weight] | None = None
-    phase: Literal["prefill", "decode"] = "prefill"
+    phase: PhaseName | None = None
     token: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] | None = None
 
 
@@ -71,7 +70,7 @@ class SelectionLine(RouteLine):
     """A line of the selection variant."""
 
     record_type: Literal["routing_selection"]
-    phase: Literal["prefill", "decode"]
+    phase: PhaseName
     position: Whole = Field(validation_alias="token_position")
     ids: list[Id] = Field(validation_alias="selected_experts", min_length=1)
     weights: list[Weight] | None = Field(None, validation_alias="selected_probabilities")
@@ -97,7 +96,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     Raises:
         ForestageError: naming the line and field that is not as the variant has it, or what an option must say.
     """
-    rows, datasets = read_rows(path, report)
+    rows, datasets = read_rows(path, options, report)
     labels = [(dataset, dataset) for dataset in datasets]
     return trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
 
@@ -133,11 +132,11 @@ class _Sequences:
         return len(self._known) - (place != self._first)
 
 
-def read_rows(path: Path, report: Report) -> tuple[RoutingRows, list[str | None]]:
+def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[RoutingRows, list[str | None]]:
     """The rows of ``path``, and the dataset of each sequence (``None`` where the file names none).
 
     Raises:
-        ForestageError: naming the line and field that is not as the variant has it.
+        ForestageError: naming the line and field that is not as the variant has it, or a phase given that it tells.
     """
     rows = RoutingRows("position")
     rows.begin(path)
@@ -148,6 +147,8 @@ def read_rows(path: Path, report: Report) -> tuple[RoutingRows, list[str | None]
         if not line.strip():
             continue
         variant = variant or _variant(path, number, line)
+        if variant is SelectionLine and options.phase is not None:
+            raise ForestageError(f"{path}: --phase: the lines tell the phase themselves; leave it out")
         route = None if variant is None else _parse(path, number, line, variant)
         if route is None:
             others += 1
@@ -159,13 +160,13 @@ def read_rows(path: Path, report: Report) -> tuple[RoutingRows, list[str | None]
             layer=route.layer,
             ids=route.ids,
             weights=route.weights,
-            phase=PHASES[route.phase],
+            phase=PHASES[route.phase or options.phase or "prefill"],
             token=NO_TOKEN if route.token is None else route.token,
         )
     if others:
         report.warn(f"{path}: {others} lines of another kind left out")
-    if variant not in (None, SelectionLine):
-        report.warn(f"{path}: the lines do not say which tokens were decoded; all count as prefill")
+    if variant not in (None, SelectionLine) and options.phase is None:
+        report.warn(f"{path}: the lines tell no phases; all tokens count as prefill (--phase decode)")
     return rows, sequences.datasets
 
 
@@ -204,5 +205,9 @@ def _parse(path: Path, number: int, line: str, variant: type[RouteLine]) -> Rout
 
 
 IMPORTER = Importer(
-    NAME, "JSON Lines, a line a token and layer (req_id, problem_id or routing_selection)", sniff, read, ROW_OPTIONS
+    NAME,
+    "JSON Lines, a line a token and layer (req_id, problem_id or routing_selection)",
+    sniff,
+    read,
+    ROW_OPTIONS | {"phase"},
 )

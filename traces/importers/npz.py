@@ -4,9 +4,10 @@ Arrays: ``expert_ids [tokens, layers, top_k]``, ``seq_offsets [sequences + 1]`` 
 ``gate_weights [tokens, layers, top_k]``, ``token_pos [tokens]`` (absolute context position), ``token_crc32 [tokens]``.
 A line of the jsonl a sequence: ``dataset``, ``category``, ``n_tokens`` and, optionally, ``n_prompt_tokens``.
 
-A token at or beyond its sequence's ``n_prompt_tokens`` is decode; a sequence without that field is all prefill. Without
-``token_pos``, positions count from the sequence's start. The file names no model: it is taken from the argument, from
-the name of a published recording, or from the one catalogue model with as many MoE layers and the same top-k.
+A token at or beyond its sequence's ``n_prompt_tokens`` is decode; a sequence without that field is all of the phase
+that the user names, else prefill. Without ``token_pos``, positions count from the sequence's start. The file names no
+model: it is taken from the argument, from the name of a published recording, or from the one catalogue model with as
+many MoE layers and the same top-k.
 """
 
 import json
@@ -73,7 +74,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         gate_weights=None if weights is None else weights.astype(np.float16),
         sequence_offsets=offsets,
         position=narrow(position, np.int32, "token_pos", str(path)),
-        phase=_phases(records, offsets, position),
+        phase=_phases(path, options, records, offsets, position),
         token_hash=hashes if hashes is None else narrow(hashes, np.uint32, "token_crc32", str(path)),
         domains=tuple(record.category for record in records),
         datasets=tuple(record.dataset for record in records),
@@ -186,13 +187,21 @@ def _check_lengths(
 
 
 def _phases(
-    records: tuple[SequenceRecord, ...], offsets: npt.NDArray[np.int64], position: npt.NDArray[Any]
+    path: Path,
+    options: ImportOptions,
+    records: tuple[SequenceRecord, ...],
+    offsets: npt.NDArray[np.int64],
+    position: npt.NDArray[Any],
 ) -> npt.NDArray[np.uint8]:
-    """u8 ``[tokens]``: decode from ``n_prompt_tokens`` on, prefill where a sequence does not state it."""
-    never = np.iinfo(np.int64).max
-    prompts = np.array([never if r.n_prompt_tokens is None else r.n_prompt_tokens for r in records], dtype=np.int64)
+    """u8 ``[tokens]``: decode from ``n_prompt_tokens`` on; ``options.phase``, or prefill, where that is not stated."""
+    if options.phase is not None and all(record.n_prompt_tokens is not None for record in records):
+        raise ForestageError(f"{path}: --phase: every sequence states its n_prompt_tokens; leave it out")
+    silent = 0 if options.phase == "decode" else np.iinfo(np.int64).max
+    prompts = np.array([silent if r.n_prompt_tokens is None else r.n_prompt_tokens for r in records], dtype=np.int64)
     is_decode = position >= np.repeat(prompts, np.diff(offsets))
     return np.where(is_decode, DECODE, PREFILL).astype(np.uint8)
 
 
-IMPORTER = Importer("npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read, uses=frozenset({"model"}))
+IMPORTER = Importer(
+    "npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read, uses=frozenset({"model", "phase"})
+)

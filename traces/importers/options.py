@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
+PhaseName = Literal["prefill", "decode"]
+
 
 class ImportOptions(StrictModel):
     """The options of ``forestage trace import``; ``None`` where not given.
@@ -21,6 +23,7 @@ class ImportOptions(StrictModel):
         expert_map: a file that maps physical experts to logical ones (``traces.importers.expert_map``).
         gate_weights: what the model makes of the chosen experts' softmax: ``normalised`` over them, or left raw
             (``softmax``).
+        phase: of all tokens, or of the sequences that do not say, for a format that does not tell it.
         domain: label of the sequences, for a format that labels none.
         dataset: what the sequences are stratified by, likewise.
     """
@@ -31,6 +34,7 @@ class ImportOptions(StrictModel):
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     expert_map: Path | None = None
     gate_weights: Literal["normalised", "softmax"] | None = None
+    phase: PhaseName | None = None
     domain: str | None = Field(default=None, min_length=1)
     dataset: str | None = Field(default=None, min_length=1)
 

@@ -101,7 +101,15 @@ class RoutingRows:
             self._flush()
 
     def add_block(
-        self, line: Array, *, sequence: int, position: Array, layer: Array, ids: Array, weights: Array | None
+        self,
+        line: Array,
+        *,
+        sequence: int,
+        position: Array,
+        layer: Array,
+        ids: Array,
+        weights: Array | None,
+        phase: int = PREFILL,
     ) -> None:
         """Rows of one sequence: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``, limits as above.
 
@@ -113,7 +121,7 @@ class RoutingRows:
         self._check_widths(int(line[0]), ids.shape[1], None if weights is None else weights.shape[1])
         self._flush()
         facts = np.zeros(len(ids), dtype=ROW)
-        facts["sequence"], facts["position"], facts["layer"], facts["phase"] = sequence, position, layer, PREFILL
+        facts["sequence"], facts["position"], facts["layer"], facts["phase"] = sequence, position, layer, phase
         facts["token"], facts["line"], facts["origin"] = NO_TOKEN, line, len(self.origins) - 1
         self._append(facts, ids, weights)
 

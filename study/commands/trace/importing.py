@@ -36,6 +36,9 @@ def import_command(
     gate_weights: Annotated[
         str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax")
     ] = None,
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="prefill or decode, where the source does not tell")
+    ] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="Label of sequences that have none")] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="What sequences that do not say so are stratified by")
@@ -50,6 +53,7 @@ def import_command(
         "layers": None if layers is None else parse_layers(layers),
         "expert_map": expert_map,
         "gate_weights": gate_weights,
+        "phase": phase,
         "domain": domain,
         "dataset": dataset,
     }
