@@ -8,7 +8,6 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.figures.labels import CurveEnd, label_ends
 from study.figures.style import BLUE, BOUND, CYCLE, ORANGE, figure_style, new_figure
-from study.numbers import size
 
 Document = dict[str, Any]
 
@@ -48,10 +47,10 @@ def recall_against_sram(sweep: Document, rival: Document | None) -> Figure:
             axes.axhline(value, color=BOUND, linestyle="--", linewidth=1.1)
             axes.annotate(
                 f"{rival['predictor']}: {value:.3f} with {issued:.1f} issued",
-                (0, value), xycoords=("axes fraction", "data"), xytext=(4, -3), textcoords="offset points",
-                va="top", fontsize=8, color=BOUND,
+                (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+                ha="right", va="bottom", fontsize=8, color=BOUND,
             )  # fmt: skip
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(_binary))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="SRAM a layer", ylabel="recall of the experts needed")
         axes.set_title(f"{sweep['model']}: learned predictor, by its size" + _mark(sweep))
@@ -82,6 +81,11 @@ def reliability_diagram(calibration: Document) -> Figure:
             f"{calibration['model']}: {calibration['predictor']}" + _mark(calibration), x=0.01, ha="left", fontsize=10
         )
     return figure
+
+
+def _binary(value: float, _: int | None = None) -> str:
+    """Bytes of a memory, which come in powers of two."""
+    return f"{value / 1024:g} KiB" if value >= 1024 else f"{value:g} B"
 
 
 def _mark(document: Document) -> str:

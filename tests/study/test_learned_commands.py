@@ -134,14 +134,14 @@ def test_a_sweep_goes_on_where_it_was(forestage: Forestage, trace: Path, recipe:
     assert [result["name"] for result in document["results"]] == ["wide", "narrow", "wide-on-b"]
     sizes = {result["name"]: result["sram_bytes"] for result in document["results"]}
     assert sizes["wide"] == sizes["wide-on-b"] > sizes["narrow"]
-    assert first.err.count("training ") == 3
+    assert first.err.count("variant ") == 3
     assert figure.is_file()
     rivals = {result["name"]: result["rival"]["2"] for result in document["results"]}
     assert rivals["wide"] == rivals["narrow"] > 0.9  # the layers follow from one another
     assert rivals["wide-on-b"] != rivals["wide"] or rivals["wide"] == 1
     (tmp_path / "out" / "narrow.json").write_text("{")
     again = forestage(*asked, "--json")
-    assert again.err.count("training ") == 1
+    assert again.err.count("variant ") == 1
     (tmp_path / "out" / "narrow.json").unlink()
     before = (tmp_path / "out" / "narrow.safetensors").stat().st_mtime_ns
     assert forestage(*asked).status == 0

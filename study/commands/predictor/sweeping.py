@@ -38,7 +38,7 @@ def sweep_predictors(
             chosen,
             out,
             trace_name=trace.name,
-            begin=lambda name: messages.print(f"training {name}", highlight=False),
+            begin=lambda name: messages.print(f"variant {name}", highlight=False),
             progress=progress,
         ):
             results.append(measured)
