@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog.config import StrictModel
+from traces.batch import MADE_BY, BatchConfig, BatchSchedule
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
@@ -14,6 +15,22 @@ class LabelCount(StrictModel):
 
     sequences: int
     tokens: int
+
+
+class BatchInfo(StrictModel):
+    """The batch schedule that lies beside a trace.
+
+    Attributes:
+        made_by: how the batch came about.
+        config: of the schedule; its ``slots`` are the most sequences of a step.
+        steps: how many.
+        busy_slots: mean over steps.
+    """
+
+    made_by: str
+    config: BatchConfig
+    steps: int
+    busy_slots: float
 
 
 class TraceInfo(StrictModel):
@@ -29,6 +46,7 @@ class TraceInfo(StrictModel):
         datasets, domains: label → how many sequences and tokens bear it.
         array_bytes: of all arrays.
         file_bytes: of the file, where there is one.
+        batch: the schedule in the file, where there is one.
         metadata: as recorded.
     """
 
@@ -50,11 +68,12 @@ class TraceInfo(StrictModel):
     domains: dict[str, LabelCount]
     array_bytes: int
     file_bytes: int | None
+    batch: BatchInfo | None
     metadata: TraceMetadata
 
 
-def describe(trace: RoutingTrace, path: Path | str | None = None) -> TraceInfo:
-    """What ``trace`` holds; ``path`` is the file it came from, if any."""
+def describe(trace: RoutingTrace, path: Path | str | None = None, schedule: BatchSchedule | None = None) -> TraceInfo:
+    """What ``trace`` holds, read in chunks; ``path`` is the file it came from and ``schedule`` lies in it, if any."""
     lengths = np.diff(trace.sequence_offsets)
     phases = np.zeros(2, np.int64)
     last_position = unrecorded = 0
@@ -82,7 +101,17 @@ def describe(trace: RoutingTrace, path: Path | str | None = None) -> TraceInfo:
         domains=_count_labels(trace.domains, lengths.tolist()),
         array_bytes=trace.nbytes,
         file_bytes=None if path is None else Path(path).stat().st_size,
+        batch=None if schedule is None else _describe_batch(schedule),
         metadata=trace.metadata,
+    )
+
+
+def _describe_batch(schedule: BatchSchedule) -> BatchInfo:
+    return BatchInfo(
+        made_by=MADE_BY,
+        config=schedule.config,
+        steps=schedule.steps,
+        busy_slots=float(schedule.busy_slots().mean()),
     )
 
 

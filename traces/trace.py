@@ -19,6 +19,10 @@ from traces.trace_file import ARRAYS, TOKEN_ARRAYS
 PREFILL = 0
 DECODE = 1
 
+PhaseName = Literal["prefill", "decode"]
+PHASES: dict[PhaseName, int] = {"prefill": PREFILL, "decode": DECODE}
+"""Phases as files and users name them."""
+
 VALIDATE_ON_LOAD_BYTES = 256 << 20
 """``load`` checks the content of smaller files at once (well under a second); of larger ones, what is sliced."""
 
@@ -373,9 +377,9 @@ class RoutingTrace:
         )
 
 
-def phase_name(phase: int) -> str:
+def phase_name(phase: int) -> PhaseName:
     """``prefill`` or ``decode``."""
-    return {PREFILL: "prefill", DECODE: "decode"}[phase]
+    return next(name for name, value in PHASES.items() if value == phase)
 
 
 def id_dtype(experts: int) -> np.dtype[Any]:

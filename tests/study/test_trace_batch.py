@@ -33,8 +33,44 @@ def test_the_command_writes_the_trace_and_its_schedule(forestage: Forestage, sma
     assert document["mixed_steps"]["tokens"] == np.mean([16, 8])
     table = forestage("trace", "batch", "--trace", small_trace, "--batch", 4, "--out", out)
     assert "interleaving single requests" in " ".join(table.out.split())
-    # A file with a schedule is a trace like any other.
-    assert forestage("trace", "info", out).status == 0
+
+
+def test_a_schedule_is_described_and_goes_with_an_imported_copy(
+    forestage: Forestage, small_trace: Path, tmp_path: Path
+) -> None:
+    out, copy = tmp_path / "batched.safetensors", tmp_path / "copy.safetensors"
+    options = ("--batch", 4, "--arrivals-per-step", 0.5, "--prefill-chunk", 3, "--seed", 2)
+    forestage("trace", "batch", "--trace", small_trace, "--out", out, *options)
+    schedule = load_schedule(out)
+    assert schedule is not None
+    described = json.loads(forestage("trace", "info", out, "--json").out)["batch"]
+    config = {"slots": 4, "arrivals_per_step": 0.5, "prefill_chunk": 3, "order": "trace", "seed": 2}
+    assert described == {
+        "made_by": "interleaving single requests",
+        "config": config,
+        "steps": schedule.steps,
+        "busy_slots": schedule.busy_slots().mean(),
+    }
+    shown = " ".join(forestage("trace", "info", out).out.split())
+    assert f"{schedule.steps} steps of up to 4 slots, {described['busy_slots']:.1f} busy (mean); 0.5 arrivals" in shown
+    assert json.loads(forestage("trace", "import", out, "--out", copy, "--json").out)["batch"] == described
+    assert copy.read_bytes() == out.read_bytes()
+    assert json.loads(forestage("trace", "info", small_trace, "--json").out)["batch"] is None
+    assert "slots" not in forestage("trace", "info", small_trace).out
+
+
+def test_a_damaged_schedule_is_one_line(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "batched.safetensors"
+    forestage("trace", "batch", "--trace", small_trace, "--batch", 4, "--out", out)
+    schedule = load_schedule(out)
+    assert schedule is not None
+    data = out.read_bytes()
+    assert data.count(schedule.token.tobytes()) == 1
+    out.write_bytes(data.replace(schedule.token.tobytes(), schedule.token[::-1].tobytes()))
+    for command in (("trace", "info", out), ("cache", "simulate", "--trace", out, "--capacity", 4)):
+        line = refused(forestage(*command))
+        assert str(out) in line
+        assert "batch_token" in line
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from traces import RoutingTrace
 from traces.describe import describe
 from traces.importers import import_trace
 from traces.statistics import statistics
+from traces.trace import CHUNK_TOKENS
+from traces.trace_file import TOKEN_ARRAYS
 
 
 def from_rows(rows: list[list[int]], lengths: tuple[int, ...], experts: int = 4) -> RoutingTrace:
@@ -107,6 +109,27 @@ def test_gpt_oss_in_seconds_and_above_chance(shared_file: Callable[[str], Path])
     # seed-systems.md: recall@4 of "previous token" is 0.445 on the test split, so about 1.78 of 4 experts recur.
     assert result.overall.temporal_overlap == pytest.approx(4 * 0.445, abs=0.08)
     assert result.random_overlap == 0.5
+
+
+class OnlySlices:
+    """An array that hands out ``CHUNK_TOKENS`` rows at a time, as one that does not fit in memory."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.dtype, self.shape, self.nbytes = array.dtype, array.shape, array.nbytes
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        assert rows.stop - rows.start <= CHUNK_TOKENS
+        return self._array[rows]
+
+
+def test_a_trace_of_any_size_is_described_in_chunks() -> None:
+    trace = make_trace((40_000, 40_000), layers=1, experts=4, top_k=1, unrecorded=True)
+    expected = describe(trace)
+    for name in TOKEN_ARRAYS:
+        object.__setattr__(trace, name, OnlySlices(getattr(trace, name)))
+    assert describe(trace) == expected
+    assert (expected.decode_tokens, expected.tokens) == (80_000 - 2, 80_000)
 
 
 def test_describe(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from traces.trace import RoutingTrace
 
 __all__ = [
     "FORMATS",
+    "OWN_TRACE",
     "ImportOptions",
     "Imported",
     "Importer",
@@ -74,6 +75,9 @@ FORMATS: dict[str, Importer] = {
     )
 }
 """Formats by name, in the order in which they are tried."""
+
+OWN_TRACE = own.TRACE.name
+"""Of the project's own traces, which are mapped as they are."""
 
 
 @dataclass(frozen=True, eq=False)

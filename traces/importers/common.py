@@ -9,17 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.options import ImportOptions, PhaseName
+from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 from traces.metadata import GateWeightKind
-from traces.trace import DECODE, PREFILL, RoutingTrace, id_dtype
+from traces.trace import RoutingTrace, id_dtype
 
 SUM_TOLERANCE = 0.01
 """Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
-
-PHASES: dict[PhaseName, int] = {"prefill": PREFILL, "decode": DECODE}
-"""Phases as files and users name them."""
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import PHASES, Importer
+from traces.importers.common import Importer
 from traces.importers.complete_lines import complete_lines
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.importers.routing_rows import LARGEST, LARGEST_ID, RoutingRows
 from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
-from traces.trace import RoutingTrace
+from traces.trace import PHASES, RoutingTrace
 
 NAME = "dynande"
 HEADING = "layer_id,token_id,expert_0"

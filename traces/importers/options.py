@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-
-PhaseName = Literal["prefill", "decode"]
+from traces.trace import PhaseName
 
 
 class ImportOptions(StrictModel):

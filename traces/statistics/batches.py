@@ -20,8 +20,8 @@ from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.statistics.walk import PhaseName, eligible, phase_of_interest, sequence_groups
-from traces.trace import CHUNK_TOKENS, RoutingTrace
+from traces.statistics.walk import eligible, phase_of_interest, sequence_groups
+from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200

@@ -1,14 +1,11 @@
 """Walking a trace of any size, and which of its tokens sampled and windowed statistics look at."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from traces.trace import CHUNK_TOKENS, DECODE, PREFILL, RoutingTrace
-
-PhaseName = Literal["decode", "prefill"]
+from traces.trace import CHUNK_TOKENS, DECODE, PHASES, PhaseName, RoutingTrace
 
 
 def phase_of_interest(trace: RoutingTrace) -> PhaseName:
@@ -18,7 +15,7 @@ def phase_of_interest(trace: RoutingTrace) -> PhaseName:
 
 def eligible(part: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.bool_]:
     """bool ``[tokens]``: whether the token is of ``phase`` and every layer of it was recorded."""
-    wanted = part.phase == (DECODE if phase == "decode" else PREFILL)
+    wanted = part.phase == PHASES[phase]
     return wanted & part.recorded().all(axis=1) if part.metadata.has_unrecorded else wanted
 
 

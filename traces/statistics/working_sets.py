@@ -15,8 +15,8 @@ from numba import njit
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.statistics.batches import uniform_distinct_experts
-from traces.statistics.walk import PhaseName, contiguous_runs, eligible, phase_of_interest, sequence_groups
-from traces.trace import RoutingTrace
+from traces.statistics.walk import contiguous_runs, eligible, phase_of_interest, sequence_groups
+from traces.trace import PhaseName, RoutingTrace
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

@@ -9,7 +9,10 @@ from rich.console import Console
 from study.commands.options import JsonOption, tell_warnings
 from study.commands.trace.info import describe_recording, render_recording
 from study.output import Document, emit, jsonable, progress_bar
-from traces.importers import FORMATS, ImportOptions, import_recording
+from traces import RoutingTrace
+from traces.batch import BatchSchedule
+from traces.batch_file import load_schedule, save_batched
+from traces.importers import FORMATS, OWN_TRACE, Imported, ImportOptions, import_recording
 from traces.importers.options import parse_layers
 
 
@@ -60,12 +63,24 @@ def import_command(
     options = ImportOptions.parse(given, origin="options")
     with progress_bar("reading") as progress:
         imported = import_recording(source, format, options, progress)
-    imported.recording.save(out)
+    schedule = _save(imported, source, out)
     tell_warnings(imported.warnings)
-    info = describe_recording(imported.recording, out)
+    info = describe_recording(imported.recording, out, schedule)
     document: Document = {**jsonable(info), "format": imported.format, "warnings": list(imported.warnings)}
 
     def render(console: Console) -> None:
         render_recording(console, str(out), info)
 
     emit(document, as_json=as_json, render=render)
+
+
+def _save(imported: Imported, source: Path, out: Path) -> BatchSchedule | None:
+    """Write what was imported; the batch schedule that lies beside an own trace goes with it, and is returned."""
+    recording = imported.recording
+    if isinstance(recording, RoutingTrace) and imported.format == OWN_TRACE:
+        schedule = load_schedule(source)
+        if schedule is not None:
+            save_batched(out, recording, schedule)
+            return schedule
+    recording.save(out)
+    return None

@@ -8,24 +8,36 @@ from rich.table import Table
 from study.commands.options import JsonOption, ModelOption, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
-from study.numbers import count, size
+from study.numbers import count, fixed, size
 from study.output import emit
 from study.synthetic import render_fit, synthetic_mark
 from traces import RoutingTrace
-from traces.describe import TraceInfo, describe
+from traces.batch import BatchSchedule
+from traces.batch_file import load_schedule
+from traces.describe import BatchInfo, TraceInfo, describe
+from traces.importers import OWN_TRACE, sniff_format
 from traces.load import ExpertLoad
 from traces.load_statistics import LoadStatistics, load_statistics
 
 
 def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Shape, labels and provenance."""
-    info = describe_recording(open_recording(trace, model), trace)
+    info = describe_recording(open_recording(trace, model), trace, schedule_in(trace))
     emit(info, as_json=as_json, render=lambda console: render_recording(console, str(trace), info))
 
 
-def describe_recording(recording: RoutingTrace | ExpertLoad, path: Path) -> TraceInfo | LoadStatistics:
+def schedule_in(path: Path) -> BatchSchedule | None:
+    """The batch schedule in the file ``path``, which was found sound; ``None`` where there is none."""
+    return load_schedule(path) if sniff_format(path) == OWN_TRACE else None
+
+
+def describe_recording(
+    recording: RoutingTrace | ExpertLoad, path: Path, schedule: BatchSchedule | None = None
+) -> TraceInfo | LoadStatistics:
     """What a recording, read from ``path``, holds."""
-    return load_statistics(recording, path) if isinstance(recording, ExpertLoad) else describe(recording, path)
+    if isinstance(recording, ExpertLoad):
+        return load_statistics(recording, path)
+    return describe(recording, path, schedule)
 
 
 def render_recording(console: Console, name: str, info: TraceInfo | LoadStatistics) -> None:
@@ -49,6 +61,8 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
     table.add_row("token identity", "recorded" if info.token_hash else "not recorded")
     if info.unrecorded_rows:
         table.add_row("not recorded", f"{count(info.unrecorded_rows)} rows (token, layer)")
+    if info.batch is not None:
+        table.add_row("batch", _batch(info.batch))
     table.add_row("size", size(info.array_bytes))
     table.add_row("source", f"{meta.source} ({meta.licence})")
     console.print(table, highlight=False)
@@ -59,3 +73,13 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
         labels.add_row(label, count(part.sequences), count(part.tokens))
     console.print(labels, highlight=False)
     tell_omitted(console, len(info.domains))
+
+
+def _batch(batch: BatchInfo) -> str:
+    """A schedule in one line."""
+    arrivals = batch.config.arrivals_per_step
+    return (
+        f"{count(batch.steps)} steps of up to {count(batch.config.slots)} slots, {fixed(batch.busy_slots, 1)} busy "
+        f"(mean); {'all there at once' if arrivals is None else f'{arrivals:g} arrivals a step'}; made by "
+        f"{batch.made_by}"
+    )
