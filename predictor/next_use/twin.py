@@ -109,7 +109,7 @@ class NextUsePredictor:
     ) -> Iterator[tuple[int, NDArray[np.int8]]]:
         """Yield ``(first token, scores i8 [tokens, layers, horizons, experts])`` in order; see ``CHANCES``.
 
-        A chunk's array is reused for the next one. Targets below the lookahead hold −128.
+        A chunk's array is reused for the next one. Targets below the lookahead hold −128, whose chance is 0.
 
         Raises:
             ForestageError: if the trace is not of the model's shape.
@@ -141,9 +141,7 @@ class NextUsePredictor:
 
     def priorities_of(self, scores: NDArray[np.int8]) -> NDArray[np.int32]:
         """Priorities i32 ``[tokens, layers, experts]`` of a chunk of ``score_chunks``."""
-        priorities = CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
-        priorities[:, : self.parameters.lookahead] = 0
-        return priorities
+        return CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
 
     def check_trace(self, trace: RoutingTrace) -> None:
         """Raise ForestageError unless ``trace`` has the layers, experts and top-k of the model trained on."""

@@ -106,8 +106,9 @@ def test_integers_follow_the_floating_point(lookahead: int) -> None:
         layer = FloatLayer(
             rows=generator.normal(size=(len(scale), trace.experts, 24)) * scale,
             bias=generator.normal(size=24),
-            output=generator.normal(size=(2 * trace.experts, 24)) * 0.2,
-            output_bias=generator.normal(size=2 * trace.experts),
+            # Of one sign, so that what every activation is rounded by adds up instead of cancelling.
+            output=np.abs(generator.normal(size=(2 * trace.experts, 24))) * 0.2,
+            output_bias=generator.normal(size=2 * trace.experts) - 4,
         )
         layers.append(quantise_layer(layer, sources, features))
         weights = layer.rows.reshape(-1, 24)
@@ -120,7 +121,9 @@ def test_integers_follow_the_floating_point(lookahead: int) -> None:
     truth = np.stack(logits, axis=1)[:, lookahead:]
     inside = np.abs(truth) < 7.5
     assert inside.mean() > 0.8
-    assert np.abs(scores - truth)[inside].mean() < 0.12
+    assert truth.std() > 1
+    assert min(int(layer["activation_shift"]) for layer in layers) > 0  # else its rounding is not seen
+    assert np.abs(scores - truth)[inside].mean() < 0.05
     assert np.abs((scores - truth)[inside].mean()) < 0.02
 
 

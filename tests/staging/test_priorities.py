@@ -60,19 +60,11 @@ def test_pinned_experts_stay():
     assert cache.insert(0, 4) == (0, 3)
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    trace=small_traces(),
-    capacity=st.integers(1, 10),
-    scope=st.sampled_from(["layer", "global"]),
-    chunk=st.integers(1, 9),
-    seed=st.integers(0, 1 << 16),
-    lookahead=st.integers(0, 2),
-)
-def test_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahead):
+def check_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahead):
+    """Random priorities, where ties are common; those set ahead too with a ``lookahead``."""
     generator = np.random.default_rng(seed)
     shape = (trace.tokens, trace.layers, trace.experts)
-    rows, ahead = generator.integers(-4, 4, size=(2, *shape)).astype(np.int32)  # ties are common
+    rows, ahead = generator.integers(-4, 4, size=(2, *shape)).astype(np.int32)
     ahead = ahead if lookahead else None
     events = events_of(trace, by_token=True)
     caches = [
@@ -91,6 +83,26 @@ def test_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahea
         count="all",
     )  # fmt: skip
     assert run.hit.tolist() == hits
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    trace=small_traces(),
+    capacity=st.integers(1, 10),
+    scope=st.sampled_from(["layer", "global"]),
+    chunk=st.integers(1, 9),
+    seed=st.integers(0, 1 << 16),
+    lookahead=st.integers(0, 2),
+)
+def test_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahead):
+    check_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahead)
+
+
+@pytest.mark.parametrize("lookahead", [1, 2, 3])
+def test_a_refreshed_layer_is_ranked_anew(lookahead):
+    """A shared cache of many layers: that of a layer ahead was mostly ranked already, by others that needed room."""
+    ids = np.random.default_rng(lookahead).random((150, 5, 8)).argsort(axis=-1)[..., :2]
+    check_streaming_equals_compiled(trace_of(ids), 16, "global", 40, lookahead, lookahead)
 
 
 @settings(max_examples=60, deadline=None)
