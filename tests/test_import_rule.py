@@ -30,6 +30,7 @@ HEAVY: dict[str, set[str]] = {
         "predictor/learned/batches.py",
         "predictor/learned/network.py",
         "predictor/learned/training.py",
+        "predictor/next_use/network.py",
         "predictor/next_use/training.py",
         "traces/importers/torch_file.py",
     },

@@ -16,16 +16,14 @@ from catalog.errors import ForestageError
 from predictor.base import read_ids
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
+from predictor.next_use.network import Network
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.progress_file import FinishedLayers
-from predictor.next_use.quantise import FloatLayer, quantise_layer
+from predictor.next_use.quantise import quantise_layer
 from predictor.next_use.sources import SourceArrays, as_arrays, sources_of
 from predictor.next_use.tables import ARRAYS, NextUseTables
 from predictor.next_use.twin import NextUsePredictor
 from traces import RoutingTrace
-
-SCALE_FLOOR = 0.02
-"""Least standard deviation that a source's columns are scaled by."""
 
 CALIBRATION_TOKENS = 8192
 """Tokens whose activations set the integers' range."""
@@ -141,37 +139,6 @@ class _Part:
         return torch.from_numpy(features), torch.from_numpy(wanted), torch.from_numpy(known)
 
 
-class _Network(torch.nn.Module):
-    """Features are scaled source by source, so that all learn at one pace; ``folded`` takes the scales back out."""
-
-    def __init__(self, features: torch.Tensor, experts: int, parameters: NextUseParameters) -> None:
-        super().__init__()
-        columns = features.shape[1]
-        by_source = features[:: max(1, len(features) // 20_000)].float().reshape(-1, columns // experts, experts)
-        spread = by_source.std(dim=0).square().mean(dim=1).sqrt().clamp(min=SCALE_FLOOR)
-        self.scale = (0.5 / spread).repeat_interleave(experts)
-        self.mean = by_source.mean(dim=0).flatten()
-        self.first = torch.nn.Linear(columns, parameters.hidden)
-        self.second = torch.nn.Linear(parameters.hidden, len(parameters.horizons) * experts)
-        self.experts = experts
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits ``[tokens, horizons, experts]``."""
-        sums = self.first((features.float() - self.mean) * self.scale)
-        logits: torch.Tensor = self.second(torch.relu(sums))
-        return logits.view(len(features), -1, self.experts)
-
-    def folded(self) -> FloatLayer:
-        """The weights for features as they are."""
-        with torch.no_grad():
-            weight = (self.first.weight * self.scale).double()
-            bias = self.first.bias.double() - weight @ self.mean.double()
-            rows = weight.T.reshape(-1, self.experts, weight.shape[0])
-            return FloatLayer(
-                rows.numpy(), bias.numpy(), self.second.weight.double().numpy(), self.second.bias.double().numpy()
-            )
-
-
 def _loss(logits: torch.Tensor, wanted: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Mean binary cross-entropy over what is known."""
     each = functional.binary_cross_entropy_with_logits(logits, wanted.float(), reduction="none").mean(dim=2)
@@ -194,7 +161,7 @@ def _train_layer(
         return _silent(trace.experts, parameters, sources)
     features, wanted, known = fitted.examples(target, trace.experts, parameters, sources)
     checks = held_back.examples(target, trace.experts, parameters, sources)
-    network = _Network(features, trace.experts, parameters)
+    network = Network(features, trace.experts, parameters)
     optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     steps = math.ceil(len(features) / training.batch_tokens)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -231,7 +198,7 @@ def _train_layer(
     return quantise_layer(best, sources, features[::every].numpy())
 
 
-def _validation_loss(network: _Network, features: torch.Tensor, wanted: torch.Tensor, known: torch.Tensor) -> float:
+def _validation_loss(network: Network, features: torch.Tensor, wanted: torch.Tensor, known: torch.Tensor) -> float:
     """The loss over all of the sequences held back."""
     losses, weights = [], []
     with torch.no_grad():

@@ -8,8 +8,10 @@ from catalog.errors import ForestageError
 from predictor.next_use.calibration import Reliability
 from predictor.next_use.evaluate import CacheComparison, compare_caches
 from predictor.next_use.parameters import NextUseParameters
+from staging.events import events_of
 from staging.oracle import oracle_chunks
-from staging.simulate import simulate
+from staging.results import Capacity
+from staging.simulate import run_priorities, simulate
 from tests.routing import trace_of
 from traces import RoutingTrace, split
 
@@ -85,7 +87,14 @@ def test_a_predictor_joins_and_a_second_refreshes_it(trace: RoutingTrace) -> Non
     both = compare_caches(trace, own, ahead=ahead, capacities=(9,), scope="global", split="all")
     assert alone.policies == ("lru", "lfu", "ema", "next use", "belady")
     assert (alone.next_use, alone.ahead, both.ahead) == ("nothing", None, "nothing")
-    assert points(alone, "next use")[0].hit_rate != points(both, "next use")[0].hit_rate
+    # The second one's priorities are set one layer before their own: at the gate below.
+    told = [
+        (0, *(np.concatenate([part.copy() for _, part in each.priority_chunks(trace)]) for each in (own, ahead))),
+    ]
+    room = [Capacity(9, scope="global")]
+    (run,) = run_priorities(events_of(trace, by_token=True), "told", told, room, lookahead=1, count=both.count)
+    assert points(both, "next use")[0].hit_rate == run.result().hit_rate
+    assert points(both, "next use")[0].hit_rate != points(alone, "next use")[0].hit_rate
     assert points(alone, "lru") == points(both, "lru")
 
 

@@ -16,6 +16,7 @@ from predictor.base import read_ids
 from predictor.next_use.evaluate import compare_caches
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
+from predictor.next_use.network import Network
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.progress_file import FinishedLayers
 from predictor.next_use.quantise import FloatLayer, quantise_layer
@@ -125,6 +126,20 @@ def test_integers_follow_the_floating_point(lookahead: int) -> None:
     assert min(int(layer["activation_shift"]) for layer in layers) > 0  # else its rounding is not seen
     assert np.abs(scores - truth)[inside].mean() < 0.05
     assert np.abs((scores - truth)[inside].mean()) < 0.02
+
+
+def test_folded_weights_take_features_as_they_are() -> None:
+    """The scaling of features, rare and frequent ones, is all in the weights that are made integers."""
+    generator = np.random.default_rng(2)
+    frequency = np.array([0.02, 0.5, 0.9])[:, None]  # of three sources
+    features = (generator.random((500, 3, 4)) < frequency).reshape(500, 12).astype(np.float16)
+    torch.manual_seed(0)
+    network = Network(torch.from_numpy(features), 4, NextUseParameters(hidden=6, horizons=(1, 3)))
+    folded = network.folded()
+    hidden = np.maximum(features.astype(float) @ folded.rows.reshape(12, 6) + folded.bias, 0)
+    logits = (hidden @ folded.output.T + folded.output_bias).reshape(500, 2, 4)
+    assert np.ptp(logits) > 1
+    assert logits == pytest.approx(network(torch.from_numpy(features)).detach().numpy(), abs=1e-5)
 
 
 def trained(
