@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from staging_samples import small_traces, trace_of
 
 from staging.events import NEVER, events_of
-from staging.frequency import DecayedCounters
+from staging.frequency import DecayedCounters, decayed_counts
 from staging.priority_cache import PriorityCache
 from staging.results import Capacity
 from staging.simulate import run_policy, run_priorities
@@ -149,6 +149,19 @@ def test_an_event_knows_its_token():
     assert events_of(trace).token.tolist() == [2, 2, 3, 3]
     assert events_of(trace, by_token=True).token.tolist() == [0, 0, 1, 1, 2, 3, 3]
     assert events_of(trace).token.max() < NEVER
+
+
+@settings(max_examples=30, deadline=None)
+@given(trace=small_traces(), shift=st.integers(1, 15))
+def test_compiled_counters_are_the_streaming_ones(trace, shift):
+    events = events_of(trace)
+    counters = DecayedCounters(trace.layers, trace.experts, shift)
+    wanted = np.split(events.keys % trace.experts, events.offsets[1:-1])
+    expected = [counters.observe(layer, experts).tolist() for layer, experts in zip(events.layer, wanted, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("staging.frequency._CHUNK_BYTES", 4 * trace.experts * 7)  # seven events
+        counted = [row for rows in decayed_counts(events, shift) for row in rows.tolist()]
+    assert counted == expected
 
 
 @pytest.mark.parametrize("shift", [1, 5, 15])
