@@ -43,9 +43,14 @@ def test_comparing_with_a_figure(
     assert document["policies"] == ["lru", "lfu", "ema", "oracle 1", "next use", "belady"]
     assert {point["capacity"] for point in document["points"]} == {3, 5}
     assert "next use" in figure.read_text()
-    table = forestage(*arguments, "--resamples", 20).out
-    assert "Belady (bound)" in table
-    assert "share closed" in table
+    at = {(point["policy"], point["capacity"]): point for point in document["points"]}
+    table = forestage(*arguments, "--oracle", 1, "--resamples", 20).out
+    rates, shares = (part.splitlines() for part in table.split("hit rate, %")[1].split("share closed of", 1))
+    for name, policy in {"Belady (bound)": "belady", "oracle of 1 token": "oracle 1", "next use": "next use"}.items():
+        (row,) = (line for line in rates if line.startswith(name))
+        assert row.split()[-2:] == [f"{100 * at[policy, held]['hit_rate']:.1f}" for held in (3, 5)]
+    row = next(line for line in shares if line.startswith("next use"))
+    assert f" {100 * at['next use', 3]['share_closed']:.1f}" in row
 
 
 def test_capacities_follow_from_the_shape(forestage: Callable[..., Outcome], small_trace: Path) -> None:

@@ -17,6 +17,8 @@ from study.output import emit, progress_bar
 SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Of all experts: the capacities where none is given."""
 
+_COUNTED = {"decode": "decode alone counted", "all": "prefill counted as if decoded"}
+
 NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
 
 
@@ -82,41 +84,56 @@ def compare_policies(
 
 def _render(console: Console, result: CacheComparison) -> None:
     """Hit rates, then shares closed; a policy a row, a capacity a column."""
-    where = "in one cache" if result.scope == "global" else "a layer"
+    shared = result.scope == "global"
+    where = (
+        f"one cache for all {count(result.layers * result.experts)} experts"
+        if shared
+        else (f"a cache for the {count(result.experts)} experts of each layer")
+    )
     console.print(
         f"[bold]{result.trace}[/bold]: {result.split} part, {count(result.sequences)} sequences, "
-        f"{count(result.tokens)} tokens, {result.count} events" + (", synthetic" if result.synthetic else ""),
+        f"{count(result.tokens)} tokens, {_COUNTED[result.count]}"
+        + (", synthetic" if result.synthetic else "")
+        + f"; {where}",
         highlight=False,
         soft_wrap=True,
     )
-    for name, said in (("next use", result.next_use), ("refreshed by", result.ahead)):
+    for name, said in (("next use", result.next_use), ("refreshed by a second one,", result.ahead)):
         if said is not None:
-            console.print(f"{name}: made from {said}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name} trained on {said}", style="dim", highlight=False, markup=False, soft_wrap=True)
     capacities = sorted({point.capacity for point in result.points})
     by_place = {(point.policy, point.capacity): point for point in result.points}
-    for title, cell in (("hit rate", _hit_rate), ("share closed of LRU to Belady", _share)):
-        table = Table(box=None, title=f"{title}, experts held {where}", title_justify="left")
-        table.add_column("policy")
+    for title, cell in (("hit rate, %", _hit_rate), ("share closed of the way from LRU to Belady, %", _share)):
+        console.print(f"\n{title}", style="italic", highlight=False)
+        table = Table(box=None, pad_edge=False, collapse_padding=True)  # five columns fit 80 characters
+        table.add_column("experts held", no_wrap=True)
         for capacity in capacities:
             table.add_column(count(capacity), justify="right")
         for policy in result.policies:
             if cell is _hit_rate or policy not in ("lru", "belady"):
-                name = NAMES.get(policy, policy.replace("oracle", "tokens known ahead:"))
-                table.add_row(name, *(cell(by_place[policy, c]) for c in capacities))
-        console.print()
+                table.add_row(_name(policy), *(cell(by_place[policy, c]) for c in capacities))
         console.print(table)
-    if result.calibration:
-        console.print()
-        console.print(_calibration(result))
+    note = "share closed: (hits − LRU's) / (Belady's − LRU's); below 0: fewer hits than LRU"
     if result.bootstrap.resamples:
-        note = f"±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
-        console.print(note, style="dim", highlight=False)
+        note += f"\n±: half the 95 % interval over sequences, {count(result.bootstrap.resamples)} resamples"
+    console.print(note, style="dim", highlight=False, soft_wrap=True)
+    if result.calibration:
+        console.print("\nhow true next use's chances are", style="italic", highlight=False)
+        console.print(_calibration(result))
+        note = "calibration error: mean distance of the chance said from the share that came true, over 16 bins"
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
+
+
+def _name(policy: str) -> str:
+    """``oracle 4`` is told as what it is."""
+    horizon = policy.removeprefix("oracle ")
+    return NAMES.get(policy, policy) if horizon == policy else f"oracle of {horizon} token{'s' * (horizon != '1')}"
 
 
 def _calibration(result: CacheComparison) -> Table:
     """How true the chances are, a horizon a row."""
-    table = Table(box=None, title="chance of being wanted within n tokens", title_justify="left")
-    for head in ("n", "came true", "calibration error"):
+    table = Table(box=None)
+    for head in ("wanted within tokens", "came true", "calibration error"):
         table.add_column(head, justify="right")
     for entry in result.calibration:
         table.add_row(str(entry.horizon), percent(entry.wanted), percent(entry.calibration_error, 2))
@@ -124,10 +141,11 @@ def _calibration(result: CacheComparison) -> Table:
 
 
 def _hit_rate(point: PolicyPoint) -> str:
-    return percent(point.hit_rate)
+    return f"{100 * point.hit_rate:.1f}"
 
 
 def _share(point: PolicyPoint) -> str:
-    if point.share_closed is None or point.interval is None:
-        return percent(point.share_closed)
-    return f"{percent(point.share_closed)} ±{50 * (point.interval[1] - point.interval[0]):.1f}"
+    if point.share_closed is None:
+        return "–"
+    closed = f"{100 * point.share_closed:.1f}"
+    return closed if point.interval is None else f"{closed} ±{50 * (point.interval[1] - point.interval[0]):.1f}"
