@@ -56,7 +56,7 @@ def test_json_is_one_document_with_the_warnings(forestage: Forestage, responses:
 
 
 def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: Path, tmp_path: Path) -> None:
-    out = tmp_path / "load.safetensors"
+    out, written = tmp_path / "load.safetensors", tmp_path / "written.safetensors"
     run = forestage("trace", "import", loads, "--out", out, "--model", "own", "--json")
     document = json.loads(run.out)
     assert (document["kind"], document["steps"], document["layers"], document["experts"]) == ("expert load", 1, 3, 8)
@@ -71,10 +71,20 @@ def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: 
     for command in (
         ("predictor", "evaluate", "--trace", out, "--predictor", "popularity", "--issue", 4),
         ("predictor", "evaluate", "--trace", loads, "--model", "own", "--predictor", "popularity", "--issue", 4),
+        ("predictor", "train", "--trace", out, "--out", written),
+        ("predictor", "train-next-use", "--trace", out, "--out", written),
         ("cache", "simulate", "--trace", out, "--capacity", 4),
-        ("study", "--trace", out, "--out", tmp_path / "study"),
+        ("cache", "compare", "--trace", out),
+        ("trace", "batch", "--trace", out, "--batch", 4, "--out", written),
+        ("trace", "synthesise", "--from", out, "--out", written),
+        ("system", "simulate", "--trace", out, "--policy", "lru_cache"),
+        ("rtl", "replay", "--trace", out),
+        ("reference", "check", "--trace", out),
+        ("study", "--trace", out, "--out", written),
     ):
         assert ": holds expert loads" in refused(forestage(*command))
+    assert not written.exists()
+    assert "not a trained predictor" in refused(forestage("predictor", "export", out, "--out", written))
 
 
 @pytest.mark.parametrize(
