@@ -70,6 +70,9 @@ def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_same_shape_fits(recorded: RoutingTrace, tmp_path: Path) -> None:
     fit, trace = make(recorded, tmp_path / "s.safetensors")
     assert_fit(fit, overlap=0.05, load=0.01, information=0.05)
+    # Every layer is fitted, not their mean alone.
+    for name, figure in fit.figures.items():
+        assert abs(figure.worst_layer) < 0.1 * figure.target, name
     # The figures stated are those that the public statistics find, of the recording and of the file.
     asked, found = statistics(recorded).overall, statistics(trace).overall
     assert fit.figures["temporal_overlap"].target == pytest.approx(asked.overlap_ratio)
