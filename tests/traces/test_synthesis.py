@@ -88,6 +88,29 @@ def test_same_shape_fits(recorded: RoutingTrace, tmp_path: Path) -> None:
     assert asked_bits > 0.3
 
 
+def test_the_chances_of_one_kind_do_not_depend_on_where_they_begin(
+    recorded: RoutingTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_module, "LAYER_ROUNDS", 0)
+    plan = plan_sequences(recorded, np.random.default_rng(0))
+    metadata = recorded.metadata.model_copy(update={"gate_weight_kind": "none"})
+    begin = calibrate_module._first_sameness
+    found = []
+    for shrunk in (1.0, 0.5):
+
+        def first(*arguments: Any, shrunk: float = shrunk) -> Sameness:
+            chances = begin(*arguments)
+            return Sameness(
+                chances.anywhere, *(shrunk * x for x in (chances.domain, chances.sequence, chances.neighbours))
+            )
+
+        with monkeypatch.context() as patched:
+            patched.setattr(calibrate_module, "_first_sameness", first)
+            found.append(calibrate_module.calibrate(profile_of(recorded), plan, metadata, 0).sameness)
+    for name in ("domain", "sequence", "neighbours"):
+        assert getattr(found[0], name) == pytest.approx(getattr(found[1], name), rel=0.1), name
+
+
 def test_another_shape_keeps_the_ratios(recorded: RoutingTrace, tmp_path: Path) -> None:
     shape = Shape(layers=5, experts=64, top_k=6)
     fit, trace = make(recorded, tmp_path / "s.safetensors", shape=shape, tokens=12_000)
