@@ -49,8 +49,9 @@ class Figures:
 
     @property
     def load_entropy(self) -> Floats:
-        """``[layers]``: entropy of the load over log N."""
-        share = self.load / self.load.sum(axis=1, keepdims=True)
+        """``[layers]``: entropy of the load over log N; 0 for a layer of which nothing was recorded."""
+        total = self.load.sum(axis=1, keepdims=True)
+        share = np.divide(self.load, total, out=np.zeros_like(self.load), where=total > 0)
         terms = np.where(share > 0, share * np.log(np.maximum(share, 1e-300)), 0.0)
         return -terms.sum(axis=1) / math.log(self.load.shape[1])
 
