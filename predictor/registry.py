@@ -81,7 +81,9 @@ def profiled_kind(name: str) -> type[Predictor]:
     """
     chosen = kind(name)
     if hasattr(chosen, "load"):
-        raise ForestageError(f"{name}: is trained once: run `forestage predictor train`, then give the file it writes")
+        raise ForestageError(
+            f"{name}: is trained once: run `forestage predictor train`, then give the file that it writes"
+        )
     return chosen
 
 

@@ -12,7 +12,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.learned import kernels, model_file
-from predictor.learned.config import LearnedConfig, Recipe
+from predictor.learned.config import LearnedConfig
 from predictor.learned.context import rank_shifts, sources
 from predictor.learned.model_file import Provenance
 from predictor.learned.tables import (
@@ -102,12 +102,14 @@ class LearnedPredictor(Predictor):
     @classmethod
     @override
     def fit(cls, trace: RoutingTrace, *, lookahead: int = 1, **parameters: Any) -> Self:
-        """Train the ``deployed`` recipe on ``trace`` (minutes; needs PyTorch)."""
-        LearnedParameters.parse(parameters, origin=f"predictor '{cls.name}'")
-        from predictor.learned.training import train  # PyTorch is needed here alone
+        """Refused: training takes minutes, PyTorch and a recipe (``predictor.learned.training.train``).
 
-        trained: Any = train(trace, Recipe(), lookahead=lookahead).predictor
-        return trained
+        Raises:
+            ForestageError: always, saying so.
+        """
+        raise ForestageError(
+            "learned: is trained once: run `forestage predictor train`, then give the file that it writes"
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

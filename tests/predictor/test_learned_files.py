@@ -105,3 +105,8 @@ def test_a_bad_image_is_refused(tmp_path):
         path.write_bytes(changed)
         with pytest.raises(ForestageError, match=text):
             read_image(path)
+
+
+def test_it_is_not_profiled_on_the_spot():
+    with pytest.raises(ForestageError, match="forestage predictor train"):
+        LearnedPredictor.fit(identified_trace())
