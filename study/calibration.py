@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import ForestageError
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.probability import calibration_error, reliability, score_histogram
 from traces import RoutingTrace
@@ -16,11 +17,16 @@ def calibration(
     """Reliability of ``predictor`` on the chosen ``sequences`` of ``trace``, as JSON values.
 
     Raises:
-        ForestageError: if there is no sequence, or the trace is of another model.
+        ForestageError: if there is no sequence or nothing recorded in any, or the trace is of another model.
     """
     evaluated = trace.select_sequences(sequences)
     seen, hits = score_histogram(predictor, evaluated)
     table = predictor.tables.probabilities
+    error = calibration_error(seen, hits, table)
+    if error is None:
+        raise ForestageError(
+            f"{trace_name}: nothing is recorded in the {len(sequences)} sequence(s) to calibrate on; choose other ones"
+        )
     said, was, counts = reliability(seen, hits, table)
     rows = (slice(layer, layer + 1) for layer in range(evaluated.layers))
     return {
@@ -30,7 +36,7 @@ def calibration(
         "synthetic": trace.metadata.synthetic,
         "sequences": evaluated.sequences,
         "tokens": evaluated.tokens,
-        "calibration_error": calibration_error(seen, hits, table),
+        "calibration_error": error,
         "by_layer": [calibration_error(seen[row], hits[row], table[row]) for row in rows],
         "reliability": [
             {

@@ -43,19 +43,23 @@ def calibrate(seen: Counts, chosen: Counts) -> NDArray[np.uint16]:
     """The table u16 ``[layers, PROBABILITY_BINS]`` of counts ``[layers, PROBABILITY_BINS]``.
 
     Isotonic regression (pooling of adjacent violators): the non-decreasing table with the least squared error. A bin
-    that was never seen takes the rate of the bins around it that were.
+    that was never seen takes the rate of the bins around it that were; a layer that was never recorded takes the table
+    of all layers together.
     """
     table = np.empty(seen.shape, np.uint16)
     for layer in range(len(seen)):
-        rate = _isotonic(chosen[layer].astype(np.float64), seen[layer].astype(np.float64))
+        known = slice(layer, layer + 1) if seen[layer].any() else slice(None)
+        rate = _isotonic(chosen[known].sum(axis=0).astype(np.float64), seen[known].sum(axis=0).astype(np.float64))
         table[layer] = np.round(rate * PROBABILITY_ONE)
     return table
 
 
 def _isotonic(hits: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Non-decreasing rates ``[bins]``; empty bins are interpolated."""
+    """Non-decreasing rates ``[bins]``; empty bins are interpolated, and all are 0 where every one is empty."""
     blocks: list[list[float]] = []  # [hits, weight, bins]
     filled = np.flatnonzero(weight)
+    if not len(filled):
+        return np.zeros(len(hits))
     for index in filled:
         blocks.append([hits[index], weight[index], 1])
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
@@ -65,8 +69,13 @@ def _isotonic(hits: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray
     return np.interp(np.arange(len(hits)), filled, rates)
 
 
-def calibration_error(seen: Counts, chosen: Counts, table: NDArray[np.uint16]) -> float:
-    """Expected calibration error: mean over predictions of |probability − frequency in its bin|, bins per layer."""
+def calibration_error(seen: Counts, chosen: Counts, table: NDArray[np.uint16]) -> float | None:
+    """Expected calibration error: mean over predictions of |probability − frequency in its bin|, bins per layer.
+
+    ``None`` where there was no prediction.
+    """
+    if not seen.any():
+        return None
     predicted = table / PROBABILITY_ONE
     observed = np.divide(chosen, seen, out=np.zeros(seen.shape), where=seen > 0)
     return float((np.abs(predicted - observed) * seen).sum() / seen.sum())

@@ -4,19 +4,18 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
 from predictor.next_use.parameters import NextUseParameters
 from predictor.next_use.tables import ARRAYS, NextUseTables
 from predictor.next_use.twin import NextUsePredictor
-from traces.files import atomic_path
+from traces.safetensors_file import write_tensors
 
 KIND = "forestage next-use predictor 1"
 
 
 def save(predictor: NextUsePredictor, path: Path) -> None:
-    """Write the file atomically.
+    """Write the file atomically; the same predictor gives the same bytes.
 
     Raises:
         ForestageError: if it cannot be written.
@@ -31,8 +30,7 @@ def save(predictor: NextUsePredictor, path: Path) -> None:
         "top_k": str(tables.top_k),
         "parameters": tables.parameters.model_dump_json(),
     }
-    with atomic_path(path) as temporary:
-        save_file({name: getattr(tables, name) for name in ARRAYS}, temporary, metadata=header)
+    write_tensors(path, {name: getattr(tables, name) for name in ARRAYS}, header)
 
 
 def load(path: Path) -> NextUsePredictor:

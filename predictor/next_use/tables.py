@@ -41,6 +41,21 @@ ARRAYS = {
 """Names and dtypes, as in the file."""
 
 
+def check_histories(parameters: NextUseParameters, top_k: int) -> None:
+    """Raise unless every history fits 32 bits, whatever the rows.
+
+    Raises:
+        ForestageError: naming the shift.
+    """
+    groups = as_arrays(sources_of(parameters))
+    for group, shift in enumerate(groups.shifts):
+        chosen = int((groups.group == group).sum()) * top_k
+        if chosen * 128 << (FRACTION_BITS + int(shift)) >= 1 << 31:
+            raise ForestageError(
+                f"history shift {shift}: rows of {chosen} experts a token overflow 32 bits; choose a smaller one"
+            )
+
+
 @dataclass(frozen=True)
 class NextUseTables:
     """The integers of all layers.
@@ -79,7 +94,6 @@ class NextUseTables:
                 raise ForestageError(
                     f"{name}: {array.dtype} {list(array.shape)}, not {np.dtype(ARRAYS[name])} {list(shape)}; train anew"
                 )
-        groups = as_arrays(sources_of(self.parameters))
         for name, low, high in (
             ("gain", -16, MAX_GAIN),
             ("activation_shift", 0, 24),
@@ -91,12 +105,7 @@ class NextUseTables:
         for bias in ("bias", "output_bias"):
             if np.abs(getattr(self, bias).astype(np.int64)).max() > 1 << 29:
                 raise ForestageError(f"{bias}: outside ±2^29; train anew")
-        for group, shift in enumerate(groups.shifts):
-            chosen = int((groups.group == group).sum()) * self.top_k
-            if chosen * 128 << (FRACTION_BITS + int(shift)) >= 1 << 31:
-                raise ForestageError(
-                    f"history shift {shift}: rows of {chosen} experts a token overflow 32 bits; choose a smaller one"
-                )
+        check_histories(self.parameters, self.top_k)
 
     @staticmethod
     def shapes(parameters: NextUseParameters, layers: int, experts: int) -> dict[str, tuple[int, ...]]:

@@ -21,7 +21,7 @@ from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.progress_file import FinishedLayers
 from predictor.next_use.quantise import quantise_layer
 from predictor.next_use.sources import SourceArrays, as_arrays, sources_of
-from predictor.next_use.tables import ARRAYS, NextUseTables
+from predictor.next_use.tables import ARRAYS, NextUseTables, check_histories
 from predictor.next_use.twin import NextUsePredictor
 from traces import RoutingTrace
 
@@ -54,13 +54,17 @@ def train(
         log: called with one JSON-able record an epoch: layer, epoch, losses, seconds.
 
     Raises:
-        ForestageError: if there are fewer than two sequences, or a lookahead as deep as the model.
+        ForestageError: if there are fewer than two sequences, or none long enough for a horizon; for a lookahead as
+            deep as the model, histories beyond 32 bits, or a loss that grows beyond all numbers.
     """
     parameters = parameters or NextUseParameters()
     training = training or NextUseTraining()
     if parameters.lookahead >= trace.layers:
         raise ForestageError(f"lookahead: {parameters.lookahead} for a model of {trace.layers} layers; choose fewer")
+    check_histories(parameters, trace.top_k)
     fitted, held_back = _divide(trace, training)
+    for chosen in (fitted, held_back):
+        _check_lengths(np.diff(trace.sequence_offsets)[chosen], parameters)
     parts = [_Part.of(trace.select_sequences(chosen)) for chosen in (fitted, held_back)]
     sources = as_arrays(sources_of(parameters))
     finished = None if resume is None else FinishedLayers(resume, trace, parameters, training)
@@ -104,6 +108,20 @@ def _divide(trace: RoutingTrace, training: NextUseTraining) -> tuple[NDArray[np.
     order = order[:kept]
     held_back = min(len(order) - 1, max(1, round(training.validation_share * len(order))))
     return np.sort(order[held_back:]), np.sort(order[:held_back])
+
+
+def _check_lengths(lengths: NDArray[np.int64], parameters: NextUseParameters) -> None:
+    """Raise unless the longest of the sequences says what is wanted within the nearest horizon.
+
+    Raises:
+        ForestageError: if all are too short: there would be nothing to learn, or to stop by.
+    """
+    needed = parameters.horizons[0] + (parameters.lookahead == 0)
+    if lengths.max() < needed:
+        raise ForestageError(
+            f"horizons: none ends within the {lengths.max()} tokens of the longest sequence to learn from or to stop "
+            "by; choose smaller ones, or give a trace of longer sequences"
+        )
 
 
 @dataclass(frozen=True)
@@ -188,6 +206,11 @@ def _train_layer(
                 "seconds": round(time.perf_counter() - begun, 2),
             }
         )
+        if not math.isfinite(validation):
+            raise ForestageError(
+                f"learning_rate: {training.learning_rate:g} makes the training of layer {target} diverge; "
+                "choose a smaller one"
+            )
         advance(epoch + 1)
         worse = worse + 1 if validation >= best_loss else 0
         if validation < best_loss:

@@ -67,6 +67,16 @@ def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
         raise ForestageError(f"{path}: no test sequences: a fifth of a dataset's; give a trace of more sequences")
 
 
+def check_destination(path: Path) -> None:
+    """Raise before long work whose result could not be written to ``path``.
+
+    Raises:
+        ForestageError: naming the path.
+    """
+    if path.is_dir():
+        raise ForestageError(f"{path}: is a folder; give the name of a file")
+
+
 def parse_parameters(settings: list[str]) -> dict[str, Any]:
     """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
 

@@ -74,14 +74,14 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             + (", synthetic" if comparison["synthetic"] else "")
         )
         # The oracles are told apart below, where there is room.
-        label_ends(above, [end for end in ends if end.colour != _ORACLE["color"]])
+        label_ends(above, [end for end in ends if end is not None and end.colour != _ORACLE["color"]])
         floor = below.get_ylim()[0]
-        label_ends(below, [replace(end, y=max(end.y, floor)) for end in share_ends])
+        label_ends(below, [replace(end, y=max(end.y, floor)) for end in share_ends if end is not None])
     return figure
 
 
-def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> CurveEnd:
-    """One policy's curve, with its interval where it has one; returns where it ends."""
+def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> CurveEnd | None:
+    """One policy's curve, with its interval where it has one; returns where it ends, ``None`` where it has no point."""
     own = sorted((p for p in comparison["points"] if p["policy"] == policy), key=lambda p: p["capacity"])
     known = [p for p in own if p[value] is not None]
     look = dict(_LOOK.get(policy, _ORACLE))
@@ -98,5 +98,4 @@ def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> Cu
             alpha=0.18,
             linewidth=0,
         )
-    last = known[-1] if known else {"capacity": 0, value: 0}
-    return CurveEnd(last["capacity"], 100 * last[value], name, look["color"])
+    return CurveEnd(at[-1], 100 * known[-1][value], name, look["color"]) if known else None

@@ -28,6 +28,16 @@ def test_falling_rates_are_pooled():
     assert (np.diff(table) >= 0).all()
 
 
+def test_a_layer_never_recorded_takes_the_table_of_all():
+    seen, chosen = np.zeros((2, 3, PROBABILITY_BINS), np.int64)
+    seen[0, 4], chosen[0, 4] = 100, 10
+    seen[2, 4], chosen[2, 4] = 300, 90
+    table = calibrate(seen, chosen) / 65535
+    np.testing.assert_allclose(table[:, 4], [0.1, 0.25, 0.3], atol=1e-4)
+    assert not calibrate(0 * seen, 0 * chosen).any()
+    assert calibration_error(seen[1:2], chosen[1:2], calibrate(seen, chosen)[1:2]) is None
+
+
 def test_error_and_reliability_by_hand():
     seen, chosen = counts(b0=(300, 0), b1=(100, 60))
     table = np.zeros((1, PROBABILITY_BINS), np.uint16)

@@ -209,6 +209,29 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         train(two, parameters=NextUseParameters(lookahead=2), trained_on="")
 
 
+def test_what_would_teach_nothing_is_refused_before_a_layer_is_trained() -> None:
+    records: list[dict[str, Any]] = []
+    trace = trace_of([[[0, 1], [2, 3]]] * 12, experts=4, lengths=[4] * 3)
+
+    def run(**parameters: Any) -> NextUsePredictor:
+        small = NextUseParameters(hidden=3, **parameters)
+        return train(trace, parameters=small, training=NextUseTraining(epochs=1), trained_on="", log=records.append)
+
+    for parameters in ({"horizons": (4, 8)}, {"horizons": (5,), "lookahead": 1}):
+        with pytest.raises(ForestageError, match="horizons: none ends within the 4 tokens of the longest sequence"):
+            run(**parameters)
+    with pytest.raises(ForestageError, match="history shift 10: rows of 82 experts a token overflow"):
+        run(neighbours=20, neighbour_shifts=(10,), history_shifts=(10,))
+    assert not records
+    run(horizons=(3, 8))
+    run(horizons=(4,), lookahead=1)
+
+
+def test_a_training_that_diverges_is_refused() -> None:
+    with pytest.raises(ForestageError, match=r"learning_rate: 1e\+30 makes the training of layer 0 diverge"):
+        trained(learning_rate=1e30)
+
+
 def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     class Interrupt(Exception):
         pass

@@ -72,6 +72,31 @@ def test_a_refresh_joins(forestage: Callable[..., Outcome], small_trace: Path, t
     assert json.loads(outcome.out)["ahead"].startswith("the training part of small.safetensors")
 
 
+def test_a_training_that_is_refused_leaves_the_log_alone(
+    forestage: Callable[..., Outcome], small_trace: Path, trained: Path, tmp_path: Path
+) -> None:
+    train = ("predictor", "train-next-use", "--trace", small_trace)
+    log = tmp_path / "next.log.jsonl"
+    before = log.read_text()
+    refused(forestage(*train, "--out", trained, "--lookahead", 3))
+    assert log.read_text() == before
+    refused(forestage(*train, "--out", tmp_path / "other.safetensors", "--lookahead", 3))
+    assert not (tmp_path / "other.log.jsonl").exists()
+    assert forestage(*train, "--out", trained, *TINY).status == 0  # anew, not in addition
+    assert len(log.read_text().splitlines()) == len(before.splitlines()) == 3
+
+
+def test_where_all_fits_no_share_is_drawn(
+    forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """LRU loads no more than Belady: a curve without a point has no name, and the picture keeps its shape."""
+    figure = tmp_path / "caches.svg"
+    outcome = forestage("cache", "compare", "--trace", small_trace, "--capacity", 8, "--figure", figure)
+    assert outcome.status == 0, outcome.err
+    assert figure.read_text().count("<!-- LFU -->") == 1  # of the hit rates
+    assert not [warning for warning in recwarn if "constrained_layout" in str(warning.message)]
+
+
 def test_refusals(forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path) -> None:
     train = ("predictor", "train-next-use", "--trace", small_trace)
     out = tmp_path / "next.safetensors"

@@ -11,7 +11,14 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.next_use import file
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.commands.options import (
+    JsonOption,
+    ModelOption,
+    TraceOption,
+    check_destination,
+    open_trace,
+    parse_parameters,
+)
 from study.numbers import size
 from study.output import emit, progress_bar
 from traces import split
@@ -37,14 +44,15 @@ def train_next_use(
     """
     if out.suffix != ".safetensors":
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
+    check_destination(out)
     parameters, training = _settings(parameter or [], lookahead, seed)
     # Imported late: other commands start without torch's seconds, and without torch.
     from predictor.next_use.training import train
 
     recorded = open_trace(trace, model)
     sequences = split(recorded)[0]
-    unfinished, log = out.with_suffix(".unfinished"), out.with_suffix(".log.jsonl")
-    _begin_log(log, goes_on=unfinished.is_dir())
+    unfinished = out.with_suffix(".unfinished")
+    log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
     with progress_bar("training next use") as progress:
         predictor = train(
             recorded.select_sequences(sequences),
@@ -53,18 +61,18 @@ def train_next_use(
             trained_on=f"the training part of {trace.name} ({len(sequences)} sequences)",
             resume=unfinished,
             progress=progress,
-            log=lambda record: _append(log, record),
+            log=log.append,
         )
     file.save(predictor, out)
     document = {
         "out": str(out),
-        "log": str(log),
+        "log": str(log.path),
         "model": predictor.model,
         "trained_on": predictor.trained_on,
         "layer_bytes": predictor.tables.layer_bytes,
         "parameters": parameters.model_dump(mode="json"),
         "training": training.model_dump(mode="json"),
-        "validation_loss": _best_losses(log),
+        "validation_loss": log.best_losses(),
     }
     emit(document, as_json=as_json, render=lambda console: _render(console, document))
 
@@ -93,30 +101,37 @@ class _Settings(NextUseParameters, NextUseTraining):
     """Every field of both, so that an unknown name meets the nearest of all."""
 
 
-def _begin_log(log: Path, *, goes_on: bool) -> None:
-    """An empty log, unless an interrupted training goes on: its lines stay.
+class _Log:
+    """The log of a training, a JSON record a line.
 
-    Raises:
-        ForestageError: if it cannot be written.
+    The first record begins it anew, so that a training that is refused leaves an earlier one's log alone; where an
+    interrupted training goes on, its lines stay.
     """
-    if not (goes_on and log.is_file()):
-        write_text(log, "")
 
+    def __init__(self, path: Path, *, goes_on: bool) -> None:
+        self.path = path
+        self._begun = goes_on and path.is_file()
 
-def _append(log: Path, record: dict[str, Any]) -> None:
-    """One line more, at once, so that a training can be watched."""
-    with log.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(record) + "\n")
+    def append(self, record: dict[str, Any]) -> None:
+        """One line more, at once, so that a training can be watched.
 
+        Raises:
+            ForestageError: if it cannot be written.
+        """
+        if not self._begun:
+            write_text(self.path, "")
+            self._begun = True
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
 
-def _best_losses(log: Path) -> dict[int, float]:
-    """Validation loss of each layer's best epoch."""
-    best: dict[int, float] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        layer, loss = record["layer"], record["validation_loss"]
-        best[layer] = min(loss, best.get(layer, loss))
-    return best
+    def best_losses(self) -> dict[int, float]:
+        """Validation loss of each layer's best epoch, of the layers that were logged."""
+        best: dict[int, float] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self._begun else ():
+            record = json.loads(line)
+            layer, loss = record["layer"], record["validation_loss"]
+            best[layer] = min(loss, best.get(layer, loss))
+        return best
 
 
 def _render(console: Console, document: dict[str, Any]) -> None:

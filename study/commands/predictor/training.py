@@ -12,7 +12,14 @@ from predictor.learned.config import RECIPES, read_recipe
 from predictor.learned.model_file import EpochLog
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.selection import Selection
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.commands.options import (
+    JsonOption,
+    ModelOption,
+    TraceOption,
+    check_destination,
+    open_trace,
+    parse_parameters,
+)
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
 
@@ -51,6 +58,7 @@ def train_predictor(
     }
     selection = Selection.parse(labels, origin="selection")
     chosen = selection.indices(recorded)
+    check_destination(out)
     if not out.parent.is_dir():
         raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
     from predictor.learned import training  # PyTorch is needed here alone
