@@ -59,13 +59,13 @@ class Predictor(ABC):
         threshold: the smallest score that is issued of the predictor's own accord; ``None`` where a policy must say how
             many experts it wants (then every score above 0 may be issued).
         layers, experts, top_k: shape of the model it was fitted to.
-        fetched_bytes_per_token: what the predictor itself reads from far memory for each token.
+        far_bytes_per_token: what the predictor itself reads from far memory and writes to it for each token.
     """
 
     name: ClassVar[str]
     parameters_model: ClassVar[type[StrictModel]]
     threshold: int | None = None
-    fetched_bytes_per_token: int = 0
+    far_bytes_per_token: int = 0
 
     def __init__(self, *, layers: int, experts: int, top_k: int, lookahead: int) -> None:
         check_lookahead(lookahead, layers)

@@ -28,7 +28,8 @@ class Traffic(Document):
         layers: how many layers a token is predicted for.
         moved_bytes_per_token: issued experts × their bytes.
         wasted_bytes_per_token: of these, experts that were not needed.
-        predictor_bytes_per_token: what the predictor itself fetches, whatever it issues; not in the bytes moved.
+        predictor_bytes_per_token: what the predictor itself reads from far memory and writes to it, whatever it issues;
+            not in the bytes moved.
         moved_intervals, wasted_intervals: 95 % bootstrap intervals over sequences.
     """
 
@@ -77,7 +78,7 @@ def traffic(overall: Tally, predictor: Predictor, size: ExpertSize, keys: list[s
         layers=layers,
         moved_bytes_per_token=values(moved),
         wasted_bytes_per_token=values(wasted),
-        predictor_bytes_per_token=predictor.fetched_bytes_per_token,
+        predictor_bytes_per_token=predictor.far_bytes_per_token,
         moved_intervals=intervals(moved),
         wasted_intervals=intervals(wasted),
     )

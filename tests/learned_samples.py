@@ -21,6 +21,8 @@ SMALL: dict[str, Any] = {
     "decay_reach": 1,
     "identity_rows": 5,
     "identities": 2,
+    "tagged": (1, 2),
+    "tagged_entries": 4,
 }
 
 PROVENANCE = Provenance(
@@ -69,7 +71,7 @@ def random_predictor(
 
 
 def identified_trace(**shape: Any) -> RoutingTrace:
-    """``routing_trace`` with token identities 8 … 15, of which ``random_predictor`` knows 10 … 13."""
+    """``routing_trace`` with token identities 8 … 11, of which ``random_predictor`` knows 10 and 11."""
     trace = routing_trace(**shape)
-    hashes = np.random.default_rng(shape.get("seed", 0)).integers(8, 16, trace.tokens).astype(np.uint32)
+    hashes = np.random.default_rng(shape.get("seed", 0)).integers(8, 12, trace.tokens).astype(np.uint32)
     return replace(trace, token_hash=hashes)

@@ -50,6 +50,10 @@ class Batches:
         for decayed in self.data.decayed:
             part = torch.from_numpy(decayed[tokens]).float()
             parts.append(_windows(part, list(range(-reach, reach + 1)), dropout))
+        for matched in self.data.matched:
+            found = matched[tokens]
+            ids = np.where((found >= 0)[:, None, None], self.data.ids[found], -1)
+            parts.append(_windows(self._chosen(ids, weights), [0], dropout))
         return torch.cat(parts, 2) if parts else torch.zeros(self.layers, len(tokens), 0)
 
     def identity(self, tokens: NDArray[np.int64]) -> list[Tensor]:

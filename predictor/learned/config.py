@@ -11,6 +11,8 @@ from catalog.errors import ForestageError, unknown_name
 
 MAX_DECAY = 12
 """Largest decay shift: beyond, a decayed sum would need more than the fractional bits it has (``tables``)."""
+MAX_TAGGED = 8
+"""Most tokens that the key of a tagged table is made of."""
 
 
 class LearnedConfig(StrictModel):
@@ -26,6 +28,9 @@ class LearnedConfig(StrictModel):
         identity_rows: rows of token identity: the most frequent tokens of the training part have one each, the last
             one is for all others; 0: identity is not used.
         identities: tokens whose identity feeds a target: this one, the previous one, …
+        tagged: one entry a *tagged table* of the sequence, a number of tokens n: what the layer chose when the last n
+            tokens, this one included, were last the same as now feeds the target.
+        tagged_entries: entries of each tagged table, a power of two: a later token takes the entry of an earlier one.
         ranks: whether the better ranks of a gate's choice weigh more, by shifts: 4, 2, …, 2, 1; ``None``: where the
             trace's ids are ranked.
         adaptation: whether a bias an expert may be learnt anew in every sequence, while decoding.
@@ -38,6 +43,8 @@ class LearnedConfig(StrictModel):
     decay_reach: int = Field(default=0, ge=0)
     identity_rows: int = Field(default=4096, ge=0)
     identities: int = Field(default=2, ge=0, le=8)
+    tagged: tuple[int, ...] = (1, 2)
+    tagged_entries: int = Field(default=4096, ge=1, le=1 << 20)
     ranks: bool | None = None
     adaptation: bool = True
 
@@ -55,11 +62,30 @@ class LearnedConfig(StrictModel):
             raise ValueError(f"a decay is 1 to {MAX_DECAY}")
         return decays
 
+    @field_validator("tagged")
+    @classmethod
+    def _lengths(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= length <= MAX_TAGGED for length in lengths):
+            raise ValueError(f"a number of tokens is 1 to {MAX_TAGGED}")
+        return lengths
+
+    @field_validator("tagged_entries")
+    @classmethod
+    def _power_of_two(cls, entries: int) -> int:
+        if entries & (entries - 1):
+            raise ValueError("not a power of two")
+        return entries
+
     @model_validator(mode="after")
     def _identity(self) -> Self:
         if self.identity_rows == 1 or bool(self.identity_rows) != bool(self.identities):
             raise ValueError("identity_rows (at least 2) and identities go together; set both, or both to 0")
         return self
+
+    @property
+    def looks_at_identity(self) -> bool:
+        """Whether tokens must have an identity."""
+        return bool(self.identities or self.tagged)
 
 
 class TrainingConfig(StrictModel):
@@ -121,7 +147,7 @@ class Recipe(StrictModel):
         )
 
 
-_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0}
+_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0, "tagged": ()}
 
 RECIPES: dict[str, Recipe] = {
     "deployed": Recipe(),

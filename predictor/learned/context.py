@@ -6,6 +6,7 @@ from predictor.learned.config import LearnedConfig
 
 SAME_TOKEN = 0
 DECAYED = -1
+TAGGED = -2
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,16 @@ class Source:
     """One table of rows: the experts that some layer chose at some time.
 
     Attributes:
-        age: 0: this token; j ≥ 1: the j-th previous one; ``DECAYED``: a decayed sum over all previous tokens.
+        age: 0: this token; j ≥ 1: the j-th previous one; ``DECAYED``: a decayed sum over all previous tokens;
+            ``TAGGED``: the token that a tagged table names.
         offset: the source layer, relative to the target.
-        decay: index into ``LearnedConfig.decays`` of a decayed source, else −1.
+        index: into ``LearnedConfig.decays`` of a decayed source, into ``LearnedConfig.tagged`` of a tagged one,
+            else −1.
     """
 
     age: int
     offset: int
-    decay: int = -1
+    index: int = -1
 
 
 def sources(config: LearnedConfig, lookahead: int) -> tuple[Source, ...]:
@@ -34,7 +37,8 @@ def sources(config: LearnedConfig, lookahead: int) -> tuple[Source, ...]:
         for index in range(len(config.decays))
         for offset in range(-config.decay_reach, config.decay_reach + 1)
     ]
-    return (*here, *before, *decayed)
+    tagged = [Source(TAGGED, 0, index) for index in range(len(config.tagged))]
+    return (*here, *before, *decayed, *tagged)
 
 
 def rank_shifts(top_k: int, ranked: bool) -> tuple[int, ...]:

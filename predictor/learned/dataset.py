@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from predictor.base import id_chunks
 from predictor.learned.config import LearnedConfig
 from predictor.learned.context import rank_shifts
+from predictor.learned.kernels import matched_tokens
+from predictor.learned.tables import KEY_ROTATION
 from traces import RoutingTrace
 
 RANK_UNIT = 2.0
@@ -25,6 +27,7 @@ class Dataset:
         position: i32 ``[tokens]``: tokens since the start of the sequence.
         decayed: f16 ``[decays, tokens, layers, experts]``: decayed sums at the start of each token, with their gain.
         identity: i64 ``[tokens]``: row of each token's identity; ``identity_rows`` where a token does not exist.
+        matched: i64 ``[tagged tables, tokens]``: the earlier token that each tagged table names, −1: none.
         gate_weights: f16 ``[tokens, layers, top_k]`` or ``None``.
         rank_weights: f32 ``[top_k]``.
         experts: experts a layer.
@@ -35,6 +38,7 @@ class Dataset:
     position: NDArray[np.int32]
     decayed: NDArray[np.float16]
     identity: NDArray[np.int64]
+    matched: NDArray[np.int64]
     gate_weights: NDArray[np.float16] | None
     rank_weights: NDArray[np.float32]
     experts: int
@@ -84,10 +88,19 @@ def prepare(trace: RoutingTrace, config: LearnedConfig, *, ranked: bool, identit
         position=(np.arange(trace.tokens) - begun).astype(np.int32),
         decayed=decayed,
         identity=identity,
+        matched=_matched(trace, config, starts_all),
         gate_weights=None if trace.gate_weights is None else np.asarray(trace.gate_weights),
         rank_weights=weights,
         experts=trace.experts,
     )
+
+
+def _matched(trace: RoutingTrace, config: LearnedConfig, starts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    found = np.empty((len(config.tagged), trace.tokens), np.int64)
+    for index, length in enumerate(config.tagged):
+        tokens = np.asarray(trace.token_hash).astype(np.int64)
+        found[index] = matched_tokens(tokens, starts, length, KEY_ROTATION, config.tagged_entries)
+    return found
 
 
 @njit(cache=True)

@@ -19,6 +19,10 @@ A bank holds, each from a beat on: ``rows`` i8 ``[sources that exist, experts, h
 ``[hidden, experts]``, ``bias`` i32 ``[hidden]``, ``output_bias`` i32 ``[experts]``, ``probabilities`` u16
 ``[PROBABILITY_BINS]`` and ``shifts`` u8: of the sources that exist, of the identities, of hidden units, of the
 score, of the adaptation.
+
+The tagged tables hold nothing at the start and are no part of the image: the host allots ``tagged_entries`` entries of
+``entry_bytes`` to each table of each slot. An entry is its key u32, the number of the slot's sequence that wrote it
+u32, and the choices ``[layers, top_k]`` of ``tables.id_bytes`` each, all ones where a layer was not recorded.
 """
 
 import struct
@@ -34,12 +38,19 @@ from catalog.errors import ForestageError
 from predictor.learned.config import LearnedConfig
 from predictor.learned.context import rank_shifts
 from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.tables import FRACTION_BITS, PROBABILITY_BINS, LearnedTables, expected_shapes, feeding_layers
+from predictor.learned.tables import (
+    BEAT_BYTES,
+    FRACTION_BITS,
+    KEY_ROTATION,
+    PROBABILITY_BINS,
+    LearnedTables,
+    expected_shapes,
+    feeding_layers,
+)
 from traces.files import atomic_path
 
 MAGIC = b"FORESTIM"
 VERSION = 1
-BEAT_BYTES = 64
 PAGE_BYTES = 4096
 BANK = ("rows", "output", "bias", "output_bias", "probabilities", "shifts")
 
@@ -71,6 +82,8 @@ class Manifest(StrictModel):
     rank_shifts: tuple[int, ...]
     fraction_bits: int
     accumulator_bits: int
+    key_rotation: int
+    entry_bytes: int
     banks: tuple[Bank, ...]
     identity_offset: int
     identity_stride: int
@@ -143,6 +156,8 @@ def _lay_out(predictor: LearnedPredictor, start: int, sections: list[tuple[int, 
         rank_shifts=rank_shifts(predictor.top_k, predictor.ranked),
         fraction_bits=FRACTION_BITS,
         accumulator_bits=predictor.accumulator_bits,
+        key_rotation=KEY_ROTATION,
+        entry_bytes=predictor.bytes.entry_bytes,
         banks=tuple(banks),
         identity_offset=identity_offset,
         identity_stride=stride,

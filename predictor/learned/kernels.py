@@ -8,13 +8,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
 @njit(cache=True)
-def add_rows(total: I32, rows: I8, ids: I32, rank_shifts: I64, shift: int) -> None:
+def add_rows(total: I32, rows: I8, ids: I16, rank_shifts: I64, shift: int) -> None:
     """``total [hidden]`` grows by the rows ``[experts, hidden]`` of ``ids``, shifted by rank and all by ``shift``."""
     for rank in range(len(ids)):
         left = rank_shifts[rank] + shift
@@ -32,11 +33,88 @@ def add_identity(now: I32, rows: I8, shifts: U8, identity: int) -> None:
 
 
 @njit(cache=True)
+def tagged_key(tokens: I64, length: int, rotation: int) -> int:
+    """The key of the last ``length`` identities of ``tokens`` (the latest first; −1: none); −1 where one is missing."""
+    key = 0
+    for age in range(length - 1, -1, -1):
+        if tokens[age] < 0:
+            return -1
+        key = (((key << rotation) | (key >> (32 - rotation))) & 0xFFFFFFFF) ^ tokens[age]
+    return key
+
+
+@njit(cache=True)
+def remember_token(tokens: I64, token: int) -> None:
+    """``token`` becomes the latest of ``tokens``."""
+    for age in range(len(tokens) - 1, 0, -1):
+        tokens[age] = tokens[age - 1]
+    if len(tokens):
+        tokens[0] = token
+
+
+@njit(cache=True)
+def add_tagged(
+    now: I32, rows: I8, source_shifts: U8, rank_shifts: I64, ages: I64, indices: I64, tagged: int,
+    tokens: I64, lengths: I64, rotation: int, keys: I64, choices: I16, entries: I64,
+) -> None:  # fmt: skip
+    """Look the latest ``tokens`` up in each tagged table, add the rows of what is found, and take the entries.
+
+    ``tagged`` is the age that marks tagged sources; ``keys [tables, entries]`` (−1: not of this sequence), ``choices
+    [tables, entries, layers, top_k]`` (−1: not recorded) and ``entries [tables]``: the ones taken (−1: none).
+    """
+    for source in range(len(ages)):
+        if ages[source] != tagged:
+            continue
+        table = indices[source]
+        key = tagged_key(tokens, lengths[table], rotation)
+        entries[table] = -1
+        if key < 0:
+            continue
+        entry = key & (keys.shape[1] - 1)
+        if keys[table, entry] == key:
+            for layer in range(now.shape[0]):
+                if choices[table, entry, layer, 0] >= 0:
+                    add_rows(
+                        now[layer], rows[layer, source], choices[table, entry, layer], rank_shifts,
+                        source_shifts[layer, source],
+                    )  # fmt: skip
+        entries[table] = entry
+        keys[table, entry] = key
+        choices[table, entry] = -1
+
+
+@njit(cache=True)
+def matched_tokens(tokens: I64, starts: NDArray[np.bool_], length: int, rotation: int, table_entries: int) -> I64:
+    """For each token the earlier one that a tagged table names, −1: none; ``tokens``: identities, in order.
+
+    What ``add_tagged`` finds, for training, which needs no choices moved.
+    """
+    found = np.full(len(tokens), -1, np.int64)
+    keys = np.full(table_entries, -1, np.int64)
+    writers = np.zeros(table_entries, np.int64)
+    latest = np.full(length, -1, np.int64)
+    for token in range(len(tokens)):
+        if starts[token]:
+            keys[:] = -1
+            latest[:] = -1
+        remember_token(latest, tokens[token])
+        key = tagged_key(latest, length, rotation)
+        if key < 0:
+            continue
+        entry = key & (table_entries - 1)
+        if keys[entry] == key:
+            found[token] = writers[entry]
+        keys[entry] = key
+        writers[entry] = token
+    return found
+
+
+@njit(cache=True)
 def observe(
     layer: int,
-    ids: I32,
+    ids: I16,
     recorded: bool,
-    last_ids: I32,
+    last_ids: I16,
     known: NDArray[np.bool_],
     now: I32,
     later: I32,
@@ -45,19 +123,26 @@ def observe(
     source_shifts: U8,
     rank_shifts: I64,
     ages: I64,
-    decays: I64,
+    indices: I64,
     offsets: I64,
+    tagged: int,
+    choices: I16,
+    entries: I64,
 ) -> None:
-    """The gate of ``layer`` chose ``ids``: add their rows to every sum that they feed.
+    """The gate of ``layer`` chose ``ids``: add their rows to every sum that they feed, and note them where taken.
 
-    What was not recorded feeds nothing in this token; for later tokens the last recorded choice stands in.
+    What was not recorded feeds nothing in this token; for later tokens the last recorded choice stands in, but not in
+    the tagged tables, whose sums are of one token.
     """
     if recorded:
         last_ids[layer] = ids
         known[layer] = True
+        for table in range(len(entries)):
+            if entries[table] >= 0:
+                choices[table, entries[table], layer] = ids
     for source in range(len(ages)):
         target = layer - offsets[source]
-        if target < 0 or target >= now.shape[0]:
+        if target < 0 or target >= now.shape[0] or ages[source] == tagged:
             continue
         if ages[source] == 0:
             if not recorded:
@@ -68,13 +153,16 @@ def observe(
         elif ages[source] > 0:
             total = later[ages[source] - 1, target]
         else:
-            total = fresh[decays[source], target]
+            total = fresh[indices[source], target]
         add_rows(total, rows[target, source], last_ids[layer], rank_shifts, source_shifts[target, source])
 
 
 @njit(cache=True)
-def end_token(now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_shifts: I64, fraction_bits: int) -> None:
+def end_token(
+    now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_shifts: I64, fraction_bits: int, entries: I64
+) -> None:
     """The last layer was observed: decay, and begin the next token's sums with all that is known of it."""
+    entries[:] = -1
     now[:] = bias
     if len(later):
         now += later[0]
@@ -95,7 +183,7 @@ def end_token(now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_s
 
 @njit(cache=True)
 def adapt(
-    adapted: I32, scores: I32, ids: I32, probabilities: NDArray[np.uint16], bin_shift: int, one: int, limit: int
+    adapted: I32, scores: I32, ids: I16, probabilities: NDArray[np.uint16], bin_shift: int, one: int, limit: int
 ) -> None:
     """The gate chose ``ids``: move the bias of each expert ``[experts]`` by how wrong its probability was."""
     for expert in range(len(adapted)):
@@ -129,9 +217,10 @@ def score_layer(
 
 @njit(cache=True)
 def start_sequence(
-    now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, adapted: I32, bias: I32
-) -> None:
-    """Forget everything: no routing, no decayed sums, no identities, no adapted biases."""
+    now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, adapted: I32,
+    tokens: I64, keys: I64, bias: I32,
+) -> None:  # fmt: skip
+    """Forget everything: no routing, no decayed sums, no identities, no adapted biases, no tagged entries."""
     now[:] = bias
     later[:] = 0
     decayed[:] = 0
@@ -139,15 +228,14 @@ def start_sequence(
     known[:] = False
     recent[:] = -1
     adapted[:] = 0
+    tokens[:] = -1
+    keys[:] = -1
 
 
 @njit(cache=True)
-def start_token(now: I32, recent: I64, identity: int, identity_rows: NDArray[np.int8], shifts: U8) -> None:
+def add_identities(now: I32, recent: I64, identity: int, identity_rows: NDArray[np.int8], shifts: U8) -> None:
     """The token about to be processed has the row ``identity`` (−1: none); ``recent [identities]`` remembers."""
-    for age in range(len(recent) - 1, 0, -1):
-        recent[age] = recent[age - 1]
-    if len(recent):
-        recent[0] = identity
+    remember_token(recent, identity)
     for age in range(len(recent)):
         if recent[age] >= 0:
             add_identity(now, identity_rows[recent[age], age], shifts, age)
@@ -155,21 +243,27 @@ def start_token(now: I32, recent: I64, identity: int, identity_rows: NDArray[np.
 
 @njit(cache=True)
 def score_tokens(
-    ids: I32, recorded: NDArray[np.bool_], starts: NDArray[np.bool_], identities: I64, lookahead: int,
+    ids: I16, recorded: NDArray[np.bool_], starts: NDArray[np.bool_], identities: I64, hashes: I64, lookahead: int,
     rows: I8, source_shifts: U8, bias: I32, identity_rows: I8, identity_shifts: U8, hidden_shifts: U8,
     output: I8, output_bias: I32, score_shifts: U8,
-    rank_shifts: I64, ages: I64, decays: I64, offsets: I64, decay_shifts: I64, fraction_bits: int,
+    rank_shifts: I64, ages: I64, indices: I64, offsets: I64, decay_shifts: I64, fraction_bits: int,
+    tagged: int, lengths: I64, rotation: int,
     adaptations: U8, probabilities: NDArray[np.uint16], bin_shift: int, one: int, adapted_limit: int,
     hidden_max: int, zero: int, lowest: int, highest: int,
-    now: I32, later: I32, fresh: I32, decayed: I32, last_ids: I32, known: NDArray[np.bool_], recent: I64,
-    adapted: I32, scores: I32,
+    now: I32, later: I32, fresh: I32, decayed: I32, last_ids: I16, known: NDArray[np.bool_], recent: I64,
+    adapted: I32, tokens: I64, keys: I64, choices: I16, entries: I64, scores: I32,
 ) -> None:  # fmt: skip
     """Scores i32 ``[tokens, layers, experts]`` of consecutive tokens: the streaming form's calls, in its order."""
     layers = ids.shape[1]
     for token in range(ids.shape[0]):
         if starts[token]:
-            start_sequence(now, later, fresh, decayed, known, recent, adapted, bias)
-        start_token(now, recent, identities[token], identity_rows, identity_shifts)
+            start_sequence(now, later, fresh, decayed, known, recent, adapted, tokens, keys, bias)
+        add_identities(now, recent, identities[token], identity_rows, identity_shifts)
+        remember_token(tokens, hashes[token])
+        add_tagged(
+            now, rows, source_shifts, rank_shifts, ages, indices, tagged, tokens, lengths, rotation, keys, choices,
+            entries,
+        )  # fmt: skip
         for target in range(lookahead):
             score_layer(
                 now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
@@ -179,7 +273,7 @@ def score_tokens(
         for layer in range(layers):
             observe(
                 layer, ids[token, layer], recorded[token, layer], last_ids, known, now, later, fresh,
-                rows, source_shifts, rank_shifts, ages, decays, offsets,
+                rows, source_shifts, rank_shifts, ages, indices, offsets, tagged, choices, entries,
             )  # fmt: skip
             if recorded[token, layer] and adaptations[layer]:
                 adapt(
@@ -191,6 +285,6 @@ def score_tokens(
                 score_layer(
                     now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
                     score_shifts[target], adapted[target], adaptations[target], zero, lowest, highest,
-                scores[token, target],
+                    scores[token, target],
                 )  # fmt: skip
-        end_token(now, later, fresh, decayed, bias, decay_shifts, fraction_bits)
+        end_token(now, later, fresh, decayed, bias, decay_shifts, fraction_bits, entries)

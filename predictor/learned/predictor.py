@@ -13,12 +13,13 @@ from catalog.errors import ForestageError
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.learned import kernels, model_file
 from predictor.learned.config import LearnedConfig
-from predictor.learned.context import rank_shifts, sources
+from predictor.learned.context import TAGGED, rank_shifts, sources
 from predictor.learned.model_file import Provenance
 from predictor.learned.tables import (
     ADAPTED_LIMIT,
     FRACTION_BITS,
     HIDDEN_MAX,
+    KEY_ROTATION,
     PROBABILITY_ONE,
     PROBABILITY_SHIFT,
     SCORE_MAX,
@@ -39,10 +40,14 @@ class _State(NamedTuple):
     later: NDArray[np.int32]
     fresh: NDArray[np.int32]
     decayed: NDArray[np.int32]
-    last_ids: NDArray[np.int32]
+    last_ids: NDArray[np.int16]
     known: NDArray[np.bool_]
     recent: NDArray[np.int64]
     adapted: NDArray[np.int32]
+    tokens: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    choices: NDArray[np.int16]
+    entries: NDArray[np.int64]
 
 
 class LearnedParameters(StrictModel):
@@ -85,16 +90,17 @@ class LearnedPredictor(Predictor):
         )
         self.tables = tables
         self.config = config
-        self.bytes = table_bytes(config, layers=self.layers, experts=self.experts, lookahead=lookahead)
-        self.fetched_bytes_per_token = self.bytes.burst_bytes
+        self.bytes = table_bytes(config, layers=self.layers, experts=self.experts, top_k=top_k, lookahead=lookahead)
+        self.far_bytes_per_token = self.bytes.far_per_token
         self.ranked = ranked
         self.provenance = provenance
         every = sources(config, lookahead)
         self._rank_shifts = np.array(rank_shifts(top_k, ranked), np.int64)
         self._ages = np.array([source.age for source in every], np.int64)
-        self._decays = np.array([source.decay for source in every], np.int64)
+        self._indices = np.array([source.index for source in every], np.int64)
         self._offsets = np.array([source.offset for source in every], np.int64)
         self._decay_shifts = np.array(config.decays, np.int64)
+        self._lengths = np.array(config.tagged, np.int64)
         self.reset()
 
     # --- from training, from a file ---
@@ -160,6 +166,8 @@ class LearnedPredictor(Predictor):
             "state_bytes_per_slot_layer": size.state_per_slot_layer,
             "identity_bytes": size.identity_bytes,
             "identity_burst_bytes": size.burst_bytes,
+            "tagged_bytes_per_slot": size.tagged_per_slot,
+            "far_bytes_per_token": size.far_per_token,
             "accumulator_bits": self.accumulator_bits,
         }
 
@@ -177,15 +185,20 @@ class LearnedPredictor(Predictor):
         """The state at the start of a sequence."""
         sums = (self.layers, self.config.hidden)
         decayed = (len(self.config.decays), *sums)
+        entries = (len(self.config.tagged), self.config.tagged_entries)
         state = _State(
             now=np.empty(sums, np.int32),
             later=np.empty((len(self.config.previous), *sums), np.int32),
             fresh=np.empty(decayed, np.int32),
             decayed=np.empty(decayed, np.int32),
-            last_ids=np.zeros((self.layers, self.top_k), np.int32),
+            last_ids=np.zeros((self.layers, self.top_k), np.int16),
             known=np.empty(self.layers, np.bool_),
             recent=np.empty(self.config.identities, np.int64),
             adapted=np.empty((self.layers, self.experts), np.int32),
+            tokens=np.empty(max(self.config.tagged, default=0), np.int64),
+            keys=np.empty(entries, np.int64),
+            choices=np.empty((*entries, self.layers, self.top_k), np.int16),
+            entries=np.full(len(self.config.tagged), -1, np.int64),
         )
         self._clear(state)
         return state
@@ -193,7 +206,7 @@ class LearnedPredictor(Predictor):
     def _clear(self, state: "_State") -> None:
         kernels.start_sequence(
             state.now, state.later, state.fresh, state.decayed, state.known, state.recent, state.adapted,
-            self.tables.bias,
+            state.tokens, state.keys, self.tables.bias,
         )  # fmt: skip
 
     @override
@@ -202,8 +215,15 @@ class LearnedPredictor(Predictor):
 
     @override
     def start_token(self, identity: int | None) -> None:
-        row = -1 if identity is None else int(self.identity_index(np.array([identity], np.uint32))[0])
-        kernels.start_token(self._state[0], self._state[6], row, self.tables.identity_rows, self.tables.identity_shifts)
+        token = -1 if identity is None else identity
+        row = int(self.identity_index(np.array([token]))[0])
+        state, tables = self._state, self.tables
+        kernels.add_identities(state.now, state.recent, row, tables.identity_rows, tables.identity_shifts)
+        kernels.remember_token(state.tokens, token)
+        kernels.add_tagged(
+            state.now, tables.rows, tables.source_shifts, self._rank_shifts, self._ages, self._indices, TAGGED,
+            state.tokens, self._lengths, KEY_ROTATION, state.keys, state.choices, state.entries,
+        )  # fmt: skip
 
     @override
     def predict(self, layer: int) -> Scores:
@@ -219,7 +239,7 @@ class LearnedPredictor(Predictor):
     @override
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
         state = self._state
-        chosen = state.last_ids[layer] if ids is None else np.asarray(ids, np.int32)
+        chosen = state.last_ids[layer] if ids is None else np.asarray(ids, np.int16)
         if ids is not None and self.tables.adaptations[layer]:
             kernels.adapt(
                 state.adapted[layer], self.predict(layer), chosen, self.tables.probabilities[layer],
@@ -227,35 +247,42 @@ class LearnedPredictor(Predictor):
             )  # fmt: skip
         kernels.observe(
             layer, chosen, ids is not None, state.last_ids, state.known, state.now, state.later, state.fresh,
-            self.tables.rows, self.tables.source_shifts, self._rank_shifts, self._ages, self._decays, self._offsets,
+            self.tables.rows, self.tables.source_shifts, self._rank_shifts, self._ages, self._indices, self._offsets,
+            TAGGED, state.choices, state.entries,
         )  # fmt: skip
         if layer == self.layers - 1:
             kernels.end_token(
-                state.now, state.later, state.fresh, state.decayed, self.tables.bias, self._decay_shifts, FRACTION_BITS
-            )
+                state.now, state.later, state.fresh, state.decayed, self.tables.bias, self._decay_shifts, FRACTION_BITS,
+                state.entries,
+            )  # fmt: skip
 
     # --- the batch form ---
 
     @override
     def check_trace(self, trace: RoutingTrace) -> None:
         super().check_trace(trace)
-        if self.config.identities and trace.token_hash is None:
+        if self.config.looks_at_identity and trace.token_hash is None:
             raise ForestageError(
                 "predictor 'learned': trained with token identity, which the trace does not record; "
-                "train one with identity_rows=0 and identities=0"
+                "train one with the recipe no-identity"
             )
         if self.ranked and not trace.metadata.ranked:
             raise ForestageError(
                 "predictor 'learned': trained on ids in rank order, the trace's are in none; train one with ranks=false"
             )
 
-    def identity_index(self, hashes: NDArray[np.uint32]) -> NDArray[np.int64]:
+    def identity_index(self, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The identity row of each token hash (that of all others where it has none of its own); −1: no identity."""
         tokens = self.tables.identity_tokens
         if not self.config.identities:
             return np.full(len(hashes), -1, np.int64)
         found = np.minimum(np.searchsorted(tokens, hashes), len(tokens) - 1)
-        return np.where(tokens[found] == hashes, found, len(tokens)).astype(np.int64)
+        return np.where(hashes < 0, -1, np.where(tokens[found] == hashes, found, len(tokens)))
+
+    def _hashes(self, trace: RoutingTrace, first: int, count: int) -> NDArray[np.int64]:
+        """Token hashes i64 ``[count]`` from ``first`` on; −1 where the trace has none or they are not looked at."""
+        hashes = trace.token_range(first, first + count).token_hash if self.config.looks_at_identity else None
+        return np.full(count, -1, np.int64) if hashes is None else np.asarray(hashes).astype(np.int64)
 
     @override
     def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:
@@ -263,17 +290,14 @@ class LearnedPredictor(Predictor):
         tables = self.tables
         state = self._start()
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
-            if self.config.identities:
-                hashes = np.asarray(trace.token_range(first, first + len(ids)).token_hash)
-                identities = self.identity_index(hashes)
-            else:
-                identities = np.full(len(ids), -1, np.int64)
+            hashes = self._hashes(trace, first, len(ids))
             scores = np.empty((len(ids), self.layers, self.experts), np.int32)
             kernels.score_tokens(
-                ids, recorded, starts, identities, self.lookahead,
+                ids.astype(np.int16), recorded, starts, self.identity_index(hashes), hashes, self.lookahead,
                 tables.rows, tables.source_shifts, tables.bias, tables.identity_rows, tables.identity_shifts,
                 tables.hidden_shifts, tables.output, tables.output_bias, tables.score_shifts,
-                self._rank_shifts, self._ages, self._decays, self._offsets, self._decay_shifts, FRACTION_BITS,
+                self._rank_shifts, self._ages, self._indices, self._offsets, self._decay_shifts, FRACTION_BITS,
+                TAGGED, self._lengths, KEY_ROTATION,
                 tables.adaptations, tables.probabilities, PROBABILITY_SHIFT, PROBABILITY_ONE, ADAPTED_LIMIT,
                 HIDDEN_MAX, SCORE_ZERO, SCORE_MIN, SCORE_MAX, *state, scores,
             )  # fmt: skip

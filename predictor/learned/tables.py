@@ -12,7 +12,17 @@ where a decayed source enters as its state ``D`` of the end of the previous toke
     D += ((x << FRACTION_BITS) − D + half) >> decay           after each token; 0 at the start of a sequence
     A += (D + half) >> (FRACTION_BITS − decay // 2)
 
-and a layer that adapts while decoding (``adaptation`` > 0) moves each expert's ``a`` by how wrong its probability was:
+A tagged source is a row sum like any other. Which token's choice it adds, a direct-mapped table in far memory says,
+one of ``tagged_entries`` entries for each slot. With ``t`` the tokens' identities (u32), this one's being ``t[0]``:
+
+    key = 0;  for age = n − 1 … 0:  key = rotate_left(key, KEY_ROTATION) ^ t[age]
+    entry = key mod tagged_entries
+
+If the entry was written in this sequence and under this key, what it holds of layer ``l`` feeds target ``l``; then
+this token's key and choices take the entry. A sequence of fewer than n tokens, or with one of unknown identity among
+the last n, looks nothing up and writes nothing.
+
+A layer that adapts while decoding (``adaptation`` > 0) moves each expert's ``a`` by how wrong its probability was:
 
     a = clip(a + 65535 · [chosen] − probabilities[score >> PROBABILITY_SHIFT], ± ADAPTED_LIMIT)    0 at the start
 
@@ -29,6 +39,11 @@ from predictor.learned.config import LearnedConfig
 from predictor.learned.context import DECAYED, rank_shifts, sources
 
 FRACTION_BITS = 8
+KEY_ROTATION = 7
+BEAT_BYTES = 64
+"""Far memory is read and written in beats of 512 bits; an entry of a tagged table begins on one."""
+ENTRY_HEAD_BYTES = 8
+"""Of an entry of a tagged table: its key and the number of the slot's sequence that wrote it, u32 each."""
 HIDDEN_MAX = 255
 SCORE_ZERO = 2048
 """The score of even odds before calibration: a log-odds of 0."""
@@ -153,7 +168,7 @@ def check_widths(
     every = sources(config, lookahead)
     sums = np.abs(tables.rows.astype(np.int64)).max(axis=2).astype(object) * per_event  # [L, S, H]
     sums = sums * (1 << tables.source_shifts.astype(np.int64))[:, :, None]
-    gains = [1 << (config.decays[source.decay] // 2) if source.age == DECAYED else 1 for source in every]
+    gains = [1 << (config.decays[source.index] // 2) if source.age == DECAYED else 1 for source in every]
     total = np.abs(tables.bias.astype(object))
     for index, gain in enumerate(gains):
         total = total + sums[:, index] * gain
@@ -188,12 +203,19 @@ class TableBytes:
             and layer.
         identity_bytes: far memory for the rows of token identity.
         burst_bytes: of them, what is fetched for each token.
+        entry_bytes: of an entry of a tagged table, whole beats: its head, then an id of ``id_bytes`` for each choice.
+        tagged_per_slot: far memory for the tagged tables of one sequence.
+        far_per_token: read from and written to far memory for each token: identity rows, an entry of each tagged table
+            read and one written.
     """
 
     sram_per_layer: tuple[int, ...]
     state_per_slot_layer: int
     identity_bytes: int
     burst_bytes: int
+    entry_bytes: int
+    tagged_per_slot: int
+    far_per_token: int
 
     @property
     def sram_largest(self) -> int:
@@ -201,17 +223,28 @@ class TableBytes:
         return max(self.sram_per_layer)
 
 
-def table_bytes(config: LearnedConfig, *, layers: int, experts: int, lookahead: int) -> TableBytes:
+def id_bytes(experts: int) -> int:
+    """Bytes of an id in an entry of a tagged table; the largest value of so many stands for *not recorded*."""
+    return 1 if experts < 256 else 2
+
+
+def table_bytes(config: LearnedConfig, *, layers: int, experts: int, top_k: int, lookahead: int) -> TableBytes:
     """Memory that tables of this configuration take."""
     present = (feeding_layers(config, layers=layers, lookahead=lookahead) >= 0).sum(axis=1)
     hidden = config.hidden
     fixed = hidden * experts + 4 * hidden + 4 * experts + 2 * PROBABILITY_BINS
     fixed += len(sources(config, lookahead)) + config.identities + 3
     burst = config.identities * layers * hidden
+    burst *= bool(config.identity_rows)
     sums = 1 + len(config.previous) + 2 * len(config.decays)
+    entry = -(-(ENTRY_HEAD_BYTES + layers * top_k * id_bytes(experts)) // BEAT_BYTES) * BEAT_BYTES
+    entry *= bool(config.tagged)
     return TableBytes(
         sram_per_layer=tuple(int(count) * experts * hidden + fixed for count in present),
         state_per_slot_layer=4 * hidden * sums + max(0, config.identities - 1) * hidden + 4 * experts,
         identity_bytes=config.identity_rows * burst,
-        burst_bytes=burst if config.identity_rows else 0,
+        burst_bytes=burst,
+        entry_bytes=entry,
+        tagged_per_slot=len(config.tagged) * config.tagged_entries * entry,
+        far_per_token=burst + 2 * len(config.tagged) * entry,
     )

@@ -111,9 +111,9 @@ def _check(trace: RoutingTrace, config: LearnedConfig, lookahead: int) -> bool:
         ForestageError: if the trace lacks what the configuration needs.
     """
     check_lookahead(lookahead, trace.layers)
-    if config.identities and trace.token_hash is None:
+    if config.looks_at_identity and trace.token_hash is None:
         raise ForestageError(
-            "identity_rows: the trace records no token identity; set identity_rows=0 and identities=0, "
+            "identity_rows: the trace records no token identity; set identity_rows=0, identities=0 and tagged=[], "
             "or use the recipe no-identity"
         )
     if config.ranks and not trace.metadata.ranked:

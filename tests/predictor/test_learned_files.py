@@ -14,7 +14,7 @@ from predictor.learned.tables import NAMES
 from predictor.registry import Saved, load
 from tests.learned_samples import identified_trace, random_predictor
 
-CONTEXTS = [{}, {"identity_rows": 0, "identities": 0}]
+CONTEXTS = [{}, {"identity_rows": 0, "identities": 0}, {"tagged": ()}]
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -80,10 +80,11 @@ def test_the_images_layout_is_as_documented(tmp_path):
     assert manifest["size"] == len(data)
     bank = manifest["banks"][0]
     assert all(offset % 64 == 0 for offset in bank["parts"].values())
-    # Layer 0 has no earlier layer, and none before it in other tokens: of 2 + 3 + 1 + 3 + 3 sources, 7 exist.
-    assert len(bank["sources"]) == 7
+    # Layer 0 has no earlier layer, and none before it in other tokens: of 2 + 3 + 1 + 3 + 3 + 2 sources, 9 exist.
+    assert len(bank["sources"]) == 9
     row = np.frombuffer(data, np.int8, 6, bank["parts"]["rows"] + (2 * 9 + 4) * 6)  # third source, expert 4
     np.testing.assert_array_equal(row, predictor.tables.rows[0, bank["sources"][2], 4])
+    assert (manifest["key_rotation"], manifest["entry_bytes"]) == (7, 64)  # 8 + 5 layers · 3 ids
     # One token's rows for all layers lie together, at a multiple of a beat.
     assert manifest["identity_offset"] % 4096 == 0
     assert manifest["identity_stride"] == 64  # 2 identities · 5 layers · 6 = 60 bytes

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from catalog.errors import ForestageError
 from predictor.base import stream_trace
 from predictor.learned.config import LearnedConfig
-from predictor.learned.context import DECAYED, SAME_TOKEN, rank_shifts, sources
+from predictor.learned.context import DECAYED, SAME_TOKEN, TAGGED, rank_shifts, sources
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.tables import feeding_layers, table_bytes
 from tests.learned_samples import SMALL, identified_trace, random_predictor
@@ -44,6 +44,24 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
             for i in range(config.hidden)
         ]
 
+    def key(token: int, start: int, length: int) -> int | None:
+        """Of the ``length`` identities up to ``token``: bits rotated left by 7 before each is added without carry."""
+        if token - length + 1 < start:
+            return None
+        bits = "0" * 32
+        for identity in trace.token_hash[token - length + 1 : token + 1]:
+            bits = f"{int(bits[7:] + bits[:7], 2) ^ int(identity):032b}"
+        return int(bits, 2)
+
+    def tagged(token: int, start: int, length: int) -> int | None:
+        """The latest earlier token with this token's entry, if it has its key too."""
+        mine = key(token, start, length)
+        for earlier in reversed(range(start, token)) if mine is not None else ():
+            theirs = key(earlier, start, length)
+            if theirs is not None and theirs % config.tagged_entries == mine % config.tagged_entries:
+                return earlier if theirs == mine else None
+        return None
+
     def rounded(value: int, shift: int) -> int:
         return (value + (1 << shift >> 1)) >> shift
 
@@ -60,8 +78,12 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
                 layer = target + source.offset
                 if source.age == DECAYED or not 0 <= layer < trace.layers:
                     continue
-                same = source.age == SAME_TOKEN
-                ids = choice(token - source.age, layer, start, held=not same)
+                if source.age == TAGGED:
+                    named = tagged(token, start, config.tagged[source.index])
+                    ids = None if named is None else choice(named, layer, start, held=False)
+                else:
+                    same = source.age == SAME_TOKEN
+                    ids = choice(token - source.age, layer, start, held=not same)
                 total = [a + b for a, b in zip(total, row_sum(target, index, ids), strict=True)]
             for index, decay in enumerate(config.decays):
                 right = 8 - decay // 2
@@ -92,7 +114,7 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
                 fed = [0] * config.hidden
                 for index, source in enumerate(every):
                     layer = target + source.offset
-                    if source.age != DECAYED or source.decay != decay_index or not 0 <= layer < trace.layers:
+                    if source.age != DECAYED or source.index != decay_index or not 0 <= layer < trace.layers:
                         continue
                     ids = choice(token, layer, start, held=True)
                     fed = [a + b for a, b in zip(fed, row_sum(target, index, ids), strict=True)]
@@ -105,8 +127,9 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
 CONTEXTS = [
     {},
     {"identity_rows": 0, "identities": 0},
-    {"layers_back": 0, "previous": (), "decays": (), "identities": 1},
-    {"layers_back": 9, "previous": (4,), "decays": (3,), "decay_reach": 0, "identities": 3},
+    {"layers_back": 0, "previous": (), "decays": (), "identities": 1, "tagged": ()},
+    {"layers_back": 9, "previous": (4,), "decays": (3,), "decay_reach": 0, "identities": 3, "tagged": (3, 1)},
+    {"layers_back": 0, "previous": (), "decays": (), "tagged": (1, 2), "tagged_entries": 1},
 ]
 
 
@@ -123,7 +146,7 @@ CONTEXTS = [
 def test_streaming_batch_and_formulas_agree(context, seed, lookahead, top_k, ranked, unrecorded, chunk_tokens):
     predictor = random_predictor(lookahead=lookahead, top_k=top_k, ranked=ranked, seed=seed, **context)
     trace = identified_trace(
-        layers=5, experts=9, top_k=top_k, lengths=(6, 1, 1, 9), unrecorded=unrecorded, seed=seed + 1
+        layers=5, experts=9, top_k=top_k, lengths=(6, 1, 1, 19), unrecorded=unrecorded, seed=seed + 1
     )
     streamed = stream_trace(predictor, trace)
     batch = np.empty_like(streamed)
@@ -182,7 +205,7 @@ def test_the_target_layer_and_nearer_ones_are_not_looked_at():
 
 def test_a_trace_without_identity_is_refused():
     trace = replace(identified_trace(layers=5, experts=9), token_hash=None)
-    with pytest.raises(ForestageError, match=r"token identity.*identity_rows=0"):
+    with pytest.raises(ForestageError, match=r"token identity.*no-identity"):
         random_predictor().score_trace(trace)
 
 
@@ -217,20 +240,36 @@ def test_widths_bound_what_is_reached():
 
 def test_bytes_by_hand():
     """3 layers, 4 experts, hidden 6; one layer back and the layer itself a token ago: layer 0 has one source."""
-    config = LearnedConfig(hidden=6, layers_back=1, previous=(0,), decays=(), identity_rows=10, identities=2)
-    size = table_bytes(config, layers=3, experts=4, lookahead=1)
-    fixed = 6 * 4 + 4 * 6 + 4 * 4 + 2 * 128 + (2 + 2 + 3)
-    assert size.sram_per_layer == (24 + fixed, 48 + fixed, 48 + fixed)
+    config = LearnedConfig(
+        hidden=6,
+        layers_back=1,
+        previous=(0,),
+        decays=(),
+        identity_rows=10,
+        identities=2,
+        tagged=(1, 4),
+        tagged_entries=8,
+    )
+    size = table_bytes(config, layers=3, experts=4, top_k=2, lookahead=1)
+    fixed = 6 * 4 + 4 * 6 + 4 * 4 + 2 * 128 + (4 + 2 + 3)
+    assert size.sram_per_layer == (72 + fixed, 96 + fixed, 96 + fixed)
     assert size.burst_bytes == 2 * 3 * 6
     assert size.identity_bytes == 10 * 36
     assert size.state_per_slot_layer == 4 * 6 * 2 + 6 + 4 * 4
+    assert size.entry_bytes == 64  # 8 + 3 · 2
+    assert size.tagged_per_slot == 2 * 8 * 64
+    assert size.far_per_token == 36 + 2 * (64 + 64)
+    wide = table_bytes(config, layers=10, experts=256, top_k=4, lookahead=1)
+    assert wide.entry_bytes == 128  # 8 + 10 · 4 · 2
+    plain = table_bytes(LearnedConfig(tagged=()), layers=3, experts=4, top_k=2, lookahead=1)
+    assert (plain.entry_bytes, plain.far_per_token) == (0, plain.burst_bytes)
 
 
 def test_sources_and_their_layers():
     config = LearnedConfig(**{**SMALL, "decays": (2,), "previous": (1,)})
     offsets = [(source.age, source.offset) for source in sources(config, 2)]
-    assert offsets == [(0, -2), (0, -3), (1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1)]
-    assert feeding_layers(config, layers=3, lookahead=2)[2].tolist() == [0, -1, 1, 2, -1, 1, 2, -1]
+    assert offsets == [(0, -2), (0, -3), (1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (-2, 0), (-2, 0)]
+    assert feeding_layers(config, layers=3, lookahead=2)[2].tolist() == [0, -1, 1, 2, -1, 1, 2, -1, 2, 2]
 
 
 @pytest.mark.parametrize(("top_k", "expected"), [(1, (0,)), (2, (2, 0)), (4, (2, 1, 1, 0))])

@@ -36,7 +36,7 @@ recipe = "RECIPE"
 issue = [2, 3]
 [variants.wide]
 [variants.narrow]
-set = { hidden = 2, identity_rows = 0, identities = 0 }
+set = { hidden = 2, identity_rows = 0, identities = 0, tagged = [] }
 [variants.wide-on-b]
 trained_by = "wide"
 domains = ["b"]
