@@ -1,15 +1,18 @@
 """The BigMoeOnEdge importer, on small files in the format's layout and on the recordings."""
 
 import gzip
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import choices, damaged, import_or_refuse
+from hypothesis import given, settings
 
 from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace
-from traces.importers import import_trace, read_residency
+from traces.importers import import_recording, import_trace, read_residency
 
 HEADING = "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes"
 PREAMBLE = [
@@ -120,9 +123,12 @@ FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     "k differs": (edit(2, "n_expert_used=2", "n_expert_used=3"), "line 7: the event has fewer rows .*=3"),
     "k smaller": (edit(2, "n_expert_used=2", "n_expert_used=1"), "line 8: slot: the preamble says n_expert_used=1"),
     "column": (edit(6, "expert,", "export,"), "line 6: column 'expert' is missing"),
-    "field missing": (edit(9, ",0,100", ",0"), "rows .*column"),
+    "field missing": (edit(9, ",0,100", ",0"), "line 9: 8 fields, but the heading names 9"),
     "fields extra": (edit(6, ",expert_bytes", ",expert_bytes,more"), "line 7: 9 fields, but the heading names 10"),
-    "text": (edit(8, "0.25", "x"), "rows .*could not convert string 'x'"),
+    "text": (edit(8, "0.25", "x"), "line 8: weight: 'x' is no number"),
+    "weight huge": (edit(8, "0.25", "1e300"), r"line 8: weight: 1e\+300; expected a number from 0 to 65504"),
+    "layer beyond": (edit(2, "n_layer=3", "n_layer=2"), "line 19: layer: the preamble says n_layer=2"),
+    "digits": (edit(2, "n_expert=8", "n_expert=" + "8" * 5000), "preamble: n_expert=8+; expected a whole number"),
     "nan": (edit(8, "0.25", "nan"), "line 8: weight: nan; expected a number"),
     "negative": (edit(8, ",1,1,", ",1,-1,"), "line 8: expert: -1; expected a whole number"),
     "fraction": (edit(8, ",1,1,", ",1,1.5,"), "line 8: expert: 1.5; expected a whole number"),
@@ -136,6 +142,8 @@ FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     "blank line": (edit(8, "0,0,0,0,1,1,0.25,1,0", ""), "line 8: empty line"),
     "no rows": (lambda text: "\n".join(text.split("\n")[:6]) + "\n", "no rows after the heading"),
     "no heading": (lambda text: "\n".join(text.split("\n")[:5]) + "\n", "line 6: column 'turn' is missing"),
+    "cut in a number": (lambda text: text[:-2], r"line \d+: has no line end; was the file cut off"),
+    "cut between layers": (lambda text: "\n".join(text.split("\n")[:-3]) + "\n", "lacks a layer; if the file was cut"),
     "cut in an event": (lambda text: "\n".join(text.split("\n")[:-2]) + "\n", "fewer rows .*cut off"),
 }  # fmt: skip
 
@@ -147,6 +155,41 @@ def test_a_faulty_file_is_refused_by_line(fault: str, tmp_path: Path) -> None:
     with pytest.raises(ForestageError, match=rf"toy\.route\.csv: .*{message}") as caught:
         import_trace(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("step", "layer", "told"), [(0, 1, 1), (3, 2, 1), (0, 2, 0)])
+def test_a_missing_event_is_told_but_where_a_prefill_leaves_it_out(
+    step: int, layer: int, told: int, tmp_path: Path
+) -> None:
+    rows = [row for row in toy_rows() if row[:1] + row[2:4] != (0, step, layer)]
+    imported = import_recording(write(tmp_path, text_of(rows)))
+    assert isinstance(imported.recording, RoutingTrace)
+    assert not imported.recording.recorded()[step, layer]
+    assert [line.split(": ", 1)[1] for line in imported.warnings] == [
+        "1 rows (token, layer) are missing; they count as not recorded"
+    ] * told
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=damaged(text_of(toy_rows())))
+def test_a_damaged_file_is_refused_or_read_as_it_stands(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.route.csv"
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trace = import_or_refuse(path, "big_moe_on_edge")
+    if trace is None:
+        return
+    lines = data.decode().splitlines()
+    heading = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    names = lines[heading].split(",")
+    rows = [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines[heading + 1 :]]
+    turns = sorted({row["turn"] for row in rows})
+    said = {
+        (turns.index(row["turn"]), int(row["step"]), int(row["layer"]), int(row["slot"])): int(row["expert"])
+        for row in rows
+    }
+    assert said == {(*place, slot): ids[slot] for place, ids in choices(trace).items() for slot in range(len(ids))}
 
 
 def test_a_preamble_without_bytes_has_no_residency(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ A ``#`` preamble gives the model, ``n_layer``, ``n_expert``, ``n_expert_used`` a
 ``expert_bytes`` and ``dense_bytes``; then ``turn,phase,step,layer,slot,expert,weight,residency,expert_bytes``, a row an
 expert use (phase 0 prefill, 1 decode; residency 0 miss, 1 hit, 2 speculative hit; ``expert_bytes`` is what was read, 0
 on a hit). A turn becomes a sequence and a step a token. Where the last layer of a prefill computed only its last token,
-the other tokens' rows of that layer are unrecorded.
+the other tokens' rows of that layer are unrecorded; any other missing event is told, and a turn whose last token lacks
+one is refused: that is what a file cut off looks like.
 """
 
 import gzip
@@ -18,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import Importer, are_ranked, known_recording, pack_ids, weight_kind
+from traces.importers.common import LARGEST_WEIGHT, Importer, are_ranked, known_recording, pack_ids, weight_kind
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata
-from traces.trace import RoutingTrace
+from traces.trace import DECODE, RoutingTrace
 
 COLUMNS = ("turn", "phase", "step", "layer", "slot", "expert", "weight", "residency", "expert_bytes")
 MAGIC = "# route_trace v1"
@@ -86,14 +87,18 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     grid = _read_grid(path)
     experts = int(grid.preamble["n_expert"])
     ids = pack_ids(grid.place(grid.columns["expert"], 0, np.int64), experts, str(path))
+    phase = np.zeros(grid.shape[0], dtype=np.uint8)
+    phase[grid.token] = grid.columns["phase"]
     recorded = grid.place(np.ones(len(grid.token)), 0, np.bool_)
     has_unrecorded = not bool(recorded.all())
     if has_unrecorded:
         ids[~recorded] = np.iinfo(ids.dtype).max
+    missing = ~recorded[:, :, 0]
+    missing[:, -1] &= phase == DECODE
+    if missing.any():
+        report.warn(f"{path}: {int(missing.sum())} rows (token, layer) are missing; they count as not recorded")
     weights = grid.place(grid.columns["weight"], 0.0, np.float16)
     rows = grid.place(grid.columns["weight"], 0.0, np.float64)[recorded[:, :, 0]]
-    phase = np.zeros(grid.shape[0], dtype=np.uint8)
-    phase[grid.token] = grid.columns["phase"]
     starts = np.flatnonzero(np.diff(grid.token_turn, prepend=grid.token_turn[0] - 1))
     recording = known_recording(path)
     return RoutingTrace(
@@ -144,18 +149,22 @@ def read_residency(path: str | Path) -> Residency:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The text lines of a plain or gzipped file."""
+    """The text lines of a plain or gzipped file; they end in bare numbers, so the last must be ended as well."""
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         data = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
-        return data.decode("utf-8").splitlines()
+        text = data.decode("utf-8")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ForestageError(f"{path}: damaged or truncated gzip file ({error}); fetch it again") from error
     except UnicodeDecodeError as error:
         raise ForestageError(f"{path}: not a text file ({error.reason})") from error
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror})") from error
+    lines = text.splitlines()
+    if lines and not text.endswith("\n"):
+        raise ForestageError(f"{path}: line {len(lines)}: has no line end; was the file cut off? If not, end the line")
+    return lines
 
 
 def _read_grid(path: Path) -> _Grid:
@@ -174,7 +183,7 @@ def _read_preamble(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[i
     preamble: dict[str, str] = {}
     layer_bytes: dict[int, tuple[int, int]] = {}
     for line in lines[1:]:
-        layer = re.fullmatch(r"#\s*layer=(\d+) expert_bytes=(\d+) dense_bytes=(\d+)\s*", line)
+        layer = re.fullmatch(r"#\s*layer=([0-9]{1,9}) expert_bytes=([0-9]{1,18}) dense_bytes=([0-9]{1,18})\s*", line)
         if layer:
             layer_bytes[int(layer[1])] = (int(layer[2]), int(layer[3]))
         else:
@@ -183,8 +192,8 @@ def _read_preamble(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[i
     for key in ("model", "n_expert", "n_expert_used"):
         if key not in preamble:
             raise ForestageError(f"{path}: preamble: '{key}=' is missing")
-    for key in ("n_expert", "n_expert_used"):
-        if not preamble[key].isdecimal() or int(preamble[key]) < 1:
+    for key in ("n_expert", "n_expert_used", "n_layer"):
+        if key in preamble and not re.fullmatch(r"0*[1-9][0-9]{0,8}", preamble[key]):
             raise ForestageError(f"{path}: preamble: {key}={preamble[key]}; expected a whole number ≥ 1")
     return preamble, layer_bytes
 
@@ -204,19 +213,37 @@ def _read_columns(path: Path, lines: list[str], body: int) -> dict[str, npt.NDAr
     try:
         table = np.loadtxt(rows, delimiter=",", dtype=np.float64, ndmin=2, comments=None)
     except ValueError as error:
+        _refuse_odd_row(path, rows, names, body + 2)
         raise ForestageError(f"{path}: rows (counted after line {body + 1}): {str(error).rstrip('.')}") from error
     if table.shape[1] != len(names):
         raise ForestageError(f"{path}: line {body + 2}: {table.shape[1]} fields, but the heading names {len(names)}")
     columns = {column: table[:, names.index(column)] for column in COLUMNS}
     for column, values in columns.items():
-        good = np.isfinite(values) & (values >= 0)
+        good = (values >= 0) & (values <= (LARGEST_WEIGHT if column == "weight" else LARGEST))
         if column != "weight":
-            good &= (values == np.floor(values)) & (values <= LARGEST)
+            good &= values == np.floor(values)
         if not good.all():
             row = int(np.argmin(good))
-            kind = "a number ≥ 0" if column == "weight" else f"a whole number from 0 to {LARGEST}"
+            kind = (
+                f"a number from 0 to {LARGEST_WEIGHT:g}"
+                if column == "weight"
+                else f"a whole number from 0 to {LARGEST}"
+            )
             raise ForestageError(f"{path}: line {body + 2 + row}: {column}: {values[row]:g}; expected {kind}")
     return columns
+
+
+def _refuse_odd_row(path: Path, rows: list[str], names: list[str], first_line: int) -> None:
+    """Raise for the first row with another number of fields than the heading, or with one that is no number."""
+    for line, row in enumerate(rows, start=first_line):
+        fields = row.split(",")
+        if len(fields) != len(names):
+            raise ForestageError(f"{path}: line {line}: {len(fields)} fields, but the heading names {len(names)}")
+        for name, field in zip(names, fields, strict=True):
+            try:
+                float(field)
+            except ValueError as error:
+                raise ForestageError(f"{path}: line {line}: {name}: {field!r} is no number") from error
 
 
 def _place_rows(
@@ -234,6 +261,9 @@ def _place_rows(
     _refuse(path, whole["residency"] > 2, first_line, "residency: must be 0, 1 or 2")
     experts = int(preamble["n_expert"])
     _refuse(path, whole["expert"] >= experts, first_line, f"expert: the preamble says n_expert={experts}")
+    if "n_layer" in preamble:
+        layers_stated = int(preamble["n_layer"])
+        _refuse(path, whole["layer"] >= layers_stated, first_line, f"layer: the preamble says n_layer={layers_stated}")
     keys, token = np.unique(np.stack([whole["turn"], whole["step"]], axis=1), axis=0, return_inverse=True)
     token = token.reshape(-1)
     layers, layer = np.unique(whole["layer"], return_inverse=True)
@@ -246,6 +276,10 @@ def _place_rows(
     uses = np.bincount(token * len(layers) + layer, minlength=shape[0] * shape[1])
     partial = np.isin(token * len(layers) + layer, np.flatnonzero((uses > 0) & (uses < top_k)))
     _refuse(path, partial, first_line, f"the event has fewer rows than n_expert_used={top_k}; is the file cut off?")
+    last = np.append(keys[1:, 0] != keys[:-1, 0], True)
+    lacking = last & (uses.reshape(len(keys), len(layers)) == 0).any(axis=1)
+    fault = "the last step of its turn lacks a layer; if the file was cut off, remove that step's rows"
+    _refuse(path, lacking[token], first_line, fault)
     phase = np.zeros(len(keys), dtype=np.int64)
     phase[token] = whole["phase"]
     _refuse(path, phase[token] != whole["phase"], first_line, "phase: differs within a step")

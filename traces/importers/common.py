@@ -18,6 +18,9 @@ from traces.trace import RoutingTrace, id_dtype
 SUM_TOLERANCE = 0.01
 """Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
 
+LARGEST_WEIGHT = float(np.finfo(np.float16).max)
+"""Traces keep gate weights in f16."""
+
 
 @dataclass(frozen=True)
 class Importer:
