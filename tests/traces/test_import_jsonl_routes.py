@@ -223,6 +223,10 @@ FAULTS: dict[str, tuple[list[Line] | str, str]] = {
         r"line 4: topk_weights\.0: Input should be a f",
     ),
     "k differs": (changed(request_lines(), 4, topk_ids=[1, 2, 3]), r"line 4: 3 expert ids; the rows before have 2"),
+    "weights huge": (
+        changed(request_lines(), 4, topk_weights=[1e300, 1]),
+        r"line 4: weights \[1e\+300, 1\.0\]: expected numbers from 0 to 65504",
+    ),
     "weights differ": (changed(request_lines(), 4, topk_weights=[1.0]), r"line 4: 1 weights for 2 expert ids"),
     "weights missing": (
         changed(request_lines(), 4, topk_weights=None),

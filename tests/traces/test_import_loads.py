@@ -72,6 +72,15 @@ def test_tensorrt_llm_ranks_that_counted_the_same_are_one(tmp_path: Path) -> Non
     assert any("counted the same" in warning for warning in imported.warnings)
 
 
+def test_tensorrt_llm_a_rank_that_is_missing_is_told(tmp_path: Path) -> None:
+    ranks = [counts_of(1, 2, 8), counts_of(1, 2, 8) * 2, counts_of(1, 2, 8) * 3]
+    path = write_folder(tmp_path, ranks, [3, 11])
+    (path / "rank0.safetensors").unlink()
+    load, imported = load_in(path, model="own")
+    np.testing.assert_array_equal(load.counts, ranks[1] + ranks[2])
+    assert any("rank0.safetensors is missing" in warning for warning in imported.warnings)
+
+
 def test_tensorrt_llm_layers_that_count_nothing_are_left_out(tmp_path: Path) -> None:
     counts = counts_of(3, 3, 8)
     counts[:, 1] = 0
@@ -106,7 +115,8 @@ def test_eplb_weight_in_every_kind_of_file(tmp_path: Path) -> None:
     weight = counts_of(3, 8)
     np.savez(tmp_path / "load.npz", weight=weight)
     (tmp_path / "load.json").write_text(json.dumps({"weight": weight.tolist()}))
-    for name in ("load.npz", "load.json"):
+    save_file({"weight": weight}, tmp_path / "load.safetensors")
+    for name in ("load.npz", "load.json", "load.safetensors"):
         assert sniff_format(tmp_path / name) == "eplb"
         load, _ = load_in(tmp_path / name, model="own")
         np.testing.assert_array_equal(load.counts, weight[None])
@@ -140,6 +150,8 @@ def test_eplb_outputs_are_maps_and_say_so(tmp_path: Path) -> None:
     [
         (np.array([[1.0, -1.0]]), "expert 1: -1; expected a number"),
         (np.array([[1.0, np.nan]]), "expert 1: nan; expected a number"),
+        (np.array([[1.0, 1e308]]), r"expert 1: 1e\+308; expected a number from 0 to 9"),
+        (np.array([[1.0, np.longdouble("1e4000")]]), "expert 1: inf; expected a number"),
         (np.ones(3), r"expected \[layers, logical experts\]"),
         (np.array([["a", "b"]]), "expected numbers"),
         (np.zeros((2, 3)), "every layer is empty"),
@@ -149,6 +161,18 @@ def test_eplb_faults(weight: npt.NDArray[Any], message: str, tmp_path: Path) -> 
     np.savez(tmp_path / "load.npz", weight=weight)
     with pytest.raises(ForestageError, match=rf"load\.npz: .*{message}"):
         load_in(tmp_path / "load.npz", model="own")
+
+
+@pytest.mark.parametrize(
+    "header", ["{" * 3000, "(" * 5000, "'''", "{'descr': 5, 'fortran_order': False, 'shape': (3,)}"]
+)
+def test_an_array_whose_header_is_none_is_one_line(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "load.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    with pytest.raises(ForestageError, match=r"load\.npy: damaged or truncated") as caught:
+        import_recording(path, "eplb", ImportOptions(model="own"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 300
 
 
 # The project's own file of loads

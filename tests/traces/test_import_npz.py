@@ -1,6 +1,7 @@
 """The .npz importer, on small files in the recordings' layout and on the recordings."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def arrays(**changes: Any) -> dict[str, Any]:
 def records(**changes: Any) -> list[dict[str, Any]]:
     made = {"category": "law", "n_prompt_tokens": 10, "finished_successfully": True, "has_repetition": False}
     return [{"dataset": f"set {i}", **made, "n_tokens": length, **changes} for i, length in enumerate(LENGTHS)]
+
+
+def header_alone(header: str) -> bytes:
+    """A NumPy file that is cut off after a header of that text."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
 def write(folder: Path, made: dict[str, Any], lines: list[dict[str, Any]] | None, name: str = "recorded") -> Path:
@@ -125,6 +131,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "ids negative": ({"expert_ids": arrays()["expert_ids"].astype(np.int16) - 1}, r"expert_ids\[\d, \d+\]: id -1"),
     "ids twice": ({"expert_ids": np.zeros((12, 24, 4), np.uint8)}, r"expert_ids\[0, 0\].*chosen twice"),
     "weights shape": ({"gate_weights": np.zeros((12, 24, 3), np.float16)}, "gate_weights: .* does not fit expert_ids"),
+    "weights huge": ({"gate_weights": np.full((12, 24, 4), 1e30)}, r"gate_weights\[0, 0, 0\]: 1e\+30; expected at"),
     "positions shape": ({"token_pos": np.zeros(11, np.int32)}, "token_pos: .* does not fit"),
     "hash type": ({"token_crc32": np.zeros(12)}, "token_crc32: float64"),
     "positions huge": ({"token_pos": np.arange(12) + 2**31}, r"token_pos\[0\]: 2147483648; expected"),
@@ -156,6 +163,7 @@ def test_a_faulty_label_line_is_named(tmp_path: Path) -> None:
         ('{"dataset": 3, "category": "b", "n_tokens": 4}', "line 1: dataset: Input should be a valid string"),
         ("{", "line 1: not valid JSON"),
         ("3", "line 1: .*dictionary"),
+        ("[" * 100_000, "line 1: not valid JSON"),
     ):
         beside.write_text(text)
         with pytest.raises(ForestageError, match=message) as caught:
@@ -187,6 +195,29 @@ def test_a_truncated_or_damaged_archive_is_one_line(tmp_path: Path) -> None:
             continue
         # Zip stores dates and attributes that mean nothing; an optional array's damaged name hides the array.
         np.testing.assert_array_equal(loaded.expert_ids, expected.expert_ids)
+
+
+@pytest.mark.parametrize(
+    "header", ["{" * 3000, "(" * 5000, "'''", "{'descr': 5, 'fortran_order': False, 'shape': (3,)}"]
+)
+def test_a_header_that_is_no_header_is_one_line(header: str, tmp_path: Path) -> None:
+    path = write(tmp_path, arrays(), records())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in arrays():
+            archive.writestr(f"{name}.npy", header_alone(header))
+    with pytest.raises(ForestageError, match=r"recorded\.npz: damaged or truncated") as caught:
+        import_trace(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encrypted_archive_is_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, arrays(), records())
+    data = bytearray(path.read_bytes())
+    for start in (place for place in range(len(data)) if data[place : place + 4] == b"PK\x01\x02"):
+        data[start + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ForestageError, match=r"recorded\.npz: damaged or truncated .*encrypted"):
+        import_trace(path)
 
 
 def test_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:

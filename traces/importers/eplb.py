@@ -15,6 +15,7 @@ from traces.importers.array_file import UNNAMED, read_arrays
 from traces.importers.common import Importer
 from traces.importers.loads import build_load
 from traces.importers.options import ImportOptions
+from traces.importers.own import is_safetensors
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 
@@ -23,9 +24,11 @@ MAPS = ("phy2log", "log2phy", "logcnt")
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A PyTorch, NumPy or JSON file with an entry ``weight``, or one of the balancer's outputs."""
+    """A PyTorch, NumPy, safetensors or JSON file with an entry ``weight``, or one of the balancer's outputs."""
     if torch_file.is_torch_file(start):
         return bool(torch_file.names_in(path) & {NAME, *MAPS})
+    if is_safetensors(start):
+        return any(f'"{name}":'.encode() in start for name in (NAME, *MAPS))
     if start.startswith(b"PK\x03\x04"):
         return any(f"{name}.npy".encode() in start[:256] for name in (NAME, *MAPS))
     return start.lstrip().startswith((b'{"weight"', b'{"phy2log"', b'{"log2phy"'))

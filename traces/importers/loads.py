@@ -12,6 +12,9 @@ from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad, LoadMetadata
 
+LARGEST_COUNT = float(1 << 53)
+"""Whole numbers up to it are exact in a load's f64, and their sums far from infinite."""
+
 LOADS_ONLY = "expert loads only: which experts a token chose is not in it, so it can be described but not simulated"
 
 
@@ -39,19 +42,20 @@ def build_load(
         steps_ordered: whether the steps are in the order in which they ran.
 
     Raises:
-        ForestageError: if a count is no number ≥ 0, nothing was counted, or the model is not known.
+        ForestageError: if a count is none from 0 to ``LARGEST_COUNT``, nothing was counted, or the model is not known.
     """
     if counts.dtype.kind not in "iuf" or counts.ndim != 3 or not counts.size:
         raise ForestageError(
             f"{origin}: counts: {counts.dtype} {list(counts.shape)}; expected numbers [steps, layers, experts]"
         )
-    exact = counts.astype(np.float64)
-    bad = np.argwhere(~(np.isfinite(exact) & (exact >= 0)))
+    with np.errstate(over="ignore"):  # becomes inf, which is refused
+        exact = counts.astype(np.float64)
+    bad = np.argwhere(~((exact >= 0) & (exact <= LARGEST_COUNT)))
     if len(bad):
         step, layer, expert = (int(i) for i in bad[0])
         raise ForestageError(
             f"{origin}: step {step}, layer {layer}, expert {expert}: {exact[step, layer, expert]:g}; "
-            "expected a number ≥ 0"
+            f"expected a number from 0 to {LARGEST_COUNT:g}"
         )
     used = np.flatnonzero(exact.sum(axis=(0, 2)) > 0).tolist()
     if layer_map is not None:  # the file's own indices: keep those that count something

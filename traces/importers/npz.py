@@ -11,8 +11,6 @@ many MoE layers and the same top-k.
 """
 
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer, are_ranked, known_recording, narrow, pack_ids, weight_kind
+from traces.importers.array_file import reason
+from traces.importers.common import (
+    LARGEST_WEIGHT,
+    Importer,
+    are_ranked,
+    known_recording,
+    narrow,
+    pack_ids,
+    weight_kind,
+)
 from traces.importers.models import routed_model
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -69,6 +76,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
     weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
+    if weights is not None:
+        _check_weights(path, weights)
     return RoutingTrace(
         expert_ids=pack_ids(ids, routed.experts, str(path)),
         gate_weights=None if weights is None else weights.astype(np.float16),
@@ -118,7 +127,7 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
             raise ForestageError(
                 f"{beside}: line {number}: {describe_validation_error(SequenceRecord, error)}"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ForestageError(f"{beside}: line {number}: not valid JSON ({error})") from error
     return tuple(records)
 
@@ -138,8 +147,10 @@ def _read_arrays(path: Path) -> Arrays:
             found = ", ".join(archive.files)
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, MemoryError) as error:
-        raise ForestageError(f"{path}: damaged or truncated .npz ({error}); fetch it again") from error
+    except ForestageError:
+        raise
+    except Exception as error:  # a header is parsed as Python's literals, which can fail in many ways
+        raise ForestageError(f"{path}: damaged or truncated .npz ({reason(error)}); fetch it again") from error
     for name in REQUIRED:
         if name not in arrays:
             raise ForestageError(f"{path}: {name}: missing array; the archive holds {found or 'nothing'}")
@@ -161,6 +172,17 @@ def _read_arrays(path: Path) -> Arrays:
                 f"{path}: {name}: {array.dtype} {list(array.shape)} does not fit expert_ids {list(ids.shape)}"
             )
     return arrays
+
+
+def _check_weights(path: Path, weights: npt.NDArray[np.floating]) -> None:
+    """Refuse what a trace's f16 cannot hold; the trace itself tells of NaN."""
+    bad = np.argwhere(weights > LARGEST_WEIGHT)
+    if len(bad):
+        token, layer, slot = (int(i) for i in bad[0])
+        raise ForestageError(
+            f"{path}: gate_weights[{token}, {layer}, {slot}]: {weights[token, layer, slot]:g}; expected at most "
+            f"{LARGEST_WEIGHT:g}"
+        )
 
 
 def _check_lengths(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.common import LARGEST_WEIGHT
 from traces.importers.spool import Spool
 from traces.trace import PREFILL
 
@@ -193,11 +194,12 @@ class RoutingRows:
         self.facts.append(facts)
         self.ids.append(ids.astype(np.uint16))
         if weights is not None and self.weights is not None:
-            bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)).all(axis=1))
+            bad = np.flatnonzero(~((weights >= 0) & (weights <= LARGEST_WEIGHT)).all(axis=1))
             if len(bad):
                 row = int(bad[0])
                 raise ForestageError(
-                    f"{self.place(facts[row])}: weights {weights[row].tolist()}: must be finite and not negative"
+                    f"{self.place(facts[row])}: weights {weights[row].tolist()}: expected numbers from 0 to "
+                    f"{LARGEST_WEIGHT:g}"
                 )
             self.weights.append(weights.astype(np.float32))
 

@@ -25,7 +25,7 @@ from traces.metadata import MAX_EXPERTS
 from traces.safetensors_file import open_tensors
 
 META = "meta_info.json"
-RANK_FILE = re.compile(r"rank(\d+)\.safetensors")
+RANK_FILE = re.compile(r"rank(\d{1,6})\.safetensors")
 KEY = re.compile(r"(\d{1,9})_(\d{1,6})")
 
 Count = Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
@@ -55,12 +55,15 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     files = _rank_files(path)
     if not files:
         raise ForestageError(f"{path}: holds no rank<r>.safetensors")
+    absent = sorted(set(range(max(files) + 1)) - set(files))
+    if absent:
+        report.warn(f"{path}: rank{absent[0]}.safetensors is missing: the tokens that only it counted are left out")
     ranks = []
-    for done, file in enumerate(files, start=1):
+    for done, file in enumerate(files.values(), start=1):
         ranks.append(_read_rank(file, meta.num_experts))
         report.progress(done, len(files))
     keys = ranks[0].keys()
-    for file, rank in zip(files, ranks, strict=True):
+    for file, rank in zip(files.values(), ranks, strict=True):
         if rank.keys() != keys:
             odd = sorted(rank.keys() ^ keys)[0]
             raise ForestageError(f"{file}: {odd[0]}_{odd[1]}: not in every rank's file; fetch all files of one run")
@@ -86,10 +89,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     )
 
 
-def _rank_files(folder: Path) -> list[Path]:
-    """The ranks' files in the order of their numbers."""
-    found = [(int(match[1]), file) for file in folder.iterdir() if (match := RANK_FILE.fullmatch(file.name))]
-    return [file for _, file in sorted(found)]
+def _rank_files(folder: Path) -> dict[int, Path]:
+    """The ranks' files by their numbers, ascending."""
+    found = {int(match[1]): file for file in folder.iterdir() if (match := RANK_FILE.fullmatch(file.name))}
+    return dict(sorted(found.items()))
 
 
 def _read_meta(path: Path) -> MetaInfo:
