@@ -47,6 +47,16 @@ def test_import_writes_and_tells(forestage: Forestage, responses: Path, tmp_path
     assert (trace.metadata.layer_map, trace.domains) == ((1, 2, 3, 4), ("law",))
 
 
+def test_the_source_is_never_overwritten(forestage: Forestage, responses: Path, tmp_path: Path) -> None:
+    before = responses.read_bytes()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(responses)
+    for out in (responses, link):
+        run = forestage("trace", "import", responses, "--out", out, "--experts", 16)
+        assert f"--out {out}: is the source, which would be lost; name another file" in refused(run)
+    assert responses.read_bytes() == before
+
+
 def test_json_is_one_document_with_the_warnings(forestage: Forestage, responses: Path, tmp_path: Path) -> None:
     run = forestage("trace", "import", responses, "--out", tmp_path / "o.safetensors", "--experts", 16, "--json")
     document = json.loads(run.out)

@@ -59,7 +59,9 @@ def test_choices_follow_from_the_logits(model: str, shape: tuple[int, int], norm
     assert trace.metadata.gate_weight_kind == ("normalised" if normalised else "softmax")
     assert (trace.metadata.ranked, trace.sequences, trace.token_hash) == (True, 1, None)
     assert np.all(trace.phase == PREFILL)
-    assert not imported.warnings
+    assert [line.split(": ", 1)[1] for line in imported.warnings] == [
+        "neither input_ids nor attention_mask: all 5 rows are taken as one sequence; wrong of a batch"
+    ]
 
 
 def test_a_padded_batch_becomes_sequences(tmp_path: Path) -> None:
@@ -81,13 +83,15 @@ def test_the_tuple_and_the_dictionary_of_torch(tmp_path: Path) -> None:
     path = tmp_path / "logits.pt"
     torch.save(tuple(layers), path)
     assert sniff_format(path) == "hf_router_logits"
-    trace, _ = trace_in(path, model=MIXTRAL)
+    trace, imported = trace_in(path, model=MIXTRAL)
     assert_routes(trace, rounded, list(range(6)), normalised=True)
+    assert any("all 6 rows are taken as one sequence" in warning for warning in imported.warnings)
     torch.save({"router_logits": tuple(layers), "input_ids": torch.arange(6).reshape(2, 3)}, path)
     assert sniff_format(path) == "hf_router_logits"
-    again, _ = trace_in(path, model=MIXTRAL)
+    again, imported = trace_in(path, model=MIXTRAL)
     np.testing.assert_array_equal(again.expert_ids, trace.expert_ids)
     assert again.sequence_offsets.tolist() == [0, 3, 6]
+    assert not any("one sequence" in warning for warning in imported.warnings)
 
 
 def test_bfloat16_in_safetensors(tmp_path: Path) -> None:

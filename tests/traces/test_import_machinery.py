@@ -142,6 +142,7 @@ def test_unrecorded_zero_and_doubled_rows(tmp_path: Path) -> None:
     assert np.all(trace.gate_weights[:3, 1] == 0)
     assert trace.metadata.gate_weight_kind == "normalised"
     assert [line.split(": ", 1)[1] for line in report.warnings] == [
+        "1 rows (token, layer) hold only -1; they count as not recorded",
         "1 rows (token, layer) hold only zeros; they count as not recorded",
         "1 rows (token, layer) name an expert twice, which no top-k does; they count as not recorded (first: token 2, "
         "layer 1: [5, 5])",
@@ -244,6 +245,7 @@ def test_records_in_every_layout_read_in_any_pieces(
         ('[{"a": 1}] {"a": 2}', "text follows the array"),
         ("[1]", "expected a JSON object"),
         ('{"a": tru', "cut off"),
+        ('[{"a": 1},', "cut off"),
         ('{"a": "\\u12', "cut off"),
         ('{"a": ' + "[" * 100_000, "line 1: "),
         ('{"a": ' + "1" * 10_000 + "}", "line 1: "),

@@ -152,6 +152,15 @@ def test_where_one_of_two_of_a_length_ended_the_other_is_broken_off(tmp_path: Pa
     assert any("1 decode tokens begin sequences of their own" in w for w in imported.warnings)
 
 
+def test_a_recording_that_begins_in_the_midst_of_requests_says_so(tmp_path: Path) -> None:
+    server = Server()
+    server.run(DECODING, [("a", 1)], start=7)
+    server.run(DECODING, [("a", 1), ("b", 1)], start=30)
+    trace, imported = trace_in(server.save(tmp_path))
+    server.assert_holds(trace)
+    assert any("2 decode tokens go on from a position where no request ended" in line for line in imported.warnings)
+
+
 def test_half_batches_of_one_pass_belong_together(tmp_path: Path) -> None:
     server = Server()
     server.run(EXTEND, [("a", 5), ("b", 3)])
@@ -232,6 +241,9 @@ def test_without_a_map_ids_are_taken_as_logical_and_told(tmp_path: Path) -> None
     trace, imported = trace_in(server.save(tmp_path, None))
     server.assert_holds(trace)
     assert any("physical ids without a map" in warning for warning in imported.warnings)
+    del server.records[0]["global_physical_count"]
+    with pytest.raises(ForestageError, match=r"\d physical experts, but our/own has 4; import it with --expert-map"):
+        trace_in(server.save(tmp_path, None), experts=4)
 
 
 def test_top_k_is_what_is_used_of_the_eight_columns(tmp_path: Path) -> None:

@@ -171,6 +171,38 @@ def test_the_prompt_belongs_to_the_first_choice(tmp_path: Path) -> None:
     assert trace.position.tolist() == [0, 1, 2, 3, 4, 3, 4, 5]
 
 
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_choice_without_its_own_rows_is_told(nothing: Any, tmp_path: Path) -> None:
+    ids = random_ids(8, 32, 2, 8)
+    made = response(ids[:3], [ids[3:]], prompt_tokens=3)
+    made["choices"][0]["routed_experts"] = nothing
+    trace, imported = trace_in(write(tmp_path, made))
+    np.testing.assert_array_equal(trace.expert_ids, ids[:3])
+    assert any("1 choices have no routed_experts" in warning for warning in imported.warnings)
+
+
+def test_a_single_generated_token_is_the_last_and_has_no_rows(tmp_path: Path) -> None:
+    ids = random_ids(3, 32, 2, 8)
+    trace, imported = trace_in(write(tmp_path, response(ids, [ids[:0]], prompt_tokens=3)))
+    np.testing.assert_array_equal(trace.expert_ids, ids)
+    assert [warning.split(": ", 1)[1][:31] for warning in imported.warnings] == ["the last token of 1 sequences h"]
+
+
+def test_rows_of_minus_one_are_not_recorded_and_told(tmp_path: Path) -> None:
+    ids = random_ids(5, 32, 2, 8)
+    ids[1] = -1
+    trace, imported = trace_in(write(tmp_path, response(ids[:3], [ids[3:]], prompt_tokens=3)))
+    assert np.flatnonzero(~trace.recorded()[:, 0]).tolist() == [1]
+    assert any("32 rows (token, layer) hold only -1" in warning for warning in imported.warnings)
+
+
+def test_ids_beyond_the_experts_are_refused_without_an_option_that_is_not_taken(tmp_path: Path) -> None:
+    ids = random_ids(5, 32, 2, 8)
+    ids[1, 0, 0] = 8
+    with pytest.raises(ForestageError, match=r"token 1, layer 0: id 8; .* has experts 0 to 7$"):
+        trace_in(write(tmp_path, response(ids[:3], [ids[3:]], prompt_tokens=3)))
+
+
 def test_token_ids_become_the_identity_of_the_processed_token(tmp_path: Path) -> None:
     ids = random_ids(5, 32, 2, 8)
     made = response(ids[:3], [ids[3:]], prompt_tokens=3, prompt_token_ids=[7, 8, 9])

@@ -23,6 +23,7 @@ from traces.importers import (
     sglang_response,
     sglang_stat,
     tensorrt_llm,
+    torch_file,
     vllm_response,
 )
 from traces.importers.big_moe_on_edge import Residency, read_residency
@@ -108,6 +109,11 @@ def sniff_format(source: Path) -> str:
     for name, importer in FORMATS.items():
         if (importer.folders if is_folder else importer.files) and importer.sniff(source, start):
             return name
+    if torch_file.is_torch_file(start):
+        raise ForestageError(
+            f"{source}: a PyTorch file, but of no known recording, or damaged; fetch it again, or say what it is with "
+            "--format"
+        )
     what = "folder of a known trace format" if is_folder else "known trace format"
     raise ForestageError(f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format)")
 

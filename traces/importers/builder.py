@@ -140,6 +140,7 @@ class TraceBuilder:
         licence: str = "not stated",
         ranked: bool | None = None,
         gate_weight_kind: GateWeightKind | None = None,
+        missing_told: bool = False,
     ) -> RoutingTrace:
         """The trace; every sequence must have been ended.
 
@@ -151,6 +152,7 @@ class TraceBuilder:
             source, licence: as in the metadata.
             ranked: whether ids are in rank order; ``None``: where every row's weights descend (never without weights).
             gate_weight_kind: what the weights are; ``None``: as their sums tell.
+            missing_told: the reader gave the rows of −1 itself, and has said why; else a warning counts them.
 
         Raises:
             ForestageError: if nothing was recorded, an id is out of range or a weight or position is wrong.
@@ -159,7 +161,7 @@ class TraceBuilder:
             raise ValueError("a sequence is open")
         if not self.tokens:
             raise ForestageError(f"{self.origin}: holds no token")
-        ids, has_unrecorded = self._settle_ids(model, report)
+        ids, has_unrecorded = self._settle_ids(model, report, missing_told)
         weights = self._settle_weights(model, ids)
         if ranked is None:
             ranked = weights is not None and all(are_ranked(part) for part in _pieces(weights))
@@ -192,23 +194,23 @@ class TraceBuilder:
             origin=str(self.origin),
         )
 
-    def _settle_ids(self, model: RecordedModel, report: Report) -> tuple[npt.NDArray[Any], bool]:
+    def _settle_ids(self, model: RecordedModel, report: Report, missing_told: bool) -> tuple[npt.NDArray[Any], bool]:
         """The kept layers' ids in the trace's dtype, and whether any row is unrecorded."""
         dtype = id_dtype(model.experts)
         settled = Spool(dtype, (len(model.kept_layers), self.top_k))
         raw = self._ids.array()
-        start = missing = recorded_rows = zeros = repeated = 0
+        start = missing = recorded_rows = empty = zeros = repeated = 0
         first_repeat: str | None = None
         for part in _pieces(raw):
             kept = part[:, model.kept_layers, :]
             unrecorded = (kept == RAW_UNRECORDED).all(axis=2)
+            empty += int(unrecorded.sum())
             beyond = (kept >= model.experts) & ~unrecorded[:, :, None]
             if beyond.any():
                 token, layer, slot = (int(i) for i in np.argwhere(beyond)[0])
                 raise ForestageError(
                     f"{self.origin}: token {start + token}, layer {model.layer_map[layer]}: id "
-                    f"{int(kept[token, layer, slot])}; {model.name} has experts 0 to {model.experts - 1} "
-                    "(physical ids need --expert-map)"
+                    f"{int(kept[token, layer, slot])}; {model.name} has experts 0 to {model.experts - 1}"
                 )
             ordered = np.sort(kept, axis=2)
             doubled = (ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2) & ~unrecorded
@@ -225,6 +227,8 @@ class TraceBuilder:
             out[unrecorded] = np.iinfo(dtype).max
             settled.append(out)
             start += len(part)
+        if empty and not missing_told:
+            report.warn(f"{self.origin}: {empty} rows (token, layer) hold only -1; they count as not recorded")
         if zeros:
             report.warn(f"{self.origin}: {zeros} rows (token, layer) hold only zeros; they count as not recorded")
         if repeated:

@@ -102,6 +102,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
             f"{path}: in {ties} rows (token, layer) the last chosen expert has the logit of one that was not: the "
             "model may have chosen the other"
         )
+    if recorded.input_ids is None and recorded.mask is None:
+        report.warn(
+            f"{path}: neither input_ids nor attention_mask: all {recorded.rows} rows are taken as one sequence; wrong "
+            "of a batch"
+        )
     builder = TraceBuilder(
         path, layers=recorded.layers, top_k=top_k, weights=True, hashes=recorded.input_ids is not None
     )
@@ -201,7 +206,8 @@ def _choose(
             raise ForestageError(f"{path}: {NAME} of layer {layer}: {logits.dtype}; expected floating-point logits")
         softmaxed.add(_is_softmaxed(logits))
         for start in range(0, recorded.rows, CHUNK_ROWS):
-            part = logits[start : start + CHUNK_ROWS].astype(np.float32)
+            with np.errstate(over="ignore"):  # becomes inf, which is refused
+                part = logits[start : start + CHUNK_ROWS].astype(np.float32)
             if not np.isfinite(part).all():
                 row = start + int(np.argwhere(~np.isfinite(part))[0, 0])
                 raise ForestageError(f"{path}: {NAME} of layer {layer}, row {row}: not finite")
@@ -223,10 +229,11 @@ def _choose(
 
 def _is_softmaxed(logits: npt.NDArray[Any]) -> bool:
     """Whether every row is of probabilities."""
-    return all(
-        bool((part >= 0).all() and (np.abs(part.sum(axis=1, dtype=np.float32) - 1) <= SUM_TOLERANCE).all())
-        for part in (logits[start : start + CHUNK_ROWS] for start in range(0, len(logits), CHUNK_ROWS))
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(
+            bool((part >= 0).all() and (np.abs(part.sum(axis=1, dtype=np.float32) - 1) <= SUM_TOLERANCE).all())
+            for part in (logits[start : start + CHUNK_ROWS] for start in range(0, len(logits), CHUNK_ROWS))
+        )
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -77,8 +77,8 @@ class _Window:
 
     def take_object(self) -> dict[str, Any]:
         """The JSON object that comes next."""
-        if self.peek() != "{":
-            self.fault(self.start, "expected a JSON object")
+        if (begin := self.peek()) != "{":
+            self.fault(self.start, "expected a JSON object" + ("" if begin else "; is the file cut off?"))
         while True:
             try:
                 value, self.start = json.JSONDecoder().raw_decode(self.text, self.start)

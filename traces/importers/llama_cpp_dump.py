@@ -77,6 +77,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     for done, (number, tensors) in enumerate(sorted(evaluations.items())):
         report.progress(done, len(evaluations))
         place = f"{path}: evaluation {number}"
+        if number != min(evaluations) + done:
+            raise ForestageError(f"{place}: the one before is missing; a sequence would have a gap that nothing shows")
         if set(tensors) != set(first):
             kind, layer = sorted(set(tensors) ^ set(first))[0]
             state = "has" if (kind, layer) in tensors else "lacks"
@@ -90,7 +92,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     builder.end_sequence(*label(options, NAME))
     report.progress(len(evaluations), len(evaluations))
     return builder.finish(
-        model, report, source=source_of(NAME, path), ranked=None if weighted else top_k == 1 or not ascending
+        model,
+        report,
+        source=source_of(NAME, path),
+        ranked=None if weighted else top_k == 1 or not ascending,
+        missing_told=True,
     )
 
 

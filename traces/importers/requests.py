@@ -90,6 +90,7 @@ class RequestChains:
     _live: list[_Request] = field(default_factory=list)
     _paired: int = 0
     _broken: int = 0
+    _unbegun: int = 0
 
     def assign(self, forward: ForwardPass) -> npt.NDArray[np.int32]:
         """i32 ``[tokens]``: the request of each token of the next pass.
@@ -108,7 +109,7 @@ class RequestChains:
         return self._extend(forward)
 
     def tell(self, path: Path, report: Report) -> None:
-        """Warn of what rests on the order of the batch, and of sequences that had to be broken off."""
+        """Warn of what rests on the order of the batch, and of sequences broken off or without their beginning."""
         if self._paired:
             report.warn(
                 f"{path}: {self._paired} decode tokens were given to requests of the same length by their order in the "
@@ -118,6 +119,11 @@ class RequestChains:
             report.warn(
                 f"{path}: {self._broken} decode tokens begin sequences of their own: nothing tells which of several "
                 "requests of the same length went on"
+            )
+        if self._unbegun:
+            report.warn(
+                f"{path}: {self._unbegun} decode tokens go on from a position where no request ended: what came before "
+                "was not recorded, and each begins a sequence"
             )
 
     def _new(self, following: int, *, decoding: bool) -> _Request:
@@ -180,6 +186,7 @@ class RequestChains:
                 by_row.update(zip(rows, candidates, strict=True))
             else:
                 self._broken += len(rows) if candidates else 0
+                self._unbegun += 0 if candidates else len(rows)
                 by_row.update((row, self._new(position, decoding=True)) for row in rows)
         # Kept in the order of the batch, which the next pass keeps too.
         self._live = [by_row[row] for row in range(len(positions))]

@@ -105,7 +105,7 @@ def trace_of_rows(
         hashes=placed.has_tokens,
     )
     placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
-    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked)
+    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
 
 
 def label(

@@ -185,9 +185,10 @@ class _Collected:
             used_layers=builder.used_layers(),
             experts=self.mapped,
         )
-        if self.mapped is None and self.physical not in (None, model.experts):
+        physical = self.physical if self.physical is not None else max(model.experts, builder.largest_id() + 1)
+        if self.mapped is None and physical != model.experts:
             raise ForestageError(
-                f"{self.origin}: ids are of {self.physical} physical experts, but {model.name} has {model.experts}; "
+                f"{self.origin}: ids are of {physical} physical experts, but {model.name} has {model.experts}; "
                 "import it with --expert-map"
             )
         source = f"SGLang expert-distribution recorder, mode per_token, from {self.origin.name}"

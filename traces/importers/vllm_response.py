@@ -59,15 +59,16 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     builder: TraceBuilder | None = None
     name: str | None = None
-    last_missing = 0
+    last_missing = unrouted = 0
     for number, response in read_records(path, report):
         place = f"{path}: response {number}"
         stated = model_name(response, place)
         if number > 1 and stated != name:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
-        sequences, missing = _sequences(response, place)
+        sequences, missing, without = _sequences(response, place)
         last_missing += missing
+        unrouted += without
         for sequence in sequences:
             if builder is None:
                 _, layers, top_k = sequence.ids.shape
@@ -87,6 +88,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         report.warn(
             f"{path}: the last token of {last_missing} sequences has no routing: it was generated, but never processed"
         )
+    if unrouted:
+        report.warn(f"{path}: {unrouted} choices have no {CHOICE}: what they generated is left out")
     model = recorded_model(
         options,
         origin=str(path),
@@ -98,14 +101,14 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     return builder.finish(model, report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", ranked=False)
 
 
-def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], int]:
-    """The sequences of a response, and how many lack their last token."""
+def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], int, int]:
+    """The sequences of a response, how many lack their last token, and how many choices all of their tokens."""
     choices = objects(response.get("choices"), "choices", place)
     prompt_ids = token_ids(response.get("prompt_token_ids"), "prompt_token_ids", place)
     prompt = _ids(response.get(PROMPT), PROMPT, place)
     prompt_tokens = _prompt_tokens(response, prompt, prompt_ids, place)
     completion = _usage(response, "completion_tokens", place) if len(choices) == 1 else None
-    sequences, missing = [], 0
+    sequences, missing, unrouted = [], 0, 0
     for number, choice in enumerate(choices):
         where = f"{place}, choice {number}"
         generated = _ids(choice.get(CHOICE), CHOICE, where)
@@ -115,6 +118,8 @@ def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], i
             raise ForestageError(f"{where}: token_ids: {length}, but usage.completion_tokens is {completion}")
         rows, first, lacks = _rows(prompt if not number else None, generated, prompt, prompt_tokens, length, where)
         missing += lacks
+        # A single generated token was never processed: nothing of it is missing.
+        unrouted += (generated is None or not len(generated)) and (length is None or length > 1)
         if not len(rows):
             continue
         known = None
@@ -123,7 +128,7 @@ def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], i
             if len(known) != len(rows):
                 raise ForestageError(f"{where}: {len(rows)} rows, but token ids for {len(known)} of them")
         sequences.append(_Sequence(rows, first, prompt_tokens, known, where))
-    return sequences, missing
+    return sequences, missing, unrouted
 
 
 def _rows(
@@ -160,7 +165,8 @@ def _rows(
         raise ForestageError(f"{place}: {CHOICE}: {len(generated)} rows for {length} generated tokens")
     # What was never processed may still have a row, of zeros in every layer.
     empty = len(generated) > 0 and generated.shape[2] > 1 and not generated[-1].any()
-    lacks = bool(empty or (length is not None and len(generated) > 0 and processed == length - 1))
+    has_rows = len(generated) > 0 or own_prompt is not None
+    lacks = bool(empty or (length is not None and has_rows and processed == length - 1))
     generated = generated[:-1] if empty else generated
     if own_prompt is None:
         return generated, first, lacks
