@@ -28,6 +28,21 @@ def test_falling_rates_are_pooled():
     assert (np.diff(table) >= 0).all()
 
 
+def test_tables_are_the_isotonic_regression():
+    """By its formula: the largest over the starts of the least over the ends of the rate between."""
+    generator = np.random.default_rng(3)
+    seen = generator.integers(1, 40, (1, PROBABILITY_BINS))
+    chosen = generator.binomial(seen, np.linspace(0.1, 0.5, PROBABILITY_BINS))
+    hits, total = (np.concatenate([[0], np.cumsum(part[0])]) for part in (chosen, seen))
+
+    def rate(start: int, end: int) -> float:
+        return (hits[end + 1] - hits[start]) / (total[end + 1] - total[start])
+
+    bins = range(PROBABILITY_BINS)
+    expected = [max(min(rate(start, end) for end in bins[at:]) for start in bins[: at + 1]) for at in bins]
+    np.testing.assert_allclose(calibrate(seen, chosen)[0] / 65535, expected, atol=1e-5)
+
+
 def test_a_layer_never_recorded_takes_the_table_of_all():
     seen, chosen = np.zeros((2, 3, PROBABILITY_BINS), np.int64)
     seen[0, 4], chosen[0, 4] = 100, 10

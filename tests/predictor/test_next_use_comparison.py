@@ -41,6 +41,20 @@ def test_lru_and_belady_are_the_ends_of_the_scale(trace: RoutingTrace) -> None:
     assert ema.share_closed == pytest.approx((lru.loads - ema.loads) / (lru.loads - belady.loads))
 
 
+@pytest.mark.parametrize(("prompt", "count"), [(4, "decode"), (99, "all")])
+def test_a_prompt_fills_the_cache_token_by_token_and_only_decode_is_counted(prompt: int, count: str) -> None:
+    """Where there is nothing but prompts, they are."""
+    ids = np.random.default_rng(7).random((60, 2, 8)).argsort(axis=-1)[..., :2]
+    trace = trace_of(ids, experts=8, lengths=[12] * 5, prompt=prompt)
+    comparison = compare_caches(trace, capacities=(3,), split="all")
+    assert comparison.count == count
+    for point in comparison.points:
+        asked = {"capacity": 3, "policy": point.policy, "count": count}
+        alone = {how: simulate(trace, prefill=how, **asked) for how in ("token", "pass")}  # type: ignore[arg-type]
+        assert (point.hit_rate, point.loads) == (alone["token"].hit_rate, alone["token"].loads)
+        assert alone["token"].hits != alone["pass"].hits
+
+
 def test_an_oracle_that_sees_everything_is_belady(trace: RoutingTrace) -> None:
     comparison = compare_caches(trace, capacities=(4,), split="all", oracle=(1, 400))
     (short,), (long,) = points(comparison, "oracle 1"), points(comparison, "oracle 400")

@@ -13,6 +13,7 @@ from next_use_samples import SMALL, cyclic_trace, random_trace
 
 from catalog.errors import ForestageError
 from predictor.base import read_ids
+from predictor.next_use import training
 from predictor.next_use.evaluate import compare_caches
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
@@ -192,6 +193,40 @@ def test_training_stops_early_and_logs() -> None:
         assert min(losses) == losses[-3]  # two epochs without a better one
     assert all(total == 150 for _, total in steps)
     assert steps == sorted(steps)
+
+
+def test_the_integers_are_of_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 1.0, 2.0, 5.0] * 2)
+    folded: list[FloatLayer] = []
+    quantised: list[FloatLayer] = []
+
+    def fold(network: Network, original: Callable[[Network], FloatLayer] = Network.folded) -> FloatLayer:
+        folded.append(original(network))
+        return folded[-1]
+
+    def quantise(layer: FloatLayer, *rest: Any) -> Any:
+        quantised.append(layer)
+        return quantise_layer(layer, *rest)
+
+    monkeypatch.setattr(Network, "folded", fold)
+    monkeypatch.setattr(training, "quantise_layer", quantise)
+    monkeypatch.setattr(training, "_validation_loss", lambda *_: next(losses))
+    trained(epochs=9, patience=2)
+    # Each layer's weights before training, after the first epoch and after the second, the best.
+    assert [id(layer) for layer in quantised] == [id(folded[2]), id(folded[5])]
+
+
+def test_a_loss_is_of_what_is_known_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn((5000, 2, 6), generator=generator)
+    wanted = torch.rand((5000, 2, 6), generator=generator) < 0.3
+    known = torch.rand((5000, 2), generator=generator) < torch.linspace(0.1, 1, 5000)[:, None]
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted.float(), reduction="none")
+    expected = float(each[known].mean())
+    assert float(training._loss(logits, wanted, known)) == pytest.approx(expected)
+    network: Any = torch.nn.Identity()
+    assert training._validation_loss(network, logits, wanted, known) == pytest.approx(expected)
+    assert expected != pytest.approx(float(each.mean()), abs=1e-4)
 
 
 def test_no_more_tokens_than_asked_are_trained_on() -> None:
