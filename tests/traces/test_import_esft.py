@@ -84,6 +84,20 @@ def test_the_catalogue_tells_the_top_k(tmp_path: Path) -> None:
         load(tmp_path, top_k=None)
 
 
+def test_a_layer_whose_file_is_missing_is_told_unless_the_user_names_the_layers(tmp_path: Path) -> None:
+    recorded = (1, 2, *range(4, 27))
+    for layer in recorded:
+        (tmp_path / f"expert_weights_{layer}.txt").write_text("1\t2\t3\t4\t5\t63\t\t0.1\t0.1\t0.1\t0.01\t0.01\t0.01\n")
+    for layers, warnings in (
+        (None, ["1 of the 26 MoE layers of DeepSeek-V2-Lite are not in it (3); was it cut off, or is a file missing?"]),
+        (recorded, []),
+    ):
+        imported = import_recording(tmp_path, None, ImportOptions(model="DeepSeek-V2-Lite", layers=layers))
+        assert isinstance(imported.recording, RoutingTrace)
+        assert imported.recording.metadata.layer_map == recorded
+        assert [line.split(": ", 1)[1] for line in imported.warnings] == warnings
+
+
 def test_the_published_logs_are_what_the_recording_holds(shared_file: Callable[[str], Path], tmp_path: Path) -> None:
     """The recording kept as .npz was made from such files: written back into their layout, it comes in the same."""
     recorded = import_recording(shared_file("deepseek_v2_lite_esft.npz")).recording

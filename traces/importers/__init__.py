@@ -30,7 +30,7 @@ from traces.importers.big_moe_on_edge import Residency, read_residency
 from traces.importers.common import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.importers.suspicious import warn_of_trace
+from traces.importers.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.text_file import starting_bytes
 from traces.load import REFUSAL, ExpertLoad
 from traces.trace import RoutingTrace
@@ -149,6 +149,8 @@ def import_recording(
     report = Report() if progress is None else Report(progress)
     recording = importer.read(path, options, report)
     if isinstance(recording, RoutingTrace) and importer is not own.TRACE:
+        if options.layers is None:
+            warn_of_layers(recording, report)
         warn_of_trace(recording, report)
     return Imported(recording, name, tuple(report.warnings))
 

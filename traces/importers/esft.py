@@ -88,7 +88,12 @@ def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...]) -> int:
     if options.top_k is not None:
         return options.top_k
     model = recorded_model(
-        options, origin=str(path), layers=len(layers), top_k=None, used_layers=range(len(layers)), layer_map=layers
+        options,
+        origin=str(path),
+        layers=len(layers),
+        top_k=None,
+        used_layers=range(len(layers)),
+        layer_map=layers if options.layers is None else None,
     )
     record = load_catalog().match_model(model.name)
     if record is None:
@@ -160,7 +165,7 @@ IMPORTER = Importer(
     "ESFT expert logs: a folder of expert_weights_<layer>.txt",
     sniff,
     read,
-    ROW_OPTIONS - {"layers"},
+    ROW_OPTIONS,
     folders=True,
     files=False,
 )

@@ -1,8 +1,11 @@
 """Signs that a recording is not what it seems, the same for every format."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from catalog import load_catalog
 from traces.importers.report import Report
 from traces.trace import RoutingTrace
 
@@ -17,11 +20,9 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
     """
     layers = _constant_layers(trace)
     if layers:
-        named = ", ".join(str(trace.metadata.layer_map[layer]) for layer in layers[:4])
-        more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+        named = _named([trace.metadata.layer_map[layer] for layer in layers])
         report.warn(
-            f"{trace.origin}: constant rows: every token of layer {named}{more} has the same experts; was it a dummy "
-            "run?"
+            f"{trace.origin}: constant rows: every token of layer {named} has the same experts; was it a dummy run?"
         )
     if len(layers) < trace.layers:
         sequences = [index for index in range(trace.sequences) if _is_constant(trace, index)]
@@ -30,6 +31,22 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
                 f"{trace.origin}: constant rows: all tokens of {len(sequences)} of {trace.sequences} sequences (first: "
                 f"sequence {sequences[0]}) have the same experts; were they dummy runs?"
             )
+
+
+def warn_of_layers(trace: RoutingTrace, report: Report) -> None:
+    """Warn of MoE layers that the catalogue's model has and the recording lacks: a file, rank or end is missing."""
+    record = load_catalog().match_model(trace.metadata.model)
+    absent = sorted(set(record.layer_map) - set(trace.metadata.layer_map)) if record is not None else []
+    if record is not None and absent:
+        report.warn(
+            f"{trace.origin}: {len(absent)} of the {record.moe_layers} MoE layers of {record.name} are not in it "
+            f"({_named(absent)}); was it cut off, or is a file missing?"
+        )
+
+
+def _named(layers: Sequence[int]) -> str:
+    """Some layers by number."""
+    return ", ".join(map(str, layers[:4])) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
 
 
 def _constant_layers(trace: RoutingTrace) -> list[int]:
