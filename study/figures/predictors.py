@@ -49,7 +49,7 @@ def recall_against_issued(comparison: Document) -> Figure:
     with figure_style():
         figure, (axes,) = new_figure(height_in=4.2)
         unit, _ = _unit(comparison)
-        reach = max(value for curve in comparison["curves"] for value in curve["issued"] if value is not None)
+        reach = _reach(comparison)
         axes.set(xlim=(0, reach * 1.015 * unit), ylim=(0, 1.03), ylabel="recall of the experts needed")
         _bounds(axes, comparison, unit)
         ends = [_curve(axes, comparison, number, unit) for number in range(len(comparison["curves"]))]
@@ -59,8 +59,15 @@ def recall_against_issued(comparison: Document) -> Figure:
             f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
             f"{layers_text(comparison['lookahead'])} ahead" + (", synthetic" if comparison["synthetic"] else "")
         )
-        label_ends(axes, ends)
+        label_ends(axes, [end for end in ends if end is not None])
     return figure
+
+
+def _reach(comparison: Document) -> float:
+    """The most experts that any point issues: a limit or a threshold may lie beyond the curves' end."""
+    points = [value for curve in comparison["curves"] for value in curve["issued"]]
+    points += [value for evaluation in comparison["evaluations"] for value in evaluation["issued"].values()]
+    return max((value for value in points if value), default=1.0)
 
 
 def _bounds(axes: Any, comparison: Document, unit: float) -> None:
@@ -74,17 +81,23 @@ def _bounds(axes: Any, comparison: Document, unit: float) -> None:
     axes.annotate("random", (0.4 * right, 0.4 * right / experts), (4, -3), ha="left", va="top", **names)
 
 
-def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEnd:
-    """One predictor's curve, its interval, the limits of the tables and its own threshold; returns where it ends."""
+def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEnd | None:
+    """One predictor's curve, its interval, the limits of the tables and its own threshold.
+
+    Returns where it ends; ``None`` where it has no point.
+    """
     curve, evaluation, style = comparison["curves"][number], comparison["evaluations"][number], look(comparison, number)
     issued, recall, low, high = (np.array(curve[key], float) for key in ("issued", "recall", "low", "high"))
     axes.fill_between(issued * unit, low, high, color=style["color"], alpha=_BAND, linewidth=0)
     axes.plot(issued * unit, recall, **style)
-    for key in evaluation["recall"]:
+    # Without a recorded row there is nothing to mark.
+    for key in (key for key, value in evaluation["recall"].items() if value is not None):
         mark = _OWN_MARK if key == "own" else _LIMIT_MARK
         axes.plot(evaluation["issued"][key] * unit, evaluation["recall"][key], color=style["color"], **mark)
-    last = "own" if "own" in evaluation["recall"] else -1
-    end = (evaluation["issued"][last], evaluation["recall"][last]) if last == "own" else (issued[-1], recall[-1])
+    own = "own" in evaluation["recall"]
+    end = (evaluation["issued"]["own"], evaluation["recall"]["own"]) if own else (issued[-1], recall[-1])
+    if end[1] is None or np.isnan(end[1]):
+        return None
     return CurveEnd(float(end[0] * unit), float(end[1]), curve["predictor"], style["color"])
 
 

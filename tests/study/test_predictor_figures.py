@@ -70,6 +70,27 @@ def test_experts_where_their_size_is_not_known(comparison: dict[str, Any]) -> No
     np.testing.assert_allclose(lines_of(axes, "#0072B2")[0], [*enumerate(comparison["curves"][0]["recall"], 1)])
 
 
+def test_marks_beyond_the_curves_are_in_the_picture() -> None:
+    """Curves end at half of the experts; the tables' own threshold and a limit asked for may lie beyond."""
+    ids = np.random.default_rng(1).random((60, 3, 6)).argsort(axis=-1)[..., :3]
+    trace = trace_of(ids, experts=6, lengths=[10] * 6)
+    result = compare(trace, ["popularity", "st-moe"], issue=(2, 5), split="all").model_dump(mode="json")
+    assert result["evaluations"][1]["issued"]["own"] > 3
+    (axes,) = recall_against_issued(result).axes
+    right = axes.get_xlim()[1]
+    assert all(np.max(line.get_xdata()) <= right for line in axes.lines)
+    assert right > 5
+
+
+def test_where_nothing_was_recorded_the_bounds_stand_alone() -> None:
+    ids = np.random.default_rng(1).random((12, 2, 6)).argsort(axis=-1)[..., :2]
+    ids[:, 1] = 255
+    trace = trace_of(ids, experts=6, lengths=[3] * 4)
+    result = compare(trace, ["popularity", "st-moe"], issue=(2,), split="all").model_dump(mode="json")
+    (axes,) = recall_against_issued(result).axes
+    assert texts(axes) == ["perfect", "random"]
+
+
 def test_layers_below_the_lookahead_are_set_apart(comparison: dict[str, Any]) -> None:
     (axes,) = recall_by_layer(comparison, "3").axes
     late, early = lines_of(axes, "#0072B2")
