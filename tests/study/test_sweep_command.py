@@ -1,0 +1,67 @@
+"""``forestage predictor sweep`` takes from its folder what was asked in the same way, and nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from predictor import registry
+from predictor.metrics import recall, tally_predictor
+from tests.study.conftest import Outcome
+from traces import RoutingTrace, split
+
+pytest.importorskip("torch", reason="needs the extra forestage[torch]")
+
+GRID = """
+about = "one size"
+recipe = "few-tokens"
+issue = [2]
+[variants.one]
+set = { hidden = 2, epochs = 1 }
+train = { domains = ["a"] }
+"""
+
+
+@pytest.fixture
+def sweep(forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path) -> Callable[[str], tuple[Any, bool]]:
+    """Runs a grid of one variant: what was measured, and whether anything was trained or measured anew."""
+
+    def run(grid: str) -> tuple[Any, bool]:
+        path = tmp_path / "grid.toml"
+        path.write_text(grid)
+        asked = ("predictor", "sweep", "--trace", small_trace, "--grid", path, "--out", tmp_path / "out", "--json")
+        outcome = forestage(*asked)
+        assert outcome.status == 0, outcome.err
+        (result,) = json.loads(outcome.out)["results"]
+        return result, "variant one" in outcome.err
+
+    return run
+
+
+def test_what_is_asked_differently_is_done_anew(sweep: Callable[[str], tuple[Any, bool]]) -> None:
+    first, anew = sweep(GRID)
+    assert anew
+    assert sweep(GRID) == (first, False)
+    wider, anew = sweep(GRID.replace("hidden = 2", "hidden = 5"))
+    assert anew
+    assert wider["sram_bytes"] > first["sram_bytes"]
+    farther, anew = sweep(GRID + "lookahead = 2\n")
+    assert anew
+    assert farther["recall"] != first["recall"]
+
+
+def test_the_rival_is_profiled_on_what_the_variant_is_trained_on(
+    sweep: Callable[[str], tuple[Any, bool]], small_trace: Path
+) -> None:
+    result, _ = sweep(GRID)
+    trace = RoutingTrace.load(small_trace)
+    train, test = split(trace)
+    found = []
+    for chosen in ([index for index in train if trace.domains[index] == "a"], train):
+        rival = registry.fit("markov-spatial", trace.select_sequences(chosen))
+        tally = tally_predictor(rival, trace.select_sequences(test), (2,))
+        found.append(float(recall(tally.overall()).over(0).values()[0]))
+    assert found[0] != found[1]
+    assert result["rival"] == {"2": found[0]}
