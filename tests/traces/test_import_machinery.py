@@ -330,6 +330,15 @@ def test_a_wrong_map_is_refused(name: str, array: Any, message: str, tmp_path: P
         read_expert_map(tmp_path / "map.npz")
 
 
+def test_maps_of_one_file_must_agree(tmp_path: Path) -> None:
+    placement, inverse = np.array([[0, 1, 1]]), np.array([[[0, -1], [1, 2]]])
+    np.savez(tmp_path / "map.npz", phy2log=placement, log2phy=inverse)
+    np.testing.assert_array_equal(read_expert_map(tmp_path / "map.npz").logical, placement)
+    np.savez(tmp_path / "map.npz", phy2log=placement[:, ::-1], log2phy=inverse)
+    with pytest.raises(ForestageError, match=r"map\.npz: log2phy: contradicts phy2log; leave one of them out"):
+        read_expert_map(tmp_path / "map.npz")
+
+
 def test_a_map_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "map.txt").write_text("phy2log")
     with pytest.raises(ForestageError, match="no file of arrays"):

@@ -3,6 +3,7 @@
 import builtins
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,26 @@ def test_what_no_recording_holds_is_refused(odd: Any, tmp_path: Path) -> None:
     torch.save({"records": odd}, path)
     with pytest.raises(ForestageError, match=r"a\.pt: refused: "):
         torch_file.load(path)
+
+
+def test_an_archive_that_was_packed_again_is_refused(tmp_path: Path) -> None:
+    """PyTorch maps the bytes of a compressed tensor as if they were its numbers."""
+    torch.save({"rank": 0, "logical_count": torch.ones((2, 3, 4), dtype=torch.int32)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as saved, zipfile.ZipFile(tmp_path / "b.pt", "w") as again:
+        for member in saved.namelist():
+            again.writestr(member, saved.read(member), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ForestageError, match=r"b\.pt: 'a/data.pkl' is compressed"):
+        torch_file.load(tmp_path / "b.pt")
+
+
+def test_torchscript_is_refused_without_a_word_of_pytorchs(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save({"rank": 0}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        archive.writestr("a/constants.pkl", b"x")
+    with pytest.raises(ForestageError, match=r"a\.pt: refused: .*TorchScript archives") as caught:
+        torch_file.load(tmp_path / "a.pt")
+    assert "weights_only" not in str(caught.value)
+    assert not recwarn.list
 
 
 def test_every_changed_or_missing_byte_is_noticed_or_harmless(tmp_path: Path) -> None:

@@ -75,11 +75,19 @@ def read_expert_map(path: Path) -> ExpertMap:
         ForestageError: if the file holds none, or one that is wrong.
     """
     arrays = read_arrays(path)
-    for name in (*PHYSICAL_TO_LOGICAL, UNNAMED):
-        if name in arrays:
-            return check_map(arrays[name], f"{path}: {name}" if name else str(path))
+    maps = [
+        check_map(arrays[name], f"{path}: {name}" if name else str(path))
+        for name in (*PHYSICAL_TO_LOGICAL, UNNAMED)
+        if name in arrays
+    ]
     if LOGICAL_TO_PHYSICAL in arrays:
-        return check_map(_inverse(arrays[LOGICAL_TO_PHYSICAL], f"{path}: log2phy"), f"{path}: log2phy")
+        maps.append(check_map(_inverse(arrays[LOGICAL_TO_PHYSICAL], f"{path}: log2phy"), f"{path}: log2phy"))
+    for other in maps[1:]:
+        if not np.array_equal(other.logical, maps[0].logical):
+            first = maps[0].origin.removeprefix(f"{path}: ")
+            raise ForestageError(f"{other.origin}: contradicts {first}; leave one of them out")
+    if maps:
+        return maps[0]
     known = ", ".join((*PHYSICAL_TO_LOGICAL, LOGICAL_TO_PHYSICAL))
     raise ForestageError(f"{path}: holds no expert map; known are {known} (found: {', '.join(arrays) or 'nothing'})")
 

@@ -7,6 +7,7 @@ and only in the zip form, whose checksums are compared first (PyTorch itself doe
 
 import pickletools
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from catalog.errors import ForestageError
 
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """What ``torch.save`` wrote before version 1.6, without checksums (its magic number, pickled)."""
+
+MET = re.compile(r"(?:GLOBAL|Unsupported|Can only|TorchScript) [^\n]*?(?=\s(?:was not|whose|but|passed)|\.\s|\n|$)")
+"""What PyTorch says that it met in a file that it refuses."""
 
 SCANNED_BYTES = 1 << 16
 """Of the pickle, for its first names."""
@@ -69,10 +73,11 @@ def load(path: Path) -> Any:
     _check_archive(path)
     torch = _torch(path)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings(action="ignore"):  # of an archive of TorchScript, which is refused anyway
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         # Its unpickler raises many kinds for a damaged or hostile file. Of the text, what it met; not how to run it.
-        met = re.search(r"(?:GLOBAL|Unsupported|Can only) [^\n]*?(?=\s(?:was not|whose|but)|\.\s|\n|$)", str(error))
+        met = MET.search(str(error))
         reason = " ".join(met[0].split()) if met else _first_line(error)
         raise ForestageError(
             f"{path}: refused: not tensors and plain values alone, or damaged ({reason}); save tensors, lists and "
@@ -126,10 +131,13 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
     except Exception as error:  # zipfile raises many kinds for a damaged archive
         raise ForestageError(f"{path}: damaged or truncated ({_first_line(error)}); fetch it again") from error
     if damaged is not None:
         raise ForestageError(f"{path}: damaged: the checksum of {damaged!r} differs; fetch it again")
+    if packed:  # torch.load would map the compressed bytes as if they were the numbers
+        raise ForestageError(f"{path}: {packed[0]!r} is compressed, which torch.save never does; save it again with it")
 
 
 def _plain(value: Any, torch: Any) -> Any:
