@@ -1,6 +1,7 @@
 """What a training chooses: the epoch, the rows of identity, the integers; and whose kept state it takes."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from tests.routing import trace_of
 from traces import RoutingTrace
 
 torch = pytest.importorskip("torch", reason="needs the extra forestage[torch]")
-from predictor.learned import integers  # noqa: E402
+from predictor.learned import integers, training  # noqa: E402
+from predictor.learned.batches import Batches  # noqa: E402
+from predictor.learned.dataset import Dataset, prepare  # noqa: E402
 from predictor.learned.predictor import LearnedPredictor  # noqa: E402
 from predictor.learned.training import Trained, _fingerprint, _parts, train  # noqa: E402
 
@@ -51,6 +54,46 @@ def test_identities_of_the_validation_sequences_have_no_rows() -> None:
     own = replace(made, token_hash=np.repeat(np.arange(100, 110), 5).astype(np.uint32))
     tables = train(own, recipe(epochs=1, validation=0.2)).predictor.tables
     assert np.isin(np.arange(100, 110), tables.identity_tokens).sum() == 8
+
+
+def test_training_and_twin_mean_the_same_rows_of_identity(trace: RoutingTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row of all others among them."""
+    given: list[tuple[RoutingTrace, np.ndarray]] = []
+
+    def prepared(part: RoutingTrace, *rest: Any, identity: np.ndarray, **named: Any) -> Dataset:
+        given.append((part, identity))
+        return prepare(part, *rest, identity=identity, **named)
+
+    monkeypatch.setattr(training, "prepare", prepared)
+    predictor = train(trace, recipe(epochs=1, identity_rows=3)).predictor
+    assert len(given) == 2
+    for part, identity in given:
+        assert part.token_hash is not None
+        assert set(identity) == {0, 1, 2}
+        np.testing.assert_array_equal(identity, predictor.identity_index(np.asarray(part.token_hash).astype(np.int64)))
+
+
+def test_scores_are_the_log_odds_of_the_weights(trained: Trained, trace: RoutingTrace) -> None:
+    """In steps of which a unit has 96, up to the rounding of a shift; with 2,048 for even odds."""
+    predictor, weights = trained.predictor, trained.weights
+    config, tokens = predictor.config, np.arange(trace.tokens)
+    assert trace.token_hash is not None
+    identity = predictor.identity_index(np.asarray(trace.token_hash).astype(np.int64))
+    batches = Batches(prepare(trace, config, ranked=True, identity=identity), config, 1)
+    sums = batches.inputs(tokens).numpy() @ weights.rows.reshape(4, -1, config.hidden) + weights.bias[:, None]
+    none = np.zeros((1, *weights.identity_rows.shape[1:]))
+    rows = np.concatenate([weights.identity_rows, none])
+    for age, index in enumerate(batches.identity(tokens)):
+        sums += rows[index.numpy(), age].transpose(1, 0, 2)
+    log_odds = (np.maximum(sums, 0) @ weights.output + weights.output_bias[:, None]).transpose(1, 0, 2)
+    tables = quantise(weights, config, predictor.tables.identity_tokens, lookahead=1, ranked=True, clip=1.0)
+    twin = LearnedPredictor(tables, config, top_k=2, lookahead=1, ranked=True, provenance=PROVENANCE)
+    scores = twin.score_trace(trace)
+    for layer in range(4):
+        said, meant = scores[:, layer].ravel() - 2048.0, log_odds[:, layer].ravel()
+        slope = said @ meant / (meant @ meant)
+        assert 96 / 2**0.5 - 1 < slope < 96 * 2**0.5 + 1
+        assert np.abs(said / slope - meant).mean() < 0.03 * meant.std()
 
 
 def test_probabilities_are_those_of_the_validation_sequences(trace: RoutingTrace) -> None:
