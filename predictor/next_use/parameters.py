@@ -9,6 +9,9 @@ from catalog.config import StrictModel
 MAX_HISTORY_SHIFT = 10
 """2^10 events: longer than most sequences last."""
 
+MAX_SEED = (1 << 62) - 1
+"""PyTorch takes no more than 64 bits, to which the number of a layer is added."""
+
 
 class NextUseParameters(StrictModel):
     """The predictor's shape; the defaults are those measured in docs/next-use.md.
@@ -68,4 +71,4 @@ class NextUseTraining(StrictModel):
     weight_decay: float = Field(default=0.1, ge=0)
     validation_share: float = Field(default=0.08, gt=0, lt=1)
     most_tokens: int = Field(default=200_000, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)

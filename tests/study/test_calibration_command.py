@@ -35,6 +35,11 @@ def test_a_layer_that_was_never_recorded(forestage: Forestage, small_trace: Path
     assert [error is None for error in document["by_layer"]] == [False, True, False]
     assert np.isfinite(document["calibration_error"])
 
+    one = tmp_path / "one.safetensors"
+    trace.select_sequences([0]).save(one)
+    asked_of_test = (*asked[:4], "--trace", one)
+    assert "one.safetensors: no test sequences" in refused(forestage(*asked_of_test))
+
     nothing = tmp_path / "nothing.safetensors"
     without(trace, slice(None)).save(nothing)
     assert "nothing.safetensors: nothing is recorded in the 6 sequence(s)" in refused(forestage(*asked, nothing))

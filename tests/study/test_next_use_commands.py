@@ -105,6 +105,7 @@ def test_refusals(forestage: Callable[..., Outcome], small_trace: Path, tmp_path
     assert "the nearest known key is 'epochs'" in refused(forestage(*train, "--out", out, "--set", "epoch=3"))
     assert "give --lookahead" in refused(forestage(*train, "--out", out, "--set", "lookahead=3"))
     assert "lookahead: 3 for a model of 3 layers" in refused(forestage(*train, "--out", out, "--lookahead", 3))
+    assert "seed: Input should be less than" in refused(forestage(*train, "--out", out, "--seed", 1 << 64))
     compare = ("cache", "compare", "--trace", small_trace)
     assert "end the name" in refused(forestage(*compare, "--figure", tmp_path / "p.gif"))
     assert "no next-use predictor" in refused(forestage(*compare, "--next-use", small_trace))

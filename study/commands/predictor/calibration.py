@@ -11,7 +11,7 @@ from rich.table import Table
 from catalog.errors import ForestageError
 from predictor.learned.predictor import LearnedPredictor
 from study.calibration import calibration
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.figures.files import check_figure_path, write_figure
 from study.figures.learned import reliability_diagram
 from study.numbers import count, fixed, percent
@@ -34,6 +34,8 @@ def calibration_of(
         check_figure_path(figure)
     learned = LearnedPredictor.load(predictor)
     recorded = open_trace(trace, model)
+    if part == "test":
+        require_test_sequences(recorded, trace)
     chosen = split(recorded)[1] if part == "test" else np.arange(recorded.sequences)
     document = {
         **calibration(learned, recorded, chosen, name=predictor.stem, trace_name=trace.name),
