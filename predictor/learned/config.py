@@ -120,7 +120,7 @@ class TrainingConfig(StrictModel):
     loss: Literal["bce", "softmax", "pairwise"] = "bce"
     gate_weighting: float = Field(default=0.0, ge=0, le=1)
     validation: float = Field(default=0.08, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 31)
 
 
 class Recipe(StrictModel):

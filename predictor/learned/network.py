@@ -26,7 +26,8 @@ class Network(nn.Module):
         for age, table in enumerate(tables):
             nn.init.normal_(table.weight, std=0.3 if age == 0 else 0.1)
             with torch.no_grad():
-                table.weight[config.identity_rows] = 0
+                # The row of all others may never be trained, where every token has its own: it must say nothing.
+                table.weight[config.identity_rows - 1 :] = 0
 
     def sums(self, inputs: Tensor, identity: list[Tensor]) -> Tensor:
         """Pre-activations ``[layers, tokens, hidden]``; ``identity``: i64 ``[tokens]`` for each previous token."""

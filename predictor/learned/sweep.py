@@ -81,7 +81,7 @@ class Measured(BaseModel):
         name: of the variant.
         sram_bytes: on chip, the largest layer.
         state_bytes: of a slot and layer.
-        burst_bytes: fetched a token from far memory.
+        far_bytes: read from and written to far memory a token.
         recall, intervals: by issue limit, over layers ≥ lookahead.
         rival: the same of spatial Markov tables, profiled on the sequences that the variant was trained on.
         exact_set: share of rows whose best top_k are exactly the chosen ones.
@@ -97,7 +97,7 @@ class Measured(BaseModel):
     variant: Variant
     sram_bytes: int
     state_bytes: int
-    burst_bytes: int
+    far_bytes: int
     recall: dict[str, float]
     intervals: dict[str, Ends]
     rival: dict[str, float]
@@ -240,7 +240,7 @@ def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name:
         variant=variant,
         sram_bytes=figures["sram_bytes_per_layer"],
         state_bytes=figures["state_bytes_per_slot_layer"],
-        burst_bytes=figures["identity_burst_bytes"],
+        far_bytes=figures["far_bytes_per_token"],
         recall={limit: result.recall[limit] or 0.0 for limit in limits},
         intervals={limit: result.intervals.recall[limit] for limit in limits},
         rival=_rival(trace, trainer, variant, grid.issue),

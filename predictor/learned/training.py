@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -18,6 +19,7 @@ from catalog.errors import ForestageError
 from predictor.base import check_lookahead
 from predictor.learned.batches import Batches
 from predictor.learned.config import LearnedConfig, Recipe, TrainingConfig
+from predictor.learned.context import sources
 from predictor.learned.dataset import Dataset, frequent_tokens, prepare
 from predictor.learned.integers import choose_integers, twin_recall
 from predictor.learned.model_file import EpochLog, Provenance, ValidationRecall
@@ -68,7 +70,8 @@ def train(
         report: called after each epoch.
 
     Raises:
-        ForestageError: if the trace lacks what the recipe needs, or has too few sequences.
+        ForestageError: if the trace lacks what the recipe needs, has nothing to predict or too few sequences, or if the
+            loss grows beyond all numbers.
     """
     config = recipe.predictor
     ranked = _check(trace, config, lookahead)
@@ -97,7 +100,7 @@ def train(
         sorted({min(trace.experts, limit) for limit in (trace.top_k, trace.top_k * 3 // 2, 2 * trace.top_k)})
     )
     found = ValidationRecall(
-        floating_point=run.float_recall(limits),
+        floating_point={str(limit): float(value) for limit, value in zip(limits, run.recall(limits), strict=True)},
         int8=twin_recall(assemble(fixed), kept, limits),
         adapting=twin_recall(assemble(tables), kept, limits),
     )
@@ -108,9 +111,16 @@ def _check(trace: RoutingTrace, config: LearnedConfig, lookahead: int) -> bool:
     """Whether ranks count.
 
     Raises:
-        ForestageError: if the trace lacks what the configuration needs.
+        ForestageError: if the trace lacks what the configuration needs, or there is nothing to predict or to look at.
     """
     check_lookahead(lookahead, trace.layers)
+    if trace.experts == trace.top_k:
+        raise ForestageError(f"trace: every token chooses all {trace.experts} experts; there is nothing to predict")
+    if not sources(config, lookahead) and not config.identities:
+        raise ForestageError(
+            "layers_back, previous, decays, tagged, identities: all are empty, so there is nothing to predict from; "
+            "set at least one"
+        )
     if config.looks_at_identity and trace.token_hash is None:
         raise ForestageError(
             "identity_rows: the trace records no token identity; set identity_rows=0, identities=0 and tagged=[], "
@@ -140,10 +150,15 @@ def _fingerprint(trace: RoutingTrace, recipe: Recipe, lookahead: int) -> str:
     """Tells whether a kept state belongs to this training."""
     digest = hashlib.sha256()
     for part in trace.chunks():
-        for array in (part.expert_ids, part.token_hash):
+        for array in (part.expert_ids, part.token_hash, part.gate_weights):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     digest.update(np.asarray(trace.sequence_offsets).tobytes())
-    settings = {"recipe": recipe.model_dump(mode="json"), "lookahead": lookahead, "torch": torch.__version__}
+    settings = {
+        "recipe": recipe.model_dump(mode="json"),
+        "lookahead": lookahead,
+        "ranked": trace.metadata.ranked,
+        "torch": torch.__version__,
+    }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -212,7 +227,7 @@ class _Run:
         while len(log) < training.epochs and not self._exhausted(log):
             started = time.perf_counter()
             loss = self._epoch(len(log), progress)
-            found = float(self.hits((self.batches.top_k,))[self.lookahead :].mean())
+            found = float(self.recall((self.batches.top_k,))[0])
             entry = EpochLog(
                 epoch=len(log) + 1, loss=loss, recall=found, seconds=round(time.perf_counter() - started, 2)
             )
@@ -254,31 +269,29 @@ class _Run:
                 optimiser.step()
                 scheduler.step()
             total += float(loss.detach()) / self.layers
+            if not math.isfinite(total):
+                raise ForestageError(
+                    f"learning_rate: {training.learning_rate:g} makes the training diverge; choose a smaller one"
+                )
             if progress is not None:
                 progress(epoch * self.steps + step + 1, self.steps * training.epochs)
         return total / self.steps
 
     @torch.no_grad()
-    def hits(self, limits: tuple[int, ...]) -> NDArray[np.float64]:
-        """Recall ``[layers, limits]`` on the validation sequences, in floating point."""
+    def recall(self, limits: tuple[int, ...]) -> NDArray[np.float64]:
+        """Recall ``[limits]`` on the validation sequences over layers ≥ lookahead, in floating point."""
         self.net.eval()
         data = self.validation.data
-        found = np.zeros((self.layers, len(limits)))
+        found = np.zeros(len(limits))
         for first in range(0, data.tokens, EVALUATION_TOKENS):
             tokens = np.arange(first, min(first + EVALUATION_TOKENS, data.tokens))
             log_odds = self.net(self.validation.inputs(tokens), self.validation.identity(tokens), 0.0)
             chosen, _ = self.validation.targets(tokens, 0.0)
             best = log_odds.topk(max(limits), 2).indices
-            hit = chosen.gather(2, best)
-            for index, limit in enumerate(limits):
-                found[:, index] += hit[:, :, :limit].sum((1, 2)).numpy()
-        rows = (data.ids[:, :, 0] >= 0).sum(axis=0)
-        return found / np.maximum(1, rows * self.validation.top_k)[:, None]
-
-    def float_recall(self, limits: tuple[int, ...]) -> dict[str, float]:
-        """Mean over layers ≥ lookahead of the recall in floating point, by limit."""
-        found = self.hits(limits)[self.lookahead :].mean(axis=0)
-        return {str(limit): float(value) for limit, value in zip(limits, found, strict=True)}
+            hit = chosen.gather(2, best)[self.lookahead :]
+            found += [float(hit[:, :, :limit].sum()) for limit in limits]
+        rows = (data.ids[:, self.lookahead :, 0] >= 0).sum()
+        return found / max(1, rows * self.validation.top_k)
 
     @torch.no_grad()
     def weights(self) -> Weights:

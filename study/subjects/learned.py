@@ -67,7 +67,12 @@ def section(context: StudyContext) -> Section:
                 f"{layers_text(context.config.lookahead)} earlier has chosen feeds one sum of int8 rows, picked by "
                 "expert ids"
                 + (" and token identity" if figures["identities"] else "")
-                + "; then ReLU, one int8 matrix, a score an expert. Trained in PyTorch on the training sequences "
+                + (
+                    "; so does what each layer chose when the last tokens were last the same"
+                    if figures["tagged"]
+                    else ""
+                )
+                + ". Then ReLU, one int8 matrix, a score an expert. Trained in PyTorch on the training sequences "
                 f"({len(log)} epochs, {seconds(sum(entry['seconds'] for entry in log))}), then run in integers: what "
                 "follows in this report is the integers' result, which is also what the memory image "
                 f"({IMAGE_FILE}, {size(result['image_bytes'])}) holds."
@@ -99,6 +104,10 @@ def _memory(figures: dict[str, Any]) -> Table:
     if figures["identity_bytes"]:
         rows.append(("identity rows, in far memory", size(figures["identity_bytes"])))
         rows.append(("– of these, fetched for each token in one burst", size(figures["identity_burst_bytes"])))
+    if figures["tagged"]:
+        rows.append(("tagged tables of a sequence, in far memory", size(figures["tagged_bytes_per_slot"])))
+    if figures["far_bytes_per_token"]:
+        rows.append(("far memory read and written for each token", size(figures["far_bytes_per_token"])))
     return Table(columns=("memory", ""), rows=tuple(Row(row) for row in rows))
 
 

@@ -24,7 +24,8 @@ from predictor.learned.training import train  # noqa: E402
 
 QUICK = {
     "hidden": 24, "layers_back": 2, "previous": [0], "decays": [2], "identity_rows": 24, "tagged": [],
-    "epochs": 6, "batch": 64, "learning_rate": 2e-2, "dropout": 0.0, "hidden_dropout": 0.0, "validation": 0.1, "patience": 9,
+    "epochs": 6, "batch": 64, "learning_rate": 2e-2, "dropout": 0.0, "hidden_dropout": 0.0, "validation": 0.1,
+    "patience": 9,
 }  # fmt: skip
 
 
@@ -162,6 +163,33 @@ def test_ranks_of_unranked_ids_are_refused():
     assert not train(unranked, recipe(epochs=1)).predictor.ranked
 
 
+def test_what_cannot_be_trained_is_refused():
+    nothing = {"layers_back": 0, "previous": [], "decays": [], "identity_rows": 0, "identities": 0}
+    with pytest.raises(ForestageError, match="nothing to predict from"):
+        train(lawful_trace(), recipe(**nothing))
+    with pytest.raises(ForestageError, match="all 2 experts"):
+        train(trace_of(np.tile([0, 1], (8, 2, 1)), experts=2, lengths=[4, 4]), recipe(identity_rows=0, identities=0))
+    with pytest.raises(ForestageError, match="learning_rate: 1e\\+30 makes the training diverge"):
+        train(lawful_trace(sequences=4), recipe(learning_rate=1e30))
+
+
+def test_the_row_of_all_others_says_nothing_untrained():
+    """20 tokens occur, each with a row of its own among 23."""
+    predictor = train(lawful_trace(sequences=6), recipe(epochs=1)).predictor
+    assert not predictor.tables.identity_rows[-1].any()
+    assert predictor.tables.identity_rows[:-1].any()
+
+
+def test_a_layer_that_was_not_recorded_lowers_no_recall():
+    trace = lawful_trace(sequences=10)
+    ids = trace.expert_ids.copy()
+    ids[:, 2] = 255
+    metadata = trace.metadata.model_copy(update={"has_unrecorded": True})
+    found = train(replace(trace, expert_ids=ids, metadata=metadata), recipe()).predictor.provenance
+    assert found.validation_recall.floating_point["2"] > 0.8
+    assert found.validation_recall.floating_point["2"] == pytest.approx(found.validation_recall.int8["2"], abs=0.05)
+
+
 def test_one_sequence_is_too_few():
     with pytest.raises(ForestageError, match="at least 2"):
         train(lawful_trace(sequences=2).sequence(0), recipe())
@@ -291,6 +319,8 @@ def test_recipes(tmp_path):
         read_recipe("deploid")
     with pytest.raises(ForestageError, match="hiden"):
         Recipe().replaced({"hiden": 3}, origin="--set")
+    with pytest.raises(ForestageError, match="seed"):
+        Recipe().replaced({"seed": -1}, origin="--set")
     for wrong in ({"tagged_entries": 12}, {"tagged": [0]}, {"tagged": [9]}):
         with pytest.raises(ForestageError, match="tagged"):
             Recipe().replaced(wrong, origin="--set")

@@ -114,7 +114,7 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
     console.print(_by_limit(result))
     if result.traffic.predictor_bytes_per_token:
         fetched = size(result.traffic.predictor_bytes_per_token)
-        console.print(f"the predictor itself fetches {fetched} a token (identity rows)", highlight=False)
+        console.print(f"the predictor itself reads and writes {fetched} of far memory a token", highlight=False)
     early = {row.layer: row for row in result.by_layer if row.early and any(row.issued.values())}
     for layer, row in early.items():
         recalls = ", ".join(f"{fixed(value)} at {limit}" for limit, value in row.recall.items())

@@ -100,8 +100,9 @@ def render_training(console: Console, out: Path, predictor: LearnedPredictor) ->
     )
     console.print(
         f"{size(figures['sram_bytes_per_layer'])} of SRAM a layer, {size(figures['state_bytes_per_slot_layer'])} of "
-        f"state a slot and layer, {size(figures['identity_bytes'])} of identity rows in far memory "
-        f"({size(figures['identity_burst_bytes'])} a token), accumulators of {figures['accumulator_bits']} bits",
+        f"state a slot and layer, accumulators of {figures['accumulator_bits']} bits; in far memory "
+        f"{size(figures['identity_bytes'])} of identity rows and {size(figures['tagged_bytes_per_slot'])} of tagged "
+        f"tables a slot, {size(figures['far_bytes_per_token'])} read and written a token",
         highlight=False,
     )
     found = provenance.validation_recall
