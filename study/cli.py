@@ -47,6 +47,8 @@ def main() -> None:
         if module not in EXTRAS:
             raise
         fail(str(missing(module)))
+    except MemoryError as error:
+        fail(f"not enough memory ({str(error) or 'none is left'}); ask for less, or give a smaller trace")
     except KeyboardInterrupt:
         status = INTERRUPTED
     if status == INTERRUPTED:

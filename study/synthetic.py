@@ -1,6 +1,7 @@
 """How results on a synthetic trace are marked: the word, and the errors of the fit."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.numbers import fixed
@@ -59,7 +60,7 @@ def render_fit(console: Console, fit: SynthesisFit) -> None:
         "error",
         "worst layer",
         box=None,
-        title=f"fitted to {fit.model}: {fit.layers} layers, top-{fit.top_k} of {fit.experts}, seed {fit.seed}",
+        title=f"fitted to {escape(fit.model)}: {fit.layers} layers, top-{fit.top_k} of {fit.experts}, seed {fit.seed}",
         title_justify="left",
     )
     for name, figure in fit.figures.items():

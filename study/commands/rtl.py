@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from predictor.st_moe_parameters import EngineParameters
@@ -44,7 +45,7 @@ def generate_command(
 
     def render(console: Console) -> None:
         for path in paths:
-            console.print(f"{path}  {size(path.stat().st_size)}", highlight=False, soft_wrap=True)
+            console.print(f"{path}  {size(path.stat().st_size)}", highlight=False, markup=False, soft_wrap=True)
 
     emit(document, as_json=as_json, render=render)
 
@@ -106,7 +107,7 @@ def render_replay(console: Console, name: str, result: "ReplayResult") -> None:
     """The comparison, the speed and the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(
-        f"[bold]{name}[/bold]: {count(result.tokens)} tokens, {count(result.steps)} events, "
+        f"[bold]{escape(name)}[/bold]: {count(result.tokens)} tokens, {count(result.steps)} events, "
         f"{count(result.cycles)} cycles: RTL and twin {verdict}",
         highlight=False,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
@@ -153,5 +154,5 @@ def results_document(context: StudyContext, *, default_trace: bool) -> dict[str,
 
 def summary(console: Console, out: Path) -> None:
     """The last lines a person sees."""
-    console.print(f"[bold]Report:[/bold] {out / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(f"Results: {out / 'results.json'}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]Report:[/bold] {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
+    console.print(f"Results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)

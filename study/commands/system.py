@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
@@ -79,7 +80,7 @@ def checked_limit(limit: int, experts: int) -> int:
 def render(console: Console, trace: Path, result: SimulationResult) -> None:
     """TPOT and its parts, then bytes and counts."""
     console.print(
-        f"[bold]{result.policy}[/bold] on {trace.name}: {count(result.decode_tokens)} decode tokens, sizes of "
+        f"[bold]{result.policy}[/bold] on {escape(trace.name)}: {count(result.decode_tokens)} decode tokens, sizes of "
         f"{result.sizes_of}, {result.machine}, host link {result.link_gb_per_s:g} GB/s",
         highlight=False,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.commands.predictor import listing
-from tests.study.conftest import Outcome
+from tests.study.conftest import Outcome, refused
 
 Forestage = Callable[..., Outcome]
 
@@ -46,6 +46,14 @@ def test_an_interruption_is_said(forestage: Forestage, monkeypatch: pytest.Monke
     outcome = forestage("predictor", "list")
     assert outcome.status == 130
     assert outcome.err.startswith("forestage: interrupted")
+
+
+def test_memory_that_is_not_there_is_one_line(forestage: Forestage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted() -> tuple[str, ...]:
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(listing.registry, "names", exhausted)
+    assert "not enough memory (Unable to allocate 7 TiB)" in refused(forestage("predictor", "list"))
 
 
 def test_an_error_is_the_only_line(forestage: Forestage, small_trace: Path) -> None:

@@ -33,6 +33,8 @@ def test_the_command_writes_the_trace_and_its_schedule(forestage: Forestage, sma
     assert document["mixed_steps"]["tokens"] == np.mean([16, 8])
     table = forestage("trace", "batch", "--trace", small_trace, "--batch", 4, "--out", out)
     assert "interleaving single requests" in " ".join(table.out.split())
+    assert document["synthetic"] is True
+    assert "made-for-tests (synthetic)" in table.out
 
 
 def test_a_schedule_is_described_and_goes_with_an_imported_copy(

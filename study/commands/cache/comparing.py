@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from predictor.next_use import file
@@ -91,7 +92,7 @@ def _render(console: Console, result: CacheComparison) -> None:
         else (f"a cache for the {count(result.experts)} experts of each layer")
     )
     console.print(
-        f"[bold]{result.trace}[/bold]: {result.split} part, {count(result.sequences)} sequences, "
+        f"[bold]{escape(result.trace)}[/bold]: {result.split} part, {count(result.sequences)} sequences, "
         f"{count(result.tokens)} tokens, {_COUNTED[result.count]}"
         + (", synthetic" if result.synthetic else "")
         + f"; {where}",

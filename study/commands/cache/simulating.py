@@ -7,6 +7,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog import load_catalog
@@ -80,7 +81,9 @@ def render(console: Console, name: str, results: list[CacheResult]) -> None:
     first = results[0]
     room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
     where = "a layer" if first.scope == "layer" else "in all"
-    console.print(f"[bold]{name}[/bold]: room for {room} {where}, counted: {first.count} events", highlight=False)
+    console.print(
+        f"[bold]{escape(name)}[/bold]: room for {room} {where}, counted: {first.count} events", highlight=False
+    )
     table = Table("policy", "hit rate", "lookups", "loads", box=None)
     for result in results:
         table.add_row(result.policy, percent(result.hit_rate), count_text(result.lookups), count_text(result.loads))

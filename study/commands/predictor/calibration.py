@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
@@ -49,8 +50,8 @@ def calibration_of(
 def render_calibration(console: Console, document: dict[str, object]) -> None:
     """The error, and the reliability as a table."""
     console.print(
-        f"[bold]{document['predictor']}[/bold] on {document['trace']}, {document['split']} part: expected calibration "
-        f"error {document['calibration_error']:.4f}",
+        f"[bold]{escape(str(document['predictor']))}[/bold] on {escape(str(document['trace']))}, "
+        f"{document['split']} part: expected calibration error {document['calibration_error']:.4f}",
         highlight=False,
     )
     table = Table("probability", "was chosen", "predictions", box=None)

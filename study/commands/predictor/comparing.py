@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from predictor import registry
@@ -52,7 +53,7 @@ def render_comparison(console: Console, result: Comparison) -> None:
     """Recall with intervals, then traffic, a predictor a row."""
     mark = plain_mark(result.synthetic)
     console.print(
-        f"[bold]{len(result.evaluations)} predictors[/bold] on {result.trace}{mark}: {result.split} part, "
+        f"[bold]{len(result.evaluations)} predictors[/bold] on {escape(result.trace)}{mark}: {result.split} part, "
         f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, "
         f"lookahead {result.lookahead}",
         highlight=False,

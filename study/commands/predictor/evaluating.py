@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
@@ -101,8 +102,8 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
     labels = "".join(f", {label}" for label in (*result.domains, *result.datasets))
     mark = plain_mark(result.synthetic)
     console.print(
-        f"[bold]{result.predictor}[/bold] on {result.trace}{mark}: "
-        f"{result.split} part{labels}, {count(result.sequences)} sequences, {count(result.tokens)} tokens, "
+        f"[bold]{escape(result.predictor)}[/bold] on {escape(result.trace)}{mark}: "
+        f"{result.split} part{escape(labels)}, {count(result.sequences)} sequences, {count(result.tokens)} tokens, "
         f"lookahead {result.lookahead}",
         highlight=False,
         soft_wrap=True,
@@ -157,7 +158,7 @@ def _by_domain(result: EvaluationResult) -> Table:
         table.add_column(head, justify="right")
     for label, group in largest[:SHOWN_GROUPS]:
         recall = with_interval(group.recall[shown], group.intervals.recall[shown])
-        table.add_row(label, count(group.sequences), count(group.tokens), recall)
+        table.add_row(escape(label), count(group.sequences), count(group.tokens), recall)
     if len(largest) > SHOWN_GROUPS:
         table.caption_justify = "left"
         table.caption = f" {len(largest) - SHOWN_GROUPS} smaller domains are in --json"

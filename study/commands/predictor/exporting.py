@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from predictor.learned.image import Manifest, write_image
@@ -26,7 +27,7 @@ def export_predictor(
 
 def render_manifest(console: Console, out: Path, manifest: Manifest) -> None:
     """The image's sections."""
-    table = Table("section", "bytes", "at", box=None, title=str(out), title_justify="left", title_style="bold")
+    table = Table("section", "bytes", "at", box=None, title=escape(str(out)), title_justify="left", title_style="bold")
     largest = max(manifest.banks, key=lambda bank: bank.size)
     table.add_row(
         f"banks of {manifest.layers} layers", f"{size(largest.size)} at most", count(manifest.banks[0].offset)

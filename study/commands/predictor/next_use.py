@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
@@ -138,9 +139,10 @@ def _render(console: Console, document: dict[str, Any]) -> None:
     losses = list(document["validation_loss"].values())
     mean = f", mean validation loss {sum(losses) / len(losses):.4f}" if losses else ""
     console.print(
-        f"[bold]{document['out']}[/bold]: next use of {document['model']}, "
+        f"[bold]{escape(document['out'])}[/bold]: next use of {escape(document['model'])}, "
         f"{size(document['layer_bytes'])} a layer{mean}",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"made from {document['trained_on']}; log: {document['log']}", style="dim", highlight=False)
+    made = f"made from {document['trained_on']}; log: {document['log']}"
+    console.print(made, style="dim", highlight=False, markup=False)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
@@ -95,7 +96,8 @@ def render_training(console: Console, out: Path, predictor: LearnedPredictor) ->
     figures = predictor.describe()
     provenance = predictor.provenance
     console.print(
-        f"[bold]{out}[/bold]: {provenance.model}, lookahead {predictor.lookahead}, {provenance.trained_on}",
+        f"[bold]{escape(str(out))}[/bold]: {escape(provenance.model)}, lookahead {predictor.lookahead}, "
+        f"{escape(provenance.trained_on)}",
         highlight=False,
     )
     console.print(

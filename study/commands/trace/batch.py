@@ -6,12 +6,14 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.config import StrictModel
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.numbers import count, fixed
 from study.output import emit
+from study.synthetic import plain_mark
 from traces import RoutingTrace
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule, distinct_experts_by_step, make_schedule
 from traces.batch_file import save_batched
@@ -38,7 +40,7 @@ class BatchFigures(StrictModel):
     """What the schedule of a trace is like.
 
     Attributes:
-        model: as in the metadata.
+        model, synthetic: as in the metadata.
         made_by: how the batch came about.
         config: of the schedule.
         tokens, sequences, steps: how much.
@@ -50,6 +52,7 @@ class BatchFigures(StrictModel):
     """
 
     model: str
+    synthetic: bool
     made_by: str
     config: BatchConfig
     tokens: int
@@ -115,6 +118,7 @@ def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
 
     return BatchFigures(
         model=trace.metadata.model,
+        synthetic=trace.metadata.synthetic,
         made_by=MADE_BY,
         config=schedule.config,
         tokens=trace.tokens,
@@ -131,7 +135,8 @@ def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
 def render(console: Console, figures: BatchFigures, out: Path) -> None:
     """What the schedule is like, and the experts of its steps."""
     console.print(
-        f"[bold]{figures.model}[/bold]: {count(figures.tokens)} tokens of {count(figures.sequences)} sequences in "
+        f"[bold]{escape(figures.model)}[/bold]{plain_mark(figures.synthetic)}: {count(figures.tokens)} tokens of "
+        f"{count(figures.sequences)} sequences in "
         f"{count(figures.steps)} steps of up to {figures.config.slots}; {figures.busy_slots:.1f} slots busy, a request "
         f"waits {figures.waiting_steps:.1f} steps (means). Made by {figures.made_by}.",
         highlight=False,
@@ -150,4 +155,4 @@ def render(console: Console, figures: BatchFigures, out: Path) -> None:
             fixed(kind.uniform_distinct_experts, 2),
         )
     console.print(table, highlight=False)
-    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+    console.print(f"written: {escape(str(out))}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.commands.options import JsonOption, ModelOption, open_recording
@@ -51,8 +52,8 @@ def render_recording(console: Console, name: str, info: TraceInfo | LoadStatisti
 def render_info(console: Console, name: str, info: TraceInfo) -> None:
     """The description as a two-column table, then the labels."""
     meta = info.metadata
-    table = Table(box=None, show_header=False, title=name, title_justify="left", title_style="bold")
-    table.add_row("model", meta.model + synthetic_mark(meta))
+    table = Table(box=None, show_header=False, title=escape(name), title_justify="left", title_style="bold")
+    table.add_row("model", escape(meta.model) + synthetic_mark(meta))
     table.add_row("shape", f"{info.layers} MoE layers, {info.experts} experts, top-{info.top_k}")
     table.add_row("tokens", f"{count(info.prefill_tokens)} prefill, {count(info.decode_tokens)} decode")
     table.add_row("sequences", f"{count(info.sequences)} of {info.shortest} to {info.longest} tokens")
@@ -64,13 +65,13 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
     if info.batch is not None:
         table.add_row("batch", _batch(info.batch))
     table.add_row("size", size(info.array_bytes))
-    table.add_row("source", f"{meta.source} ({meta.licence})")
+    table.add_row("source", escape(f"{meta.source} ({meta.licence})"))
     console.print(table, highlight=False)
     if meta.synthesis is not None:
         render_fit(console, meta.synthesis)
     labels = Table("domain", "sequences", "tokens", box=None)
     for label, part in largest(info.domains):
-        labels.add_row(label, count(part.sequences), count(part.tokens))
+        labels.add_row(escape(label), count(part.sequences), count(part.tokens))
     console.print(labels, highlight=False)
     tell_omitted(console, len(info.domains))
 

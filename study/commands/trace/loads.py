@@ -1,9 +1,11 @@
 """How recorded expert loads are shown, where there is no routing to show."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.numbers import count, fixed, percent, size
+from study.synthetic import plain_mark
 from traces.load_statistics import LayerLoad, LoadStatistics
 
 LAYERS_SHOWN = 12
@@ -13,15 +15,15 @@ LAYERS_SHOWN = 12
 def render_load(console: Console, name: str, figures: LoadStatistics, *, by_layer: bool) -> None:
     """Shape and provenance as a two-column table, then the skew of all layers, or also of the most skewed."""
     meta = figures.metadata
-    table = Table(box=None, show_header=False, title=name, title_justify="left", title_style="bold")
-    table.add_row("model", meta.model + (" [red](synthetic)[/red]" if meta.synthetic else ""))
+    table = Table(box=None, show_header=False, title=escape(name), title_justify="left", title_style="bold")
+    table.add_row("model", escape(meta.model) + plain_mark(meta.synthetic))
     table.add_row("content", "expert loads, no routing")
     top_k = f", top-{meta.top_k}" if meta.top_k else ""
     table.add_row("shape", f"{figures.layers} MoE layers, {figures.experts} experts{top_k}")
     table.add_row("steps", count(figures.steps) + ("" if meta.steps_ordered else ", in no known order"))
     table.add_row("counted", f"{figures.total:,.6g}".replace(",", "\u202f"))
     table.add_row("size", size(figures.file_bytes))
-    table.add_row("source", f"{meta.source} ({meta.licence})")
+    table.add_row("source", escape(f"{meta.source} ({meta.licence})"))
     console.print(table, highlight=False)
     skew = Table("layer", "load entropy", "hottest / mean", "of single steps", "idle experts", box=None)
     _add(skew, "mean", figures.overall)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.commands.options import JsonOption, ModelOption, open_recording
@@ -62,7 +63,7 @@ def render_profile(console: Console, profile: TraceProfile, figure: Path | None)
     """One table a subject."""
     mark = plain_mark(profile.synthetic)
     console.print(
-        f"[bold]{profile.model}[/bold]{mark}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
+        f"[bold]{escape(profile.model)}[/bold]{mark}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
         f"sequences, {profile.layers} MoE layers, top-{profile.top_k} of {profile.experts} experts",
         highlight=False,
     )
@@ -72,7 +73,7 @@ def render_profile(console: Console, profile: TraceProfile, figure: Path | None)
     _render_working_sets(console, profile)
     _render_lru(console, profile)
     if figure is not None:
-        console.print(f"\nfigure: {figure}", highlight=False, soft_wrap=True)
+        console.print(f"\nfigure: {escape(str(figure))}", highlight=False, soft_wrap=True)
 
 
 def _heading(console: Console, text: str) -> None:
@@ -88,7 +89,7 @@ def _render_overlap(console: Console, profile: TraceProfile) -> None:
 
     def add(label: str, part: RoutingStatistics) -> None:
         table.add_row(
-            label,
+            escape(label),
             fixed(part.temporal_overlap),
             fixed(part.overlap_ratio, 2),
             percent(part.load_entropy),
