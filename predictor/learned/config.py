@@ -38,12 +38,12 @@ class LearnedConfig(StrictModel):
 
     hidden: int = Field(default=128, ge=1, le=4096)
     layers_back: int = Field(default=5, ge=0)
-    previous: tuple[int, ...] = (2,)
+    previous: tuple[int, ...] = (1,)
     decays: tuple[int, ...] = (2, 4)
     decay_reach: int = Field(default=0, ge=0)
     identity_rows: int = Field(default=4096, ge=0)
     identities: int = Field(default=2, ge=0, le=8)
-    tagged: tuple[int, ...] = (1, 2)
+    tagged: tuple[int, ...] = (1, 2, 3)
     tagged_entries: int = Field(default=4096, ge=1, le=1 << 20)
     ranks: bool | None = None
     adaptation: bool = True
@@ -115,8 +115,8 @@ class TrainingConfig(StrictModel):
     learning_rate: float = Field(default=3e-3, gt=0)
     identity_rate: float = Field(default=3.0, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    hidden_dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    hidden_dropout: float = Field(default=0.15, ge=0, lt=1)
     loss: Literal["bce", "softmax", "pairwise"] = "bce"
     gate_weighting: float = Field(default=0.0, ge=0, le=1)
     validation: float = Field(default=0.08, gt=0, lt=1)
@@ -147,7 +147,7 @@ class Recipe(StrictModel):
         )
 
 
-_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0, "tagged": ()}
+_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0, "tagged": (), "previous": (2,)}
 
 RECIPES: dict[str, Recipe] = {
     "deployed": Recipe(),
@@ -156,10 +156,12 @@ RECIPES: dict[str, Recipe] = {
         predictor=LearnedConfig(**_NO_IDENTITY),
         training=TrainingConfig(epochs=14, dropout=0.4, hidden_dropout=0.2, learning_rate=4e-3),
     ),
-    "ablation": Recipe(predictor=LearnedConfig(hidden=64), training=TrainingConfig(epochs=5)),
+    "ablation": Recipe(predictor=LearnedConfig(hidden=64), training=TrainingConfig(epochs=5, hidden_dropout=0.0)),
     "unbounded": Recipe(
-        predictor=LearnedConfig(hidden=384, layers_back=8, decays=(1, 3, 5), decay_reach=1, identity_rows=8192),
-        training=TrainingConfig(epochs=6, hidden_dropout=0.25),
+        predictor=LearnedConfig(
+            hidden=384, layers_back=8, previous=(2,), decays=(1, 3, 5), decay_reach=1, identity_rows=8192
+        ),
+        training=TrainingConfig(epochs=6, hidden_dropout=0.3),
     ),
 }
 """Named recipes. ``deployed`` holds at most 64 KiB of SRAM a layer for a model of 32 experts; ``few-tokens`` is for
