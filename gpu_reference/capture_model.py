@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
@@ -26,13 +26,25 @@ if TYPE_CHECKING:
     from gpu_reference.capture_prompts import CapturePrompt
 
 
+LEAST_TEMPERATURE = 1e-4
+"""Above 0; logits over less would leave single precision."""
+
+
+class CaptureNames(StrictModel):
+    """What the trace's metadata say of its origin; checked before the model runs."""
+
+    model: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+
+
 class ModelCaptureOptions(StrictModel):
     """How a local model is run.
 
     Attributes:
         new_tokens: tokens generated and processed after each prompt, unless the model ends earlier by itself.
         max_prompt: of a longer prompt only so many tokens are kept, the first ones.
-        temperature: of the sampling; 0 takes the likeliest token.
+        temperature: of the sampling; 0 takes the likeliest token, else ``LEAST_TEMPERATURE`` or more.
         seed: of the sampling; each sequence has a generator of its own, so that none depends on the others.
         device: as PyTorch names it.
         dtype: of the weights; ``auto``: as they are stored.
@@ -44,6 +56,13 @@ class ModelCaptureOptions(StrictModel):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     dtype: Dtype = "auto"
+
+    @field_validator("temperature")
+    @classmethod
+    def _drawable(cls, temperature: float) -> float:
+        if 0 < temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"must be 0 (the likeliest token) or at least {LEAST_TEMPERATURE:g}")
+        return temperature
 
 
 def capture_model(
@@ -79,11 +98,8 @@ def capture_model(
     folder = ModelFolder.open(path)
     tokenizer = folder.load_tokenizer()
     texts = [_encode(tokenizer, prompt.prompt, options.max_prompt, index) for index, prompt in enumerate(prompts)]
-    metadata = {
-        "model": model_name or folder.model_name(),
-        "licence": licence,
-        "source": _source(folder, options),
-    }
+    names = {"model": model_name or folder.model_name(), "licence": licence, "source": _source(folder, options)}
+    metadata = CaptureNames.parse(names, origin="trace capture").model_dump()
     parts = CaptureParts(out, _settings(folder, prompts, options, metadata))
     missing = [index for index in range(len(prompts)) if not parts.has(index)]
     if missing:
@@ -169,10 +185,14 @@ def _settings(
     folder: ModelFolder, prompts: list[CapturePrompt], options: ModelCaptureOptions, metadata: dict[str, str]
 ) -> dict[str, str]:
     """Everything that decides what is recorded, by name."""
+    import transformers
+
     text = "\n".join(prompt.model_dump_json() for prompt in prompts)
     return {
         **{name: str(value) for name, value in options},
-        **metadata,
+        "model": metadata["model"],
+        "licence": metadata["licence"],
+        "transformers": transformers.__version__,
         "model folder": folder.fingerprint(),
         "prompts file": hashlib.sha256(text.encode()).hexdigest()[:16],
     }

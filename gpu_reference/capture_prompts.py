@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,6 +12,9 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
 JSON_LINES = (".jsonl", ".ndjson")
+
+Label = Annotated[str, Field(min_length=0)]
+"""A text that UTF-8 can hold: pydantic looks into a text only where its length is bounded."""
 
 
 class CapturePrompt(StrictModel):
@@ -23,8 +27,8 @@ class CapturePrompt(StrictModel):
     """
 
     prompt: str = Field(min_length=1)
-    domain: str
-    dataset: str | None = None
+    domain: Label
+    dataset: Label | None = None
 
 
 def read_prompts(path: Path, *, domain: str) -> list[CapturePrompt]:
@@ -36,13 +40,17 @@ def read_prompts(path: Path, *, domain: str) -> list[CapturePrompt]:
         ForestageError: naming the file and the line, if it cannot be read or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Lines end at line feeds alone (a text may hold other separators); utf-8-sig passes over a byte order mark.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ForestageError(f"{path}: cannot read the prompts ({reason})") from error
     as_json = path.suffix.lower() in JSON_LINES
     prompts = [
-        _parse(line, f"{path}: line {number}", domain) if as_json else CapturePrompt(prompt=line, domain=domain)
+        CapturePrompt.parse(
+            {"domain": domain, **(_object(line, f"{path}: line {number}") if as_json else {"prompt": line})},
+            origin=f"{path}: line {number}",
+        )
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -51,11 +59,12 @@ def read_prompts(path: Path, *, domain: str) -> list[CapturePrompt]:
     return prompts
 
 
-def _parse(line: str, origin: str, domain: str) -> CapturePrompt:
+def _object(line: str, origin: str) -> dict[str, Any]:
+    """The JSON object in ``line``."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{origin}: not valid JSON ({error}); write one object a line") from error
     if not isinstance(values, dict):
         raise ForestageError(f'{origin}: must be an object such as {{"prompt": "…", "domain": "…"}}')
-    return CapturePrompt.parse({"domain": domain, **values}, origin=origin)
+    return values

@@ -26,6 +26,9 @@ from traces.trace import CHUNK_TOKENS, PREFILL, RoutingTrace
 
 MADE_BY = "interleaving single requests"
 
+LEAST_ARRIVALS = 1e-9
+"""Requests a step; with fewer the clock would leave 64 bits."""
+
 
 class BatchConfig(StrictModel):
     """How requests become batches.
@@ -39,8 +42,8 @@ class BatchConfig(StrictModel):
     """
 
     slots: int = Field(ge=1, le=65_535)
-    arrivals_per_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    prefill_chunk: int | None = Field(default=None, ge=1)
+    arrivals_per_step: float | None = Field(default=None, ge=LEAST_ARRIVALS, allow_inf_nan=False)
+    prefill_chunk: int | None = Field(default=None, ge=1, le=np.iinfo(np.int32).max)
     order: Literal["trace", "shuffled"] = "trace"
     seed: int = Field(default=0, ge=0)
 

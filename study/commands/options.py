@@ -1,6 +1,7 @@
 """Options that several commands take."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,14 +68,19 @@ def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
         raise ForestageError(f"{path}: no test sequences: a fifth of a dataset's; give a trace of more sequences")
 
 
-def check_destination(path: Path) -> None:
-    """Raise before long work whose result could not be written to ``path``.
+def check_destination(path: Path, source: Path | None = None) -> None:
+    """Raise before long work whose result could not be written to ``path``, or would take the place of ``source``.
 
     Raises:
         ForestageError: naming the path.
     """
+    if source is not None and source.exists() and path.exists() and path.samefile(source):
+        raise ForestageError(f"--out {path}: is the source, which would be lost; name another file")
     if path.is_dir():
         raise ForestageError(f"{path}: is a folder; give the name of a file")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ForestageError(f"{path}: cannot write ({folder} is no writable folder); choose a writable folder")
 
 
 def parse_parameters(settings: list[str]) -> dict[str, Any]:

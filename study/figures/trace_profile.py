@@ -29,9 +29,10 @@ def trace_profile(profile: Document) -> Figure:
         for axes, letter, panel in zip(figure.subplots(2, 3).ravel(), "abcdef", panels, strict=True):
             panel(axes, profile)
             axes.set_title(f"{letter}  {axes.get_title(loc='left')}", loc="left")
+        model = profile["model"].replace("$", r"\$")  # which would begin a formula
         made = ", synthetic" if profile["synthetic"] else ""
         figure.suptitle(
-            f"{profile['model']}: {count(profile['tokens'])} tokens of {count(profile['sequences'])} sequences, "
+            f"{model}: {count(profile['tokens'])} tokens of {count(profile['sequences'])} sequences, "
             f"{profile['layers']} MoE layers, top-{profile['top_k']} of {profile['experts']} experts{made}",
             fontsize=10,
             x=0.01,
@@ -53,12 +54,10 @@ def _cross_layer(axes: Any, profile: Document) -> None:
     if not pairs:
         _nothing(axes, "Adjacent layers tell", "one MoE layer: no pair")
         return
-    axes.bar(range(1, len(pairs) + 1), [p["mutual_information_bits"] for p in pairs], color=GREEN, width=0.75)
-    axes.plot(
-        range(1, len(pairs) + 1),
-        [pair["null_mutual_information_bits"] for pair in pairs],
-        **{**_UNIFORM, "label": "link broken (null)"},
-    )
+    layers = range(1, len(pairs) + 1)
+    axes.bar(layers, [pair["mutual_information_bits"] for pair in pairs], color=GREEN, width=0.75, label="measured")
+    null = [pair["null_mutual_information_bits"] for pair in pairs]
+    axes.bar(layers, null, color=BOUND, width=0.75, label="link broken (null)")
     axes.set(xlabel="MoE layer", ylabel="bits, from the layer before", title="Adjacent layers tell")
     _room_for_legend(axes)
     _count_axis(axes)
@@ -77,7 +76,7 @@ def _distinct_experts(axes: Any, profile: Document) -> None:
     axes.plot(batch, measured, color=VERMILION, marker="o", markersize=3.5, label="measured, ± 1 s.d.")
     axes.set(xlabel="batch, sequences", ylabel="distinct experts a layer", title="A batch touches", ylim=(0, None))
     _powers_of_two(axes, batch)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _tokens_per_expert(axes: Any, profile: Document) -> None:
@@ -119,7 +118,7 @@ def _working_sets(axes: Any, profile: Document) -> None:
         ylim=(0, None),
     )
     _powers_of_two(axes, window)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _lru(axes: Any, profile: Document) -> None:
@@ -165,7 +164,7 @@ def _powers_of_two(axes: Any, values: list[int]) -> None:
 
 
 def _room_for_legend(axes: Any) -> None:
-    axes.set_ylim(0, 1.22 * axes.get_ylim()[1])
+    axes.set_ylim(0, 1.28 * axes.get_ylim()[1])
     axes.legend(loc="upper right")
 
 

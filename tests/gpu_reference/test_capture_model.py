@@ -122,6 +122,8 @@ def test_an_interrupted_capture_goes_on_where_it_was(
     ]  # fmt: skip
     with pytest.raises(ForestageError, match=r"another seed \(0, now 5\)"):
         capture_model(folder, prompts, out, options=OPTIONS.model_copy(update={"seed": 5}))
+    with pytest.raises(ForestageError, match=r"another temperature \(1.0, now 0.9\)"):
+        capture_model(folder, prompts, out, options=OPTIONS.model_copy(update={"temperature": 0.9}))
     with pytest.raises(ForestageError, match="another prompts file"):
         capture_model(folder, prompts[:3], out, options=OPTIONS)
     generated: list[int] = []
@@ -194,7 +196,11 @@ def test_prompts_are_lines_or_objects(tmp_path: Path) -> None:
     text = tmp_path / "prompts.txt"
     text.write_text("first\n\n  second — {}\n", encoding="utf-8")
     assert [(p.prompt, p.domain) for p in read_prompts(text, domain="d")] == [("first", "d"), ("  second — {}", "d")]
+    text.write_text("\ufeffform\x0cfeed\r\nline\u2028separator", encoding="utf-8")
+    assert [p.prompt for p in read_prompts(text, domain="d")] == ["form\x0cfeed", "line\u2028separator"]
     lines = tmp_path / "prompts.jsonl"
+    lines.write_text('\ufeff{"prompt": "a\u2028b"}\n', encoding="utf-8")
+    assert [p.prompt for p in read_prompts(lines, domain="d")] == ["a\u2028b"]
     lines.write_text('{"prompt": "a\\nb"}\n{"prompt": "c", "domain": "law", "dataset": "x"}\n', encoding="utf-8")
     first, second = read_prompts(lines, domain="d")
     assert (first.prompt, first.domain, first.dataset) == ("a\nb", "d", None)
@@ -208,6 +214,7 @@ def test_prompts_are_lines_or_objects(tmp_path: Path) -> None:
         ("a.jsonl", b"\n{", r"a\.jsonl: line 2: not valid JSON"),
         ("a.jsonl", b'["x"]', r"line 1: must be an object"),
         ("a.jsonl", b'{"prompt": ""}', r"line 1: prompt"),
+        ("a.jsonl", rb'{"prompt": "x", "domain": "\udcff"}', r"line 1: domain"),
         ("a.txt", b"\n \n", r"a\.txt: holds no prompt"),
         ("a.txt", b"\xff", r"a\.txt: cannot read the prompts \(it is not UTF-8\)"),
     ],

@@ -96,3 +96,18 @@ def test_mistakes_are_one_line(
     out = tmp_path / "s.safetensors"
     assert part in refused(forestage("trace", "synthesise", "--from", small_trace, "--out", out, *options))
     assert not out.exists()
+
+
+@pytest.mark.parametrize("out", ["folder", "file/t", "small.safetensors"])
+def test_a_destination_that_cannot_be_is_told_before_the_work(
+    out: str, forestage: Forestage, small_trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("study.commands.trace.synthesise.synthesise", None)
+    before, recorded = sorted(tmp_path.iterdir()), small_trace.read_bytes()
+    for command in (("synthesise", "--from", small_trace), ("batch", "--batch", 2, "--trace", small_trace)):
+        assert f"{out}: " in refused(forestage("trace", *command, "--out", out))
+    assert sorted(tmp_path.iterdir()) == before
+    assert small_trace.read_bytes() == recorded

@@ -81,6 +81,8 @@ def test_a_damaged_schedule_is_one_line(forestage: Forestage, small_trace: Path,
         (("--batch", 0), "slots"),
         (("--batch", 2, "--arrivals-per-step", 0), "arrivals_per_step"),
         (("--batch", 2, "--prefill-chunk", 0), "prefill_chunk"),
+        (("--batch", 2, "--arrivals-per-step", 1e-300), "arrivals_per_step"),
+        (("--batch", 2, "--prefill-chunk", 10**20), "prefill_chunk"),
         (("--batch", 2, "--order", "random"), "order"),
     ],
 )

@@ -55,6 +55,9 @@ def test_the_command_writes_a_trace_and_describes_it(
         (("--dtype", "float8"), "trace capture: dtype"),
         (("--device", "abacus"), "device: 'abacus'"),
         (("--temperature", "nan"), "trace capture: temperature"),
+        (("--temperature", "1e-320"), "temperature: Value error, must be 0 (the likeliest token) or at least 0.0001"),
+        (("--licence", ""), "trace capture: licence"),
+        (("--name", "\udcff"), "trace capture: model"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -64,6 +67,20 @@ def test_bad_options_are_one_line(
     line = refused(forestage("trace", "capture", folder, "--prompts", prompts, "--out", out, *options))
     assert message in line
     assert not out.exists()
+    assert not (tmp_path / "trace.safetensors.parts").exists()
+
+
+@pytest.mark.parametrize("out", [".", "/", "folder", "file/t"])
+def test_a_destination_that_cannot_be_is_told_before_the_model_runs(
+    out: str, forestage: Forestage, folder: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    line = refused(forestage("trace", "capture", folder, "--prompts", prompts, "--out", out))
+    assert line.removeprefix("forestage: error: ").startswith(f"{out}: ")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_that_is_not_there(forestage: Forestage, prompts: Path, tmp_path: Path) -> None:

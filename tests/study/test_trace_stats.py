@@ -53,15 +53,24 @@ def test_the_picture_is_the_same_for_the_same_trace(forestage: Forestage, small_
     assert first.startswith(b"<?xml")
 
 
-def test_a_picture_is_refused_before_the_work(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
+def test_a_picture_is_refused_before_the_work(
+    forestage: Forestage, small_trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.commands.trace.stats.trace_profile", None)
     line = refused(forestage("trace", "stats", small_trace, "--figure", tmp_path / "a.bmp"))
     assert "a.bmp" in line
     assert "svg" in line
+    (tmp_path / "folder.svg").mkdir()
+    for name in ("folder.svg", f"{small_trace.name}/a.svg"):
+        assert name in refused(forestage("trace", "stats", small_trace, "--figure", tmp_path / name))
 
 
 def test_settings_that_are_not_positive_are_refused(forestage: Forestage, small_trace: Path) -> None:
     for option in ("--batch", "--samples"):
-        assert "1 or more" in refused(forestage("trace", "stats", small_trace, option, 0))
+        assert f"{option} 0: give 1 " in refused(forestage("trace", "stats", small_trace, option, 0))
+    assert "--seed -1: give 0 or more" in refused(forestage("trace", "stats", small_trace, "--seed", -1))
+    line = refused(forestage("trace", "stats", small_trace, "--samples", 10**12))
+    assert "--samples 1000000000000: give 1 to 10000" in line
 
 
 def test_a_trace_of_one_layer_and_one_prefill_token_can_be_measured_and_drawn(tmp_path: Path) -> None:
@@ -72,6 +81,14 @@ def test_a_trace_of_one_layer_and_one_prefill_token_can_be_measured_and_drawn(tm
     assert (profile.cross_layer.by_pair, profile.lru.count) == ((), "all")
     draw(profile, tmp_path / "one.svg")
     assert (tmp_path / "one.svg").stat().st_size > 1000
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    from study.commands.trace.stats import draw
+
+    profile = trace_profile(trace_of(np.array([[[0]], [[1]]]), experts=2, model="a$_{$b$c$"))
+    draw(profile, tmp_path / "name.svg")
+    assert (tmp_path / "name.svg").stat().st_size > 1000
 
 
 def test_a_trace_without_a_whole_token_can_be_drawn(tmp_path: Path) -> None:

@@ -80,6 +80,10 @@ def test_bad_sizes_are_refused() -> None:
     for sizes, samples in (([0], 5), ([2], 0)):
         with pytest.raises(ForestageError, match="1 or more"):
             batch_statistics(trace, sizes=sizes, samples=samples)
+    with pytest.raises(ForestageError, match="at most 10000"):
+        batch_statistics(trace, samples=10_001)
+    with pytest.raises(ForestageError, match="seed -1: give 0 or more"):
+        batch_statistics(trace, seed=-1)
     with pytest.raises(ForestageError, match="1 token or more"):
         working_set_statistics(trace, [0])
 

@@ -236,6 +236,10 @@ def test_drawn_lengths_are_distributed_as_recorded(recorded: RoutingTrace) -> No
     [
         ({"tokens": 0}, "--tokens 0: give 1 or more"),
         ({"sequences": 0}, "--sequences 0: give 1 or more"),
+        ({"tokens": 10**30}, "--tokens 10+: give 1 to 10+"),
+        ({"sequences": 10**13}, "--sequences 10+: give 1 to 10+"),
+        ({"shape": Shape(10**9, 8, 2)}, "--layers 10+: give 1 to 1024"),
+        ({"shape": Shape(100, 4096, 4)}, "--layers 100: with 4096 experts a layer, at most 8"),
         ({"tokens": 5, "sequences": 6}, "--tokens 5: fewer than the 6 sequences"),
         ({"shape": Shape(0, 8, 2)}, "--layers 0"),
         ({"shape": Shape(2, 4, 4)}, "--experts 4: give more than the 4"),
@@ -250,6 +254,15 @@ def test_what_cannot_be_made_is_refused(
         synthesise(recorded, tmp_path / "s.safetensors", no_progress, **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_told_before_the_work(recorded: RoutingTrace, tmp_path: Path) -> None:
+    def begun(label: str) -> Any:
+        raise AssertionError(label)
+
+    (tmp_path / "file").touch()
+    with pytest.raises(ForestageError, match="cannot write"):
+        synthesise(recorded, tmp_path / "file" / "s.safetensors", begun)
 
 
 def test_all_experts_chosen_leaves_nothing_to_imitate(tmp_path: Path) -> None:

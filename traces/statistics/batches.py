@@ -26,6 +26,9 @@ from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
 
+MOST_SAMPLES = 10_000
+"""Batches of a size; the ids of all of them are held at once."""
+
 
 class BatchSizeStatistics(StrictModel):
     """Figures of batches of one size; K and N are the trace's top_k and experts.
@@ -89,10 +92,15 @@ def batch_statistics(
         progress: called with (sizes done, sizes).
 
     Raises:
-        ForestageError: for a size or count that is not positive, or an invalid trace.
+        ForestageError: for a size or count that is not positive, more than ``MOST_SAMPLES``, a negative seed, or an
+            invalid trace.
     """
     if samples < 1 or min(sizes, default=1) < 1:
         raise ForestageError("batches: sizes and samples must be 1 or more")
+    if samples > MOST_SAMPLES:
+        raise ForestageError(f"batches: {samples} samples: give at most {MOST_SAMPLES}")
+    if seed < 0:
+        raise ForestageError(f"batches: seed {seed}: give 0 or more")
     trace = trace.checked()
     phase = phase_of_interest(trace)
     sampler = _Sampler(trace, phase)

@@ -10,6 +10,11 @@ from catalog.errors import ForestageError
 from traces.trace import PREFILL, RoutingTrace
 
 
+MOST_TOKENS = 10**11
+MOST_SEQUENCES = 10**9
+"""Of each, 16 bytes are held while the trace is made."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Sequences to make.
@@ -51,11 +56,11 @@ def plan_sequences(
     scaled to the sum.
 
     Raises:
-        ForestageError: for a number below 1, or fewer tokens than sequences.
+        ForestageError: for a number below 1 or above the most that can be made, or fewer tokens than sequences.
     """
-    for name, value in (("tokens", tokens), ("sequences", sequences)):
-        if value is not None and value < 1:
-            raise ForestageError(f"--{name} {value}: give 1 or more")
+    for name, value, most in (("tokens", tokens, MOST_TOKENS), ("sequences", sequences, MOST_SEQUENCES)):
+        if value is not None and not 1 <= value <= most:
+            raise ForestageError(f"--{name} {value}: give 1 {'or more' if value < 1 else f'to {most}'}")
     if tokens is not None and sequences is not None and tokens < sequences:
         raise ForestageError(f"--tokens {tokens}: fewer than the {sequences} sequences; a sequence has 1 or more")
     recorded = np.diff(trace.sequence_offsets)

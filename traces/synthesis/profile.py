@@ -11,6 +11,11 @@ from traces.trace import RoutingTrace
 MOST_EXPERTS = 4096
 """Pairs of adjacent layers are counted in matrices of experts × experts."""
 
+MOST_LAYERS = 1024
+
+MOST_PAIR_BYTES = 1 << 30
+"""Of the counts of pairs: 8 bytes × layers × experts²."""
+
 REACHABLE_OVERLAP = 0.95
 """Of the experts of a token; with more kept from one token to the next nothing else could be."""
 
@@ -29,14 +34,20 @@ class Shape:
         Raises:
             ForestageError: naming the option.
         """
-        if self.layers < 1:
-            raise ForestageError(f"--layers {self.layers}: give 1 or more")
+        if not 1 <= self.layers <= MOST_LAYERS:
+            raise ForestageError(f"--layers {self.layers}: give 1 to {MOST_LAYERS}")
         if self.top_k < 1:
             raise ForestageError(f"--top-k {self.top_k}: give 1 or more")
         if not self.top_k < self.experts <= MOST_EXPERTS:
             raise ForestageError(
                 f"--experts {self.experts}: give more than the {self.top_k} that a token chooses, and at most "
                 f"{MOST_EXPERTS}"
+            )
+        most = MOST_PAIR_BYTES // (8 * self.experts**2)
+        if self.layers > most:
+            raise ForestageError(
+                f"--layers {self.layers}: with {self.experts} experts a layer, at most {most}: pairs of experts of "
+                "adjacent layers are counted"
             )
 
 

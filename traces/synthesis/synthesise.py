@@ -64,15 +64,16 @@ def synthesise(
     sample = plan
     if plan.tokens > 2 * SAMPLE_TOKENS:
         sample = plan_sequences(trace, np.random.default_rng([seed, PLAN, 1]), tokens=SAMPLE_TOKENS)
-    with show("calibrating") as progress:
-        parameters = calibrate(profile, sample, bare, seed, progress)
-    measurement = Measurement(profile.shape.layers, profile.shape.experts, profile.shape.top_k)
-    generator = Generator(parameters, profile.shape, plan, seed)
-    with show("drawing tokens") as progress, TraceWriter(path, metadata) as writer:
-        for part, continues in draw_parts(generator, plan, metadata, weights):
-            measurement.add(part, continues=continues)
-            writer.append(part, continues=continues)
-            progress(writer.tokens, plan.tokens)
+    with TraceWriter(path, metadata) as writer:  # opened first: an unwritable folder is told before the work
+        with show("calibrating") as progress:
+            parameters = calibrate(profile, sample, bare, seed, progress)
+        measurement = Measurement(profile.shape.layers, profile.shape.experts, profile.shape.top_k)
+        generator = Generator(parameters, profile.shape, plan, seed)
+        with show("drawing tokens") as progress:
+            for part, continues in draw_parts(generator, plan, metadata, weights):
+                measurement.add(part, continues=continues)
+                writer.append(part, continues=continues)
+                progress(writer.tokens, plan.tokens)
         fit = SynthesisFit(
             model=trace.metadata.model,
             source=trace.metadata.source,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.config import StrictModel
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
 from study.numbers import count, fixed
 from study.output import emit
 from study.synthetic import plain_mark
@@ -91,6 +91,7 @@ def batch_command(
         },
         origin="trace batch",
     )
+    check_destination(out, trace)
     recorded = open_trace(trace, model)
     schedule = make_schedule(recorded, config)
     save_batched(out, recorded, schedule)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from study.commands.options import JsonOption
+from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import render_info
 from study.output import emit, progress_bar
 from traces import RoutingTrace
@@ -43,6 +43,7 @@ def capture_command(
         },
         origin="trace capture",
     )
+    check_destination(out)
     texts = read_prompts(prompts, domain=domain)
     with progress_bar("sequences") as progress:
         capture_model(model, texts, out, options=options, model_name=name, licence=licence, progress=progress)

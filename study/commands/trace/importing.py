@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from catalog.errors import ForestageError
-from study.commands.options import JsonOption, tell_warnings
+from study.commands.options import JsonOption, check_destination, tell_warnings
 from study.commands.trace.info import describe_recording, render_recording
 from study.output import Document, emit, jsonable, progress_bar
 from traces import RoutingTrace
@@ -62,8 +61,7 @@ def import_command(
         "dataset": dataset,
     }
     options = ImportOptions.parse(given, origin="options")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ForestageError(f"--out {out}: is the source, which would be lost; name another file")
+    check_destination(out, source)
     with progress_bar("reading") as progress:
         imported = import_recording(source, format, options, progress)
     schedule = _save(imported, source, out)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.commands.options import JsonOption, ModelOption, open_recording
+from catalog.errors import ForestageError
+from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, percent
@@ -18,7 +19,7 @@ from study.trace_profile import TraceProfile, trace_profile
 from traces.load import ExpertLoad
 from traces.load_statistics import load_statistics
 from traces.statistics import RoutingStatistics
-from traces.statistics.batches import SAMPLES
+from traces.statistics.batches import MOST_SAMPLES, SAMPLES
 
 
 def stats_command(
@@ -31,10 +32,18 @@ def stats_command(
     as_json: JsonOption = False,
 ) -> None:
     """Overlap, load, the link of adjacent layers, batches, working sets and an LRU cache."""
+    for option, value, least, most in (
+        ("--batch", batch, 1, None),
+        ("--samples", samples, 1, MOST_SAMPLES),
+        ("--seed", seed, 0, None),
+    ):
+        if value < least or (most is not None and value > most):
+            raise ForestageError(f"{option} {value}: give {least} {f'to {most}' if most else 'or more'}")
     if figure is not None:
         from study.figures.files import check_figure_path  # Matplotlib takes a second
 
         check_figure_path(figure)
+        check_destination(figure)
     recording = open_recording(trace, model)
     if isinstance(recording, ExpertLoad):
         load = load_statistics(recording, trace)

@@ -9,7 +9,7 @@ import typer
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from study.commands.options import JsonOption, ModelOption, open_trace
+from study.commands.options import JsonOption, ModelOption, check_destination, open_trace
 from study.commands.trace.info import render_info
 from study.output import emit, progress_bar
 from traces import RoutingTrace
@@ -39,6 +39,7 @@ def synthesise_command(
     """
     if seed < 0:
         raise ForestageError(f"--seed {seed}: give 0 or more")
+    check_destination(out, source)
     recorded = open_trace(source, model)
     shape, name, layer_map = _shape(recorded, experts, layers, top_k, like)
     synthesise(
