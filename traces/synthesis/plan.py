@@ -9,7 +9,6 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.trace import PREFILL, RoutingTrace
 
-
 MOST_TOKENS = 10**11
 MOST_SEQUENCES = 10**9
 """Of each, 16 bytes are held while the trace is made."""
