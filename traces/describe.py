@@ -6,6 +6,7 @@ import numpy as np
 
 from catalog.config import StrictModel
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule
+from traces.files import bytes_at
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
@@ -45,7 +46,7 @@ class TraceInfo(StrictModel):
         gate_weights, token_hash: whether the trace has them.
         datasets, domains: label → how many sequences and tokens bear it.
         array_bytes: of all arrays.
-        file_bytes: of the file, where there is one.
+        file_bytes: of the file, or of the files in the folder, where there is one.
         batch: the schedule in the file, where there is one.
         metadata: as recorded.
     """
@@ -100,7 +101,7 @@ def describe(trace: RoutingTrace, path: Path | str | None = None, schedule: Batc
         datasets=_count_labels(trace.datasets, lengths.tolist()),
         domains=_count_labels(trace.domains, lengths.tolist()),
         array_bytes=trace.nbytes,
-        file_bytes=None if path is None else Path(path).stat().st_size,
+        file_bytes=None if path is None else bytes_at(Path(path)),
         batch=None if schedule is None else _describe_batch(schedule),
         metadata=trace.metadata,
     )

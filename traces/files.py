@@ -37,6 +37,12 @@ def atomic_path(destination: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def bytes_at(path: Path) -> int:
+    """Bytes of the file ``path``, or of the files in the folder ``path``."""
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def write_text(destination: Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``destination`` atomically.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog.config import StrictModel
+from traces.files import bytes_at
 from traces.load import ExpertLoad, LoadMetadata
 
 TOKEN_LEVEL_NOTE = (
@@ -70,13 +71,12 @@ def load_statistics(load: ExpertLoad, path: Path) -> LoadStatistics:
         step_hottest_over_mean=float(np.mean([layer.step_hottest_over_mean for layer in layers])),
         idle_experts=float(np.mean([layer.idle_experts for layer in layers])),
     )
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     return LoadStatistics(
         steps=load.steps,
         layers=load.layers,
         experts=load.experts,
         total=float(load.counts.sum()),
-        file_bytes=sum(file.stat().st_size for file in files),
+        file_bytes=bytes_at(path),
         overall=overall,
         by_layer=layers,
         metadata=load.metadata,

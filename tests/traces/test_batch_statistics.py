@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from trace_samples import make_trace, traces
@@ -73,6 +74,32 @@ def test_decode_tokens_are_preferred_and_unrecorded_ones_left_out() -> None:
     assert partial.recorded()[kept].all()
     drawn = _Sampler(partial, "decode").draw(1, 300, np.random.default_rng(0))
     assert np.unique(drawn).tolist() == kept.tolist()
+
+
+def test_rare_tokens_are_looked_up_and_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = make_trace(lengths=(6, 4), prompt=2)
+    for redraws in (0, 1):
+        monkeypatch.setattr(batches, "REDRAWS", redraws)
+        drawn = _Sampler(trace, "decode").draw(2, 2000, np.random.default_rng(0))
+        assert (np.sort(drawn, axis=1) // 6 == [0, 1]).all()  # a token of either sequence
+        times = np.bincount(drawn.ravel(), minlength=10)
+        expected = [0, 0, 500, 500, 500, 500, 0, 0, 1000, 1000]
+        assert times == pytest.approx(expected, abs=100)
+        assert (times > 0).tolist() == (np.array(expected) > 0).tolist()
+
+
+def test_a_rare_token_is_not_drawn_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = trace_of(np.zeros((5000, 1, 1)), experts=2, prompt=4999)
+    asked: list[int] = []
+    find = _Sampler._eligible
+
+    def counting(self: _Sampler, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        asked.append(len(tokens))
+        return find(self, tokens)
+
+    monkeypatch.setattr(_Sampler, "_eligible", counting)
+    assert set(_Sampler(trace, "decode").draw(1, 10, np.random.default_rng(0)).ravel()) == {4999}
+    assert len(asked) <= batches.REDRAWS
 
 
 def test_bad_sizes_are_refused() -> None:

@@ -146,4 +146,6 @@ def test_describe(tmp_path: Path) -> None:
     }
     assert info.file_bytes == (tmp_path / "trace.safetensors").stat().st_size > info.array_bytes
     assert describe(trace).file_bytes is None
+    (tmp_path / "other").write_bytes(b"12345")
+    assert describe(trace, tmp_path).file_bytes == info.file_bytes + 5  # of a folder: its files
     assert json.loads(info.model_dump_json())["metadata"]["model"] == "test"

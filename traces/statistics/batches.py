@@ -26,6 +26,9 @@ from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
 
+REDRAWS = 64
+"""Of a token that must be eligible; where few tokens of a sequence are, looking them up takes less time."""
+
 MOST_SAMPLES = 10_000
 """Batches of a size; the ids of all of them are held at once."""
 
@@ -162,15 +165,22 @@ class _Sampler:
         return self._draw_tokens(sequences, generator).reshape(samples, batch)
 
     def _draw_tokens(self, sequences: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """An eligible token of each of ``sequences``, uniformly: drawn again until it is eligible."""
+        """An eligible token of each of ``sequences``, uniformly: drawn again, at most ``REDRAWS`` times, or looked up."""
         starts = self._trace.sequence_offsets[sequences]
         lengths = self._trace.sequence_offsets[sequences + 1] - starts
         tokens = np.empty(len(sequences), np.int64)
         open_ = np.arange(len(sequences))
-        while len(open_):
+        for _ in range(REDRAWS):
             drawn = starts[open_] + (generator.random(len(open_)) * lengths[open_]).astype(np.int64)
             tokens[open_] = drawn
             open_ = open_[~self._eligible(drawn)]
+            if not len(open_):
+                return tokens
+        for sequence in np.unique(sequences[open_]):
+            part = self._trace.sequence(int(sequence))
+            there = int(self._trace.sequence_offsets[sequence]) + np.flatnonzero(eligible(part, self._phase))
+            places = open_[sequences[open_] == sequence]
+            tokens[places] = generator.choice(there, len(places))
         return tokens
 
     def _eligible(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
