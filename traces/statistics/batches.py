@@ -165,7 +165,7 @@ class _Sampler:
         return self._draw_tokens(sequences, generator).reshape(samples, batch)
 
     def _draw_tokens(self, sequences: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """An eligible token of each of ``sequences``, uniformly: drawn again, at most ``REDRAWS`` times, or looked up."""
+        """An eligible token of each of ``sequences``, uniformly: drawn ``REDRAWS`` times at most, else looked up."""
         starts = self._trace.sequence_offsets[sequences]
         lengths = self._trace.sequence_offsets[sequences + 1] - starts
         tokens = np.empty(len(sequences), np.int64)
