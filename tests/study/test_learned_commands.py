@@ -75,7 +75,10 @@ def test_train_evaluate_calibrate_export(forestage: Forestage, trace: Path, reci
 
     evaluated = forestage("predictor", "evaluate", "--trace", trace, "--predictor", out, "--issue", 2, "--json")
     assert json.loads(evaluated.out)["trained_on"] == document["trained_on"]
-    assert "of far memory a token" in forestage("predictor", "evaluate", "--trace", trace, "--predictor", out, "--issue", 2).out
+    assert (
+        "of far memory a token"
+        in forestage("predictor", "evaluate", "--trace", trace, "--predictor", out, "--issue", 2).out
+    )
 
     figure = tmp_path / "reliability.svg"
     asked = ("predictor", "calibration", "--trace", trace, "--predictor", out)
