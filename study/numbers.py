@@ -16,6 +16,16 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 sequence``, ``2 sequences``; thin spaces between thousands."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def tokens_of(tokens: int, sequences: int) -> str:
+    """``2 500 tokens of 12 sequences``."""
+    return f"{counted(tokens, 'token')} of {counted(sequences, 'sequence')}"
+
+
 def layers_text(number: int) -> str:
     """``one layer``, ``2 layers``."""
     return "one layer" if number == 1 else f"{number} layers"

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from study.blocks import Picture, Section
-from study.numbers import count
+from study.numbers import count, counted
 from study.pipeline import SUBJECTS
 from study.stages import StudyContext
 from traces.files import write_text
@@ -32,7 +32,8 @@ def render_sections(context: StudyContext, sections: list[Section]) -> str:
     trace = context.trace
     values: dict[str, Any] = {
         "title": trace.metadata.model,
-        "subtitle": f"{count(trace.tokens)} tokens in {count(trace.sequences)} sequences: {trace.layers} MoE layers, "
+        "subtitle": f"{count(trace.tokens)} tokens in {counted(trace.sequences, 'sequence')}: "
+        f"{trace.layers} MoE layers, "
         f"{trace.experts} experts, top-{trace.top_k}",
         "synthetic": trace.metadata.synthetic,
         "facts": [fact for section in sections for fact in section.facts],

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from study.figures.labels import CurveEnd, label_ends
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
+from study.numbers import tokens_of
 
 _LOOK: dict[str, dict[str, Any]] = {
     "lru": {"color": BLUE, "marker": "o", "label": "LRU"},
@@ -69,7 +70,7 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             ylim=(max(LOWEST_SHARE, 100 * lowest - 5), 102),
         )
         above.set_title(
-            f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
+            f"{comparison['model']}: {tokens_of(comparison['tokens'], comparison['sequences'])}, "
             + ("one cache" if shared else "a cache a layer")
             + (", synthetic" if comparison["synthetic"] else "")
         )

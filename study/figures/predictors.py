@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from study.figures.labels import CurveEnd, label_ends
 from study.figures.style import BOUND, CYCLE, figure_style, new_figure
-from study.numbers import layers_text
+from study.numbers import layers_text, tokens_of
 
 Document = dict[str, Any]
 """JSON values of ``predictor.compare.Comparison``."""
@@ -56,7 +56,7 @@ def recall_against_issued(comparison: Document) -> Figure:
         _abscissa(axes, comparison)
         _key(axes, comparison)
         axes.set_title(
-            f"{comparison['model']}: {comparison['tokens']:,} tokens of {comparison['sequences']} sequences, "
+            f"{comparison['model']}: {tokens_of(comparison['tokens'], comparison['sequences'])}, "
             f"{layers_text(comparison['lookahead'])} ahead" + (", synthetic" if comparison["synthetic"] else "")
         )
         label_ends(axes, [end for end in ends if end is not None])

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style
-from study.numbers import count, percent
+from study.numbers import percent, tokens_of
 
 Document = dict[str, Any]
 """The JSON document of ``forestage trace stats``."""
@@ -32,7 +32,7 @@ def trace_profile(profile: Document) -> Figure:
         model = profile["model"].replace("$", r"\$")  # which would begin a formula
         made = ", synthetic" if profile["synthetic"] else ""
         figure.suptitle(
-            f"{model}: {count(profile['tokens'])} tokens of {count(profile['sequences'])} sequences, "
+            f"{model}: {tokens_of(profile['tokens'], profile['sequences'])}, "
             f"{profile['layers']} MoE layers, top-{profile['top_k']} of {profile['experts']} experts{made}",
             fontsize=10,
             x=0.01,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import choices, damaged, import_or_refuse
 from hypothesis import given, settings
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import choices, damaged, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import import_recording, import_trace, read_residency
 

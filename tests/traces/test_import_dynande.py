@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import choices, damaged, import_or_refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import choices, damaged, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import damaged, import_or_refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import damaged, import_or_refuse
 from traces import PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 

@@ -7,11 +7,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-from fuzzing import choices, damaged, import_or_refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import choices, damaged, import_or_refuse
 from traces import PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 

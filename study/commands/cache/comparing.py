@@ -12,7 +12,7 @@ from predictor.next_use import file
 from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
 from staging.frequency import DEFAULT_SHIFT
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
-from study.numbers import count, percent
+from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
 
 SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
@@ -92,7 +92,7 @@ def _render(console: Console, result: CacheComparison) -> None:
         else (f"a cache for the {count(result.experts)} experts of each layer")
     )
     console.print(
-        f"[bold]{escape(result.trace)}[/bold]: {result.split} part, {count(result.sequences)} sequences, "
+        f"[bold]{escape(result.trace)}[/bold]: {result.split} part, {counted(result.sequences, 'sequence')}, "
         f"{count(result.tokens)} tokens, {_COUNTED[result.count]}"
         + (", synthetic" if result.synthetic else "")
         + f"; {where}",

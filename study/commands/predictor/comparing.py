@@ -13,7 +13,7 @@ from predictor.results import OWN
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
-from study.numbers import count, fixed, size
+from study.numbers import counted, fixed, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 from traces import RoutingTrace
@@ -54,7 +54,7 @@ def render_comparison(console: Console, result: Comparison) -> None:
     mark = plain_mark(result.synthetic)
     console.print(
         f"[bold]{len(result.evaluations)} predictors[/bold] on {escape(result.trace)}{mark}: {result.split} part, "
-        f"{count(result.sequences)} sequences, {count(result.tokens)} tokens, "
+        f"{counted(result.sequences, 'sequence')}, {counted(result.tokens, 'token')}, "
         f"lookahead {result.lookahead}",
         highlight=False,
         soft_wrap=True,

@@ -13,7 +13,7 @@ from predictor.evaluate import EvaluationResult, evaluate
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.commands.predictor.comparing import run_comparison
 from study.commands.predictor.intervals import with_interval
-from study.numbers import count, fixed, size
+from study.numbers import count, counted, fixed, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 
@@ -103,7 +103,8 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
     mark = plain_mark(result.synthetic)
     console.print(
         f"[bold]{escape(result.predictor)}[/bold] on {escape(result.trace)}{mark}: "
-        f"{result.split} part{escape(labels)}, {count(result.sequences)} sequences, {count(result.tokens)} tokens, "
+        f"{result.split} part{escape(labels)}, {counted(result.sequences, 'sequence')}, "
+        f"{counted(result.tokens, 'token')}, "
         f"lookahead {result.lookahead}",
         highlight=False,
         soft_wrap=True,

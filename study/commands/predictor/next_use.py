@@ -1,6 +1,7 @@
 """``forestage predictor train-next-use``."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from study.commands.options import (
     parse_parameters,
 )
 from study.numbers import size
-from study.output import emit, progress_bar
+from study.output import emit, messages, progress_bar
 from traces import split
 from traces.files import write_text
 
@@ -46,11 +47,16 @@ def train_next_use(
     if out.suffix != ".safetensors":
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
     check_destination(out)
-    parameters, training = _settings(parameter or [], lookahead, seed)
+    shape, training = _settings(parameter or [], lookahead, seed)
     # Imported late: other commands start without torch's seconds, and without torch.
     from predictor.next_use.training import train
 
     recorded = open_trace(trace, model)
+    identity = recorded.token_hash is not None
+    parameters = NextUseParameters.for_trace(shape, identity=identity, origin="--set")
+    if not identity and "contexts" not in shape:
+        note = "note: the trace does not record the identity of tokens: training without contexts"
+        messages.print(note, highlight=False, markup=False, soft_wrap=True)
     sequences = split(recorded)[0]
     unfinished = out.with_suffix(".unfinished")
     log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
@@ -71,6 +77,7 @@ def train_next_use(
         "model": predictor.model,
         "trained_on": predictor.trained_on,
         "layer_bytes": predictor.tables.layer_bytes,
+        "far_memory": asdict(predictor.tables.far_memory),
         "parameters": parameters.model_dump(mode="json"),
         "training": training.model_dump(mode="json"),
         "validation_loss": log.best_losses(),
@@ -78,8 +85,8 @@ def train_next_use(
     emit(document, as_json=as_json, render=lambda console: _render(console, document))
 
 
-def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[NextUseParameters, NextUseTraining]:
-    """``--set`` told apart by whose field it names.
+def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[dict[str, Any], NextUseTraining]:
+    """``--set`` told apart by whose field it names: those of the shape, and the training.
 
     Raises:
         ForestageError: for a name that neither has, naming the nearest known one, or a bad value.
@@ -92,10 +99,9 @@ def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[NextUseParam
     known.parse(given, origin="--set")
     shape = {name: value for name, value in given.items() if name in NextUseParameters.model_fields}
     rest = {name: value for name, value in given.items() if name not in shape}
-    return (
-        NextUseParameters.parse({**shape, "lookahead": lookahead}, origin="--set"),
-        NextUseTraining.parse({**rest, "seed": seed}, origin="--set"),
-    )
+    shape["lookahead"] = lookahead
+    NextUseParameters.parse(shape, origin="--set")
+    return shape, NextUseTraining.parse({**rest, "seed": seed}, origin="--set")
 
 
 class _Settings(NextUseParameters, NextUseTraining):
@@ -144,5 +150,13 @@ def _render(console: Console, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    far = document["far_memory"]
+    if far["held_bytes"]:
+        console.print(
+            f"far memory: {size(far['read_bytes'])} read and {size(far['written_bytes'])} written a token, "
+            f"{size(far['held_bytes'])} held a sequence",
+            highlight=False,
+            soft_wrap=True,
+        )
     made = f"made from {document['trained_on']}; log: {document['log']}"
     console.print(made, style="dim", highlight=False, markup=False)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from catalog.config import StrictModel
 from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
-from study.numbers import count, fixed
+from study.numbers import count, counted, fixed, tokens_of
 from study.output import emit
 from study.synthetic import plain_mark
 from traces import RoutingTrace
@@ -136,10 +136,10 @@ def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
 def render(console: Console, figures: BatchFigures, out: Path) -> None:
     """What the schedule is like, and the experts of its steps."""
     console.print(
-        f"[bold]{escape(figures.model)}[/bold]{plain_mark(figures.synthetic)}: {count(figures.tokens)} tokens of "
-        f"{count(figures.sequences)} sequences in "
-        f"{count(figures.steps)} steps of up to {figures.config.slots}; {figures.busy_slots:.1f} slots busy, a request "
-        f"waits {figures.waiting_steps:.1f} steps (means). Made by {figures.made_by}.",
+        f"[bold]{escape(figures.model)}[/bold]{plain_mark(figures.synthetic)}: "
+        f"{tokens_of(figures.tokens, figures.sequences)} in {counted(figures.steps, 'step')} of up to "
+        f"{figures.config.slots}; {figures.busy_slots:.1f} slots busy, a request waits "
+        f"{figures.waiting_steps:.1f} steps (means). Made by {figures.made_by}.",
         highlight=False,
     )
     table = Table("steps", "number", "tokens", "distinct experts", "uniform formula", box=None)

@@ -12,7 +12,7 @@ from catalog.errors import ForestageError
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
-from study.numbers import count, fixed, percent
+from study.numbers import count, fixed, percent, tokens_of
 from study.output import emit, progress_bar
 from study.synthetic import plain_mark
 from study.trace_profile import TraceProfile, trace_profile
@@ -72,8 +72,8 @@ def render_profile(console: Console, profile: TraceProfile, figure: Path | None)
     """One table a subject."""
     mark = plain_mark(profile.synthetic)
     console.print(
-        f"[bold]{escape(profile.model)}[/bold]{mark}: {count(profile.tokens)} tokens of {count(profile.sequences)} "
-        f"sequences, {profile.layers} MoE layers, top-{profile.top_k} of {profile.experts} experts",
+        f"[bold]{escape(profile.model)}[/bold]{mark}: {tokens_of(profile.tokens, profile.sequences)}, "
+        f"{profile.layers} MoE layers, top-{profile.top_k} of {profile.experts} experts",
         highlight=False,
     )
     _render_overlap(console, profile)
