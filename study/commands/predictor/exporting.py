@@ -38,4 +38,6 @@ def render_manifest(console: Console, out: Path, manifest: Manifest) -> None:
     table.add_row(
         "token hashes, for the host", size(manifest.size - manifest.token_offset), count(manifest.token_offset)
     )
+    tagged = len(manifest.config.tagged) * manifest.config.tagged_entries * manifest.entry_bytes
+    table.add_row("to allot, for each slot: tagged tables", size(tagged), "–")
     console.print(table, highlight=False)
