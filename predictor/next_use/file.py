@@ -11,7 +11,9 @@ from predictor.next_use.tables import ARRAYS, NextUseTables
 from predictor.next_use.twin import NextUsePredictor
 from traces.safetensors_file import write_tensors
 
-KIND = "forestage next-use predictor 1"
+KIND = "forestage next-use predictor 2"
+EARLIER_KIND = "forestage next-use predictor 1"
+"""Files of the time before identity was looked at: their header does not name contexts."""
 
 
 def save(predictor: NextUsePredictor, path: Path) -> None:
@@ -42,6 +44,8 @@ def load(path: Path) -> NextUsePredictor:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
+            if header.get("kind") == EARLIER_KIND:
+                raise ForestageError(f"{path}: a next-use predictor of an earlier version; train anew")
             if header.get("kind") != KIND:
                 raise ForestageError(
                     f"{path}: no next-use predictor; give a file that `forestage predictor train-next-use` wrote"

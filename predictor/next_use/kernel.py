@@ -17,11 +17,15 @@ def score_tokens(
     ids: Ints,
     recorded: NDArray[np.bool_],
     starts: NDArray[np.bool_],
+    positions: NDArray[np.int64],
+    matches: NDArray[np.int64],
     lookahead: int,
     offset: Ints,
     previous: NDArray[np.bool_],
     group: Ints,
     shifts: Ints,
+    first: Ints,
+    last: Ints,
     rows: NDArray[np.int8],
     bias: Ints,
     gain: NDArray[np.int8],
@@ -31,12 +35,15 @@ def score_tokens(
     output_shift: NDArray[np.int8],
     before: Ints,
     history: Ints,
+    log: Ints,
     scores: NDArray[np.int8],
 ) -> None:
     """Fill ``scores`` i8 ``[tokens, layers, horizons · experts]``.
 
-    ``before`` i32 ``[layers, top_k]`` (the routing last recorded before the token, −1: none) and ``history`` i32
-    ``[layers, groups, hidden]`` carry on from call to call. Targets below ``lookahead`` are left alone.
+    ``positions`` and ``matches`` i64 ``[tokens]``: of ``matches.find_matches``. ``before`` i32 ``[layers, top_k]`` (the
+    routing last recorded before the token, −1: none), ``history`` i32 ``[layers, groups, hidden]`` and the ring ``log``
+    i32 ``[log_tokens, layers, top_k]`` (−1: not recorded) carry on from call to call. Targets below ``lookahead`` are
+    left alone.
     """
     tokens, layers, top_k = ids.shape
     hidden = bias.shape[1]
@@ -55,6 +62,20 @@ def score_tokens(
             for source in range(len(offset)):
                 layer = target + offset[source]
                 if layer < 0 or layer >= layers:
+                    continue
+                if last[source] >= 0:
+                    if matches[token] < 0:
+                        continue
+                    # This token has the place of the one ``len(log)`` before it.
+                    oldest = max(matches[token] + first[source], positions[token] - len(log) + 1)
+                    for place in range(oldest, min(matches[token] + last[source] + 1, positions[token])):
+                        chosen = log[place & (len(log) - 1), target]
+                        if chosen[0] < 0:
+                            continue
+                        for i in range(top_k):
+                            row = rows[target, source, chosen[i]]
+                            for h in range(hidden):
+                                z[h] += row[h]
                     continue
                 now = layer <= target - lookahead and not previous[source]
                 if now and not recorded[token, layer]:
@@ -85,3 +106,8 @@ def score_tokens(
         for layer in range(layers):
             if recorded[token, layer]:
                 before[layer] = ids[token, layer]
+        if len(log):
+            record = log[positions[token] & (len(log) - 1)]
+            for layer in range(layers):
+                for i in range(top_k):
+                    record[layer, i] = ids[token, layer, i] if recorded[token, layer] else -1

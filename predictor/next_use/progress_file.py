@@ -32,6 +32,8 @@ class FinishedLayers:
         digest.update(np.asarray(trace.sequence_offsets).tobytes())
         for part in trace.chunks():
             digest.update(part.expert_ids.tobytes())
+            if part.token_hash is not None:
+                digest.update(np.asarray(part.token_hash).tobytes())
         self._folder = folder
         self._name = digest.hexdigest()[:16]
 

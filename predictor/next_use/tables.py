@@ -18,10 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from predictor.learned.tables import BEAT_BYTES, id_bytes
 from predictor.next_use.parameters import NextUseParameters
 from predictor.next_use.sources import as_arrays, sources_of
 
 FRACTION_BITS = 8
+ENTRY_BYTES = 16
+"""Of a context table's entry: key, position, and the number of the slot's sequence that wrote it, u32 each, in a power
+of two."""
 MAX_GAIN = 8
 SCORE_UNITS = 16
 CERTAIN = 255
@@ -54,6 +58,21 @@ def check_histories(parameters: NextUseParameters, top_k: int) -> None:
             raise ForestageError(
                 f"history shift {shift}: rows of {chosen} experts a token overflow 32 bits; choose a smaller one"
             )
+
+
+@dataclass(frozen=True)
+class FarMemory:
+    """Far memory for what followed, in whole beats where it is moved.
+
+    Attributes:
+        held_bytes: context tables and log of one sequence.
+        read_bytes: a token, at most: an entry of each context table, and the records after the match.
+        written_bytes: a token: an entry of each context table, and its own record.
+    """
+
+    held_bytes: int
+    read_bytes: int
+    written_bytes: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,25 @@ class NextUseTables:
 
     @property
     def layer_bytes(self) -> int:
-        """SRAM of one layer: tables, and the histories' 32-bit state of one sequence."""
+        """SRAM of one layer: tables, and of one sequence the histories' 32-bit state and what followed."""
         tables = sum(getattr(self, name).nbytes for name in ARRAYS) // self.layers
-        return tables + 4 * self.gain.shape[1] * self.parameters.hidden
+        followed = self._records * self.top_k * id_bytes(self.experts)
+        return tables + 4 * self.gain.shape[1] * self.parameters.hidden + followed
+
+    @property
+    def far_memory(self) -> FarMemory:
+        """What one sequence takes of it."""
+        contexts = len(self.parameters.contexts) if self.parameters.looks_at_identity else 0
+        beats = -(-self.layers * self.top_k * id_bytes(self.experts) // BEAT_BYTES)
+        record = beats * BEAT_BYTES * (contexts > 0)
+        return FarMemory(
+            held_bytes=contexts * self.parameters.context_entries * ENTRY_BYTES + self.parameters.log_tokens * record,
+            read_bytes=contexts * BEAT_BYTES + self._records * record,
+            written_bytes=contexts * BEAT_BYTES + record,
+        )
+
+    @property
+    def _records(self) -> int:
+        """Tokens after the match that are read: one run, from the first of any window to the last of any."""
+        windows = self.parameters.follow if self.parameters.looks_at_identity else ()
+        return max(last for _, last in windows) - min(first for first, _ in windows) + 1 if windows else 0

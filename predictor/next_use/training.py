@@ -16,6 +16,7 @@ from catalog.errors import ForestageError
 from predictor.base import read_ids
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
+from predictor.next_use.matches import matched_rows
 from predictor.next_use.network import Network
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.progress_file import FinishedLayers
@@ -46,7 +47,7 @@ def train(
 
     Args:
         trace: the training sequences.
-        parameters, training: defaults where ``None``.
+        parameters, training: defaults (for a trace with token identity, or without) where ``None``.
         trained_on: said of itself by the predictor.
         resume: a folder for finished layers: an interrupted training of the same sequences and settings goes on with
             the first that is missing. Emptied in the end.
@@ -55,17 +56,23 @@ def train(
 
     Raises:
         ForestageError: if there are fewer than two sequences, or none long enough for a horizon; for a lookahead as
-            deep as the model, histories beyond 32 bits, or a loss that grows beyond all numbers.
+            deep as the model, histories beyond 32 bits, or a loss that grows beyond all numbers; for
+            contexts of identities that the trace does not record.
     """
-    parameters = parameters or NextUseParameters()
+    identity = trace.token_hash is not None
+    parameters = parameters or NextUseParameters.for_trace({}, identity=identity, origin="defaults")
     training = training or NextUseTraining()
     if parameters.lookahead >= trace.layers:
         raise ForestageError(f"lookahead: {parameters.lookahead} for a model of {trace.layers} layers; choose fewer")
+    if parameters.looks_at_identity and not identity:
+        raise ForestageError(
+            f"contexts {parameters.contexts}: the trace does not record the identity of tokens; give none, contexts=[]"
+        )
     check_histories(parameters, trace.top_k)
     fitted, held_back = _divide(trace, training)
     for chosen in (fitted, held_back):
         _check_lengths(np.diff(trace.sequence_offsets)[chosen], parameters)
-    parts = [_Part.of(trace.select_sequences(chosen)) for chosen in (fitted, held_back)]
+    parts = [_Part.of(trace.select_sequences(chosen), parameters) for chosen in (fitted, held_back)]
     sources = as_arrays(sources_of(parameters))
     finished = None if resume is None else FinishedLayers(resume, trace, parameters, training)
     layers = []
@@ -126,26 +133,32 @@ def _check_lengths(lengths: NDArray[np.int64], parameters: NextUseParameters) ->
 
 @dataclass(frozen=True)
 class _Part:
-    """The tokens of some sequences: ids ``[tokens, layers, top_k]``, whether recorded, sequence bounds."""
+    """The tokens of some sequences: ids ``[tokens, layers, top_k]``, whether recorded, sequence bounds, and the row of
+    the token that each one matches (−1: none)."""
 
     ids: NDArray[np.int32]
     recorded: NDArray[np.bool_]
     starts: NDArray[np.bool_]
     ends: NDArray[np.int64]
+    matches: NDArray[np.int64]
 
     @classmethod
-    def of(cls, trace: RoutingTrace) -> "_Part":
+    def of(cls, trace: RoutingTrace, parameters: NextUseParameters) -> "_Part":
         ids, recorded = read_ids(trace, 0, trace.tokens)
         offsets = np.asarray(trace.sequence_offsets)
         starts = np.zeros(trace.tokens, np.bool_)
         starts[offsets[:-1]] = True
-        return cls(ids, recorded, starts, np.repeat(offsets[1:], np.diff(offsets)))
+        ends = np.repeat(offsets[1:], np.diff(offsets))
+        return cls(ids, recorded, starts, ends, matched_rows(trace, starts, parameters))
 
     def examples(
         self, target: int, experts: int, parameters: NextUseParameters, sources: SourceArrays
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features f16, labels bool ``[tokens, horizons, experts]`` and where they hold bool ``[tokens, horizons]``."""
-        features = features_of(self.ids, self.recorded, self.starts, target, parameters.lookahead, sources, experts)
+        features = features_of(
+            self.ids, self.recorded, self.starts, target, parameters.lookahead, sources, experts, self.matches,
+            parameters.log_tokens,
+        )  # fmt: skip
         wanted, known = wanted_within(
             np.ascontiguousarray(self.ids[:, target]),
             np.ascontiguousarray(self.recorded[:, target]),

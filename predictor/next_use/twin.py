@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from catalog.errors import ForestageError
 from predictor.base import CHUNK_BYTES, ExpertIds, id_chunks
 from predictor.next_use.kernel import score_tokens
+from predictor.next_use.matches import UNKNOWN, context_key, find_matches, identities_of, no_matches
 from predictor.next_use.sources import as_arrays, sources_of
 from predictor.next_use.tables import CHANCES, FRACTION_BITS, NextUseTables
 from traces import RoutingTrace
@@ -36,7 +37,8 @@ class NextUsePredictor:
         self.parameters = tables.parameters
         self.model = model
         self.trained_on = trained_on
-        self._arrays = as_arrays(sources_of(tables.parameters))
+        self._sources = sources_of(tables.parameters)
+        self._arrays = as_arrays(self._sources)
         self.start_sequence()
 
     # --- the streaming form ---
@@ -44,10 +46,24 @@ class NextUsePredictor:
     def start_sequence(self) -> None:
         """Forget the past."""
         tables = self.tables
+        self._position = -1
+        self._identity: int | None = None
+        self._newest: list[int] = []
+        self._match = UNKNOWN
+        contexts = self.parameters.contexts if self.parameters.looks_at_identity else ()
+        self._contexts: dict[int, dict[int, tuple[int, int]]] = {length: {} for length in contexts}
+        self._log: dict[int, list[NDArray[np.int64] | None]] = {}
         self._now: list[NDArray[np.int64] | None] = [None] * tables.layers
         self._before: list[NDArray[np.int64] | None] = [None] * tables.layers
         self._history = np.zeros((tables.layers, len(self._arrays.shifts), self.parameters.hidden), np.int32)
         self._scores = np.full((tables.layers, len(self.parameters.horizons), tables.experts), -128, np.int32)
+
+    def start_token(self, identity: int | None) -> None:
+        """The token about to be processed has this identity (``token_hash``); ``None``: not recorded.
+
+        Called before layer 0; a token of which it is not told has none.
+        """
+        self._identity = identity
 
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
         """The gate of ``layer`` chose ``ids`` ``[top_k]`` (``None``: not recorded).
@@ -57,6 +73,7 @@ class NextUsePredictor:
         if layer == 0:
             self._before = [before if now is None else now for now, before in zip(self._now, self._before, strict=True)]
             self._now = [None] * self.tables.layers
+            self._begin_token()
         self._now[layer] = None if ids is None else np.asarray(ids, np.int64)
         target = layer + self.parameters.lookahead
         if target < self.tables.layers:
@@ -75,23 +92,51 @@ class NextUsePredictor:
         """The sum of the chances over the horizons: i32 ``[experts]``."""
         return self.chances(layer).sum(axis=0, dtype=np.int32)
 
+    def _begin_token(self) -> None:
+        """Find where the text last stood as it does now, and take the token's place in tables and log."""
+        self._position += 1
+        identity = UNKNOWN if self._identity is None else int(self._identity)
+        self._newest = [identity, *self._newest][: max(self._contexts, default=0)]
+        self._identity = None
+        self._match = UNKNOWN
+        for length, table in self._contexts.items():
+            key = UNKNOWN if len(self._newest) < length else context_key(np.array(self._newest, np.int64), length)
+            if key == UNKNOWN:
+                continue
+            entry = key % self.parameters.context_entries
+            if entry in table and table[entry][0] == key:
+                self._match = table[entry][1]
+            table[entry] = (key, self._position)
+        self._log[self._position % self.parameters.log_tokens] = self._now
+
+    def _followed(self, target: int, first: int, last: int) -> list[NDArray[np.int64]]:
+        """What ``target`` chose in the tokens ``first … last`` after the match, of those that the log has."""
+        if self._match == UNKNOWN:
+            return []
+        oldest = max(self._match + first, self._position - self.parameters.log_tokens + 1)
+        places = range(oldest, min(self._match + last + 1, self._position))
+        found = [self._log[place % self.parameters.log_tokens][target] for place in places]
+        return [ids for ids in found if ids is not None]
+
     def _score(self, target: int) -> NDArray[np.int32]:
         """Logits i32 ``[horizons · experts]``; moves the target's history on by a token."""
         tables, arrays = self.tables, self._arrays
         history = self._history[target]
         history -= history >> arrays.shifts[:, None]
         z = tables.bias[target].copy()
-        for source, (offset, previous, group) in enumerate(
-            zip(arrays.offset.tolist(), arrays.previous.tolist(), arrays.group.tolist(), strict=True)
-        ):
-            layer = target + offset
+        for number, (source, group) in enumerate(zip(self._sources, arrays.group.tolist(), strict=True)):
+            layer = target + source.offset
             if not 0 <= layer < tables.layers:
                 continue
-            now = layer <= target - self.parameters.lookahead and not previous
+            if source.window is not None:
+                for followed in self._followed(target, *source.window):
+                    z += tables.rows[target, number, followed].sum(axis=0, dtype=np.int32)
+                continue
+            now = layer <= target - self.parameters.lookahead and not source.previous
             ids = self._now[layer] if now else self._before[layer]
             if ids is None:
                 continue
-            rows = tables.rows[target, source, ids].sum(axis=0, dtype=np.int32)
+            rows = tables.rows[target, number, ids].sum(axis=0, dtype=np.int32)
             if group < 0:
                 z += rows
             else:
@@ -120,15 +165,20 @@ class NextUsePredictor:
         chunk_tokens = chunk_tokens or max(1, CHUNK_BYTES // (8 * tables.layers * width))
         before = np.empty((tables.layers, tables.top_k), np.int32)
         history = np.empty(self._history.shape, np.int32)
+        records = self.parameters.log_tokens if self.parameters.looks_at_identity else 0
+        log = np.empty((records, tables.layers, tables.top_k), np.int32)
+        state = no_matches(self.parameters)
         scores = np.full((chunk_tokens, tables.layers, width), -128, np.int8)
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
             part = scores[: len(ids)]
+            identities = identities_of(trace, first, first + len(ids))
+            positions, matches = find_matches(identities, starts, self.parameters, state)
             score_tokens(
-                ids, recorded, starts, self.parameters.lookahead,
-                arrays.offset, arrays.previous, arrays.group, arrays.shifts,
+                ids, recorded, starts, positions, matches, self.parameters.lookahead,
+                arrays.offset, arrays.previous, arrays.group, arrays.shifts, arrays.first, arrays.last,
                 tables.rows, tables.bias, tables.gain, tables.activation_shift,
                 tables.output, tables.output_bias, tables.output_shift,
-                before, history, part,
+                before, history, log, part,
             )  # fmt: skip
             yield first, part.reshape(len(ids), tables.layers, -1, tables.experts)
 
@@ -144,11 +194,17 @@ class NextUsePredictor:
         return CHANCES[scores.astype(np.int16) + 128].sum(axis=2, dtype=np.int32)
 
     def check_trace(self, trace: RoutingTrace) -> None:
-        """Raise ForestageError unless ``trace`` has the layers, experts and top-k of the model trained on."""
+        """Raise ForestageError unless ``trace`` has the layers, experts and top-k of the model trained on, and the
+        identity of tokens where it is looked at."""
         mine = (self.tables.layers, self.tables.experts, self.tables.top_k)
         given = (trace.layers, trace.experts, trace.top_k)
         if mine != given:
             raise ForestageError(
                 f"next-use predictor: trained on (layers, experts, top_k) = {mine}, the trace has {given}; "
                 "train one on a trace of the same model"
+            )
+        if self.parameters.looks_at_identity and trace.token_hash is None:
+            raise ForestageError(
+                "next-use predictor: looks at the identity of tokens, which the trace does not record; "
+                "train one with --set contexts=[]"
             )

@@ -1,6 +1,7 @@
 """Labels, features, integers from floating point, and that training learns what can be learnt."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from predictor.next_use import training
 from predictor.next_use.evaluate import compare_caches
 from predictor.next_use.features import features_of
 from predictor.next_use.labels import wanted_within
+from predictor.next_use.matches import matched_rows
 from predictor.next_use.network import Network
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.progress_file import FinishedLayers
@@ -38,6 +40,8 @@ def test_sources_are_named_in_order() -> None:
         Source(-1, previous=True, shift=0),
         Source(0, previous=True, shift=0),
         Source(1, previous=True, shift=0),
+        Source(0, previous=True, shift=0, window=(0, 1)),
+        Source(0, previous=True, shift=0, window=(2, 4)),
         Source(0, previous=False, shift=1),
         Source(-1, previous=False, shift=3),
         Source(0, previous=False, shift=3),
@@ -45,7 +49,16 @@ def test_sources_are_named_in_order() -> None:
     )
     arrays = as_arrays(found)
     assert arrays.shifts.tolist() == [1, 3]
-    assert arrays.group.tolist() == [-1] * 5 + [0, 1, 1, 1]
+    assert arrays.group.tolist() == [-1] * 7 + [0, 1, 1, 1]
+    assert arrays.first.tolist() == [0] * 6 + [2] + [0] * 4
+    assert arrays.last.tolist() == [-1] * 5 + [1, 4] + [-1] * 4
+
+
+def test_without_contexts_or_windows_identity_is_not_looked_at() -> None:
+    for changed in ({"contexts": ()}, {"follow": ()}):
+        parameters = NextUseParameters(**{**SMALL, **changed})
+        assert not parameters.looks_at_identity
+        assert not any(source.window for source in sources_of(parameters))
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,17 +92,47 @@ def test_features_by_hand() -> None:
             Source(1, previous=False, shift=0),
         )
     )
-    features = features_of(ids, recorded, starts, 1, 0, sources, 4).reshape(4, 5, 4).astype(float)
+    none = np.full(4, -1)
+    features = features_of(ids, recorded, starts, 1, 0, sources, 4, none, 8).reshape(4, 5, 4).astype(float)
     assert features[:, 0].argmax(axis=1).tolist() == [0, 2, 3, 0]
     assert features[:, 1].tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
     assert features[:, 2].tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     assert features[:, 3].tolist() == [[0, 0.5, 0, 0], [0, 0.75, 0, 0], [0, 0.375, 0, 0], [0, 0, 0.5, 0]]
     assert not features[:, 4].any()  # no layer above
     # With a lookahead of 1 the target's own layer is known from the token before alone.
-    features = features_of(ids, recorded, starts, 1, 1, sources, 4).reshape(4, 5, 4).astype(float)
+    features = features_of(ids, recorded, starts, 1, 1, sources, 4, none, 8).reshape(4, 5, 4).astype(float)
     assert features[:, 0].argmax(axis=1).tolist() == [0, 2, 3, 0]
     assert features[:, 1].tolist() == features[:, 2].tolist()
     assert features[:, 3].tolist() == [[0, 0, 0, 0], [0, 0.5, 0, 0], [0, 0.75, 0, 0], [0, 0, 0, 0]]
+
+
+def test_what_followed_by_hand() -> None:
+    """One layer of 8 experts; windows of the matched token, of the next, and of the second and third after it."""
+    ids = [[[e]] for e in (0, 1, 2, 3, 255, 5, 6, 7)]
+    trace = trace_of(ids, experts=8, lengths=[7, 1])
+    recorded_ids, recorded = read_ids(trace, 0, 8)
+    starts = np.isin(np.arange(8), (0, 7))
+    sources = as_arrays(tuple(Source(0, previous=True, shift=0, window=window) for window in ((0, 0), (1, 1), (2, 3))))
+    matches = np.array([-1, -1, 0, 1, -1, 1, 5, -1])
+
+    def followed(log_tokens: int) -> list[list[list[int]]]:
+        features = features_of(recorded_ids, recorded, starts, 0, 0, sources, 8, matches, log_tokens)
+        return [[np.flatnonzero(column).tolist() for column in token] for token in features.reshape(8, 3, 8)]
+
+    # Token 4 was not recorded; what is not older than the token itself has not happened.
+    none = [[], [], []]
+    assert followed(8) == [none, none, [[0], [1], []], [[1], [2], []], none, [[1], [2], [3]], [[5], [], []], none]
+    # A log of 4 holds this token and three before it.
+    assert followed(4) == [none, none, [[0], [1], []], [[1], [2], []], none, [[], [2], [3]], [[5], [], []], none]
+
+
+def test_an_expert_that_followed_twice_counts_twice() -> None:
+    trace = trace_of([[[0]], [[1]], [[1]], [[2]]], experts=4)
+    ids, recorded = read_ids(trace, 0, 4)
+    sources = as_arrays((Source(0, previous=True, shift=0, window=(1, 2)),))
+    matches = np.array([-1, -1, -1, 0])
+    features = features_of(ids, recorded, np.arange(4) == 0, 0, 0, sources, 4, matches, 8)
+    assert features[3].tolist() == [0, 2, 0, 0]
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
@@ -101,9 +144,12 @@ def test_integers_follow_the_floating_point(lookahead: int) -> None:
     sources = as_arrays(sources_of(parameters))
     ids, recorded = read_ids(trace, 0, trace.tokens)
     starts = np.isin(np.arange(trace.tokens), trace.sequence_offsets)
+    matches = matched_rows(trace, starts, parameters)
     layers, logits = [], []
     for target in range(trace.layers):
-        features = features_of(ids, recorded, starts, target, lookahead, sources, trace.experts)
+        features = features_of(
+            ids, recorded, starts, target, lookahead, sources, trace.experts, matches, parameters.log_tokens
+        )
         scale = np.where(sources.group < 0, 0.1, 1.5)[:, None, None]  # averages vary less and weigh more
         layer = FloatLayer(
             rows=generator.normal(size=(len(scale), trace.experts, 24)) * scale,
@@ -146,7 +192,7 @@ def test_folded_weights_take_features_as_they_are() -> None:
 def trained(
     *, log: Callable[[dict[str, Any]], None] = lambda record: None, resume: Path | None = None, **settings: Any
 ) -> NextUsePredictor:
-    parameters = NextUseParameters(hidden=16, horizons=(1, 2), neighbours=0, history_shifts=(2,))
+    parameters = NextUseParameters(hidden=16, horizons=(1, 2), neighbours=0, history_shifts=(2,), contexts=())
     torch.set_num_threads(1)
     return train(
         cyclic_trace(),
@@ -167,6 +213,32 @@ def test_training_finds_what_belady_knows() -> None:
         if point.policy == "next use":
             assert point.share_closed is not None
             assert point.share_closed > 0.9
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_training_finds_what_followed(identity: bool) -> None:
+    """Each sequence repeats a random passage once: nothing but its identities tells what comes again."""
+    generator = np.random.default_rng(6)
+    sequences, passage = 40, 24
+    ids = generator.random((sequences, passage, 1, 8)).argsort(axis=-1)[..., :2]
+    trace = trace_of(
+        np.tile(ids, (1, 2, 1, 1)).reshape(-1, 1, 2), experts=8, lengths=[2 * passage] * sequences, model="repeated"
+    )
+    if identity:
+        words = generator.integers(0, 1 << 32, (sequences, passage), dtype=np.uint32)
+        trace = replace(trace, token_hash=np.tile(words, (1, 2)).reshape(-1))
+    torch.set_num_threads(1)
+    shape = {"hidden": 32, "horizons": (1, 2), "neighbours": 0, "history_shifts": (2,), "contexts": (1,)}
+    predictor = train(
+        trace.select_sequences(np.arange(32)),
+        parameters=NextUseParameters.for_trace({**shape, "contexts": (1,) * identity}, identity=identity, origin=""),
+        training=NextUseTraining(epochs=30, patience=30, batch_tokens=32, learning_rate=0.01),
+        trained_on="a test",
+    )
+    comparison = compare_caches(trace.select_sequences(np.arange(32, 40)), predictor, capacities=(4,), split="all")
+    (share,) = (point.share_closed for point in comparison.points if point.policy == "next use")
+    assert share is not None
+    assert (share > 0.3) == identity
 
 
 def test_the_seed_decides_everything() -> None:
@@ -242,6 +314,8 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
     two = trace_of([[[0], [1]]] * 8, experts=4, lengths=[4, 4])
     with pytest.raises(ForestageError, match="lookahead: 2 for a model of 2 layers"):
         train(two, parameters=NextUseParameters(lookahead=2), trained_on="")
+    with pytest.raises(ForestageError, match=r"contexts \(1, 2, 3\): the trace does not record the identity of tokens"):
+        train(two, parameters=NextUseParameters(), trained_on="")
 
 
 def test_what_would_teach_nothing_is_refused_before_a_layer_is_trained() -> None:
@@ -249,7 +323,7 @@ def test_what_would_teach_nothing_is_refused_before_a_layer_is_trained() -> None
     trace = trace_of([[[0, 1], [2, 3]]] * 12, experts=4, lengths=[4] * 3)
 
     def run(**parameters: Any) -> NextUsePredictor:
-        small = NextUseParameters(hidden=3, **parameters)
+        small = NextUseParameters(hidden=3, contexts=(), **parameters)
         return train(trace, parameters=small, training=NextUseTraining(epochs=1), trained_on="", log=records.append)
 
     for parameters in ({"horizons": (4, 8)}, {"horizons": (5,), "lookahead": 1}):
@@ -287,6 +361,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
+    told = replace(cyclic_trace(), token_hash=np.arange(cyclic_trace().tokens, dtype=np.uint32))
     layers = FinishedLayers(tmp_path, cyclic_trace(), NextUseParameters(), NextUseTraining())
     arrays = {name: np.zeros(3, dtype) for name, dtype in ARRAYS.items()}
     layers.save(0, arrays)
@@ -296,6 +371,7 @@ def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
         (cyclic_trace(), NextUseParameters(hidden=5), NextUseTraining()),
         (cyclic_trace(), NextUseParameters(), NextUseTraining(seed=1)),
         (cyclic_trace(experts=6), NextUseParameters(), NextUseTraining()),
+        (told, NextUseParameters(), NextUseTraining()),
     ):
         assert FinishedLayers(tmp_path, *other).load(0) is None
     next(tmp_path.iterdir()).write_bytes(b"torn")

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.study.conftest import Outcome, refused
+from traces import RoutingTrace
 
 TINY = ("--set", "hidden=4", "--set", "epochs=1")
 
@@ -30,6 +33,42 @@ def test_training_says_what_it_made(forestage: Callable[..., Outcome], small_tra
     lines = [json.loads(line) for line in Path(document["log"]).read_text().splitlines()]
     assert [line["layer"] for line in lines] == [0, 1, 2]
     assert [str(line["validation_loss"]) for line in lines] == [str(v) for v in document["validation_loss"].values()]
+
+
+def test_identity_is_looked_at_where_it_is_recorded(
+    forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path
+) -> None:
+    told = RoutingTrace.load(small_trace)
+    told = replace(told, token_hash=np.arange(told.tokens, dtype=np.uint32) % 5)
+    told.save(tmp_path / "told.safetensors")
+    out = tmp_path / "next.safetensors"
+
+    def train(trace: Path, *more: str) -> Outcome:
+        return forestage("predictor", "train-next-use", "--trace", trace, "--out", out, *TINY, *more)
+
+    note = "note: the trace does not record the identity of tokens; trained without contexts"
+    outcome = train(tmp_path / "told.safetensors", "--json")
+    assert (outcome.status, note in outcome.err) == (0, False)
+    document = json.loads(outcome.out)
+    assert document["parameters"]["contexts"] == [1, 2, 3]
+    # Records of six ids, a beat of 64 bytes each: eight and three entries read, one and three entries written.
+    assert document["far_memory"] == {
+        "held_bytes": 3 * 4096 * 16 + 4096 * 64, "read_bytes": 11 * 64, "written_bytes": 4 * 64,
+    }  # fmt: skip
+    shown = train(tmp_path / "told.safetensors").out
+    assert "far memory: 704 B read and 256 B written a token, 459 kB held a sequence" in shown
+    compare = ("cache", "compare", "--next-use", out, "--capacity", 3)
+    assert "looks at the identity of tokens, which" in refused(forestage(*compare, "--trace", small_trace))
+    assert forestage(*compare, "--trace", tmp_path / "told.safetensors").status == 0
+
+    outcome = train(small_trace, "--json")
+    assert (outcome.status, outcome.err.count(note)) == (0, 1)
+    document = json.loads(outcome.out)
+    assert (document["parameters"]["contexts"], document["far_memory"]["read_bytes"]) == ([], 0)
+    assert document["parameters"]["neighbour_shifts"] == [3, 5]  # the rows that are free tell of more
+    assert "far memory" not in train(small_trace).out
+    assert note not in train(small_trace, "--set", "contexts=[]").err
+    assert "contexts (1,): the trace does not record" in refused(train(small_trace, "--set", "contexts=[1]"))
 
 
 def test_comparing_with_a_figure(

@@ -54,9 +54,6 @@ def train_next_use(
     recorded = open_trace(trace, model)
     identity = recorded.token_hash is not None
     parameters = NextUseParameters.for_trace(shape, identity=identity, origin="--set")
-    if not identity and "contexts" not in shape:
-        note = "note: the trace does not record the identity of tokens: training without contexts"
-        messages.print(note, highlight=False, markup=False, soft_wrap=True)
     sequences = split(recorded)[0]
     unfinished = out.with_suffix(".unfinished")
     log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
@@ -71,6 +68,9 @@ def train_next_use(
             log=log.append,
         )
     file.save(predictor, out)
+    if not identity and "contexts" not in shape:
+        note = "note: the trace does not record the identity of tokens; trained without contexts"
+        messages.print(note, highlight=False, markup=False, soft_wrap=True)
     document = {
         "out": str(out),
         "log": str(log.path),
