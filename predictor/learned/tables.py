@@ -166,14 +166,14 @@ def check_widths(
     """
     per_event = sum(1 << shift for shift in rank_shifts(top_k, ranked))
     every = sources(config, lookahead)
-    sums = np.abs(tables.rows.astype(np.int64)).max(axis=2).astype(object) * per_event  # [L, S, H]
+    sums = _magnitude(tables.rows, 2).astype(object) * per_event  # [L, S, H]
     sums = sums * (1 << tables.source_shifts.astype(np.int64))[:, :, None]
     gains = [1 << (config.decays[source.index] // 2) if source.age == DECAYED else 1 for source in every]
     total = np.abs(tables.bias.astype(object))
     for index, gain in enumerate(gains):
         total = total + sums[:, index] * gain
     if config.identities:
-        identity = np.abs(tables.identity_rows.astype(np.int64)).max(axis=0).transpose(1, 0, 2)  # [L, I, H]
+        identity = _magnitude(tables.identity_rows, 0).transpose(1, 0, 2)  # [L, I, H]
         total = total + (identity << tables.identity_shifts.astype(np.int64)[:, :, None]).sum(axis=1)
     widest = int(total.max(initial=0)) + (1 << int(tables.hidden_shifts.max()))
     for index, source in enumerate(every):
@@ -190,6 +190,11 @@ def check_widths(
             f"{origin}: an accumulator may reach {widest}, beyond 32 bits; use less context or a smaller shift"
         )
     return widest.bit_length() + 1
+
+
+def _magnitude(rows: NDArray[np.int8], axis: int) -> NDArray[np.int64]:
+    """Largest magnitude along an axis, without a wider copy of all rows."""
+    return np.maximum(rows.max(axis=axis).astype(np.int64), -rows.min(axis=axis).astype(np.int64))
 
 
 @dataclass(frozen=True)
