@@ -58,9 +58,11 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
         share_ends = [_curve(below, comparison, policy, "share_closed") for policy in shares]
         below.axhline(100 * AIM, color=BOUND, linestyle="--", linewidth=1)
         capacities = sorted({point["capacity"] for point in comparison["points"]})
+        # Left of the first point, where no curve is.
         below.annotate(
-            "aim", (capacities[0], 100 * AIM), (0, 3), textcoords="offset points", color=BOUND, fontsize=8, ha="left"
-        )
+            "aim", (0, 100 * AIM), (2, -2), xycoords=("axes fraction", "data"), textcoords="offset points", color=BOUND,
+            fontsize=8, ha="left", va="top",
+        )  # fmt: skip
         above.set(ylabel="hit rate, %", xticks=capacities)
         lowest = min(point["share_closed"] or 0 for point in comparison["points"])
         below.set(
