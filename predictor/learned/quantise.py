@@ -58,7 +58,8 @@ def quantise(
     high = np.abs(rows).max(axis=(2, 3), initial=0.0) * clip  # [L, S]
     identity_high = np.abs(identity).max(axis=(0, 3), initial=0.0).T * clip  # [L, I]
     largest = np.concatenate([high, identity_high], axis=1).max(axis=1, initial=0.0)
-    scale = np.maximum(largest, 1e-6) / 127 / 2**LARGEST_SHIFT  # [L] of a shift of 0
+    # A layer that nothing feeds has its bias alone: any unit that resolves it will do.
+    scale = np.where(largest > 0, largest, 1.0) / 127 / 2**LARGEST_SHIFT  # [L] of a shift of 0
     shifts = _shifts(high, scale)
     identity_shifts = _shifts(identity_high, scale)
     steps = scale[:, None] * 2.0**shifts

@@ -173,6 +173,20 @@ def test_what_cannot_be_trained_is_refused():
         train(lawful_trace(sequences=4), recipe(learning_rate=1e30))
 
 
+def test_a_layer_that_nothing_feeds_knows_what_is_popular():
+    """With this token's layers alone nothing feeds layer 0; in integers it must say what it says in floating point."""
+    alone = {"previous": [], "decays": [], "identity_rows": 0, "identities": 0, "adaptation": False}
+    trace = lawful_trace()
+    trained = train(trace, recipe(**alone))
+    scores = trained.predictor.score_trace(trace.sequence(0))[:, 0]
+    assert (scores == scores[0]).all()
+    weights = trained.weights
+    log_odds = np.maximum(weights.bias[0], 0) @ weights.output[0] + weights.output_bias[0]
+    assert np.argsort(-scores[0], kind="stable")[:2].tolist() == np.argsort(-log_odds, kind="stable")[:2].tolist()
+    found = recall(tally_predictor(trained.predictor, lawful_trace(seed=1), (2,)).by_layer).over(0).values()[:, 0]
+    assert (found[1:] > 0.97).all()
+
+
 def test_the_row_of_all_others_says_nothing_untrained():
     """20 tokens occur, each with a row of its own among 23."""
     predictor = train(lawful_trace(sequences=6), recipe(epochs=1)).predictor
