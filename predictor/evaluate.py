@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from catalog.catalogue import load_catalog
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
 from predictor import registry
@@ -238,6 +239,12 @@ def document(
     )
 
 
+def _same_model(one: str, other: str) -> bool:
+    """Whether two traces' model strings mean the same model: ``openai/gpt-oss-20b`` and ``gpt-oss-20b`` do."""
+    catalog = load_catalog()
+    return one == other or (catalog.match_model(one) or one) == (catalog.match_model(other) or other)
+
+
 def _origin(
     parts: Parts, name: str | Path, predictor: Predictor, parameters: dict[str, Any] | None
 ) -> tuple[dict[str, Any], list[str]]:
@@ -251,7 +258,7 @@ def _origin(
         }, []
     assert isinstance(predictor, registry.Saved), "what a file holds says where it was trained"
     notes = []
-    if predictor.model != parts.trace.metadata.model:
+    if not _same_model(predictor.model, parts.trace.metadata.model):
         notes.append(
             f"{name} was trained on routing of {predictor.model}, the trace is of {parts.trace.metadata.model}"
         )

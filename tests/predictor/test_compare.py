@@ -1,5 +1,6 @@
 """Predictors side by side, files among them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_gain_is_resampled_in_pairs():
     width = np.subtract(*whole.equal_traffic[0].gain_intervals["popularity"][::-1])
     alone = sum(np.subtract(*e.intervals.recall["4"][::-1]) for e in whole.evaluations)
     assert width < alone
+
+
+@pytest.mark.parametrize(
+    ("mine", "noted"), [("openai/gpt-oss-20b", False), ("gpt_oss_20b", False), ("openai/gpt-oss-120b", True)]
+)
+def test_another_model_is_noted_and_another_spelling_is_not(kept, monkeypatch, mine, noted):
+    trace = routing_trace(lengths=LENGTHS)
+    spelt = replace(trace, metadata=trace.metadata.model_copy(update={"model": "gpt-oss-20b"}))
+    monkeypatch.setattr(KeptPopularity, "model", mine)
+    notes = evaluate(spelt, str(kept), split="all").notes
+    assert any("was trained on routing of" in note for note in notes) == noted
 
 
 def test_a_file_is_loaded_and_not_fitted(kept):
