@@ -2,11 +2,13 @@
 
 import json
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.config import StrictModel
@@ -23,6 +25,9 @@ from traces import RoutingTrace
 from traces.files import write_text
 
 Progress = Callable[[int, int], None]
+
+TRACE_FILE = "trace"
+"""Which trace a folder's predictors are of; no variant has a file of this name, as theirs have endings."""
 
 RIVAL = "markov-spatial"
 """What every variant is shown against: the best of the kinds that are profiled, on every recorded trace."""
@@ -159,8 +164,10 @@ def run_grid(
     variant is trained.
 
     Raises:
-        ForestageError: if the folder cannot be written, a selection is empty or a recipe asks for what the trace lacks.
+        ForestageError: if the folder cannot be written or holds a sweep of another trace, a selection is empty or a
+            recipe asks for what the trace lacks.
     """
+    _claim(folder, trace, trace_name)
     for name, variant in grid.variants.items():
         kept = folder / f"{name}.json"
         request = {
@@ -179,6 +186,24 @@ def run_grid(
             measured = _measure(trace, grid, name, path, trace_name)
             write_text(kept, json.dumps({"request": request, "measured": measured.model_dump(mode="json")}, indent=1))
         yield measured
+
+
+def _claim(folder: Path, trace: RoutingTrace, trace_name: str) -> None:
+    """Keep in ``folder`` which trace its predictors are of.
+
+    Raises:
+        ForestageError: if they are of another one, whose name may be the same.
+    """
+    content = 0
+    for part in trace.chunks():
+        for array in (part.expert_ids, part.token_hash, part.gate_weights):
+            content = zlib.crc32(b"" if array is None else np.ascontiguousarray(array).tobytes(), content)
+    content = zlib.crc32(np.asarray(trace.sequence_offsets).tobytes(), content)
+    path, mine = folder / TRACE_FILE, {"trace": trace_name, "crc32": f"{content:08x}"}
+    if not path.is_file():
+        write_text(path, json.dumps(mine))
+    elif path.read_text(encoding="utf-8", errors="replace") != json.dumps(mine):
+        raise ForestageError(f"{folder}: holds a sweep of another trace; give another folder")
 
 
 def _kept(path: Path, request: dict[str, Any]) -> Measured | None:

@@ -52,6 +52,20 @@ def test_what_is_asked_differently_is_done_anew(sweep: Callable[[str], tuple[Any
     assert farther["recall"] != first["recall"]
 
 
+def test_another_trace_of_the_same_name_takes_nothing_over(
+    sweep: Callable[[str], tuple[Any, bool]], forestage: Callable[..., Outcome], small_trace: Path, tmp_path: Path
+) -> None:
+    sweep(GRID)
+    trace = RoutingTrace.load(small_trace)
+    other = tmp_path / "elsewhere" / small_trace.name
+    other.parent.mkdir()
+    trace.select_sequences(range(trace.sequences)[::-1]).save(other)
+    asked = ("predictor", "sweep", "--trace", other, "--grid", tmp_path / "grid.toml", "--out", tmp_path / "out")
+    outcome = forestage(*asked)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "holds a sweep of another trace" in outcome.err
+
+
 def test_the_rival_is_profiled_on_what_the_variant_is_trained_on(
     sweep: Callable[[str], tuple[Any, bool]], small_trace: Path
 ) -> None:
