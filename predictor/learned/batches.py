@@ -53,7 +53,10 @@ class Batches:
         for matched in self.data.matched:
             found = matched[tokens]
             ids = np.where((found >= 0)[:, None, None], self.data.ids[found], -1)
-            parts.append(_windows(self._chosen(ids, weights), [0], dropout))
+            part = _windows(self._chosen(ids, weights), [0], dropout)
+            if self.config.tagged_by == "routing":  # which is not known for the first targets
+                part[: self.lookahead] = 0
+            parts.append(part)
         return torch.cat(parts, 2) if parts else torch.zeros(self.layers, len(tokens), 0)
 
     def identity(self, tokens: NDArray[np.int64]) -> list[Tensor]:

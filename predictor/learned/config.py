@@ -30,6 +30,9 @@ class LearnedConfig(StrictModel):
         identities: tokens whose identity feeds a target: this one, the previous one, …
         tagged: one entry a *tagged table* of the sequence, a number of tokens n: what the layer chose when the last n
             tokens, this one included, were last the same as now feeds the target.
+        tagged_by: what stands for a token in the tagged tables: its identity, or, for traces that record none, the set
+            of experts that its layer 0 chose. Then the tables are looked up when that gate is known, for targets at or
+            above the lookahead.
         tagged_entries: entries of each tagged table, a power of two: a later token takes the entry of an earlier one.
         ranks: whether the better ranks of a gate's choice weigh more, by shifts: 4, 2, …, 2, 1; ``None``: where the
             trace's ids are ranked.
@@ -44,6 +47,7 @@ class LearnedConfig(StrictModel):
     identity_rows: int = Field(default=4096, ge=0)
     identities: int = Field(default=2, ge=0, le=8)
     tagged: tuple[int, ...] = (1, 2, 3)
+    tagged_by: Literal["identity", "routing"] = "identity"
     tagged_entries: int = Field(default=4096, ge=1, le=1 << 20)
     ranks: bool | None = None
     adaptation: bool = True
@@ -85,7 +89,7 @@ class LearnedConfig(StrictModel):
     @property
     def looks_at_identity(self) -> bool:
         """Whether tokens must have an identity."""
-        return bool(self.identities or self.tagged)
+        return bool(self.identities or (self.tagged and self.tagged_by == "identity"))
 
 
 class TrainingConfig(StrictModel):
@@ -147,13 +151,13 @@ class Recipe(StrictModel):
         )
 
 
-_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0, "tagged": (), "previous": (2,)}
+_NO_IDENTITY: dict[str, Any] = {"identity_rows": 0, "identities": 0}
 
 RECIPES: dict[str, Recipe] = {
     "deployed": Recipe(),
-    "no-identity": Recipe(predictor=LearnedConfig(**_NO_IDENTITY)),
+    "no-identity": Recipe(predictor=LearnedConfig(**_NO_IDENTITY, tagged_by="routing")),
     "few-tokens": Recipe(
-        predictor=LearnedConfig(**_NO_IDENTITY),
+        predictor=LearnedConfig(**_NO_IDENTITY, tagged=(), previous=(2,)),
         training=TrainingConfig(epochs=14, dropout=0.4, hidden_dropout=0.2, learning_rate=4e-3),
     ),
     "ablation": Recipe(predictor=LearnedConfig(hidden=64), training=TrainingConfig(epochs=5, hidden_dropout=0.0)),

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from predictor.base import id_chunks
 from predictor.learned.config import LearnedConfig
 from predictor.learned.context import rank_shifts
-from predictor.learned.kernels import matched_tokens
-from predictor.learned.tables import KEY_ROTATION
+from predictor.learned.kernels import matched_tokens, routing_tokens
+from predictor.learned.tables import KEY_ROTATION, TOKEN_MULTIPLIER
 from traces import RoutingTrace
 
 RANK_UNIT = 2.0
@@ -88,17 +88,22 @@ def prepare(trace: RoutingTrace, config: LearnedConfig, *, ranked: bool, identit
         position=(np.arange(trace.tokens) - begun).astype(np.int32),
         decayed=decayed,
         identity=identity,
-        matched=_matched(trace, config, starts_all),
+        matched=_matched(trace, config, starts_all, ids),
         gate_weights=None if trace.gate_weights is None else np.asarray(trace.gate_weights),
         rank_weights=weights,
         experts=trace.experts,
     )
 
 
-def _matched(trace: RoutingTrace, config: LearnedConfig, starts: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _matched(
+    trace: RoutingTrace, config: LearnedConfig, starts: NDArray[np.bool_], ids: NDArray[np.int16]
+) -> NDArray[np.int64]:
     found = np.empty((len(config.tagged), trace.tokens), np.int64)
     for index, length in enumerate(config.tagged):
-        tokens = np.asarray(trace.token_hash).astype(np.int64)
+        if config.tagged_by == "routing":
+            tokens = routing_tokens(ids[:, 0], TOKEN_MULTIPLIER)
+        else:
+            tokens = np.asarray(trace.token_hash).astype(np.int64)
         found[index] = matched_tokens(tokens, starts, length, KEY_ROTATION, config.tagged_entries)
     return found
 

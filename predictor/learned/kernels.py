@@ -53,15 +53,37 @@ def remember_token(tokens: I64, token: int) -> None:
 
 
 @njit(cache=True)
-def add_tagged(
-    now: I32, rows: I8, source_shifts: U8, rank_shifts: I64, ages: I64, indices: I64, tagged: int,
-    tokens: I64, lengths: I64, rotation: int, keys: I64, choices: I16, entries: I64,
-) -> None:  # fmt: skip
-    """Look the latest ``tokens`` up in each tagged table, add the rows of what is found, and take the entries.
+def routing_token(ids: I16, recorded: bool, multiplier: int) -> int:
+    """What stands for the set of ``ids``, whatever their order, u32; −1 where they were not recorded."""
+    if not recorded:
+        return -1
+    token = 0
+    for expert in ids:
+        token ^= ((int(expert) + 1) * multiplier) & 0xFFFFFFFF
+    return token
 
-    ``tagged`` is the age that marks tagged sources; ``keys [tables, entries]`` (−1: not of this sequence), ``choices
-    [tables, entries, layers, top_k]`` (−1: not recorded) and ``entries [tables]``: the ones taken (−1: none).
+
+@njit(cache=True)
+def routing_tokens(ids: I16, multiplier: int) -> I64:
+    """``routing_token`` of each row of ``ids [tokens, top_k]`` (−1: not recorded)."""
+    found = np.empty(len(ids), np.int64)
+    for token in range(len(ids)):
+        found[token] = routing_token(ids[token], ids[token, 0] >= 0, multiplier)
+    return found
+
+
+@njit(cache=True)
+def add_tagged(
+    token: int, first: int, now: I32, rows: I8, source_shifts: U8, rank_shifts: I64, ages: I64, indices: I64,
+    tagged: int, tokens: I64, lengths: I64, rotation: int, keys: I64, choices: I16, entries: I64,
+) -> None:  # fmt: skip
+    """The latest token is ``token``: look it up in each tagged table, add the rows found, and take the entries.
+
+    ``first``: the first target that is fed; ``tagged``: the age that marks tagged sources; ``tokens``: the latest ones;
+    ``keys [tables, entries]`` (−1: not of this sequence), ``choices [tables, entries, layers, top_k]`` (−1: not
+    recorded) and ``entries [tables]``: the ones taken (−1: none).
     """
+    remember_token(tokens, token)
     for source in range(len(ages)):
         if ages[source] != tagged:
             continue
@@ -72,7 +94,7 @@ def add_tagged(
             continue
         entry = key & (keys.shape[1] - 1)
         if keys[table, entry] == key:
-            for layer in range(now.shape[0]):
+            for layer in range(first, now.shape[0]):
                 if choices[table, entry, layer, 0] >= 0:
                     add_rows(
                         now[layer], rows[layer, source], choices[table, entry, layer], rank_shifts,
@@ -247,7 +269,7 @@ def score_tokens(
     rows: I8, source_shifts: U8, bias: I32, identity_rows: I8, identity_shifts: U8, hidden_shifts: U8,
     output: I8, output_bias: I32, score_shifts: U8,
     rank_shifts: I64, ages: I64, indices: I64, offsets: I64, decay_shifts: I64, fraction_bits: int,
-    tagged: int, lengths: I64, rotation: int,
+    tagged: int, by_routing: bool, multiplier: int, lengths: I64, rotation: int,
     adaptations: U8, probabilities: NDArray[np.uint16], bin_shift: int, one: int, adapted_limit: int,
     hidden_max: int, zero: int, lowest: int, highest: int,
     now: I32, later: I32, fresh: I32, decayed: I32, last_ids: I16, known: NDArray[np.bool_], recent: I64,
@@ -259,11 +281,11 @@ def score_tokens(
         if starts[token]:
             start_sequence(now, later, fresh, decayed, known, recent, adapted, tokens, keys, bias)
         add_identities(now, recent, identities[token], identity_rows, identity_shifts)
-        remember_token(tokens, hashes[token])
-        add_tagged(
-            now, rows, source_shifts, rank_shifts, ages, indices, tagged, tokens, lengths, rotation, keys, choices,
-            entries,
-        )  # fmt: skip
+        if not by_routing:
+            add_tagged(
+                hashes[token], 0, now, rows, source_shifts, rank_shifts, ages, indices, tagged, tokens, lengths,
+                rotation, keys, choices, entries,
+            )  # fmt: skip
         for target in range(lookahead):
             score_layer(
                 now[target], hidden_shifts[target], hidden_max, output[target], output_bias[target],
@@ -271,6 +293,11 @@ def score_tokens(
                 scores[token, target],
             )  # fmt: skip
         for layer in range(layers):
+            if by_routing and layer == 0:
+                add_tagged(
+                    routing_token(ids[token, 0], recorded[token, 0], multiplier), lookahead, now, rows, source_shifts,
+                    rank_shifts, ages, indices, tagged, tokens, lengths, rotation, keys, choices, entries,
+                )  # fmt: skip
             observe(
                 layer, ids[token, layer], recorded[token, layer], last_ids, known, now, later, fresh,
                 rows, source_shifts, rank_shifts, ages, indices, offsets, tagged, choices, entries,

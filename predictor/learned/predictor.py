@@ -25,6 +25,7 @@ from predictor.learned.tables import (
     SCORE_MAX,
     SCORE_MIN,
     SCORE_ZERO,
+    TOKEN_MULTIPLIER,
     LearnedTables,
     check_shapes,
     check_widths,
@@ -219,10 +220,15 @@ class LearnedPredictor(Predictor):
         row = int(self.identity_index(np.array([token]))[0])
         state, tables = self._state, self.tables
         kernels.add_identities(state.now, state.recent, row, tables.identity_rows, tables.identity_shifts)
-        kernels.remember_token(state.tokens, token)
+        if self.config.tagged_by == "identity":
+            self._add_tagged(token, 0)
+
+    def _add_tagged(self, token: int, first: int) -> None:
+        """Tagged tables feed targets from ``first`` on; ``token`` stands for the one being processed, −1: nothing."""
+        state, tables = self._state, self.tables
         kernels.add_tagged(
-            state.now, tables.rows, tables.source_shifts, self._rank_shifts, self._ages, self._indices, TAGGED,
-            state.tokens, self._lengths, KEY_ROTATION, state.keys, state.choices, state.entries,
+            token, first, state.now, tables.rows, tables.source_shifts, self._rank_shifts, self._ages, self._indices,
+            TAGGED, state.tokens, self._lengths, KEY_ROTATION, state.keys, state.choices, state.entries,
         )  # fmt: skip
 
     @override
@@ -245,6 +251,8 @@ class LearnedPredictor(Predictor):
                 state.adapted[layer], self.predict(layer), chosen, self.tables.probabilities[layer],
                 PROBABILITY_SHIFT, PROBABILITY_ONE, ADAPTED_LIMIT,
             )  # fmt: skip
+        if layer == 0 and self.config.tagged_by == "routing":
+            self._add_tagged(kernels.routing_token(chosen, ids is not None, TOKEN_MULTIPLIER), self.lookahead)
         kernels.observe(
             layer, chosen, ids is not None, state.last_ids, state.known, state.now, state.later, state.fresh,
             self.tables.rows, self.tables.source_shifts, self._rank_shifts, self._ages, self._indices, self._offsets,
@@ -297,7 +305,7 @@ class LearnedPredictor(Predictor):
                 tables.rows, tables.source_shifts, tables.bias, tables.identity_rows, tables.identity_shifts,
                 tables.hidden_shifts, tables.output, tables.output_bias, tables.score_shifts,
                 self._rank_shifts, self._ages, self._indices, self._offsets, self._decay_shifts, FRACTION_BITS,
-                TAGGED, self._lengths, KEY_ROTATION,
+                TAGGED, self.config.tagged_by == "routing", TOKEN_MULTIPLIER, self._lengths, KEY_ROTATION,
                 tables.adaptations, tables.probabilities, PROBABILITY_SHIFT, PROBABILITY_ONE, ADAPTED_LIMIT,
                 HIDDEN_MAX, SCORE_ZERO, SCORE_MIN, SCORE_MAX, *state, scores,
             )  # fmt: skip

@@ -87,6 +87,7 @@ class Measured(BaseModel):
         sram_bytes: on chip, the largest layer.
         state_bytes: of a slot and layer.
         far_bytes: read from and written to far memory a token.
+        identity: whether it looks at the tokens' identity.
         recall, intervals: by issue limit, over layers ≥ lookahead.
         rival: the same of spatial Markov tables, profiled on the sequences that the variant was trained on.
         exact_set: share of rows whose best top_k are exactly the chosen ones.
@@ -103,6 +104,7 @@ class Measured(BaseModel):
     sram_bytes: int
     state_bytes: int
     far_bytes: int
+    identity: bool
     recall: dict[str, float]
     intervals: dict[str, Ends]
     rival: dict[str, float]
@@ -266,6 +268,7 @@ def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name:
         sram_bytes=figures["sram_bytes_per_layer"],
         state_bytes=figures["state_bytes_per_slot_layer"],
         far_bytes=figures["far_bytes_per_token"],
+        identity=predictor.config.looks_at_identity,
         recall={limit: result.recall[limit] or 0.0 for limit in limits},
         intervals={limit: result.intervals.recall[limit] for limit in limits},
         rival=_rival(trace, trainer, variant, grid.issue),

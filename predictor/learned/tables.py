@@ -20,7 +20,8 @@ one of ``tagged_entries`` entries for each slot. With ``t`` the tokens' identiti
 
 If the entry was written in this sequence and under this key, what it holds of layer ``l`` feeds target ``l``; then
 this token's key and choices take the entry. A sequence of fewer than n tokens, or with one of unknown identity among
-the last n, looks nothing up and writes nothing.
+the last n, looks nothing up and writes nothing. Where ``tagged_by`` is ``routing``, layer 0's choice stands for the
+identity, as ``XOR over its ids of (id + 1) · TOKEN_MULTIPLIER mod 2^32``, and feeds targets at or above the lookahead.
 
 A layer that adapts while decoding (``adaptation`` > 0) moves each expert's ``a`` by how wrong its probability was:
 
@@ -40,6 +41,8 @@ from predictor.learned.context import DECAYED, rank_shifts, sources
 
 FRACTION_BITS = 8
 KEY_ROTATION = 7
+TOKEN_MULTIPLIER = 0x9E3779B1
+"""2^32 over the golden ratio, made odd: spreads small numbers over 32 bits (Knuth's multiplicative hashing)."""
 BEAT_BYTES = 64
 """Far memory is read and written in beats of 512 bits; an entry of a tagged table begins on one."""
 ENTRY_HEAD_BYTES = 8

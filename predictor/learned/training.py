@@ -123,8 +123,8 @@ def _check(trace: RoutingTrace, config: LearnedConfig, lookahead: int) -> bool:
         )
     if config.looks_at_identity and trace.token_hash is None:
         raise ForestageError(
-            "identity_rows: the trace records no token identity; set identity_rows=0, identities=0 and tagged=[], "
-            "or use the recipe no-identity"
+            "identity_rows: the trace records no token identity; set identity_rows=0, identities=0 and "
+            "tagged_by=routing, or use the recipe no-identity"
         )
     if config.ranks and not trace.metadata.ranked:
         raise ForestageError("ranks: the ids of the trace are in no order; leave it out or set it to false")

@@ -28,7 +28,7 @@ def recall_against_sram(sweep: Document, rival: Document | None) -> Figure:
         for number, limit in enumerate(limits):
             for with_identity in (True, False):
                 chosen = sorted(
-                    (item for item in results if bool(item["far_bytes"]) == with_identity),
+                    (item for item in results if item["identity"] == with_identity),
                     key=lambda item: item["sram_bytes"],
                 )
                 if not chosen:

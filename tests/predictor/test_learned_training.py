@@ -94,6 +94,29 @@ def test_a_law_of_the_sequence_is_found_by_its_tagged_table(tagged, low, high):
     assert (found < high).all(), found
 
 
+@pytest.mark.parametrize(("tagged", "low", "high"), [([], 0.0, 0.35), ([1], 0.75, 1.0)])
+def test_layer_0_can_stand_for_identity(tagged, low, high):
+    """Of 8 tokens, each with two experts of its own in layer 0; layer 1 is drawn anew for each sequence and token."""
+    generator = np.random.default_rng(3)
+    first = np.array([[0, 1], [2, 3], [4, 5], [6, 7], [0, 2], [1, 3], [4, 6], [5, 7]])
+
+    def made(sequences: int) -> RoutingTrace:
+        tokens = generator.integers(0, 8, (sequences, 60))
+        ids = np.empty((sequences, 60, 2, 2), int)
+        ids[:, :, 0] = first[tokens]
+        for sequence in range(sequences):
+            ids[sequence, :, 1] = np.array([generator.permutation(8)[:2] for _ in range(8)])[tokens[sequence]]
+        return trace_of(ids.reshape(-1, 2, 2), experts=8, lengths=[60] * sequences)
+
+    quick = recipe(
+        tagged=tagged, tagged_by="routing", decays=[], previous=[0], layers_back=0, identity_rows=0, identities=0,
+        adaptation=False, epochs=8,
+    )  # fmt: skip
+    predictor = train(made(60), quick).predictor
+    found = recall(tally_predictor(predictor, made(8), (2,)).by_layer).over(0).values()[1, 0]
+    assert low < found < high
+
+
 def test_integers_lose_little(trained):
     found = trained.predictor.provenance.validation_recall
     assert abs(found.int8["2"] - found.floating_point["2"]) < 0.01
@@ -240,12 +263,14 @@ def test_gate_weights_weigh_the_chosen():
     np.testing.assert_allclose(weight[1, 0], [1, 1, 1, 1], atol=1e-3)
 
 
+@pytest.mark.parametrize("tagged_by", ["identity", "routing"])
 @pytest.mark.parametrize("unrecorded", [0.0, 0.3])
-def test_inputs_are_the_twins_sources(unrecorded):
+def test_inputs_are_the_twins_sources(unrecorded, tagged_by):
     """With tables of small integers, no rounding and no decay, the float sums are the twin's own."""
     predictor = random_predictor(
-        decays=(), seed=5, previous=(1, 0), ranked=False, adaptation=False, identity_rows=0, identities=0
-    )
+        decays=(), seed=5, previous=(1, 0), ranked=False, adaptation=False, identity_rows=0, identities=0,
+        tagged_by=tagged_by,
+    )  # fmt: skip
     trace = identified_trace(layers=5, experts=9, lengths=(27, 3), unrecorded=unrecorded, seed=5)
     data = prepare(trace, predictor.config, ranked=False, identity=np.zeros(trace.tokens, np.int64))
     assert (data.matched >= 0).any(axis=1).all()

@@ -1,5 +1,7 @@
 """The learned predictor's integers: streaming equals batch equals the sums written out."""
 
+import functools
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -44,13 +46,23 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
             for i in range(config.hidden)
         ]
 
+    def identity(token: int) -> int | None:
+        if config.tagged_by == "identity":
+            return int(trace.token_hash[token])
+        if not recorded[token, 0]:
+            return None
+        products = [(int(expert) + 1) * 2654435761 % 2**32 for expert in trace.expert_ids[token, 0]]
+        return functools.reduce(operator.xor, products)
+
     def key(token: int, start: int, length: int) -> int | None:
         """Of the ``length`` identities up to ``token``: bits rotated left by 7 before each is added without carry."""
         if token - length + 1 < start:
             return None
         bits = "0" * 32
-        for identity in trace.token_hash[token - length + 1 : token + 1]:
-            bits = f"{int(bits[7:] + bits[:7], 2) ^ int(identity):032b}"
+        for one in map(identity, range(token - length + 1, token + 1)):
+            if one is None:
+                return None
+            bits = f"{int(bits[7:] + bits[:7], 2) ^ one:032b}"
         return int(bits, 2)
 
     def tagged(token: int, start: int, length: int) -> int | None:
@@ -79,7 +91,8 @@ def written_out(predictor: LearnedPredictor, trace: RoutingTrace) -> np.ndarray:
                 if source.age == DECAYED or not 0 <= layer < trace.layers:
                     continue
                 if source.age == TAGGED:
-                    named = tagged(token, start, config.tagged[source.index])
+                    known = config.tagged_by == "identity" or target >= predictor.lookahead
+                    named = tagged(token, start, config.tagged[source.index]) if known else None
                     ids = None if named is None else choice(named, layer, start, held=False)
                 else:
                     same = source.age == SAME_TOKEN
@@ -130,6 +143,7 @@ CONTEXTS = [
     {"layers_back": 0, "previous": (), "decays": (), "identities": 1, "tagged": ()},
     {"layers_back": 9, "previous": (4,), "decays": (3,), "decay_reach": 0, "identities": 3, "tagged": (3, 1)},
     {"layers_back": 0, "previous": (), "decays": (), "tagged": (1, 2), "tagged_entries": 1},
+    {"identity_rows": 0, "identities": 0, "tagged_by": "routing", "layers_back": 1, "previous": (), "decays": ()},
 ]
 
 
