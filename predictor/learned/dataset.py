@@ -98,14 +98,14 @@ def prepare(trace: RoutingTrace, config: LearnedConfig, *, ranked: bool, identit
 def _matched(
     trace: RoutingTrace, config: LearnedConfig, starts: NDArray[np.bool_], ids: NDArray[np.int16]
 ) -> NDArray[np.int64]:
-    found = np.empty((len(config.tagged), trace.tokens), np.int64)
-    for index, length in enumerate(config.tagged):
-        if config.tagged_by == "routing":
-            tokens = routing_tokens(ids[:, 0], TOKEN_MULTIPLIER)
-        else:
-            tokens = np.asarray(trace.token_hash).astype(np.int64)
-        found[index] = matched_tokens(tokens, starts, length, KEY_ROTATION, config.tagged_entries)
-    return found
+    if not config.tagged:
+        return np.empty((0, trace.tokens), np.int64)
+    if config.tagged_by == "routing":
+        tokens = routing_tokens(ids[:, 0], TOKEN_MULTIPLIER)
+    else:
+        tokens = np.asarray(trace.token_hash).astype(np.int64)
+    entries = config.tagged_entries
+    return np.stack([matched_tokens(tokens, starts, length, KEY_ROTATION, entries) for length in config.tagged])
 
 
 @njit(cache=True)
