@@ -32,7 +32,7 @@ HEAVY: dict[str, set[str]] = {
         "predictor/learned/training.py",
         "predictor/next_use/network.py",
         "predictor/next_use/training.py",
-        "traces/importers/torch_file.py",
+        "traces/importers/assembly/torch_file.py",
     },
     "transformers": {"gpu_reference"},
     "tokenizers": {"gpu_reference"},

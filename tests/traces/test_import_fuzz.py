@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from catalog.errors import ForestageError
 from traces import RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
-from traces.importers.json_records import read_records
+from traces.importers.assembly.json_records import read_records
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 
@@ -352,7 +352,7 @@ def test_router_logits_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.
 def test_a_damaged_expert_map_is_refused_or_read_as_it_stands(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    from traces.importers.expert_map import read_expert_map
+    from traces.importers.assembly.expert_map import read_expert_map
 
     path = tmp_path_factory.getbasetemp() / "map.json"
     document = {"physical_to_logical_map": [[0, 1, 2, 1], [2, 0, 1, 0]]}

@@ -80,7 +80,7 @@ def test_files_put_together_begin_a_sequence_at_the_heading(tmp_path: Path) -> N
 def test_a_pass_may_reach_over_pieces_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = load(tmp_path / "t.csv", text_of(rows()))
     for lines in (1, 5, 18):
-        monkeypatch.setattr("traces.importers.llama_cpp_csv.CHUNK_LINES", lines)
+        monkeypatch.setattr("traces.importers.formats.llama_cpp_csv.CHUNK_LINES", lines)
         assert load(tmp_path / "t.csv", text_of(rows()))[0].equals(whole)
 
 

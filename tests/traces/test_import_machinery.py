@@ -14,15 +14,15 @@ from catalog.errors import ForestageError
 from tests.routing import trace_of
 from traces import DECODE, PREFILL
 from traces.importers import ImportOptions, import_recording
-from traces.importers.builder import TraceBuilder
-from traces.importers.expert_map import check_map, read_expert_map
-from traces.importers.json_records import read_records
-from traces.importers.models import RecordedModel, recorded_model
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.expert_map import check_map, read_expert_map
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.models import RecordedModel, recorded_model
+from traces.importers.assembly.spool import Spool
+from traces.importers.assembly.suspicious import warn_of_trace
+from traces.importers.assembly.text_file import read_lines
 from traces.importers.options import parse_layers
 from traces.importers.report import Report
-from traces.importers.spool import Spool
-from traces.importers.suspicious import warn_of_trace
-from traces.importers.text_file import read_lines
 
 OWN = RecordedModel("own", 8, (0, 1, 2), (0, 1, 2))
 
@@ -104,8 +104,8 @@ def test_what_is_missing_or_contradicts_is_told(options: dict[str, Any], facts: 
 def test_tokens_in_pieces_become_a_trace_wherever_they_wait(
     spill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("traces.importers.spool.SPILL_BYTES", spill)
-    monkeypatch.setattr("traces.importers.builder.CHUNK_TOKENS", 3)
+    monkeypatch.setattr("traces.importers.assembly.spool.SPILL_BYTES", spill)
+    monkeypatch.setattr("traces.importers.assembly.builder.CHUNK_TOKENS", 3)
     ids = random_ids(11, 3, 2, 8)
     weights = np.array([0.75, 0.25]) * np.ones((11, 3, 2))
     builder = TraceBuilder(tmp_path, layers=3, top_k=2, weights=True, hashes=True)
@@ -176,7 +176,7 @@ def test_what_a_reader_may_not_give(change: dict[str, Any], message: str, tmp_pa
 
 
 def test_large_imports_stay_small_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("traces.importers.spool.SPILL_BYTES", 1 << 20)
+    monkeypatch.setattr("traces.importers.assembly.spool.SPILL_BYTES", 1 << 20)
     piece = random_ids(512, 24, 4, 32)
     peaks = []
     for pieces in (64, 256):
@@ -196,7 +196,7 @@ def test_large_imports_stay_small_in_memory(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_spool_keeps_the_order_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("traces.importers.spool.SPILL_BYTES", 100)
+    monkeypatch.setattr("traces.importers.assembly.spool.SPILL_BYTES", 100)
     spool = Spool(np.int32, (3,))
     rows = np.arange(300, dtype=np.int32).reshape(100, 3)
     for start in range(0, 100, 7):
@@ -214,7 +214,7 @@ def test_a_spool_keeps_the_order_of_its_pieces(monkeypatch: pytest.MonkeyPatch) 
 def test_records_in_every_layout_read_in_any_pieces(
     size: int, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("traces.importers.json_records.READ_CHARACTERS", size)
+    monkeypatch.setattr("traces.importers.assembly.json_records.READ_CHARACTERS", size)
     values = [{"a": [1, -2.5e3, True, None], "text": 'ü"\\\n\u2028'}, {}, {"b": {"c": "x" * 40}}]
     path = tmp_path / "a.json"
     path.write_text(
@@ -271,7 +271,7 @@ def test_lines_of_text_and_their_faults(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ForestageError, match="not a UTF-8 text"):
         list(read_lines(path, Report()))
-    monkeypatch.setattr("traces.importers.text_file.MAX_LINE_CHARACTERS", 10)
+    monkeypatch.setattr("traces.importers.assembly.text_file.MAX_LINE_CHARACTERS", 10)
     path.write_bytes(b"short\n" + b"x" * 50)
     with pytest.raises(ForestageError, match="line 2: longer than 10"):
         list(read_lines(path, Report()))

@@ -12,7 +12,7 @@ import pytest
 from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace, split
 from traces.importers import ImportOptions, import_recording, import_trace
-from traces.importers.npz import read_sequence_records
+from traces.importers.formats.npz import read_sequence_records
 
 LENGTHS = (4, 3, 5)
 LAYERS, TOP_K = 24, 4  # gpt-oss-20b's

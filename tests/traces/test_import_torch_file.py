@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
-from traces.importers import import_recording, sniff_format, torch_file
+from traces.importers import import_recording, sniff_format
+from traces.importers.assembly import torch_file
 
 torch = pytest.importorskip("torch", reason="writes .pt files")
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers import (
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
+from traces.importers.assembly.text_file import starting_bytes
+from traces.importers.formats import (
     big_moe_on_edge,
     dynande,
     eplb,
@@ -23,15 +26,12 @@ from traces.importers import (
     sglang_response,
     sglang_stat,
     tensorrt_llm,
-    torch_file,
     vllm_response,
 )
-from traces.importers.big_moe_on_edge import Residency, read_residency
-from traces.importers.common import Importer
+from traces.importers.formats.big_moe_on_edge import Residency, read_residency
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.importers.suspicious import warn_of_layers, warn_of_trace
-from traces.importers.text_file import starting_bytes
 from traces.load import REFUSAL, ExpertLoad
 from traces.trace import RoutingTrace
 

@@ -1,5 +1,6 @@
 """What a user may say of a foreign file that does not say it itself."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,12 +20,21 @@ class ImportOptions(StrictModel):
         experts: routed experts a layer.
         top_k: experts a token uses (of a run cut to fewer than the model's: those of the run).
         layers: the model's index of each recorded MoE layer, ascending.
-        expert_map: a file that maps physical experts to logical ones (``traces.importers.expert_map``).
-        gate_weights: what the model makes of the chosen experts' softmax: ``normalised`` over them, or left raw
-            (``softmax``).
+        expert_map: a file that maps physical experts to logical ones (``traces.importers.assembly.expert_map``).
+        gate_weights: what the model makes of the chosen experts' scores: ``normalised`` over them, or left raw
+            (``softmax``, ``sigmoid``).
+        select: what a router's choice is the k largest of, where a file holds logits: the ``logits`` themselves (or
+            their softmax, whose order is the same), or their ``sigmoid``.
+        selection_bias: a file of the bias ``[layers, experts]`` that is added for the choice alone.
+        groups, top_groups: experts stand in so many groups, and the choice is made within so many of them.
         phase: of all tokens, or of the sequences that do not say, for a format that does not tell it.
         domain: label of the sequences, for a format that labels none.
         dataset: what the sequences are stratified by, likewise.
+        drop_constant: runs of at least so many identical rows within a sequence are left out.
+        columns: role → the column that plays it, for a generic table.
+        separator: between a table's columns, where it is not told by the text.
+        files: what each file of a folder is: a ``sequence``, a ``layer`` or a ``rank``.
+        stack: which half of an encoder-decoder model is imported.
     """
 
     model: str | None = Field(default=None, min_length=1)
@@ -32,10 +42,19 @@ class ImportOptions(StrictModel):
     top_k: int | None = Field(default=None, ge=1)
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     expert_map: Path | None = None
-    gate_weights: Literal["normalised", "softmax"] | None = None
+    gate_weights: Literal["normalised", "softmax", "sigmoid"] | None = None
+    select: Literal["logits", "sigmoid"] | None = None
+    selection_bias: Path | None = None
+    groups: int | None = Field(default=None, ge=1)
+    top_groups: int | None = Field(default=None, ge=1)
     phase: PhaseName | None = None
     domain: str | None = Field(default=None, min_length=1)
     dataset: str | None = Field(default=None, min_length=1)
+    drop_constant: int | None = Field(default=None, ge=2)
+    columns: dict[str, str] | None = None
+    separator: str | None = Field(default=None, min_length=1)
+    files: Literal["sequence", "layer", "rank"] | None = None
+    stack: Literal["encoder", "decoder"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImportOptions":
@@ -50,8 +69,25 @@ class ImportOptions(StrictModel):
 
 
 def option_name(field: str) -> str:
-    """An option as it is typed: ``expert_map`` is ``--expert-map``."""
-    return f"--{field.replace('_', '-')}"
+    """An option as it is typed: ``expert_map`` is ``--expert-map``, ``columns`` is ``--column``, given once each."""
+    return "--column" if field == "columns" else f"--{field.replace('_', '-')}"
+
+
+def parse_columns(settings: Sequence[str]) -> dict[str, str] | None:
+    """Columns by role from texts like ``ids=expert_ids``; ``None`` where there are none.
+
+    Raises:
+        ForestageError: for a text without ``=``, or a role that is given twice.
+    """
+    columns: dict[str, str] = {}
+    for setting in settings:
+        role, equals, name = setting.partition("=")
+        if not equals or not role or not name:
+            raise ForestageError(f"--column {setting}: write role=name, as ids=expert_ids")
+        if role in columns:
+            raise ForestageError(f"--column {setting}: the role {role} was given before ({columns[role]})")
+        columns[role] = name
+    return columns or None
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
 from traces import RoutingTrace
-from traces.importers import big_moe_on_edge, read_residency, sniff_format
+from traces.importers import read_residency, sniff_format
+from traces.importers.formats import big_moe_on_edge
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 

@@ -13,7 +13,7 @@ from traces import RoutingTrace
 from traces.batch import BatchSchedule
 from traces.batch_file import load_schedule, save_batched
 from traces.importers import FORMATS, OWN_TRACE, Imported, ImportOptions, import_recording
-from traces.importers.options import parse_layers
+from traces.importers.options import parse_columns, parse_layers
 
 
 def import_command(
@@ -37,7 +37,17 @@ def import_command(
         Path | None, typer.Option("--expert-map", help="File that maps physical experts to logical ones")
     ] = None,
     gate_weights: Annotated[
-        str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax")
+        str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax or sigmoid")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option("--select", help="Of router logits: the k largest logits, or sigmoid")
+    ] = None,
+    selection_bias: Annotated[
+        Path | None, typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice")
+    ] = None,
+    groups: Annotated[int | None, typer.Option("--groups", help="Groups that the experts stand in")] = None,
+    top_groups: Annotated[
+        int | None, typer.Option("--top-groups", help="Groups that a token's experts are chosen from")
     ] = None,
     phase: Annotated[
         str | None, typer.Option("--phase", help="prefill or decode, where the source does not tell")
@@ -45,6 +55,19 @@ def import_command(
     domain: Annotated[str | None, typer.Option("--domain", help="Label of sequences that have none")] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="What sequences that do not say so are stratified by")
+    ] = None,
+    drop_constant: Annotated[
+        int | None, typer.Option("--drop-constant", help="Leave out runs of at least so many identical rows")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="Of a table: role=name, as ids=expert_ids; several times")
+    ] = None,
+    separator: Annotated[str | None, typer.Option("--separator", help="Between a table's columns")] = None,
+    files: Annotated[
+        str | None, typer.Option("--files", help="What each file of a folder is: sequence, layer or rank")
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option("--stack", help="Half of an encoder-decoder model: encoder or decoder")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,9 +79,18 @@ def import_command(
         "layers": None if layers is None else parse_layers(layers),
         "expert_map": expert_map,
         "gate_weights": gate_weights,
+        "select": select,
+        "selection_bias": selection_bias,
+        "groups": groups,
+        "top_groups": top_groups,
         "phase": phase,
         "domain": domain,
         "dataset": dataset,
+        "drop_constant": drop_constant,
+        "columns": parse_columns(column or ()),
+        "separator": separator,
+        "files": files,
+        "stack": stack,
     }
     options = ImportOptions.parse(given, origin="options")
     check_destination(out, source)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from traces import load, trace_file
-from traces.importers.common import Importer
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad

@@ -19,12 +19,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.text_file import read_lines
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
-from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
-from traces.importers.text_file import read_lines
 from traces.trace import PHASES, PhaseName, RoutingTrace
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]

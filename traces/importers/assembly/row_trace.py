@@ -5,11 +5,11 @@ from pathlib import Path
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.models import RecordedModel, recorded_model
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.models import RecordedModel, recorded_model
+from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import RoutingRows
 from traces.trace import RoutingTrace
 
 ROW_OPTIONS = frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"})

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
-from traces.importers.loads import build_load
+from traces.importers.assembly.loads import build_load
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from catalog.errors import ForestageError
+from traces.importers.assembly.text_file import open_text
 from traces.importers.report import Report
-from traces.importers.text_file import open_text
 
 READ_CHARACTERS = 1 << 20
 

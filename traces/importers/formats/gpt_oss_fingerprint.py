@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
-from traces.importers.folder_files import files_within
-from traces.importers.json_records import read_records
+from traces.importers.assembly.folder_files import files_within
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
-from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 NAME = "gpt_oss_fingerprint"

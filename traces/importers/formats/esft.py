@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer
-from traces.importers.complete_lines import complete_lines
-from traces.importers.folder_files import files_within
-from traces.importers.models import recorded_model
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.complete_lines import complete_lines
+from traces.importers.assembly.folder_files import files_within
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.routing_rows import LARGEST_ID
+from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST_ID
-from traces.importers.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
 from traces.trace import PREFILL, RoutingTrace
 
 NAME = "esft"

@@ -1,8 +1,8 @@
 """DeepSeek EPLB's input: ``weight [layers, logical experts]``, how much load each expert had.
 
-A tensor alone, or one named ``weight``, in any file of ``traces.importers.array_file``. Layers are the MoE layers, or
-all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads: see
-``traces.importers.expert_map``.
+A tensor alone, or one named ``weight``, in any file of ``traces.importers.assembly.array_file``. Layers are the MoE
+layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads: see
+``traces.importers.assembly.expert_map``.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
-from traces.importers import torch_file
-from traces.importers.array_file import UNNAMED, read_arrays
-from traces.importers.common import Importer
-from traces.importers.loads import build_load
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.loads import build_load
+from traces.importers.formats.own import is_safetensors
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
-from traces.importers.own import is_safetensors
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 

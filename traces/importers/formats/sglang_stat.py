@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
-from traces.importers import torch_file
-from traces.importers.common import Importer
-from traces.importers.loads import build_load
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.loads import build_load
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from traces.importers.assembly.text_file import MAX_LINE_CHARACTERS, open_text
 from traces.importers.report import Report
-from traces.importers.text_file import MAX_LINE_CHARACTERS, open_text
 
 
 def complete_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:

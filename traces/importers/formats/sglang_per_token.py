@@ -4,7 +4,7 @@ A ``torch.save`` dictionary ``{records, last_physical_to_logical_map}``, one fil
 (or a part of one: ``gatherer_key``) with ``forward_pass_id, rank, input_ids, positions, extend_seq_lens, forward_mode,
 topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1). Layers are all of the model's, ids are physical.
 
-Requests have no names in it; ``traces.importers.requests`` tells them apart by their positions.
+Requests have no names in it; ``traces.importers.assembly.requests`` tells them apart by their positions.
 """
 
 import hashlib
@@ -19,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers import torch_file
-from traces.importers.builder import CHUNK_TOKENS, TraceBuilder
-from traces.importers.common import Importer, token_identity
-from traces.importers.expert_map import ExpertMap, check_map, read_expert_map
-from traces.importers.models import recorded_model
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.assembly.expert_map import ExpertMap, check_map, read_expert_map
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.requests import MODES, ForwardPass, RequestChains
+from traces.importers.assembly.spool import Spool
+from traces.importers.assembly.values import token_identity
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.requests import MODES, ForwardPass, RequestChains
-from traces.importers.spool import Spool
 from traces.trace import RoutingTrace
 
 RANK_FILE = re.compile(r".*_(\d+)\.pt")

@@ -1,73 +1,19 @@
-"""What importers share: the registry's record, id packing, token identity and what weights tell."""
+"""Ids, token identities and gate weights as files hold them, in the dtypes of a trace."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.options import ImportOptions
-from traces.importers.report import Report
-from traces.load import ExpertLoad
 from traces.metadata import GateWeightKind
-from traces.trace import RoutingTrace, id_dtype
+from traces.trace import id_dtype
 
 SUM_TOLERANCE = 0.01
 """Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
 
 LARGEST_WEIGHT = float(np.finfo(np.float16).max)
 """Traces keep gate weights in f16."""
-
-
-@dataclass(frozen=True)
-class Importer:
-    """A foreign format.
-
-    Attributes:
-        name: as given to ``--format``.
-        description: one line for the help.
-        sniff: whether a source looks like the format: a file, with the first bytes of what it holds (unzipped where it
-            is gzipped), or, where ``folders``, a folder, with no bytes.
-        read: the routing, or the loads, in a source; options other than those named in ``uses`` never arrive.
-        uses: fields of ``ImportOptions`` that the format has a use for.
-        folders: sources may be folders.
-        files: sources may be files.
-    """
-
-    name: str
-    description: str
-    sniff: Callable[[Path, bytes], bool]
-    read: Callable[[Path, ImportOptions, Report], RoutingTrace | ExpertLoad]
-    uses: frozenset[str] = frozenset()
-    folders: bool = False
-    files: bool = True
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A published recording: which model (``None`` where its files say so themselves), whose, under which licence."""
-
-    model: str | None
-    source: str
-    licence: str
-
-
-# The recordings' own files name neither source nor licence (nor, for the .npz, the model): known by the file's name.
-RECORDINGS = {
-    "gpt_oss_20b": Recording(
-        "openai/gpt-oss-20b", "github AmanPriyanshu/GPT-OSS-MoE-ExpertFingerprinting @72b368f", "Apache-2.0"
-    ),
-    "deepseek_v2_lite_esft": Recording("deepseek-ai/ESFT-vanilla-lite", "github deepseek-ai/ESFT @579a771", "MIT"),
-    "big_moe_on_edge": Recording(None, "github Helldez/BigMoeOnEdge @2d4f2b1", "Apache-2.0"),
-}
-
-
-def known_recording(path: Path) -> Recording | None:
-    """The published recording whose file name ``path`` begins with, or ``None``."""
-    return next((recording for prefix, recording in RECORDINGS.items() if path.name.startswith(prefix)), None)
 
 
 def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np.uint8 | np.uint16]:

@@ -20,20 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.array_file import reason
-from traces.importers.common import (
-    LARGEST_WEIGHT,
-    Importer,
-    are_ranked,
-    known_recording,
-    narrow,
-    pack_ids,
-    weight_kind,
-)
-from traces.importers.models import routed_model
+from traces.importers.assembly.array_file import reason
+from traces.importers.assembly.models import routed_model
+from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.torch_file import is_torch_file
+from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, narrow, pack_ids, weight_kind
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.torch_file import is_torch_file
 from traces.metadata import TraceMetadata
 from traces.trace import DECODE, PREFILL, RoutingTrace
 

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer
-from traces.importers.json_records import read_records
-from traces.importers.models import recorded_model
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.responses import decoded_bytes, model_name, objects, short, whole_number
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.responses import decoded_bytes, model_name, objects, short, whole_number
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 FIELD = "routed_experts"

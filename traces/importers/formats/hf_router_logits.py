@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers import torch_file
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer, token_identity
-from traces.importers.models import recorded_model
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.values import token_identity
+from traces.importers.formats.own import is_safetensors
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
-from traces.importers.own import is_safetensors
 from traces.importers.report import Report
 from traces.metadata import GateWeightKind
 from traces.trace import PREFILL, RoutingTrace

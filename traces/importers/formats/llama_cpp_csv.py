@@ -21,14 +21,14 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer
-from traces.importers.complete_lines import complete_lines
-from traces.importers.forward_passes import ForwardPasses
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.complete_lines import complete_lines
+from traces.importers.assembly.forward_passes import ForwardPasses
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID
-from traces.importers.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 NAME = "llama_cpp_csv"

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.builder import CHUNK_TOKENS, TraceBuilder
-from traces.importers.common import LARGEST_WEIGHT
-from traces.importers.spool import Spool
+from traces.importers.assembly.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.assembly.spool import Spool
+from traces.importers.assembly.values import LARGEST_WEIGHT
 from traces.trace import PREFILL
 
 BUFFERED_ROWS = 1 << 14

@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import LARGEST_WEIGHT, Importer, are_ranked, known_recording, pack_ids, weight_kind
+from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata

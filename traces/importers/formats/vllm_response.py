@@ -19,13 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer, token_identity
-from traces.importers.json_records import read_records
-from traces.importers.models import recorded_model
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.responses import (
+    decoded_array,
+    model_name,
+    nested_ids,
+    objects,
+    short,
+    token_ids,
+    whole_number,
+)
+from traces.importers.assembly.values import token_identity
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.responses import decoded_array, model_name, nested_ids, objects, short, token_ids, whole_number
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 PROMPT = "prompt_routed_experts"

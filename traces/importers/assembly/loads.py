@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.models import recorded_model
+from traces.importers.assembly.models import recorded_model
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad, LoadMetadata

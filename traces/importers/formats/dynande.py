@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
-from traces.importers.complete_lines import complete_lines
+from traces.importers.assembly.complete_lines import complete_lines
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
+from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID, RoutingRows
-from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.trace import PHASES, RoutingTrace
 
 NAME = "dynande"

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.common import are_ranked, narrow, weight_kind
-from traces.importers.models import RecordedModel
+from traces.importers.assembly.models import RecordedModel
+from traces.importers.assembly.spool import Spool
+from traces.importers.assembly.values import are_ranked, narrow, weight_kind
 from traces.importers.report import Report
-from traces.importers.spool import Spool
 from traces.metadata import MAX_EXPERTS, GateWeightKind, TraceMetadata
 from traces.trace import RoutingTrace, id_dtype
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers import torch_file
-from traces.importers.text_file import open_text, starting_bytes
+from traces.importers.assembly import torch_file
+from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.safetensors_file import open_tensors
 
 UNNAMED = ""

@@ -3,7 +3,7 @@
 Servers that balance experts keep some of them several times: a *physical* expert is one such copy. The maps that are
 read are those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy [layers, logical, copies]`` with −1
 where there are fewer copies) and SGLang's (``physical_to_logical_map``, ``last_physical_to_logical_map``), in any file
-of ``traces.importers.array_file``.
+of ``traces.importers.assembly.array_file``.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.array_file import UNNAMED, read_arrays
 from traces.metadata import MAX_EXPERTS
 
 PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers.common import Importer
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
+from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.text_file import open_text
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID, RoutingRows
-from traces.importers.row_trace import ROW_OPTIONS, trace_of_rows
-from traces.importers.text_file import open_text
 from traces.trace import RoutingTrace
 
 NAME = "moe_beyond"

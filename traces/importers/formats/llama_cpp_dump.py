@@ -26,15 +26,15 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.array_file import UNNAMED, read_arrays
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer
-from traces.importers.forward_passes import ForwardPasses
-from traces.importers.models import RecordedModel
+from traces.importers.assembly.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.forward_passes import ForwardPasses
+from traces.importers.assembly.models import RecordedModel
+from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
+from traces.importers.assembly.text_file import readable
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
-from traces.importers.text_file import readable
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 NAME = "llama_cpp_dump"

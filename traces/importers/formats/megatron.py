@@ -25,13 +25,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.builder import TraceBuilder
-from traces.importers.common import Importer
+from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
+from traces.importers.assembly.text_file import read_lines
+from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.importers.routing_rows import LARGEST, LARGEST_ID
-from traces.importers.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
-from traces.importers.text_file import read_lines
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 NAME = "megatron"
