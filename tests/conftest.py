@@ -1,12 +1,14 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SHARED_TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "gpu_reference" / "shipped"
 
 
@@ -17,16 +19,34 @@ def shared_file() -> Callable[[str], Path]:
     With FORESTAGE_REQUIRE_SHARED=1 (as in CI) an absent file fails the test instead.
     """
 
+    return lambda name: _shared(Path("traces") / name, f"the recorded trace {name}")
+
+
+@pytest.fixture(scope="session")
+def field_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``."""
+    made: list[Path] = []
+
     def find(name: str) -> Path:
-        path = SHARED_TRACES / name
-        if not path.exists():
-            reason = f"needs the recorded trace {name} in ../shared/traces, which this machine lacks"
-            if os.environ.get("FORESTAGE_REQUIRE_SHARED") == "1":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        return path
+        script = _shared(Path("field-cases") / "make.py", f"the field case {name}")
+        if not made:
+            folder = tmp_path_factory.mktemp("field-cases")
+            subprocess.run([sys.executable, str(script), str(folder), "--models"], check=True, capture_output=True)
+            made.append(folder)
+        return made[0] / name
 
     return find
+
+
+def _shared(name: Path, what: str) -> Path:
+    """The file ``name`` beside the checkout; without it the test is skipped, or fails where CI requires it."""
+    path = SHARED / name
+    if not path.exists():
+        reason = f"needs {what} in ../shared/{name.parent.as_posix()}, which this machine lacks"
+        if os.environ.get("FORESTAGE_REQUIRE_SHARED") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """DeepSeek EPLB's input: ``weight [layers, logical experts]``, how much load each expert had.
 
 A tensor alone, or one named ``weight``, in any file of ``traces.importers.assembly.array_file``. Layers are the MoE
-layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads: see
-``traces.importers.assembly.expert_map``.
+layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads:
+see ``traces.importers.assembly.expert_map``.
 """
 
 from pathlib import Path
