@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.recordings import published_recording
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
@@ -102,7 +102,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     weights = grid.place(grid.columns["weight"], 0.0, np.float16)
     rows = grid.place(grid.columns["weight"], 0.0, np.float64)[recorded[:, :, 0]]
     starts = np.flatnonzero(np.diff(grid.token_turn, prepend=grid.token_turn[0] - 1))
-    recording = known_recording(path)
+    recording = published_recording(ids)
     return RoutingTrace(
         expert_ids=ids,
         gate_weights=weights,

@@ -22,7 +22,7 @@ from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import reason
 from traces.importers.assembly.models import routed_model
-from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.recordings import model_of_name, published_recording
 from traces.importers.assembly.torch_file import is_torch_file
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, narrow, pack_ids, weight_kind
 from traces.importers.importer import Importer
@@ -64,16 +64,20 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     tokens, layers, top_k = ids.shape
     records = read_sequence_records(path)
     _check_lengths(path, records, offsets, tokens)
-    recording = known_recording(path)
-    name = options.model or (recording.model if recording else None)
+    named = model_of_name(path) if options.model is None else None
+    name = options.model or named
     routed = routed_model(name, layers=layers, top_k=top_k, origin=str(path))
+    if named is not None:
+        report.warn(f"{path}: names no model; taken for {named} by the file's name (--model, if it is another)")
+    packed = pack_ids(ids, routed.experts, str(path))
+    recording = published_recording(packed)
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
     weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
     if weights is not None:
         _check_weights(path, weights)
     return RoutingTrace(
-        expert_ids=pack_ids(ids, routed.experts, str(path)),
+        expert_ids=packed,
         gate_weights=None if weights is None else weights.astype(np.float16),
         sequence_offsets=offsets,
         position=narrow(position, np.int32, "token_pos", str(path)),
