@@ -147,7 +147,7 @@ class FixedState(StrictModel):
     weights: PositiveInt
     state_elements: PositiveInt
 
-    def parameters(self, hidden: int) -> int:  # noqa: ARG002 - all kinds are asked alike
+    def parameters(self, hidden: int) -> int:
         """Weights of one layer."""
         return self.weights
 
@@ -155,11 +155,11 @@ class FixedState(StrictModel):
         """Elements that one token adds to a cache: none."""
         return 0
 
-    def cache_elements(self, context_tokens: int) -> int:  # noqa: ARG002
+    def cache_elements(self, context_tokens: int) -> int:
         """BF16 elements' worth of state that one token moves: FP32, read and written."""
         return 4 * self.state_elements
 
-    def multiply_adds(self, context_tokens: int) -> int:  # noqa: ARG002
+    def multiply_adds(self, context_tokens: int) -> int:
         """For one token beyond the projections."""
         return STATE_PASSES * self.state_elements
 
@@ -190,9 +190,7 @@ class FixedState(StrictModel):
         inner = heads * head_dim
         convolved = inner + 2 * groups * state
         weights = hidden * (inner + convolved + heads) + convolved * kernel + inner * hidden
-        return cls(
-            kind="state", of="Mamba-2", weights=weights, state_elements=inner * state + convolved * kernel
-        )
+        return cls(kind="state", of="Mamba-2", weights=weights, state_elements=inner * state + convolved * kernel)
 
     @classmethod
     def short_convolution(cls, *, hidden: int, kernel: int) -> Self:

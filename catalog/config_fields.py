@@ -52,7 +52,9 @@ class ConfigFields:
         Raises:
             ForestageError: if the file gives two aliases different values.
         """
-        found = {alias: self.values[alias] for alias in ALIASES.get(name, (name,)) if self.values.get(alias) is not None}
+        found = {
+            alias: self.values[alias] for alias in ALIASES.get(name, (name,)) if self.values.get(alias) is not None
+        }
         distinct = list(found.values())
         if any(value != distinct[0] for value in distinct[1:]):
             said = ", ".join(f"{alias} is {value}" for alias, value in found.items())
@@ -83,7 +85,9 @@ class ConfigFields:
         value = self.optional(name, least=least)
         if value is None:
             names = " or ".join(ALIASES.get(name, (name,)))
-            raise self.refuse(names, f"missing, and no default is known for model_type '{self.family}'; add it to the file")
+            raise self.refuse(
+                names, f"missing, and no default is known for model_type '{self.family}'; add it to the file"
+            )
         return value
 
     def optional(self, name: str, *, least: int = 1) -> int | None:

@@ -31,7 +31,7 @@ LAYER_RULE_KEYS = (
 # Which layers have experts: functions of the fields and the number of layers.
 
 
-def all_layers(fields: ConfigFields, layers: int) -> Layers:  # noqa: ARG001 - all rules are asked alike
+def all_layers(fields: ConfigFields, layers: int) -> Layers:
     """Every layer (mixtral, olmoe, gpt_oss, granitemoe …)."""
     return tuple(range(layers))
 
@@ -60,6 +60,14 @@ def typed_or_after_first(fields: ConfigFields, layers: int) -> Layers:
     """``mlp_layer_types``, else all but the first ``first_k_dense_replace`` (deepseek_v32, exaone_moe …)."""
     found = by_mlp_layer_types(fields, layers)
     return after_first(fields, layers) if found is None else found
+
+
+def typed_or_after_first_or_one(fields: ConfigFields, layers: int) -> Layers:
+    """``mlp_layer_types``, else all but the first ``first_k_dense_replace`` (default 1: kimi_linear)."""
+    found = by_mlp_layer_types(fields, layers)
+    if found is not None:
+        return found
+    return after_first(fields, layers) if fields.has("first_k_dense_replace") else tuple(range(1, layers))
 
 
 def typed_or_all_but_first(fields: ConfigFields, layers: int) -> Layers:
@@ -164,7 +172,7 @@ def nllb_layer(layer: int, step: int) -> bool:
 # How wide the shared experts are, all together; 0: there are none.
 
 
-def no_shared(fields: ConfigFields, width: int) -> int:  # noqa: ARG001
+def no_shared(fields: ConfigFields, width: int) -> int:
     """None."""
     return 0
 
@@ -174,13 +182,16 @@ def counted_shared(fields: ConfigFields, width: int) -> int:
     return (fields.optional("shared", least=0) or 0) * width
 
 
-def wide_shared(fields: ConfigFields, width: int) -> int:  # noqa: ARG001
+def wide_shared(fields: ConfigFields, width: int) -> int:
     """One of a width of its own (qwen2_moe, qwen3_next, granitemoeshared …)."""
     return fields.optional("shared_width", least=0) or 0
 
 
-def one_shared(fields: ConfigFields, width: int) -> int:  # noqa: ARG001
+def one_shared(fields: ConfigFields, width: int) -> int:
     """One as wide as ``intermediate_size`` (llama4_text, hunyuan_v1_moe; gemma4_text's dense part)."""
+    count = fields.same_in_all_layers("shared", fields.integer("layers"), least=0)
+    if count not in (None, 1):
+        raise fields.refuse("num_shared_expert", f"{count}, but transformers builds one; which holds is not known")
     return fields.integer("intermediate_size")
 
 
@@ -196,7 +207,7 @@ def grouped(fields: ConfigFields, layers: int) -> AnyAttention:
     known = ("full_attention", "sliding_attention", "chunked_attention", "global", "attention")
     names = fields.words("layer_types", layers, known)
     assert names is not None
-    variants: dict[str, Any] = {name: plain for name in names}
+    variants: dict[str, Any] = dict.fromkeys(names, plain)
     if "sliding_attention" in variants:
         variants["sliding_attention"] = plain.model_copy(update={"window": fields.integer("sliding_window")})
     if "chunked_attention" in variants:
@@ -208,10 +219,7 @@ def _grouped(fields: ConfigFields, **more: Any) -> GroupedQueryAttention:
     heads = fields.integer("query_heads")
     dim = fields.optional("head_dim")
     if dim is None:
-        hidden = fields.integer("hidden")
-        if hidden % heads:
-            raise fields.refuse("head_dim", f"missing, and hidden_size {hidden} is no multiple of {heads} heads")
-        dim = hidden // heads
+        dim = fields.integer("hidden") // heads  # rounded down, as transformers does
     kv_heads = fields.optional("num_key_value_heads") or heads
     return GroupedQueryAttention(query_heads=heads, kv_heads=kv_heads, head_dim=dim, **more)
 
@@ -254,7 +262,7 @@ def every_fourth_full(fields: ConfigFields, layer: int) -> str:
     return "linear_attention" if (layer + 1) % interval else "full_attention"
 
 
-def sliding_first(fields: ConfigFields, layer: int) -> str:  # noqa: ARG001
+def sliding_first(fields: ConfigFields, layer: int) -> str:
     """A window in every second layer (gpt_oss)."""
     return "sliding_attention" if (layer + 1) % 2 else "full_attention"
 
@@ -399,17 +407,17 @@ def minimax(fields: ConfigFields, layers: int) -> AnyAttention:
     return hybrid({"full_attention": plain, "linear_attention": linear}, names)
 
 
-def alternating(fields: ConfigFields, layer: int) -> str:  # noqa: ARG001
+def alternating(fields: ConfigFields, layer: int) -> str:
     """The whole context in every second layer, from the first (minimax)."""
     return "linear_attention" if layer % 2 else "full_attention"
 
 
-def latent(fields: ConfigFields, layers: int) -> AnyAttention:  # noqa: ARG001
+def latent(fields: ConfigFields, layers: int) -> AnyAttention:
     """Multi-head latent attention (deepseek_v2, deepseek_v3, glm4_moe_lite, mistral4)."""
     return LatentAttention(kind="mla", **_latent(fields))
 
 
-def indexed_latent(fields: ConfigFields, layers: int) -> AnyAttention:  # noqa: ARG001
+def indexed_latent(fields: ConfigFields, layers: int) -> AnyAttention:
     """The same behind an indexer (deepseek_v32, glm_moe_dsa)."""
     index = {
         "index_heads": fields.integer("index_n_heads"),
@@ -430,7 +438,7 @@ def _latent(fields: ConfigFields) -> dict[str, int]:
     }
 
 
-def two_stacks(fields: ConfigFields, layers: int) -> AnyAttention:  # noqa: ARG001
+def two_stacks(fields: ConfigFields, layers: int) -> AnyAttention:
     """An encoder's self-attention, then a decoder's with its look at the encoder (switch_transformers, nllb-moe)."""
     encoder, decoder = stacks(fields)
     if fields.family == "switch_transformers":
@@ -449,7 +457,7 @@ def two_stacks(fields: ConfigFields, layers: int) -> AnyAttention:  # noqa: ARG0
     return hybrid(kinds, ("encoder",) * encoder + ("decoder",) * decoder)
 
 
-def unknown(fields: ConfigFields, layers: int) -> None:  # noqa: ARG001
+def unknown(fields: ConfigFields, layers: int) -> None:
     """A kind that a record cannot say (yet)."""
     return
 
@@ -515,6 +523,7 @@ FAMILIES: dict[str, Family] = {
     "hy_v3": Family(typed_or_all_but_first, grouped, shared=counted_shared),
     "jamba": Family(by_period, jamba, width="intermediate_size"),
     "kimi_k2": Family(after_first, latent, shared=counted_shared, source="Moonshot's configuration (DeepSeek-V3's)"),
+    "kimi_linear": Family(typed_or_after_first_or_one, unknown, shared=counted_shared),
     "lfm2_moe": Family(after_dense, lfm2, activation="swiglu"),
     "llama4_text": Family(
         interleaved, generated(llama4_chunks, grouped), width="intermediate_size", dense="intermediate_size_mlp",

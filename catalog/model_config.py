@@ -14,8 +14,20 @@ from typing import Any
 from catalog.config_fields import ALIASES, ConfigFields
 from catalog.errors import ForestageError
 from catalog.families import (
-    FAMILIES, LAYER_RULE_KEYS, SYNONYMS, Family, by_frequency_list, by_interval, by_mlp_layer_types, by_sparse_step,
-    counted_shared, grouped, latent, no_shared, stacks, wide_shared,
+    FAMILIES,
+    LAYER_RULE_KEYS,
+    SYNONYMS,
+    Family,
+    by_frequency_list,
+    by_interval,
+    by_mlp_layer_types,
+    by_sparse_step,
+    counted_shared,
+    grouped,
+    latent,
+    no_shared,
+    stacks,
+    wide_shared,
 )  # fmt: skip
 from catalog.family_defaults import DEFAULTS
 from catalog.models import ModelRecord
@@ -65,7 +77,9 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
         text = {**text, "tie_word_embeddings": document["tie_word_embeddings"]}
     fields = ConfigFields(text, DEFAULTS.get(model_type, {}), origin, model_type)
     if fields.get("zero_expert_num"):
-        raise fields.refuse("zero_expert_num", "experts that compute nothing take part in the choice; no record can say")
+        raise fields.refuse(
+            "zero_expert_num", "experts that compute nothing take part in the choice; no record can say"
+        )
     for key in ("moe_latent_size", "moe_num_experts_vision"):
         if fields.get(key):
             raise fields.refuse(key, "experts of another width than the residual stream; no record can say")
@@ -75,7 +89,9 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
     rule = family.source if family is not None else "keys whose meaning no family disputes"
     source = f"{Path(origin).name} of {name}, model_type {model_type}, read by the rules of {rule}"
     if fields.defaulted:
-        source += f"; not in the file, so the defaults of the configuration class: {', '.join(sorted(fields.defaulted))}"
+        source += (
+            f"; not in the file, so the defaults of the configuration class: {', '.join(sorted(fields.defaulted))}"
+        )
     values |= {"name": name, "source": source, "evidence": "P", "expert_weight_format": weight_format,
                "bits_per_weight": bits}  # fmt: skip
     return ModelRecord.parse(values, origin=origin)
@@ -177,7 +193,9 @@ def _unknown(fields: ConfigFields) -> dict[str, Any]:
     """The record's values of a family without rules: only what is said beyond doubt."""
     layers = _layers(fields)
     routed = _routed_of_unknown(fields, layers)
-    family = Family(layers=lambda *_: routed, attention=_attention_of_unknown(fields), shared=_shared_of_unknown(fields))
+    family = Family(
+        layers=lambda *_: routed, attention=_attention_of_unknown(fields), shared=_shared_of_unknown(fields)
+    )
     if not fields.has(family.width):
         raise fields.refuse(
             family.width, f"missing, and model_type '{fields.family}' is unknown, so intermediate_size may be another "

@@ -47,8 +47,8 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
     skipped = given.get("modules_to_not_convert") or given.get("ignored_layers") or given.get("ignore") or []
     if any(_is_expert(str(name)) for name in skipped):
         raise ForestageError(
-            f"{origin}: quantization_config: leaves experts out, so they have no one size; delete the field from a copy "
-            "of the file to take the unquantised size"
+            f"{origin}: quantization_config: leaves experts out, so they have no one size; delete the field from a "
+            "copy of the file to take the unquantised size"
         )
     if method == "mxfp4":
         return "mxfp4", 4.25  # E2M1 with one E8M0 scale a block of 32 (OCP Microscaling 1.0)
@@ -89,8 +89,8 @@ def _compressed_tensors(given: Mapping[str, Any], origin: str) -> tuple[str, flo
             sizes.add((f"int{bits}", bits + ((SCALE_BITS + zero) / group if group and group > 0 else 0.0)))
     if len(sizes) != 1:
         raise ForestageError(
-            f"{origin}: quantization_config: its config_groups give no one number of bits; delete the field from a copy "
-            "of the file to take the unquantised size"
+            f"{origin}: quantization_config: its config_groups give no one number of bits; delete the field from a "
+            "copy of the file to take the unquantised size"
         )
     return sizes.pop()
 
