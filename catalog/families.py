@@ -6,7 +6,7 @@ every family's model and compares.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.attention import FixedState, GroupedQueryAttention, HybridAttention, LatentAttention
@@ -91,7 +91,7 @@ def by_frequency_list(fields: ConfigFields, layers: int) -> Layers:
 
 
 def by_sparse_step(fields: ConfigFields, layers: int) -> Layers:
-    """Every ``decoder_sparse_step``-th, counted from 1, without ``mlp_only_layers`` (qwen2_moe, qwen3_moe, qwen3_next)."""
+    """Every ``decoder_sparse_step``-th, counted from 1, without ``mlp_only_layers`` (qwen2_moe, qwen3_moe …)."""
     step = fields.integer("decoder_sparse_step")
     dense = fields.indices("mlp_only_layers", layers) or ()
     return tuple(layer for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
@@ -130,7 +130,7 @@ def where_enabled(fields: ConfigFields, layers: int) -> Layers:
 
 
 def of_both_stacks(first: Callable[[int, int], bool]) -> Callable[[ConfigFields, int], Layers]:
-    """The encoder's, then the decoder's, counted on (switch_transformers, nllb-moe); ``first(layer, step)`` of a stack."""
+    """The encoder's, then the decoder's, counted on (switch_transformers, nllb-moe); ``first``: of one stack."""
 
     def rule(fields: ConfigFields, layers: int) -> Layers:
         encoder, decoder = stacks(fields)
@@ -242,15 +242,17 @@ def hybrid(variants: Mapping[str, Any], names: tuple[str, ...]) -> AnyAttention:
     return HybridAttention(kind="hybrid", kinds=used, pattern=names[:length])
 
 
-def generated(pattern: Callable[[ConfigFields, int], str], attention: Callable[[ConfigFields, int], AnyAttention]):  # type: ignore[no-untyped-def]
+Rule = Callable[[ConfigFields, int], AnyAttention | None]
+
+
+def generated(pattern: Callable[[ConfigFields, int], str], attention: Rule) -> Rule:
     """``attention`` with a ``layer_types`` of the class's making, where the file has none."""
 
-    def rule(fields: ConfigFields, layers: int) -> AnyAttention:
+    def rule(fields: ConfigFields, layers: int) -> AnyAttention | None:
         if not fields.has("layer_types"):
             fields.defaulted.add("layer_types")
             made = [pattern(fields, layer) for layer in range(layers)]
-            fields = ConfigFields({**fields.values, "layer_types": made}, fields.defaults, fields.origin, fields.family,
-                                  fields.defaulted)  # fmt: skip
+            fields = replace(fields, values={**fields.values, "layer_types": made})
         return attention(fields, layers)
 
     return rule
@@ -479,7 +481,7 @@ class Family:
     """
 
     layers: Callable[[ConfigFields, int], Layers]
-    attention: Callable[[ConfigFields, int], AnyAttention | None]
+    attention: Rule
     width: str = "moe_intermediate_size"
     dense: str | None = "intermediate_size"
     shared: Callable[[ConfigFields, int], int] = no_shared

@@ -46,10 +46,10 @@ MAX_LAYERS = 10_000
 
 
 def read_model_config(path: Path | str, name: str | None = None) -> ModelRecord:
-    """The record of the model that the ``config.json`` at ``path`` configures; ``path`` may be the folder that holds it.
+    """The record of the model that the ``config.json`` at ``path`` configures.
 
     Args:
-        path: the file.
+        path: the file, or the folder that holds it.
         name: the model's name; else ``_name_or_path`` in the file, else the name of its folder.
 
     Raises:
@@ -113,8 +113,6 @@ def _known(fields: ConfigFields, family: Family) -> dict[str, Any]:
     routed = family.layers(fields, layers)
     if not routed:
         raise fields.refuse("model_type", f"no layer of this '{fields.family}' has experts")
-    if family.attention is not None and not fields.has("hidden") and fields.get("hidden") is None:
-        raise fields.refuse("hidden_size", "missing")
     experts = fields.same_in_all_layers("experts", layers)
     if experts is None:
         raise fields.refuse(ALIASES["experts"][0], "missing, and the class has no default; add it to the file")
