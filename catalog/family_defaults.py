@@ -133,10 +133,17 @@ DEFAULTS: dict[str, dict[str, int | str | bool]] = {
         "num_experts": 16, "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8,
         "tie_word_embeddings": False, "vocab_size": 65536,
     },
+    "kimi_linear": {
+        "hidden_act": "silu", "hidden_size": 2304, "intermediate_size": 9216, "kv_lora_rank": 512,
+        "linear_conv_kernel_dim": 4, "moe_intermediate_size": 1024, "n_shared_experts": 1,
+        "num_attention_heads": 32, "num_experts_per_tok": 8, "num_hidden_layers": 27, "num_key_value_heads": 32,
+        "num_local_experts": 256, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "tie_word_embeddings": False,
+        "v_head_dim": 128, "vocab_size": 163840,
+    },
     "lfm2_moe": {
-        "hidden_size": 2048, "intermediate_size": 7168, "moe_intermediate_size": 1792, "num_attention_heads":
-        32, "num_dense_layers": 2, "num_experts": 32, "num_experts_per_tok": 4, "num_hidden_layers": 32,
-        "num_key_value_heads": 8, "tie_word_embeddings": True, "vocab_size": 65536,
+        "conv_L_cache": 3, "hidden_size": 2048, "intermediate_size": 7168, "moe_intermediate_size": 1792,
+        "num_attention_heads": 32, "num_dense_layers": 2, "num_experts": 32, "num_experts_per_tok": 4,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "tie_word_embeddings": True, "vocab_size": 65536,
     },
     "llama4_text": {
         "attention_chunk_size": 8192, "head_dim": 128, "hidden_act": "silu", "hidden_size": 5120,

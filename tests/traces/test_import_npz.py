@@ -118,7 +118,7 @@ def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> No
     with pytest.raises(ForestageError, match="not in the catalogue; the nearest known is 'gpt-oss-20b'"):
         import_trace(path, model="gpt-oss-21b")
     thin = write(tmp_path, arrays(expert_ids=arrays()["expert_ids"][:, :3], gate_weights=None), records(), "thin")
-    with pytest.raises(ForestageError, match="none in the catalogue has 3 MoE layers of top-4; name it with --model"):
+    with pytest.raises(ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it with --model"):
         import_trace(thin)
 
 
