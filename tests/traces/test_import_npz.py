@@ -118,12 +118,14 @@ def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> No
     assert import_trace(source, model="openai/gpt-oss-20b").metadata.licence == "not stated"
     path = write(tmp_path, arrays(), records())
     assert import_trace(path, model="openai/gpt-oss-20b").metadata.model == "openai/gpt-oss-20b"
-    with pytest.raises(ForestageError, match="24 layers of top-4, but gpt-oss-120b has 36 of top-4"):
+    with pytest.raises(ForestageError, match="24 layers, but gpt-oss-120b has 36, 36 of them with experts"):
         import_trace(path, model="gpt-oss-120b")
     with pytest.raises(ForestageError, match="not in the catalogue; the nearest known is 'gpt-oss-20b'"):
         import_trace(path, model="gpt-oss-21b")
     thin = write(tmp_path, arrays(expert_ids=arrays()["expert_ids"][:, :3], gate_weights=None), records(), "thin")
-    with pytest.raises(ForestageError, match="none in the catalogue has 3 MoE layers of top-4; name it with --model"):
+    with pytest.raises(
+        ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it with --model"
+    ):
         import_trace(thin)
 
 

@@ -52,7 +52,7 @@ def model_of_layers(
         experts=experts,
         layer_map=None if counted or options.layers is not None else layers,
     )
-    record = load_catalog().match_model(model.name)
+    record = load_catalog().match_shape(model.name)
     stray = set(model.layer_map) - set(record.layer_map) if record is not None else set()
     if record is not None and stray:
         raise ForestageError(

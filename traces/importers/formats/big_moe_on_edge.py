@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from traces.importers.assembly.models import check_stated
 from traces.importers.assembly.recordings import published_recording
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
@@ -88,6 +89,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     grid = _read_grid(path)
     experts = int(grid.preamble["n_expert"])
+    check_stated(options, origin=str(path), experts=experts, top_k=grid.shape[2], layer_map=grid.layer_map)
     ids = pack_ids(grid.place(grid.columns["expert"], 0, np.int64), experts, str(path))
     phase = np.zeros(grid.shape[0], dtype=np.uint8)
     phase[grid.token] = grid.columns["phase"]
@@ -306,5 +308,9 @@ def _refuse(path: Path, bad: npt.NDArray[np.bool_], first_line: int, fault: str)
 
 
 IMPORTER = Importer(
-    "big_moe_on_edge", "BigMoeOnEdge route_trace v1 CSV, plain or .gz", sniff, read, uses=frozenset({"model"})
+    "big_moe_on_edge",
+    "BigMoeOnEdge route_trace v1 CSV, plain or .gz",
+    sniff,
+    read,
+    uses=frozenset({"model", "experts", "top_k", "layers"}),
 )
