@@ -28,6 +28,7 @@ def read_records(path: Path, report: Report) -> Iterator[tuple[int, dict[str, An
     with open_text(path) as (text, raw):
         total = os.fstat(raw.fileno()).st_size
         window = _Window(path, text.read)
+        window.skip_byte_order_mark()
         number = 0
         for record in _in_array(window) if window.peek() == "[" else _in_a_row(window):
             number += 1
@@ -48,6 +49,11 @@ class _Window:
         self.start = 0
         self.lines = 0
         self.ended = False
+
+    def skip_byte_order_mark(self) -> None:
+        """Pass over what some editors and shells put before a UTF-8 text."""
+        if self.grow() and self.text.startswith("\ufeff"):
+            self.start = 1
 
     def peek(self) -> str:
         """The next character that is no space, without taking it; empty at the end."""
