@@ -185,7 +185,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "token ids": ('data: {"choices": [{"token_ids": 3}]}\n', "line 1: token_ids: 3; expected a list"),
     "deep": ("data: " + "[" * 100_000 + "\n", "line 1: not valid JSON"),
     "shapes": (
-        lines(chunk("a", routed_experts=npy(random_ids(2, 4, 2, 8))), chunk("a", routed_experts=npy(random_ids(2, 5, 2, 8)))),
+        lines(*(chunk("a", routed_experts=npy(random_ids(2, layers, 2, 8))) for layers in (4, 5))),
         "response 1, choice 0: routed_experts: layers or ids a row differ between the events",
     ),
 }  # fmt: skip

@@ -73,10 +73,12 @@ class _Group:
 
 @dataclass
 class _Told:
-    """Sequences whose last generated token, or whose prompt's last token, has no row; choices without routing."""
+    """Sequences whose last generated token, or whose prompt's last or first tokens, have no row; choices without any."""
 
     last_missing: int = 0
     prompt_short: int = 0
+    unseen: int = 0
+    unseen_tokens: int = 0
     unrouted: int = 0
 
     def tell(self, path: Path, report: Report) -> None:
@@ -90,6 +92,11 @@ class _Told:
             report.warn(
                 f"{path}: the last row of the prompt is missing in {self.prompt_short} sequences that generated "
                 "nothing: the token was processed, but this version of SGLang does not return its row"
+            )
+        if self.unseen:
+            report.warn(
+                f"{path}: the first {self.unseen_tokens} tokens of {self.unseen} sequences have no rows ({START}): "
+                "positions begin after them"
             )
         if self.unrouted:
             report.warn(f"{path}: {self.unrouted} choices have no {FIELD} (aborted, or not asked for): left out")
@@ -293,6 +300,8 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
         answers.append(Answer(ids, start, group.prompt, max(cached, repeats), cached, None, choice.place))
         if len(ids):
             told.prompt_short += short_by_one
+            told.unseen += start > 0
+            told.unseen_tokens += start
             told.last_missing += len(ids) >= group.prompt - start and not (
                 group.completion == 0 or (short_by_one and group.texts == 1)
             )
