@@ -5,7 +5,7 @@
 * an object ``{data, shape}`` with ``dtype``, ``encoding`` and ``start`` where the writer gives them (prime-rl's and
   dynamo's servers around vLLM): raw little-endian integers. Without ``dtype``, the bytes divided by the product of the
   shape tell the width: 1 is unsigned (expert ids above 127 are common), 2, 4 and 8 are signed. Without ``encoding``, it
-  is base64, or base85 (prime-rl's first version), whichever the length of the text fits.
+  is base64, or int32 in base85 (prime-rl's first version), whichever the length of the text fits: never both.
 """
 
 import base64
@@ -27,8 +27,11 @@ NUMPY_START = b"\x93NUMPY"
 
 DTYPE = re.compile(r"(?:torch\.|numpy\.|np\.)?(u?int(?:8|16|32|64))|[<|=]?([iu][1248])")
 
-WIDTHS = {1: "u1", 2: "<i2", 4: "<i4", 8: "<i8"}
-"""Dtype of raw integers by their bytes, where nothing else states it."""
+RAW_DTYPES = ("|u1", "<i2", "<i4", "<i8")
+"""Of raw integers, told by their size, where nothing states it."""
+
+BASE85_DTYPES = ("<i4",)
+"""Of a text in base85 that does not say so."""
 
 DECODERS = {"base64": lambda text: base64.b64decode(text, validate=True), "base85": base64.b85decode}
 
@@ -153,24 +156,18 @@ def _described(value: dict[str, Any], field: str, place: str) -> RoutedIds:
     start = None if start is None else whole_number(start, f"{field}.start", place)
     numbers = math.prod(shape)
     width = _stated_width(value.get("dtype"), field, place)
-    fitting = _decodings(data, value.get("encoding"), field, place)
-    chosen = {
-        (decoded, dtype)
-        for decoded in fitting
-        for dtype in ([width] if width else WIDTHS.values())
-        if len(decoded) == numbers * np.dtype(dtype).itemsize
-    }
-    if not numbers and chosen:
-        chosen = {(b"", width or "<i4")}
-    if len(chosen) != 1:
-        found = " or ".join(str(len(decoded)) for decoded in fitting)
-        stated = f" of {width}" if width else ""
-        raise ForestageError(
-            f"{place}: {field}: data of {found} bytes, but shape {shape}{stated} "
-            + ("may be read in several ways; state dtype and encoding" if chosen else "needs another number of them")
-        )
-    decoded, dtype = next(iter(chosen))
-    return checked_array(np.frombuffer(decoded, dtype).reshape(shape), field, place, start)
+    decodings = _decodings(data, value.get("encoding"), field, place)
+    for decoded, possible in decodings:
+        if width is not None:
+            possible = (width,) if possible is RAW_DTYPES or width in possible else ()
+        for dtype in possible:
+            if len(decoded) == numbers * np.dtype(dtype).itemsize:
+                return checked_array(np.frombuffer(decoded, dtype).reshape(shape), field, place, start)
+    found = " or ".join(str(len(decoded)) for decoded, _ in decodings)
+    stated = f" of {width}" if width else ""
+    raise ForestageError(
+        f"{place}: {field}: data of {found} bytes, but shape {shape}{stated} needs another number of them"
+    )
 
 
 def _stated_width(dtype: Any, field: str, place: str) -> str | None:
@@ -183,22 +180,21 @@ def _stated_width(dtype: Any, field: str, place: str) -> str | None:
     return np.dtype(match[1] or match[2]).newbyteorder("<").str
 
 
-def _decodings(data: str, encoding: Any, field: str, place: str) -> list[bytes]:
-    """What a text may stand for: in the encoding stated, or in each that it is valid in."""
-    if encoding is not None:
-        if encoding not in DECODERS:
-            raise ForestageError(f"{place}: {field}.encoding: {short(encoding)}; read are {', '.join(DECODERS)}")
-        if encoding == "base64":
-            return [decoded_bytes(data, f"{field}.data", place)]
-    decoded = []
+def _decodings(data: str, encoding: Any, field: str, place: str) -> list[tuple[bytes, tuple[str, ...]]]:
+    """What a text may stand for, each with the dtypes that it may be of: in the encoding stated, or in either."""
+    if encoding not in (None, *DECODERS):
+        raise ForestageError(f"{place}: {field}.encoding: {short(encoding)}; read are {', '.join(DECODERS)}")
+    if encoding == "base64":
+        return [(decoded_bytes(data, f"{field}.data", place), RAW_DTYPES)]
+    decoded: list[tuple[bytes, tuple[str, ...]]] = []
     for name, decode in DECODERS.items():
         if encoding in (None, name):
             try:
-                decoded.append(decode(data))
+                decoded.append((decode(data), RAW_DTYPES if encoding or name == "base64" else BASE85_DTYPES))
             except (binascii.Error, ValueError):
                 continue
     if not decoded:
-        raise ForestageError(f"{place}: {field}.data: not base64 or base85; was the response cut off?")
+        raise ForestageError(f"{place}: {field}.data: not {encoding or 'base64 or base85'}; was the response cut off?")
     return decoded
 
 

@@ -73,7 +73,7 @@ class _Group:
 
 @dataclass
 class _Told:
-    """Sequences whose last generated token, or whose prompt's last or first tokens, have no row; choices without any."""
+    """Sequences whose last generated token, or whose prompt's last or first, have no row; choices without any."""
 
     last_missing: int = 0
     prompt_short: int = 0
