@@ -250,6 +250,7 @@ def test_records_in_every_layout_read_in_any_pieces(
         ('{"a": ' + "[" * 100_000, "line 1: "),
         ('{"a": ' + "1" * 10_000 + "}", "line 1: "),
         ("\ufeff\ufeff{}", "expected a JSON object"),
+        ("{}\n\ufeff{}", "line 2: expected a JSON object"),
     ],
 )
 def test_what_is_no_json_is_told_by_its_line(text: str, message: str, tmp_path: Path) -> None:

@@ -132,6 +132,33 @@ def test_a_mixed_pass_and_idle_ones(tmp_path: Path) -> None:
     server.assert_holds(trace)
 
 
+def test_fused_shared_experts_are_no_routed_ones(tmp_path: Path) -> None:
+    """They stand after the chosen, with ids from the number of experts on."""
+    server = Server()
+    server.run(EXTEND, [("a", 5)])
+    server.run(DECODING, [("a", 1)])
+    for record in server.records:
+        record["topk_ids_of_layer"][1:, :, TOP_K] = EXPERTS
+        record["topk_ids_of_layer"][1:, ::2, TOP_K + 1] = EXPERTS + 1
+        record["topk_ids_of_layer"][1:, 1::2, TOP_K + 1] = EXPERTS + 2
+    for expert_map in ("trivial", None):
+        trace, imported = trace_in(server.save(tmp_path, expert_map))
+        server.assert_holds(trace)
+        assert any("2 columns after the chosen hold ids beyond" in warning for warning in imported.warnings)
+    server.records[1]["topk_ids_of_layer"][2, 0, TOP_K] = 3
+    with pytest.raises(ForestageError, match=r"the expert map .* has physical experts 0 to 7"):
+        trace_in(server.save(tmp_path))
+
+
+def test_columns_of_zeros_are_padding(tmp_path: Path) -> None:
+    server = Server()
+    server.run(EXTEND, [("a", 5)])
+    for record in server.records:
+        record["topk_ids_of_layer"][record["topk_ids_of_layer"] == -1] = 0
+    trace, _ = trace_in(server.save(tmp_path))
+    server.assert_holds(trace)
+
+
 def test_requests_of_one_length_are_paired_in_order_and_told(tmp_path: Path) -> None:
     server = Server()
     server.run(EXTEND, [("a", 5), ("b", 5), ("c", 2)])

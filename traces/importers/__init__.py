@@ -26,6 +26,7 @@ from traces.importers.formats import (
     sglang_response,
     sglang_stat,
     tensorrt_llm,
+    vllm_offline,
     vllm_response,
 )
 from traces.importers.formats.big_moe_on_edge import Residency, read_residency
@@ -60,6 +61,7 @@ FORMATS: dict[str, Importer] = {
         sglang_stat.IMPORTER,
         sglang_response.IMPORTER,
         vllm_response.IMPORTER,
+        vllm_offline.IMPORTER,
         hf_router_logits.IMPORTER,
         eplb.IMPORTER,
         tensorrt_llm.IMPORTER,
