@@ -61,7 +61,7 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
             "recording of the experts that were chosen"
         )
     _check_groups(options, origin)
-    rule = _stated_rule(options, model, origin) if known is None else _known_rule(options, known, model, origin)
+    rule = _stated_rule(options, model, origin) if known is None else known_rule(options, known, model, origin)
     if rule.weight is None:
         _warn_of_no_weights(known, model, origin, report)
     return ChosenRule(rule, known)
@@ -127,8 +127,12 @@ def _stated_rule(options: ImportOptions, model: str, origin: str) -> SelectionRu
     )
 
 
-def _known_rule(options: ImportOptions, known: KnownModel, model: str, origin: str) -> SelectionRule:
-    """The rule of a model of the table; what its configuration leaves open is said by options, the rest agrees."""
+def known_rule(options: ImportOptions, known: KnownModel, model: str, origin: str) -> SelectionRule:
+    """The rule of a model of the table; what its configuration leaves open is said by options, the rest agrees.
+
+    Raises:
+        ForestageError: naming what is missing, or the option that contradicts.
+    """
     family = known.family
     if options.select is not None and not _agrees(options.select, family.score, known):
         raise ForestageError(

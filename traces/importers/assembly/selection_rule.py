@@ -167,6 +167,14 @@ def score_experts(score: Score, logits: Floats) -> Floats:
     return np.asarray(np.where(logits >= 0, 1, small) / (1 + small), dtype=np.float32)
 
 
+def weigh_experts(rule: SelectionRule, values: Floats, values_are: Score, ids: npt.NDArray[Any]) -> Floats | None:
+    """The weights ``[rows, top_k]`` of experts that are known to be chosen; as ``select_experts`` has them."""
+    if rule.weight is None:
+        return None
+    scores = values if values_are != "logits" or rule.score == "logits" else score_experts(rule.score, values)
+    return _weights(rule, values, values_are, scores, ids)
+
+
 def round_to(values: Floats, type_name: str) -> Floats:
     """``values`` rounded, ties to even, to a type of ``MANTISSA_BITS``."""
     if type_name == "float32":
@@ -207,15 +215,15 @@ def _as_good(better: Floats, other: Floats, *, exact: bool) -> npt.NDArray[np.bo
 
 
 def _weights(
-    rule: SelectionRule, values: Floats, values_are: Score, scores: Floats, ids: npt.NDArray[np.intp]
+    rule: SelectionRule, values: Floats, values_are: Score, scores: Floats, ids: npt.NDArray[Any]
 ) -> Floats | None:
     """The chosen experts' weights ``[rows, top_k]``."""
     if rule.weight is None:
         return None
     if rule.weight == "sparse_mixer":
         return _sparse_mixer(values, ids)
-    if rule.weight == rule.score:
-        base = scores
+    if rule.weight in (values_are, rule.score):
+        base = values if rule.weight == values_are else scores
     elif values_are == "logits":
         base = score_experts(rule.weight, values)
     else:
@@ -228,7 +236,7 @@ def _weights(
     return np.divide(chosen, total, out=np.zeros_like(chosen), where=total > 0)
 
 
-def _sparse_mixer(logits: Floats, ids: npt.NDArray[np.intp]) -> Floats:
+def _sparse_mixer(logits: Floats, ids: npt.NDArray[Any]) -> Floats:
     """PhiMoE's weights of its two experts: each one's softmax over those not far below it, the first left out of the
     second's. Source: ``sparsemixer`` of transformers' ``modeling_phimoe.py`` in evaluation.
     """
