@@ -67,6 +67,19 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
     return ChosenRule(rule, known)
 
 
+def check_named(options: ImportOptions, origin: str) -> None:
+    """Refuse scores of a model that the user does not name: models of one shape choose differently.
+
+    Raises:
+        ForestageError: without ``--model``.
+    """
+    if options.model is None:
+        raise ForestageError(
+            f"{origin}: the file names no model, and how experts are chosen depends on it, not on the shape; name it "
+            "with --model (any name will do, if --select and its companions say the rule)"
+        )
+
+
 def check_shape(chosen: ChosenRule, model: str, experts: int, top_k: int, origin: str) -> None:
     """Refuse a rule that cannot hold of a layer of so many experts.
 

@@ -36,6 +36,7 @@ from traces.importers.assembly.models import RecordedModel, recorded_model
 from traces.importers.assembly.selection import (
     SELECTION_OPTIONS,
     ChosenRule,
+    check_named,
     check_shape,
     read_bias,
     selection_rule,
@@ -78,6 +79,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         ForestageError: if the file is damaged or in no such layout, a logit is not finite, or the model's top-k or how
         it chooses is not known.
     """
+    check_named(options, str(path))
     recorded = read_passes(path)
     if options.phase is not None and len(recorded.passes) > 1:
         raise ForestageError(f"{path}: --phase: the file has {len(recorded.passes)} passes, which tell; leave it out")

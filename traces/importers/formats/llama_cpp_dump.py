@@ -36,7 +36,7 @@ from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.forward_passes import ForwardPasses
 from traces.importers.assembly.models import RecordedModel
 from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
-from traces.importers.assembly.selection import SELECTION_OPTIONS
+from traces.importers.assembly.selection import SELECTION_OPTIONS, check_named
 from traces.importers.assembly.selection_table import known_model
 from traces.importers.assembly.text_file import readable
 from traces.importers.formats.llama_cpp_scores import SCORES, Scored, ScorePlan, plan_scores
@@ -76,6 +76,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     weighted = chosen and any(kind == "weights" for kind, _ in first)
     if weighted and (lacking := [layer for layer in layers if ("weights", layer) not in first]):
         raise ForestageError(f"{path}: lacks ffn_moe_weights-{lacking[0]}, which other layers have")
+    if not chosen:
+        check_named(options, str(path))
     top_k = _top_k(options, path, first)
     model = model_of_layers(options, path, layers, top_k, experts=None if chosen else _experts(first))
     if top_k > model.experts:
@@ -163,7 +165,7 @@ def _plan(
     stated = [name for name in sorted(SELECTION_OPTIONS) if getattr(options, name) is not None]
     if stated:
         raise ForestageError(f"{path}: {option_name(stated[0])}: ffn_moe_topk is the choice itself; leave it out")
-    if known_model(model.name) is None:
+    if options.model is None or known_model(model.name) is None:
         return None
     with contextlib.suppress(ForestageError):  # what is missing to check is not missing to import
         return plan_scores(kinds, options, model, top_k, path, own_indices, Report())
