@@ -116,10 +116,13 @@ def test_a_rule_that_cannot_hold_says_why(rule: dict[str, Any], experts: int, to
     assert fault in str(SelectionRule(score="logits", **rule).fault(experts, top_k))
 
 
-def test_a_rule_that_contradicts_itself_is_refused() -> None:
-    for values in ({"groups": 2, "top_groups": 3}, {"normalised": True}, {"weight": "sparse_mixer", "normalised":
-    True}): with pytest.raises(ValidationError):
-            SelectionRule(score="softmax", **values)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "values",
+    [{"groups": 2, "top_groups": 3}, {"normalised": True}, {"weight": "sparse_mixer", "normalised": True}],
+)
+def test_a_rule_that_contradicts_itself_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SelectionRule(score="softmax", **values)
 
 
 @settings(max_examples=50, deadline=None)
@@ -271,10 +274,11 @@ def read_output(name: str, output: Any, top_k: int) -> tuple[Any, Any, Any]:
 
 def test_scores_of_a_bfloat16_router_are_rounded_before_the_bias() -> None:
     """LFM2 takes the sigmoid in the model's type: what float32 tells apart is equal there, and the bias decides."""
-    logits = np.array([[2.015625, 2.03125, -9, -9]], np.float32)  # neighbours in bfloat16, whose sigmoids are equal in
-    it bias = np.array([0.001, 0, 0, 0], np.float32)
-    fine = select_experts(SelectionRule(score="sigmoid", bias=True), logits, 1, bias, kept_as="bfloat16")
-    coarse = select_experts(SelectionRule(score="sigmoid", bias=True, coarse=True), logits, 1, bias, kept_as="bfloat16")
+    logits = np.array([[2.015625, 2.03125, -9, -9]], np.float32)  # neighbours in bfloat16, of equal sigmoids
+    bias = np.array([0.001, 0, 0, 0], np.float32)
+    rule = SelectionRule(score="sigmoid", bias=True)
+    fine = select_experts(rule, logits, 1, bias, kept_as="bfloat16")
+    coarse = select_experts(rule.model_copy(update={"coarse": True}), logits, 1, bias, kept_as="bfloat16")
     assert (fine.ids.tolist(), coarse.ids.tolist()) == ([[1]], [[0]])
 
 
