@@ -40,10 +40,11 @@ def import_command(
         str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax or sigmoid")
     ] = None,
     select: Annotated[
-        str | None, typer.Option("--select", help="Of router logits: the k largest logits, or sigmoid")
+        str | None, typer.Option("--select", help="What a router's top-k is of: logits, softmax or sigmoid")
     ] = None,
     selection_bias: Annotated[
-        Path | None, typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice")
+        Path | None,
+        typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice; or none"),
     ] = None,
     groups: Annotated[int | None, typer.Option("--groups", help="Groups that the experts stand in")] = None,
     top_groups: Annotated[

@@ -126,7 +126,7 @@ def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | 
             place = f"{path}: line {number}"
             if len(line) == MAX_LINE_CHARACTERS:
                 raise ForestageError(f"{place}: longer than {MAX_LINE_CHARACTERS} characters")
-            line = line.removeprefix("\ufeff").strip()
+            line = line.strip()
             if not line or line.startswith(EVENT_FIELDS):
                 continue
             value = line.removeprefix("data:").strip()

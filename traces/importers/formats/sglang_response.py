@@ -233,7 +233,7 @@ def _int32(value: Any, place: str) -> npt.NDArray[np.int32]:
 def _shape(path: Path, options: ImportOptions, name: str | None, group: _Group) -> tuple[int, int]:
     """Layers and top-k of the rows: the one candidate that the first response's length and empty layers fit."""
     called = options.model or name
-    record = None if called is None else load_catalog().match_model(called)
+    record = None if called is None else load_catalog().match_shape(called)
     dense: tuple[int, ...] = ()
     if record is not None:
         top_k = options.top_k or record.top_k
