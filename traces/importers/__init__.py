@@ -25,6 +25,7 @@ from traces.importers.formats import (
     sglang_per_token,
     sglang_response,
     sglang_stat,
+    table,
     tensorrt_llm,
     vllm_response,
 )
@@ -73,6 +74,7 @@ FORMATS: dict[str, Importer] = {
         llama_cpp_csv.IMPORTER,
         megatron.IMPORTER,
         moe_beyond.IMPORTER,
+        table.IMPORTER,
     )
 }
 """Formats by name, in the order in which they are tried."""
@@ -140,6 +142,8 @@ def import_recording(
     options = options or ImportOptions()
     if format is not None and format not in FORMATS:
         raise ForestageError(f"--format {format}: unknown format; known are {', '.join(FORMATS)}")
+    if format is None and options.columns is not None:
+        format = table.NAME
     name = sniff_format(path) if format is None else format
     importer = FORMATS[name]
     _check_kind(path, importer)
