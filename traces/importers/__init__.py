@@ -9,10 +9,12 @@ from traces.importers.assembly import torch_file
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.assembly.text_file import starting_bytes
 from traces.importers.formats import (
+    activation_matrices,
     big_moe_on_edge,
     dynande,
     eplb,
     esft,
+    expert_popularity,
     gpt_oss_fingerprint,
     hf_router_logits,
     jsonl_routes,
@@ -22,6 +24,7 @@ from traces.importers.formats import (
     moe_beyond,
     npz,
     own,
+    sglang_load_csv,
     sglang_per_token,
     sglang_response,
     sglang_stat,
@@ -30,6 +33,7 @@ from traces.importers.formats import (
     vllm_response,
 )
 from traces.importers.formats.big_moe_on_edge import Residency, read_residency
+from traces.importers.hints import hint
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
@@ -64,6 +68,9 @@ FORMATS: dict[str, Importer] = {
         hf_router_logits.IMPORTER,
         eplb.IMPORTER,
         tensorrt_llm.IMPORTER,
+        sglang_load_csv.IMPORTER,
+        expert_popularity.IMPORTER,
+        activation_matrices.IMPORTER,
         llama_cpp_dump.IMPORTER,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
@@ -117,7 +124,9 @@ def sniff_format(source: Path) -> str:
             "--format"
         )
     what = "folder of a known trace format" if is_folder else "known trace format"
-    raise ForestageError(f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format)")
+    raise ForestageError(
+        f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format){hint(source, start)}"
+    )
 
 
 def import_recording(

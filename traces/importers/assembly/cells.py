@@ -78,7 +78,9 @@ def numbers(cells: Cells, place: Place) -> npt.NDArray[np.float64]:
         if values and all(isinstance(value, str) for value in values) and ALL_NUMBERS.fullmatch("\n".join(values)):
             array = np.array(values, dtype=object).astype(np.float64)
         else:
-            array = np.array([_number_cell(value, place, row, expected) for row, value in enumerate(values)], np.float64)
+            array = np.array(
+                [_number_cell(value, place, row, expected) for row, value in enumerate(values)], np.float64
+            )
     return _checked_numbers(array, place, expected)
 
 
@@ -280,7 +282,9 @@ def _nested(cells: Cells, place: Place, what: str) -> Array:
         except OverflowError:
             raise ForestageError(f"{place(row)}: {show(value)}; numbers too large") from None
         if made[-1].shape != made[0].shape:
-            raise ForestageError(f"{place(row)}: {list(made[-1].shape)} {what}; the rows before have {list(made[0].shape)}")
+            raise ForestageError(
+                f"{place(row)}: {list(made[-1].shape)} {what}; the rows before have {list(made[0].shape)}"
+            )
     return np.stack(made)
 
 

@@ -3,19 +3,22 @@
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.options import ImportOptions
+from traces.importers.report import Report
 
 
-def check_model(options: ImportOptions, stated: str | None, origin: str) -> None:
+def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
     """Refuse a ``--model`` that is another than the one a file names.
 
     Two names are of one model where the catalogue has one record for both, or, where it knows neither, where they
-    differ by no more than owner (``openai/``) and case. A name that the catalogue knows may take the place of one that it
-    does not know: the shape is compared then, wherever a file states it.
+    differ by no more than owner (``openai/``) and case. A name that the catalogue knows may take the place of one that
+    it does not know (a path, a copy of another owner); a warning tells, and the shape is compared wherever the file
+    states it.
 
     Args:
         options: what the user says.
         stated: the model's name in the file, ``None`` where there is none.
         origin: the file, for the error.
+        report: takes the warning.
 
     Raises:
         ForestageError: naming both.
@@ -24,11 +27,14 @@ def check_model(options: ImportOptions, stated: str | None, origin: str) -> None
     if given is None or stated is None:
         return
     catalog = load_catalog()
-    records = catalog.match_model(given), catalog.match_model(stated)
-    if records[0] is not None and records[1] is not None:
-        same = records[0] is records[1] or records[0].name == records[1].name
+    ours, theirs = catalog.match_model(given), catalog.match_model(stated)
+    if ours is not None and theirs is not None:
+        same = ours.name == theirs.name
     else:
-        same = records != (None, None) or _bare(given) == _bare(stated)
+        same = _bare(given) == _bare(stated)
+        if ours is not None and not same:
+            report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+            return
     if not same:
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 

@@ -62,9 +62,7 @@ def check_roles(columns: Mapping[str, str], origin: str) -> None:
 
 
 def by_number(columns: Mapping[str, str]) -> bool:
-    """Whether every column is named by its place (``#1``), so that a table needs no heading.
-
-    """
+    """Whether every column is named by its place (``#1``), so that a table needs no heading."""
     return all(re.fullmatch(r"#[1-9][0-9]{0,5}", name) for name in columns.values())
 
 
@@ -110,7 +108,9 @@ def _several(name: str, heading: Sequence[str], place: str) -> list[str] | None:
             number = column[len(before) : len(column) - len(after)]
             if column.startswith(before) and column.endswith(after) and re.fullmatch(r"[0-9]{1,6}", number):
                 if int(number) in found and found[int(number)] != column:
-                    raise ForestageError(f"{place}: both {found[int(number)]} and {column} have the number {int(number)}")
+                    raise ForestageError(
+                        f"{place}: both {found[int(number)]} and {column} have the number {int(number)}"
+                    )
                 found[int(number)] = column
         if not found:
             raise ForestageError(f"{place}: no column is numbered so; {_known(name, heading)}")

@@ -47,9 +47,7 @@ class CountTable:
                 self._origin.append((self._counts.rows, batch.origin, batch.row_name))
             cells = batch.cells
 
-            def column(
-                role: str, told: int | None, largest: int, batch: Batch = batch
-            ) -> npt.NDArray[np.int64]:
+            def column(role: str, told: int | None, largest: int, batch: Batch = batch) -> npt.NDArray[np.int64]:
                 if told is not None or role not in batch.cells:
                     return np.full(len(batch), told or 0, dtype=np.int64)
                 return whole(batch.cells[role][0], batch.place(role), largest)
@@ -57,7 +55,9 @@ class CountTable:
             layers, steps = column("layer", layer, LARGEST), column("step", step, LARGEST)
             if "expert" in cells:
                 if len(cells["count"]) > 1:
-                    raise ForestageError(f"{batch.row(0)}: several columns of counts, but one of experts; name one of them")
+                    raise ForestageError(
+                        f"{batch.row(0)}: several columns of counts, but one of experts; name one of them"
+                    )
                 experts = whole(cells["expert"][0], batch.place("expert"), LARGEST_ID)
                 counts = numbers(cells["count"][0], batch.place("count"))
                 width = 1
@@ -119,13 +119,15 @@ def known_experts(options: ImportOptions, layers: list[int], largest: int, origi
         experts = None if record is None else record.experts
     elif experts is None:
         fitting = {
-            record.experts for record in catalog.models if set(layers) == set(record.layer_map) and largest < record.experts
+            record.experts
+            for record in catalog.models
+            if set(layers) == set(record.layer_map) and largest < record.experts
         }
         experts = next(iter(fitting)) if len(fitting) == 1 else None
     if experts is None:
         raise ForestageError(
-            f"{origin}: experts: the largest is {largest}, but more may be without a load; give --experts, or a model of the "
-            "catalogue with --model"
+            f"{origin}: experts: the largest is {largest}, but more may be without a load; give --experts, or a model "
+            "of the catalogue with --model"
         )
     if largest >= experts:
         raise ForestageError(f"{origin}: expert {largest}: the model has experts 0 to {experts - 1}")
@@ -142,8 +144,8 @@ def dense(counts: npt.NDArray[Any], experts: int, origin: Path) -> tuple[npt.NDA
     layers, layer = np.unique(counts["layer"], return_inverse=True)
     if len(steps) * len(layers) * experts > MAX_CELLS:
         raise ForestageError(
-            f"{origin}: {len(steps)} steps of {len(layers)} layers and {experts} experts are more than {MAX_CELLS} counts; "
-            "import them in parts"
+            f"{origin}: {len(steps)} steps of {len(layers)} layers and {experts} experts are more than {MAX_CELLS} "
+            "counts; import them in parts"
         )
     made = np.zeros((len(steps), len(layers), experts))
     made[step, layer, counts["expert"]] = counts["count"]

@@ -133,9 +133,7 @@ def _facts(batch: Batch) -> dict[str, Any]:
         "sequence": texts(cells["sequence"][0], batch.place("sequence")) if "sequence" in cells else None,
         "phase": _phases(batch) if "phase" in cells else None,
         "identity": column("token_id", LARGEST_TOKEN),
-        "labels": {
-            role: texts(cells[role][0], batch.place(role)) for role in ("domain", "dataset") if role in cells
-        },
+        "labels": {role: texts(cells[role][0], batch.place(role)) for role in ("domain", "dataset") if role in cells},
     }
 
 
@@ -162,9 +160,7 @@ def _listed(batch: Batch, layer: int | None, *, single: bool = False) -> Choices
         layers = np.full(len(batch), layer, dtype=np.int64)
     else:
         layers = whole(batch.cells["layer"][0], batch.place("layer"), LARGEST)
-    return Choices(
-        batch, np.arange(len(batch)), layers, _unrecorded(batch, role, found), weights, **_facts(batch)
-    )
+    return Choices(batch, np.arange(len(batch)), layers, _unrecorded(batch, role, found), weights, **_facts(batch))
 
 
 def _nested(batch: Batch) -> Choices:
@@ -175,7 +171,9 @@ def _nested(batch: Batch) -> Choices:
     if "weights" in batch.cells:
         weights = nested_numbers(batch.cells["weights"][0], batch.place("weights"))
         if weights.shape != found.shape:
-            raise ForestageError(f"{batch.place('weights')(0)}: {list(weights.shape[1:])} for ids {list(found.shape[1:])}")
+            raise ForestageError(
+                f"{batch.place('weights')(0)}: {list(weights.shape[1:])} for ids {list(found.shape[1:])}"
+            )
         weights = weights.reshape(-1, top_k)
     at = np.repeat(np.arange(rows), layers)
     facts = _facts(batch)
@@ -203,8 +201,8 @@ def _unrecorded(batch: Batch, role: str, found: Array) -> Array:
     missing = found == -1
     for row in np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1))[:1]:
         raise ForestageError(
-            f"{batch.place(role)(int(row))}: {found[row].tolist()}: some ids are -1, but not all; a token that chose fewer "
-            "experts has no place in a trace of top-k choices"
+            f"{batch.place(role)(int(row))}: {found[row].tolist()}: some ids are -1, but not all; a token that chose "
+            "fewer experts has no place in a trace of top-k choices"
         )
     return np.where(missing, UNRECORDED, found)
 
@@ -247,13 +245,13 @@ def _grouped(rows: Choices, starts: Array) -> Choices:
     if len(bad):
         at = int(starts[bad[0]])
         raise ForestageError(
-            f"{rows.place(at)}: {sizes[bad[0]]} experts of one token and layer; those before have {sizes[0]}; rows of a "
-            "token and layer must stand together"
+            f"{rows.place(at)}: {sizes[bad[0]]} experts of one token and layer; those before have {sizes[0]}; rows of "
+            "a token and layer must stand together"
         )
     first = rows.take(starts)
     for name in ("phase", "identity"):
         values = getattr(rows, name)
-        differs = [] if values is None else np.flatnonzero(values != np.repeat(values[starts], sizes))
+        differs = np.flatnonzero(values != np.repeat(values[starts], sizes)) if values is not None else starts[:0]
         if len(differs):
             raise ForestageError(f"{rows.place(int(differs[0]))}: {name}: differs within a token and layer")
     return Choices(
@@ -294,7 +292,9 @@ class Sequences:
             for row, (number, value) in enumerate(zip(sequence.tolist(), values, strict=True)):
                 known = self.labels[number].setdefault(name, value)
                 if known != value:
-                    raise ForestageError(f"{part.place(row)}: {name}: {value[:40]}, but {known[:40]} before, of one sequence")
+                    raise ForestageError(
+                        f"{part.place(row)}: {name}: {value[:40]}, but {known[:40]} before, of one sequence"
+                    )
 
 
 class TokenPlaces:
@@ -339,9 +339,9 @@ class TokenPlaces:
         if len(bad):
             row = int(bad[0])
             raise ForestageError(
-                f"{part.place(row)}: token {part.token[row]} after {self._firsts[int(sequence[row])]}, the first of its "
-                "sequence; name the column that tells sequences apart (--column sequence=), or, where the numbers are "
-                "positions, use --column position="
+                f"{part.place(row)}: token {part.token[row]} after {self._firsts[int(sequence[row])]}, the first of "
+                f"its sequence; name the column that tells sequences apart (--column sequence=), or, where the "
+                "numbers are positions, use --column position="
             )
         return sequence, position
 
@@ -413,7 +413,8 @@ def _whole_pass(held: Sequence[Choices], wanted: Array | None) -> Pass:
         odd = min(set(layers.tolist()) ^ set(wanted.tolist()))
         state = "has" if odd in layers else "lacks"
         raise ForestageError(
-            f"{place}: the rows from here on {state} layer {odd}, unlike those before, in which layers begin anew; {remedy}"
+            f"{place}: the rows from here on {state} layer {odd}, unlike those before, in which layers begin anew; "
+            f"{remedy}"
         )
     if rows.min() != rows.max():
         few, many = int(np.argmin(rows)), int(np.argmax(rows))
@@ -444,8 +445,8 @@ class PassPlaces:
         """
         if run.tokens > 1 and self._before > 1:
             raise ForestageError(
-                f"{run.parts[0].place(0)}: {run.tokens} rows a layer after {self._before}: a batch, or several prompts; "
-                "name the columns that tell tokens and sequences apart (--column token=, --column sequence=)"
+                f"{run.parts[0].place(0)}: {run.tokens} rows a layer after {self._before}: a batch, or several "
+                "prompts; name the columns that tell tokens and sequences apart (--column token=, --column sequence=)"
             )
         if self._before == 0 or run.tokens > 1:
             self._number += 1

@@ -1,8 +1,8 @@
 """Tables from files: CSV and other separated text, JSON Lines and Parquet, a batch of rows at a time.
 
 A text's heading is the first of its lines that has every named column, so that a title or comments may stand above it;
-it may begin with ``#``. Below it, empty lines and lines that begin with ``#`` are left out. The last line must be ended,
-as a number that was cut off would else pass for a whole one.
+it may begin with ``#``. Below it, empty lines and lines that begin with ``#`` are left out. The last line must be
+ended, as a number that was cut off would else pass for a whole one.
 """
 
 import csv
@@ -182,8 +182,8 @@ def _find_heading(
         raise best[2]
     wanted = ", ".join(columns.values())
     raise ForestageError(
-        f"{path}: none of the first {len(head)} lines is a heading with {wanted}; name columns by their place (#1 is the "
-        "first) where there is no heading, and the separator with --separator"
+        f"{path}: none of the first {len(head)} lines is a heading with {wanted}; name columns by their place (#1 is "
+        "the first) where there is no heading, and the separator with --separator"
     )
 
 
@@ -213,11 +213,15 @@ def _without_heading(
         fitting.remove(" ")
     if len(fitting) != 1:
         named = " or ".join(SEPARATORS[candidate] for candidate in fitting if candidate in SEPARATORS)
-        state = f"its columns may be separated by {named}" if named else f"no separator gives {last} columns in every line"
+        state = (
+            f"its columns may be separated by {named}" if named else f"no separator gives {last} columns in every line"
+        )
         remedy = "name the right one with --separator" if not is_given or named else "is --separator right?"
         raise ForestageError(f"{path}: {state}; {remedy}")
     first = _split(rows[0][1], fitting[0])
-    whole = {role: int(name[1:]) - 1 for role, name in columns.items() if role in ("layer", "token", "position", "expert")}
+    whole = {
+        role: int(name[1:]) - 1 for role, name in columns.items() if role in ("layer", "token", "position", "expert")
+    }
     is_row = [place < len(first) and re.fullmatch(WHOLE, first[place].strip()) is not None for place in whole.values()]
     width = len(_split(rows[-1][1], fitting[0]))
     if whole and not any(is_row):
@@ -426,4 +430,3 @@ def table_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def natural(path: Path) -> tuple[list[int], str]:
     """Order by the numbers in a name, so that part_9 comes before part_10."""
     return [int(number) for number in re.findall(r"\d{1,18}", path.name)], path.name
-

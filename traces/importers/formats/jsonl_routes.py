@@ -7,9 +7,9 @@
   ``schemas``), and others like them.
 
 Weights and ``token_id`` may be absent, null or empty. Lines of another ``type`` or ``record_type`` are left out, and
-further keys are left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none, and
-a new sequence begins where the position and layer of the file's first selection come again. The first two lists tell no
-phase: the user does, or all is prefill.
+further keys are left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none,
+and a new sequence begins where the position and layer of the file's first selection come again. The first two lists
+tell no phase: the user does, or all is prefill.
 
 Before selections may stand a line ``record_type: metadata`` with the model's name (``model_id``), ``num_experts`` and
 ``experts_per_token``, or, in version 2, ``routing_stages``: these numbers for the encoder and the decoder of a model
@@ -116,6 +116,7 @@ class MetadataLine(BaseModel):
     num_experts: Count | None = None
     experts_per_token: Count | None = None
     routing_stages: list[StageFacts] | None = None
+    format_version: Annotated[int, Field(le=2)] | str | None = None
 
 
 VARIANTS: dict[str, type[RouteLine]] = {"req_id": RequestLine, "problem_id": ProblemLine, "record_type": SelectionLine}
@@ -159,8 +160,9 @@ class Facts:
         stage: the part that is imported, where the file has an encoder and a decoder or says which of them it is.
     """
 
-    def __init__(self, path: Path, options: ImportOptions) -> None:
+    def __init__(self, path: Path, options: ImportOptions, report: Report) -> None:
         self._path = path
+        self._report = report
         self._options = options
         self._line: int | None = None
         self._stages: dict[str, StageFacts] = {}
@@ -203,7 +205,7 @@ class Facts:
         self.model = stated.model_id
         self.experts = stated.num_experts if of_stage is None else of_stage.num_experts
         self.top_k = stated.experts_per_token if of_stage is None else of_stage.assigned_experts_per_token
-        check_model(self._options, self.model, place)
+        check_model(self._options, self.model, place, self._report)
         check_number("--experts", self._options.experts, self.experts, place)
         check_number("--top-k", self._options.top_k, self.top_k, place)
 
@@ -232,8 +234,8 @@ class Facts:
     def _choose(self, place: str) -> str:
         """What to do about a file of an encoder and a decoder."""
         return (
-            f"{place}: the file holds an encoder and a decoder, which have experts of their own; choose one with --stack "
-            "encoder or --stack decoder"
+            f"{place}: the file holds an encoder and a decoder, which have experts of their own; choose one with "
+            "--stack encoder or --stack decoder"
         )
 
 
@@ -277,7 +279,7 @@ def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[Routi
     rows = RoutingRows("position")
     rows.begin(path)
     sequences = _Sequences()
-    facts = Facts(path, options)
+    facts = Facts(path, options, report)
     variant: type[RouteLine] | None = None
     others = of_other_stack = 0
     for number, line in read_lines(path, report):
@@ -311,9 +313,7 @@ def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[Routi
     return rows, facts, sequences.datasets
 
 
-def _add(
-    rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence: int, options: ImportOptions
-) -> None:
+def _add(rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence: int, options: ImportOptions) -> None:
     """Add one line's row.
 
     Raises:

@@ -63,8 +63,8 @@ def _columns(path: Path, options: ImportOptions) -> dict[str, str]:
     """The columns by role, checked to be enough for one kind of table and for one only."""
     if not options.columns:
         raise ForestageError(
-            f"{path}: --format table needs the columns by name: --column layer=NAME --column ids=NAME --column token=NAME "
-            "(or --column count=NAME, of loads)"
+            f"{path}: --format table needs the columns by name: --column layer=NAME --column ids=NAME --column "
+            "token=NAME (or --column count=NAME, of loads)"
         )
     columns = dict(options.columns)
     check_roles(columns, str(path))
@@ -74,7 +74,9 @@ def _columns(path: Path, options: ImportOptions) -> dict[str, str]:
     if "count" in columns:
         stray = sorted(set(columns) - LOAD_ROLES)
         if stray:
-            raise ForestageError(f"{path}: --column {stray[0]}: a table of loads (count) has no use for it; leave it out")
+            raise ForestageError(
+                f"{path}: --column {stray[0]}: a table of loads (count) has no use for it; leave it out"
+            )
         if "layer" not in columns and not by_layer:
             raise ForestageError(f"{path}: --column layer: missing; a table of loads needs the layer of every row")
         if "step" in columns and options.files == "sequence":
@@ -85,15 +87,15 @@ def _columns(path: Path, options: ImportOptions) -> dict[str, str]:
     if ("ids" in columns) == ("expert" in columns):
         state = "both" if "ids" in columns else "neither"
         raise ForestageError(
-            f"{path}: --column ids or --column expert: {state} given; name ids for lists of experts, expert for one a row, or "
-            "count for loads"
+            f"{path}: --column ids or --column expert: {state} given; name ids for lists of experts, expert for one a "
+            "row, or count for loads"
         )
     if "token" in columns and "position" in columns:
         raise ForestageError(f"{path}: --column token and --column position say the same; leave one out")
     if "expert" in columns and not {"token", "position"} & set(columns):
         raise ForestageError(
-            f"{path}: --column token: missing; rows of one expert each need the token (llama.cpp's layer,expert: --format "
-            "llama_cpp_csv)"
+            f"{path}: --column token: missing; rows of one expert each need the token (llama.cpp's layer,expert: "
+            "--format llama_cpp_csv)"
         )
     if "expert" in columns and "layer" not in columns and not by_layer:
         raise ForestageError(f"{path}: --column layer: missing; rows of one expert each need the layer")
@@ -109,7 +111,9 @@ def _files(path: Path, options: ImportOptions, report: Report) -> list[Path]:
     """The tables of a source, in order."""
     if not path.is_dir():
         if options.files is not None:
-            raise ForestageError(f"{path}: --files: says what each file of a folder is, but this is a file; leave it out")
+            raise ForestageError(
+                f"{path}: --files: says what each file of a folder is, but this is a file; leave it out"
+            )
         return [path]
     if options.files is None:
         raise ForestageError(
@@ -119,7 +123,9 @@ def _files(path: Path, options: ImportOptions, report: Report) -> list[Path]:
     if not files:
         raise ForestageError(f"{path}: holds no table (.csv, .tsv, .txt, .log, .jsonl, .parquet)")
     if others:
-        report.warn(f"{path}: {others[0].name}{f' and {len(others) - 1} more' if len(others) > 1 else ''} left out: no table")
+        report.warn(
+            f"{path}: {others[0].name}{f' and {len(others) - 1} more' if len(others) > 1 else ''} left out: no table"
+        )
     return files
 
 
@@ -236,7 +242,8 @@ class _Watch:
         """Warn where expert 0 was never chosen, though every expert had many chances."""
         if self.smallest > 0 and self.ids >= FEWEST_IDS * trace.experts:
             report.warn(
-                f"{path}: no row has expert 0, the smallest is {self.smallest}; do the ids count from 1? Then subtract 1"
+                f"{path}: no row has expert 0, the smallest is {self.smallest}; do the ids count from 1? Then "
+                "subtract 1"
             )
 
 
@@ -253,13 +260,13 @@ def _tell(
     """Warn of what was taken from the order of the rows, and of what no column tells."""
     if restarts > 0:
         report.warn(
-            f"{path}: {columns.get('token', columns.get('position'))}: the numbers begin anew {restarts} times; each time a "
-            "sequence begins (--column sequence= where a column tells)"
+            f"{path}: {columns.get('token', columns.get('position'))}: the numbers begin anew {restarts} times; each "
+            "time a sequence begins (--column sequence= where a column tells)"
         )
     if counted:
         report.warn(
-            f"{path}: no column tells tokens: layers begin anew {counted} times, and each time is taken as a forward pass, in "
-            f"the order of the rows ({len(sequences.numbers)} sequences)"
+            f"{path}: no column tells tokens: layers begin anew {counted} times, and each time is taken as a forward "
+            f"pass, in the order of the rows ({len(sequences.numbers)} sequences)"
         )
     if unrecorded:
         report.warn(f"{path}: {unrecorded} rows (token, layer) hold only -1; they count as not recorded")
@@ -288,7 +295,9 @@ def _read_loads(
         if len(files) > 1:
             report.progress(done + 1, len(files))
     counts = [table.arrays() for table in tables]
-    kept = [one for index, one in enumerate(counts) if not any(np.array_equal(_bare(one), _bare(x)) for x in counts[:index])]
+    kept = [
+        one for index, one in enumerate(counts) if not any(np.array_equal(_bare(one), _bare(x)) for x in counts[:index])
+    ]
     if len(kept) < len(counts):
         report.warn(f"{path}: {len(counts) - len(kept)} ranks counted the same as another; they are taken as copies")
     every = np.concatenate(kept)
@@ -296,7 +305,9 @@ def _read_loads(
     if is_listed:
         widths = {table.width for table in tables}
         if len(widths) != 1:
-            raise ForestageError(f"{path}: the files have lists of {sorted(w or 0 for w in widths)} counts; expected one length")
+            raise ForestageError(
+                f"{path}: the files have lists of {sorted(w or 0 for w in widths)} counts; expected one length"
+            )
         experts = int(widths.pop() or 0)
     else:
         experts = known_experts(options, layers, int(every["expert"].max()), path)
@@ -308,7 +319,9 @@ def _read_loads(
         dense(every[:1], experts, path)
         place = np.searchsorted(steps, every["step"]), np.searchsorted(layers, every["layer"]), every["expert"]
         np.add.at(total, place, every["count"])
-    load = build_load(total, path, options, report, source="table", layer_map=None if _counted(layers) else tuple(layers))
+    load = build_load(
+        total, path, options, report, source="table", layer_map=None if _counted(layers) else tuple(layers)
+    )
     if np.any(total != np.floor(total)):
         report.warn(f"{path}: counts are no whole numbers: shares, or estimates; their sums are of no tokens")
     return load
