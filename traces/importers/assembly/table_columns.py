@@ -42,6 +42,7 @@ SYNONYMS = {
 }
 """Words that are near to no role by their letters."""
 
+PLACE = "#[1-9][0-9]{0,5}"
 NUMBERED = re.compile(r"(.*?)([0-9]{1,6})")
 SHOWN_COLUMNS = 24
 
@@ -63,14 +64,22 @@ def check_roles(columns: Mapping[str, str], origin: str) -> None:
 
 def by_number(columns: Mapping[str, str]) -> bool:
     """Whether every column is named by its place (``#1``), so that a table needs no heading."""
-    return all(re.fullmatch(r"#[1-9][0-9]{0,5}", name) for name in columns.values())
+    return all(numbered(name) is not None for name in columns.values())
+
+
+def numbered(name: str) -> tuple[int, ...] | None:
+    """The places, from 0 on, that ``#3``, ``#3,#5`` or ``#3..#5`` names; ``None`` where it is none of these."""
+    if re.fullmatch(rf"{PLACE}(?:\s*,\s*{PLACE})*", name):
+        return tuple(int(part) - 1 for part in re.findall(r"[0-9]+", name))
+    match = re.fullmatch(rf"#({PLACE[1:]})\.\.#({PLACE[1:]})", name)
+    return None if match is None else tuple(range(int(match[1]) - 1, int(match[2])))
 
 
 def resolve(columns: Mapping[str, str], heading: Sequence[str], place: str) -> dict[str, tuple[int, ...]]:
     """The places, in ``heading``, of the columns of every role.
 
     A column is named by its name, by its place from 1 on (``#3``), or, where several make a list, by a pattern of their
-    numbers (``expert_*``), the first and the last (``expert_0..expert_7``) or all of them (``a,b,c``).
+    numbers (``expert_*``), the first and the last (``expert_0..expert_7``, ``#3..#10``) or all of them (``a,b,c``).
 
     Args:
         columns: role → what the user names.
@@ -87,16 +96,15 @@ def _places(role: str, name: str, heading: Sequence[str], place: str) -> tuple[i
     """The places of one role's columns."""
     if name in heading:
         return (_only(name, heading, place),)
-    if re.fullmatch(r"#[1-9][0-9]{0,5}", name):
-        if int(name[1:]) > len(heading):
-            raise ForestageError(f"{place}: the table has {len(heading)} columns")
-        return (int(name[1:]) - 1,)
-    names = _several(name, heading, place)
-    if names is None:
+    places = numbered(name)
+    if places is not None and (not places or max(places) >= len(heading)):
+        raise ForestageError(f"{place}: the table has {len(heading)} columns")
+    names = _several(name, heading, place) if places is None else None
+    if places is None and names is None:
         raise ForestageError(f"{place}: no such column; {_known(name, heading)}")
-    if role not in WIDE:
+    if role not in WIDE and len(places or names or ()) > 1:
         raise ForestageError(f"{place}: several columns; only {', '.join(sorted(WIDE))} may have more than one")
-    return tuple(_only(part, heading, place) for part in names)
+    return tuple(_only(part, heading, place) for part in names or ()) if places is None else places
 
 
 def _several(name: str, heading: Sequence[str], place: str) -> list[str] | None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.importers.assembly.cells import WHOLE, Cells, Place
 from traces.importers.assembly.complete_lines import complete_lines
-from traces.importers.assembly.table_columns import by_number, resolve
+from traces.importers.assembly.table_columns import by_number, numbered, resolve
 from traces.importers.assembly.text_file import read_lines, starting_bytes
 from traces.importers.report import Report
 
@@ -199,7 +199,8 @@ def _without_heading(
     path: Path, head: list[tuple[int, str]], columns: Mapping[str, str], candidates: list[str], is_given: bool
 ) -> tuple[str, list[str], int]:
     """As ``_find_heading``, of columns named by their places."""
-    last = max(int(name[1:]) for name in columns.values())
+    told = {role: numbered(name) or (0,) for role, name in columns.items()}
+    last = max(place for places in told.values() for place in places) + 1
     rows = [(number, line) for number, line in head if line.strip() and not line.lstrip().startswith("#")]
     if not rows:
         raise ForestageError(f"{path}: no rows in the first {len(head)} lines")
@@ -207,7 +208,7 @@ def _without_heading(
         candidate
         for candidate in candidates
         if len({len(_split(line, candidate)) for _, line in rows[1:] or rows}) == 1
-        and len(_split(rows[-1][1], candidate)) >= max(last, min(2, len(columns)))
+        and len(_split(rows[-1][1], candidate)) >= max(last, min(2, len(told)))
     ]
     if len(fitting) > 1 and " " in fitting:  # spaces within the cells of another separator
         fitting.remove(" ")
@@ -219,9 +220,7 @@ def _without_heading(
         remedy = "name the right one with --separator" if not is_given or named else "is --separator right?"
         raise ForestageError(f"{path}: {state}; {remedy}")
     first = _split(rows[0][1], fitting[0])
-    whole = {
-        role: int(name[1:]) - 1 for role, name in columns.items() if role in ("layer", "token", "position", "expert")
-    }
+    whole = {role: places[0] for role, places in told.items() if role in ("layer", "token", "position", "expert")}
     is_row = [place < len(first) and re.fullmatch(WHOLE, first[place].strip()) is not None for place in whole.values()]
     width = len(_split(rows[-1][1], fitting[0]))
     if whole and not any(is_row):
