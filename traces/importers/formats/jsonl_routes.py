@@ -225,7 +225,7 @@ class Facts:
             if self._options.stack is None:
                 raise ForestageError(self._choose(place))
             return False
-        if self.top_k is not None and route.assignment_state == "assigned" and len(route.ids) != self.top_k:
+        if self.top_k is not None and route.ids and len(route.ids) != self.top_k:
             raise ForestageError(
                 f"{place}: selected_experts: {len(route.ids)}, but the metadata say {self.top_k} a token"
             )
