@@ -233,7 +233,10 @@ FAULTS: dict[str, tuple[list[Line] | str, str]] = {
         r"line 4: no weights, but the rows before have",
     ),
     "field": ([{"req_id": 1, "type": "route"}], r"line 1: token_idx: Field required"),
-    "phase": (changed(selection_lines(), 3, phase="warmup"), r"line 3: phase: Input should be 'prefill' or 'decode'"),
+    "phase": (
+        changed(selection_lines(), 3, phase="warmup"),
+        r"line 3: phase: Input should be 'prefill', 'prompt', 'source'",
+    ),
     "phase differs": (changed(selection_lines(), 3, phase="decode"), r"phase: differs from line 1"),
     "token differs": (changed(selection_lines(), 3, token_id=9), r"token: differs from line 1"),
     "token missing": (changed(selection_lines(), 9, token_id=None), r"token: differs from line"),

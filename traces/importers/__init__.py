@@ -9,10 +9,12 @@ from traces.importers.assembly import torch_file
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.assembly.text_file import UTF_16_MARKS, starting_bytes
 from traces.importers.formats import (
+    activation_matrices,
     big_moe_on_edge,
     dynande,
     eplb,
     esft,
+    expert_popularity,
     gpt_oss_fingerprint,
     hf_router_logits,
     jsonl_routes,
@@ -22,14 +24,17 @@ from traces.importers.formats import (
     moe_beyond,
     npz,
     own,
+    sglang_load_csv,
     sglang_per_token,
     sglang_response,
     sglang_stat,
+    table,
     tensorrt_llm,
     vllm_offline,
     vllm_response,
 )
 from traces.importers.formats.big_moe_on_edge import Residency, read_residency
+from traces.importers.hints import hint
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
@@ -65,6 +70,9 @@ FORMATS: dict[str, Importer] = {
         hf_router_logits.IMPORTER,
         eplb.IMPORTER,
         tensorrt_llm.IMPORTER,
+        sglang_load_csv.IMPORTER,
+        expert_popularity.IMPORTER,
+        activation_matrices.IMPORTER,
         llama_cpp_dump.IMPORTER,
         npz.IMPORTER,
         big_moe_on_edge.IMPORTER,
@@ -75,6 +83,7 @@ FORMATS: dict[str, Importer] = {
         llama_cpp_csv.IMPORTER,
         megatron.IMPORTER,
         moe_beyond.IMPORTER,
+        table.IMPORTER,
     )
 }
 """Formats by name, in the order in which they are tried."""
@@ -119,7 +128,9 @@ def sniff_format(source: Path) -> str:
     if start.startswith(UTF_16_MARKS):
         raise ForestageError(f"{source}: is text in UTF-16; save it as UTF-8")
     what = "folder of a known trace format" if is_folder else "known trace format"
-    raise ForestageError(f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format)")
+    raise ForestageError(
+        f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format){hint(source, start)}"
+    )
 
 
 def import_recording(
@@ -144,6 +155,8 @@ def import_recording(
     options = options or ImportOptions()
     if format is not None and format not in FORMATS:
         raise ForestageError(f"--format {format}: unknown format; known are {', '.join(FORMATS)}")
+    if format is None and options.columns is not None:
+        format = table.NAME
     name = sniff_format(path) if format is None else format
     importer = FORMATS[name]
     _check_kind(path, importer)

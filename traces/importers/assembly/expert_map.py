@@ -3,22 +3,54 @@
 Servers that balance experts keep some of them several times: a *physical* expert is one such copy. The maps that are
 read are those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy [layers, logical, copies]`` with −1
 where there are fewer copies) and SGLang's (``physical_to_logical_map``, ``last_physical_to_logical_map``), in any file
-of ``traces.importers.assembly.array_file``.
+of ``traces.importers.assembly.array_file``; and the JSON of vLLM-Ascend and MindIE (what vLLM-Ascend's expert-load
+balancer exports): ``{"moe_layer_count", "layer_list": [{"layer_id", "device_count", "device_list": [{"device_id",
+"device_expert": [logical experts in the order of the device's slots]}]}]}``. Physical experts are numbered from device
+to device there, as vLLM-Ascend's ``log2phy`` does.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field, ValidationError
 
+from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.metadata import MAX_EXPERTS
 
 PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")
 LOGICAL_TO_PHYSICAL = "log2phy"
+
+MAX_LAYOUT_CHARACTERS = 1 << 28
+
+Number = Annotated[int, Field(ge=0, lt=MAX_EXPERTS, strict=True)]
+
+
+class DeviceExperts(BaseModel):
+    """The experts of one device, slot by slot."""
+
+    device_id: Number
+    device_expert: list[Number] = Field(min_length=1)
+
+
+class LayerDevices(BaseModel):
+    """The devices of one MoE layer."""
+
+    layer_id: Number
+    device_count: Number
+    device_list: list[DeviceExperts] = Field(min_length=1)
+
+
+class DeviceLayout(BaseModel):
+    """The file of vLLM-Ascend; further keys are left alone."""
+
+    moe_layer_count: Number
+    layer_list: list[LayerDevices] = Field(min_length=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +106,8 @@ def read_expert_map(path: Path) -> ExpertMap:
     Raises:
         ForestageError: if the file holds none, or one that is wrong.
     """
+    if is_device_layout(starting_bytes(path, 1 << 12)):
+        return _read_device_layout(path)
     arrays = read_arrays(path)
     maps = [
         check_map(arrays[name], f"{path}: {name}" if name else str(path))
@@ -108,6 +142,43 @@ def check_map(logical: npt.NDArray[Any], origin: str) -> ExpertMap:
         if len(missing):
             raise ForestageError(f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}")
     return ExpertMap(logical.astype(np.int32), origin)
+
+
+def is_device_layout(start: bytes) -> bool:
+    """Whether a file that starts so is vLLM-Ascend's map of experts to devices."""
+    return start.lstrip().startswith(b"{") and any(
+        b'"%s"' % key in start for key in (b"layer_list", b"moe_layer_count")
+    )
+
+
+def _read_device_layout(path: Path) -> ExpertMap:
+    """The map of vLLM-Ascend in ``path``."""
+    with open_text(path) as (text, _):
+        document = text.read(MAX_LAYOUT_CHARACTERS)
+    try:
+        layout = DeviceLayout.model_validate_json(document)
+    except ValidationError as error:
+        raise ForestageError(f"{path}: {describe_validation_error(DeviceLayout, error)}") from error
+    layers = sorted(layout.layer_list, key=lambda layer: layer.layer_id)
+    if [layer.layer_id for layer in layers] != list(range(layout.moe_layer_count)):
+        raise ForestageError(
+            f"{path}: layer_list: layer_id {', '.join(str(layer.layer_id) for layer in layers[:8])}; expected 0 to "
+            f"{layout.moe_layer_count - 1} (moe_layer_count {layout.moe_layer_count})"
+        )
+    rows = []
+    for layer in layers:
+        devices = sorted(layer.device_list, key=lambda device: device.device_id)
+        if [device.device_id for device in devices] != list(range(layer.device_count)):
+            raise ForestageError(
+                f"{path}: layer_id {layer.layer_id}: device_list: expected device_id 0 to {layer.device_count - 1}, "
+                "once each"
+            )
+        rows.append([expert for device in devices for expert in device.device_expert])
+        if len(rows[-1]) != len(rows[0]):
+            raise ForestageError(
+                f"{path}: layer_id {layer.layer_id}: {len(rows[-1])} experts on its devices; layer 0 has {len(rows[0])}"
+            )
+    return check_map(np.array(rows, dtype=np.int64), f"{path}: layer_list")
 
 
 def _inverse(physical: npt.NDArray[Any], origin: str) -> npt.NDArray[np.int64]:

@@ -31,6 +31,9 @@ LARGEST = 2**31 - 1
 LARGEST_ID = 65_534
 """Of an expert: 65,535 marks an unrecorded row."""
 
+UNRECORDED = LARGEST_ID + 1
+"""Every id of a row that the file has, but that says of no expert that it was chosen."""
+
 NO_TOKEN = -1
 """As a token's identity: the file does not say."""
 
@@ -57,12 +60,18 @@ class RoutingRows:
         position_name: what the file calls a token's place, for errors.
         line_name: what ``line`` counts, for errors.
         whole: every token has a row in every layer; without, only the last of a sequence must.
+        copies: what is wrong with two rows of one token and layer that name other experts, for the error; rows that
+            come twice are then left out where they name the same. ``None``: a row that comes twice is refused.
     """
 
-    def __init__(self, position_name: str, *, line_name: str = "line", whole: bool = False) -> None:
+    def __init__(
+        self, position_name: str, *, line_name: str = "line", whole: bool = False, copies: str | None = None
+    ) -> None:
         self.position_name = position_name
         self.line_name = line_name
         self.whole = whole
+        self.copies = copies
+        self.unrecorded = 0
         self.origins: list[str] = []
         self.facts = Spool(ROW)
         self.ids: Spool | None = None
@@ -101,18 +110,33 @@ class RoutingRows:
         if len(self._buffer) >= BUFFERED_ROWS:
             self._flush()
 
+    def add_unrecorded(
+        self, line: int, *, sequence: int, position: int, layer: int, phase: int = PREFILL, token: int = NO_TOKEN
+    ) -> None:
+        """A row of a token that no expert was recorded for, which the file says itself; limits as for ``add``."""
+        self.unrecorded += 1
+        self._buffer.append((sequence, position, layer, phase, token, line, len(self.origins) - 1))
+        self._buffered_ids.append([])  # becomes as wide as the others
+        if self.ids is None or self.weights is not None:
+            self._buffered_weights.append([])
+        if len(self._buffer) >= BUFFERED_ROWS and self.ids is not None:
+            self._flush()
+
     def add_block(
         self,
         line: Array,
         *,
-        sequence: int,
+        sequence: int | Array,
         position: Array,
         layer: Array,
         ids: Array,
         weights: Array | None,
-        phase: int = PREFILL,
+        phase: int | Array = PREFILL,
+        token: int | Array = NO_TOKEN,
     ) -> None:
-        """Rows of one sequence: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``, limits as above.
+        """Rows: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``, limits as above.
+
+        Sequence, phase and token are of all, or ``[rows]``; a row whose ids are all ``UNRECORDED`` has none.
 
         Raises:
             ForestageError: as ``add``.
@@ -123,7 +147,8 @@ class RoutingRows:
         self._flush()
         facts = np.zeros(len(ids), dtype=ROW)
         facts["sequence"], facts["position"], facts["layer"], facts["phase"] = sequence, position, layer, phase
-        facts["token"], facts["line"], facts["origin"] = NO_TOKEN, line, len(self.origins) - 1
+        facts["token"], facts["line"], facts["origin"] = token, line, len(self.origins) - 1
+        self.unrecorded += int((ids[:, 0] == UNRECORDED).sum())
         self._append(facts, ids, weights)
 
     def sort(self) -> "SortedRows":
@@ -143,17 +168,24 @@ class RoutingRows:
         else:
             order = np.lexsort((layer, position, sequence))
             sequence, position, layer = sequence[order], position[order], layer[order]
+        ids = self.ids.array()
+        left_out = 0
+        if self.copies is not None:
+            kept = self._without_copies(facts, ids, order, sequence, position, layer)
+            left_out = len(order) - int(kept.sum())
+            order, sequence, position, layer = order[kept], sequence[kept], position[kept], layer[kept]
         same = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1])
         layers = np.unique(layer)
         rows = SortedRows(
             source=self,
             facts=facts,
-            ids=self.ids.array(),
+            ids=ids,
             weights=None if self.weights is None else self.weights.array(),
             order=order,
             starts=np.concatenate([[0], np.flatnonzero(~same) + 1]),
             column=np.searchsorted(layers, layer).astype(np.int32),
             layers=tuple(layers.tolist()),
+            left_out=left_out,
         )
         rows.check(same, layer)
         return rows
@@ -161,6 +193,22 @@ class RoutingRows:
     def place(self, row: Any) -> str:
         """Where a row of ``facts`` comes from."""
         return f"{self.origins[row['origin']]}: {self.line_name} {row['line']}"
+
+    def _without_copies(
+        self, facts: Array, ids: Array, order: Array, sequence: Array, position: Array, layer: Array
+    ) -> npt.NDArray[np.bool_]:
+        """Which sorted rows are the first of their token and layer; the others must name the same experts."""
+        repeats = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1]) & (layer[1:] == layer[:-1])
+        places = np.flatnonzero(repeats) + 1
+        differs = places[(ids[order[places]] != ids[order[places - 1]]).any(axis=1)]
+        if len(differs):
+            place = int(differs[0])
+            first, second = facts[order[place - 1]], facts[order[place]]
+            raise ForestageError(
+                f"{self.place(second)}: {self.position_name} {second['position']}, layer {second['layer']}: other "
+                f"experts than in {self.place(first)}; {self.copies}"
+            )
+        return np.concatenate([[True], ~repeats])
 
     def _check_widths(self, line: int, ids: int, weights: int | None) -> None:
         """Every row is as the first: so many ids, as many weights or none."""
@@ -182,10 +230,15 @@ class RoutingRows:
 
     def _flush(self) -> None:
         """Turn the buffered rows into arrays."""
-        if not self._buffer:
+        if not self._buffer or self.ids is None:
             return
-        weights = np.array(self._buffered_weights) if self.weights is not None else None
-        self._append(np.array(self._buffer, dtype=ROW), np.array(self._buffered_ids), weights)
+        top_k = self.ids.row_shape[0]
+        empty, nothing = [UNRECORDED] * top_k, [0.0] * top_k
+        ids = np.array([row or empty for row in self._buffered_ids])
+        weights = None
+        if self.weights is not None:
+            weights = np.array([row or nothing for row in self._buffered_weights])
+        self._append(np.array(self._buffer, dtype=ROW), ids, weights)
         self._buffer, self._buffered_ids, self._buffered_weights = [], [], []
 
     def _append(self, facts: Array, ids: Array, weights: Array | None) -> None:
@@ -224,6 +277,7 @@ class SortedRows:
         starts: sorted place of each token's first row.
         column: index into ``layers`` of each sorted row.
         layers: the file's layer numbers, ascending.
+        left_out: rows that repeat another.
     """
 
     source: RoutingRows
@@ -234,6 +288,7 @@ class SortedRows:
     starts: npt.NDArray[np.int64]
     column: npt.NDArray[np.int32]
     layers: tuple[int, ...]
+    left_out: int = 0
 
     @property
     def top_k(self) -> int:
@@ -276,7 +331,8 @@ class SortedRows:
         rows, column = self.order[places], self.column[places]
         token = np.repeat(np.arange(end - begin), np.diff(self.starts[begin:end], append=stop))
         ids = self.ids[rows]
-        beyond = np.flatnonzero((ids >= experts).any(axis=1))
+        unrecorded = (ids == UNRECORDED).all(axis=1)
+        beyond = np.flatnonzero((ids >= experts).any(axis=1) & ~unrecorded)
         if len(beyond):
             row = int(beyond[0])
             raise ForestageError(
@@ -285,7 +341,7 @@ class SortedRows:
             )
         shape = (end - begin, len(self.layers), self.top_k)
         grid = np.full(shape, -1, dtype=np.int32)
-        grid[token, column] = ids
+        grid[token, column] = np.where(unrecorded[:, None], -1, ids.astype(np.int32))
         weights = None
         if self.weights is not None:
             weights = np.zeros(shape, dtype=np.float32)

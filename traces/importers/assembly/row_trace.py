@@ -26,6 +26,7 @@ def model_of_layers(
     top_k: int,
     *,
     experts: int | None = None,
+    name: str | None = None,
 ) -> RecordedModel:
     """What rows with the layer numbers ``layers`` are of.
 
@@ -38,6 +39,7 @@ def model_of_layers(
         layers: the file's numbers, ascending.
         top_k: ids a row.
         experts: routed experts a layer, where the file says.
+        name: the model's name in the file, if there is one; ``--model`` overrides it.
 
     Raises:
         ForestageError: if the model or its experts are not known, or it lacks such layers.
@@ -49,6 +51,7 @@ def model_of_layers(
         layers=len(layers),
         top_k=top_k,
         used_layers=range(len(layers)),
+        name=name,
         experts=experts,
         layer_map=None if counted or options.layers is not None else layers,
     )
@@ -73,6 +76,8 @@ def trace_of_rows(
     format: str,
     experts: int | None = None,
     ranked: bool | None = None,
+    name: str | None = None,
+    source: str | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -85,12 +90,16 @@ def trace_of_rows(
         format: the importer's name.
         experts: routed experts a layer, where the file says.
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
+        name: the model's name in the file, if there is one; ``--model`` overrides it.
+        source: the metadata's source, where it is more than the format and the file's name.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
-    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts)
+    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts, name=name)
+    if placed.left_out:
+        report.warn(f"{origin}: {placed.left_out} rows (token, layer) repeat another; they are counted once")
     missing = len(placed.starts) * len(placed.layers) - len(placed.order)
     if missing:
         report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
@@ -105,7 +114,7 @@ def trace_of_rows(
         hashes=placed.has_tokens,
     )
     placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
-    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
+    return builder.finish(model, report, source=source or source_of(format, origin), ranked=ranked, missing_told=True)
 
 
 def label(

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.models import check_stated
 from traces.importers.assembly.recordings import published_recording
+from traces.importers.assembly.stated import check_model
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
@@ -90,6 +92,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     grid = _read_grid(path)
     experts = int(grid.preamble["n_expert"])
     check_stated(options, origin=str(path), experts=experts, top_k=grid.shape[2], layer_map=grid.layer_map)
+    stated = Path(grid.preamble["model"]).name.removesuffix(".gguf")
+    check_model(options, stated, str(path), report)
+    _check_shape(path, options, grid)
     ids = pack_ids(grid.place(grid.columns["expert"], 0, np.int64), experts, str(path))
     phase = np.zeros(grid.shape[0], dtype=np.uint8)
     phase[grid.token] = grid.columns["phase"]
@@ -116,7 +121,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         datasets=("BigMoeOnEdge",) * len(starts),
         metadata=TraceMetadata.parse(
             {
-                "model": options.model or Path(grid.preamble["model"]).name.removesuffix(".gguf"),
+                "model": options.model or stated,
                 "experts": experts,
                 "top_k": grid.shape[2],
                 "layer_map": grid.layer_map,
@@ -130,6 +135,27 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         ),
         origin=str(path),
     )
+
+
+def _check_shape(path: Path, options: ImportOptions, grid: _Grid) -> None:
+    """Refuse a model named by the user that has not the preamble's shape.
+
+    A run may be cut to fewer experts a token than the model's, as recorded runs were.
+    """
+    record = None if options.model is None else load_catalog().match_shape(options.model)
+    if record is None:
+        return
+    for key, ours in (("n_expert", record.experts), ("n_layer", record.layers)):
+        if key in grid.preamble and int(grid.preamble[key]) != ours:
+            raise ForestageError(
+                f"{path}: preamble: {key}={grid.preamble[key]}, but {record.name} (--model) has {ours}; name the "
+                "right model"
+            )
+    if grid.shape[2] > record.top_k:
+        raise ForestageError(
+            f"{path}: preamble: n_expert_used={grid.shape[2]}, but {record.name} (--model) uses {record.top_k}; name "
+            "the right model"
+        )
 
 
 def read_residency(path: str | Path) -> Residency:

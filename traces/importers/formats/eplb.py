@@ -1,8 +1,8 @@
 """DeepSeek EPLB's input: ``weight [layers, logical experts]``, how much load each expert had.
 
 A tensor alone, or one named ``weight``, in any file of ``traces.importers.assembly.array_file``. Layers are the MoE
-layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads:
-see ``traces.importers.assembly.expert_map``.
+layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads,
+and so is vLLM-Ascend's ``expert_map.json``: see ``traces.importers.assembly.expert_map``.
 """
 
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.expert_map import is_device_layout
 from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.text_file import starting_bytes
 from traces.importers.formats.own import is_safetensors
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
@@ -31,7 +33,7 @@ def sniff(path: Path, start: bytes) -> bool:
         return any(f'"{name}":'.encode() in start for name in (NAME, *MAPS))
     if start.startswith(b"PK\x03\x04"):
         return any(f"{name}.npy".encode() in start[:256] for name in (NAME, *MAPS))
-    return start.lstrip().startswith((b'{"weight"', b'{"phy2log"', b'{"log2phy"'))
+    return start.lstrip().startswith((b'{"weight"', b'{"phy2log"', b'{"log2phy"')) or is_device_layout(start[: 1 << 12])
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
@@ -40,6 +42,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     Raises:
         ForestageError: if the file is damaged, holds no such array or a map instead, or the model is not known.
     """
+    if is_device_layout(starting_bytes(path, 1 << 12)):
+        raise ForestageError(
+            f"{path}: a map of experts to devices (layer_list), which says nothing of routing; give it as "
+            "--expert-map with the recording it belongs to"
+        )
     arrays = read_arrays(path)
     weight = arrays.get(NAME, arrays.get(UNNAMED))
     if weight is None:

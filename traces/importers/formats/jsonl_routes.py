@@ -2,18 +2,25 @@
 
 * *request*: ``type`` (``"route"``), ``req_id``, ``token_idx``, ``layer``, ``topk_ids``, ``topk_weights``;
 * *problem*: ``dataset``, ``problem_id``, ``layer``, ``experts``, ``gating_probs``, ``token_idx``;
-* *selection*: ``record_type`` (``"routing_selection"``), ``phase`` (``"prefill"``, ``"decode"``), ``layer``,
-  ``token_position``, ``token_id``, ``selected_experts``, ``selected_probabilities``.
+* *selection*: ``record_type`` (``"routing_selection"``), ``phase``, ``layer``, ``token_position``, ``token_id``,
+  ``selected_experts``, ``selected_probabilities``: the files of moe-cache-lab (``routing-trace-v1`` and ``-v2``, of its
+  ``schemas``), and others like them.
 
-Weights and ``token_id`` may be absent. Lines of another ``type`` or ``record_type`` are left out, and further keys are
-left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none, and a new sequence
-begins where the position and layer of the file's first selection come again. The first two lists tell no phase: the
-user does, or all is prefill.
+Weights and ``token_id`` may be absent, null or empty. Lines of another ``type`` or ``record_type`` are left out, and
+further keys are left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none,
+and a new sequence begins where the position and layer of the file's first selection come again. The first two lists
+tell no phase: the user does, or all is prefill.
+
+Before selections may stand a line ``record_type: metadata`` with the model's name (``model_id``), ``num_experts`` and
+``experts_per_token``, or, in version 2, ``routing_stages``: these numbers for the encoder and the decoder of a model
+that has both. Version 2 says of every selection which ``routing_stage`` it is of, and its ``assignment_state``: a token
+that found its expert full is ``unassigned``, and its row *not recorded*. Encoder and decoder have experts of their own
+under the same numbers, so one of them is imported.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -21,18 +28,33 @@ from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.stated import check_model, check_number
 from traces.importers.assembly.text_file import read_lines
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import PHASES, PhaseName, RoutingTrace
+from traces.trace import DECODE, PHASES, PREFILL, RoutingTrace
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Name = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 
+Count = Annotated[int, Field(ge=1, le=LARGEST_ID + 1, strict=True)]
+Stage = Literal["encoder", "decoder"]
+
 NAME = "jsonl_routes"
+
+SELECTION_PHASES = {
+    "prefill": PREFILL,
+    "prompt": PREFILL,
+    "source": PREFILL,
+    "decoder_prompt": PREFILL,
+    "decode": DECODE,
+    "generated": DECODE,
+    "decoder_generated": DECODE,
+}
+"""The phases of selections, of every version."""
 
 
 class RouteLine(BaseModel):
@@ -42,7 +64,6 @@ class RouteLine(BaseModel):
     layer: Whole
     ids: list[Id] = Field(min_length=1)
     weights: list[Weight] | None = None
-    phase: PhaseName | None = None
     token: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] | None = None
 
 
@@ -70,11 +91,32 @@ class SelectionLine(RouteLine):
     """A line of the selection variant."""
 
     record_type: Literal["routing_selection"]
-    phase: PhaseName
+    phase: Literal["prefill", "prompt", "source", "decoder_prompt", "decode", "generated", "decoder_generated"]
+    routing_stage: Stage | None = None
+    assignment_state: Literal["assigned", "unassigned"] = "assigned"
     position: Whole = Field(validation_alias="token_position")
-    ids: list[Id] = Field(validation_alias="selected_experts", min_length=1)
+    ids: list[Id] = Field(validation_alias="selected_experts")
     weights: list[Weight] | None = Field(None, validation_alias="selected_probabilities")
     token: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] | None = Field(None, validation_alias="token_id")
+
+
+class StageFacts(BaseModel):
+    """Of the encoder or the decoder; further keys are left alone."""
+
+    routing_stage: Stage
+    num_experts: Count
+    assigned_experts_per_token: Count
+
+
+class MetadataLine(BaseModel):
+    """What stands before selections; further keys are left alone."""
+
+    record_type: Literal["metadata"]
+    model_id: Annotated[str, Field(min_length=1, strict=True)] | None = None
+    num_experts: Count | None = None
+    experts_per_token: Count | None = None
+    routing_stages: list[StageFacts] | None = None
+    format_version: Annotated[int, Field(le=2)] | str | None = None
 
 
 VARIANTS: dict[str, type[RouteLine]] = {"req_id": RequestLine, "problem_id": ProblemLine, "record_type": SelectionLine}
@@ -96,9 +138,105 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     Raises:
         ForestageError: naming the line and field that is not as the variant has it, or what an option must say.
     """
-    rows, datasets = read_rows(path, options, report)
-    labels = [(dataset, dataset) for dataset in datasets]
-    return trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
+    rows, facts, datasets = read_rows(path, options, report)
+    return trace_of_rows(
+        rows,
+        [(dataset, dataset) for dataset in datasets],
+        options,
+        report,
+        origin=path,
+        format=NAME,
+        experts=facts.experts,
+        name=facts.model,
+    )
+
+
+class Facts:
+    """What a file says of the whole, from its metadata line on.
+
+    Attributes:
+        model: the model's name, ``None`` where the file has none.
+        experts, top_k: of the part that is imported.
+        stage: the part that is imported, where the file has an encoder and a decoder or says which of them it is.
+    """
+
+    def __init__(self, path: Path, options: ImportOptions, report: Report) -> None:
+        self._path = path
+        self._report = report
+        self._options = options
+        self._line: int | None = None
+        self._stages: dict[str, StageFacts] = {}
+        self._stated: MetadataLine | None = None
+        self.model: str | None = None
+        self.experts: int | None = None
+        self.top_k: int | None = None
+        self.stage: str | None = options.stack
+        self._any_selection = False
+
+    def state(self, number: int, value: dict[str, Any]) -> None:
+        """Take the metadata line.
+
+        Raises:
+            ForestageError: if it is not as described, contradicts an earlier one or the user's options, or comes after
+                a selection.
+        """
+        place = f"{self._path}: line {number}"
+        try:
+            stated = MetadataLine.model_validate(value)
+        except ValidationError as error:
+            raise ForestageError(f"{place}: {describe_validation_error(MetadataLine, error)}") from error
+        if self._stated is not None and stated != self._stated:
+            raise ForestageError(f"{place}: metadata other than in line {self._line}; import recordings one by one")
+        if self._stated is None and self._any_selection:
+            raise ForestageError(f"{place}: metadata after selections; import recordings one by one")
+        self._line, self._stated = number, stated
+        self._stages = {stage.routing_stage: stage for stage in stated.routing_stages or ()}
+        if len(self._stages) == 1 and self.stage is None:
+            self.stage = next(iter(self._stages))
+        self._settle(place, stated)
+
+    def _settle(self, place: str, stated: MetadataLine) -> None:
+        """Model, experts and top-k of what is imported, held against the options."""
+        if len(self._stages) > 1 and self.stage is None:
+            raise ForestageError(self._choose(place))
+        of_stage = self._stages.get(self.stage or "")
+        if self._stages and of_stage is None:
+            raise ForestageError(f"{place}: --stack {self.stage}: the file holds the {next(iter(self._stages))} alone")
+        self.model = stated.model_id
+        self.experts = stated.num_experts if of_stage is None else of_stage.num_experts
+        self.top_k = stated.experts_per_token if of_stage is None else of_stage.assigned_experts_per_token
+        check_model(self._options, self.model, place, self._report)
+        check_number("--experts", self._options.experts, self.experts, place)
+        check_number("--top-k", self._options.top_k, self.top_k, place)
+
+    def takes(self, number: int, route: SelectionLine) -> bool:
+        """Whether a selection is of the part that is imported.
+
+        Raises:
+            ForestageError: if the part is not known, or the selection is not as the metadata say.
+        """
+        place = f"{self._path}: line {number}"
+        if route.routing_stage is None and self._options.stack is not None:
+            raise ForestageError(f"{place}: --stack: the selections are of no encoder or decoder; leave it out")
+        if not self._any_selection and self.stage is None:
+            self.stage = route.routing_stage
+        self._any_selection = True
+        if route.routing_stage != self.stage:
+            if self._options.stack is None:
+                raise ForestageError(self._choose(place))
+            return False
+        if self.top_k is not None and route.ids and len(route.ids) != self.top_k:
+            raise ForestageError(
+                f"{place}: selected_experts: {len(route.ids)}, but the metadata say {self.top_k} a token"
+            )
+        return True
+
+    def _choose(self, place: str) -> str:
+        """What to do about a file of an encoder and a decoder."""
+        return (
+            f"{place}: the file holds an encoder and a decoder, which have experts of their own; choose one with "
+            "--stack encoder or --stack decoder"
+        )
 
 
 class _Sequences:
@@ -132,8 +270,8 @@ class _Sequences:
         return len(self._known) - (place != self._first)
 
 
-def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[RoutingRows, list[str | None]]:
-    """The rows of ``path``, and the dataset of each sequence (``None`` where the file names none).
+def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[RoutingRows, Facts, list[str | None]]:
+    """The rows of ``path``, what it says of the whole, and each sequence's dataset (``None`` where it names none).
 
     Raises:
         ForestageError: naming the line and field that is not as the variant has it, or a phase given that it tells.
@@ -141,36 +279,74 @@ def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[Routi
     rows = RoutingRows("position")
     rows.begin(path)
     sequences = _Sequences()
+    facts = Facts(path, options, report)
     variant: type[RouteLine] | None = None
-    others = 0
+    others = of_other_stack = 0
     for number, line in read_lines(path, report):
         if not line.strip():
             continue
         variant = variant or _variant(path, number, line)
         if variant is SelectionLine and options.phase is not None:
             raise ForestageError(f"{path}: --phase: the lines tell the phase themselves; leave it out")
+        if variant not in (None, SelectionLine) and options.stack is not None:
+            raise ForestageError(f"{path}: --stack: the lines are of no encoder or decoder; leave it out")
         route = None if variant is None else _parse(path, number, line, variant)
-        if route is None:
+        if isinstance(route, dict):
+            facts.state(number, route)
+        elif route is None:
             others += 1
-            continue
-        rows.add(
-            number,
-            sequence=sequences.number(route),
-            position=route.position,
-            layer=route.layer,
-            ids=route.ids,
-            weights=route.weights,
-            phase=PHASES[route.phase or options.phase or "prefill"],
-            token=NO_TOKEN if route.token is None else route.token,
-        )
+        elif isinstance(route, SelectionLine) and not facts.takes(number, route):
+            of_other_stack += 1
+        else:
+            _add(rows, path, number, route, sequences.number(route), options)
     if others:
         report.warn(f"{path}: {others} lines of another kind left out")
+    if of_other_stack:
+        report.warn(f"{path}: the {facts.stage} alone is imported (--stack); {of_other_stack} lines left out")
+    if rows.unrecorded:
+        report.warn(
+            f"{path}: {rows.unrecorded} rows (token, layer) are unassigned: the expert chosen was full, and the token "
+            "passed it by; they count as not recorded"
+        )
     if variant not in (None, SelectionLine) and options.phase is None:
         report.warn(f"{path}: the lines tell no phases; all tokens count as prefill (--phase decode)")
-    return rows, sequences.datasets
+    return rows, facts, sequences.datasets
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, object]:
+def _add(rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence: int, options: ImportOptions) -> None:
+    """Add one line's row.
+
+    Raises:
+        ForestageError: if a selection has no experts though it is assigned, or some though it is not.
+    """
+    token = NO_TOKEN if route.token is None else route.token
+    phase = PHASES[options.phase or "prefill"]
+    weights = route.weights
+    if isinstance(route, SelectionLine):
+        phase = SELECTION_PHASES[route.phase]
+        weights = weights or None  # an empty list where no probabilities were recorded
+        is_assigned = route.assignment_state == "assigned"
+        if is_assigned != bool(route.ids) or (weights and not route.ids):
+            state = "assigned, but names no expert" if is_assigned else "unassigned, but names experts"
+            raise ForestageError(f"{path}: line {number}: selected_experts: {state}")
+        if not is_assigned:
+            rows.add_unrecorded(
+                number, sequence=sequence, position=route.position, layer=route.layer, phase=phase, token=token
+            )
+            return
+    rows.add(
+        number,
+        sequence=sequence,
+        position=route.position,
+        layer=route.layer,
+        ids=route.ids,
+        weights=weights,
+        phase=phase,
+        token=token,
+    )
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     """A line as a JSON object."""
     try:
         value = json.loads(line)
@@ -192,13 +368,15 @@ def _variant(path: Path, number: int, line: str) -> type[RouteLine] | None:
     return found
 
 
-def _parse(path: Path, number: int, line: str, variant: type[RouteLine]) -> RouteLine | None:
-    """A line as ``variant``; ``None`` for one of another kind."""
+def _parse(path: Path, number: int, line: str, variant: type[RouteLine]) -> RouteLine | dict[str, Any] | None:
+    """A line as ``variant``; a metadata line as it stands; ``None`` for one of another kind."""
     try:
         return variant.model_validate_json(line)
     except ValidationError as error:
         value = _object(path, number, line)
         key, routing = KINDS.get(variant, ("", ""))
+        if variant is SelectionLine and value.get(key) == "metadata":
+            return value
         if isinstance(value.get(key), str) and value[key] != routing:
             return None
         raise ForestageError(f"{path}: line {number}: {describe_validation_error(variant, error)}") from error
@@ -209,5 +387,5 @@ IMPORTER = Importer(
     "JSON Lines, a line a token and layer (req_id, problem_id or routing_selection)",
     sniff,
     read,
-    ROW_OPTIONS | {"phase"},
+    ROW_OPTIONS | {"phase", "stack"},
 )

@@ -1,0 +1,60 @@
+"""What a file says of itself, held against what the user says of it."""
+
+from catalog import load_catalog
+from catalog.errors import ForestageError
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+
+
+def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
+    """Refuse a ``--model`` that is another than the one a file names.
+
+    Two names are of one model where the catalogue has one record for both, or, where it knows neither, where they
+    differ by no more than owner (``openai/``) and case. A name that the catalogue knows may take the place of one that
+    it does not know (a path, a copy of another owner); a warning tells, and the shape is compared wherever the file
+    states it.
+
+    Args:
+        options: what the user says.
+        stated: the model's name in the file, ``None`` where there is none.
+        origin: the file, for the error.
+        report: takes the warning.
+
+    Raises:
+        ForestageError: naming both.
+    """
+    given = options.model
+    if given is None or stated is None:
+        return
+    catalog = load_catalog()
+    ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
+    if ours is not None and theirs is not None:
+        same = ours.name == theirs.name
+    else:
+        same = _bare(given) == _bare(stated)
+        if ours is not None and not same:
+            report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+            return
+    if not same:
+        raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
+
+
+def check_number(option: str, given: int | None, stated: int | None, origin: str) -> None:
+    """Refuse a number that is another than the one a file states.
+
+    Args:
+        option: as typed (``--top-k``).
+        given: what the user says.
+        stated: what the file says.
+        origin: the file, for the error.
+
+    Raises:
+        ForestageError: naming both.
+    """
+    if given is not None and stated is not None and given != stated:
+        raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
+
+
+def _bare(name: str) -> str:
+    """A name without its owner, whatever its case."""
+    return name.rsplit("/", 1)[-1].casefold()

@@ -1,0 +1,347 @@
+"""Any table of routing or of loads, whose columns the user names: CSV, other separated text, JSON Lines or Parquet.
+
+``--column role=name`` says which column plays which role (``traces.importers.assembly.table_columns``); a table with a
+``count`` is one of loads. A source is a file, or a folder of which ``--files`` says what each file is: a sequence, a
+layer (the number in its name), or a rank. Ranks may share tokens: what two of them say alike counts once.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from catalog.errors import ForestageError
+from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.routing_rows import UNRECORDED, RoutingRows
+from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.table_columns import check_roles
+from traces.importers.assembly.table_loads import CountTable, dense, known_experts
+from traces.importers.assembly.table_routing import (
+    Choices,
+    PassPlaces,
+    Sequences,
+    TokenPlaces,
+    add_choices,
+    choices,
+    passes,
+)
+from traces.importers.assembly.table_source import read_table, table_files
+from traces.importers.importer import Importer
+from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.load import ExpertLoad
+from traces.trace import PHASES, RoutingTrace
+
+NAME = "table"
+LOAD_ROLES = frozenset({"count", "expert", "layer", "step"})
+OTHER_EXPERTS = "are the ranks' tokens of their own? Then import with --files sequence"
+FEWEST_IDS = 64
+"""Ids seen for each expert before it is odd that none is 0."""
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """Never: which columns play which role, only the user can say."""
+    del path, start
+    return False
+
+
+def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace | ExpertLoad:
+    """Import ``path``, a file or a folder of tables.
+
+    Raises:
+        ForestageError: naming the file, line and column that is not as described above, or what an option must say.
+    """
+    columns = _columns(path, options)
+    files = _files(path, options, report)
+    if "count" in columns:
+        return _read_loads(path, files, columns, options, report)
+    return _read_routing(path, files, columns, options, report)
+
+
+def _columns(path: Path, options: ImportOptions) -> dict[str, str]:
+    """The columns by role, checked to be enough for one kind of table and for one only."""
+    if not options.columns:
+        raise ForestageError(
+            f"{path}: --format table needs the columns by name: --column layer=NAME --column ids=NAME --column "
+            "token=NAME (or --column count=NAME, of loads)"
+        )
+    columns = dict(options.columns)
+    check_roles(columns, str(path))
+    by_layer = options.files == "layer"
+    if by_layer and "layer" in columns:
+        raise ForestageError(f"{path}: --column layer: the files are layers (--files layer); leave one of the two out")
+    if "count" in columns:
+        stray = sorted(set(columns) - LOAD_ROLES)
+        if stray:
+            raise ForestageError(
+                f"{path}: --column {stray[0]}: a table of loads (count) has no use for it; leave it out"
+            )
+        if "layer" not in columns and not by_layer:
+            raise ForestageError(f"{path}: --column layer: missing; a table of loads needs the layer of every row")
+        if "step" in columns and options.files == "sequence":
+            raise ForestageError(f"{path}: --column step: every file is a step (--files sequence); leave it out")
+        return columns
+    if "step" in columns:
+        raise ForestageError(f"{path}: --column step: goes with count, in a table of loads")
+    if ("ids" in columns) == ("expert" in columns):
+        state = "both" if "ids" in columns else "neither"
+        raise ForestageError(
+            f"{path}: --column ids or --column expert: {state} given; name ids for lists of experts, expert for one a "
+            "row, or count for loads"
+        )
+    if "token" in columns and "position" in columns:
+        raise ForestageError(f"{path}: --column token and --column position say the same; leave one out")
+    if "expert" in columns and not {"token", "position"} & set(columns):
+        raise ForestageError(
+            f"{path}: --column token: missing; rows of one expert each need the token (llama.cpp's layer,expert: "
+            "--format llama_cpp_csv)"
+        )
+    if "expert" in columns and "layer" not in columns and not by_layer:
+        raise ForestageError(f"{path}: --column layer: missing; rows of one expert each need the layer")
+    if "phase" in columns and options.phase is not None:
+        raise ForestageError(f"{path}: --phase: a column tells the phase; leave one of the two out")
+    for role in ("domain", "dataset"):
+        if role in columns and getattr(options, role) is not None:
+            raise ForestageError(f"{path}: --{role}: a column tells it; leave one of the two out")
+    return columns
+
+
+def _files(path: Path, options: ImportOptions, report: Report) -> list[Path]:
+    """The tables of a source, in order."""
+    if not path.is_dir():
+        if options.files is not None:
+            raise ForestageError(
+                f"{path}: --files: says what each file of a folder is, but this is a file; leave it out"
+            )
+        return [path]
+    if options.files is None:
+        raise ForestageError(
+            f"{path}: a folder; say what each of its files is with --files sequence, --files layer or --files rank"
+        )
+    files, others = table_files(path)
+    if not files:
+        raise ForestageError(f"{path}: holds no table (.csv, .tsv, .txt, .log, .jsonl, .parquet)")
+    if others:
+        report.warn(
+            f"{path}: {others[0].name}{f' and {len(others) - 1} more' if len(others) > 1 else ''} left out: no table"
+        )
+    return files
+
+
+def _layer_of(file: Path) -> int:
+    """The layer in a file's name: the number after ``layer``, or else the only number."""
+    stem = file.name.split(".", 1)[0]
+    named = re.findall(r"layer[_\- ]?([0-9]{1,6})(?![0-9])", stem, re.IGNORECASE)
+    numbers = named or re.findall(r"(?<![0-9])[0-9]{1,6}(?![0-9])", stem)
+    if len(numbers) != 1:
+        raise ForestageError(f"{file}: which layer? Name files as layer_3.csv")
+    return int(numbers[0])
+
+
+def _layers_of(files: list[Path], options: ImportOptions) -> list[int | None]:
+    """The layer of each file, where files are layers."""
+    if options.files != "layer":
+        return [None] * len(files)
+    layers: dict[int, Path] = {}
+    for file in files:
+        layer = _layer_of(file)
+        if layer in layers:
+            raise ForestageError(f"{file}: layer {layer} is also in {layers[layer].name}; remove one of them")
+        layers[layer] = file
+    return list(layers)
+
+
+# Routing
+
+
+def _read_routing(
+    path: Path, files: list[Path], columns: dict[str, str], options: ImportOptions, report: Report
+) -> RoutingTrace:
+    """The routing of all files."""
+    by_rank = options.files == "rank"
+    absolute = "position" in columns
+    rows = RoutingRows(
+        "position" if absolute else "token", whole=options.files == "layer", copies=OTHER_EXPERTS if by_rank else None
+    )
+    sequences = Sequences()
+    firsts: dict[int, int] = {}
+    watch = _Watch()
+    restarts = counted = 0
+    told = PHASES[options.phase or "prefill"]
+    silent_phase = False
+    progress = report if len(files) == 1 else Report(warnings=report.warnings)
+    for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
+        rows.begin(file)
+        parts = watch.seen(choices(read_table(file, columns, options.separator, progress), layer))
+        key = done if options.files == "sequence" else None
+        knows_tokens = bool({"token", "position", "sequence"} & set(columns)) or options.files in ("sequence", "layer")
+        is_nested = "layer" not in columns and layer is None
+        if knows_tokens or is_nested:
+            places = TokenPlaces(
+                sequences,
+                file_key=key,
+                one_sequence=options.files == "sequence" and "sequence" not in columns,
+                absolute=absolute,
+                firsts=firsts,
+            )
+            for part in parts:
+                sequence, position = places.place(part)
+                sequences.label(part, sequence)
+                add_choices(rows, part, sequence, position, told if part.phase is None else part.phase)
+                silent_phase |= part.phase is None and options.phase is None
+            restarts = max(restarts, places.restarts - 1)
+        else:
+            runs = PassPlaces(sequences, key)
+            for run in passes(parts):
+                number, first, phase = runs.place(run)
+                counts: dict[int, int] = {}
+                for part in run.parts:
+                    position = _position_in_pass(part, counts, first)
+                    sequence = np.full(len(part), number)
+                    sequences.label(part, sequence)
+                    of_pass = told if phase is None or options.phase is not None else phase
+                    add_choices(rows, part, sequence, position, of_pass if part.phase is None else part.phase)
+                    silent_phase |= part.phase is None and phase is None and options.phase is None
+            counted += runs.passes
+        if len(files) > 1:
+            report.progress(done + 1, len(files))
+    _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
+    labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
+    trace = trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
+    watch.tell(path, trace, report)
+    return trace
+
+
+def _position_in_pass(part: Choices, counts: dict[int, int], first: int) -> np.ndarray:
+    """Position ``[rows]`` of a pass's choices: their place within their layer."""
+    position = np.empty(len(part), dtype=np.int64)
+    for row, layer in enumerate(part.layer.tolist()):
+        position[row] = first + counts.get(layer, 0)
+        counts[layer] = counts.get(layer, 0) + 1
+    return position
+
+
+class _Watch:
+    """Signs that ids are counted from 1."""
+
+    def __init__(self) -> None:
+        self.ids = 0
+        self.smallest = UNRECORDED
+
+    def seen(self, parts: Iterator[Choices]) -> Iterator[Choices]:
+        """Hand choices on, their ids looked at."""
+        for part in parts:
+            recorded = part.ids[part.ids[:, 0] != UNRECORDED]
+            if recorded.size:
+                self.ids += recorded.size
+                self.smallest = min(self.smallest, int(recorded.min()))
+            yield part
+
+    def tell(self, path: Path, trace: RoutingTrace, report: Report) -> None:
+        """Warn where expert 0 was never chosen, though every expert had many chances."""
+        if self.smallest > 0 and self.ids >= FEWEST_IDS * trace.experts:
+            report.warn(
+                f"{path}: no row has expert 0, the smallest is {self.smallest}; do the ids count from 1? Then "
+                "subtract 1"
+            )
+
+
+def _tell(
+    path: Path,
+    columns: dict[str, str],
+    sequences: Sequences,
+    restarts: int,
+    counted: int,
+    silent_phase: bool,
+    unrecorded: int,
+    report: Report,
+) -> None:
+    """Warn of what was taken from the order of the rows, and of what no column tells."""
+    if restarts > 0:
+        report.warn(
+            f"{path}: {columns.get('token', columns.get('position'))}: the numbers begin anew {restarts} times; each "
+            "time a sequence begins (--column sequence= where a column tells)"
+        )
+    if counted:
+        report.warn(
+            f"{path}: no column tells tokens: layers begin anew {counted} times, and each time is taken as a forward "
+            f"pass, in the order of the rows ({len(sequences.numbers)} sequences)"
+        )
+    if unrecorded:
+        report.warn(f"{path}: {unrecorded} rows (token, layer) hold only -1; they count as not recorded")
+    if silent_phase:
+        report.warn(f"{path}: the table tells no phases; tokens count as prefill (--phase decode, or --column phase=)")
+
+
+# Loads
+
+
+def _read_loads(
+    path: Path, files: list[Path], columns: dict[str, str], options: ImportOptions, report: Report
+) -> ExpertLoad:
+    """The loads of all files: steps or layers of their own, or ranks that are added up."""
+    for name in ("domain", "dataset", "phase"):
+        if getattr(options, name) is not None:
+            raise ForestageError(f"{path}: --{name}: a table of loads has no use for it; leave it out")
+    is_listed = "expert" not in columns
+    tables = [CountTable()]
+    progress = report if len(files) == 1 else Report(warnings=report.warnings)
+    for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
+        if options.files == "rank" and done:
+            tables.append(CountTable())
+        step = done if options.files == "sequence" else None
+        tables[-1].add(read_table(file, columns, options.separator, progress), layer=layer, step=step)
+        if len(files) > 1:
+            report.progress(done + 1, len(files))
+    counts = [table.arrays() for table in tables]
+    kept = [
+        one for index, one in enumerate(counts) if not any(np.array_equal(_bare(one), _bare(x)) for x in counts[:index])
+    ]
+    if len(kept) < len(counts):
+        report.warn(f"{path}: {len(counts) - len(kept)} ranks counted the same as another; they are taken as copies")
+    every = np.concatenate(kept)
+    layers = sorted(set(every["layer"].tolist()))
+    if is_listed:
+        widths = {table.width for table in tables}
+        if len(widths) != 1:
+            raise ForestageError(
+                f"{path}: the files have lists of {sorted(w or 0 for w in widths)} counts; expected one length"
+            )
+        experts = int(widths.pop() or 0)
+    else:
+        experts = known_experts(options, layers, int(every["expert"].max()), path)
+    steps = np.unique(every["step"])
+    total = np.zeros((len(steps), len(layers), experts))
+    if len(kept) == 1:
+        total, _ = dense(kept[0], experts, path)
+    else:
+        dense(every[:1], experts, path)
+        place = np.searchsorted(steps, every["step"]), np.searchsorted(layers, every["layer"]), every["expert"]
+        np.add.at(total, place, every["count"])
+    load = build_load(
+        total, path, options, report, source="table", layer_map=None if _counted(layers) else tuple(layers)
+    )
+    if np.any(total != np.floor(total)):
+        report.warn(f"{path}: counts are no whole numbers: shares, or estimates; their sums are of no tokens")
+    return load
+
+
+def _counted(layers: list[int]) -> bool:
+    """Whether layers run from 0 without a gap, so that they may count a model's MoE layers alone."""
+    return layers == list(range(len(layers)))
+
+
+def _bare(counts: np.ndarray) -> np.ndarray:
+    """Counts without the lines they stand in."""
+    return counts[["step", "layer", "expert", "count"]]
+
+
+IMPORTER = Importer(
+    NAME,
+    "any CSV, TSV, JSON Lines or Parquet table, its columns named by --column (routing, or loads)",
+    sniff,
+    read,
+    ROW_OPTIONS | {"phase", "columns", "separator", "files"},
+    folders=True,
+)
