@@ -12,7 +12,7 @@ import typer
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
-from traces.importers import Imported, ImportOptions, import_recording
+from traces.importers import OWN_TRACE, Imported, ImportOptions, import_recording, suspicions
 from traces.load import REFUSAL, ExpertLoad
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
@@ -29,6 +29,8 @@ def open_recording(path: Path, model: str | None = None) -> RoutingTrace | Exper
     imported = _import(path, model)
     tell_warnings(imported.warnings)
     if isinstance(imported.recording, RoutingTrace):
+        if imported.format == OWN_TRACE:  # of another format the import has told
+            tell_warnings(suspicions(imported.recording))
         tell_fit(imported.recording.metadata)
     return imported.recording
 
