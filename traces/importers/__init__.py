@@ -181,9 +181,7 @@ def import_trace(source: str | Path, format: str | None = None, *, model: str | 
     return recording
 
 
-def _less_constant_runs(
-    recording: RoutingTrace | ExpertLoad, path: Path, least: int, report: Report
-) -> RoutingTrace:
+def _less_constant_runs(recording: RoutingTrace | ExpertLoad, path: Path, least: int, report: Report) -> RoutingTrace:
     """The recording without its runs of at least ``least`` identical rows, which the report tells.
 
     Raises:
@@ -196,8 +194,8 @@ def _less_constant_runs(
     kept = without(trace, runs)
     emptied = trace.sequences - kept.sequences
     report.warn(
-        f"{path}: --drop-constant {least}: {runs.tokens} of {trace.tokens} tokens left out, in {len(runs.spans)} runs of "
-        "identical rows" + (f"; nothing is left of {emptied} sequences" if emptied else "")
+        f"{path}: --drop-constant {least}: {runs.tokens} of {trace.tokens} tokens left out (runs of identical rows: "
+        f"{len(runs.spans)})" + (f"; nothing is left of {emptied} sequences" if emptied else "")
     )
     return kept
 

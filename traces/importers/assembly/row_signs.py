@@ -81,10 +81,15 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
     # f16 has 10 bits of fraction: weights that differ at all agree in them about one time in 2^10.
     by_bits = 8.0 * trace.tokens * 2.0 ** (-10 * (trace.top_k - 1) * layers)
     return RowSigns(
-        equal_weights=SignedTokens(*totals[0].tolist(), min(by_bits, _expected(trace, rows, equal, totals[0, 0]))),
-        in_order=SignedTokens(*totals[1].tolist(), _expected(trace, rows, ordered, totals[1, 0])),
+        equal_weights=_signed(totals[0], min(by_bits, _expected(trace, rows, equal, totals[0, 0]))),
+        in_order=_signed(totals[1], _expected(trace, rows, ordered, totals[1, 0])),
         repeated=_repeated(trace, sequence_hashes, _chance(np.concatenate(samples))),
     )
+
+
+def _signed(total: npt.NDArray[np.int64], expected: float) -> SignedTokens:
+    """Of ``total [(tokens, first, last)]``."""
+    return SignedTokens(int(total[0]), int(total[1]), int(total[2]), expected)
 
 
 def _expected(

@@ -14,8 +14,8 @@ CONSTANT_ROWS = 8
 """So many equal rows one after another are no text's routing: a layer or run shorter than this is not judged.
 
 Over all of their layers the longest runs of identical rows in five recordings (gpt-oss-20b's 172,891 decode tokens with
-their looping generations, DeepSeek-V2-Lite, Gemma-4 and Qwen3-30B chats, the shipped model) are 1, 1, 1, 1 and 4 tokens,
-the 4 being one repeated token of text. Of fewer layers or experts they are longer: see ``judged_rows``.
+their looping generations, DeepSeek-V2-Lite, Gemma-4's and Qwen3-30B's chats, the shipped model) are 1, 1, 1, 1 and 4
+tokens, the 4 being one repeated token of text. Of fewer layers or experts they are longer: see ``judged_rows``.
 """
 
 NAMED_SPANS = 3
@@ -28,8 +28,8 @@ BEYOND_CHANCE = 1000
 def judged_rows(layers: int, top_k: int) -> int:
     """Tokens from which on a run of identical rows is told.
 
-    Longest runs in the recordings named above, cut to their k best experts and any so many consecutive layers: 209 of one
-    layer, 129 of two, 85 of three; 30 of four layers and one expert, 14 of six and one, 12 of four and four; at most 8
+    Longest runs in the recordings named above, cut to their k best experts and any so many consecutive layers: 209 of
+    one layer, 129 of two, 85 of three; 30 of four layers and one expert, 14 of six and one, 12 of four and four; at most 8
     from 5 layers of 4 on and 7 of eight layers of one.
     """
     if layers >= 8 or (layers >= 4 and layers * top_k >= 24):
@@ -75,15 +75,15 @@ def _warn_of_signs(trace: RoutingTrace, signs: RowSigns, report: Report) -> None
     ):
         if sign.tokens >= CONSTANT_ROWS and sign.tokens > BEYOND_CHANCE * sign.expected:
             report.warn(
-                f"{trace.origin}: {what}: {meaning}, {sign.tokens} times (rows {sign.first} to {sign.last}), as where a "
-                "router is given nothing to tell apart; was it a dummy run, or padding?"
+                f"{trace.origin}: {what}: {meaning}, {sign.tokens} times (rows {sign.first} to {sign.last}), as where "
+                "a router is given nothing to tell apart; was it a dummy run, or padding?"
             )
     if len(signs.repeated):
         sequence, earlier = signs.repeated[0].tolist()
         report.warn(
             f"{trace.origin}: repeated sequences: {len(signs.repeated)} of {trace.sequences} have the routing of an "
-            f"earlier one, token for token (first: sequence {sequence} that of {earlier}); each counts, and a split may "
-            "put one in training and one in test"
+            f"earlier one, token for token (first: sequence {sequence} that of {earlier}); each counts, and a split "
+            "may put one in training and one in test"
         )
 
 
