@@ -139,6 +139,8 @@ def _lru(axes: Any, profile: Document) -> None:
         [100 * point["capacity"] / profile["experts"] for point in points],
         **{**_UNIFORM, "label": "any cache, uniform"},
     )
+    static = [100 * point["static_hit_rate"] for point in points]
+    axes.plot(capacity, static, **{**_POPULARITY, "label": "most used, static"})
     rates = [100 * point["hit_rate"] for point in points]
     axes.plot(capacity, rates, color=BLUE, marker="o", markersize=3.5, label="LRU")
     axes.set(

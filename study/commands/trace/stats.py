@@ -44,7 +44,7 @@ def stats_command(
 
         check_figure_path(figure)
         check_destination(figure)
-    recording = open_recording(trace, model)
+    recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
         load = load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
@@ -177,7 +177,8 @@ def _render_lru(console: Console, profile: TraceProfile) -> None:
     """Hit rate by capacity."""
     lru = profile.lru
     of = "" if lru.tokens == profile.tokens else f", first {count(lru.tokens)} tokens"
-    _heading(console, f"LRU cache in each layer: event-atomic hit rate, {lru.count} events{of}")
+    _heading(console, f"LRU cache in each layer: event-atomic hit rate{of}; counted: {lru.counted}")
     table = Table("experts held", *(str(point.capacity) for point in lru.by_capacity), box=None)
     table.add_row("hit rate", *(percent(point.hit_rate) for point in lru.by_capacity))
+    table.add_row("most used, static", *(percent(point.static_hit_rate) for point in lru.by_capacity))
     console.print(table, highlight=False)

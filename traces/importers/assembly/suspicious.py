@@ -29,8 +29,8 @@ def judged_rows(layers: int, top_k: int) -> int:
     """Tokens from which on a run of identical rows is told.
 
     Longest runs in the recordings named above, cut to their k best experts and any so many consecutive layers: 209 of
-    one layer, 129 of two, 85 of three; 30 of four layers and one expert, 14 of six and one, 12 of four and four; at most 8
-    from 5 layers of 4 on and 7 of eight layers of one.
+    one layer, 129 of two, 85 of three; 30 of four layers and one expert, 14 of six and one, 12 of four and four; at
+    most 8 from five layers of four experts on, and 7 of eight layers of one.
     """
     if layers >= 8 or (layers >= 4 and layers * top_k >= 24):
         return CONSTANT_ROWS
