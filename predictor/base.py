@@ -43,6 +43,10 @@ def check_lookahead(lookahead: int, layers: int) -> None:
     Raises:
         ForestageError: naming the range.
     """
+    if layers == 1:
+        raise ForestageError(
+            f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or more"
+        )
     if not 1 <= lookahead < layers:
         raise ForestageError(
             f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"

@@ -16,14 +16,13 @@ from catalog.errors import ForestageError
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.learned.config import read_recipe
-from study.commands.options import require_test_sequences
+from study.commands.options import open_trace, require_test_sequences
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
 from study.output import emit
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
 from traces.files import write_text
-from traces.importers import import_trace
 
 SMALL_MODEL = "forestage-small-moe"
 STAND_IN = "gpt-oss-20b"
@@ -44,7 +43,7 @@ def study(
 
     settings = load_study_config(config)
     path = trace or shipped_trace()
-    recorded = import_trace(path)
+    recorded = open_trace(path, own_suspicions=True)
     require_test_sequences(recorded, path)
     settings = resolve(settings, recorded)
     prepare_folder(out)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -113,8 +114,10 @@ def _save(imported: Imported, source: Path, out: Path) -> BatchSchedule | None:
     recording = imported.recording
     if isinstance(recording, RoutingTrace) and imported.format == OWN_TRACE:
         schedule = load_schedule(source)
-        if schedule is not None:
+        if schedule is not None and np.array_equal(schedule.sequence_offsets, recording.sequence_offsets):
             save_batched(out, recording, schedule)
             return schedule
+        if schedule is not None:
+            tell_warnings([f"{source}: its batch schedule is of tokens left out, so it is not copied; make it again"])
     recording.save(out)
     return None
