@@ -46,6 +46,11 @@ class ModelFolder:
             raise ForestageError(f"{path / 'config.json'}: cannot be read ({error})") from error
         if not isinstance(config, dict):
             raise ForestageError(f"{path / 'config.json'}: must be a JSON object")
+        if config.get("is_encoder_decoder") is True:
+            raise ForestageError(
+                f"{path / 'config.json'}: {config.get('model_type')} is an encoder-decoder; a trace holds "
+                "one stack: give a decoder-only model"
+            )
         return cls(path, config)
 
     def model_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
 class RecordedSequence:
     """One sequence: the tokens processed, of which the first ``prompt`` in one pass, and the routing of each pass.
 
-    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass; ``open`` until it ends.
+    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass, ``early`` one
+    ``[tokens of the pass, layers, width]`` a pass for each lookahead; ``open`` until it ends.
     """
 
     tokens: list[int]
     prompt: int
     ids: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
+    early: dict[int, list[np.ndarray]] = field(default_factory=dict)
     open: bool = True
+
+    def ranked_early(self) -> dict[int, np.ndarray]:
+        """What gates run early ranked: lookahead → u16 ``[tokens, layers, width]``."""
+        return {lookahead: np.concatenate(parts) for lookahead, parts in self.early.items()}
 
 
 @dataclass(frozen=True)
@@ -71,20 +78,24 @@ def generate(
     import torch
 
     device = next(model.parameters()).device
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
     sequences = [RecordedSequence(prompt.tolist(), len(prompt)) for prompt in prompts]
     inputs = torch.from_numpy(np.stack(prompts))
     cache = None
     for step in range(decode + 1):
         with torch.no_grad():
-            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, **last_only)
         cache = output.past_key_values
         routing = recorder.take()
         shape = (len(sequences), inputs.shape[1], *routing.ids.shape[1:])
         ids, weights = routing.ids.reshape(shape), routing.weights.reshape(shape)
+        early = {far: ranked.reshape(*shape[:3], -1) for far, ranked in routing.early.items()}
         for row, sequence in enumerate(sequences):
             if sequence.open:
                 sequence.ids.append(ids[row])
                 sequence.weights.append(weights[row])
+                for lookahead, ranked in early.items():
+                    sequence.early.setdefault(lookahead, []).append(ranked[row])
         if step == decode:
             break
         inputs = sampling.draw(output.logits[:, -1], generator)

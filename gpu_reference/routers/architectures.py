@@ -1,8 +1,7 @@
 """The routers of the supported architectures, from the modelling code of `transformers` 5.23 (``modeling_*.py``).
 
-Classes in one group have the same ``forward``, word for word. Where the table says nothing of a scale or of groups, there
-are none. Constants that multiply the weights (``routed_scaling_factor``, Gemma's ``per_expert_scale``) are checked
-and not recorded.
+Constants that multiply the weights (``routed_scaling_factor``, Gemma's ``per_expert_scale``) are checked and not
+recorded.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ What published systems call a stale gate, a speculative or a pre-gated load (Eli
 AdapMoE, arXiv:2408.10284; Fate, arXiv:2502.12224): the hidden state changes slowly from layer to layer, so that the
 router of layer ``l + d``, given what entered the router of layer ``l``, ranks the experts that it will choose.
 
-What is fed is the tensor that entered the earlier router *as it is*: in most models the residual stream after that layer's
-attention, normalised by **that** layer's norm and not by the target's.
+What is fed is the tensor that entered the earlier router *as it is*: in most models the residual stream after that
+layer's attention, normalised by **that** layer's norm and not by the target's.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def find_routers(model: Any, *, trust: bool = False) -> list[FoundRouter]:
         if experts is None or any(layer_of(one.name) == layer_of(name) for one in found):
             continue
         candidates = [
-            child for child, module in block.named_children() if child != "experts" and _looks_like_router(child, module)
+            child
+            for child, module in block.named_children()
+            if child != "experts" and _looks_like_router(child, module)
         ]
         if len(candidates) == 1 and not isinstance(experts, torch.nn.ModuleList):
             router = getattr(block, candidates[0])

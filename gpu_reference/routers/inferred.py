@@ -27,19 +27,13 @@ class InferredRule:
 
     Args:
         block: the module that holds the router and the experts; biases and scales are looked for in it.
-        trust: record what the experts are called with even where no rule explains it; such weights are of an
-            unknown kind.
+        trust: record what the experts are called with and ask for no rule; such weights are of an unknown kind.
     """
 
     def __init__(self, block: Any, *, trust: bool) -> None:
         self.trust = trust
         self._block = block
         self._candidates: list[tuple[TopKRule, Any]] | None = None
-
-    @property
-    def explained(self) -> bool:
-        """Whether a rule has explained every call so far."""
-        return bool(self._candidates)
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
         """As the rule says; ``unknown`` before the first call and where there is none."""
@@ -57,8 +51,8 @@ class InferredRule:
         empty = torch.zeros((tokens, 0), dtype=torch.long)
         return RouterOutput(logits, empty, empty.float(), inputs)
 
-    def read_received(self, router: Any, inputs: tuple[Any, ...], output: Any, received: tuple[Any, ...]) -> RouterOutput:
-        """The choice that the experts were called with, beside the router's logits.
+    def witness(self, router: Any, inputs: tuple[Any, ...], output: Any, received: tuple[Any, ...]) -> RouterOutput:
+        """The choice that the experts were called with, ``received``, beside the router's logits.
 
         Raises:
             ForestageError: if either cannot be told, or no rule explains the choice.
@@ -72,11 +66,12 @@ class InferredRule:
         returned = [value for value in _tensors(output) if value.shape == ids.shape and not value.is_floating_point()]
         if any(not (value == ids).all() for value in returned):
             raise ForestageError(f"{kind}: its experts are called with other ids than it returned; write an adapter")
-        self._fit(router, call)
+        if not self.trust:
+            self._fit(router, call)
         return call
 
     def check(self, router: Any, call: RouterOutput, where: str) -> LayerRouting:
-        """The routing as the first rule that explains it checks it; as the experts were told it where none need."""
+        """The routing, checked by a rule that explains it, or (trusted) as the experts were told it."""
         if self._candidates:
             rule, values = self._candidates[0]
             return check_routing(rule, values, call, where)
@@ -115,13 +110,11 @@ class InferredRule:
         """Keep the rules that explain ``call``.
 
         Raises:
-            ForestageError: if none is left, unless the router is trusted.
+            ForestageError: if none is left.
         """
-        if self._candidates == [] and self.trust:
-            return
         before = list(_usual_rules(router, self._block, call)) if self._candidates is None else self._candidates
         self._candidates = [(rule, values) for rule, values in before if _explains(rule, values, call)]
-        if not self._candidates and not self.trust:
+        if not self._candidates:
             raise ForestageError(
                 f"{type(router).__name__}: no known rule explains its choice from its logits; write an adapter for it "
                 "(--adapter module:Name), or give --trust-router to record what its experts are called with"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class RoutingRecorder:
         self._early_running = False
         self._handles: list[Any] = []
         _check_order(self.layer_map)
+        if early is not None:
+            self._check_early(early)
 
     @property
     def gate_weight_kind(self) -> GateWeightKind:
@@ -74,7 +77,7 @@ class RoutingRecorder:
 
     @property
     def seen_by_experts(self) -> tuple[bool, ...]:
-        """Whether each layer's choice was also compared with what its experts were called with, in every pass so far."""
+        """Whether each layer's choice was, in the last pass, also compared with what its experts were called with."""
         return tuple(self._told)
 
     @property
@@ -83,7 +86,7 @@ class RoutingRecorder:
         notes = {}
         for one in self._found:
             if isinstance(one.adapter, InferredRule):
-                how = "explained by a known rule" if one.adapter.explained else "explained by no known rule, trusted"
+                how = "trusted without a rule" if one.adapter.trust else "its choice explained by a known rule"
                 notes[type(one.router).__name__] = f"{type(one.router).__name__} read from its experts' calls, {how}"
         return sorted(notes.values())
 
@@ -128,6 +131,16 @@ class RoutingRecorder:
             calls.clear()
         return LayerRouting(ids, weights, {} if self._early is None else self._early.take())
 
+    def _check_early(self, early: EarlyGates) -> None:
+        """Raise unless every lookahead reaches a layer, and every layer's rule is known."""
+        if max(early.lookaheads) >= len(self._found):
+            raise ForestageError(
+                f"early gate: lookahead {max(early.lookaheads)} reaches no layer of {len(self._found)} with "
+                "routers; give less"
+            )
+        if any(isinstance(one.adapter, InferredRule) and one.adapter.trust for one in self._found):
+            raise ForestageError("early gate: a trusted router's rule is not known; write an adapter for it")
+
     def _router_ran(self, index: int, inputs: tuple[Any, ...], output: Any) -> None:
         if self._found[index].experts is None:
             self._record(index, inputs, output, None)
@@ -137,14 +150,16 @@ class RoutingRecorder:
     def _experts_called(self, index: int, received: tuple[Any, ...]) -> None:
         waiting, self._waiting[index] = self._waiting[index], None
         if waiting is None:
-            raise ForestageError(f"{self._found[index].name}: its experts ran twice, or before it; no adapter reads that")
+            raise ForestageError(
+                f"{self._found[index].name}: its experts ran twice, or before it; no adapter reads that"
+            )
         self._record(index, *waiting, received)
 
     def _record(self, index: int, inputs: tuple[Any, ...], output: Any, received: tuple[Any, ...] | None) -> None:
         """Check one call of one router, in both ways, and keep it."""
         one = self._found[index]
         if isinstance(one.adapter, InferredRule):
-            call = one.adapter.read_received(one.router, inputs, output, received or ())
+            call = one.adapter.witness(one.router, inputs, output, received or ())
             routing = one.adapter.check(one.router, call, one.name)
         else:
             call = one.adapter.read(one.router, inputs, output)
@@ -170,7 +185,9 @@ class RoutingRecorder:
     def _kind_of(found: Any) -> GateWeightKind | None:
         kinds = {one.adapter.gate_weight_kind(one.router) for one in found}
         if len(kinds) > 1:
-            raise ForestageError(f"routers with different gate weights ({', '.join(sorted(kinds))}): no trace holds them")
+            raise ForestageError(
+                f"routers with different gate weights ({', '.join(sorted(kinds))}): no trace holds them"
+            )
         return kinds.pop() if kinds else None
 
 
@@ -184,5 +201,5 @@ def _layer_index(name: str) -> int:
 
 def _check_order(layer_map: tuple[int, ...]) -> None:
     """Raise unless every layer has one router."""
-    if any(later <= earlier for earlier, later in zip(layer_map, layer_map[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(layer_map)):
         raise ForestageError(f"routers of layers {list(layer_map)}: a layer has several, no trace holds them")

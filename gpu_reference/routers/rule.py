@@ -60,7 +60,7 @@ class TopKRule:
         """``normalised`` where weights sum to 1, else the score's name where the trace format has it."""
         if self.over_chosen or self._divides(router):
             return "normalised"
-        return self.score if self.score in ("softmax", "sigmoid") else "unknown"  # type: ignore[return-value]
+        return self.score if self.score in ("softmax", "sigmoid") else "unknown"
 
     def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
         """The three tensors that `transformers` routers return."""
