@@ -166,7 +166,7 @@ _RULES: list[tuple[RouterAdapter, str]] = [
         _DEEPSEEK_V3,
         "AXK1TopkRouter BailingHybridTopkRouter DeepseekV3TopkRouter DeepseekV32TopkRouter Dots1TopkRouter"
         " ExaoneMoeTopkRouter Glm4MoeTopkRouter Glm4MoeLiteTopkRouter Glm4vMoeTextTopkRouter GlmMoeDsaTopkRouter"
-        " KimiLinearTopkRouter MiMoV2FlashTopkRouter NemotronHTopkRouter SolarOpenTopkRouter",
+        " HYV4TopkRouter KimiLinearTopkRouter MiMoV2FlashTopkRouter NemotronHTopkRouter SolarOpenTopkRouter",
     ),
     (TopKRule("sqrt_softplus", bias="e_score_correction_bias", **_DEEPSEEK_V4), "DeepseekV4TopKRouter"),  # type: ignore[arg-type]
     (DeepseekV4HashRule("sqrt_softplus", **_DEEPSEEK_V4), "DeepseekV4HashRouter"),  # type: ignore[arg-type]

@@ -313,13 +313,11 @@ def test_groups_that_tie_may_be_chosen_either_way() -> None:
     for chosen in ([0, 1, 2], [5, 4, 7]):
         ids = torch.tensor([chosen])
         weights = logits.sigmoid().gather(1, ids) * 2.5
-        routing = check_routing(
-            TRANSFORMERS["DeepseekV3TopkRouter"], router, RouterOutput(logits, ids, weights), "gate"
-        )
+        routing = check_routing(rule, router, RouterOutput(logits, ids, weights), "gate")
         assert routing.ids.tolist() == [chosen]
     with pytest.raises(ForestageError, match="the router chose"):
         check_routing(
-            TRANSFORMERS["DeepseekV3TopkRouter"],
+            rule,
             router,
             RouterOutput(logits, torch.tensor([[0, 1, 5]]), weights),
             "gate",
