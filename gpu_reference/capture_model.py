@@ -13,7 +13,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from gpu_reference.capture_folder import Dtype, ModelFolder
 from gpu_reference.capture_parts import CaptureParts
-from gpu_reference.capture_sequences import Sampling, build_trace, generate
+from gpu_reference.capture_sequences import Sampling, build_trace, check_decode, generate
 from gpu_reference.capture_tokens import identity_hashes
 from gpu_reference.devices import check_device
 from gpu_reference.routers import EarlyGates, RoutingRecorder, register_from
@@ -166,6 +166,8 @@ def _record(
                 sampling=sampling,
                 generator=torch.Generator().manual_seed(seed),
             )
+            if index == missing[0] and options.new_tokens:
+                check_decode(model, sequences[0], recorder, str(folder.path))
             prompt = prompts[index]
             domain, dataset = prompt.domain, prompt.dataset or prompt.domain
             trace = build_trace(sequences, recorder, hashes, domains=[domain], datasets=[dataset], metadata=metadata)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 
 if TYPE_CHECKING:
@@ -78,13 +79,12 @@ def generate(
     import torch
 
     device = next(model.parameters()).device
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
     sequences = [RecordedSequence(prompt.tolist(), len(prompt)) for prompt in prompts]
     inputs = torch.from_numpy(np.stack(prompts))
     cache = None
     for step in range(decode + 1):
         with torch.no_grad():
-            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, **last_only)
+            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, **_last_only(model))
         cache = output.past_key_values
         routing = recorder.take()
         shape = (len(sequences), inputs.shape[1], *routing.ids.shape[1:])
@@ -106,6 +106,39 @@ def generate(
         if not any(sequence.open for sequence in sequences):
             break
     return sequences
+
+
+LEAST_AGREEMENT = 0.8
+"""Share of a sequence's decoded experts that one pass without a cache must choose too. Rounding, which differs between
+passes of different lengths, moves a few per cent in half precision; a cache that is not handled right moves most."""
+
+
+def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecorder, origin: str) -> None:
+    """Run ``sequence`` again in one pass without a cache and compare what its decode steps chose.
+
+    Raises:
+        ForestageError: naming ``origin``, if they chose other experts.
+    """
+    import torch
+
+    if len(sequence.tokens) == sequence.prompt:
+        return
+    tokens = torch.tensor([sequence.tokens], device=next(model.parameters()).device)
+    with torch.no_grad():
+        model(input_ids=tokens, use_cache=False, **_last_only(model))
+    whole = recorder.take().ids[sequence.prompt :]
+    decoded = np.concatenate(sequence.ids)[sequence.prompt :]
+    shared = float((decoded[..., :, None] == whole[..., None, :]).any(axis=-1).mean())
+    if shared < LEAST_AGREEMENT:
+        raise ForestageError(
+            f"{origin}: decode steps chose other experts than one pass over the same tokens ({shared:.0%} the same): "
+            "this model's cache does not work so; give --new-tokens 0, or another version of transformers"
+        )
+
+
+def _last_only(model: Any) -> dict[str, int]:
+    """What keeps a model from computing the logits of every token, where it knows how."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
 
 
 def build_trace(

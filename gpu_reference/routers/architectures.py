@@ -133,6 +133,7 @@ _SOFTMAX_OVER_CHOSEN = TopKRule("logits", over_chosen=True)
 _DEEPSEEK_V2 = TopKRule(
     groups="maximum", groups_if=("topk_method", "group_limited_greedy"), scale_by="routed_scaling_factor"
 )
+_MISTRAL_4 = TopKRule(normalised="norm_topk_prob", groups="best two", scale_by="routed_scaling_factor", added=1e-20)
 _DEEPSEEK_V3 = TopKRule(
     "sigmoid",
     normalised="norm_topk_prob",
@@ -162,6 +163,7 @@ _RULES: list[tuple[RouterAdapter, str]] = [
     ),
     (TopKRule(normalised=True, bias="moe_statics.e_score_correction_bias", least="norm_min"), "Ernie4_5_MoeTopKRouter"),
     (_DEEPSEEK_V2, "DeepseekV2TopkRouter"),
+    (_MISTRAL_4, "Mistral4TopkRouter"),
     (
         _DEEPSEEK_V3,
         "AXK1TopkRouter BailingHybridTopkRouter DeepseekV3TopkRouter DeepseekV32TopkRouter Dots1TopkRouter"

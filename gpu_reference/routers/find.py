@@ -59,7 +59,7 @@ def find_routers(model: Any, *, trust: bool = False) -> list[FoundRouter]:
         if len(candidates) == 1 and not isinstance(experts, torch.nn.ModuleList):
             router = getattr(block, candidates[0])
             place = f"{name}.{candidates[0]}" if name else candidates[0]
-            found.append(FoundRouter(place, router, InferredRule(block, trust=trust), experts))
+            found.append(FoundRouter(place, router, InferredRule(block, place, trust=trust), experts))
         else:
             unread.append(name)
     if unread or not found:

@@ -27,11 +27,13 @@ class InferredRule:
 
     Args:
         block: the module that holds the router and the experts; biases and scales are looked for in it.
+        name: of the router in the model, for messages.
         trust: record what the experts are called with and ask for no rule; such weights are of an unknown kind.
     """
 
-    def __init__(self, block: Any, *, trust: bool) -> None:
+    def __init__(self, block: Any, name: str, *, trust: bool) -> None:
         self.trust = trust
+        self._name = name
         self._block = block
         self._candidates: list[tuple[TopKRule, Any]] | None = None
 
@@ -47,7 +49,7 @@ class InferredRule:
         import torch
 
         tokens = inputs[0].numel() // inputs[0].shape[-1]
-        logits = _logits(router, output, tokens, self._experts(tokens, output))
+        logits = _logits(self._name, output, tokens, self._experts(tokens, output))
         empty = torch.zeros((tokens, 0), dtype=torch.long)
         return RouterOutput(logits, empty, empty.float(), inputs)
 
@@ -57,15 +59,17 @@ class InferredRule:
         Raises:
             ForestageError: if either cannot be told, or no rule explains the choice.
         """
-        kind = type(router).__name__
+        where = f"{self._name} ({type(router).__name__})"
         told = chosen_by_experts(received)
         if told is None:
-            raise ForestageError(f"{kind}: its experts are not called with ids and weights; write an adapter for it")
+            raise ForestageError(f"{where}: its experts are not called with ids and weights; write an adapter for it")
         ids, weights = told
-        call = RouterOutput(_logits(router, output, len(ids), self._experts(len(ids), output)), ids, weights, inputs)
+        call = RouterOutput(
+            _logits(self._name, output, len(ids), self._experts(len(ids), output)), ids, weights, inputs
+        )
         returned = [value for value in _tensors(output) if value.shape == ids.shape and not value.is_floating_point()]
         if any(not (value == ids).all() for value in returned):
-            raise ForestageError(f"{kind}: its experts are called with other ids than it returned; write an adapter")
+            raise ForestageError(f"{where}: its experts are called with other ids than it returned; write an adapter")
         if not self.trust:
             self._fit(router, call)
         return call
@@ -103,7 +107,9 @@ class InferredRule:
 
     def _only(self, router: Any) -> tuple[TopKRule, Any]:
         if not self._candidates:
-            raise ForestageError(f"{type(router).__name__}: no known rule explains its choice; write an adapter for it")
+            raise ForestageError(
+                f"{self._name} ({type(router).__name__}): no known rule explains its choice; write an adapter for it"
+            )
         return self._candidates[0]
 
     def _fit(self, router: Any, call: RouterOutput) -> None:
@@ -116,8 +122,8 @@ class InferredRule:
         self._candidates = [(rule, values) for rule, values in before if _explains(rule, values, call)]
         if not self._candidates:
             raise ForestageError(
-                f"{type(router).__name__}: no known rule explains its choice from its logits; write an adapter for it "
-                "(--adapter module:Name), or give --trust-router to record what its experts are called with"
+                f"{self._name} ({type(router).__name__}): no known rule explains its choice from its logits; write an "
+                "adapter (--adapter module:Name), or give --trust-router to record what its experts are called with"
             )
 
     def _experts(self, tokens: int, output: Any) -> int:
@@ -146,7 +152,7 @@ def _tensors(output: Any) -> list[Any]:
     return [value for value in values if isinstance(value, torch.Tensor)]
 
 
-def _logits(router: Any, output: Any, tokens: int, experts: int) -> Any:
+def _logits(name: str, output: Any, tokens: int, experts: int) -> Any:
     """The one matrix of ``[tokens, experts]`` in a router's output.
 
     Raises:
@@ -156,7 +162,7 @@ def _logits(router: Any, output: Any, tokens: int, experts: int) -> Any:
     alike = [value.reshape(tokens, experts) for value in floats if value.shape[-1] == experts]
     if len(alike) != 1:
         raise ForestageError(
-            f"{type(router).__name__}: returned {len(alike)} matrices [tokens, {experts}], expected one (its logits); "
+            f"{name}: returned {len(alike)} matrices [tokens, {experts}], expected one (its logits); "
             "write an adapter for it (--adapter module:Name)"
         )
     return alike[0]
