@@ -62,13 +62,22 @@ class CaptureParts:
         return (self.folder / SETTINGS_FILE).is_file() and self._file(index).is_file()
 
     def add(self, index: int, sequence: RoutingTrace, early: Mapping[int, np.ndarray]) -> None:
-        """Keep the finished sequence ``index``, and what each lookahead's gates ranked of it."""
-        file = self.folder / SETTINGS_FILE
-        if not file.is_file():
-            write_text(file, json.dumps(self._settings, indent=2, sort_keys=True) + "\n")
-        for lookahead, ids in early.items():
-            write_part(self._early_file(index, lookahead), ids)
-        sequence.save(self._file(index))
+        """Keep the finished sequence ``index``, and what each lookahead's gates ranked of it.
+
+        Raises:
+            ForestageError: if it cannot be kept; a folder that was not there before is then gone again.
+        """
+        begins = not self.folder.exists()
+        try:
+            if not (self.folder / SETTINGS_FILE).is_file():
+                write_text(self.folder / SETTINGS_FILE, json.dumps(self._settings, indent=2, sort_keys=True) + "\n")
+            for lookahead, ids in early.items():
+                write_part(self._early_file(index, lookahead), ids)
+            sequence.save(self._file(index))
+        except BaseException:
+            if begins:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def join(self, count: int) -> TraceMetadata:
         """Write sequences 0 … ``count`` − 1 to ``out`` and remove the folder; returns their metadata.

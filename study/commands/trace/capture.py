@@ -9,7 +9,7 @@ from rich.console import Console
 from catalog.errors import ForestageError
 from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import render_info
-from study.output import emit, progress_bar
+from study.output import emit, jsonable, progress_bar
 from traces import RoutingTrace
 from traces.describe import describe
 
@@ -75,7 +75,8 @@ def capture_command(
         for path in beside:
             console.print(f"predictions of gates run early: {path}")
 
-    emit(info, as_json=as_json, render=render)
+    document = jsonable(info) | ({"predictions": [str(path) for path in beside]} if beside else {})
+    emit(document, as_json=as_json, render=render)
 
 
 def lookaheads(text: str | None) -> tuple[int, ...]:
