@@ -24,16 +24,21 @@ def shared_file() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def field_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``."""
-    made: list[Path] = []
+    """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``.
+
+    The models among them (names that begin with ``models``) take seconds, so they are made only if asked for.
+    """
+    made: dict[bool, Path] = {}
 
     def find(name: str) -> Path:
         script = _shared(Path("field-cases") / "make.py", f"the field case {name}")
-        if not made:
-            folder = tmp_path_factory.mktemp("field-cases")
-            subprocess.run([sys.executable, str(script), str(folder), "--models"], check=True, capture_output=True)
-            made.append(folder)
-        return made[0] / name
+        models = name.startswith("models")
+        if models not in made:
+            folder = tmp_path_factory.mktemp("field-models" if models else "field-cases")
+            command = [sys.executable, str(script), str(folder), *(["--models"] if models else [])]
+            subprocess.run(command, check=True, capture_output=True)
+            made[models] = folder
+        return made[models] / name
 
     return find
 
