@@ -49,14 +49,15 @@ def check_content(
         arrays.release()
 
 
-def predicted_rows(arrays: PredictionArrays, late_from: int, rows: slice) -> NDArray[np.bool_]:
-    """bool ``[n, layers]``: which of ``rows`` hold scores that mean something.
+def predicted_rows(arrays: PredictionArrays, late_from: int, rows: slice | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool ``[n, columns]``: which of ``rows`` hold scores that mean something.
 
     Without ``predicted`` these are the columns from ``late_from`` on: no gate is known for those below the lookahead.
     """
     if arrays.predicted is not None:
         return np.asarray(arrays.predicted[rows]).astype(np.bool_)
-    chosen = np.ones((rows.stop - rows.start, arrays.layers), np.bool_)
+    count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+    chosen = np.ones((count, arrays.layers), np.bool_)
     chosen[:, :late_from] = False
     return chosen
 

@@ -1,5 +1,6 @@
 """``forestage predictor evaluate --compare``: all predictors on one trace, as tables and a figure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from rich.table import Table
 
 from predictor import registry
 from predictor.compare import Comparison, EqualTraffic, compare
-from predictor.results import OWN
+from predictor.evaluate import Bounds
+from predictor.predictions.file import Predictions
+from predictor.results import OWN, ByLimit
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
-from study.numbers import counted, fixed, size
+from study.numbers import counted, fixed, percent, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 from traces import RoutingTrace
@@ -21,7 +24,7 @@ from traces import RoutingTrace
 
 def run_comparison(
     trace: RoutingTrace,
-    given: list[str],
+    given: Sequence[str | Predictions],
     settings: dict[str, Any],
     *,
     trace_name: str,
@@ -30,15 +33,20 @@ def run_comparison(
 ) -> None:
     """Compare predictors, print the tables, draw ``figure``.
 
-    ``given`` are files and names of kinds; where no kind is named, every kind that is profiled in seconds is compared.
+    ``given`` are files, predictions and names of kinds; where no kind is named, every kind that is profiled in seconds
+    is compared.
 
     Raises:
         ForestageError: as ``predictor.compare.compare``, and for a figure of unknown format.
     """
     if figure is not None:
         check_figure_path(figure)
-    kinds = [registry.kind(name).name for name in given if not registry.is_saved(name)] or registry.profiled_names()
-    predictors = [*dict.fromkeys(kinds), *(name for name in given if registry.is_saved(name))]
+    named = [name for name in given if not isinstance(name, Predictions)]
+    kinds = [registry.kind(name).name for name in named if not registry.is_saved(name)] or registry.profiled_names()
+    predictors = [
+        *dict.fromkeys(kinds),
+        *(name for name in given if isinstance(name, Predictions) or registry.is_saved(name)),
+    ]
     with progress_bar(f"comparing {len(predictors)} predictors") as progress:
         result = compare(trace, predictors, trace_name=trace_name, progress=progress, **settings)
     if figure is not None:
@@ -60,6 +68,9 @@ def render_comparison(console: Console, result: Comparison) -> None:
         soft_wrap=True,
     )
     console.print(_recall_table(result))
+    if has_weights(result.bounds):
+        console.print()
+        console.print(_gate_mass_table(result))
     console.print()
     console.print(_traffic_table(result))
     for equal in result.equal_traffic:
@@ -79,9 +90,57 @@ def _recall_table(result: Comparison) -> Table:
         table.add_row(
             evaluation.predictor, *recalls, with_interval(evaluation.exact_set, evaluation.intervals.exact_set)
         )
-    for name, values in (("random (floor)", result.bounds.random), ("perfect (bound)", result.bounds.perfect)):
-        table.add_row(name, *(fixed(values[limit]) for limit in limits), style="dim")
+    _add_bounds(table, result.bounds)
     return table
+
+
+def _gate_mass_table(result: Comparison) -> Table:
+    """Gate-mass recall at every limit, with intervals; the bounds last."""
+    table = Table(box=None)
+    table.add_column("predictor", no_wrap=True)
+    for limit in result.bounds.perfect:
+        table.add_column(f"gate mass@{limit}", justify="right")
+    for evaluation in result.evaluations:
+        masses = (
+            with_interval(evaluation.gate_mass[m], evaluation.intervals.gate_mass[m]) for m in result.bounds.perfect
+        )
+        table.add_row(evaluation.predictor, *masses)
+    _add_bounds(table, result.bounds, gate_mass=True)
+    return table
+
+
+def has_weights(bounds: Bounds) -> bool:
+    """Whether the trace has gate weights, so that a gate-mass recall is there to show."""
+    return any(value is not None for value in bounds.perfect_gate_mass.values())
+
+
+def bounds_table(bounds: Bounds) -> Table:
+    """What recall, and gate-mass recall where there are weights, lie between."""
+    table = Table(box=None, header_style="dim")
+    table.add_column("beside it", no_wrap=True)
+    for limit in bounds.perfect:
+        table.add_column(f"recall@{limit}", justify="right")
+    weighed = has_weights(bounds)
+    for limit in bounds.perfect if weighed else ():
+        table.add_column(f"gate mass@{limit}", justify="right")
+    recalls, masses = _bounds(bounds), _bounds(bounds, gate_mass=True)
+    for name, values in recalls.items():
+        table.add_row(name, *values, *(masses[name] if weighed else ()), style="dim")
+    return table
+
+
+def _add_bounds(table: Table, bounds: Bounds, *, gate_mass: bool = False) -> None:
+    for name, values in _bounds(bounds, gate_mass=gate_mass).items():
+        table.add_row(name, *values, style="dim")
+
+
+def _bounds(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[str]]:
+    """Cells by limit of the floors and the bound."""
+    rows: dict[str, ByLimit] = {"random (floor)": {**bounds.random}}
+    if bounds.popularity is not None:
+        rows["popularity (null)"] = bounds.popularity.gate_mass if gate_mass else bounds.popularity.recall
+    rows["perfect (bound)"] = bounds.perfect_gate_mass if gate_mass else {**bounds.perfect}
+    return {name: [fixed(values[limit]) for limit in bounds.perfect] for name, values in rows.items()}
 
 
 def _traffic_table(result: Comparison) -> Table:
@@ -90,7 +149,9 @@ def _traffic_table(result: Comparison) -> Table:
     shown = limits[(len(limits) - 1) // 2]
     table = Table(box=None)
     table.add_column("predictor", no_wrap=True)
-    for head in ("at most", "recall", "precision", "issued", "moved a token", "wasted"):
+    partly = any(evaluation.answered not in (None, 1.0) for evaluation in result.evaluations)
+    answered = ("answered",) if partly else ()
+    for head in ("at most", "recall", "precision", *answered, "issued", "moved a token", "wasted"):
         table.add_column(head, justify="right")
     for evaluation in result.evaluations:
         for key in (shown, *([OWN] if OWN in evaluation.recall else [])):
@@ -101,6 +162,7 @@ def _traffic_table(result: Comparison) -> Table:
                 key,
                 fixed(evaluation.recall[key]),
                 with_interval(evaluation.precision[key], evaluation.intervals.precision[key]),
+                *(percent(evaluation.answered) for _ in answered),
                 fixed(evaluation.issued[key], 2),
                 *("–" if volume is None else size(volume) for volume in volumes),
             )

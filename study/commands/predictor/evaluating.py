@@ -1,5 +1,6 @@
 """``forestage predictor evaluate``: what one predictor foresees, or all of them side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,11 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from predictor.evaluate import EvaluationResult, evaluate
+from predictor.predictions.file import Predictions, open_predictions
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
-from study.commands.predictor.comparing import run_comparison
+from study.commands.predictor.comparing import bounds_table, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
-from study.numbers import count, counted, fixed, size
+from study.numbers import count, counted, fixed, percent, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 
@@ -29,6 +31,13 @@ def evaluate_predictor(
             "--predictor", help="A name of `forestage predictor list`, or a file; with --compare several or none"
         ),
     ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--predictions", help="A file of predictions that somebody made (docs/predictions.md)"),
+    ] = None,
+    only_covered: Annotated[
+        bool, typer.Option("--only-covered", help="Only sequences that the --predictions cover whole, for everyone")
+    ] = False,
     issue: Annotated[list[int] | None, typer.Option("--issue", help="Issue limit; give it several times")] = None,
     lookahead: Annotated[
         int | None,
@@ -58,9 +67,9 @@ def evaluate_predictor(
 ) -> None:
     """Recall, precision, exact sets and traffic of a predictor, with 95 % intervals over sequences.
 
-    A kind is profiled on the training sequences; a trained predictor is loaded.
+    A kind is profiled on the training sequences; a trained predictor is loaded; predictions are counted as they are.
     """
-    given = predictor or []
+    given: list[str | Predictions] = [*(predictor or []), *map(open_predictions, predictions or [])]
     parameters = parse_parameters(parameter or [])
     _check_request(given, compare=compare, figure=figure, parameters=parameters)
     settings: dict[str, Any] = {
@@ -69,6 +78,7 @@ def evaluate_predictor(
         "split": split,
         "domains": tuple(domain or ()),
         "datasets": tuple(dataset or ()),
+        "only_covered": only_covered,
         "expert_bytes": expert_bytes,
         "bootstrap": {"resamples": resamples, "seed": seed},
     }
@@ -76,7 +86,8 @@ def evaluate_predictor(
     if compare:
         run_comparison(recorded, given, settings, trace_name=trace.name, figure=figure, as_json=as_json)
         return
-    with progress_bar(f"evaluating {given[0]}") as progress:
+    name = given[0].path.name if isinstance(given[0], Predictions) else given[0]
+    with progress_bar(f"evaluating {name}") as progress:
         result = evaluate(
             recorded, given[0], parameters=parameters, trace_name=trace.name, progress=progress, **settings
         )
@@ -85,11 +96,14 @@ def evaluate_predictor(
     emit(result, as_json=as_json, render=lambda console: render_evaluation(console, result))
 
 
-def _check_request(given: list[str], *, compare: bool, figure: Path | None, parameters: dict[str, Any]) -> None:
+def _check_request(
+    given: Sequence[str | Predictions], *, compare: bool, figure: Path | None, parameters: dict[str, Any]
+) -> None:
     """Raise ForestageError for options that do not go together."""
     if not compare and len(given) != 1:
         raise ForestageError(
-            f"--predictor: {len(given)} given; give one, or --compare; see forestage predictor evaluate --help"
+            f"--predictor: {len(given)} given; give one (or one --predictions), or --compare; see forestage predictor "
+            "evaluate --help"
         )
     if not compare and figure is not None:
         raise ForestageError(f"--figure {figure}: only a comparison is drawn; add --compare")
@@ -109,11 +123,14 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"made from {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    made = "predicted by" if result.predictions else "made from"
+    console.print(f"{made} {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if result.file is not None:
         own = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
         console.print(own, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
+    console.print()
+    console.print(bounds_table(result.bounds))
     if result.traffic.predictor_bytes_per_token:
         fetched = size(result.traffic.predictor_bytes_per_token)
         console.print(f"the predictor itself reads and writes {fetched} of far memory a token", highlight=False)
@@ -130,18 +147,23 @@ def _by_limit(result: EvaluationResult) -> Table:
     """Metrics with their intervals, an issue limit a row."""
     table = Table(box=None)
     sized = result.traffic.size.expert_bytes is not None
-    for head in ("at most", "recall", "precision", "issued", *(("moved a token", "wasted") if sized else ())):
+    weighed = ("gate mass",) if has_weights(result.bounds) else ()
+    moved = ("moved a token", "wasted") if sized else ()
+    for head in ("at most", "recall", *weighed, "precision", "issued", *moved):
         table.add_column(head, justify="right")
     for key in result.recall:
         volumes = (result.traffic.moved_bytes_per_token[key], result.traffic.wasted_bytes_per_token[key])
         table.add_row(
             key,
             with_interval(result.recall[key], result.intervals.recall[key]),
+            *(with_interval(result.gate_mass[key], result.intervals.gate_mass[key]) for _ in weighed),
             with_interval(result.precision[key], result.intervals.precision[key]),
             fixed(result.issued[key], 2),
             *(size(volume) for volume in volumes if volume is not None),
         )
     exact = with_interval(result.exact_set, result.intervals.exact_set)
+    if result.answered is not None and result.answered < 1:
+        exact += f"; something is issued in {percent(result.answered)} of the rows"
     resamples = f"; ±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
     table.caption_justify = "left"
     table.caption = f" exact set {exact}" + (resamples if result.bootstrap.resamples else "")
@@ -155,11 +177,13 @@ def _by_domain(result: EvaluationResult) -> Table:
     largest = sorted(result.by_domain.items(), key=lambda item: -item[1].tokens)
     table = Table(box=None)
     table.add_column("domain")
-    for head in ("sequences", "tokens", f"recall@{shown}"):
+    weighed = (f"gate mass@{shown}",) if has_weights(result.bounds) else ()
+    for head in ("sequences", "tokens", f"recall@{shown}", *weighed):
         table.add_column(head, justify="right")
     for label, group in largest[:SHOWN_GROUPS]:
         recall = with_interval(group.recall[shown], group.intervals.recall[shown])
-        table.add_row(escape(label), count(group.sequences), count(group.tokens), recall)
+        mass = (with_interval(group.gate_mass[shown], group.intervals.gate_mass[shown]) for _ in weighed)
+        table.add_row(escape(label), count(group.sequences), count(group.tokens), recall, *mass)
     if len(largest) > SHOWN_GROUPS:
         table.caption_justify = "left"
         table.caption = f" {len(largest) - SHOWN_GROUPS} smaller domains are in --json"
