@@ -21,6 +21,8 @@ from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 from traces import RoutingTrace
 
+POPULARITY = "popularity (null)"
+
 
 def run_comparison(
     trace: RoutingTrace,
@@ -90,7 +92,7 @@ def _recall_table(result: Comparison) -> Table:
         table.add_row(
             evaluation.predictor, *recalls, with_interval(evaluation.exact_set, evaluation.intervals.exact_set)
         )
-    _add_bounds(table, result.bounds)
+    _add_bounds(table, result)
     return table
 
 
@@ -105,7 +107,7 @@ def _gate_mass_table(result: Comparison) -> Table:
             with_interval(evaluation.gate_mass[m], evaluation.intervals.gate_mass[m]) for m in result.bounds.perfect
         )
         table.add_row(evaluation.predictor, *masses)
-    _add_bounds(table, result.bounds, gate_mass=True)
+    _add_bounds(table, result, gate_mass=True)
     return table
 
 
@@ -114,31 +116,20 @@ def has_weights(bounds: Bounds) -> bool:
     return any(value is not None for value in bounds.perfect_gate_mass.values())
 
 
-def bounds_table(bounds: Bounds) -> Table:
-    """What recall, and gate-mass recall where there are weights, lie between."""
-    table = Table(box=None, header_style="dim")
-    table.add_column("beside it", no_wrap=True)
-    for limit in bounds.perfect:
-        table.add_column(f"recall@{limit}", justify="right")
-    weighed = has_weights(bounds)
-    for limit in bounds.perfect if weighed else ():
-        table.add_column(f"gate mass@{limit}", justify="right")
-    recalls, masses = _bounds(bounds), _bounds(bounds, gate_mass=True)
-    for name, values in recalls.items():
-        table.add_row(name, *values, *(masses[name] if weighed else ()), style="dim")
-    return table
-
-
-def _add_bounds(table: Table, bounds: Bounds, *, gate_mass: bool = False) -> None:
-    for name, values in _bounds(bounds, gate_mass=gate_mass).items():
+def _add_bounds(table: Table, result: Comparison, *, gate_mass: bool = False) -> None:
+    """The floors and the bound as rows; popularity once, where it is compared itself."""
+    rows = bound_cells(result.bounds, gate_mass=gate_mass)
+    if any(evaluation.predictor == "popularity" and evaluation.file is None for evaluation in result.evaluations):
+        rows.pop(POPULARITY, None)
+    for name, values in rows.items():
         table.add_row(name, *values, style="dim")
 
 
-def _bounds(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[str]]:
+def bound_cells(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[str]]:
     """Cells by limit of the floors and the bound."""
     rows: dict[str, ByLimit] = {"random (floor)": {**bounds.random}}
     if bounds.popularity is not None:
-        rows["popularity (null)"] = bounds.popularity.gate_mass if gate_mass else bounds.popularity.recall
+        rows[POPULARITY] = bounds.popularity.gate_mass if gate_mass else bounds.popularity.recall
     rows["perfect (bound)"] = bounds.perfect_gate_mass if gate_mass else {**bounds.perfect}
     return {name: [fixed(values[limit]) for limit in bounds.perfect] for name, values in rows.items()}
 

@@ -12,8 +12,9 @@ from rich.table import Table
 from catalog.errors import ForestageError
 from predictor.evaluate import EvaluationResult, evaluate
 from predictor.predictions.file import Predictions, open_predictions
+from predictor.results import OWN
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
-from study.commands.predictor.comparing import bounds_table, has_weights, run_comparison
+from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, counted, fixed, percent, size
 from study.output import emit, messages, progress_bar
@@ -130,7 +131,7 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
         console.print(own, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
     console.print()
-    console.print(bounds_table(result.bounds))
+    console.print(_beside(result))
     if result.traffic.predictor_bytes_per_token:
         fetched = size(result.traffic.predictor_bytes_per_token)
         console.print(f"the predictor itself reads and writes {fetched} of far memory a token", highlight=False)
@@ -147,16 +148,13 @@ def _by_limit(result: EvaluationResult) -> Table:
     """Metrics with their intervals, an issue limit a row."""
     table = Table(box=None)
     sized = result.traffic.size.expert_bytes is not None
-    weighed = ("gate mass",) if has_weights(result.bounds) else ()
-    moved = ("moved a token", "wasted") if sized else ()
-    for head in ("at most", "recall", *weighed, "precision", "issued", *moved):
+    for head in ("at most", "recall", "precision", "issued", *(("moved a token", "wasted") if sized else ())):
         table.add_column(head, justify="right")
     for key in result.recall:
         volumes = (result.traffic.moved_bytes_per_token[key], result.traffic.wasted_bytes_per_token[key])
         table.add_row(
             key,
             with_interval(result.recall[key], result.intervals.recall[key]),
-            *(with_interval(result.gate_mass[key], result.intervals.gate_mass[key]) for _ in weighed),
             with_interval(result.precision[key], result.intervals.precision[key]),
             fixed(result.issued[key], 2),
             *(size(volume) for volume in volumes if volume is not None),
@@ -167,6 +165,22 @@ def _by_limit(result: EvaluationResult) -> Table:
     resamples = f"; ±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
     table.caption_justify = "left"
     table.caption = f" exact set {exact}" + (resamples if result.bootstrap.resamples else "")
+    return table
+
+
+def _beside(result: EvaluationResult) -> Table:
+    """Recall and, where the trace has weights, gate-mass recall, with what they lie between."""
+    table = Table(box=None)
+    table.add_column("", no_wrap=True)
+    for key in result.recall:
+        table.add_column("own" if key == OWN else f"@{key}", justify="right")
+    shown = [("recall", result.recall, result.intervals.recall, False)]
+    if has_weights(result.bounds):
+        shown.append(("gate mass", result.gate_mass, result.intervals.gate_mass, True))
+    for name, values, ends, mass in shown:
+        table.add_row(name, *(with_interval(values[key], ends[key]) for key in result.recall))
+        for bound, cells in bound_cells(result.bounds, gate_mass=mass).items():
+            table.add_row(f"  {bound}", *cells, style="dim")
     return table
 
 
