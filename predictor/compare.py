@@ -22,7 +22,7 @@ from predictor.evaluate import (
     obtain,
     select_parts,
 )
-from predictor.metrics import Progress, Ratio, Tally, check_limits, issued_per_layer, recall, tally_predictor
+from predictor.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
 from predictor.predictions.file import Predictions
 from predictor.predictions.scorer import LaidPredictions
 from predictor.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
@@ -128,7 +128,7 @@ def compare(
     part = parts.evaluated
     for name in measured:
         if isinstance(name, LaidPredictions):
-            check_limits(obtain(parts, name), wanted.limits)  # refused before the others are measured
+            obtain(parts, name)  # refused before the others are measured
     assert wanted.lookahead is not None, "set above"
     between = bounds(parts, wanted.lookahead)
     evaluations, tallies = [], []

@@ -25,6 +25,7 @@ from predictor.metrics import (
 )
 from predictor.popularity import PopularityPredictor
 from predictor.predictions.file import Predictions
+from predictor.predictions.misplaced import find_misplaced
 from predictor.predictions.scorer import LaidPredictions, PredictionsScorer, lay
 from predictor.results import (
     OWN,
@@ -295,7 +296,13 @@ def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | Non
                 f"{path}: predictions at lookahead {predictor.lookahead}, not {parts.settings.lookahead}; ask for "
                 "theirs, or bring others"
             )
-        return predictor.scorer(parts.chosen)
+        scorer, largest = predictor.scorer(parts.chosen), parts.settings.limits[-1]
+        if scorer.listed is not None and largest > scorer.listed:
+            raise ForestageError(
+                f"{path}: issue: {largest}, but the file lists at most {scorer.listed} experts a row; ask for limits "
+                f"up to {scorer.listed} (--issue {scorer.listed}), or bring longer rows"
+            )
+        return scorer
     if registry.is_saved(predictor):
         train = parts.evaluated
     elif not len(parts.train):
@@ -382,8 +389,8 @@ def _notes(parts: Parts, name: Measurable, predictor: BatchPredictor, tally: Tra
     notes = []
     if parts.left_out:
         notes.append(
-            f"evaluated on the {len(parts.chosen)} sequences that the predictions cover whole; {parts.left_out} of the "
-            f"{parts.settings.split} part are left out for everyone"
+            f"evaluated on the {len(parts.chosen)} sequences that the predictions cover whole; {parts.left_out} others "
+            "are left out for everyone"
         )
     if parts.trace.metadata.gate_weight_kind == "unknown":
         notes.append(
@@ -400,6 +407,13 @@ def _notes(parts: Parts, name: Measurable, predictor: BatchPredictor, tally: Tra
         notes.append(
             f"{path}: nothing in it proves that its rows are this trace's tokens, beyond their number; state "
             "trace_digest, token_hash, or sequence and position"
+        )
+    assert isinstance(predictor, PredictionsScorer), "predictions are scored as what they are"
+    if (misplaced := find_misplaced(predictor, parts.evaluated)) is not None:
+        notes.append(
+            f"{path}: its rows seem misplaced: at {misplaced.limit} they foresee {misplaced.recall:.3f} of their "
+            f"own experts, but {misplaced.neighbour_recall:.3f} of those of {misplaced.neighbour}; a row belongs to "
+            "the token and the layer that it predicts"
         )
     largest = parts.settings.limits[-1]
     if predictor.threshold is None and tally.curve.issued.shape[1] >= largest:

@@ -178,21 +178,6 @@ def divide(numerator: NDArray[np.number], denominator: NDArray[np.number]) -> ND
     return np.divide(numerator, denominator, out=quotients, where=np.asarray(denominator) > 0)
 
 
-def check_limits(predictor: BatchPredictor, limits: Sequence[int]) -> None:
-    """Raise unless ``predictor`` can be asked for each of ``limits``.
-
-    Raises:
-        ForestageError: if a limit is not in 1…experts, or is more than the predictor lists.
-    """
-    for limit in limits:
-        check_limit(limit, predictor.experts)
-        if predictor.listed is not None and limit > predictor.listed:
-            raise ForestageError(
-                f"issue: {limit}, but the predictions list at most {predictor.listed} experts a row; ask for limits up "
-                f"to {predictor.listed} (--issue {predictor.listed}), or bring longer rows"
-            )
-
-
 def tally_predictor(
     predictor: BatchPredictor,
     trace: RoutingTrace,
@@ -209,7 +194,10 @@ def tally_predictor(
         ForestageError: if a limit is not in 1…experts, or is more than the predictor lists, or the trace's shape is not
             that of the predictor.
     """
-    check_limits(predictor, limits)
+    for limit in limits:
+        check_limit(limit, predictor.experts)
+        if predictor.listed is not None and limit > predictor.listed:
+            raise ForestageError(f"issue: {limit} is more than the {predictor.listed} experts that a row lists")
     experts, layers, sequences = predictor.experts, trace.layers, trace.sequences
     bounds = np.array([*limits, experts], np.int64)
     by_row, by_limit = (sequences, layers), (sequences, layers, len(bounds))

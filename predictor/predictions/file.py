@@ -77,7 +77,10 @@ def _require_ranking(path: Path, names: set[str]) -> None:
     """Raise, before anything else is found wanting, for a file that is of something else."""
     if not {"ids", "scores"} & names:
         held = ", ".join(sorted(names)[:6]) or "nothing"
-        raise ForestageError(f"{path}: holds no predictions: neither ids nor scores, but {held}")
+        raise ForestageError(
+            f"{path}: no predictions: it has neither ids nor scores, but {held}; a trained predictor is given by "
+            "--predictor"
+        )
 
 
 def _known(found: dict[str, Any]) -> PredictionArrays:
