@@ -75,6 +75,12 @@ def render_comparison(console: Console, result: Comparison) -> None:
         console.print(_gate_mass_table(result))
     console.print()
     console.print(_traffic_table(result))
+    partly = {e.predictor: e.answered for e in result.evaluations if e.answered is not None and e.answered < 1}
+    if partly:
+        shares = ", ".join(f"{name} in {percent(share, 2)}" for name, share in partly.items())
+        console.print(
+            f"not every row is answered: {shares}", style="dim", highlight=False, markup=False, soft_wrap=True
+        )
     for equal in result.equal_traffic:
         console.print()
         console.print(_equal_table(equal))
@@ -140,9 +146,7 @@ def _traffic_table(result: Comparison) -> Table:
     shown = limits[(len(limits) - 1) // 2]
     table = Table(box=None)
     table.add_column("predictor", no_wrap=True)
-    partly = any(evaluation.answered not in (None, 1.0) for evaluation in result.evaluations)
-    answered = ("answered",) if partly else ()
-    for head in ("at most", "recall", "precision", *answered, "issued", "moved a token", "wasted"):
+    for head in ("at most", "recall", "precision", "issued", "moved a token", "wasted"):
         table.add_column(head, justify="right")
     for evaluation in result.evaluations:
         for key in (shown, *([OWN] if OWN in evaluation.recall else [])):
@@ -153,7 +157,6 @@ def _traffic_table(result: Comparison) -> Table:
                 key,
                 fixed(evaluation.recall[key]),
                 with_interval(evaluation.precision[key], evaluation.intervals.precision[key]),
-                *(percent(evaluation.answered) for _ in answered),
                 fixed(evaluation.issued[key], 2),
                 *("–" if volume is None else size(volume) for volume in volumes),
             )
