@@ -260,7 +260,7 @@ FAULTS = [
     (faulty(position=TRACE.position), "position without sequence"),
     (faulty(position=TRACE.position, sequence=TRACE.sequence_index(), token=np.arange(39)), "by token and by"),
     (faulty(position=TRACE.position, sequence=TRACE.sequence_index() + 1), r"sequence\[30\]: 6 is not in 0…5"),
-    (faulty(position=TRACE.position + 1, sequence=TRACE.sequence_index()), r"position\[3\]: sequence 0 has no token at"),
+    (faulty(position=TRACE.position + 1, sequence=TRACE.sequence_index()), r"position\[3\]: .* has no token at"),
     (faulty(token=np.arange(39) + 1), r"token\[38\]: 39 is not in 0…38"),
     (faulty(token=np.arange(39) // 2), "rows 0 and 1 are both of token 0"),
     (faulty(token_hash=np.arange(39)[::-1].copy()), r"token_hash\[0\]: 38, but token 0 of the trace is 0"),

@@ -103,7 +103,7 @@ def _check_request(
     """Raise ForestageError for options that do not go together."""
     if not compare and len(given) != 1:
         raise ForestageError(
-            f"--predictor: {len(given)} given; give one (or one --predictions), or --compare; see forestage predictor "
+            f"--predictor: {len(given)} given; give one, or --compare (--predictions count); see forestage predictor "
             "evaluate --help"
         )
     if not compare and figure is not None:
