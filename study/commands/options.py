@@ -83,6 +83,17 @@ def check_destination(path: Path, source: Path | None = None) -> None:
         raise ForestageError(f"{path}: cannot write ({folder} is no writable folder); choose a writable folder")
 
 
+def check_folder(path: Path) -> None:
+    """Raise before long work whose results could not be written into the folder ``path``, which need not be there yet.
+
+    Raises:
+        ForestageError: naming the path.
+    """
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ForestageError(f"{path}: cannot write ({nearest} is no writable folder); choose a writable folder")
+
+
 def parse_parameters(settings: list[str]) -> dict[str, Any]:
     """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
 

@@ -11,6 +11,8 @@ from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE
 
+TITLE = "Where experts are"
+
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
@@ -28,6 +30,14 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     return {"points": points, "count": count}
 
 
+def lacks(context: StudyContext) -> str | None:
+    """Rows that count."""
+    trace = context.trace
+    decode = trace.phase == DECODE
+    counted = trace.recorded()[decode] if decode.any() else trace.recorded()
+    return None if counted.any() else "no decode token of the trace has recorded routing"
+
+
 def section(context: StudyContext) -> Section:
     """Hit rates by capacity, with Belady's as the bound."""
     result = context.results["caches"]
@@ -38,7 +48,7 @@ def section(context: StudyContext) -> Section:
     middle = capacities[len(capacities) // 2]
     return Section(
         id="caches",
-        title="Where experts are",
+        title=TITLE,
         blocks=(
             Text(
                 "A cache that loads what is missing and never predicts. Hit rates are event-atomic: a token's "
@@ -72,4 +82,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section)
+SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section, title=TITLE, lacks=lacks)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
@@ -33,7 +34,8 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
     for chunk in trace.chunks():
         recorded = chunk.recorded()
         seen |= recorded.any(axis=0)
-        _refuse(trace, first, ~recorded.any(axis=1), "has no recorded row")
+        bare = np.logical_not(recorded.any(axis=1))
+        _refuse(trace, first, bare, "has no recorded row")
         ends = np.zeros(chunk.tokens, np.bool_)
         inside = trace.sequence_offsets[
             (trace.sequence_offsets > first) & (trace.sequence_offsets <= first + chunk.tokens)
@@ -46,7 +48,7 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
         raise ForestageError(f"{trace.origin}: layer {layer} has no recorded row, which {NAME} cannot say; use table")
 
 
-def _refuse(trace: RoutingTrace, first: int, tokens: np.ndarray, why: str) -> None:
+def _refuse(trace: RoutingTrace, first: int, tokens: npt.NDArray[np.bool_], why: str) -> None:
     """Raise if any of ``tokens`` is set."""
     if tokens.any():
         raise ForestageError(

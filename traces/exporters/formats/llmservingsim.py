@@ -5,9 +5,9 @@ One curve: how many distinct experts a gate reaches, by the tokens that it is as
 ``serving/core/gate_function.py`` reads them: ``schema_version`` (1), ``model``, ``num_experts``,
 ``num_experts_per_tok``, ``n_calls``, ``n_dropped_uniform_token``, ``n_unparsed``, and ``curve``, a list of
 ``[tokens, mean distinct experts, calls]`` by ascending tokens. A gate is called once a step and layer, so the file
-needs a trace with a batch schedule. Calls with rows that were not recorded are left out, and counted as ``n_unparsed``. The
-writer leaves out calls of more than top-k tokens that reach at most top-k experts, as its server's warm-up makes them;
-a trace has no such calls but real ones, so none are dropped here.
+needs a trace with a batch schedule. Calls with rows that were not recorded are left out, and counted as
+``n_unparsed``. The writer leaves out calls of more than top-k tokens that reach at most top-k experts, as its server's
+warm-up makes them; a trace has no such calls but real ones, so none are dropped here.
 """
 
 import json
