@@ -12,6 +12,7 @@ from predictor import registry
 from predictor.bootstrap import Bootstrap, interval
 from predictor.evaluate import EvaluationResult, EvaluationSettings, document, obtain, select_parts
 from predictor.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
+from predictor.requests import check_request
 from predictor.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
 from predictor.traffic import ExpertSize
 from traces import RoutingTrace
@@ -121,6 +122,7 @@ def compare(
     if wanted.lookahead is None:
         wanted = wanted.model_copy(update={"lookahead": _common_lookahead(predictors)})
     parts = select_parts(trace, wanted, trace_name)
+    check_request(trace, predictors, limits=wanted.limits, lookahead=wanted.lookahead)
     part = parts.evaluated
     evaluations, tallies = [], []
     for number, name in enumerate(predictors):

@@ -16,6 +16,7 @@ from predictor import registry
 from predictor.base import Predictor
 from predictor.bootstrap import Bootstrap
 from predictor.metrics import Progress, TraceTally, tally_predictor
+from predictor.requests import check_request
 from predictor.results import OWN, Document, GroupResult, LayerResult, Metrics, SplitName, layer_metrics, metrics
 from predictor.traffic import ExpertSize, Traffic, expert_size, traffic
 from traces import RoutingTrace
@@ -143,6 +144,7 @@ def evaluate(
             sequences, or a file that holds no predictor of this model.
     """
     parts = select_parts(trace, EvaluationSettings.parse(settings, origin="evaluation"), trace_name)
+    check_request(trace, [predictor], limits=parts.settings.limits, lookahead=parts.settings.lookahead)
     chosen = obtain(parts, predictor, parameters)
     tally = tally_predictor(chosen, parts.evaluated, parts.settings.limits, progress=progress)
     return document(parts, predictor, chosen, tally, parameters)

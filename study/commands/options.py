@@ -1,7 +1,6 @@
 """Options that several commands take."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
+from traces.files import check_writable
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.load import REFUSAL, ExpertLoad
 
@@ -76,22 +76,7 @@ def check_destination(path: Path, source: Path | None = None) -> None:
     """
     if source is not None and source.exists() and path.exists() and path.samefile(source):
         raise ForestageError(f"--out {path}: is the source, which would be lost; name another file")
-    if path.is_dir():
-        raise ForestageError(f"{path}: is a folder; give the name of a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ForestageError(f"{path}: cannot write ({folder} is no writable folder); choose a writable folder")
-
-
-def check_folder(path: Path) -> None:
-    """Raise before long work whose results could not be written into the folder ``path``, which need not be there yet.
-
-    Raises:
-        ForestageError: naming the path.
-    """
-    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ForestageError(f"{path}: cannot write ({nearest} is no writable folder); choose a writable folder")
+    check_writable(path)
 
 
 def parse_parameters(settings: list[str]) -> dict[str, Any]:

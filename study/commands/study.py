@@ -16,14 +16,14 @@ from catalog.errors import ForestageError
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.learned.config import read_recipe
-from study.commands.options import check_folder, open_trace
+from study.commands.options import open_trace
 from study.commands.trace.info import schedule_in
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
 from study.output import emit, messages
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
-from traces.files import write_text
+from traces.files import check_folder, write_text
 
 if TYPE_CHECKING:
     from study.subjects.base import Subject

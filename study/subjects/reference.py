@@ -32,6 +32,7 @@ def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str
     Raises:
         ForestageError: if a layer of ``trace`` has no recorded token, or the checkpoint is missing.
     """
+    check_recorded(trace)
     from gpu_reference.replay import replay_check  # needs the extra, as does the next
     from gpu_reference.routing_replay import replay_routing
 

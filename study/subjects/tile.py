@@ -43,6 +43,7 @@ def check_tile(
         ForestageError: if the checkpoint is missing, has no such layer, or hardware runs are not possible here.
     """
     # Modules that need the extras; the command starts without them.
+    from cocotb_tests.build import require_tools
     from cocotb_tests.pim_replay import replay_tile
     from gpu_reference.moe_layer import checkpoint_layers
     from gpu_reference.replay import layer_inputs
@@ -51,6 +52,7 @@ def check_tile(
     layers = checkpoint_layers(SHIPPED_CHECKPOINT)
     if not 0 <= layer < layers:
         raise ForestageError(f"layer: {layer} is not in the shipped checkpoint; choose 0 to {layers - 1}")
+    require_tools()
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
     with one_thread():

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog import load_catalog
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, unknown_name
 from staging.frequency import DEFAULT_SHIFT
 from staging.results import CacheResult
 from staging.simulate import Policy, simulate
@@ -48,6 +48,9 @@ def simulate_cache(
         raise ForestageError("give --capacity, in experts, or --capacity-mib: one of them")
     if capacity_mib is not None and not 0 < capacity_mib <= MOST_MIB:
         raise ForestageError(f"--capacity-mib {capacity_mib:g}: choose a number above 0 and up to {MOST_MIB}")
+    for name in policy or ():
+        if name not in POLICIES:
+            raise unknown_name("policy", name, POLICIES)
     recorded = open_trace(trace, model)
     limits: dict[str, Any] = {"capacity": capacity}
     if capacity_mib is not None:
