@@ -25,6 +25,7 @@ from predictor.evaluate import (
 from predictor.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
 from predictor.predictions.file import Predictions
 from predictor.predictions.scorer import LaidPredictions
+from predictor.requests import check_request
 from predictor.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
 from predictor.traffic import ExpertSize
 from traces import RoutingTrace
@@ -125,6 +126,12 @@ def compare(
     if wanted.lookahead is None:
         wanted = wanted.model_copy(update={"lookahead": _common_lookahead(measured)})
     parts = select_parts(trace, wanted, trace_name, measured)
+    check_request(
+        trace,
+        [name for name in measured if not isinstance(name, LaidPredictions)],
+        limits=wanted.limits,
+        lookahead=wanted.lookahead,
+    )
     part = parts.evaluated
     for name in measured:
         if isinstance(name, LaidPredictions):

@@ -27,6 +27,7 @@ from predictor.popularity import PopularityPredictor
 from predictor.predictions.file import Predictions
 from predictor.predictions.misplaced import find_misplaced
 from predictor.predictions.scorer import LaidPredictions, PredictionsScorer, lay
+from predictor.requests import check_request
 from predictor.results import (
     OWN,
     ByLimit,
@@ -205,6 +206,8 @@ def evaluate(
     parsed = EvaluationSettings.parse(settings, origin="evaluation")
     named = laid(predictor, trace)
     parts = select_parts(trace, parsed, trace_name, [named])
+    asked = [] if isinstance(named, LaidPredictions) else [named]
+    check_request(trace, asked, limits=parts.settings.limits, lookahead=parts.settings.lookahead)
     chosen = obtain(parts, named, parameters)
     tally = tally_predictor(chosen, parts.evaluated, parts.settings.limits, progress=progress)
     return document(parts, named, chosen, tally, bounds(parts, chosen.lookahead), parameters)

@@ -1,7 +1,6 @@
 """Options that several commands take."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from study.synthetic import tell_fit
 from traces import RoutingTrace, split
 from traces.batch import BatchSchedule
 from traces.batch_file import has_schedule, load_schedule
+from traces.files import check_writable
 from traces.importers import OWN_TRACE, Imported, ImportOptions, import_recording, suspicions
 from traces.load import REFUSAL, ExpertLoad
 
@@ -113,11 +113,7 @@ def check_destination(path: Path, source: Path | None = None) -> None:
     """
     if source is not None and source.exists() and path.exists() and path.samefile(source):
         raise ForestageError(f"--out {path}: is the source, which would be lost; name another file")
-    if path.is_dir():
-        raise ForestageError(f"{path}: is a folder; give the name of a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ForestageError(f"{path}: cannot write ({folder} is no writable folder); choose a writable folder")
+    check_writable(path)
 
 
 def parse_parameters(settings: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from itertools import chain
 from typing import Any, get_args
 
+from staging.counting import counting_of
 from staging.results import Capacity
 from staging.simulate import Policy, counted_events, run_policy
 from staging.static import STATIC, run_static
@@ -12,6 +13,9 @@ from study.numbers import percent
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
+from traces import DECODE
+
+TITLE = "Where experts are"
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -32,6 +36,15 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     return {"points": points, "count": count, "counted": counting.sentence}
 
 
+def lacks(context: StudyContext) -> str | None:
+    """Rows that count."""
+    trace = context.trace
+    counted = trace.recorded()
+    if counting_of(trace).count == "decode":
+        counted = counted[trace.phase == DECODE]
+    return None if counted.any() else "no decode token of the trace has recorded routing"
+
+
 def section(context: StudyContext) -> Section:
     """Hit rates by capacity, with Belady's as the bound."""
     result = context.results["caches"]
@@ -42,7 +55,7 @@ def section(context: StudyContext) -> Section:
     middle = capacities[len(capacities) // 2]
     return Section(
         id="caches",
-        title="Where experts are",
+        title=TITLE,
         blocks=(
             Text(
                 "A cache that loads what is missing and never predicts. Hit rates are event-atomic: a token's "
@@ -73,4 +86,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section)
+SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section, title=TITLE, lacks=lacks)

@@ -11,6 +11,8 @@ from study.subjects.base import Subject
 from traces.describe import describe
 from traces.statistics import statistics
 
+TITLE = "The trace"
+
 DOMAINS_SHOWN = 8
 
 
@@ -68,7 +70,7 @@ def section(context: StudyContext) -> Section:
     )
     return Section(
         id="trace",
-        title="The trace",
+        title=TITLE,
         blocks=(
             Text(
                 f"{meta['model']}: {count(info['prefill_tokens'])} prompt tokens and {count(info['decode_tokens'])} "
@@ -96,4 +98,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("trace", "Trace: shape and statistics", run), section)
+SUBJECT = Subject(Stage("trace", "Trace: shape and statistics", run), section, title=TITLE)
