@@ -61,7 +61,7 @@ def test_layers_must_ascend(layers: tuple[int, ...]) -> None:
 def known(options: ImportOptions | None = None, **facts: Any) -> RecordedModel:
     layers = facts.pop("layers", 26)
     given = {"top_k": 6, "used_layers": range(layers), **facts}
-    return recorded_model(options or ImportOptions(), origin="file", layers=layers, **given)
+    return recorded_model(options or ImportOptions(), Report(), origin="file", layers=layers, **given)
 
 
 def test_the_catalogue_tells_by_shape_by_name_and_by_option() -> None:

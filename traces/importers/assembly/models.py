@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
+from traces.importers.assembly.stated import check_model
 from traces.importers.options import ImportOptions
+from traces.importers.report import Report
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def check_stated(options: ImportOptions, *, origin: str, experts: int, top_k: in
 
 def recorded_model(
     options: ImportOptions,
+    report: Report,
     *,
     origin: str,
     layers: int,
@@ -60,17 +63,19 @@ def recorded_model(
 ) -> RecordedModel:
     """What a recording is of, from what the file says, what the user says and what the catalogue knows.
 
-    Layers are told in this order: the file's own indices; ``--layers``; the model's MoE layers where the recording has
-    as many layers as the model has MoE layers, or as it has layers in all (the dense ones then hold nothing); else the
-    used layers, by their place in the recording.
+    Layers are told in this order: the file's own indices, unless they count from 0 without a gap and so may count the
+    MoE layers alone; ``--layers``; the model's MoE layers where the recording has as many layers as the model has MoE
+    layers, or as it has layers in all (the dense ones then hold nothing); else the used layers, by their place in the
+    recording. What rests on no name, and what was left out or cut, is told.
 
     Args:
         options: what the user says.
+        report: takes the warnings.
         origin: the file, for errors.
         layers: on the recording's layer axis.
         top_k: ids a row; ``None`` where the recording has none (loads).
         used_layers: layers in which anything was recorded.
-        name: the model's name in the file, if there is one; ``--model`` overrides it.
+        name: the model's name in the file, if there is one; ``--model`` takes its place (``stated.check_model``).
         experts: routed experts a layer, where the file says.
         layer_map: the model's index of each layer on the axis, where the file says.
 
@@ -78,6 +83,9 @@ def recorded_model(
         ForestageError: if something is missing that an option would give, or two sources contradict each other.
     """
     used = tuple(used_layers)
+    check_model(options, name, origin, report)
+    if layer_map is not None and tuple(layer_map) == tuple(range(layers)):
+        layer_map = None
     if not used:
         raise ForestageError(f"{origin}: every layer is empty; nothing was recorded")
     if options.top_k is not None and top_k is not None and options.top_k != top_k:
@@ -105,10 +113,50 @@ def recorded_model(
     if stated is None:
         raise ForestageError(
             f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it "
-            "with --experts"
+            "with --experts, or with --config config.json"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
+    if record is None:
+        _tell_empty(report, origin, layers, kept)
+    else:
+        _check_layers(record, indices, origin)
+        _tell_shape(options, report, origin, record, len(indices), named=name is not None)
     return RecordedModel(label, stated, kept, indices)
+
+
+def _check_layers(record: ModelRecord, indices: Sequence[int], origin: str) -> None:
+    """Refuse layers that the model lacks, or that are dense in it."""
+    stray = set(indices) - set(record.layer_map)
+    if stray:
+        raise ForestageError(
+            f"{origin}: layer {min(stray)} is none of the {record.moe_layers} MoE layers of {record.name} "
+            f"({record.layer_map[0]} to {record.layer_map[-1]}); name the right model with --model, or the model's "
+            "own indices with --layers"
+        )
+
+
+def _tell_shape(
+    options: ImportOptions, report: Report, origin: str, record: ModelRecord, layers: int, *, named: bool
+) -> None:
+    """Warn where the model was told by its shape alone, or was run with another top-k than its own."""
+    if options.model is None and not named:
+        report.warn(
+            f"{origin}: names no model; taken for {record.name}, the only one known with its {layers} MoE layers "
+            "(--model, if it is another)"
+        )
+    if options.top_k not in (None, record.top_k):
+        report.warn(f"{origin}: --top-k {options.top_k}: {record.name} uses {record.top_k}; taken as a run cut to it")
+
+
+def _tell_empty(report: Report, origin: str, layers: int, kept: Sequence[int]) -> None:
+    """Warn of layers of an unknown model that hold nothing, and are taken for dense ones."""
+    empty = sorted(set(range(layers)) - set(kept))
+    if empty:
+        named = ", ".join(map(str, empty[:4])) + (f" and {len(empty) - 4} more" if len(empty) > 4 else "")
+        report.warn(
+            f"{origin}: layers {named} of {layers} hold nothing but zeros; they are taken for layers without experts "
+            "(--layers names those that have them)"
+        )
 
 
 def _record(
@@ -172,6 +220,4 @@ def _layers(
         )
     else:
         kept = indices = used
-    if record is not None and (not indices or max(indices) >= record.layers):
-        raise ForestageError(f"{origin}: layer {max(indices)}: {record.name} has layers 0 to {record.layers - 1}")
     return kept, indices

@@ -166,6 +166,7 @@ class ServedRows:
             builder.end_sequence(self.options.domain or "unlabelled", self.options.dataset or self.dataset)
         model = recorded_model(
             self.options,
+            report,
             origin=str(self.path),
             layers=builder.layers,
             top_k=builder.top_k,

@@ -7,12 +7,10 @@ from traces.importers.report import Report
 
 
 def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
-    """Refuse a ``--model`` that is another than the one a file names.
+    """Refuse a ``--model`` that the catalogue knows to be another than the one a file names.
 
-    Two names are of one model where the catalogue has one record for both, or, where it knows neither, where they
-    differ by no more than owner (``openai/``) and case. A name that the catalogue knows may take the place of one that
-    it does not know (a path, a copy of another owner); a warning tells, and the shape is compared wherever the file
-    states it.
+    Any other ``--model`` takes the place of the file's name (which may be the alias that a server serves it under, a
+    path, or a copy of another owner); a warning tells, and the shape is compared wherever the file states it.
 
     Args:
         options: what the user says.
@@ -24,18 +22,13 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
         ForestageError: naming both.
     """
     given = options.model
-    if given is None or stated is None:
+    if given is None or stated is None or _bare(given) == _bare(stated):
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
-    if ours is not None and theirs is not None:
-        same = ours.name == theirs.name
-    else:
-        same = _bare(given) == _bare(stated)
-        if ours is not None and not same:
-            report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-            return
-    if not same:
+    if ours is None or theirs is None:
+        report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+    elif ours.name != theirs.name:
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 
 

@@ -50,8 +50,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     folders = _folders(path)
     layers = tuple(folders[0][1])
-    top_k = _top_k(options, path, layers)
-    model = model_of_layers(options, path, layers, top_k)
+    top_k = _top_k(options, path, layers, report)
+    model = model_of_layers(options, path, layers, top_k, report)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=True)
     for done, (folder, files) in enumerate(folders):
         if tuple(files) != layers:
@@ -83,12 +83,13 @@ def _folders(path: Path) -> list[tuple[Path, dict[int, Path]]]:
     return [(folder, dict(sorted(files.items()))) for folder, files in sorted(found.items())]
 
 
-def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...]) -> int:
+def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...], report: Report) -> int:
     """Ids a token: from the option, or of the model named or of the only one with so many layers."""
     if options.top_k is not None:
         return options.top_k
     model = recorded_model(
         options,
+        report,
         origin=str(path),
         layers=len(layers),
         top_k=None,

@@ -85,6 +85,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         raise ForestageError(f"{path}: --phase: the file has {len(recorded.passes)} passes, which tell; leave it out")
     model = recorded_model(
         options,
+        report,
         origin=str(path),
         layers=recorded.layers,
         top_k=options.top_k,

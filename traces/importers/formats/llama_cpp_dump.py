@@ -79,7 +79,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     if not chosen:
         check_named(options, str(path))
     top_k = _top_k(options, path, first)
-    model = model_of_layers(options, path, layers, top_k, experts=None if chosen else _experts(first))
+    model = model_of_layers(options, path, layers, top_k, report, experts=None if chosen else _experts(first))
     if top_k > model.experts:
         raise ForestageError(f"{path}: top-k {top_k} of {model.experts} experts; see --top-k and --experts")
     plan = _plan(path, options, model, layers, first, top_k, chosen, report)

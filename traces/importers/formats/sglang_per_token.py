@@ -192,6 +192,7 @@ class _Collected:
             raise ForestageError(f"{self.origin}: no record has tokens")
         model = recorded_model(
             options,
+            report,
             origin=str(self.origin),
             layers=self.layers,
             top_k=top_k,
