@@ -26,6 +26,7 @@ def model_of_layers(
     top_k: int,
     *,
     experts: int | None = None,
+    written_for: str = "",
 ) -> RecordedModel:
     """What rows with the layer numbers ``layers`` are of.
 
@@ -38,6 +39,7 @@ def model_of_layers(
         layers: the file's numbers, ascending.
         top_k: ids a row.
         experts: routed experts a layer, where the file says.
+        written_for: as in ``recorded_model``.
 
     Raises:
         ForestageError: if the model or its experts are not known, or it lacks such layers.
@@ -51,6 +53,7 @@ def model_of_layers(
         used_layers=range(len(layers)),
         experts=experts,
         layer_map=None if counted or options.layers is not None else layers,
+        written_for=written_for,
     )
     record = load_catalog().match_shape(model.name)
     stray = set(model.layer_map) - set(record.layer_map) if record is not None else set()
@@ -73,6 +76,7 @@ def trace_of_rows(
     format: str,
     experts: int | None = None,
     ranked: bool | None = None,
+    written_for: str = "",
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -85,12 +89,15 @@ def trace_of_rows(
         format: the importer's name.
         experts: routed experts a layer, where the file says.
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
+        written_for: as in ``recorded_model``.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
-    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts)
+    model = model_of_layers(
+        options, origin, placed.layers, placed.top_k, experts=experts, written_for=written_for
+    )
     missing = len(placed.starts) * len(placed.layers) - len(placed.order)
     if missing:
         report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
