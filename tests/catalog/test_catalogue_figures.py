@@ -87,7 +87,7 @@ PUBLISHED: dict[str, tuple[float, float | None]] = {
     "dots.llm1": (142.8, 14),
     "LFM2-8B-A1B": (8.3, 1.5),
 }
-"""Billions of parameters, all and active, as the models' publishers say, or as their names do; the publishers round, and
+"""Billions of parameters, all and active, as the models' publishers say, or as their names do; publishers round, and
 some leave embeddings out of what is active."""
 
 

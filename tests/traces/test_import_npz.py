@@ -126,7 +126,7 @@ def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> No
     thin = write(tmp_path, arrays(expert_ids=arrays()["expert_ids"][:, :3], gate_weights=None), records(), "thin")
     with pytest.raises(ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it"):
         import_unnamed(thin)
-    with pytest.raises(ForestageError, match="models of the catalogue have 24 MoE layers of top-4 .*gpt-oss-20b"):
+    with pytest.raises(ForestageError, match=r"models of the catalogue have 24 MoE layers of top-4 .*gpt-oss-20b"):
         import_unnamed(path)
 
 

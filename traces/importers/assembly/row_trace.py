@@ -95,9 +95,7 @@ def trace_of_rows(
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
-    model = model_of_layers(
-        options, origin, placed.layers, placed.top_k, experts=experts, written_for=written_for
-    )
+    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts, written_for=written_for)
     missing = len(placed.starts) * len(placed.layers) - len(placed.order)
     if missing:
         report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
