@@ -80,6 +80,10 @@ class Catalog:
     energy: Records[EnergyRecord]
     machines: Records[MachineRecord]
 
+    def of_kind(self, kind: str) -> Records[Any]:
+        """The records of a table of ``KINDS``."""
+        return {"model": self.models, "dram": self.dram, "energy": self.energy, "machine": self.machines}[kind]
+
     def match_model(self, name: str) -> ModelRecord | None:
         """The record whose experts have the very bytes of the model that a trace's model string means, or ``None``.
 

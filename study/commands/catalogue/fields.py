@@ -31,16 +31,17 @@ def fields_command(
     if kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
     tables = [(kind, KINDS[kind]), *((part.__name__, part) for part in PARTS.get(kind, ()))]
-    documents = [{"of": name, "fields": fields_of(model)} for name, model in tables]
+    meanings = [(name, fields_of(model)) for name, model in tables]
 
     def render(console: Console) -> None:
-        for document in documents:
-            console.print(f"[bold]{document['of']}[/bold]", highlight=False)
+        for name, fields in meanings:
+            console.print(f"[bold]{name}[/bold]", highlight=False)
             table = Table("field", "must be there", "meaning", box=None)
-            for field in document["fields"]:
+            for field in fields:
                 table.add_row(field["field"], "yes" if field["required"] else "", escape(field["meaning"]))
             console.print(table, highlight=False)
 
+    documents = [{"of": name, "fields": fields} for name, fields in meanings]
     emit({"kind": kind, "tables": documents}, as_json=as_json, render=render)
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from catalog import Catalog, ModelRecord, Record, load_catalog
+from catalog import ModelRecord, Record, load_catalog
 from catalog.catalogue import KINDS
 from catalog.errors import unknown_name
 from study.commands.options import JsonOption
@@ -21,18 +21,12 @@ def list_command(
     """Every record of a kind, the user's own included."""
     if kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
-    records = records_of(load_catalog(), kind)
+    records: list[Record] = list(load_catalog().of_kind(kind))
 
     def render(console: Console) -> None:
         console.print(models_table(records) if kind == "model" else others_table(records), highlight=False)
 
     emit({"kind": kind, "records": [summary(record) for record in records]}, as_json=as_json, render=render)
-
-
-def records_of(catalog: Catalog, kind: str) -> list[Record]:
-    """All records of ``kind``."""
-    by_kind = {"model": catalog.models, "dram": catalog.dram, "energy": catalog.energy, "machine": catalog.machines}
-    return list(by_kind[kind])
 
 
 def summary(record: Record) -> dict[str, Any]:

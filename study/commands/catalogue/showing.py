@@ -10,7 +10,6 @@ from rich.table import Table
 from catalog import Record, load_catalog
 from catalog.catalogue import KINDS
 from catalog.errors import ForestageError, unknown_name
-from study.commands.catalogue.listing import records_of
 from study.commands.options import JsonOption
 from study.output import emit
 
@@ -24,19 +23,15 @@ def show_command(
     if kind is not None and kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
     found_kind, record = find_record(name, kind)
-    document = {
-        "kind": found_kind,
-        "name": record.name,
-        "aliases": list(record.aliases),
-        "fields": [field_document(record, field) for field in value_fields(record)],
-    }
+    fields = [field_document(record, field) for field in value_fields(record)]
+    document = {"kind": found_kind, "name": record.name, "aliases": list(record.aliases), "fields": fields}
 
     def render(console: Console) -> None:
         aliases = f" (also {', '.join(record.aliases)})" if record.aliases else ""
         console.print(f"[bold]{escape(record.name)}[/bold]{escape(aliases)}", highlight=False)
         console.print(f"Source ({record.evidence.value}): {escape(record.source)}", highlight=False)
         table = Table("field", "value", "evidence", "source", box=None)
-        for field in document["fields"]:
+        for field in fields:
             source = escape(field["source"]) if field["field"] in record.field_sources else "as above"
             table.add_row(field["field"], escape(str(field["value"])), field["evidence"], source)
         console.print(table, highlight=False)
@@ -51,18 +46,17 @@ def find_record(name: str, kind: str | None) -> tuple[str, Record]:
         ForestageError: if no kind has the name, or several have and ``kind`` is not given.
     """
     catalog = load_catalog()
-    by_kind = {"model": catalog.models, "dram": catalog.dram, "energy": catalog.energy, "machine": catalog.machines}
     found: dict[str, Record] = {}
-    for one, records in by_kind.items():
-        record = catalog.match_model(name) if one == "model" else records.get(name)
+    for one in KINDS:
+        record = catalog.match_model(name) if one == "model" else catalog.of_kind(one).get(name)
         if record is not None and kind in (None, one):
             found[one] = record
     if len(found) > 1:
         raise ForestageError(f"{name}: is the name of a {' and of a '.join(found)}; choose one with --kind")
     if not found:
         if kind is not None:
-            by_kind[kind].find(name)
-        known = [record.name for one in KINDS for record in records_of(catalog, one)]
+            catalog.of_kind(kind).find(name)
+        known = [record.name for one in KINDS for record in catalog.of_kind(one)]
         raise unknown_name("catalogue", name, known)
     return next(iter(found.items()))
 
