@@ -82,7 +82,13 @@ class Catalog:
 
     def of_kind(self, kind: str) -> Records[Any]:
         """The records of a table of ``KINDS``."""
-        return {"model": self.models, "dram": self.dram, "energy": self.energy, "machine": self.machines}[kind]
+        kinds: dict[str, Records[Any]] = {
+            "model": self.models,
+            "dram": self.dram,
+            "energy": self.energy,
+            "machine": self.machines,
+        }
+        return kinds[kind]
 
     def match_model(self, name: str) -> ModelRecord | None:
         """The record whose experts have the very bytes of the model that a trace's model string means, or ``None``.
