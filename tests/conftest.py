@@ -12,6 +12,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "gpu_reference" / "shipped"
 
 
+@pytest.fixture(autouse=True)
+def _no_users_catalogue(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the records that whoever runs the tests has added."""
+    monkeypatch.delenv("FORESTAGE_CATALOG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-settings"))
+
+
 @pytest.fixture(scope="session")
 def shared_file() -> Callable[[str], Path]:
     """Path of a recorded trace beside the checkout; the test is skipped, saying why, where it is absent.

@@ -60,6 +60,7 @@ def recorded_model(
     name: str | None = None,
     experts: int | None = None,
     layer_map: Sequence[int] | None = None,
+    written_for: str = "",
 ) -> RecordedModel:
     """What a recording is of, from what the file says, what the user says and what the catalogue knows.
 
@@ -78,6 +79,8 @@ def recorded_model(
         name: the model's name in the file, if there is one; ``--model`` takes its place (``stated.check_model``).
         experts: routed experts a layer, where the file says.
         layer_map: the model's index of each layer on the axis, where the file says.
+        written_for: how the names of the models begin whose code writes the format; of several models of the
+            recording's shape, it is theirs.
 
     Raises:
         ForestageError: if something is missing that an option would give, or two sources contradict each other.
@@ -93,13 +96,17 @@ def recorded_model(
     if options.experts is not None and experts is not None and options.experts != experts:
         raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
     stated = experts if experts is not None else options.experts
-    record = _record(options, name, layers, len(used), top_k, stated)
+    fitting = _records(options, name, layers, len(used), top_k, stated, written_for)
+    record = fitting[0] if len(fitting) == 1 else None
     label = options.model or name or (record.name if record else None)
     if label is None:
+        shape = f"{len(used)} MoE layers" + (f" of top-{top_k}" if top_k is not None else "")
+        names = ", ".join(found.name for found in fitting[:6]) + (" …" if len(fitting) > 6 else "")
+        several = f"{len(fitting)} models of the catalogue have {shape} ({names})"
+        known = several if fitting else f"not one model of the catalogue has {shape}"
         raise ForestageError(
-            f"{origin}: the file names no model, and not one model of the catalogue has {len(used)} MoE layers"
-            + (f" of top-{top_k}" if top_k is not None else "")
-            + "; name it with --model (and --experts where the catalogue does not know it)"
+            f"{origin}: the file names no model, and {known}; name it with --model (and --experts where the catalogue "
+            "does not know it, or describe it with --config config.json)"
         )
     if record is not None:
         if stated is not None and stated != record.experts:
@@ -141,8 +148,7 @@ def _tell_shape(
     """Warn where the model was told by its shape alone, or was run with another top-k than its own."""
     if options.model is None and not named:
         report.warn(
-            f"{origin}: names no model; taken for {record.name}, the only one known with its {layers} MoE layers "
-            "(--model, if it is another)"
+            f"{origin}: names no model; taken for {record.name} by its {layers} MoE layers (--model, if it is another)"
         )
     if options.top_k not in (None, record.top_k):
         report.warn(f"{origin}: --top-k {options.top_k}: {record.name} uses {record.top_k}; taken as a run cut to it")
@@ -159,16 +165,24 @@ def _tell_empty(report: Report, origin: str, layers: int, kept: Sequence[int]) -
         )
 
 
-def _record(
-    options: ImportOptions, name: str | None, layers: int, used: int, top_k: int | None, experts: int | None
-) -> ModelRecord | None:
-    """The catalogue's record: of the name given, or the one record of that shape."""
+def _records(
+    options: ImportOptions,
+    name: str | None,
+    layers: int,
+    used: int,
+    top_k: int | None,
+    experts: int | None,
+    written_for: str,
+) -> list[ModelRecord]:
+    """The catalogue's record of the name given; without a name, all records of that shape."""
     catalog = load_catalog()
     if options.model is not None:
         # A model of one's own is welcome where its experts are known.
-        return catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
+        record = catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
+        return [record] if record is not None else []
     if name is not None:
-        return catalog.match_shape(name)
+        record = catalog.match_shape(name)
+        return [record] if record is not None else []
     fitting = [
         record
         for record in catalog.models
@@ -177,7 +191,8 @@ def _record(
         and top_k in (None, record.top_k)
         and experts in (None, record.experts)
     ]
-    return fitting[0] if len(fitting) == 1 else None
+    theirs = [record for record in fitting if written_for and record.name.startswith(written_for)]
+    return theirs if len(theirs) == 1 else fitting
 
 
 def _layers(

@@ -26,6 +26,7 @@ def model_of_layers(
     *,
     experts: int | None = None,
     name: str | None = None,
+    written_for: str = "",
 ) -> RecordedModel:
     """What rows with the layer numbers ``layers`` are of (``recorded_model``).
 
@@ -37,6 +38,7 @@ def model_of_layers(
         report: takes the warnings.
         experts: routed experts a layer, where the file says.
         name: the model's name in the file, if there is one.
+        written_for: as in ``recorded_model``.
 
     Raises:
         ForestageError: if the model or its experts are not known, or it lacks such layers.
@@ -51,6 +53,7 @@ def model_of_layers(
         name=name,
         experts=experts,
         layer_map=None if options.layers is not None else layers,
+        written_for=written_for,
     )
 
 
@@ -66,6 +69,7 @@ def trace_of_rows(
     ranked: bool | None = None,
     name: str | None = None,
     source: str | None = None,
+    written_for: str = "",
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -80,12 +84,15 @@ def trace_of_rows(
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
         name: the model's name in the file, if there is one; ``--model`` overrides it.
         source: the metadata's source, where it is more than the format and the file's name.
+        written_for: as in ``recorded_model``.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
-    model = model_of_layers(options, origin, placed.layers, placed.top_k, report, experts=experts, name=name)
+    model = model_of_layers(
+        options, origin, placed.layers, placed.top_k, report, experts=experts, name=name, written_for=written_for
+    )
     if placed.left_out:
         report.warn(f"{origin}: {placed.left_out} rows (token, layer) repeat another; they are counted once")
     missing = len(placed.starts) * len(placed.layers) - len(placed.order)

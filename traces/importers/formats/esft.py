@@ -28,6 +28,9 @@ from traces.importers.report import Report
 from traces.trace import PREFILL, RoutingTrace
 
 NAME = "esft"
+WRITTEN_FOR = "DeepSeek-V2-Lite"
+"""The model whose experts ESFT's own scripts log (deepseek-ai/ESFT, scripts/expert)."""
+
 FILE_NAME = re.compile(r"expert_weights_([0-9]{1,9})\.txt(?:\.gz)?")
 RANK_FOLDER = re.compile(r"rank_\d+")
 IDS = re.compile(r"[0-9]{1,5}(?:\t[0-9]{1,5})*")
@@ -51,7 +54,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     folders = _folders(path)
     layers = tuple(folders[0][1])
     top_k = _top_k(options, path, layers, report)
-    model = model_of_layers(options, path, layers, top_k, report)
+    model = model_of_layers(options, path, layers, top_k, report, written_for=WRITTEN_FOR)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=True)
     for done, (folder, files) in enumerate(folders):
         if tuple(files) != layers:
@@ -95,6 +98,7 @@ def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...], report: 
         top_k=None,
         used_layers=range(len(layers)),
         layer_map=layers if options.layers is None else None,
+        written_for=WRITTEN_FOR,
     )
     record = load_catalog().match_shape(model.name)
     if record is None:
