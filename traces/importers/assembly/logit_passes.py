@@ -366,10 +366,10 @@ def _end_at_padding(
     stated = beside[PAD_TOKEN]
     if isinstance(stated, np.ndarray) and stated.size == 1 and stated.dtype.kind in "iu":
         stated = int(stated.reshape(-1)[0])
+    if stated is not None and type(stated) is not int:
+        raise ForestageError(f"{path}: {PAD_TOKEN}: expected a token's index")
     if stated is None or stated == -1:
         return
-    if type(stated) is not int:
-        raise ForestageError(f"{path}: {PAD_TOKEN}: expected a token's index")
     ended = np.zeros(batch, np.bool_)
     for token, keep in zip(tokens[prompt_passes:], kept[prompt_passes:], strict=True):
         if token is None:
