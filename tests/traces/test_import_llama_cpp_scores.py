@@ -238,6 +238,15 @@ def test_weights_of_gpt_oss_are_the_softmax_of_what_llama_cpp_calls_so(tmp_path:
         read(path, model="our/own", experts=EXPERTS)
 
 
+def test_a_shape_alone_does_not_say_what_weights_are(tmp_path: Path) -> None:
+    ids = np.argsort(np.random.default_rng(0).normal(size=(3, 32)), axis=1).astype(np.int32)
+    tensors = {f"ffn_moe_topk-{n}": ids for n in range(24)}
+    np.savez(tmp_path / "d.npz", **tensors, **{f"ffn_moe_weights-{n}": np.full((3, 4), 0.25) for n in range(24)})
+    with pytest.raises(ForestageError, match=r"of gpt-oss-20b, whose shape this is, ffn_moe_weights are logits"):
+        read(tmp_path / "d.npz", top_k=4, experts=32)
+    assert isinstance(read(tmp_path / "d.npz", top_k=4, model="gpt-oss-20b").recording, RoutingTrace)
+
+
 FAULTS: dict[str, tuple[dict[str, str | Make], dict[str, Any], str]] = {
     "nan": (
         {"logits": lambda x, layer: np.where(x == x[0, 3], np.nan, x)},
