@@ -147,6 +147,18 @@ def test_one_pass_is_of_the_phase_that_is_said(tmp_path: Path) -> None:
         read(save(path, passes), phase="decode")
 
 
+def test_a_batch_without_a_mask_is_told(tmp_path: Path) -> None:
+    one = {"input_ids": TOKENS, "router_logits": layers_of(TOKENS)}
+    path = tmp_path / "l.pt"
+    assert any("2 sequences without attention_mask: padding" in line for line in read(save(path, one)).warnings)
+    assert read(save(path, {**one, "attention_mask": np.ones_like(TOKENS)})).warnings == ()
+    single = {"input_ids": TOKENS[:1], "router_logits": layers_of(TOKENS[:1])}
+    assert read(save(path, single)).warnings == ()
+    passes = [{"input_ids": part, "router_logits": layers_of(part)} for part in grids()]
+    values = {"passes": passes, "attention_mask": MASK, "pad_token_id": 9}
+    assert read(save(path, values)).warnings == ()
+
+
 def test_padding_on_the_right_is_left_out(tmp_path: Path) -> None:
     one = {"input_ids": TOKENS, "router_logits": layers_of(TOKENS), "attention_mask": (TOKENS < 15) & (TOKENS > 9)}
     assert_tokens(trace_in(save(tmp_path / "l.pt", one)), [[11, 12, 13, 14]])

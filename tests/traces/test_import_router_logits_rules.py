@@ -143,7 +143,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "score": ({**GLM, "select": "logits"}, "--select logits: glm4_moe chooses by sigmoid"),
     "no bias": ({**GLM, "selection_bias": "none"}, "--selection-bias none: glm4_moe has one"),
     "weights": (
-        {**GLM, "gate_weights": "softmax"},
+        {**GLM, "gate_weights": "softmax", "selection_bias": "b"},
         "--gate-weights softmax: the weights of glm4_moe are normalised or",
     ),
     "a bias": ({"model": "mixtral", "top_k": 2, "selection_bias": "b"}, "--selection-bias: mixtral has none"),

@@ -357,6 +357,10 @@ def test_the_table_is_consistent() -> None:
         assert (model.normalised is None) == (family.normalised is not None), model
         assert (model.bias is None) == (family.bias is not None), model
         assert model.groups == 1 or family.group_score is not None, model
+    published, family = known_model("DeepSeek-V2"), known_model("deepseek_v2")
+    assert published is not None
+    assert family is not None
+    assert (published.groups, family.groups) == (8, None)
     named = known_model("glm4_moe")
     assert named is not None
     assert (named.groups, named.normalised, named.bias, named.is_published) == (None, None, True, False)

@@ -54,6 +54,7 @@ class LogitFile:
         used: those that hold logits; the others are dense.
         experts: of a layer.
         batch_is_stated: whether a grid of tokens or a mask tells the sequences apart.
+        padding_is_stated: whether a mask tells padding from tokens, in every pass of the prompt.
         prompt_passes: passes that the prompt took: the first, and those of several tokens after it.
     """
 
@@ -63,6 +64,7 @@ class LogitFile:
     used: tuple[int, ...]
     experts: int
     batch_is_stated: bool
+    padding_is_stated: bool
     prompt_passes: int
 
     @property
@@ -205,7 +207,10 @@ def _checked(path: Path, raw: list[_Raw], beside: dict[str, Any]) -> LogitFile:
         LogitPass(width, part.logits, token, keep)
         for width, part, token, keep in zip(widths, raw, tokens, kept, strict=True)
     )
-    return LogitFile(passes, batch, len(raw[0].shapes), used, experts, bool(grids), prompt_passes)
+    masked = common["attention_mask"] is not None or all(
+        part["attention_mask"] is not None for part in own[:prompt_passes]
+    )
+    return LogitFile(passes, batch, len(raw[0].shapes), used, experts, bool(grids), masked, prompt_passes)
 
 
 def _layers(path: Path, raw: list[_Raw]) -> tuple[tuple[int, ...], int]:
@@ -366,10 +371,10 @@ def _end_at_padding(
     stated = beside[PAD_TOKEN]
     if isinstance(stated, np.ndarray) and stated.size == 1 and stated.dtype.kind in "iu":
         stated = int(stated.reshape(-1)[0])
+    if stated is not None and type(stated) is not int:
+        raise ForestageError(f"{path}: {PAD_TOKEN}: expected a token's index")
     if stated is None or stated == -1:
         return
-    if type(stated) is not int:
-        raise ForestageError(f"{path}: {PAD_TOKEN}: expected a token's index")
     ended = np.zeros(batch, np.bool_)
     for token, keep in zip(tokens[prompt_passes:], kept[prompt_passes:], strict=True):
         if token is None:

@@ -245,25 +245,29 @@ class KnownModel:
 
 
 def known_model(name: str) -> KnownModel | None:
-    """What is known of a model by its name, or of a family by its ``model_type``; ``None``: nothing."""
-    key = name.rsplit("/", 1)[-1].lower().replace("_", "-")
+    """What is known of a model by its name, or of a family by its ``model_type``; ``None``: nothing.
+
+    ``deepseek_v2`` is the family, ``DeepSeek-V2`` the published model, whose configuration is known too.
+    """
+    own = name.rsplit("/", 1)[-1].lower()
     families = _families()
-    for model in PUBLISHED:
-        if re.fullmatch(model.names, key):
-            family = families[model.family]
-            return KnownModel(
-                family,
-                model.groups,
-                model.top_groups,
-                model.normalised if family.normalised is None else family.normalised,
-                model.bias if family.bias is None else family.bias,
-                is_published=True,
-            )
-    found = next((family for family in families.values() if family.model_type.replace("_", "-") == key), None)
-    if found is None:
+    family = families.get(own)
+    key = own.replace("_", "-")
+    published = next((model for model in PUBLISHED if re.fullmatch(model.names, key)), None)
+    if family is None and published is not None:
+        family = families[published.family]
+        return KnownModel(
+            family,
+            published.groups,
+            published.top_groups,
+            published.normalised if family.normalised is None else family.normalised,
+            published.bias if family.bias is None else family.bias,
+            is_published=True,
+        )
+    if family is None:
         return None
-    groups = 1 if found.group_score is None else None
-    return KnownModel(found, groups, groups, found.normalised, found.bias, is_published=False)
+    groups = 1 if family.group_score is None else None
+    return KnownModel(family, groups, groups, family.normalised, family.bias, is_published=False)
 
 
 @cache

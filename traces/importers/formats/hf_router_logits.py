@@ -109,6 +109,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
             f"{path}: neither input_ids nor attention_mask: all {recorded.rows} rows are taken as one sequence; wrong "
             "of a batch"
         )
+    elif recorded.batch > 1 and not recorded.padding_is_stated:
+        report.warn(
+            f"{path}: {recorded.batch} sequences without attention_mask: padding, if there is any, is taken as tokens"
+        )
     return _trace(path, recorded, model, top_k, chosen.rule, choices, options, report)
 
 

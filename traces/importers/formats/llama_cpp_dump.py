@@ -84,7 +84,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         raise ForestageError(f"{path}: top-k {top_k} of {model.experts} experts; see --top-k and --experts")
     plan = _plan(path, options, model, layers, first, top_k, chosen, report)
     wanted = {"topk", "weights", *(() if plan is None else plan.kinds)}
-    reader = _Evaluations(layers, top_k, model, plan, chosen, _softmax_of_chosen(model))
+    softmax = _softmax_of_chosen(path, options, model, weighted)
+    reader = _Evaluations(layers, top_k, model, plan, chosen, softmax)
     weighted = weighted or (not chosen and plan is not None and plan.weighed_by is not None)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=weighted)
     passes = ForwardPasses()
@@ -172,10 +173,20 @@ def _plan(
     return None
 
 
-def _softmax_of_chosen(model: RecordedModel) -> bool:
-    """Whether ``ffn_moe_weights`` are logits, of which the model takes the softmax (gpt-oss)."""
+def _softmax_of_chosen(path: Path, options: ImportOptions, model: RecordedModel, weighted: bool) -> bool:
+    """Whether ``ffn_moe_weights`` are logits, of which the model takes the softmax (gpt-oss).
+
+    Raises:
+        ForestageError: if there are weights, and only the shape says that it is such a model.
+    """
     known = known_model(model.name)
-    return known is not None and known.family.router_bias
+    are_logits = known is not None and known.family.router_bias
+    if are_logits and weighted and options.model is None:
+        raise ForestageError(
+            f"{path}: of {model.name}, whose shape this is, ffn_moe_weights are logits, of other models they are "
+            "not; name it with --model"
+        )
+    return are_logits
 
 
 def _is_log(start: bytes) -> bool:

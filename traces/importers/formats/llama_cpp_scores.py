@@ -46,7 +46,7 @@ class Scored:
     """What follows of some tokens of a layer.
 
     Attributes:
-        ids: ``[tokens, top_k]``, best first.
+        ids: ``[tokens, top_k]``, the heaviest weight first (the best score, where there are no weights).
         weights: ``[tokens, top_k]``, or ``None``.
         open: ``[tokens]``, where another choice is as good.
     """
@@ -107,7 +107,12 @@ class ScorePlan:
         _check_finite(what, values, barred=False)
         kind = _kind_of(self.weighed_by, values)
         weights = weigh_experts(_as_they_are(self.weight_rule, self.weighed_by, kind, what), values, kind, found.ids)
-        return Scored(found.ids, weights, found.open)
+        if weights is None:
+            return Scored(found.ids, None, found.open)
+        order = np.argsort(-weights, axis=1, kind="stable")
+        return Scored(
+            np.take_along_axis(found.ids, order, axis=1), np.take_along_axis(weights, order, axis=1), found.open
+        )
 
 
 def plan_scores(
