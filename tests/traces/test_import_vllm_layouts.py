@@ -89,6 +89,13 @@ def test_raw_bytes_are_as_wide_as_their_shape_tells(dtype: str, tmp_path: Path) 
     np.testing.assert_array_equal(trace_in(path)[0].expert_ids, ids)
 
 
+def test_single_bytes_are_unsigned(tmp_path: Path) -> None:
+    ids = random_ids(6, 4, 2, 250)
+    assert ids.max() > 127
+    path = write(tmp_path, {**response([raw(ids, "u1")], 4, 3), "model": "our/own"})
+    np.testing.assert_array_equal(trace_in(path, experts=256)[0].expert_ids, ids)
+
+
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "torch.int32", "<i2", "|u1"])
 def test_a_stated_dtype_is_believed(dtype: str, tmp_path: Path) -> None:
     ids = random_ids(6, 32, 2, 8)
@@ -212,6 +219,8 @@ def test_a_repeated_row_is_the_same_in_every_layer_and_at_the_same_position(tmp_
     trace, _ = trace_in(path)
     assert trace.sequence_offsets.tolist() == [0, 15, 27]
     assert trace.position[15:].tolist() == list(range(3, 15))
+    path = write(tmp_path, response([npy(ids)], 12, 4), response([npy(ids[1:])], 11, 4, cached=8))
+    assert trace_in(path)[0].sequence_offsets.tolist() == [0, 15, 29]
 
 
 def test_a_prompt_that_several_choices_share_counts_once(tmp_path: Path) -> None:
