@@ -340,8 +340,15 @@ def stat_file(folder: Path, counts: npt.NDArray[np.int64]) -> Path:
     return path
 
 
+def choices_counted(steps: int, layers: int, experts: int) -> npt.NDArray[np.int64]:
+    """As many choices in every layer of a step."""
+    tokens = np.random.default_rng(0).integers(40, 90, steps)
+    generator = np.random.default_rng(1)
+    return np.stack([generator.multinomial(n, np.full(experts, 1 / experts), layers) for n in tokens * experts])
+
+
 def test_stat_leaves_out_unused_steps_and_dense_layers(tmp_path: Path) -> None:
-    counts = np.random.default_rng(0).integers(1, 9, (10, 27, 64))
+    counts = choices_counted(10, 27, 64)
     counts[:, 0] = 0
     counts[6:] = 0
     path = stat_file(tmp_path, counts)
@@ -352,6 +359,17 @@ def test_stat_leaves_out_unused_steps_and_dense_layers(tmp_path: Path) -> None:
     assert load.metadata.steps_ordered
     assert len(imported.warnings) == 1
     assert "expert loads only" in imported.warnings[0]
+
+
+def test_stat_tells_of_tokens_counted_by_every_rank_and_of_layers_not_counted_whole(tmp_path: Path) -> None:
+    counts = choices_counted(10, 3, 8)
+    assert len(load_in(stat_file(tmp_path, counts), model="own")[1].warnings) == 2  # loads only, a full buffer
+    load, imported = load_in(stat_file(tmp_path, counts * 4), model="own")
+    np.testing.assert_array_equal(load.counts, counts * 4)
+    assert any("every count is a multiple of 4" in warning for warning in imported.warnings)
+    counts[2, 1, 3] += 1
+    _, imported = load_in(stat_file(tmp_path, counts), model="own")
+    assert any("in 1 of 10 steps the layers counted different numbers" in warning for warning in imported.warnings)
 
 
 @pytest.mark.parametrize("unused", [[], [3, 4]])
