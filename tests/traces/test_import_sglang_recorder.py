@@ -117,7 +117,17 @@ def test_a_prefill_in_pieces_and_one_that_the_cache_began(tmp_path: Path) -> Non
     server.run(DECODING, [("b", 1), ("a", 1), ("c", 1)])
     trace, imported = trace_in(server.save(tmp_path))
     server.assert_holds(trace)
-    assert not imported.warnings
+    assert len(imported.warnings) == 1
+    assert "64 cached tokens at the beginning of 1 requests have no rows" in imported.warnings[0]
+
+
+def test_a_prefill_that_goes_on_where_several_stand_is_told(tmp_path: Path) -> None:
+    server = Server()
+    server.run(EXTEND, [("a", 4), ("b", 4)])
+    server.run(EXTEND, [("b", 3)])
+    trace, imported = trace_in(server.save(tmp_path))
+    assert trace.sequence_offsets.tolist() == [0, 4, 8, 11]
+    assert any("1 prefills go on where several requests stand" in warning for warning in imported.warnings)
 
 
 def test_a_mixed_pass_and_idle_ones(tmp_path: Path) -> None:

@@ -160,12 +160,14 @@ def test_rows_of_a_cached_prefix_may_be_left_out(tmp_path: Path) -> None:
     assert trace.position.tolist() == list(range(8, 15))
     assert trace.phase.tolist() == [PREFILL] * 4 + [DECODE] * 3
     assert told(imported, "8 cached tokens at the beginning of 1 sequences have no rows")
+    assert not told(imported, "nothing but the number of rows")
 
 
 def test_rows_left_out_are_told_without_a_count_of_cached_tokens(tmp_path: Path) -> None:
     ids = random_ids(7, 32, 2, 8)
-    trace, _ = trace_in(write(tmp_path, response([npy(ids)], 12, 4)))
+    trace, imported = trace_in(write(tmp_path, response([npy(ids)], 12, 4)))
     assert trace.position.tolist() == list(range(8, 15))
+    assert told(imported, "of 1 of these sequences nothing but the number of rows says so")
 
 
 def test_as_many_rows_as_generated_tokens_are_of_the_prompts_end_only_where_the_cache_says_so(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ class Told:
         last_missing: sequences whose last generated token has no row.
         prompt_short: sequences whose prompt's last token has none though nothing was generated.
         unrouted: choices without rows, though tokens were generated.
-        unseen: sequences whose prompt lacks rows at its beginning, and how many.
+        unseen: sequences whose prompt lacks rows at its beginning.
         unseen_tokens: rows that these lack.
+        inferred: those of which nothing but the number of rows says that it is the beginning that is missing.
         alone: sequences without any row of their prompt.
         unstated: responses that do not say how long their prompt is.
         transferred: responses whose cache another server filled.
@@ -64,6 +65,7 @@ class Told:
     unrouted: int = 0
     unseen: int = 0
     unseen_tokens: int = 0
+    inferred: int = 0
     alone: int = 0
     unstated: int = 0
     transferred: int = 0
@@ -80,6 +82,8 @@ class Told:
             f"{self.unrouted} choices have no {CHOICE}: what they generated is left out": self.unrouted,
             f"{self.unseen_tokens} cached tokens at the beginning of {self.unseen} sequences have no rows (found in "
             "the prefix cache, or left out as asked): positions begin after them": self.unseen,
+            f"of {self.inferred} of these sequences nothing but the number of rows says so; had a server lost others "
+            "than the first, their positions would be wrong": self.inferred,
             f"the prompts of {self.alone} sequences have no rows: positions begin after them": self.alone,
             f"{self.unstated} responses do not say how long their prompt is (usage): its rows are taken to be all": (
                 self.unstated
@@ -382,6 +386,8 @@ def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer |
     ids = np.concatenate([part.ids for part in parts])
     narrowest = min(parts, key=lambda part: part.largest)
     _tell(choice, prompt, first, len(ids), last, told, shared=shared)
+    stated = parts[0].start is not None or first == cached or choice.before is not None
+    told.inferred += 0 < first < prompt and not stated
     tokens = None
     if choice.prompt_ids is not None and choice.token_ids is not None:
         tokens = np.concatenate([choice.prompt_ids, choice.token_ids])[first : first + len(ids)]
