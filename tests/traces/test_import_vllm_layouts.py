@@ -330,3 +330,19 @@ def test_the_format_is_told_however_long_the_text_before_the_routing(mark: str, 
     path.write_text(json.dumps({"choices": [{"message": {"content": "word " * 30_000}}]}))
     with pytest.raises(ForestageError, match="no known trace format"):
         sniff_format(path)
+
+
+def test_a_folder_of_answers_is_one_recording(tmp_path: Path) -> None:
+    ids = random_ids(20, 32, 2, 8)
+    for number, (rows, prompt, cached) in {10: (ids, 18, 15), 9: (ids[:15], 12, 0)}.items():
+        write(tmp_path, response([npy(rows)], prompt, len(rows) - prompt + 1, cached=cached))
+        (tmp_path / "responses.jsonl").rename(tmp_path / f"answer_{number}.json")
+    (tmp_path / "README").write_text("what this is")
+    assert sniff_format(tmp_path) == "vllm_response"
+    trace, imported = trace_in(tmp_path)
+    assert trace.sequence_offsets.tolist() == [0, 15, 20]
+    np.testing.assert_array_equal(trace.expert_ids, ids)
+    assert told(imported, "1 files are no such responses")
+    write(tmp_path, {**response([npy(ids)], 18, 3), "model": "other"})
+    with pytest.raises(ForestageError, match=r"responses\.jsonl: response 1: model: 'other', but"):
+        trace_in(tmp_path)

@@ -161,7 +161,7 @@ class ServedRows:
                     position=position,
                     phase=np.where(position < answer.prompt, PREFILL, DECODE),
                     token_hash=tokens[rows] if identified else None,
-                    where=answer.place.removeprefix(f"{self.path}: "),
+                    where=answer.place.removeprefix(str(self.path)).lstrip(": /"),
                 )
             builder.end_sequence(self.options.domain or "unlabelled", self.options.dataset or self.dataset)
         model = recorded_model(

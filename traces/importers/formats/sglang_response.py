@@ -28,7 +28,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.responses import decoded_bytes, model_name, objects, short, whole_number
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.served_rows import Answer, ServedRows
-from traces.importers.assembly.server_events import first_field, read_responses
+from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -103,7 +103,9 @@ class _Told:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the routing, and SGLang's fields before it."""
+    """JSON or a stream's events that name the routing, and SGLang's fields before it; or a folder of such."""
+    if path.is_dir():
+        return holds_responses(path, sniff)
     found = first_field(path, start, (*MARKS, b'"routed_experts"'))
     if found not in MARKS:
         return False
@@ -120,12 +122,13 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     told = _Told()
     name: str | None = None
     shape: tuple[int, int] | None = None
-    for number, response in read_responses(path, report):
-        place = f"{path}: response {number}"
+    names: set[str | None] = set()
+    for place, response in read_responses(path, sniff, report):
         stated = model_name(response, place)
-        if number > 1 and stated != name:
+        if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
+        names.add(name)
         shared = False
         for group in _groups(response, place):
             told.unrouted += group.texts - len(group.choices)
@@ -340,8 +343,9 @@ def _start_of(group: _Group, shape: tuple[int, int]) -> tuple[int, bool] | None:
 
 IMPORTER = Importer(
     "sglang_response",
-    "SGLang's responses with return_routed_experts: JSON, JSON Lines or a stream's events",
+    "SGLang's responses with return_routed_experts: JSON, JSON Lines, a stream's events, or a folder",
     sniff,
     read,
     uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
+    folders=True,
 )

@@ -31,7 +31,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.responses import model_name, objects, short, token_ids, whole_number
 from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
 from traces.importers.assembly.served_rows import Answer, ServedRows
-from traces.importers.assembly.server_events import first_field, read_responses
+from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -148,7 +148,9 @@ class Choice:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the fields, and none of SGLang's (long texts may come before them)."""
+    """JSON or a stream's events that name the fields, and none of SGLang's; or a folder of such."""
+    if path.is_dir():
+        return holds_responses(path, sniff)
     found = first_field(path, start, (*ROUTING_FIELDS, *SGLANG_FIELDS))
     return found in ROUTING_FIELDS
 
@@ -162,12 +164,13 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     rows = ServedRows(path, options, dataset="vLLM")
     told = Told()
     name: str | None = None
-    for number, response in read_responses(path, report):
-        place = f"{path}: response {number}"
+    names: set[str | None] = set()
+    for place, response in read_responses(path, sniff, report):
         stated = model_name(response, place)
-        if number > 1 and stated != name:
+        if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
+        names.add(name)
         for answer in _answers(response, place, told):
             rows.append(answer)
     if not rows.sequences:
@@ -492,8 +495,9 @@ def _number(holder: dict[str, Any], field: str, name: str, place: str) -> int | 
 
 IMPORTER = Importer(
     "vllm_response",
-    "vLLM's responses with --enable-return-routed-experts: JSON, JSON Lines or a stream's events",
+    "vLLM's responses with --enable-return-routed-experts: JSON, JSON Lines, a stream's events, or a folder",
     sniff,
     read,
     uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
+    folders=True,
 )
