@@ -198,12 +198,16 @@ class ServedRows:
         for start, answer in zip(starts.tolist(), self._answers, strict=False):
             repeated[start : start + answer.repeated] = True
         wanted = np.flatnonzero(repeated)
-        _, first = np.unique(keys[wanted], return_index=True)
-        stands_elsewhere = np.ones(len(wanted), np.bool_)
-        stands_elsewhere[first] = False
+        distinct, first, which = np.unique(keys[wanted], return_index=True, return_inverse=True)
+        is_own = np.zeros(len(distinct), np.bool_)
         for begin in range(0, len(keys), CHUNK_TOKENS):
             part = slice(begin, begin + CHUNK_TOKENS)
-            stands_elsewhere |= np.isin(keys[wanted], keys[part][~repeated[part]])
+            own = keys[part][~repeated[part]]
+            place = np.minimum(np.searchsorted(distinct, own), len(distinct) - 1)
+            is_own[place[distinct[place] == own]] = True
+        stands_elsewhere = np.ones(len(wanted), np.bool_)
+        stands_elsewhere[first] = False
+        stands_elsewhere |= is_own[which.reshape(-1)]
         skipped, shared, gone, kept = [], 0, 0, 0
         stop = 0
         for answer in self._answers:
