@@ -235,6 +235,19 @@ def test_a_prompt_that_several_choices_share_counts_once(tmp_path: Path) -> None
     assert told(imported, "4 rows of prompts are repeated for each of a request's texts")
 
 
+def test_the_same_prompt_in_several_requests_is_told(tmp_path: Path) -> None:
+    """Without a count of cached tokens nothing tells whether it was processed again."""
+    ids = random_ids(9, 32, 2, 8)
+    texts = [ids[:6], np.concatenate([ids[:4], ids[6:]]), random_ids(6, 32, 2, 8, seed=1)]
+    trace, imported = trace_in(write(tmp_path, *(response([npy(part)], 4, len(part) - 3) for part in texts)))
+    assert trace.tokens == 19
+    assert told(imported, "1 sequences have the same rows for their prompt as another, and count them again")
+    path = write(tmp_path, *(response([npy(part)], 4, len(part) - 3) for part in texts[1:]))
+    assert not told(trace_in(path)[1], "the same rows for their prompt")
+    path = write(tmp_path, *(response([npy(part)], 4, len(part) - 3, cached=0) for part in texts))
+    assert not told(trace_in(path)[1], "the same rows for their prompt")
+
+
 def test_choices_whose_rows_do_not_add_up_are_refused(tmp_path: Path) -> None:
     ids = random_ids(12, 32, 2, 8)
     # Two prompts of 4 and 3 tokens in one request: usage has their sum.

@@ -6,6 +6,9 @@ the turns before (`cached_tokens` says how many), and each of several texts for 
 row is *repeated*. It is left out where another answer of the file has it as its own, or had it before; else it is
 kept, because nothing else in the file has it, and both are told. A repeated row is known by its position and its ids in
 all layers; an answer begins with the first row that is kept, so that its tokens stay neighbours.
+
+Servers do not always say what they found in the cache (vLLM with ``--enable-prompt-tokens-details`` alone). Answers
+whose prompts have the same rows are therefore counted, and told, though each keeps them.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +43,8 @@ class Answer:
         cached: how many of these rows the server says were in its cache (others repeat a prompt shared in one request).
         tokens: vocabulary indices ``[tokens]``, where known.
         place: in the file, for errors.
-        largest: the largest id that the file's integers can hold, and their dtype.
+        counted: whether the server says how many tokens it had in its cache.
+        largest: the largest id that the file's integers can hold.
         dtype: of these integers.
     """
 
@@ -51,6 +55,7 @@ class Answer:
     cached: int
     tokens: npt.NDArray[np.int64] | None
     place: str
+    counted: bool = False
     largest: int = 2**31 - 1
     dtype: str = ""
 
@@ -65,6 +70,7 @@ class _Kept:
     repeated: int
     cached: int
     place: str
+    prompt_end: int | None
 
 
 @dataclass
@@ -87,6 +93,7 @@ class ServedRows:
     _unidentified: int = 0
     _narrowest: Answer | None = None
     _multipliers: npt.NDArray[np.uint64] | None = None
+    _cache_is_told: bool = False
 
     @property
     def sequences(self) -> int:
@@ -125,7 +132,14 @@ class ServedRows:
         if self._narrowest is None or answer.largest < self._narrowest.largest:
             self._narrowest = answer
         repeated = min(answer.repeated, len(answer.ids))
-        self._answers.append(_Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place))
+        self._cache_is_told |= answer.counted
+        end = answer.prompt - 1 - answer.first
+        prompt_end = None
+        if answer.first == 0 and 0 <= end < len(answer.ids):
+            prompt_end = int(self._row_keys(answer.ids[end : end + 1].astype(np.int32), end)[0])
+        self._answers.append(
+            _Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place, prompt_end)
+        )
 
     def finish(self, report: Report, *, source: str, name: str | None) -> RoutingTrace:
         """The trace of every answer given; at least one must have been.
@@ -147,6 +161,7 @@ class ServedRows:
                 "left without identity"
             )
         skipped = self._skipped(report)
+        self._tell_same_prompts(report)
         builder = TraceBuilder(
             self.path, layers=self._ids.row_shape[0], top_k=self._ids.row_shape[1], hashes=identified
         )
@@ -221,6 +236,23 @@ class ServedRows:
             kept += max(from_cache - skip, 0)
         self._tell(report, gone, shared, kept)
         return skipped
+
+    def _tell_same_prompts(self, report: Report) -> None:
+        """Warn of answers whose prompts have the same rows, where no answer says what was in the cache.
+
+        The row of a prompt's last token stands for them all: it follows from every token before. (A server that says so
+        may leave the number out where it is 0.)
+        """
+        if self._cache_is_told:
+            return
+        silent = [answer for answer in self._answers if answer.prompt_end is not None and not answer.repeated]
+        same = len(silent) - len({answer.prompt_end for answer in silent})
+        if same:
+            report.warn(
+                f"{self.path}: {same} sequences have the same rows for their prompt as another, and count them again: "
+                "where the server found the prompt in its cache, they were processed once alone (vLLM says so with "
+                "--enable-prompt-tokens-details)"
+            )
 
     def _tell(self, report: Report, gone: int, shared: int, kept: int) -> None:
         """Warn of rows that were not processed where they stand."""

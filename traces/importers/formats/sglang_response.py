@@ -66,7 +66,7 @@ class _Group:
     texts: int
     prompt: int
     completion: int
-    cached: int
+    cached: int | None
     field: str
     place: str
 
@@ -171,7 +171,7 @@ def _groups(response: dict[str, Any], place: str) -> list[_Group]:
             len(choices),
             whole_number(usage.get("prompt_tokens"), "usage.prompt_tokens", place),
             whole_number(usage.get("completion_tokens"), "usage.completion_tokens", place),
-            0 if cached is None else whole_number(cached, "usage.prompt_tokens_details.cached_tokens", place),
+            None if cached is None else whole_number(cached, "usage.prompt_tokens_details.cached_tokens", place),
             "usage",
             place,
         )
@@ -189,7 +189,7 @@ def _own_group(meta: Any, place: str) -> _Group:
         1,
         whole_number(meta.get("prompt_tokens"), "meta_info.prompt_tokens", place),
         whole_number(meta.get("completion_tokens"), "meta_info.completion_tokens", place),
-        0 if cached is None else whole_number(cached, "meta_info.cached_tokens", place),
+        None if cached is None else whole_number(cached, "meta_info.cached_tokens", place),
         "meta_info",
         place,
     )
@@ -291,16 +291,17 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
             f"top-{shape[1]} and the numbers of tokens{_numbers(group)}"
         )
     start, short_by_one = found
-    if group.cached > group.prompt * group.texts:
+    if (group.cached or 0) > group.prompt * group.texts:
         raise ForestageError(
             f"{group.place}: {group.field}: cached_tokens is {group.cached}, but prompt_tokens {group.prompt}"
         )
-    cached = max(0, group.cached - start) if group.texts == 1 else 0
+    cached = max(0, (group.cached or 0) - start) if group.texts == 1 else 0
     answers = []
     for number, choice in enumerate(group.choices):
         ids = choice.values.reshape(-1, *shape)
         repeats = group.prompt - start if shared or number else 0
-        answers.append(Answer(ids, start, group.prompt, max(cached, repeats), cached, None, choice.place))
+        counted = group.cached is not None
+        answers.append(Answer(ids, start, group.prompt, max(cached, repeats), cached, None, choice.place, counted))
         if len(ids):
             told.prompt_short += short_by_one
             told.unseen += start > 0

@@ -143,11 +143,11 @@ def _token_ids(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> np
     return array.astype(np.int64)
 
 
-def _cached(arrays: dict[str, npt.NDArray[Any]], file: Path) -> int:
-    """How many tokens of the prompt were in the cache, 0 where the file does not say."""
+def _cached(arrays: dict[str, npt.NDArray[Any]], file: Path) -> int | None:
+    """How many tokens of the prompt were in the cache, where the file says."""
     value = arrays.get(CACHED)
     if value is None or value.dtype.kind == "O":
-        return 0
+        return None
     if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= int(value.item()) <= LARGEST:
         raise ForestageError(f"{file}: {CACHED}: {value.dtype} {list(value.shape)}; expected a whole number from 0 on")
     return int(value.item())

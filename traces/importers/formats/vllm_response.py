@@ -105,7 +105,7 @@ class _Response:
         prompt: tokens of the prompt, ``None`` where nothing states it.
         prompt_ids: their vocabulary indices, where given.
         completion: tokens generated in all choices, where stated.
-        cached: tokens of the prompt that were in the cache, 0 where that is not stated.
+        cached: tokens of the prompt that were in the cache, ``None`` where that is not stated.
         place: for errors.
     """
 
@@ -113,7 +113,7 @@ class _Response:
     prompt: int | None
     prompt_ids: npt.NDArray[np.int64] | None
     completion: int | None
-    cached: int
+    cached: int | None
     place: str
 
 
@@ -202,10 +202,10 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
     """The numbers of a response."""
     choices = objects(fields.get("choices"), "choices", place)
     prompt_ids = token_ids(fields.get("prompt_token_ids"), "prompt_token_ids", place)
-    cached = 0
+    cached = None
     usage = fields.get("usage")
     if isinstance(usage, dict) and isinstance(details := usage.get("prompt_tokens_details"), dict):
-        cached = _number(details, "cached_tokens", "usage.prompt_tokens_details", place) or 0
+        cached = _number(details, "cached_tokens", "usage.prompt_tokens_details", place)
     stated = {
         "prompt_token_ids": None if prompt_ids is None else len(prompt_ids),
         "usage.prompt_tokens": _usage(fields, "prompt_tokens", place),
@@ -216,7 +216,7 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
     prompt = next(iter(known.values()), None)
     if prompt is None and isinstance(logprobs := fields.get("prompt_logprobs"), list):
         prompt = len(logprobs)  # one entry a token, the first null
-    if prompt is not None and cached > prompt:
+    if prompt is not None and cached is not None and cached > prompt:
         raise ForestageError(
             f"{place}: usage.prompt_tokens_details.cached_tokens is {cached}, but the prompt has {prompt} tokens"
         )
@@ -318,7 +318,7 @@ def _with_lengths(given: list[Choice], response: _Response) -> list[Choice]:
     readings: dict[tuple[int, ...], None] = {}
     if total is not None and None not in prompts:
         starts = {choice.rows.start for choice in given if choice.rows is not None} - {None}
-        for start in starts or {0, response.cached, *(p for p in prompts if p is not None)}:
+        for start in starts or {0, response.cached or 0, *(p for p in prompts if p is not None)}:
             for last in (0, 1):
                 lengths = tuple(
                     choice.count - ((prompt or 0) - min(start or 0, prompt or 0)) + 1 - last
@@ -361,17 +361,18 @@ def _check_totals(given: list[Choice], response: _Response) -> None:
         )
 
 
-def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer | None:
+def placed(choice: Choice, in_cache: int | None, told: Told, *, shared: bool) -> Answer | None:
     """A choice's rows with their positions; ``None`` where there are none.
 
     Args:
         choice: the choice.
-        cached: tokens of the prompt that were in the cache.
+        in_cache: tokens of the prompt that were in the cache, where that is known.
         told: takes what is missing.
         shared: whether an earlier choice may have the same prompt.
     """
     if choice.before is None and choice.rows is None:
         return None
+    cached = in_cache or 0
     prompt = choice.prompt if choice.prompt is not None else _unstated_prompt(choice)
     if choice.has_prompt:
         first, last = _after_prompt(choice, prompt)
@@ -398,14 +399,28 @@ def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer |
             raise ForestageError(f"{choice.place}: {len(ids)} rows, but token ids for {len(tokens)} of them")
     from_cache = max(0, min(cached, prompt) - first)
     repeated = max(from_cache, prompt - first if shared else 0)
-    return Answer(ids, first, prompt, repeated, from_cache, tokens, choice.place, narrowest.largest, narrowest.dtype)
+    return Answer(
+        ids=ids,
+        first=first,
+        prompt=prompt,
+        repeated=repeated,
+        cached=from_cache,
+        tokens=tokens,
+        place=choice.place,
+        counted=in_cache is not None,
+        largest=narrowest.largest,
+        dtype=narrowest.dtype,
+    )
 
 
 def _unstated_prompt(choice: Choice) -> int:
     """Length of a prompt that nothing states: what comes before the generated tokens, from the first position on."""
     start = choice.rows.start if choice.rows is not None else None
     if choice.generated is None or choice.generated < 1:
-        raise ForestageError(f"{choice.place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends")
+        raise ForestageError(
+            f"{choice.place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends (a stream has it "
+            "with stream_options.include_usage)"
+        )
     prompt = (start or 0) + choice.count - (choice.generated - 1)
     if prompt < 1 or (start is None and choice.count < choice.generated):
         raise ForestageError(
