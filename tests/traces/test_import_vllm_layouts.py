@@ -235,17 +235,21 @@ def test_a_prompt_that_several_choices_share_counts_once(tmp_path: Path) -> None
     assert told(imported, "4 rows of prompts are repeated for each of a request's texts")
 
 
-def test_the_same_prompt_in_several_requests_is_told(tmp_path: Path) -> None:
-    """Without a count of cached tokens nothing tells whether it was processed again."""
-    ids = random_ids(9, 32, 2, 8)
-    texts = [ids[:6], np.concatenate([ids[:4], ids[6:]]), random_ids(6, 32, 2, 8, seed=1)]
-    trace, imported = trace_in(write(tmp_path, *(response([npy(part)], 4, len(part) - 3) for part in texts)))
-    assert trace.tokens == 19
-    assert told(imported, "1 sequences have the same rows for their prompt as another, and count them again")
-    path = write(tmp_path, *(response([npy(part)], 4, len(part) - 3) for part in texts[1:]))
-    assert not told(trace_in(path)[1], "the same rows for their prompt")
-    path = write(tmp_path, *(response([npy(part)], 4, len(part) - 3, cached=0) for part in texts))
-    assert not told(trace_in(path)[1], "the same rows for their prompt")
+def test_prompts_that_begin_alike_are_told_where_nothing_says_what_was_cached(tmp_path: Path) -> None:
+    """Then nothing tells whether they were processed again."""
+    ids = random_ids(40, 32, 2, 8)
+    again = np.concatenate([ids[:20], random_ids(4, 32, 2, 8, seed=1)])
+    turns = [
+        response([npy(part)], prompt, len(part) - prompt + 1)
+        for part, prompt in ((ids[:24], 20), (ids, 30), (again, 20))
+    ]
+    trace, imported = trace_in(write(tmp_path, *turns))
+    assert trace.tokens == 24 + 40 + 24
+    assert told(imported, "2 prompts begin with the rows of another answer (44 tokens in all) and count them again")
+    assert not told(trace_in(write(tmp_path, turns[0]))[1], "begin with the rows of another answer")
+    for turn in turns:
+        turn["usage"]["prompt_tokens_details"] = {"cached_tokens": 0}
+    assert not told(trace_in(write(tmp_path, *turns))[1], "begin with the rows of another answer")
 
 
 def test_choices_whose_rows_do_not_add_up_are_refused(tmp_path: Path) -> None:

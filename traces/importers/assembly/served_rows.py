@@ -7,8 +7,8 @@ row is *repeated*. It is left out where another answer of the file has it as its
 kept, because nothing else in the file has it, and both are told. A repeated row is known by its position and its ids in
 all layers; an answer begins with the first row that is kept, so that its tokens stay neighbours.
 
-Servers do not always say what they found in the cache (vLLM with ``--enable-prompt-tokens-details`` alone). Answers
-whose prompts have the same rows are therefore counted, and told, though each keeps them.
+Servers do not always say what they found in the cache (vLLM with ``--enable-prompt-tokens-details`` alone). Prompts
+that begin with the rows of another answer are then told, though each keeps them.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +29,10 @@ from traces.trace import DECODE, PREFILL, RoutingTrace
 
 KEY_SEED = 0x0F0E57A6E
 """Of the multipliers that make a row's key."""
+
+
+TOLD_ROWS = 16
+"""The least that vLLM finds in its cache: a block of as many tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,6 @@ class _Kept:
     repeated: int
     cached: int
     place: str
-    prompt_end: int | None
 
 
 @dataclass
@@ -133,13 +136,7 @@ class ServedRows:
             self._narrowest = answer
         repeated = min(answer.repeated, len(answer.ids))
         self._cache_is_told |= answer.counted
-        end = answer.prompt - 1 - answer.first
-        prompt_end = None
-        if answer.first == 0 and 0 <= end < len(answer.ids):
-            prompt_end = int(self._row_keys(answer.ids[end : end + 1].astype(np.int32), end)[0])
-        self._answers.append(
-            _Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place, prompt_end)
-        )
+        self._answers.append(_Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place))
 
     def finish(self, report: Report, *, source: str, name: str | None) -> RoutingTrace:
         """The trace of every answer given; at least one must have been.
@@ -161,7 +158,7 @@ class ServedRows:
                 "left without identity"
             )
         skipped = self._skipped(report)
-        self._tell_same_prompts(report)
+        self._tell_same_beginnings(report)
         builder = TraceBuilder(
             self.path, layers=self._ids.row_shape[0], top_k=self._ids.row_shape[1], hashes=identified
         )
@@ -237,21 +234,30 @@ class ServedRows:
         self._tell(report, gone, shared, kept)
         return skipped
 
-    def _tell_same_prompts(self, report: Report) -> None:
-        """Warn of answers whose prompts have the same rows, where no answer says what was in the cache.
+    def _tell_same_beginnings(self, report: Report) -> None:
+        """Warn of prompts that begin with the rows of another answer, where no answer says what was in the cache.
 
-        The row of a prompt's last token stands for them all: it follows from every token before. (A server that says so
-        may leave the number out where it is 0.)
+        (A server that says so may leave the number out where it is 0.)
         """
-        if self._cache_is_told:
+        if self._cache_is_told or len(self._answers) < 2:
             return
-        silent = [answer for answer in self._answers if answer.prompt_end is not None and not answer.repeated]
-        same = len(silent) - len({answer.prompt_end for answer in silent})
-        if same:
+        keys = self._keys.array()
+        _, first = np.unique(keys, return_index=True)
+        came_before = np.ones(len(keys), np.bool_)
+        came_before[first] = False
+        stop = sequences = tokens = 0
+        for answer in self._answers:
+            start, stop = stop, stop + answer.length
+            prompt = came_before[start : min(stop, start + max(0, answer.prompt - answer.first))]
+            same = len(prompt) if prompt.all() else int(np.argmin(prompt))
+            if same >= TOLD_ROWS and not answer.repeated:
+                sequences += 1
+                tokens += same
+        if sequences:
             report.warn(
-                f"{self.path}: {same} sequences have the same rows for their prompt as another, and count them again: "
-                "where the server found the prompt in its cache, they were processed once alone (vLLM says so with "
-                "--enable-prompt-tokens-details)"
+                f"{self.path}: {sequences} prompts begin with the rows of another answer ({tokens} tokens in all) and "
+                "count them again: where the server found them in its cache, they were processed once alone (vLLM says "
+                "so with --enable-prompt-tokens-details)"
             )
 
     def _tell(self, report: Report, gone: int, shared: int, kept: int) -> None:
