@@ -363,3 +363,14 @@ def test_a_folder_of_answers_is_one_recording(tmp_path: Path) -> None:
     write(tmp_path, {**response([npy(ids)], 18, 3), "model": "other"})
     with pytest.raises(ForestageError, match=r"responses\.jsonl: response 1: model: 'other', but"):
         trace_in(tmp_path)
+
+
+def test_prompts_apart_from_several_choices_must_agree_with_the_usage(tmp_path: Path) -> None:
+    ids = random_ids(10, 32, 2, 8)
+    made = response([npy(ids[4:6]), npy(ids[6:9])], 4, 9, prompt_routed_experts=npy(ids[:4]))
+    refused(write(tmp_path, made), "5 rows for 9 generated tokens .usage.completion_tokens.")
+    # The rows of one of two prompts of 4 tokens, whose sum the usage has.
+    made["usage"] = {"prompt_tokens": 8, "completion_tokens": 7}
+    refused(write(tmp_path, made), "prompt_routed_experts: 4 rows of 8 prompt tokens, which may be those of several")
+    made["usage"]["prompt_tokens"] = 4
+    assert trace_in(write(tmp_path, made))[0].position.tolist() == [*range(6), 4, 5, 6]
