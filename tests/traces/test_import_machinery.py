@@ -92,8 +92,8 @@ def test_the_catalogue_tells_by_shape_by_name_and_by_option() -> None:
         ({}, {}, "2 models of the catalogue have 26 MoE layers of top-6 .DeepSeek-V2-Lite, Moonlight-16B-A3B"),
         (
             {"model": "DeepSeek-V2-Lite", "layers": (1, 2)},
-            {"layer_map": range(26)},
-            "--layers: the file names its layers, 0, 1, 2",
+            {"layer_map": range(1, 27)},
+            "--layers: the file names its layers, 1, 2, 3",
         ),
         ({}, {"used_layers": ()}, "every layer is empty"),
     ],

@@ -129,6 +129,14 @@ def test_requests_and_choices_that_alternate(tmp_path: Path) -> None:
     np.testing.assert_array_equal(trace.expert_ids, np.concatenate([ids[:6], ids[11:14]]))
 
 
+def test_a_stream_that_ends_while_others_go_on(tmp_path: Path) -> None:
+    ids = random_ids(11, 32, 2, 8)
+    first, second = one_request("a", ids[:6], 4), one_request("b", ids[6:], 3)
+    trace = trace_in(tmp_path / "s.txt", lines(*first, second[0], None, *second[1:], None))
+    np.testing.assert_array_equal(trace.expert_ids, ids)
+    assert trace.sequence_offsets.tolist() == [0, 6, 11]
+
+
 def test_an_id_that_comes_again_is_another_request(tmp_path: Path) -> None:
     ids = random_ids(11, 32, 2, 8)
     text = lines(*one_request("r", ids[:6], 4), None, *one_request("r", ids[6:], 3), None)

@@ -89,6 +89,13 @@ def test_raw_bytes_are_as_wide_as_their_shape_tells(dtype: str, tmp_path: Path) 
     np.testing.assert_array_equal(trace_in(path)[0].expert_ids, ids)
 
 
+def test_single_bytes_are_unsigned(tmp_path: Path) -> None:
+    ids = random_ids(6, 4, 2, 250)
+    assert ids.max() > 127
+    path = write(tmp_path, {**response([raw(ids, "u1")], 4, 3), "model": "our/own"})
+    np.testing.assert_array_equal(trace_in(path, experts=256)[0].expert_ids, ids)
+
+
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "torch.int32", "<i2", "|u1"])
 def test_a_stated_dtype_is_believed(dtype: str, tmp_path: Path) -> None:
     ids = random_ids(6, 32, 2, 8)
@@ -153,12 +160,14 @@ def test_rows_of_a_cached_prefix_may_be_left_out(tmp_path: Path) -> None:
     assert trace.position.tolist() == list(range(8, 15))
     assert trace.phase.tolist() == [PREFILL] * 4 + [DECODE] * 3
     assert told(imported, "8 cached tokens at the beginning of 1 sequences have no rows")
+    assert not told(imported, "nothing but the number of rows")
 
 
 def test_rows_left_out_are_told_without_a_count_of_cached_tokens(tmp_path: Path) -> None:
     ids = random_ids(7, 32, 2, 8)
-    trace, _ = trace_in(write(tmp_path, response([npy(ids)], 12, 4)))
+    trace, imported = trace_in(write(tmp_path, response([npy(ids)], 12, 4)))
     assert trace.position.tolist() == list(range(8, 15))
+    assert told(imported, "of 1 of these sequences nothing but the number of rows says so")
 
 
 def test_as_many_rows_as_generated_tokens_are_of_the_prompts_end_only_where_the_cache_says_so(tmp_path: Path) -> None:
@@ -212,6 +221,8 @@ def test_a_repeated_row_is_the_same_in_every_layer_and_at_the_same_position(tmp_
     trace, _ = trace_in(path)
     assert trace.sequence_offsets.tolist() == [0, 15, 27]
     assert trace.position[15:].tolist() == list(range(3, 15))
+    path = write(tmp_path, response([npy(ids)], 12, 4), response([npy(ids[1:])], 11, 4, cached=8))
+    assert trace_in(path)[0].sequence_offsets.tolist() == [0, 15, 29]
 
 
 def test_a_prompt_that_several_choices_share_counts_once(tmp_path: Path) -> None:
@@ -222,6 +233,23 @@ def test_a_prompt_that_several_choices_share_counts_once(tmp_path: Path) -> None
     assert trace.sequence_offsets.tolist() == [0, 6, 9]
     assert trace.position.tolist() == [*range(6), 4, 5, 6]
     assert told(imported, "4 rows of prompts are repeated for each of a request's texts")
+
+
+def test_prompts_that_begin_alike_are_told_where_nothing_says_what_was_cached(tmp_path: Path) -> None:
+    """Then nothing tells whether they were processed again."""
+    ids = random_ids(40, 32, 2, 8)
+    again = np.concatenate([ids[:20], random_ids(4, 32, 2, 8, seed=1)])
+    turns = [
+        response([npy(part)], prompt, len(part) - prompt + 1)
+        for part, prompt in ((ids[:24], 20), (ids, 30), (again, 20))
+    ]
+    trace, imported = trace_in(write(tmp_path, *turns))
+    assert trace.tokens == 24 + 40 + 24
+    assert told(imported, "2 prompts begin with the rows of another answer (44 tokens in all) and count them again")
+    assert not told(trace_in(write(tmp_path, turns[0]))[1], "begin with the rows of another answer")
+    for turn in turns:
+        turn["usage"]["prompt_tokens_details"] = {"cached_tokens": 0}
+    assert not told(trace_in(write(tmp_path, *turns))[1], "begin with the rows of another answer")
 
 
 def test_choices_whose_rows_do_not_add_up_are_refused(tmp_path: Path) -> None:
@@ -319,3 +347,30 @@ def test_the_format_is_told_however_long_the_text_before_the_routing(mark: str, 
     path.write_text(json.dumps({"choices": [{"message": {"content": "word " * 30_000}}]}))
     with pytest.raises(ForestageError, match="no known trace format"):
         sniff_format(path)
+
+
+def test_a_folder_of_answers_is_one_recording(tmp_path: Path) -> None:
+    ids = random_ids(20, 32, 2, 8)
+    for number, (rows, prompt, cached) in {10: (ids, 18, 15), 9: (ids[:15], 12, 0)}.items():
+        write(tmp_path, response([npy(rows)], prompt, len(rows) - prompt + 1, cached=cached))
+        (tmp_path / "responses.jsonl").rename(tmp_path / f"answer_{number}.json")
+    (tmp_path / "README").write_text("what this is")
+    assert sniff_format(tmp_path) == "vllm_response"
+    trace, imported = trace_in(tmp_path)
+    assert trace.sequence_offsets.tolist() == [0, 15, 20]
+    np.testing.assert_array_equal(trace.expert_ids, ids)
+    assert told(imported, "1 files are no such responses")
+    write(tmp_path, {**response([npy(ids)], 18, 3), "model": "other"})
+    with pytest.raises(ForestageError, match=r"responses\.jsonl: response 1: model: 'other', but"):
+        trace_in(tmp_path)
+
+
+def test_prompts_apart_from_several_choices_must_agree_with_the_usage(tmp_path: Path) -> None:
+    ids = random_ids(10, 32, 2, 8)
+    made = response([npy(ids[4:6]), npy(ids[6:9])], 4, 9, prompt_routed_experts=npy(ids[:4]))
+    refused(write(tmp_path, made), "5 rows for 9 generated tokens .usage.completion_tokens.")
+    # The rows of one of two prompts of 4 tokens, whose sum the usage has.
+    made["usage"] = {"prompt_tokens": 8, "completion_tokens": 7}
+    refused(write(tmp_path, made), "prompt_routed_experts: 4 rows of 8 prompt tokens, which may be those of several")
+    made["usage"]["prompt_tokens"] = 4
+    assert trace_in(write(tmp_path, made))[0].position.tolist() == [*range(6), 4, 5, 6]

@@ -6,6 +6,9 @@ the turns before (`cached_tokens` says how many), and each of several texts for 
 row is *repeated*. It is left out where another answer of the file has it as its own, or had it before; else it is
 kept, because nothing else in the file has it, and both are told. A repeated row is known by its position and its ids in
 all layers; an answer begins with the first row that is kept, so that its tokens stay neighbours.
+
+Servers do not always say what they found in the cache (vLLM with ``--enable-prompt-tokens-details`` alone). Prompts
+that begin with the rows of another answer are then told, though each keeps them.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +31,10 @@ KEY_SEED = 0x0F0E57A6E
 """Of the multipliers that make a row's key."""
 
 
+TOLD_ROWS = 16
+"""The least that vLLM finds in its cache: a block of as many tokens."""
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The consecutive tokens of one text, as a server returned them.
@@ -40,7 +47,8 @@ class Answer:
         cached: how many of these rows the server says were in its cache (others repeat a prompt shared in one request).
         tokens: vocabulary indices ``[tokens]``, where known.
         place: in the file, for errors.
-        largest: the largest id that the file's integers can hold, and their dtype.
+        counted: whether the server says how many tokens it had in its cache.
+        largest: the largest id that the file's integers can hold.
         dtype: of these integers.
     """
 
@@ -51,6 +59,7 @@ class Answer:
     cached: int
     tokens: npt.NDArray[np.int64] | None
     place: str
+    counted: bool = False
     largest: int = 2**31 - 1
     dtype: str = ""
 
@@ -87,6 +96,7 @@ class ServedRows:
     _unidentified: int = 0
     _narrowest: Answer | None = None
     _multipliers: npt.NDArray[np.uint64] | None = None
+    _cache_is_told: bool = False
 
     @property
     def sequences(self) -> int:
@@ -125,6 +135,7 @@ class ServedRows:
         if self._narrowest is None or answer.largest < self._narrowest.largest:
             self._narrowest = answer
         repeated = min(answer.repeated, len(answer.ids))
+        self._cache_is_told |= answer.counted
         self._answers.append(_Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place))
 
     def finish(self, report: Report, *, source: str, name: str | None) -> RoutingTrace:
@@ -147,6 +158,7 @@ class ServedRows:
                 "left without identity"
             )
         skipped = self._skipped(report)
+        self._tell_same_beginnings(report)
         builder = TraceBuilder(
             self.path, layers=self._ids.row_shape[0], top_k=self._ids.row_shape[1], hashes=identified
         )
@@ -161,7 +173,7 @@ class ServedRows:
                     position=position,
                     phase=np.where(position < answer.prompt, PREFILL, DECODE),
                     token_hash=tokens[rows] if identified else None,
-                    where=answer.place.removeprefix(f"{self.path}: "),
+                    where=answer.place.removeprefix(str(self.path)).lstrip(": /"),
                 )
             builder.end_sequence(self.options.domain or "unlabelled", self.options.dataset or self.dataset)
         model = recorded_model(
@@ -199,12 +211,16 @@ class ServedRows:
         for start, answer in zip(starts.tolist(), self._answers, strict=False):
             repeated[start : start + answer.repeated] = True
         wanted = np.flatnonzero(repeated)
-        _, first = np.unique(keys[wanted], return_index=True)
-        stands_elsewhere = np.ones(len(wanted), np.bool_)
-        stands_elsewhere[first] = False
+        distinct, first, which = np.unique(keys[wanted], return_index=True, return_inverse=True)
+        is_own = np.zeros(len(distinct), np.bool_)
         for begin in range(0, len(keys), CHUNK_TOKENS):
             part = slice(begin, begin + CHUNK_TOKENS)
-            stands_elsewhere |= np.isin(keys[wanted], keys[part][~repeated[part]])
+            own = keys[part][~repeated[part]]
+            place = np.minimum(np.searchsorted(distinct, own), len(distinct) - 1)
+            is_own[place[distinct[place] == own]] = True
+        stands_elsewhere = np.ones(len(wanted), np.bool_)
+        stands_elsewhere[first] = False
+        stands_elsewhere |= is_own[which.reshape(-1)]
         skipped, shared, gone, kept = [], 0, 0, 0
         stop = 0
         for answer in self._answers:
@@ -218,6 +234,32 @@ class ServedRows:
             kept += max(from_cache - skip, 0)
         self._tell(report, gone, shared, kept)
         return skipped
+
+    def _tell_same_beginnings(self, report: Report) -> None:
+        """Warn of prompts that begin with the rows of another answer, where no answer says what was in the cache.
+
+        (A server that says so may leave the number out where it is 0.)
+        """
+        if self._cache_is_told or len(self._answers) < 2:
+            return
+        keys = self._keys.array()
+        _, first = np.unique(keys, return_index=True)
+        came_before = np.ones(len(keys), np.bool_)
+        came_before[first] = False
+        stop = sequences = tokens = 0
+        for answer in self._answers:
+            start, stop = stop, stop + answer.length
+            prompt = came_before[start : min(stop, start + max(0, answer.prompt - answer.first))]
+            same = len(prompt) if prompt.all() else int(np.argmin(prompt))
+            if same >= TOLD_ROWS and not answer.repeated:
+                sequences += 1
+                tokens += same
+        if sequences:
+            report.warn(
+                f"{self.path}: {sequences} prompts begin with the rows of another answer ({tokens} tokens in all) and "
+                "count them again: where the server found them in its cache, they were processed once alone (vLLM says "
+                "so with --enable-prompt-tokens-details)"
+            )
 
     def _tell(self, report: Report, gone: int, shared: int, kept: int) -> None:
         """Warn of rows that were not processed where they stand."""

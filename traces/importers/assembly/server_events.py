@@ -4,20 +4,22 @@ A file holds JSON (one response, an array, or one after another), or what a stre
 ``data: [DONE]`` (server-sent events: WHATWG HTML, 9.2.6; comments and lines of other fields are left alone). An event
 has its part of each choice (``token_ids``: new tokens alone) or all of it so far (SGLang's ``/generate``); ``usage`` is
 in the last or in each. Events belong together by the request's id, choices by their index. Chunks that were saved as
-JSON are put together likewise. Lines of ``vllm run-batch`` have the response under ``response.body``.
+JSON are put together likewise. Lines of ``vllm run-batch`` have the response under ``response.body``. A folder of such
+files is one recording.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import ForestageError
+from traces.importers.assembly.folder_files import in_number_order
 from traces.importers.assembly.json_records import read_records
 from traces.importers.assembly.responses import short
 from traces.importers.assembly.routed_ids import Pieces
-from traces.importers.assembly.text_file import open_text
+from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.importers.report import Report
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,6 +33,11 @@ SCANNED_CHARACTERS = 1 << 28
 """How far a file of responses is searched for the field of its routing, which may come after long texts."""
 
 READ_CHARACTERS = 1 << 20
+
+SNIFFED_BYTES = 1 << 16
+
+SNIFFED_FILES = 8
+"""Of a folder: some may hold the requests, or answers without routing."""
 
 MAX_LINE_CHARACTERS = 1 << 30
 """Of an event, which may hold the routing of a whole request."""
@@ -76,8 +83,39 @@ def _first(data: bytes, names: tuple[bytes, ...]) -> bytes | None:
     return places[min(places)] if places else None
 
 
-def read_responses(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The responses in ``path``, plain or gzipped, numbered from 1; what are errors instead is left out and told.
+def holds_responses(folder: Path, sniff: Callable[[Path, bytes], bool]) -> bool:
+    """Whether one of the first files of a folder is what ``sniff`` looks for."""
+    return any(sniff(file, starting_bytes(file, SNIFFED_BYTES)) for file in _files(folder)[:SNIFFED_FILES])
+
+
+def read_responses(
+    path: Path, sniff: Callable[[Path, bytes], bool], report: Report
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The responses of a file, or of those files of a folder that ``sniff`` finds, each with its place for errors.
+
+    Raises:
+        ForestageError: as ``read_file``.
+    """
+    if not path.is_dir():
+        yield from ((f"{path}: response {number}", response) for number, response in read_file(path, report))
+        return
+    others = 0
+    for file in _files(path):
+        if not sniff(file, starting_bytes(file, SNIFFED_BYTES)):
+            others += 1
+            continue
+        yield from ((f"{file}: response {number}", response) for number, response in read_file(file, report))
+    if others:
+        report.warn(f"{path}: {others} files are no such responses, or have no routing; left out")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, by the numbers in their names."""
+    return in_number_order(file for file in folder.iterdir() if file.is_file())
+
+
+def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The responses in a file, plain or gzipped, numbered from 1; what are errors instead is left out and told.
 
     Raises:
         ForestageError: if the file cannot be read, is in none of the forms above, or is cut off.

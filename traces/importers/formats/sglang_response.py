@@ -28,7 +28,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.responses import decoded_bytes, model_name, objects, short, whole_number
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.served_rows import Answer, ServedRows
-from traces.importers.assembly.server_events import first_field, read_responses
+from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -66,7 +66,7 @@ class _Group:
     texts: int
     prompt: int
     completion: int
-    cached: int
+    cached: int | None
     field: str
     place: str
 
@@ -103,7 +103,9 @@ class _Told:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the routing, and SGLang's fields before it."""
+    """JSON or a stream's events that name the routing, and SGLang's fields before it; or a folder of such."""
+    if path.is_dir():
+        return holds_responses(path, sniff)
     found = first_field(path, start, (*MARKS, b'"routed_experts"'))
     if found not in MARKS:
         return False
@@ -120,12 +122,13 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     told = _Told()
     name: str | None = None
     shape: tuple[int, int] | None = None
-    for number, response in read_responses(path, report):
-        place = f"{path}: response {number}"
+    names: set[str | None] = set()
+    for place, response in read_responses(path, sniff, report):
         stated = model_name(response, place)
-        if number > 1 and stated != name:
+        if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
+        names.add(name)
         shared = False
         for group in _groups(response, place):
             told.unrouted += group.texts - len(group.choices)
@@ -168,7 +171,7 @@ def _groups(response: dict[str, Any], place: str) -> list[_Group]:
             len(choices),
             whole_number(usage.get("prompt_tokens"), "usage.prompt_tokens", place),
             whole_number(usage.get("completion_tokens"), "usage.completion_tokens", place),
-            0 if cached is None else whole_number(cached, "usage.prompt_tokens_details.cached_tokens", place),
+            None if cached is None else whole_number(cached, "usage.prompt_tokens_details.cached_tokens", place),
             "usage",
             place,
         )
@@ -186,7 +189,7 @@ def _own_group(meta: Any, place: str) -> _Group:
         1,
         whole_number(meta.get("prompt_tokens"), "meta_info.prompt_tokens", place),
         whole_number(meta.get("completion_tokens"), "meta_info.completion_tokens", place),
-        0 if cached is None else whole_number(cached, "meta_info.cached_tokens", place),
+        None if cached is None else whole_number(cached, "meta_info.cached_tokens", place),
         "meta_info",
         place,
     )
@@ -288,16 +291,17 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
             f"top-{shape[1]} and the numbers of tokens{_numbers(group)}"
         )
     start, short_by_one = found
-    if group.cached > group.prompt * group.texts:
+    if (group.cached or 0) > group.prompt * group.texts:
         raise ForestageError(
             f"{group.place}: {group.field}: cached_tokens is {group.cached}, but prompt_tokens {group.prompt}"
         )
-    cached = max(0, group.cached - start) if group.texts == 1 else 0
+    cached = max(0, (group.cached or 0) - start) if group.texts == 1 else 0
     answers = []
     for number, choice in enumerate(group.choices):
         ids = choice.values.reshape(-1, *shape)
         repeats = group.prompt - start if shared or number else 0
-        answers.append(Answer(ids, start, group.prompt, max(cached, repeats), cached, None, choice.place))
+        counted = group.cached is not None
+        answers.append(Answer(ids, start, group.prompt, max(cached, repeats), cached, None, choice.place, counted))
         if len(ids):
             told.prompt_short += short_by_one
             told.unseen += start > 0
@@ -340,8 +344,9 @@ def _start_of(group: _Group, shape: tuple[int, int]) -> tuple[int, bool] | None:
 
 IMPORTER = Importer(
     "sglang_response",
-    "SGLang's responses with return_routed_experts: JSON, JSON Lines or a stream's events",
+    "SGLang's responses with return_routed_experts: JSON, JSON Lines, a stream's events, or a folder",
     sniff,
     read,
     uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
+    folders=True,
 )

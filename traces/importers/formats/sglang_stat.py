@@ -5,11 +5,16 @@ average_utilization_rate_over_window}``. The steps lie in a circular buffer: unu
 where none is unused the buffer may have wrapped, and the order of the steps is not known. Layers are all of the
 model's; dense ones count nothing. The same array in JSON, ``[layers, experts]`` or with steps before, is what the
 server reads as ``--init-expert-location``; it was no buffer where it has one step.
+
+The file is the sum over all ranks (``all_reduce``), written by rank 0. Ranks of tensor parallelism see the same tokens,
+so that each is counted as often as there are such ranks; and in a step every layer that was counted whole has as many
+choices as any other. Source: ``python/sglang/srt/eplb/expert_distribution.py`` (``_StatAccumulator``).
 """
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
@@ -58,6 +63,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
             f"{path}: the circular buffer of {len(counts)} steps is full or has gaps: it may have wrapped, so the "
             "order of the steps is not known and earlier ones may be lost"
         )
+    _warn_of_sums(counts[used].astype(np.int64), path, report)
     return build_load(
         counts[used],
         path,
@@ -66,6 +72,23 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
         source="SGLang expert-distribution recorder, mode stat",
         steps_ordered=bool(is_prefix),
     )
+
+
+def _warn_of_sums(counts: npt.NDArray[np.int64], path: Path, report: Report) -> None:
+    """Tell of ``counts [steps, layers, experts]`` that were counted several times over, or not in every layer."""
+    often = int(np.gcd.reduce(counts, axis=None))
+    if often > 1:
+        report.warn(
+            f"{path}: every count is a multiple of {often}: the recorder adds up its ranks, and those of tensor "
+            "parallelism each count every token; shares hold, numbers of tokens may be that many times too large"
+        )
+    sums = counts[:, counts.any(axis=(0, 2))].sum(axis=2)
+    unequal = int((sums != sums[:, :1]).any(axis=1).sum())
+    if unequal:
+        report.warn(
+            f"{path}: in {unequal} of {len(sums)} steps the layers counted different numbers of choices: approximate "
+            "(stat_approx), or not counted whole"
+        )
 
 
 IMPORTER = Importer(

@@ -9,7 +9,6 @@ order of the numbers in their names.
 """
 
 import hashlib
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import read_arrays
+from traces.importers.assembly.folder_files import in_number_order
 from traces.importers.assembly.responses import LARGEST
 from traces.importers.assembly.routed_ids import RoutedIds, checked_array
 from traces.importers.assembly.served_rows import ServedRows
@@ -90,13 +90,7 @@ def _is_request(path: Path) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     """The ``.npz`` files of a folder, by the numbers in their names."""
-    files = [file for file in folder.iterdir() if file.suffix == ".npz" and file.is_file()]
-
-    def order(file: Path) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", file.name)
-        return [(1, int(part), "") if part.isascii() and part.isdecimal() else (0, 0, part) for part in parts]
-
-    return sorted(files, key=order)
+    return in_number_order(file for file in folder.iterdir() if file.suffix == ".npz" and file.is_file())
 
 
 def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
@@ -149,11 +143,11 @@ def _token_ids(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> np
     return array.astype(np.int64)
 
 
-def _cached(arrays: dict[str, npt.NDArray[Any]], file: Path) -> int:
-    """How many tokens of the prompt were in the cache, 0 where the file does not say."""
+def _cached(arrays: dict[str, npt.NDArray[Any]], file: Path) -> int | None:
+    """How many tokens of the prompt were in the cache, where the file says."""
     value = arrays.get(CACHED)
     if value is None or value.dtype.kind == "O":
-        return 0
+        return None
     if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= int(value.item()) <= LARGEST:
         raise ForestageError(f"{file}: {CACHED}: {value.dtype} {list(value.shape)}; expected a whole number from 0 on")
     return int(value.item())

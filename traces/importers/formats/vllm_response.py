@@ -31,7 +31,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.responses import model_name, objects, short, token_ids, whole_number
 from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
 from traces.importers.assembly.served_rows import Answer, ServedRows
-from traces.importers.assembly.server_events import first_field, read_responses
+from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -52,8 +52,9 @@ class Told:
         last_missing: sequences whose last generated token has no row.
         prompt_short: sequences whose prompt's last token has none though nothing was generated.
         unrouted: choices without rows, though tokens were generated.
-        unseen: sequences whose prompt lacks rows at its beginning, and how many.
+        unseen: sequences whose prompt lacks rows at its beginning.
         unseen_tokens: rows that these lack.
+        inferred: those of which nothing but the number of rows says that it is the beginning that is missing.
         alone: sequences without any row of their prompt.
         unstated: responses that do not say how long their prompt is.
         transferred: responses whose cache another server filled.
@@ -64,6 +65,7 @@ class Told:
     unrouted: int = 0
     unseen: int = 0
     unseen_tokens: int = 0
+    inferred: int = 0
     alone: int = 0
     unstated: int = 0
     transferred: int = 0
@@ -80,6 +82,8 @@ class Told:
             f"{self.unrouted} choices have no {CHOICE}: what they generated is left out": self.unrouted,
             f"{self.unseen_tokens} cached tokens at the beginning of {self.unseen} sequences have no rows (found in "
             "the prefix cache, or left out as asked): positions begin after them": self.unseen,
+            f"of {self.inferred} of these sequences nothing but the number of rows says so; had a server lost others "
+            "than the first, their positions would be wrong": self.inferred,
             f"the prompts of {self.alone} sequences have no rows: positions begin after them": self.alone,
             f"{self.unstated} responses do not say how long their prompt is (usage): its rows are taken to be all": (
                 self.unstated
@@ -101,7 +105,7 @@ class _Response:
         prompt: tokens of the prompt, ``None`` where nothing states it.
         prompt_ids: their vocabulary indices, where given.
         completion: tokens generated in all choices, where stated.
-        cached: tokens of the prompt that were in the cache, 0 where that is not stated.
+        cached: tokens of the prompt that were in the cache, ``None`` where that is not stated.
         place: for errors.
     """
 
@@ -109,7 +113,7 @@ class _Response:
     prompt: int | None
     prompt_ids: npt.NDArray[np.int64] | None
     completion: int | None
-    cached: int
+    cached: int | None
     place: str
 
 
@@ -144,7 +148,9 @@ class Choice:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the fields, and none of SGLang's (long texts may come before them)."""
+    """JSON or a stream's events that name the fields, and none of SGLang's; or a folder of such."""
+    if path.is_dir():
+        return holds_responses(path, sniff)
     found = first_field(path, start, (*ROUTING_FIELDS, *SGLANG_FIELDS))
     return found in ROUTING_FIELDS
 
@@ -158,12 +164,13 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     rows = ServedRows(path, options, dataset="vLLM")
     told = Told()
     name: str | None = None
-    for number, response in read_responses(path, report):
-        place = f"{path}: response {number}"
+    names: set[str | None] = set()
+    for place, response in read_responses(path, sniff, report):
         stated = model_name(response, place)
-        if number > 1 and stated != name:
+        if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
+        names.add(name)
         for answer in _answers(response, place, told):
             rows.append(answer)
     if not rows.sequences:
@@ -195,10 +202,10 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
     """The numbers of a response."""
     choices = objects(fields.get("choices"), "choices", place)
     prompt_ids = token_ids(fields.get("prompt_token_ids"), "prompt_token_ids", place)
-    cached = 0
+    cached = None
     usage = fields.get("usage")
     if isinstance(usage, dict) and isinstance(details := usage.get("prompt_tokens_details"), dict):
-        cached = _number(details, "cached_tokens", "usage.prompt_tokens_details", place) or 0
+        cached = _number(details, "cached_tokens", "usage.prompt_tokens_details", place)
     stated = {
         "prompt_token_ids": None if prompt_ids is None else len(prompt_ids),
         "usage.prompt_tokens": _usage(fields, "prompt_tokens", place),
@@ -209,7 +216,7 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
     prompt = next(iter(known.values()), None)
     if prompt is None and isinstance(logprobs := fields.get("prompt_logprobs"), list):
         prompt = len(logprobs)  # one entry a token, the first null
-    if prompt is not None and cached > prompt:
+    if prompt is not None and cached is not None and cached > prompt:
         raise ForestageError(
             f"{place}: usage.prompt_tokens_details.cached_tokens is {cached}, but the prompt has {prompt} tokens"
         )
@@ -311,7 +318,7 @@ def _with_lengths(given: list[Choice], response: _Response) -> list[Choice]:
     readings: dict[tuple[int, ...], None] = {}
     if total is not None and None not in prompts:
         starts = {choice.rows.start for choice in given if choice.rows is not None} - {None}
-        for start in starts or {0, response.cached, *(p for p in prompts if p is not None)}:
+        for start in starts or {0, response.cached or 0, *(p for p in prompts if p is not None)}:
             for last in (0, 1):
                 lengths = tuple(
                     choice.count - ((prompt or 0) - min(start or 0, prompt or 0)) + 1 - last
@@ -354,17 +361,18 @@ def _check_totals(given: list[Choice], response: _Response) -> None:
         )
 
 
-def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer | None:
+def placed(choice: Choice, in_cache: int | None, told: Told, *, shared: bool) -> Answer | None:
     """A choice's rows with their positions; ``None`` where there are none.
 
     Args:
         choice: the choice.
-        cached: tokens of the prompt that were in the cache.
+        in_cache: tokens of the prompt that were in the cache, where that is known.
         told: takes what is missing.
         shared: whether an earlier choice may have the same prompt.
     """
     if choice.before is None and choice.rows is None:
         return None
+    cached = in_cache or 0
     prompt = choice.prompt if choice.prompt is not None else _unstated_prompt(choice)
     if choice.has_prompt:
         first, last = _after_prompt(choice, prompt)
@@ -382,6 +390,8 @@ def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer |
     ids = np.concatenate([part.ids for part in parts])
     narrowest = min(parts, key=lambda part: part.largest)
     _tell(choice, prompt, first, len(ids), last, told, shared=shared)
+    stated = parts[0].start is not None or first == cached or choice.before is not None
+    told.inferred += 0 < first < prompt and not stated
     tokens = None
     if choice.prompt_ids is not None and choice.token_ids is not None:
         tokens = np.concatenate([choice.prompt_ids, choice.token_ids])[first : first + len(ids)]
@@ -389,14 +399,28 @@ def placed(choice: Choice, cached: int, told: Told, *, shared: bool) -> Answer |
             raise ForestageError(f"{choice.place}: {len(ids)} rows, but token ids for {len(tokens)} of them")
     from_cache = max(0, min(cached, prompt) - first)
     repeated = max(from_cache, prompt - first if shared else 0)
-    return Answer(ids, first, prompt, repeated, from_cache, tokens, choice.place, narrowest.largest, narrowest.dtype)
+    return Answer(
+        ids=ids,
+        first=first,
+        prompt=prompt,
+        repeated=repeated,
+        cached=from_cache,
+        tokens=tokens,
+        place=choice.place,
+        counted=in_cache is not None,
+        largest=narrowest.largest,
+        dtype=narrowest.dtype,
+    )
 
 
 def _unstated_prompt(choice: Choice) -> int:
     """Length of a prompt that nothing states: what comes before the generated tokens, from the first position on."""
     start = choice.rows.start if choice.rows is not None else None
     if choice.generated is None or choice.generated < 1:
-        raise ForestageError(f"{choice.place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends")
+        raise ForestageError(
+            f"{choice.place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends (a stream has it "
+            "with stream_options.include_usage)"
+        )
     prompt = (start or 0) + choice.count - (choice.generated - 1)
     if prompt < 1 or (start is None and choice.count < choice.generated):
         raise ForestageError(
@@ -486,8 +510,9 @@ def _number(holder: dict[str, Any], field: str, name: str, place: str) -> int | 
 
 IMPORTER = Importer(
     "vllm_response",
-    "vLLM's responses with --enable-return-routed-experts: JSON, JSON Lines or a stream's events",
+    "vLLM's responses with --enable-return-routed-experts: JSON, JSON Lines, a stream's events, or a folder",
     sniff,
     read,
     uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
+    folders=True,
 )
