@@ -1,12 +1,13 @@
 """Published constants, each with its source, and the errors every package raises."""
 
+from catalog.attention import FixedState, GroupedQueryAttention, HybridAttention, LatentAttention
 from catalog.catalogue import Catalog, Records, load_catalog
 from catalog.config import StrictModel
 from catalog.dram import DramRecord, PimBlocks
 from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
-from catalog.models import GroupedQueryAttention, LatentAttention, ModelRecord
+from catalog.models import ModelRecord
 from catalog.records import Evidence, Record, Source
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "DramRecord",
     "EnergyRecord",
     "Evidence",
+    "FixedState",
     "ForestageError",
     "GroupedQueryAttention",
+    "HybridAttention",
     "LatentAttention",
     "MachineRecord",
     "ModelRecord",

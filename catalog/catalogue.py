@@ -2,10 +2,12 @@
 
 import difflib
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,15 +17,21 @@ from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
+from catalog.names import base_key, key, without_variants
 from catalog.records import Record
 
 ENVIRONMENT = "FORESTAGE_CATALOG"
 """Files or folders of TOML that are always loaded, separated as in PATH."""
 
+WAYS_OUT = {
+    "model": "; describe it with --config config.json, or add it for good with: forestage catalog add config.json",
+}
+"""What to do about an unknown name, by kind."""
+
 RecordT = TypeVar("RecordT", bound=Record)
 
-# Endings that name a tuning or a date of a model, never another shape or weight format.
-VARIANT = re.compile(r"(?:-(?:instruct|chat|thinking|base|it|hf|sft|v\d+(?:\.\d+)?|\d{4}))+$")
+_REGISTERED: ContextVar[tuple[tuple[ModelRecord, str], ...]] = ContextVar("registered models", default=())
+"""Models that are known for a while only, with their origins: those of ``--config``."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Records(Generic[RecordT]):
 
     def get(self, name: str) -> RecordT | None:
         """The record of that name or alias, or ``None``."""
-        name_of = self.keys.get(_key(name))
+        name_of = self.keys.get(key(name))
         return None if name_of is None else self.by_name[name_of]
 
     def find(self, name: str) -> RecordT:
@@ -57,9 +65,9 @@ class Records(Generic[RecordT]):
         """
         record = self.get(name)
         if record is None:
-            nearest = difflib.get_close_matches(_key(name), list(self.keys), n=1, cutoff=0.0)
+            nearest = difflib.get_close_matches(key(name), list(self.keys), n=1, cutoff=0.0)
             hint = f"the nearest known is '{self.keys[nearest[0]]}'" if nearest else "the catalogue has none"
-            raise ForestageError(f"{self.kind} '{name}' is not in the catalogue; {hint} (add records by {ENVIRONMENT})")
+            raise ForestageError(f"{self.kind} '{name}' is not in the catalogue; {hint}{WAYS_OUT.get(self.kind, '')}")
         return record
 
 
@@ -73,13 +81,29 @@ class Catalog:
     machines: Records[MachineRecord]
 
     def match_model(self, name: str) -> ModelRecord | None:
-        """The model that a trace's model string means, or ``None``.
+        """The record whose experts have the very bytes of the model that a trace's model string means, or ``None``.
 
-        Names and aliases match whatever their case, owner (``openai/``), and ``_`` for ``-``; endings that name a
-        tuning or a date (``-Instruct-2507``) are dropped. An ending that names another weight format (``-GGUF``,
-        ``-AWQ``) is not: its experts have other bytes, so it needs a record of its own.
+        Names and aliases match whatever their case, owner (``openai/``), path or download cache, and ``_`` for ``-``;
+        endings that name a tuning or a date (``-Instruct-2507``) are dropped. An ending that names another weight
+        format (``-GGUF``, ``-AWQ``) is not: its experts have other bytes, so it needs a record of its own. For the
+        shape of the routing alone see ``match_shape``.
         """
-        return self.models.get(name) or self.models.get(VARIANT.sub("", _key(name)))
+        return self.models.get(name) or self.models.get(without_variants(key(name)))
+
+    def match_shape(self, name: str) -> ModelRecord | None:
+        """A record whose layers, experts and top-k are those of the model that ``name`` means, or ``None``.
+
+        As ``match_model``, but another weight format is the same model: its routing has the same shape. Its bytes are
+        not to be had from here.
+        """
+        record = self.match_model(name)
+        if record is not None:
+            return record
+        wanted = base_key(name)
+        alike = {owner for known, owner in self.models.keys.items() if base_key(known) == wanted}
+        found = sorted((self.models.by_name[owner] for owner in alike), key=lambda record: len(record.name))
+        shapes = {(record.layers, record.dense_layers, record.experts, record.top_k) for record in found}
+        return found[0] if len(shapes) == 1 else None
 
     def find_model(self, name: str) -> ModelRecord:
         """As ``match_model``.
@@ -88,6 +112,14 @@ class Catalog:
             ForestageError: naming the nearest known model.
         """
         return self.match_model(name) or self.models.find(name)
+
+    def find_shape(self, name: str) -> ModelRecord:
+        """As ``match_shape``.
+
+        Raises:
+            ForestageError: naming the nearest known model.
+        """
+        return self.match_shape(name) or self.models.find(name)
 
 
 KINDS: dict[str, type[Record]] = {
@@ -99,26 +131,50 @@ KINDS: dict[str, type[Record]] = {
 """Table names of the TOML files."""
 
 
+@contextmanager
+def registered(record: ModelRecord, origin: str) -> Iterator[None]:
+    """Within it, ``load_catalog`` knows ``record``, which goes before any other of its names.
+
+    Args:
+        record: a model, as of ``--config``.
+        origin: where it comes from, for errors.
+    """
+    token = _REGISTERED.set((*_REGISTERED.get(), (record, origin)))
+    try:
+        yield
+    finally:
+        _REGISTERED.reset(token)
+
+
+def user_catalogue() -> Path:
+    """The user's own file, which ``forestage catalog add`` writes: ``forestage/catalogue.toml`` where settings lie."""
+    settings = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(settings) if settings and Path(settings).is_absolute() else Path.home() / ".config"
+    return folder / "forestage" / "catalogue.toml"
+
+
 def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Catalog:
-    """The shipped catalogue, the files of ``FORESTAGE_CATALOG`` and ``extra`` (files or folders of ``*.toml``).
+    """The shipped catalogue, the user's file, the files of ``FORESTAGE_CATALOG``, ``extra``, and what is registered.
+
+    Args:
+        extra: files or folders of ``*.toml``.
 
     Raises:
         ForestageError: one line naming the file and record: unreadable or malformed TOML, an unknown or duplicate
             key, a value outside its unit's range, a name that is already taken.
     """
-    shipped = resources.files("catalog") / "data"
-    texts = [
-        (entry.name, entry.read_text(encoding="utf-8")) for entry in shipped.iterdir() if entry.name.endswith(".toml")
-    ]
-    texts.sort()
-    added = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    found: dict[str, list[tuple[Record, str]]] = {kind: list(_shipped()[kind]) for kind in KINDS}
+    added = [path for path in (user_catalogue(),) if path.is_file()]
+    added += [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     added += [Path(extra)] if isinstance(extra, (str, Path)) else [Path(part) for part in extra or ()]
     for path in added:
-        texts += [(str(file), _read(file)) for file in _files(path)]
-    found: dict[str, list[tuple[Record, str]]] = {kind: [] for kind in KINDS}
-    for origin, text in texts:
-        for kind, record in _parse(origin, text):
-            found[kind].append((record, origin))
+        for file in _files(path):
+            for kind, record in parse_records(str(file), _read(file)):
+                found[kind].append((record, str(file)))
+    for model, origin in _REGISTERED.get():
+        taken = {key(name) for name in (model.name, *model.aliases)}
+        found["model"] = [pair for pair in map(_without(taken), found["model"]) if pair is not None]
+        found["model"].append((model, origin))
     catalog = Catalog(
         models=_index("model", found["model"]),
         dram=_index("dram", found["dram"]),
@@ -130,6 +186,31 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
         if device is not None and catalog.dram.get(device) is None:
             raise ForestageError(f"{origin}: machine '{record.name}': dram: no DRAM device is named '{device}'")
     return catalog
+
+
+@cache
+def _shipped() -> dict[str, list[tuple[Record, str]]]:
+    """The package's own records with their files, by kind."""
+    found: dict[str, list[tuple[Record, str]]] = {kind: [] for kind in KINDS}
+    files = sorted((resources.files("catalog") / "data").iterdir(), key=lambda entry: entry.name)
+    for entry in files:
+        if entry.name.endswith(".toml"):
+            for kind, record in parse_records(entry.name, entry.read_text(encoding="utf-8")):
+                found[kind].append((record, entry.name))
+    return found
+
+
+def _without(taken: set[str]) -> Callable[[tuple[Record, str]], tuple[Record, str] | None]:
+    """Records without the names ``taken``: gone where it is their name, less an alias where it is one."""
+
+    def rest(pair: tuple[Record, str]) -> tuple[Record, str] | None:
+        record, origin = pair
+        if key(record.name) in taken:
+            return None
+        kept = tuple(alias for alias in record.aliases if key(alias) not in taken)
+        return (record if kept == record.aliases else record.model_copy(update={"aliases": kept})), origin
+
+    return rest
 
 
 def _files(path: Path) -> list[Path]:
@@ -152,8 +233,12 @@ def _read(path: Path) -> str:
         raise ForestageError(f"{path}: not UTF-8 text") from error
 
 
-def _parse(origin: str, text: str) -> list[tuple[str, Record]]:
-    """The records of one file, with their kinds."""
+def parse_records(origin: str, text: str) -> list[tuple[str, Record]]:
+    """The records of one file's TOML, with their kinds.
+
+    Raises:
+        ForestageError: naming ``origin`` and the record.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -176,7 +261,7 @@ def _index(kind: str, found: list[tuple[Record, str]]) -> Records[Any]:
     keys: dict[str, str] = {}
     owners: dict[str, str] = {}
     for record, origin in found:
-        for name in dict.fromkeys(_key(name) for name in (record.name, *record.aliases)):
+        for name in dict.fromkeys(key(name) for name in (record.name, *record.aliases)):
             if name in keys:
                 raise ForestageError(
                     f"{origin}: {kind} '{record.name}': the name '{name}' is taken by '{keys[name]}' of "
@@ -185,8 +270,3 @@ def _index(kind: str, found: list[tuple[Record, str]]) -> Records[Any]:
             keys[name] = record.name
             owners[name] = origin
     return Records(kind, {record.name: record for record, _ in found}, keys)
-
-
-def _key(name: str) -> str:
-    """A name as it is compared: lower case, without an owner, ``-`` for ``_`` and spaces."""
-    return re.sub(r"[_\s]+", "-", name.strip().rsplit("/", 1)[-1].lower())

@@ -5,60 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from catalog.config import StrictModel
+from catalog.attention import Attention, FixedState, GroupedQueryAttention, HybridAttention, LatentAttention
 from catalog.records import PositiveInt, Record
 
-Activation = Literal["swiglu", "gpt_oss_swiglu", "geglu", "relu"]
+Activation = Literal["swiglu", "gpt_oss_swiglu", "geglu", "relu", "relu2"]
 """``swiglu``: down(SiLU(gate·x) ⊙ up·x); ``gpt_oss_swiglu``: gate clamped to ≤ 7, up to ±7,
 down((up + 1) · gate · σ(1.702 · gate)), biases on all, gate and up rows interleaved; ``geglu``: GELU in place of SiLU;
-``relu``: down(ReLU(up·x))."""
+``relu``: down(ReLU(up·x)); ``relu2``: down(ReLU(up·x)²)."""
 
-WeightFormat = Literal["bf16", "fp32", "fp8", "mxfp4", "q4_k_m"]
+WeightFormat = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4", "nvfp4", "mxfp4", "q4_k_m"]
 
 BIAS_BYTES = 2
 """Biases are kept in BF16 beside weights of any format."""
-
-
-class GroupedQueryAttention(StrictModel):
-    """Attention with ``kv_heads`` shared by ``query_heads``."""
-
-    kind: Literal["gqa"] = "gqa"
-    query_heads: PositiveInt
-    kv_heads: PositiveInt
-    head_dim: PositiveInt
-
-    def parameters(self, hidden: int) -> int:
-        """Weights of the Q, K, V and output projections of one layer."""
-        return hidden * self.head_dim * (2 * self.query_heads + 2 * self.kv_heads)
-
-    def kv_elements(self) -> int:
-        """Elements that one token adds to the cache of one layer."""
-        return 2 * self.kv_heads * self.head_dim
-
-
-class LatentAttention(StrictModel):
-    """DeepSeek's multi-head latent attention (arXiv 2405.04434, section 2.1); ``query_rank`` 0: no query rank."""
-
-    kind: Literal["mla"]
-    query_heads: PositiveInt
-    query_rank: Annotated[int, Field(ge=0)]
-    kv_rank: PositiveInt
-    nope_dim: PositiveInt
-    rope_dim: PositiveInt
-    value_dim: PositiveInt
-
-    def parameters(self, hidden: int) -> int:
-        """Weights of all projections of one layer."""
-        query_out = self.query_heads * (self.nope_dim + self.rope_dim)
-        query = self.query_rank * (hidden + query_out) if self.query_rank else hidden * query_out
-        key_value = hidden * (self.kv_rank + self.rope_dim) + self.kv_rank * self.query_heads * (
-            self.nope_dim + self.value_dim
-        )
-        return query + key_value + self.query_heads * self.value_dim * hidden
-
-    def kv_elements(self) -> int:
-        """Elements that one token adds to the cache of one layer: the latent and the shared rotary key."""
-        return self.kv_rank + self.rope_dim
 
 
 class ModelRecord(Record):
@@ -68,7 +26,10 @@ class ModelRecord(Record):
         layers: transformer layers of the model.
         dense_layers: indices of those whose feed-forward part is no mixture of experts.
         experts: routed experts a layer.
-        shared_experts: experts that every token uses; they have the routed ones' shape.
+        shared_experts: experts that every token uses; they have the routed ones' shape, unless ``shared_intermediate``
+            says otherwise.
+        shared_intermediate: width inside what every token uses, all of it together, where that is no multiple of
+            ``expert_intermediate``; ``None``: ``shared_experts`` times that.
         top_k: routed experts a token uses in a layer.
         hidden: width of the residual stream.
         expert_intermediate: width inside an expert.
@@ -77,13 +38,17 @@ class ModelRecord(Record):
         activation: how an expert combines them.
         expert_weight_format: how the matrices are stored.
         bits_per_weight: with scales.
-        attention: of a layer; ``None`` where it is hybrid or not known.
+        dense_intermediate: width inside the feed-forward part of a layer without experts; ``None`` where not known.
+        attention: of every layer, or of layers of several kinds; ``None`` where not known.
+        vocabulary: tokens of the embedding; ``None`` where not known.
+        tied_embeddings: the embedding is the output matrix too.
     """
 
     layers: PositiveInt
     dense_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
     experts: PositiveInt
     shared_experts: Annotated[int, Field(ge=0, strict=True)] = 0
+    shared_intermediate: PositiveInt | None = None
     top_k: PositiveInt
     hidden: PositiveInt
     expert_intermediate: PositiveInt
@@ -92,7 +57,10 @@ class ModelRecord(Record):
     activation: Activation = "swiglu"
     expert_weight_format: WeightFormat
     bits_per_weight: Annotated[float, Field(gt=0, le=64)]
-    attention: Annotated[GroupedQueryAttention | LatentAttention, Field(discriminator="kind")] | None = None
+    dense_intermediate: PositiveInt | None = None
+    attention: Attention | None = None
+    vocabulary: PositiveInt | None = None
+    tied_embeddings: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelRecord":
@@ -104,6 +72,8 @@ class ModelRecord(Record):
             raise ValueError("dense_layers must ascend and lie below layers")
         if len(self.dense_layers) == self.layers:
             raise ValueError("no layer has experts")
+        if self.shared_intermediate is not None and not self.shared_experts:
+            raise ValueError("shared_intermediate is given, but shared_experts is 0")
         return self
 
     @property
@@ -120,6 +90,43 @@ class ModelRecord(Record):
     def expert_weights(self) -> int:
         """Elements of an expert's matrices, biases not counted."""
         return self.expert_matrices * self.hidden * self.expert_intermediate
+
+    @property
+    def shared_weights(self) -> int:
+        """Elements of the matrices of all shared experts together."""
+        if self.shared_intermediate is not None:
+            return self.expert_matrices * self.hidden * self.shared_intermediate
+        return self.shared_experts * self.expert_weights
+
+    @property
+    def dense_weights(self) -> int:
+        """Elements of the feed-forward part of a layer without experts.
+
+        Where ``dense_intermediate`` is not known: as many as a token uses in another layer, shared and routed.
+        """
+        if self.dense_intermediate is not None:
+            return self.expert_matrices * self.hidden * self.dense_intermediate
+        return self.top_k * self.expert_weights + self.shared_weights
+
+    def attention_of(self, layer: int) -> GroupedQueryAttention | LatentAttention | FixedState | None:
+        """The attention of the model's layer ``layer``; ``None`` where not known."""
+        return self.attention.of_layer(layer) if isinstance(self.attention, HybridAttention) else self.attention
+
+    def parameters(self, *, active: bool = False) -> int:
+        """Weights of the whole model, or those that one token uses; norms, biases and unknown parts are left out.
+
+        Routed and shared experts, routers, dense layers, attention and embeddings (all of them where active, as
+        publishers count).
+        """
+        routed = self.top_k if active else self.experts
+        layer = routed * self.expert_weights + self.shared_weights + self.experts * self.hidden
+        attention = sum(
+            attention.parameters(self.hidden)
+            for attention in map(self.attention_of, range(self.layers))
+            if attention is not None
+        )
+        embeddings = (1 if self.tied_embeddings else 2) * (self.vocabulary or 0) * self.hidden
+        return self.moe_layers * layer + len(self.dense_layers) * self.dense_weights + attention + embeddings
 
     @property
     def expert_bytes(self) -> int:

@@ -4,7 +4,7 @@ Without prefetches the link is idle when a gate asks, so a layer's time depends 
 """
 
 from perfmodel.config import SimulationConfig
-from perfmodel.costs import CostModel
+from perfmodel.costs import CostModel, SimulatedLayers
 from perfmodel.device_cache import DeviceCache
 from perfmodel.steps import DecodeStep, PromptPass, steps_of
 from perfmodel.tasks import PS_PER_S
@@ -12,7 +12,7 @@ from traces import RoutingTrace
 
 
 def token_times_ps(
-    trace: RoutingTrace, policy: str, config: SimulationConfig, costs: CostModel, dense_layers: int
+    trace: RoutingTrace, policy: str, config: SimulationConfig, costs: CostModel, layers: SimulatedLayers
 ) -> list[int]:
     """Duration of each decode token under ``on_demand``, ``lru_cache`` or ``all_resident``.
 
@@ -33,12 +33,11 @@ def token_times_ps(
             for layer, experts in enumerate(step.chosen):
                 cache.access(layer, experts)
         elif isinstance(step, DecodeStep):
-            dense_ps = costs.dense_layer(step.context_tokens).duration_ps if dense_layers else 0
-            total_ps = dense_layers * dense_ps
-            layer_ps = costs.attention(step.context_tokens).duration_ps + gate_ps
-            for layer, experts in enumerate(step.ids):
+            total_ps = sum(costs.dense_layer(step.context_tokens, layer).duration_ps for layer in layers.dense)
+            attentions = costs.attentions(step.context_tokens, layers.routed)
+            for layer, (experts, attention) in enumerate(zip(step.ids, attentions, strict=True)):
                 missing = always_missing if cache is None else cache.access(layer, experts).count(False)
-                total_ps += layer_ps + after_gate_ps[missing]
+                total_ps += attention.duration_ps + gate_ps + after_gate_ps[missing]
             times.append(total_ps)
     return times
 

@@ -6,21 +6,24 @@ from HBM at ``memory_gb_per_s · memory_utilisation``. A transfer moves at the h
 Assumptions, which hold for every policy alike:
 
 * Attention and gate weights are BF16 (the catalogue gives a format for experts alone), and so is the key-value cache;
-  every layer attends to the whole context (no sliding window).
-* Activations, norms, the embedding and the vocabulary's output matrix are not counted: the catalogue does not give the
-  vocabulary. Kernel launches take no time.
-* Shared experts are stored like routed ones, and so is the feed-forward part of a dense layer, which is as wide as the
-  experts that a token uses in another layer together (exact for DeepSeek-V3: 18432 = 9 · 2048).
+  a state of fixed size (linear attention) is FP32, read and written once a token. A layer attends to what its kind
+  sees: the whole context, a window, a chunk, or what an indexer picks. An encoder's output, where a decoder looks at
+  one, is as long as the context.
+* Activations, norms, the embedding and the vocabulary's output matrix are not counted. Kernel launches take no time.
+* Shared experts are stored like routed ones, and so is the feed-forward part of a dense layer, which is, where the
+  catalogue does not give its width, as wide as the experts that a token uses in another layer together (exact for
+  DeepSeek-V3: 18432 = 9 · 2048).
 * Expert weights that arrive over the host link are written to HBM without slowing the kernels (1.6 % of an A100's
   bandwidth under PCIe 4).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
-from catalog.models import GroupedQueryAttention, ModelRecord
+from catalog.models import ModelRecord
 from perfmodel.tasks import PS_PER_S
 
 BF16_BYTES = 2
@@ -98,17 +101,22 @@ class CostModel:
         compute_ps = math.ceil(flops / flops_per_s * PS_PER_S)
         return Kernel(flops, hbm_bytes, compute_ps, math.ceil(hbm_bytes / bytes_per_s * PS_PER_S))
 
-    def attention(self, context_tokens: int) -> Kernel:
-        """One layer's attention for one token, ``context_tokens`` being in the cache, itself included."""
-        attention = self.model.attention
+    def attention(self, context_tokens: int, layer: int = 0) -> Kernel:
+        """The attention of the model's layer ``layer`` for one token, the last of ``context_tokens``."""
+        attention = self.model.attention_of(layer)
         assert attention is not None
         weights = attention.parameters(self.model.hidden)
-        cache_bytes = context_tokens * attention.kv_elements() * BF16_BYTES
-        if isinstance(attention, GroupedQueryAttention):
-            per_context_token = 2 * attention.query_heads * attention.head_dim  # multiply-adds: scores, then values
-        else:  # in the latent space (DeepSeek's absorbed form): scores over latent and rotary key, values over latent
-            per_context_token = attention.query_heads * (2 * attention.kv_rank + attention.rope_dim)
-        return self.kernel(2 * (weights + context_tokens * per_context_token), weights * BF16_BYTES + cache_bytes)
+        elements = weights + attention.cache_elements(context_tokens)
+        return self.kernel(2 * (weights + attention.multiply_adds(context_tokens)), elements * BF16_BYTES)
+
+    def attentions(self, context_tokens: int, layers: Sequence[int]) -> list[Kernel]:
+        """As ``attention``, of each of ``layers``; layers of one kind share the kernel."""
+        kernels: dict[int, Kernel] = {}
+        return [
+            kernels.get(kind) or kernels.setdefault(kind, self.attention(context_tokens, layer))
+            for layer in layers
+            for kind in (id(self.model.attention_of(layer)),)
+        ]
 
     def gate(self) -> Kernel:
         """The router of one layer for one token."""
@@ -121,13 +129,41 @@ class CostModel:
 
     def shared_experts(self) -> Kernel | None:
         """A layer's shared experts for one token; ``None`` where the model has none."""
-        count = self.model.shared_experts
-        return self.kernel(count * self.model.expert_flops, count * self.model.expert_bytes) if count else None
+        weights = self.model.shared_weights
+        return self._like_experts(weights) if weights else None
 
-    def dense_layer(self, context_tokens: int) -> Kernel:
-        """A layer without experts, for one token."""
-        attention = self.attention(context_tokens)
-        count = self.model.top_k + self.model.shared_experts
-        return self.kernel(
-            attention.flops + count * self.model.expert_flops, attention.hbm_bytes + count * self.model.expert_bytes
-        )
+    def dense_layer(self, context_tokens: int, layer: int = 0) -> Kernel:
+        """The model's layer ``layer``, one without experts, for one token."""
+        attention, rest = self.attention(context_tokens, layer), self._like_experts(self.model.dense_weights)
+        return self.kernel(attention.flops + rest.flops, attention.hbm_bytes + rest.hbm_bytes)
+
+    def _like_experts(self, weights: int) -> Kernel:
+        """``weights`` stored like routed experts, biases included, used by one token."""
+        model = self.model
+        return self.kernel(2 * weights, -(-weights * model.expert_bytes // model.expert_weights))
+
+
+@dataclass(frozen=True)
+class SimulatedLayers:
+    """Which of the model's layers a simulation runs.
+
+    Attributes:
+        routed: of each layer of the trace.
+        dense: those without experts, run before the others.
+    """
+
+    routed: tuple[int, ...]
+    dense: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: ModelRecord, layer_map: Sequence[int], *, own: bool) -> "SimulatedLayers":
+        """Layers of ``model`` for a trace whose layers are ``layer_map``; ``own``: they are of that very model.
+
+        A trace of all the model's layers with experts has these, and the dense ones belong to it. A trace of some
+        layers has those it names, or, of another model, the first as many (from the start again where it has more).
+        """
+        if len(layer_map) == model.moe_layers:
+            return cls(model.layer_map, model.dense_layers)
+        if own and max(layer_map) < model.layers:
+            return cls(tuple(layer_map), ())
+        return cls(tuple(model.layer_map[n % model.moe_layers] for n in range(len(layer_map))), ())

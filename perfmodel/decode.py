@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perfmodel.costs import Kernel
+from perfmodel.costs import Kernel, SimulatedLayers
 from perfmodel.policies import Policy
 from perfmodel.policies.base import System
 from perfmodel.steps import DecodeStep, PromptPass, steps_of
@@ -54,7 +54,7 @@ class DecodeLoop:
 
     system: System
     policy: Policy
-    dense_layers: int
+    layers: SimulatedLayers
     parts: Parts = field(default_factory=Parts)
     token_ps: list[int] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -90,11 +90,11 @@ class DecodeLoop:
         engine, policy, costs = self.system.engine, self.policy, self.system.costs
         token, context_tokens = step.token, step.context_tokens
         begin_ps, before_ps = engine.now_ps, self.parts.total
-        attention = costs.attention(context_tokens)
+        attentions = costs.attentions(context_tokens, self.layers.routed)
         policy.begin_token(token)
-        for _ in range(self.dense_layers):
-            engine.run_until(self._launch("dense layer", costs.dense_layer(context_tokens)))
-        for layer, experts in enumerate(step.ids):
+        for dense in self.layers.dense:
+            engine.run_until(self._launch("dense layer", costs.dense_layer(context_tokens, dense)))
+        for layer, (experts, attention) in enumerate(zip(step.ids, attentions, strict=True)):
             engine.run_until(self._launch("gate", self._gate, after=(self._launch("attention", attention),)))
             fetches = policy.gate(token, layer, [(layer, expert) for expert in experts])
             if self._shared is not None:

@@ -14,7 +14,7 @@ from catalog.errors import ForestageError
 from catalog.models import ModelRecord
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
-from perfmodel.costs import CostModel
+from perfmodel.costs import CostModel, SimulatedLayers
 from perfmodel.decode import DecodeLoop
 from perfmodel.engine import Engine
 from perfmodel.policies import System, find_policy
@@ -59,7 +59,7 @@ def simulate(
             ones.
     """
     chosen = find_policy(policy)
-    costs, dense_layers = resolve_costs(trace, config, catalog)
+    costs, layers = resolve_costs(trace, config, catalog)
     _check_trace(trace)
     if policy == "perfect_prefetch":
         issue_sets = perfect_issue_sets(trace)
@@ -77,7 +77,7 @@ def simulate(
         issue_sets=issue_sets,
         engine_cycles=None if engine_cycles is None else np.asarray(engine_cycles, np.int64),
     )
-    loop = DecodeLoop(system, chosen(system), dense_layers)
+    loop = DecodeLoop(system, chosen(system), layers)
     loop.run(trace, progress)
     _check(loop)
     engine = system.engine
@@ -121,11 +121,11 @@ def compute_bounds(
     Raises:
         ForestageError: as `simulate`.
     """
-    costs, dense_layers = resolve_costs(trace, config, catalog)
+    costs, layers = resolve_costs(trace, config, catalog)
     _check_trace(trace)
 
     def mean_s(policy: str) -> float:
-        times_ps = token_times_ps(trace, policy, config, costs, dense_layers)
+        times_ps = token_times_ps(trace, policy, config, costs, layers)
         return sum(times_ps) / len(times_ps) / PS_PER_S
 
     on_demand_s, all_resident_s = mean_s("on_demand"), mean_s("all_resident")
@@ -152,8 +152,8 @@ def compute_bounds(
 
 def resolve_costs(
     trace: RoutingTrace, config: SimulationConfig, catalog: Catalog | None = None
-) -> tuple[CostModel, int]:
-    """The costs that ``config`` means for ``trace``, and how many layers without experts go with it.
+) -> tuple[CostModel, SimulatedLayers]:
+    """The costs that ``config`` means for ``trace``, and which of the model's layers are run.
 
     Raises:
         ForestageError: if model or machine is unknown, or the sizes are of a model of another shape and
@@ -171,9 +171,8 @@ def resolve_costs(
     else:
         model = catalog.find_model(config.sizes_of)
     _check_sizes(trace, model, config)
-    # Layers without experts belong to the whole model: a trace of some layers, or of another model's, has none.
-    dense_layers = len(model.dense_layers) if trace.layers == model.moe_layers else 0
-    return CostModel(model, machine, config.link_gb_per_s), dense_layers
+    layers = SimulatedLayers.of(model, trace.metadata.layer_map, own=config.sizes_of is None)
+    return CostModel(model, machine, config.link_gb_per_s), layers
 
 
 def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:

@@ -242,7 +242,7 @@ def document(
 def _same_model(one: str, other: str) -> bool:
     """Whether two traces' model strings mean the same model: ``openai/gpt-oss-20b`` and ``gpt-oss-20b`` do."""
     catalog = load_catalog()
-    return one == other or (catalog.match_model(one) or one) == (catalog.match_model(other) or other)
+    return one == other or (catalog.match_shape(one) or one) == (catalog.match_shape(other) or other)
 
 
 def _origin(

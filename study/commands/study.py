@@ -126,7 +126,9 @@ def _recipe(name: str, trace: RoutingTrace) -> str:
 def study_key(settings: StudyConfig, trace: Path) -> str:
     """What a stage's result depends on: settings, trace, code."""
     recipe = "" if settings.learned == NO_LEARNED else read_recipe(settings.learned).model_dump_json()
-    parts = (settings.model_dump_json(), recipe, file_fingerprint(trace), code_fingerprint())
+    record = load_catalog().match_model(settings.system.sizes_of or "")
+    sizes = "" if record is None else record.model_dump_json()  # the user's own records change without the code
+    parts = (settings.model_dump_json(), recipe, sizes, file_fingerprint(trace), code_fingerprint())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

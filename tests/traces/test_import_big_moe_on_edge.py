@@ -227,7 +227,7 @@ def test_qwen_recording(shared_file: Callable[[str], Path]) -> None:
     decode = trace.phase == DECODE
     assert (int((~decode).sum()), int(decode.sum())) == (28, 128)
     assert np.argwhere(~trace.recorded()).tolist() == [[token, 47] for token in range(27)]
-    assert trace.metadata.model == "Qwen3-30B-A3B-Q4_K_M"
+    assert (trace.metadata.model, trace.metadata.licence) == ("Qwen3-30B-A3B-Q4_K_M", "Apache-2.0")
     # seed-systems.md section 8: this run's cache, LRU of 4000 MiB, hit 80.3 % in decode.
     assert np.mean(residency.residency[decode] > 0) == pytest.approx(0.803, abs=0.0005)
     metrics = shared_file("big_moe_on_edge_qwen.metrics").read_text().splitlines()
@@ -240,3 +240,4 @@ def test_gemma_recording(shared_file: Callable[[str], Path]) -> None:
     trace = import_trace(shared_file("big_moe_on_edge_gemma.route.csv.gz"))
     assert (trace.tokens, trace.layers, trace.experts, trace.top_k) == (29 + 128, 30, 128, 6)
     assert not trace.metadata.has_unrecorded
+    assert trace.metadata.licence == "Apache-2.0"

@@ -20,7 +20,7 @@ from traces.importers.assembly.json_records import read_records
 from traces.importers.assembly.models import RecordedModel, recorded_model
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.suspicious import warn_of_trace
-from traces.importers.assembly.text_file import read_lines
+from traces.importers.assembly.text_file import read_lines, starting_bytes
 from traces.importers.options import parse_layers
 from traces.importers.report import Report
 
@@ -249,7 +249,7 @@ def test_records_in_every_layout_read_in_any_pieces(
         ('{"a": "\\u12', "cut off"),
         ('{"a": ' + "[" * 100_000, "line 1: "),
         ('{"a": ' + "1" * 10_000 + "}", "line 1: "),
-        ("\ufeff{}", "expected a JSON object"),
+        ("\ufeff\ufeff{}", "expected a JSON object"),
     ],
 )
 def test_what_is_no_json_is_told_by_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -268,9 +268,15 @@ def test_lines_of_text_and_their_faults(tmp_path: Path, monkeypatch: pytest.Monk
         (1, "one"), (2, "two"), (3, ""), (4, "last"),
     ]  # fmt: skip
     assert calls[-1] == (path.stat().st_size, path.stat().st_size)
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"a\xff\xfe")
     with pytest.raises(ForestageError, match="not a UTF-8 text"):
         list(read_lines(path, Report()))
+    path.write_text("a\n", encoding="utf-16")
+    with pytest.raises(ForestageError, match="is text in UTF-16; save it as UTF-8"):
+        list(read_lines(path, Report()))
+    path.write_text("one\n", encoding="utf-8-sig")
+    assert list(read_lines(path, Report())) == [(1, "one")]
+    assert starting_bytes(path, 16) == b"one\n"
     monkeypatch.setattr("traces.importers.assembly.text_file.MAX_LINE_CHARACTERS", 10)
     path.write_bytes(b"short\n" + b"x" * 50)
     with pytest.raises(ForestageError, match="line 2: longer than 10"):

@@ -108,17 +108,24 @@ def test_weights_tell_order_and_kind(tmp_path: Path) -> None:
 
 
 def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> None:
-    known = import_trace(write(tmp_path, arrays(), records(), "gpt_oss_20b_heldout"))
-    assert known.metadata.model == "openai/gpt-oss-20b"
-    assert known.metadata.licence == "Apache-2.0"
+    source = write(tmp_path, arrays(), records(), "gpt_oss_20b_heldout")
+    known = import_recording(source)
+    assert isinstance(known.recording, RoutingTrace)
+    assert known.recording.metadata.model == "openai/gpt-oss-20b"
+    assert any("taken for openai/gpt-oss-20b by the file's name" in line for line in known.warnings)
+    # A name claims no licence: only the published ids do.
+    assert known.recording.metadata.licence == "not stated"
+    assert import_trace(source, model="openai/gpt-oss-20b").metadata.licence == "not stated"
     path = write(tmp_path, arrays(), records())
     assert import_trace(path, model="openai/gpt-oss-20b").metadata.model == "openai/gpt-oss-20b"
-    with pytest.raises(ForestageError, match="24 layers of top-4, but gpt-oss-120b has 36 of top-4"):
+    with pytest.raises(ForestageError, match="24 layers, but gpt-oss-120b has 36, 36 of them with experts"):
         import_trace(path, model="gpt-oss-120b")
     with pytest.raises(ForestageError, match="not in the catalogue; the nearest known is 'gpt-oss-20b'"):
         import_trace(path, model="gpt-oss-21b")
     thin = write(tmp_path, arrays(expert_ids=arrays()["expert_ids"][:, :3], gate_weights=None), records(), "thin")
-    with pytest.raises(ForestageError, match="none in the catalogue has 3 MoE layers of top-4; name it with --model"):
+    with pytest.raises(
+        ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it with --model"
+    ):
         import_trace(thin)
 
 
@@ -230,6 +237,7 @@ def test_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:
     assert trace.position[trace.sequence_offsets[:-1]].tolist() == prompts
     train, test = split(trace)
     assert (len(train), len(test)) == (450, 112)
+    assert trace.metadata.licence == "Apache-2.0"
 
 
 def test_deepseek_v2_lite(shared_file: Callable[[str], Path]) -> None:
@@ -240,3 +248,4 @@ def test_deepseek_v2_lite(shared_file: Callable[[str], Path]) -> None:
     assert trace.metadata.layer_map == tuple(range(1, 27))
     assert (trace.metadata.ranked, trace.metadata.gate_weight_kind) == (False, "softmax")
     assert set(trace.domains) == {"intent", "law", "summary", "translation"}
+    assert trace.metadata.licence == "MIT"

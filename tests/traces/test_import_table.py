@@ -335,6 +335,12 @@ def test_lines_of_other_kinds_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("2 lines have none of the named columns" in warning for warning in imported.warnings)
 
 
+def test_lines_taken_as_comments_are_told(tmp_path: Path) -> None:
+    text = "req,tok,lay,exp\na,0,0,1 2\n#7,0,0,3 4\n"
+    imported = attempt(written(tmp_path / "t.csv", text), {**COLUMNS, "sequence": "req"})
+    assert any("1 lines below the heading begin with #; they are taken as comments" in w for w in imported.warnings)
+
+
 def test_rows_of_minus_one_are_not_recorded(tmp_path: Path) -> None:
     lines = [*GOOD[:2], "0,1,-1 -1", *GOOD[3:]]
     imported = attempt(written(tmp_path / "t.csv", "".join(f"{line}\n" for line in lines)))
@@ -389,6 +395,12 @@ def test_the_separator_is_the_users_where_the_text_leaves_it_open(tmp_path: Path
     path = written(tmp_path / "t.txt", "0;0;1,2\n0;1;3,4\n")
     columns = {"token": "#1", "layer": "#2", "ids": "#3"}
     assert load(path, columns, separator=";").expert_ids.tolist() == [[[1, 2], [3, 4]]]
+    assert load(written(tmp_path / "n.txt", path.read_text()), columns, separator="semicolon").tokens == 1
+    tabs = written(tmp_path / "t.tsv", path.read_text().replace(";", "\t"))
+    assert load(tabs, columns, separator="\\t").expert_ids.tolist() == [[[1, 2], [3, 4]]]
+    for odd in ("||", "x", '"', "#"):
+        with pytest.raises(ForestageError, match="expected one character, or one of comma, tab, semicolon, bar, space"):
+            load(path, columns, separator=odd)
     with pytest.raises(ForestageError, match="no separator gives 4 columns"):
         load(path, {**columns, "ids": "#4"})
     with pytest.raises(ForestageError, match="--separator: the file is no separated text"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
-from traces.importers.assembly.text_file import starting_bytes
+from traces.importers.assembly.text_file import UTF_16_MARKS, starting_bytes
 from traces.importers.formats import (
     activation_matrices,
     big_moe_on_edge,
@@ -123,6 +123,8 @@ def sniff_format(source: Path) -> str:
             f"{source}: a PyTorch file, but of no known recording, or damaged; fetch it again, or say what it is with "
             "--format"
         )
+    if start.startswith(UTF_16_MARKS):
+        raise ForestageError(f"{source}: is text in UTF-16; save it as UTF-8")
     what = "folder of a known trace format" if is_folder else "known trace format"
     raise ForestageError(
         f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format){hint(source, start)}"

@@ -25,35 +25,26 @@ class RecordedModel:
     layer_map: tuple[int, ...]
 
 
-def routed_model(name: str | None, *, layers: int, top_k: int, origin: str) -> ModelRecord:
-    """The catalogue's record of a recording with ``layers`` MoE layers and ``top_k`` ids a row.
+def check_stated(options: ImportOptions, *, origin: str, experts: int, top_k: int, layer_map: Sequence[int]) -> None:
+    """Refuse options that contradict a file which states everything; the model's record must have the experts too.
 
     Args:
-        name: the model where it is known; ``None`` takes the one record of that shape.
-        layers: MoE layers in the recording.
-        top_k: ids a row.
-        origin: the file, for the error.
+        options: what the user says.
+        origin: the file, for errors.
+        experts, top_k, layer_map: as the file states them.
 
     Raises:
-        ForestageError: if the record does not fit the shape, or none or several do.
+        ForestageError: naming the option and both values.
     """
-    catalog = load_catalog()
-    if name is not None:
-        record = catalog.find_model(name)
-        if (record.moe_layers, record.top_k) != (layers, top_k):
-            raise ForestageError(
-                f"{origin}: expert_ids: {layers} layers of top-{top_k}, but {record.name} has {record.moe_layers} of "
-                f"top-{record.top_k}; name the right model with --model"
-            )
-        return record
-    fitting = [record for record in catalog.models if (record.moe_layers, record.top_k) == (layers, top_k)]
-    if len(fitting) != 1:
-        candidates = f"several have ({', '.join(r.name for r in fitting)})" if fitting else "none in the catalogue has"
-        raise ForestageError(
-            f"{origin}: the file names no model, and {candidates} {layers} MoE layers of "
-            f"top-{top_k}; name it with --model"
-        )
-    return fitting[0]
+    if options.top_k not in (None, top_k):
+        raise ForestageError(f"{origin}: --top-k {options.top_k}: the file says {top_k}")
+    if options.experts not in (None, experts):
+        raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
+    if options.layers not in (None, tuple(layer_map)):
+        raise ForestageError(f"{origin}: --layers: the file has layers {', '.join(map(str, layer_map))}")
+    record = None if options.model is None else load_catalog().match_shape(options.model)
+    if record is not None and record.experts != experts:
+        raise ForestageError(f"{origin}: {experts} experts, but {record.name} has {record.experts}; see --model")
 
 
 def recorded_model(
@@ -127,9 +118,9 @@ def _record(
     catalog = load_catalog()
     if options.model is not None:
         # A model of one's own is welcome where its experts are known.
-        return catalog.match_model(options.model) if experts is not None else catalog.find_model(options.model)
+        return catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
     if name is not None:
-        return catalog.match_model(name)
+        return catalog.match_shape(name)
     fitting = [
         record
         for record in catalog.models
@@ -152,8 +143,10 @@ def _layers(
     """Which layers of the axis are kept, and the model's index of each."""
     everything = tuple(range(layers))
     if layer_map is not None:
-        if options.layers is not None:
-            raise ForestageError(f"{origin}: --layers: the file names its layers; leave the option out")
+        if options.layers not in (None, tuple(layer_map)):
+            raise ForestageError(
+                f"{origin}: --layers: the file names its layers, {', '.join(map(str, layer_map))}; leave the option out"
+            )
         kept, indices = everything, tuple(layer_map)
     elif options.layers is not None:
         kept = everything if len(options.layers) == layers else used

@@ -55,7 +55,7 @@ def model_of_layers(
         experts=experts,
         layer_map=None if counted or options.layers is not None else layers,
     )
-    record = load_catalog().match_model(model.name)
+    record = load_catalog().match_shape(model.name)
     stray = set(model.layer_map) - set(record.layer_map) if record is not None else set()
     if record is not None and stray:
         raise ForestageError(
@@ -77,7 +77,6 @@ def trace_of_rows(
     experts: int | None = None,
     ranked: bool | None = None,
     name: str | None = None,
-    source: str | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -91,7 +90,6 @@ def trace_of_rows(
         experts: routed experts a layer, where the file says.
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
         name: the model's name in the file, if there is one; ``--model`` overrides it.
-        source: the metadata's source, where it is more than the format and the file's name.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
@@ -114,7 +112,7 @@ def trace_of_rows(
         hashes=placed.has_tokens,
     )
     placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
-    return builder.finish(model, report, source=source or source_of(format, origin), ranked=ranked, missing_told=True)
+    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
 
 
 def label(

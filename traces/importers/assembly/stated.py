@@ -2,6 +2,7 @@
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from catalog.names import base_key
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -9,8 +10,8 @@ from traces.importers.report import Report
 def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
     """Refuse a ``--model`` that is another than the one a file names.
 
-    Two names are of one model where the catalogue has one record for both, or, where it knows neither, where they
-    differ by no more than owner (``openai/``) and case. A name that the catalogue knows may take the place of one that
+    Two names are of one model where they differ by no more than owner, tuning, version or weight format, or where the
+    catalogue has one record for both. A name that the catalogue knows may take the place of one that
     it does not know (a path, a copy of another owner); a warning tells, and the shape is compared wherever the file
     states it.
 
@@ -27,14 +28,13 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
     if given is None or stated is None:
         return
     catalog = load_catalog()
-    ours, theirs = catalog.match_model(given), catalog.match_model(stated)
+    ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
+    same = base_key(given) == base_key(stated)
     if ours is not None and theirs is not None:
-        same = ours.name == theirs.name
-    else:
-        same = _bare(given) == _bare(stated)
-        if ours is not None and not same:
-            report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-            return
+        same = same or base_key(ours.name) == base_key(theirs.name)
+    elif ours is not None and not same:
+        report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+        return
     if not same:
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 
@@ -53,8 +53,3 @@ def check_number(option: str, given: int | None, stated: int | None, origin: str
     """
     if given is not None and stated is not None and given != stated:
         raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
-
-
-def _bare(name: str) -> str:
-    """A name without its owner, whatever its case."""
-    return name.rsplit("/", 1)[-1].casefold()

@@ -35,7 +35,7 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
 
 def warn_of_layers(trace: RoutingTrace, report: Report) -> None:
     """Warn of MoE layers that the catalogue's model has and the recording lacks: a file, rank or end is missing."""
-    record = load_catalog().match_model(trace.metadata.model)
+    record = load_catalog().match_shape(trace.metadata.model)
     absent = sorted(set(record.layer_map) - set(trace.metadata.layer_map)) if record is not None else []
     if record is not None and absent:
         report.warn(

@@ -115,7 +115,7 @@ def known_experts(options: ImportOptions, layers: list[int], largest: int, origi
     experts = options.experts
     catalog = load_catalog()
     if experts is None and options.model is not None:
-        record = catalog.match_model(options.model)
+        record = catalog.match_shape(options.model)
         experts = None if record is None else record.experts
     elif experts is None:
         fitting = {

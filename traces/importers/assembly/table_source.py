@@ -35,6 +35,9 @@ HEAD_LINES = 64
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "space"}
 """Tried in this order, where the user names none; a space stands for any number of them."""
 
+SPELT = {**{name: character for character, name in SEPARATORS.items()}, "\\t": "\t"}
+"""Separators as they may be typed, beside the character itself."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -133,6 +136,11 @@ def columns_of(path: Path, start: bytes) -> list[str] | None:
 
 def _text(path: Path, columns: Mapping[str, str], separator: str | None, report: Report) -> Iterator[Batch]:
     """The rows of a separated text."""
+    separator = SPELT.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n#.-_[]'):
+        raise ForestageError(
+            f"{path}: --separator {separator!r}: expected one character, or one of {', '.join(SEPARATORS.values())}"
+        )
     lines = complete_lines(path, report)
     head = list(islice(lines, HEAD_LINES))
     if head and head[0][1].startswith("\ufeff"):
@@ -140,7 +148,8 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
     found, heading, below = _find_heading(path, head, columns, separator)
     places = resolve(columns, heading, f"{path}: line {below}" if below else str(path))
     names = {role: heading[where[0]] if len(where) == 1 else columns[role] for role, where in places.items()}
-    records = _records(path, chain(head[below:], lines), found, len(heading))
+    comments = _Comments()
+    records = _records(path, chain(head[below:], lines), found, len(heading), comments)
     any_row = False
     while piece := list(islice(records, BATCH_ROWS)):
         any_row = True
@@ -154,6 +163,8 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
         )
     if not any_row:
         raise ForestageError(f"{path}: no rows after the heading")
+    if comments.count:
+        report.warn(f"{path}: {comments.count} lines below the heading begin with #; they are taken as comments")
 
 
 def _find_heading(
@@ -246,13 +257,15 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _records(
-    path: Path, lines: Iterator[tuple[int, str]], separator: str, width: int
+    path: Path, lines: Iterator[tuple[int, str]], separator: str, width: int, comments: "_Comments"
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows below the heading: the line each begins in, and its cells."""
     if separator == " ":
         for number, line in lines:
             cells = line.split()
-            if cells and not cells[0].startswith("#"):
+            if cells and cells[0].startswith("#"):
+                comments.count += 1
+            elif cells:
                 yield number, _of_width(path, number, cells, width)
         return
     at = _Lines(lines)
@@ -265,11 +278,21 @@ def _records(
             return
         except csv.Error as error:
             raise ForestageError(f"{path}: line {at.number}: not readable ({error}); is the file cut off?") from error
-        if not cells or (len(cells) == 1 and not cells[0].strip()) or cells[0].lstrip().startswith("#"):
+        if not cells or (len(cells) == 1 and not cells[0].strip()):
+            continue
+        if cells[0].lstrip().startswith("#"):
+            comments.count += 1
             continue
         if len(cells) != width and at.taken == 1 and "[" in at.last and '"' not in at.last:
             cells = re.split(rf"{re.escape(separator)}(?![^\[\]]*\])", at.last)
         yield at.first, _of_width(path, at.first, cells, width)
+
+
+@dataclass
+class _Comments:
+    """How many lines below the heading were left out."""
+
+    count: int = 0
 
 
 class _Lines:

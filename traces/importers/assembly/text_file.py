@@ -1,5 +1,6 @@
 """Text files, plain or gzipped, read in bounded memory."""
 
+import codecs
 import gzip
 import io
 import os
@@ -13,6 +14,9 @@ from catalog.errors import ForestageError
 from traces.importers.report import Report
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""How a text in UTF-16 begins, as PowerShell's ``>`` writes it."""
 
 MAX_LINE_CHARACTERS = 64 << 20
 """Of a line: more than any format writes; a file without line ends must not be read whole."""
@@ -33,7 +37,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
-    """``path`` as UTF-8 text, and the bytes beneath, whose position tells how much has been read.
+    """``path`` as UTF-8 text (without its byte-order mark), and the bytes beneath, whose position tells how far it is.
 
     Raises:
         ForestageError: if it cannot be read, is no UTF-8 text or a damaged gzip file; also while it is being read.
@@ -41,8 +45,10 @@ def open_text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
     with readable(path), path.open("rb") as raw:
         start = raw.read(2)
         raw.seek(0)
+        if start in UTF_16_MARKS:
+            raise ForestageError(f"{path}: is text in UTF-16; save it as UTF-8")
         data = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start == GZIP_MAGIC else raw
-        with io.TextIOWrapper(data, encoding="utf-8", newline=None) as text:
+        with io.TextIOWrapper(data, encoding="utf-8-sig", newline=None) as text:
             yield text, raw
 
 
@@ -68,14 +74,16 @@ def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
 def starting_bytes(path: Path, count: int) -> bytes:
     """The first ``count`` bytes of ``path``, or of what it holds where it is gzipped; fewer where it has fewer.
 
+    A byte-order mark of UTF-8 is left out, so that a format is told by what follows it.
+
     Raises:
         ForestageError: if the file cannot be read.
     """
     with readable(path), path.open("rb") as file:
         start = file.read(count)
-    if not start.startswith(GZIP_MAGIC):
-        return start
-    try:
-        return zlib.decompressobj(wbits=31).decompress(start, count)
-    except zlib.error:
-        return start
+    if start.startswith(GZIP_MAGIC):
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start, count)
+        except zlib.error:
+            return start
+    return start.removeprefix(codecs.BOM_UTF8)

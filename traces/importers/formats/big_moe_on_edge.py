@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.models import check_stated
+from traces.importers.assembly.recordings import published_recording
 from traces.importers.assembly.stated import check_model
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
@@ -90,6 +91,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     grid = _read_grid(path)
     experts = int(grid.preamble["n_expert"])
+    check_stated(options, origin=str(path), experts=experts, top_k=grid.shape[2], layer_map=grid.layer_map)
     stated = Path(grid.preamble["model"]).name.removesuffix(".gguf")
     check_model(options, stated, str(path), report)
     _check_shape(path, options, grid)
@@ -107,7 +109,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     weights = grid.place(grid.columns["weight"], 0.0, np.float16)
     rows = grid.place(grid.columns["weight"], 0.0, np.float64)[recorded[:, :, 0]]
     starts = np.flatnonzero(np.diff(grid.token_turn, prepend=grid.token_turn[0] - 1))
-    recording = known_recording(path)
+    recording = published_recording(ids)
     return RoutingTrace(
         expert_ids=ids,
         gate_weights=weights,
@@ -140,7 +142,7 @@ def _check_shape(path: Path, options: ImportOptions, grid: _Grid) -> None:
 
     A run may be cut to fewer experts a token than the model's, as recorded runs were.
     """
-    record = None if options.model is None else load_catalog().match_model(options.model)
+    record = None if options.model is None else load_catalog().match_shape(options.model)
     if record is None:
         return
     for key, ours in (("n_expert", record.experts), ("n_layer", record.layers)):
@@ -332,5 +334,9 @@ def _refuse(path: Path, bad: npt.NDArray[np.bool_], first_line: int, fault: str)
 
 
 IMPORTER = Importer(
-    "big_moe_on_edge", "BigMoeOnEdge route_trace v1 CSV, plain or .gz", sniff, read, uses=frozenset({"model"})
+    "big_moe_on_edge",
+    "BigMoeOnEdge route_trace v1 CSV, plain or .gz",
+    sniff,
+    read,
+    uses=frozenset({"model", "experts", "top_k", "layers"}),
 )

@@ -95,7 +95,7 @@ def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...]) -> int:
         used_layers=range(len(layers)),
         layer_map=layers if options.layers is None else None,
     )
-    record = load_catalog().match_model(model.name)
+    record = load_catalog().match_shape(model.name)
     if record is None:
         raise ForestageError(f"{path}: top-k: the files do not say how many ids a token has; give --top-k")
     return record.top_k

@@ -286,5 +286,5 @@ IMPORTER = Importer(
     "transformers' router logits, .pt or .safetensors",
     sniff,
     read,
-    uses=frozenset({"model", "top_k", "layers", "gate_weights", "domain", "dataset"}),
+    uses=frozenset({"model", "experts", "top_k", "layers", "gate_weights", "domain", "dataset"}),
 )

@@ -100,7 +100,7 @@ def ids_a_token(options: ImportOptions, path: Path) -> int:
     """
     if options.top_k is not None:
         return options.top_k
-    record = None if options.model is None else load_catalog().match_model(options.model)
+    record = None if options.model is None else load_catalog().match_shape(options.model)
     if record is None:
         raise ForestageError(
             f"{path}: top-k: the file does not say how many experts a token uses; give --top-k, or name a model of the "

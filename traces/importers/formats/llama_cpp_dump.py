@@ -162,7 +162,7 @@ def _top_k(options: ImportOptions, path: Path, tensors: Tensors) -> int:
         what, tensor = tensors[kind, layer]
         if kind == "weights" and not (isinstance(tensor, Path) and tensor.suffix == ".bin"):
             return int(_weights(what, tensor, None).shape[1])
-    record = None if options.model is None else load_catalog().match_model(options.model)
+    record = None if options.model is None else load_catalog().match_shape(options.model)
     if record is None:
         raise ForestageError(
             f"{path}: top-k: the tensors do not say how many experts a token uses; give --top-k, or name a model of "

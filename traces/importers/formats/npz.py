@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import reason
-from traces.importers.assembly.models import routed_model
-from traces.importers.assembly.recordings import known_recording
+from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.recordings import model_of_name, published_recording
 from traces.importers.assembly.torch_file import is_torch_file
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, narrow, pack_ids, weight_kind
 from traces.importers.importer import Importer
@@ -64,16 +64,22 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     tokens, layers, top_k = ids.shape
     records = read_sequence_records(path)
     _check_lengths(path, records, offsets, tokens)
-    recording = known_recording(path)
-    name = options.model or (recording.model if recording else None)
-    routed = routed_model(name, layers=layers, top_k=top_k, origin=str(path))
+    named = model_of_name(path) if options.model is None else None
+    model = recorded_model(options, origin=str(path), layers=layers, top_k=top_k, used_layers=range(layers), name=named)
+    if len(model.kept_layers) != layers:
+        dense = min(set(range(layers)) - set(model.kept_layers))
+        raise ForestageError(f"{path}: expert_ids: layer {dense} is dense in {model.name}; name the right model")
+    if named is not None:
+        report.warn(f"{path}: names no model; taken for {named} by the file's name (--model, if it is another)")
+    packed = pack_ids(ids, model.experts, str(path))
+    recording = published_recording(packed)
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
     weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
     if weights is not None:
         _check_weights(path, weights)
     return RoutingTrace(
-        expert_ids=pack_ids(ids, routed.experts, str(path)),
+        expert_ids=packed,
         gate_weights=None if weights is None else weights.astype(np.float16),
         sequence_offsets=offsets,
         position=narrow(position, np.int32, "token_pos", str(path)),
@@ -83,10 +89,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         datasets=tuple(record.dataset for record in records),
         metadata=TraceMetadata.parse(
             {
-                "model": name or routed.name,
-                "experts": routed.experts,
+                "model": model.name,
+                "experts": model.experts,
                 "top_k": top_k,
-                "layer_map": routed.layer_map,
+                "layer_map": model.layer_map,
                 "ranked": weights is not None and are_ranked(weights),
                 "gate_weight_kind": "none" if weights is None else weight_kind(weights),
                 "source": recording.source if recording else f"imported from {path.name}",
@@ -219,5 +225,9 @@ def _phases(
 
 
 IMPORTER = Importer(
-    "npz", "NAME.npz with NAME.sequences.jsonl beside it", sniff, read, uses=frozenset({"model", "phase"})
+    "npz",
+    "NAME.npz with NAME.sequences.jsonl beside it",
+    sniff,
+    read,
+    uses=frozenset({"model", "experts", "top_k", "layers", "phase"}),
 )

@@ -129,7 +129,7 @@ IMPORTER = Importer(
     "TensorRT-LLM's expert statistic: a folder of meta_info.json and rank<r>.safetensors (loads only)",
     sniff,
     read,
-    uses=frozenset({"model"}),
+    uses=frozenset({"model", "experts", "top_k", "layers"}),
     folders=True,
     files=False,
 )
