@@ -98,9 +98,8 @@ def trace_of_rows(
     model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts, name=name)
     if placed.left_out:
         report.warn(f"{origin}: {placed.left_out} rows (token, layer) repeat another; they are counted once")
-    missing = len(placed.starts) * len(placed.layers) - len(placed.order)
-    if missing:
-        report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
+    if placed.missing:
+        report.warn(f"{origin}: {placed.missing} rows (token, layer) are missing; they count as not recorded")
     gaps = placed.skipped_positions()
     if gaps:
         report.warn(f"{origin}: {gaps} times tokens are left out within a sequence (positions are skipped)")
@@ -108,7 +107,7 @@ def trace_of_rows(
         origin,
         layers=len(placed.layers),
         top_k=placed.top_k,
-        weights=placed.weights is not None,
+        weights=placed.has_weights,
         hashes=placed.has_tokens,
     )
     placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
