@@ -95,6 +95,10 @@ TEXTS: dict[str, tuple[str, dict[str, str]]] = {
         rows_text(lambda t, n, i: json.dumps({"tok": t, "lay": n, "exp": i.tolist(), "more": {}})),
         COLUMNS,
     ),
+    "JSON Lines with a byte order mark": (
+        "\ufeff" + rows_text(lambda t, n, i: json.dumps({"tok": t, "lay": n, "exp": joined(i, " ")})),
+        COLUMNS,
+    ),
     "JSON Lines of all layers": (
         "".join(json.dumps({"tok": t, "exp": IDS[t].tolist()}) + "\n" for t in range(TOKENS)),
         {"token": "tok", "ids": "exp"},

@@ -410,7 +410,7 @@ def _parquet(path: Path, columns: Mapping[str, str], report: Report) -> Iterator
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             heading = list(file.schema_arrow.names)
             places = resolve(columns, heading, str(path))
             wanted = sorted({heading[place] for where in places.values() for place in where})
