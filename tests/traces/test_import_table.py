@@ -421,6 +421,30 @@ def test_options_without_columns_and_columns_of_other_formats_are_refused(tmp_pa
         load(path, files="rank")
 
 
+def test_physical_experts_are_mapped(tmp_path: Path) -> None:
+    logical = np.stack([np.random.default_rng(n).permutation(EXPERTS) for n in range(LAYERS)])
+    layout = [
+        {
+            "layer_id": n,
+            "device_count": 2,
+            "device_list": [
+                {"device_id": d, "device_expert": experts.tolist()} for d, experts in enumerate(np.split(row, 2))
+            ],
+        }
+        for n, row in enumerate(logical)
+    ]
+    expert_map = written(tmp_path / "map.json", json.dumps({"moe_layer_count": LAYERS, "layer_list": layout}))
+    path = written(tmp_path / "t.csv", TEXTS["spaces in a cell"][0])
+    trace = load(path, expert_map=expert_map)
+    np.testing.assert_array_equal(trace.expert_ids, logical[np.arange(LAYERS)[None, :, None], IDS])
+    with pytest.raises(ForestageError, match="--experts 9: the file says 8"):
+        load(path, expert_map=expert_map, experts=9)
+    with pytest.raises(ForestageError, match=r"line 2: expert ids .*: the expert map has physical experts 0 to 7"):
+        load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,8 1\n0,1,1 2\n0,2,1 2\n"), expert_map=expert_map)
+    with pytest.raises(ForestageError, match=r"2 layers, but the expert map .* has 3"):
+        load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,7 1\n0,1,1 2\n"), expert_map=expert_map)
+
+
 # Folders
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import LARGEST_WEIGHT
 from traces.mapping import release
@@ -329,26 +330,35 @@ class SortedRows:
         same = tokens["sequence"][1:] == tokens["sequence"][:-1]
         return int((same & (tokens["position"][1:] > tokens["position"][:-1] + 1)).sum())
 
-    def feed(self, builder: TraceBuilder, labels: Sequence[tuple[str, str]], experts: int) -> None:
+    def feed(
+        self,
+        builder: TraceBuilder,
+        labels: Sequence[tuple[str, str]],
+        experts: int,
+        expert_map: ExpertMap | None = None,
+    ) -> None:
         """Append every sequence to ``builder``, which was made with this object's layers, top-k, weights and tokens.
 
         Args:
             builder: takes the tokens.
             labels: domain and dataset of each sequence, by its number.
             experts: of a layer.
+            expert_map: of the rows' ids, where they are of physical experts.
 
         Raises:
-            ForestageError: naming the file and line of a row with an id that the model lacks.
+            ForestageError: naming the file and line of a row with an id that the model (or the map) lacks.
         """
         sequence = self.facts["sequence"][self.order[self.starts]]
         cuts = np.flatnonzero(np.diff(sequence, prepend=-1))
         for first, last in zip(cuts, np.append(cuts[1:], len(sequence)), strict=True):
             for begin in range(int(first), int(last), CHUNK_TOKENS):
-                self._feed_tokens(builder, begin, min(begin + CHUNK_TOKENS, int(last)), experts)
+                self._feed_tokens(builder, begin, min(begin + CHUNK_TOKENS, int(last)), experts, expert_map)
             if self.ends or last < len(sequence):
                 builder.end_sequence(*labels[sequence[first]])
 
-    def _feed_tokens(self, builder: TraceBuilder, begin: int, end: int, experts: int) -> None:
+    def _feed_tokens(
+        self, builder: TraceBuilder, begin: int, end: int, experts: int, expert_map: ExpertMap | None
+    ) -> None:
         """Tokens ``[begin, end)`` of one sequence."""
         stop = self.starts[end] if end < len(self.starts) else len(self.order)
         places = slice(self.starts[begin], stop)
@@ -356,16 +366,19 @@ class SortedRows:
         token = np.repeat(np.arange(end - begin), np.diff(self.starts[begin:end], append=stop))
         ids = self.ids[rows]
         unrecorded = (ids == UNRECORDED).all(axis=1)
-        beyond = np.flatnonzero((ids >= experts).any(axis=1) & ~unrecorded)
+        limit = experts if expert_map is None else expert_map.physical
+        beyond = np.flatnonzero((ids >= limit).any(axis=1) & ~unrecorded)
         if len(beyond):
             row = int(beyond[0])
+            whose = "the model has experts" if expert_map is None else "the expert map has physical experts"
             raise ForestageError(
-                f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: the model has experts 0 "
-                f"to {experts - 1}"
+                f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: {whose} 0 to {limit - 1}"
             )
         shape = (end - begin, len(self.layers), self.top_k)
         grid = np.full(shape, -1, dtype=np.int32)
         grid[token, column] = np.where(unrecorded[:, None], -1, ids.astype(np.int32))
+        if expert_map is not None:
+            grid = expert_map.apply(grid, self.source.origins[0])
         weights = None
         if self.weights is not None:
             weights = np.zeros(shape, dtype=np.float32)
@@ -520,10 +533,16 @@ class OrderedRows:
         """As ``SortedRows.skipped_positions``."""
         return self.gaps
 
-    def feed(self, builder: TraceBuilder, labels: Sequence[tuple[str, str]], experts: int) -> None:
+    def feed(
+        self,
+        builder: TraceBuilder,
+        labels: Sequence[tuple[str, str]],
+        experts: int,
+        expert_map: ExpertMap | None = None,
+    ) -> None:
         """As ``SortedRows.feed``."""
         for piece, _, _ in self._pieces():
-            piece.feed(builder, labels, experts)
+            piece.feed(builder, labels, experts, expert_map)
             for array in (self.facts, self.ids, self.weights):
                 if array is not None:
                     release(array)

@@ -6,6 +6,7 @@ from pathlib import Path
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.models import RecordedModel, recorded_model
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.options import ImportOptions
@@ -77,6 +78,7 @@ def trace_of_rows(
     experts: int | None = None,
     ranked: bool | None = None,
     name: str | None = None,
+    expert_map: ExpertMap | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -90,6 +92,7 @@ def trace_of_rows(
         experts: routed experts a layer, where the file says.
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
         name: the model's name in the file, if there is one; ``--model`` overrides it.
+        expert_map: of the rows' ids, where they are of physical experts.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
@@ -110,7 +113,7 @@ def trace_of_rows(
         weights=placed.has_weights,
         hashes=placed.has_tokens,
     )
-    placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
+    placed.feed(builder, [label(options, format, *named) for named in labels], model.experts, expert_map)
     return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
 
 
