@@ -29,6 +29,9 @@ SUFFIX = re.compile(r"\.(?:csv|tsv|txt|log|dat|jsonl|ndjson|json|parquet|pq)(?:\
 """Of files that may be tables."""
 
 BATCH_ROWS = 1 << 13
+NAME_OF_COLUMN = r"[A-Za-z_][\w ./-]{0,40}"
+"""What a line that may be a heading consists of."""
+
 HEAD_LINES = 64
 """So many lines are looked through for the heading."""
 
@@ -125,7 +128,7 @@ def columns_of(path: Path, start: bytes) -> list[str] | None:
         for separator in SEPARATORS:
             cells = _heading_cells(line, separator)
             numbers = any(re.fullmatch(r"-?[0-9.]+", cell) for cell in cells)
-            named = len(cells) > 1 and all(re.fullmatch(r"[A-Za-z_][\w ./-]{0,40}", cell) for cell in cells)
+            named = len(cells) > 1 and all(re.fullmatch(NAME_OF_COLUMN, cell) for cell in cells)
             if named and not numbers and (separator != " " or any("_" in cell for cell in cells)):
                 return cells
     return None
@@ -143,8 +146,6 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
         )
     lines = complete_lines(path, report)
     head = list(islice(lines, HEAD_LINES))
-    if head and head[0][1].startswith("\ufeff"):
-        head[0] = (head[0][0], head[0][1].removeprefix("\ufeff"))
     found, heading, below = _find_heading(path, head, columns, separator)
     places = resolve(columns, heading, f"{path}: line {below}" if below else str(path))
     names = {role: heading[where[0]] if len(where) == 1 else columns[role] for role, where in places.items()}
@@ -174,7 +175,7 @@ def _find_heading(
     candidates = [separator] if separator is not None else list(SEPARATORS)
     if by_number(columns):
         return _without_heading(path, head, columns, candidates, separator is not None)
-    best: tuple[int, int, ForestageError] | None = None
+    best: tuple[int, bool, int, ForestageError] | None = None
     for candidate in candidates:
         for number, line in head:
             heading = _heading_cells(line, candidate)
@@ -184,13 +185,14 @@ def _find_heading(
                 resolve(columns, heading, f"{path}: line {number}")
             except ForestageError as error:
                 known = sum(name in heading for name in columns.values())
-                if best is None or (known, len(heading)) > best[:2]:
-                    best = (known, len(heading), error)
+                named = len(heading) > 1 and all(re.fullmatch(NAME_OF_COLUMN, name) for name in heading)
+                if best is None or (known, named, len(heading)) > best[:3]:
+                    best = (known, named, len(heading), error)
                 continue
             _check_above(path, head[: number - 1], candidate, len(heading))
             return candidate, heading, number
-    if best is not None and (best[0] or best[1] > 1):
-        raise best[2]
+    if best is not None and (best[0] or best[1]):
+        raise best[3]
     wanted = ", ".join(columns.values())
     raise ForestageError(
         f"{path}: none of the first {len(head)} lines is a heading with {wanted}; name columns by their place (#1 is "
@@ -335,7 +337,7 @@ def _json(path: Path, columns: Mapping[str, str], report: Report) -> Iterator[Ba
     rows: list[dict[str, Any]] = []
     others = 0
     for number, line in read_lines(path, report):
-        bare = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
+        bare = line.strip()
         if not bare:
             continue
         value = _object(path, number, bare)
