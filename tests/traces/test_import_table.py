@@ -95,6 +95,10 @@ TEXTS: dict[str, tuple[str, dict[str, str]]] = {
         rows_text(lambda t, n, i: json.dumps({"tok": t, "lay": n, "exp": i.tolist(), "more": {}})),
         COLUMNS,
     ),
+    "JSON Lines with a byte order mark": (
+        "\ufeff" + rows_text(lambda t, n, i: json.dumps({"tok": t, "lay": n, "exp": joined(i, " ")})),
+        COLUMNS,
+    ),
     "JSON Lines of all layers": (
         "".join(json.dumps({"tok": t, "exp": IDS[t].tolist()}) + "\n" for t in range(TOKENS)),
         {"token": "tok", "ids": "exp"},
@@ -335,6 +339,12 @@ def test_lines_of_other_kinds_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("2 lines have none of the named columns" in warning for warning in imported.warnings)
 
 
+def test_lines_taken_as_comments_are_told(tmp_path: Path) -> None:
+    text = "req,tok,lay,exp\na,0,0,1 2\n#7,0,0,3 4\n"
+    imported = attempt(written(tmp_path / "t.csv", text), {**COLUMNS, "sequence": "req"})
+    assert any("1 lines below the heading begin with #; they are taken as comments" in w for w in imported.warnings)
+
+
 def test_rows_of_minus_one_are_not_recorded(tmp_path: Path) -> None:
     lines = [*GOOD[:2], "0,1,-1 -1", *GOOD[3:]]
     imported = attempt(written(tmp_path / "t.csv", "".join(f"{line}\n" for line in lines)))
@@ -389,6 +399,12 @@ def test_the_separator_is_the_users_where_the_text_leaves_it_open(tmp_path: Path
     path = written(tmp_path / "t.txt", "0;0;1,2\n0;1;3,4\n")
     columns = {"token": "#1", "layer": "#2", "ids": "#3"}
     assert load(path, columns, separator=";").expert_ids.tolist() == [[[1, 2], [3, 4]]]
+    assert load(written(tmp_path / "n.txt", path.read_text()), columns, separator="semicolon").tokens == 1
+    tabs = written(tmp_path / "t.tsv", path.read_text().replace(";", "\t"))
+    assert load(tabs, columns, separator="\\t").expert_ids.tolist() == [[[1, 2], [3, 4]]]
+    for odd in ("||", "x", '"', "#"):
+        with pytest.raises(ForestageError, match="expected one character, or one of comma, tab, semicolon, bar, space"):
+            load(path, columns, separator=odd)
     with pytest.raises(ForestageError, match="no separator gives 4 columns"):
         load(path, {**columns, "ids": "#4"})
     with pytest.raises(ForestageError, match="--separator: the file is no separated text"):
@@ -403,6 +419,30 @@ def test_options_without_columns_and_columns_of_other_formats_are_refused(tmp_pa
         import_recording(path, "dynande", ImportOptions(columns=COLUMNS))
     with pytest.raises(ForestageError, match="--files: says what each file of a folder is, but this is a file"):
         load(path, files="rank")
+
+
+def test_physical_experts_are_mapped(tmp_path: Path) -> None:
+    logical = np.stack([np.random.default_rng(n).permutation(EXPERTS) for n in range(LAYERS)])
+    layout = [
+        {
+            "layer_id": n,
+            "device_count": 2,
+            "device_list": [
+                {"device_id": d, "device_expert": experts.tolist()} for d, experts in enumerate(np.split(row, 2))
+            ],
+        }
+        for n, row in enumerate(logical)
+    ]
+    expert_map = written(tmp_path / "map.json", json.dumps({"moe_layer_count": LAYERS, "layer_list": layout}))
+    path = written(tmp_path / "t.csv", TEXTS["spaces in a cell"][0])
+    trace = load(path, expert_map=expert_map)
+    np.testing.assert_array_equal(trace.expert_ids, logical[np.arange(LAYERS)[None, :, None], IDS])
+    with pytest.raises(ForestageError, match="--experts 9: the file says 8"):
+        load(path, expert_map=expert_map, experts=9)
+    with pytest.raises(ForestageError, match=r"line 2: expert ids .*: the expert map has physical experts 0 to 7"):
+        load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,8 1\n0,1,1 2\n0,2,1 2\n"), expert_map=expert_map)
+    with pytest.raises(ForestageError, match=r"2 layers, but the expert map .* has 3"):
+        load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,7 1\n0,1,1 2\n"), expert_map=expert_map)
 
 
 # Folders

@@ -1,15 +1,17 @@
 """Collecting the rows of a foreign file (one token's choice in one layer) and handing them on token by token.
 
-Rows may come in any order: by token, by layer or mixed. They wait as NumPy rows, on disk where they are many; sorting
-them by sequence, position and layer needs 44 bytes of memory a row.
+Rows may come in any order: by token, by layer or mixed. They wait as NumPy rows, on disk where they are many. Those
+that came by sequence, position and layer are walked in pieces, however many they are; sorting the others needs 44
+bytes of memory a row.
 
 What cannot be a whole recording is refused: a row that comes twice, and a sequence whose last token lacks a layer. The
 last token passes through every layer, so a file that was cut off, or a stray layer, position or sequence, shows there.
 Any other missing row becomes *not recorded*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,14 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.builder import CHUNK_TOKENS, TraceBuilder
+from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import LARGEST_WEIGHT
+from traces.mapping import release
 from traces.trace import PREFILL
+
+PIECE_ROWS = 1 << 18
+"""Of rows that came in order: so many are looked at at a time."""
 
 BUFFERED_ROWS = 1 << 14
 """Rows held as Python numbers before they become arrays."""
@@ -151,7 +158,7 @@ class RoutingRows:
         self.unrecorded += int((ids[:, 0] == UNRECORDED).sum())
         self._append(facts, ids, weights)
 
-    def sort(self) -> "SortedRows":
+    def sort(self) -> "SortedRows | OrderedRows":
         """All rows by sequence, position and layer; nothing may be added after.
 
         Raises:
@@ -162,6 +169,11 @@ class RoutingRows:
         if self.ids is None:
             raise ForestageError(f"{self.origins[-1]}: no routing rows in it")
         facts = self.facts.array()
+        if len(facts) > PIECE_ROWS and self.copies is None:
+            weights = None if self.weights is None else self.weights.array()
+            ordered = OrderedRows.of(self, facts, self.ids.array(), weights)
+            if ordered is not None:
+                return ordered
         sequence, position, layer = (np.ascontiguousarray(facts[name]) for name in ("sequence", "position", "layer"))
         if _ascend(sequence, position, layer):
             order = np.arange(len(facts))
@@ -278,6 +290,7 @@ class SortedRows:
         column: index into ``layers`` of each sorted row.
         layers: the file's layer numbers, ascending.
         left_out: rows that repeat another.
+        ends: the last token is the last of its sequence (it may not be, of a piece of the rows).
     """
 
     source: RoutingRows
@@ -289,6 +302,17 @@ class SortedRows:
     column: npt.NDArray[np.int32]
     layers: tuple[int, ...]
     left_out: int = 0
+    ends: bool = True
+
+    @property
+    def missing(self) -> int:
+        """Rows (token, layer) that no row was given for."""
+        return len(self.starts) * len(self.layers) - len(self.order)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the rows have gate weights."""
+        return self.weights is not None
 
     @property
     def top_k(self) -> int:
@@ -306,25 +330,35 @@ class SortedRows:
         same = tokens["sequence"][1:] == tokens["sequence"][:-1]
         return int((same & (tokens["position"][1:] > tokens["position"][:-1] + 1)).sum())
 
-    def feed(self, builder: TraceBuilder, labels: Sequence[tuple[str, str]], experts: int) -> None:
+    def feed(
+        self,
+        builder: TraceBuilder,
+        labels: Sequence[tuple[str, str]],
+        experts: int,
+        expert_map: ExpertMap | None = None,
+    ) -> None:
         """Append every sequence to ``builder``, which was made with this object's layers, top-k, weights and tokens.
 
         Args:
             builder: takes the tokens.
             labels: domain and dataset of each sequence, by its number.
             experts: of a layer.
+            expert_map: of the rows' ids, where they are of physical experts.
 
         Raises:
-            ForestageError: naming the file and line of a row with an id that the model lacks.
+            ForestageError: naming the file and line of a row with an id that the model (or the map) lacks.
         """
         sequence = self.facts["sequence"][self.order[self.starts]]
         cuts = np.flatnonzero(np.diff(sequence, prepend=-1))
         for first, last in zip(cuts, np.append(cuts[1:], len(sequence)), strict=True):
             for begin in range(int(first), int(last), CHUNK_TOKENS):
-                self._feed_tokens(builder, begin, min(begin + CHUNK_TOKENS, int(last)), experts)
-            builder.end_sequence(*labels[sequence[first]])
+                self._feed_tokens(builder, begin, min(begin + CHUNK_TOKENS, int(last)), experts, expert_map)
+            if self.ends or last < len(sequence):
+                builder.end_sequence(*labels[sequence[first]])
 
-    def _feed_tokens(self, builder: TraceBuilder, begin: int, end: int, experts: int) -> None:
+    def _feed_tokens(
+        self, builder: TraceBuilder, begin: int, end: int, experts: int, expert_map: ExpertMap | None
+    ) -> None:
         """Tokens ``[begin, end)`` of one sequence."""
         stop = self.starts[end] if end < len(self.starts) else len(self.order)
         places = slice(self.starts[begin], stop)
@@ -332,16 +366,19 @@ class SortedRows:
         token = np.repeat(np.arange(end - begin), np.diff(self.starts[begin:end], append=stop))
         ids = self.ids[rows]
         unrecorded = (ids == UNRECORDED).all(axis=1)
-        beyond = np.flatnonzero((ids >= experts).any(axis=1) & ~unrecorded)
+        limit = experts if expert_map is None else expert_map.physical
+        beyond = np.flatnonzero((ids >= limit).any(axis=1) & ~unrecorded)
         if len(beyond):
             row = int(beyond[0])
+            whose = "the model has experts" if expert_map is None else "the expert map has physical experts"
             raise ForestageError(
-                f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: the model has experts 0 "
-                f"to {experts - 1}"
+                f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: {whose} 0 to {limit - 1}"
             )
         shape = (end - begin, len(self.layers), self.top_k)
         grid = np.full(shape, -1, dtype=np.int32)
         grid[token, column] = np.where(unrecorded[:, None], -1, ids.astype(np.int32))
+        if expert_map is not None:
+            grid = expert_map.apply(grid, self.source.origins[0])
         weights = None
         if self.weights is not None:
             weights = np.zeros(shape, dtype=np.float32)
@@ -393,7 +430,7 @@ class SortedRows:
         """The last token of every sequence (or every token, where rows are ``whole``) has a row in every layer."""
         sequence = self.facts["sequence"][self.order[self.starts]]
         rows = np.diff(self.starts, append=len(self.order))
-        is_last = np.diff(sequence, append=-1) != 0
+        is_last = np.diff(sequence, append=-1 if self.ends else sequence[-1]) != 0
         bad = np.flatnonzero((is_last | self.source.whole) & (rows < len(self.layers)))
         if not len(bad):
             return
@@ -410,3 +447,137 @@ class SortedRows:
     def _facts_at(self, place: int) -> Any:
         """The facts of the row at a sorted place."""
         return self.facts[self.order[place]]
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedRows:
+    """Rows that came by sequence, position and layer: the same as ``SortedRows``, in pieces.
+
+    Attributes:
+        source: where they were collected.
+        facts: ``ROW [rows]``, like ``ids`` and ``weights [rows, top_k]``.
+        cuts: first row of each piece, which begins a token, and the number of rows.
+        layers: the file's layer numbers, ascending.
+        tokens: how many.
+        gaps: how often positions are skipped within a sequence.
+        left_out: no rows.
+    """
+
+    source: RoutingRows
+    facts: Array
+    ids: Array
+    weights: Array | None
+    cuts: tuple[int, ...]
+    layers: tuple[int, ...]
+    tokens: int
+    gaps: int
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, source: RoutingRows, facts: Array, ids: Array, weights: Array | None) -> "OrderedRows | None":
+        """The rows, or ``None`` where they did not come in order.
+
+        Raises:
+            ForestageError: as ``RoutingRows.sort``.
+        """
+        layers: set[int] = set()
+        cuts, tokens, gaps = [0], 0, 0
+        while cuts[-1] < len(facts):
+            begin, end = cuts[-1], min(cuts[-1] + PIECE_ROWS, len(facts))
+            while True:  # up to where a token begins, or the end
+                sequence, position, layer = _columns(facts, begin, min(end + 1, len(facts)))
+                if not _ascend(sequence, position, layer):
+                    return None
+                new = (np.diff(sequence) != 0) | (np.diff(position) != 0)
+                starts = np.flatnonzero(new) + 1
+                if end == len(facts) or len(starts):
+                    break
+                end = min(end + PIECE_ROWS, len(facts))
+            stop = end if end == len(facts) else begin + int(starts[-1])
+            rows = slice(0, stop - begin)
+            layers |= set(np.unique(layer[rows]).tolist())
+            within = starts[starts < stop - begin]
+            same = sequence[within] == sequence[within - 1]
+            gaps += int((same & (position[within] > position[within - 1] + 1)).sum())
+            if begin:
+                before = facts[begin - 1]
+                gaps += int(before["sequence"] == sequence[0] and position[0] > before["position"] + 1)
+            tokens += len(within) + 1
+            cuts.append(stop)
+            release(facts)
+        made = cls(source, facts, ids, weights, tuple(cuts), tuple(sorted(layers)), tokens, gaps)
+        made._check()
+        return made
+
+    @property
+    def top_k(self) -> int:
+        """Ids a row."""
+        return int(self.ids.shape[1])
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the rows name their tokens."""
+        return bool(self.facts["token"][0] != NO_TOKEN)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the rows have gate weights."""
+        return self.weights is not None
+
+    @property
+    def missing(self) -> int:
+        """Rows (token, layer) that no row was given for."""
+        return self.tokens * len(self.layers) - len(self.facts)
+
+    def skipped_positions(self) -> int:
+        """As ``SortedRows.skipped_positions``."""
+        return self.gaps
+
+    def feed(
+        self,
+        builder: TraceBuilder,
+        labels: Sequence[tuple[str, str]],
+        experts: int,
+        expert_map: ExpertMap | None = None,
+    ) -> None:
+        """As ``SortedRows.feed``."""
+        for piece, _, _ in self._pieces():
+            piece.feed(builder, labels, experts, expert_map)
+            for array in (self.facts, self.ids, self.weights):
+                if array is not None:
+                    release(array)
+
+    def _pieces(self) -> Iterator[tuple[SortedRows, npt.NDArray[np.bool_], npt.NDArray[np.int32]]]:
+        """The rows by pieces; whether each is of the same token as the one before, and its layer."""
+        for begin, stop in pairwise(self.cuts):
+            sequence, position, layer = _columns(self.facts, begin, stop)
+            same = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1])
+            ends = stop == len(self.facts) or self.facts["sequence"][stop] != sequence[-1]
+            piece = SortedRows(
+                source=self.source,
+                facts=self.facts[begin:stop],
+                ids=self.ids[begin:stop],
+                weights=None if self.weights is None else self.weights[begin:stop],
+                order=np.arange(stop - begin),
+                starts=np.concatenate([[0], np.flatnonzero(~same) + 1]),
+                column=np.searchsorted(self.layers, layer).astype(np.int32),
+                layers=self.layers,
+                ends=bool(ends),
+            )
+            yield piece, same, layer
+
+    def _check(self) -> None:
+        """As ``SortedRows.check``."""
+        for piece, same, layer in self._pieces():
+            if piece.has_tokens != self.has_tokens:
+                odd = piece.facts[0] if self.has_tokens else self.facts[0]
+                raise ForestageError(f"{self.source.place(odd)}: names no token, but other rows do")
+            piece.check(same, layer)
+            release(self.facts)
+
+
+def _columns(facts: Array, begin: int, stop: int) -> tuple[Array, Array, Array]:
+    """Sequence, position and layer of some rows."""
+    part = facts[begin:stop]
+    sequence, position, layer = (np.ascontiguousarray(part[name]) for name in ("sequence", "position", "layer"))
+    return sequence, position, layer

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from traces.importers.assembly.builder import TraceBuilder
+from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.models import RecordedModel, recorded_model
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.options import ImportOptions
@@ -70,6 +71,7 @@ def trace_of_rows(
     name: str | None = None,
     source: str | None = None,
     written_for: str = "",
+    expert_map: ExpertMap | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -85,6 +87,7 @@ def trace_of_rows(
         name: the model's name in the file, if there is one; ``--model`` overrides it.
         source: the metadata's source, where it is more than the format and the file's name.
         written_for: as in ``recorded_model``.
+        expert_map: of the rows' ids, where they are of physical experts.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
@@ -95,9 +98,8 @@ def trace_of_rows(
     )
     if placed.left_out:
         report.warn(f"{origin}: {placed.left_out} rows (token, layer) repeat another; they are counted once")
-    missing = len(placed.starts) * len(placed.layers) - len(placed.order)
-    if missing:
-        report.warn(f"{origin}: {missing} rows (token, layer) are missing; they count as not recorded")
+    if placed.missing:
+        report.warn(f"{origin}: {placed.missing} rows (token, layer) are missing; they count as not recorded")
     gaps = placed.skipped_positions()
     if gaps:
         report.warn(f"{origin}: {gaps} times tokens are left out within a sequence (positions are skipped)")
@@ -105,11 +107,11 @@ def trace_of_rows(
         origin,
         layers=len(placed.layers),
         top_k=placed.top_k,
-        weights=placed.weights is not None,
+        weights=placed.has_weights,
         hashes=placed.has_tokens,
     )
-    placed.feed(builder, [label(options, format, *named) for named in labels], model.experts)
-    return builder.finish(model, report, source=source or source_of(format, origin), ranked=ranked, missing_told=True)
+    placed.feed(builder, [label(options, format, *named) for named in labels], model.experts, expert_map)
+    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
 
 
 def label(

@@ -2,6 +2,7 @@
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from catalog.names import base_key
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -9,8 +10,10 @@ from traces.importers.report import Report
 def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
     """Refuse a ``--model`` that the catalogue knows to be another than the one a file names.
 
-    Any other ``--model`` takes the place of the file's name (which may be the alias that a server serves it under, a
-    path, or a copy of another owner); a warning tells, and the shape is compared wherever the file states it.
+    Two names are of one model where they differ by no more than owner, tuning, version or weight format, or where the
+    catalogue has one record for both. Any other ``--model`` takes the place of the file's name (which may be the alias
+    that a server serves it under, a path, or a copy of another owner); a warning tells, and the shape is compared
+    wherever the file states it.
 
     Args:
         options: what the user says.
@@ -22,13 +25,13 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
         ForestageError: naming both.
     """
     given = options.model
-    if given is None or stated is None or _bare(given) == _bare(stated):
+    if given is None or stated is None or base_key(given) == base_key(stated):
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
     if ours is None or theirs is None:
         report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-    elif ours.name != theirs.name:
+    elif base_key(ours.name) != base_key(theirs.name):
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 
 
@@ -46,8 +49,3 @@ def check_number(option: str, given: int | None, stated: int | None, origin: str
     """
     if given is not None and stated is not None and given != stated:
         raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
-
-
-def _bare(name: str) -> str:
-    """A name without its owner, whatever its case."""
-    return name.rsplit("/", 1)[-1].casefold()

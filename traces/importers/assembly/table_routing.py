@@ -331,10 +331,10 @@ class TokenPlaces:
             return sequence, self._counted(part, sequence)
         if self._absolute:
             return sequence, part.token
-        numbers, first_rows = np.unique(sequence, return_index=True)
+        numbers, first_rows, index = np.unique(sequence, return_index=True, return_inverse=True)
         for number, row in zip(numbers.tolist(), first_rows.tolist(), strict=True):
             self._firsts.setdefault(number, int(part.token[row]))
-        position = part.token - np.array([self._firsts[number] for number in sequence.tolist()])
+        position = part.token - np.array([self._firsts[number] for number in numbers.tolist()])[index]
         bad = np.flatnonzero(position < 0)
         if len(bad):
             row = int(bad[0])

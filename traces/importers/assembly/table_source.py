@@ -29,11 +29,17 @@ SUFFIX = re.compile(r"\.(?:csv|tsv|txt|log|dat|jsonl|ndjson|json|parquet|pq)(?:\
 """Of files that may be tables."""
 
 BATCH_ROWS = 1 << 13
+NAME_OF_COLUMN = r"[A-Za-z_][\w ./-]{0,40}"
+"""What a line that may be a heading consists of."""
+
 HEAD_LINES = 64
 """So many lines are looked through for the heading."""
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "space"}
 """Tried in this order, where the user names none; a space stands for any number of them."""
+
+SPELT = {**{name: character for character, name in SEPARATORS.items()}, "\\t": "\t"}
+"""Separators as they may be typed, beside the character itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +128,7 @@ def columns_of(path: Path, start: bytes) -> list[str] | None:
         for separator in SEPARATORS:
             cells = _heading_cells(line, separator)
             numbers = any(re.fullmatch(r"-?[0-9.]+", cell) for cell in cells)
-            named = len(cells) > 1 and all(re.fullmatch(r"[A-Za-z_][\w ./-]{0,40}", cell) for cell in cells)
+            named = len(cells) > 1 and all(re.fullmatch(NAME_OF_COLUMN, cell) for cell in cells)
             if named and not numbers and (separator != " " or any("_" in cell for cell in cells)):
                 return cells
     return None
@@ -133,14 +139,18 @@ def columns_of(path: Path, start: bytes) -> list[str] | None:
 
 def _text(path: Path, columns: Mapping[str, str], separator: str | None, report: Report) -> Iterator[Batch]:
     """The rows of a separated text."""
+    separator = SPELT.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n#.-_[]'):
+        raise ForestageError(
+            f"{path}: --separator {separator!r}: expected one character, or one of {', '.join(SEPARATORS.values())}"
+        )
     lines = complete_lines(path, report)
     head = list(islice(lines, HEAD_LINES))
-    if head and head[0][1].startswith("\ufeff"):
-        head[0] = (head[0][0], head[0][1].removeprefix("\ufeff"))
     found, heading, below = _find_heading(path, head, columns, separator)
     places = resolve(columns, heading, f"{path}: line {below}" if below else str(path))
     names = {role: heading[where[0]] if len(where) == 1 else columns[role] for role, where in places.items()}
-    records = _records(path, chain(head[below:], lines), found, len(heading))
+    comments = _Comments()
+    records = _records(path, chain(head[below:], lines), found, len(heading), comments)
     any_row = False
     while piece := list(islice(records, BATCH_ROWS)):
         any_row = True
@@ -154,6 +164,8 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
         )
     if not any_row:
         raise ForestageError(f"{path}: no rows after the heading")
+    if comments.count:
+        report.warn(f"{path}: {comments.count} lines below the heading begin with #; they are taken as comments")
 
 
 def _find_heading(
@@ -163,7 +175,7 @@ def _find_heading(
     candidates = [separator] if separator is not None else list(SEPARATORS)
     if by_number(columns):
         return _without_heading(path, head, columns, candidates, separator is not None)
-    best: tuple[int, int, ForestageError] | None = None
+    best: tuple[int, bool, int, ForestageError] | None = None
     for candidate in candidates:
         for number, line in head:
             heading = _heading_cells(line, candidate)
@@ -173,13 +185,14 @@ def _find_heading(
                 resolve(columns, heading, f"{path}: line {number}")
             except ForestageError as error:
                 known = sum(name in heading for name in columns.values())
-                if best is None or (known, len(heading)) > best[:2]:
-                    best = (known, len(heading), error)
+                named = len(heading) > 1 and all(re.fullmatch(NAME_OF_COLUMN, name) for name in heading)
+                if best is None or (known, named, len(heading)) > best[:3]:
+                    best = (known, named, len(heading), error)
                 continue
             _check_above(path, head[: number - 1], candidate, len(heading))
             return candidate, heading, number
-    if best is not None and (best[0] or best[1] > 1):
-        raise best[2]
+    if best is not None and (best[0] or best[1]):
+        raise best[3]
     wanted = ", ".join(columns.values())
     raise ForestageError(
         f"{path}: none of the first {len(head)} lines is a heading with {wanted}; name columns by their place (#1 is "
@@ -246,13 +259,15 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _records(
-    path: Path, lines: Iterator[tuple[int, str]], separator: str, width: int
+    path: Path, lines: Iterator[tuple[int, str]], separator: str, width: int, comments: "_Comments"
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows below the heading: the line each begins in, and its cells."""
     if separator == " ":
         for number, line in lines:
             cells = line.split()
-            if cells and not cells[0].startswith("#"):
+            if cells and cells[0].startswith("#"):
+                comments.count += 1
+            elif cells:
                 yield number, _of_width(path, number, cells, width)
         return
     at = _Lines(lines)
@@ -265,11 +280,21 @@ def _records(
             return
         except csv.Error as error:
             raise ForestageError(f"{path}: line {at.number}: not readable ({error}); is the file cut off?") from error
-        if not cells or (len(cells) == 1 and not cells[0].strip()) or cells[0].lstrip().startswith("#"):
+        if not cells or (len(cells) == 1 and not cells[0].strip()):
+            continue
+        if cells[0].lstrip().startswith("#"):
+            comments.count += 1
             continue
         if len(cells) != width and at.taken == 1 and "[" in at.last and '"' not in at.last:
             cells = re.split(rf"{re.escape(separator)}(?![^\[\]]*\])", at.last)
         yield at.first, _of_width(path, at.first, cells, width)
+
+
+@dataclass
+class _Comments:
+    """How many lines below the heading were left out."""
+
+    count: int = 0
 
 
 class _Lines:
@@ -312,7 +337,7 @@ def _json(path: Path, columns: Mapping[str, str], report: Report) -> Iterator[Ba
     rows: list[dict[str, Any]] = []
     others = 0
     for number, line in read_lines(path, report):
-        bare = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
+        bare = line.strip()
         if not bare:
             continue
         value = _object(path, number, bare)
@@ -387,7 +412,7 @@ def _parquet(path: Path, columns: Mapping[str, str], report: Report) -> Iterator
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             heading = list(file.schema_arrow.names)
             places = resolve(columns, heading, str(path))
             wanted = sorted({heading[place] for where in places.values() for place in where})

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
+from traces.importers.assembly.expert_map import read_expert_map
 from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.routing_rows import UNRECORDED, RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
@@ -28,7 +29,7 @@ from traces.importers.assembly.table_routing import (
 )
 from traces.importers.assembly.table_source import read_table, table_files
 from traces.importers.importer import Importer
-from traces.importers.options import ImportOptions
+from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 from traces.trace import PHASES, RoutingTrace
@@ -167,6 +168,7 @@ def _read_routing(
     sequences = Sequences()
     firsts: dict[int, int] = {}
     watch = _Watch()
+    expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
     silent_phase = False
@@ -208,7 +210,16 @@ def _read_routing(
             report.progress(done + 1, len(files))
     _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
     labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
-    trace = trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
+    trace = trace_of_rows(
+        rows,
+        labels,
+        options,
+        report,
+        origin=path,
+        format=NAME,
+        experts=None if expert_map is None else expert_map.experts,
+        expert_map=expert_map,
+    )
     watch.tell(path, trace, report)
     return trace
 
@@ -281,9 +292,9 @@ def _read_loads(
     path: Path, files: list[Path], columns: dict[str, str], options: ImportOptions, report: Report
 ) -> ExpertLoad:
     """The loads of all files: steps or layers of their own, or ranks that are added up."""
-    for name in ("domain", "dataset", "phase"):
+    for name in ("domain", "dataset", "phase", "expert_map"):
         if getattr(options, name) is not None:
-            raise ForestageError(f"{path}: --{name}: a table of loads has no use for it; leave it out")
+            raise ForestageError(f"{path}: {option_name(name)}: a table of loads has no use for it; leave it out")
     is_listed = "expert" not in columns
     tables = [CountTable()]
     progress = report if len(files) == 1 else Report(warnings=report.warnings)
@@ -342,6 +353,6 @@ IMPORTER = Importer(
     "any CSV, TSV, JSON Lines or Parquet table, its columns named by --column (routing, or loads)",
     sniff,
     read,
-    ROW_OPTIONS | {"phase", "columns", "separator", "files"},
+    ROW_OPTIONS | {"phase", "expert_map", "columns", "separator", "files"},
     folders=True,
 )
