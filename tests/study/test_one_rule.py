@@ -10,6 +10,7 @@ import pytest
 from study.config import StudyConfig
 from study.stages import StudyContext
 from study.subjects import caches
+from study.subjects import trace as trace_subject
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
@@ -98,3 +99,19 @@ def test_one_layer_has_none_to_predict_ahead(forestage: Forestage, tmp_path: Pat
     trace_of(np.arange(40).reshape(40, 1, 1) % 4, experts=4, lengths=[4] * 10).save(path)
     line = refused(forestage("predictor", "evaluate", "--trace", path, "--predictor", "st-moe"))
     assert "a trace of one layer has no layer to predict ahead" in line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_report_says_what_is_counted_and_shows_the_nulls(kind: str, tmp_path: Path) -> None:
+    trace = made(KINDS[kind])
+    context = StudyContext(trace, tmp_path / "t.safetensors", StudyConfig(cache_fractions=(0.5,)), tmp_path)
+    trace.save(context.trace_path)
+    for subject in (caches, trace_subject):
+        context.results[subject.SUBJECT.stage.name] = subject.run(context, lambda done, total: None)
+    said = str(caches.section(context))
+    assert f"Counted: {context.results['caches']['counted']}." in said
+    assert "most used, static (null)" in said
+    shown = trace_subject.section(context)
+    assert "× shuffled within sequences" in str(shown)
+    overall = context.results["trace"]["statistics"]["overall"]
+    assert shown.facts[0].value == f"{overall['over_popularity']:.2f} / {overall['over_sequence']:.2f} ×"

@@ -202,6 +202,12 @@ def test_equal_weights_by_chance_are_not_told() -> None:
     ids, weights = random_rows(4000, layers=1, experts=64), np.full((4000, 1, 2), 0.5, np.float16)
     weights[20:] = [0.75, 0.25]
     assert not suspicions(trace_of(ids, experts=64, gate_weights=weights))
+    # Of four weights in two layers, chance makes all the same in one row of 2^60.
+    four = np.repeat(np.repeat(weights, 2, axis=1), 2, axis=2)
+    (line,) = suspicions(
+        trace_of(random_rows(4000, 2, 4, 64), experts=64, gate_weights=four, gate_weight_kind="unknown")
+    )
+    assert "gate weights are all equal in every layer, 20 times" in line
     deep = np.repeat(weights, 8, axis=1)
     (line,) = suspicions(trace_of(random_rows(4000, experts=64), experts=64, gate_weights=deep))
     assert "gate weights are all equal in every layer, 20 times (rows 0 to 19)" in line

@@ -73,10 +73,10 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
             weights = part.gate_weights.view(np.uint16)
         _count_signs(part.expert_ids, weights, trace.experts, done, rows, equal, ordered, totals, hashes)
         samples.append(hashes[-done % step :: step].copy())
-        ends = trace.sequence_offsets[1:] - done
-        closing = ends[ended : int(np.searchsorted(ends, part.tokens, side="right"))]
-        _close_sequences(hashes, closing, open_hash, sequence_hashes[ended : ended + len(closing)])
-        ended += len(closing)
+        closed = int(np.searchsorted(trace.sequence_offsets, done + part.tokens, side="right")) - 1
+        closing = trace.sequence_offsets[ended + 1 : closed + 1] - done
+        _close_sequences(hashes, closing, open_hash, sequence_hashes[ended:closed])
+        ended = closed
         done += part.tokens
     # f16 has 10 bits of fraction: weights that differ at all agree in them about one time in 2^10.
     by_bits = 8.0 * trace.tokens * 2.0 ** (-10 * (trace.top_k - 1) * layers)
