@@ -20,8 +20,11 @@ PROMPTS = [CapturePrompt(prompt=f"Prompt number {n} of the lot.", domain="prose"
 OPTIONS = ModelCaptureOptions(new_tokens=6, max_prompt=9, dtype="float32", temperature=1.0, early_gate=(1, 2))
 
 
-def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+def read(path: Path, trace: RoutingTrace | None = None) -> tuple[np.ndarray, dict[str, str]]:
     with safe_open(path, "numpy") as file:
+        if trace is not None:
+            assert np.array_equal(file.get_tensor("sequence"), trace.sequence_index())
+            assert np.array_equal(file.get_tensor("position"), trace.position)
         return file.get_tensor("ids"), file.metadata()
 
 
@@ -36,7 +39,7 @@ def test_a_gate_run_early_ranks_what_its_rule_chooses_from_an_earlier_hidden_sta
     written = capture_model(tmp_path / name, PROMPTS, tmp_path / "t.safetensors", options=options)
     assert written[-1] == tmp_path / f"t.early-gate-{far}.safetensors"
     trace = RoutingTrace.load(tmp_path / "t.safetensors")
-    ids, metadata = read(written[0])
+    ids, metadata = read(written[0], trace)
     farthest, _ = read(written[-1])
     assert ids.shape == (trace.tokens, trace.layers, min(8, 4 * trace.top_k))
     assert ids.dtype == np.uint16
