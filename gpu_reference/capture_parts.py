@@ -86,11 +86,12 @@ class CaptureParts:
             ForestageError: if a part is damaged, or the trace cannot be written.
         """
         metadata = RoutingTrace.load(self._file(0)).metadata
-        for lookahead, path in zip(self._lookaheads, self.predictions, strict=True):
-            join_parts(path, (self._early_file(index, lookahead) for index in range(count)), metadata, lookahead)
         with TraceWriter(self.out, metadata) as writer:
             for index in range(count):
                 writer.append(RoutingTrace.load(self._file(index)))
+        for lookahead, path in zip(self._lookaheads, self.predictions, strict=True):
+            early = (self._early_file(index, lookahead) for index in range(count))
+            join_parts(path, early, RoutingTrace.load(self.out), lookahead)
         shutil.rmtree(self.folder)
         return metadata
 

@@ -112,6 +112,9 @@ LEAST_AGREEMENT = 0.8
 """Share of a sequence's decoded experts that one pass without a cache must choose too. Rounding, which differs between
 passes of different lengths, moves a few per cent in half precision; a cache that is not handled right moves most."""
 
+FEW = 8
+"""So many other experts prove nothing: a short sequence's share is coarse."""
+
 
 def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecorder, origin: str) -> None:
     """Run ``sequence`` again in one pass without a cache and compare what its decode steps chose.
@@ -128,8 +131,9 @@ def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecord
         model(input_ids=tokens, use_cache=False, **_last_only(model))
     whole = recorder.take().ids[sequence.prompt :]
     decoded = np.concatenate(sequence.ids)[sequence.prompt :]
-    shared = float((decoded[..., :, None] == whole[..., None, :]).any(axis=-1).mean())
-    if shared < LEAST_AGREEMENT:
+    same = (decoded[..., :, None] == whole[..., None, :]).any(axis=-1)
+    shared = float(same.mean())
+    if shared < LEAST_AGREEMENT and same.size - same.sum() > FEW:
         raise ForestageError(
             f"{origin}: decode steps chose other experts than one pass over the same tokens ({shared:.0%} the same): "
             "this model's cache does not work so; give --new-tokens 0, or another version of transformers"

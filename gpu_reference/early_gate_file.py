@@ -1,8 +1,9 @@
 """The file of what gates run early ranked, beside the trace of the same run.
 
 The layout is that of `forestage predictor evaluate --predictions`: a safetensors file with ``ids`` u16
-``[tokens, layers, m]``, rows and columns those of the trace, best expert first, then 0xFFFF; the metadata say
-``format`` (``forestage-predictions``), ``lookahead``, ``source``, ``model`` and ``experts``.
+``[tokens, layers, m]``, rows and columns those of the trace, best expert first, then 0xFFFF, and ``sequence`` and
+``position`` of each row; the metadata say ``format`` (``forestage-predictions``), ``lookahead``, ``source``, ``model``
+and ``experts``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from traces.safetensors_file import byte_chunks, open_tensors, write_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from traces import TraceMetadata
+    from traces import RoutingTrace
 
 FORMAT = "forestage-predictions"
 
@@ -35,8 +36,8 @@ def write_part(path: Path, ids: np.ndarray) -> None:
     write_tensors(path, {"ids": np.ascontiguousarray(ids)}, {})
 
 
-def join_parts(path: Path, parts: Iterable[Path], metadata: TraceMetadata, lookahead: int) -> None:
-    """Write the predictions of all sequences, one after the other, to ``path``; memory holds one of them.
+def join_parts(path: Path, parts: Iterable[Path], trace: RoutingTrace, lookahead: int) -> None:
+    """Write the predictions of all sequences of ``trace``, one after the other, to ``path``; memory holds one of them.
 
     Raises:
         ForestageError: if a part is damaged, or the file cannot be written.
@@ -49,12 +50,16 @@ def join_parts(path: Path, parts: Iterable[Path], metadata: TraceMetadata, looka
             for chunk in byte_chunks(ids):
                 joined.write(chunk)
         joined.flush()
-        everything = np.memmap(joined, dtype=np.uint16, mode="r", shape=(rows, *shape))
+        tensors = {
+            "ids": np.asarray(np.memmap(joined, dtype=np.uint16, mode="r", shape=(rows, *shape))),
+            "sequence": trace.sequence_index(),
+            "position": np.ascontiguousarray(trace.position),
+        }
         facts = {
             "format": FORMAT,
             "lookahead": str(lookahead),
-            "source": f"next gate run early: {FED.format(lookahead=lookahead)}; {metadata.source}",
-            "model": metadata.model,
-            "experts": str(metadata.experts),
+            "source": f"next gate run early: {FED.format(lookahead=lookahead)}; {trace.metadata.source}",
+            "model": trace.metadata.model,
+            "experts": str(trace.experts),
         }
-        write_tensors(path, {"ids": np.asarray(everything)}, facts)
+        write_tensors(path, tensors, facts)

@@ -133,7 +133,9 @@ _SOFTMAX_OVER_CHOSEN = TopKRule("logits", over_chosen=True)
 _DEEPSEEK_V2 = TopKRule(
     groups="maximum", groups_if=("topk_method", "group_limited_greedy"), scale_by="routed_scaling_factor"
 )
-_MISTRAL_4 = TopKRule(normalised="norm_topk_prob", groups="best two", scale_by="routed_scaling_factor", added=1e-20)
+_MISTRAL_4 = TopKRule(
+    normalised="norm_topk_prob", groups="best two", scale_by="routed_scaling_factor", added=1e-20, in_logits_type=True
+)
 _DEEPSEEK_V3 = TopKRule(
     "sigmoid",
     normalised="norm_topk_prob",

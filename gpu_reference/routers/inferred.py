@@ -49,7 +49,7 @@ class InferredRule:
         import torch
 
         tokens = inputs[0].numel() // inputs[0].shape[-1]
-        logits = _logits(self._name, output, tokens, self._experts(tokens, output))
+        logits = _logits(self._name, output, tokens, self._experts(0, output))
         empty = torch.zeros((tokens, 0), dtype=torch.long)
         return RouterOutput(logits, empty, empty.float(), inputs)
 
@@ -65,7 +65,7 @@ class InferredRule:
             raise ForestageError(f"{where}: its experts are not called with ids and weights; write an adapter for it")
         ids, weights = told
         call = RouterOutput(
-            _logits(self._name, output, len(ids), self._experts(len(ids), output)), ids, weights, inputs
+            _logits(self._name, output, len(ids), self._experts(ids.shape[-1], output)), ids, weights, inputs
         )
         returned = [value for value in _tensors(output) if value.shape == ids.shape and not value.is_floating_point()]
         if any(not (value == ids).all() for value in returned):
@@ -126,15 +126,24 @@ class InferredRule:
                 "adapter (--adapter module:Name), or give --trust-router to record what its experts are called with"
             )
 
-    def _experts(self, tokens: int, output: Any) -> int:
-        """Number of experts: as the block or its experts say, else the width of the only matrix of logits."""
+    def _experts(self, top_k: int, output: Any) -> int:
+        """Number of experts: as their weights or attributes say, else the width of the only matrix but the choice's.
+
+        Raises:
+            ForestageError: if nothing says it.
+        """
+        held = {value.shape[0] for value in self._block.experts.parameters() if value.dim() == 3}
+        if len(held) == 1:
+            return held.pop()
         for module in (self._block.experts, self._block):
             for name in ("num_experts", "n_routed_experts", "num_local_experts"):
                 value = getattr(module, name, None)
                 if isinstance(value, int) and not isinstance(value, bool):
                     return value
-        widths = {value.shape[-1] for value in _tensors(output) if value.is_floating_point()}
-        return widths.pop() if len(widths) == 1 else -1
+        widths = {value.shape[-1] for value in _tensors(output) if value.is_floating_point()} - {top_k}
+        if len(widths) != 1:
+            raise ForestageError(f"{self._name}: how many experts there are is not to be told; write an adapter for it")
+        return widths.pop()
 
 
 class _Values:

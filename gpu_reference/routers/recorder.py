@@ -9,6 +9,7 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from gpu_reference.routers.adapter import LayerRouting, RouterOutput
+from gpu_reference.routers.architectures import TRANSFORMERS
 from gpu_reference.routers.check import check_routing
 from gpu_reference.routers.find import FoundRouter, find_routers
 from gpu_reference.routers.inferred import InferredRule
@@ -82,12 +83,17 @@ class RoutingRecorder:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the trace should know: routers of unknown classes, and how they were read."""
+        """What a reader of the trace should know: routers that no built-in rule reads, and how they were read."""
         notes = {}
         for one in self._found:
             if isinstance(one.adapter, InferredRule):
                 how = "trusted without a rule" if one.adapter.trust else "its choice explained by a known rule"
                 notes[type(one.router).__name__] = f"{type(one.router).__name__} read from its experts' calls, {how}"
+            elif one.adapter is not TRANSFORMERS.get(type(one.router).__name__):
+                kind = type(one.adapter)
+                notes[type(one.router).__name__] = (
+                    f"{type(one.router).__name__} read by an adapter of its own ({kind.__module__}.{kind.__qualname__})"
+                )
         return sorted(notes.values())
 
     def __enter__(self) -> RoutingRecorder:

@@ -42,7 +42,7 @@ def register_from(place: str) -> list[str]:
         raise ForestageError(f"--adapter {place}: write module:Name, such as my_router:MyRouterAdapter")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # at the end: no file here may stand before an installed module
     importlib.invalidate_caches()
     try:
         value = getattr(importlib.import_module(module_name), name)

@@ -139,12 +139,20 @@ def bar_groups(
 ) -> np.ndarray:
     """``scores`` with −∞ for experts outside the ``kept`` groups of the largest ``group_scores [tokens, groups]``.
 
-    Among groups that lie within ``margin [tokens, 1]``, those that the router chose from come first.
+    Groups that lie within ``margin [tokens, 1]`` of the border may be open or closed, for want of precision: of these,
+    the ones that the router chose from come first, then those that would change its choice least.
     """
     tokens, groups = group_scores.shape
-    used = chosen.reshape(tokens, groups, -1).any(axis=-1)
-    favoured = group_scores + np.where(used, margin, 0.0)
-    best = np.argsort(-favoured, axis=-1, kind="stable")[:, :kept]
+    by_group = (tokens, groups, scores.shape[1] // groups)
+    ranked = -np.sort(-group_scores, axis=-1)
+    last_open = ranked[:, kept - 1, None]
+    first_closed = ranked[:, kept, None] if kept < groups else np.full((tokens, 1), -np.inf)
+    certain = group_scores > first_closed + margin
+    at_border = ~certain & (group_scores >= last_open - margin)
+    used = chosen.reshape(by_group).any(axis=-1)
+    standing = 3 * certain + at_border * np.where(used, 2, 1)
+    tempting = np.where(at_border, scores.reshape(by_group).max(axis=-1), -group_scores)
+    best = np.lexsort((tempting, -standing), axis=-1)[:, :kept]
     open_ = np.zeros((tokens, groups), np.bool_)
     np.put_along_axis(open_, best, True, axis=-1)
-    return np.where(np.repeat(open_, scores.shape[1] // groups, axis=-1), scores, -np.inf)
+    return np.where(np.repeat(open_, by_group[2], axis=-1), scores, -np.inf)

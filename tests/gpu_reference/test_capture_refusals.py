@@ -15,6 +15,7 @@ from gpu_reference import capture_sequences
 from gpu_reference.capture_model import ModelCaptureOptions, capture_model
 from gpu_reference.capture_prompts import CapturePrompt
 from tests.gpu_reference.current_models import save
+from traces import RoutingTrace
 
 PROMPTS = [CapturePrompt(prompt="The quick brown fox jumps over the lazy dog.", domain="prose")]
 OPTIONS: dict[str, Any] = {"new_tokens": 6, "max_prompt": 9, "dtype": "float32", "temperature": 1.0}
@@ -113,6 +114,20 @@ def test_a_choice_that_its_logits_deny_leaves_nothing_behind(
     before = tree(tmp_path)
     with pytest.raises(ForestageError, match=r"layers\.0\.mlp\.gate, row 0: the router chose"):
         capture_model(folder, PROMPTS, tmp_path / "t", options=ModelCaptureOptions(**OPTIONS))
+    assert tree(tmp_path) == before
+
+
+def test_a_sequence_that_cannot_be_kept_leaves_nothing_behind(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, path: Path) -> None:
+        raise ForestageError(f"{path}: cannot write (No space left on device)")
+
+    monkeypatch.setattr(RoutingTrace, "save", full)
+    before = tree(tmp_path)
+    options = ModelCaptureOptions(**OPTIONS, early_gate=(1,))
+    with pytest.raises(ForestageError, match="No space left"):
+        capture_model(folder, PROMPTS, tmp_path / "t", options=options)
     assert tree(tmp_path) == before
 
 

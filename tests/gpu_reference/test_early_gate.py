@@ -20,8 +20,11 @@ PROMPTS = [CapturePrompt(prompt=f"Prompt number {n} of the lot.", domain="prose"
 OPTIONS = ModelCaptureOptions(new_tokens=6, max_prompt=9, dtype="float32", temperature=1.0, early_gate=(1, 2))
 
 
-def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+def read(path: Path, trace: RoutingTrace | None = None) -> tuple[np.ndarray, dict[str, str]]:
     with safe_open(path, "numpy") as file:
+        if trace is not None:
+            assert np.array_equal(file.get_tensor("sequence"), trace.sequence_index())
+            assert np.array_equal(file.get_tensor("position"), trace.position)
         return file.get_tensor("ids"), file.metadata()
 
 
@@ -31,14 +34,17 @@ def test_a_gate_run_early_ranks_what_its_rule_chooses_from_an_earlier_hidden_sta
 ) -> None:
     model = save(name, tokenizer, tmp_path / name)
     layers = CURRENT[name].layers
-    options = OPTIONS.model_copy(update={"early_gate": (1,)})
+    far = len(layers) - 1
+    options = OPTIONS.model_copy(update={"early_gate": tuple(sorted({1, far}))})
     written = capture_model(tmp_path / name, PROMPTS, tmp_path / "t.safetensors", options=options)
-    assert written == [tmp_path / "t.early-gate-1.safetensors"]
+    assert written[-1] == tmp_path / f"t.early-gate-{far}.safetensors"
     trace = RoutingTrace.load(tmp_path / "t.safetensors")
-    ids, metadata = read(written[0])
+    ids, metadata = read(written[0], trace)
+    farthest, _ = read(written[-1])
     assert ids.shape == (trace.tokens, trace.layers, min(8, 4 * trace.top_k))
     assert ids.dtype == np.uint16
     assert (ids[:, 0] == 0xFFFF).all()
+    assert (farthest[:, :far] == 0xFFFF).all()
     assert (metadata["format"], metadata["lookahead"], metadata["experts"]) == ("forestage-predictions", "1", "8")
     assert metadata["model"] == trace.metadata.model
     assert trace.token_hash is not None
@@ -46,6 +52,9 @@ def test_a_gate_run_early_ranks_what_its_rule_chooses_from_an_earlier_hidden_sta
     for index in range(trace.sequences):
         part = trace.sequence_slice(index)
         hidden = entering(model, [token_of[value] for value in trace.token_hash[part].tolist()])
+        with torch.no_grad():
+            early, _ = CURRENT[name].rule(blocks(model)[layers[-1]], hidden[layers[0]])
+        assert np.array_equal(farthest[part][:, -1, : trace.top_k], early.numpy())
         for place in range(1, len(layers)):
             with torch.no_grad():
                 early, _ = CURRENT[name].rule(blocks(model)[layers[place]], hidden[layers[place - 1]])

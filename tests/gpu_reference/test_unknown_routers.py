@@ -133,6 +133,18 @@ def test_a_choice_that_no_rule_explains_is_refused_or_trusted() -> None:
         RoutingRecorder(model, trust=True, early=EarlyGates((1,)))
 
 
+def test_logits_of_more_than_the_experts_that_are_there_are_refused() -> None:
+    """As where some places stand for "no expert": they would be counted as experts whose weights are moved."""
+    model = Model("softmax")
+    for layer in model.layers:
+        layer.experts.weights = nn.Parameter(torch.zeros(6, 4, 4))  # type: ignore[union-attr]
+    with (
+        pytest.raises(ForestageError, match=r"layers\.0\.strange_router: returned 0 matrices \[tokens, 6\]"),
+        RoutingRecorder(model),
+    ):
+        model(HIDDEN)
+
+
 def test_a_rule_must_explain_every_token_of_every_pass() -> None:
     model = Model("softmax")
     with RoutingRecorder(model) as recorder, torch.no_grad():
@@ -236,7 +248,7 @@ def test_the_example_of_the_guide_works_as_an_option(foreign: Path) -> None:
     capture_model(foreign, PROMPTS, Path("t.safetensors"), options=options)
     metadata = RoutingTrace.load("t.safetensors").metadata
     assert (metadata.gate_weight_kind, metadata.experts) == ("softmax", 8)
-    assert "read from its experts' calls" not in metadata.source
+    assert metadata.source.endswith("; Qwen2MoeTopKRouter read by an adapter of its own (my_router.MyRouter)")
 
 
 def test_the_example_of_the_guide_works_as_an_entry_point(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
