@@ -335,3 +335,22 @@ def test_the_digest_is_of_the_routing_and_not_of_its_dtype():
     moved = dataclasses.replace(TRACE, position=TRACE.position + 1)
     other = routing_trace(seed=5, lengths=LENGTHS)
     assert len({trace_digest(trace) for trace in (TRACE, gone, moved, other)}) == 4
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_damaged_byte_is_refused_or_changes_nothing(tmp_path, container):
+    path = tmp_path / f"p.{container}"
+    write_predictions(path, ids=ranked_ids(), lookahead=1, source="s", trace=TRACE)
+    whole, before = path.read_bytes(), scored(path)
+    generator = np.random.default_rng(0)
+    refused = 0
+    for place in generator.integers(len(whole), size=60).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        try:
+            np.testing.assert_array_equal(scored(path), before)
+        except ForestageError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 30
