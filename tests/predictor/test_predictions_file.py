@@ -16,6 +16,7 @@ from predictor.predictions.digest import trace_digest
 from predictor.predictions.file import open_predictions
 from predictor.predictions.scorer import lay
 from predictor.predictions.writer import PredictionsWriter, write_predictions
+from traces.safetensors_file import write_tensors
 
 CONTAINERS = ("npz", "safetensors", "parquet")
 LENGTHS = (4, 5, 6, 7, 8, 9)
@@ -158,6 +159,20 @@ def test_tensors_of_the_library_s_are_read(tmp_path):
     ids = ranked_ids()
     save_file({"ids": ids}, tmp_path / "p.safetensors", {"lookahead": "1", "source": "library", "format": "pt"})
     np.testing.assert_array_equal(order(scored(tmp_path / "p.safetensors"), 5), ids)
+
+
+def test_what_a_capture_writes_beside_its_trace_is_read(tmp_path):
+    """u16 ids with 0xFFFF where nothing is ranked, and texts in the header; no keys, as the rows are the trace's."""
+    ids = ranked_ids().astype(np.uint16)  # −1 becomes 0xFFFF
+    facts = {
+        "format": "forestage-predictions",
+        "lookahead": "1",
+        "source": "next gate",
+        "model": "test",
+        "experts": "16",
+    }
+    write_tensors(tmp_path / "t.early-gate-1.safetensors", {"ids": ids}, facts)
+    np.testing.assert_array_equal(order(scored(tmp_path / "t.early-gate-1.safetensors"), 5), ranked_ids())
 
 
 def test_tokens_may_come_in_any_order_and_in_part(tmp_path):
