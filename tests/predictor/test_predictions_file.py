@@ -368,3 +368,17 @@ def test_a_damaged_byte_is_refused_or_changes_nothing(tmp_path, container):
         except ForestageError:
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("container", ["npz", "safetensors"])
+def test_ids_that_changed_places_are_noticed(tmp_path, container):
+    """Damage that leaves a valid ranking: only a checksum tells."""
+    ids, path = ranked_ids(), tmp_path / f"p.{container}"
+    write_predictions(path, ids=ids, lookahead=1, source="s", trace=TRACE)
+    changed = ids.copy()
+    changed[5, 2, :2] = ids[5, 2, 1::-1]
+    whole = path.read_bytes()
+    assert whole.count(ids.tobytes()) == 1
+    path.write_bytes(whole.replace(ids.tobytes(), changed.tobytes()))
+    with pytest.raises(ForestageError, match="damaged"):
+        open_predictions(path)
