@@ -36,7 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-"""safetensors' names of the dtypes that traces, loads and predictions use; the format's others are refused."""
+"""safetensors' names of the dtypes that files of ours use; the rest of the format's dtypes are refused."""
 
 MAX_HEADER_BYTES = 100_000_000
 """The library's own limit."""

@@ -1,5 +1,6 @@
 """Opening a file of predictions, whatever its container."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 from catalog.errors import ForestageError
 from predictor.predictions import npz_file, parquet_file
 from predictor.predictions.arrays import NAMES, PredictionArrays, check_arrays, check_header
-from predictor.predictions.header import PredictionsHeader, parse_texts, parse_values
-from traces.safetensors_file import open_tensors
+from predictor.predictions.header import CHECKSUMS, PredictionsHeader, parse_texts, parse_values
+from traces.safetensors_file import TensorFile, crc32, open_tensors
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,24 @@ def _from_safetensors(path: Path) -> tuple[PredictionsHeader, PredictionArrays]:
     _require_ranking(path, set(file.tensors))
     if strange := sorted(set(file.tensors) - set(NAMES)):
         raise ForestageError(f"{path}: {strange[0]}: unknown tensor; predictions hold {', '.join(NAMES)}")
-    return parse_texts(file.metadata, path), _known(file.tensors)
+    header = parse_texts(file.metadata, path)
+    _check_checksums(path, file)
+    return header, _known(file.tensors)
+
+
+def _check_checksums(path: Path, file: TensorFile) -> None:
+    """Compare the CRC-32 of every tensor with the one stated, where the file states them."""
+    if CHECKSUMS not in file.metadata:
+        return
+    try:
+        stated = json.loads(file.metadata[CHECKSUMS])
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{path}: {CHECKSUMS}: not valid JSON ({error})") from error
+    if not isinstance(stated, dict) or set(stated) != set(file.tensors):
+        raise ForestageError(f"{path}: {CHECKSUMS}: must name every tensor")
+    for name, array in file.tensors.items():
+        if stated[name] != f"{crc32(array):08x}":
+            raise ForestageError(f"{path}: {name}: damaged (its checksum differs); write it again")
 
 
 def _require_ranking(path: Path, names: set[str]) -> None:

@@ -1,6 +1,7 @@
 """What a file of predictions says of itself beside its arrays."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,12 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
 FORMAT = "forestage-predictions"
+
+CHECKSUMS = "checksums"
+"""Entry of a safetensors header that we wrote: JSON, tensor → CRC-32 in hexadecimal."""
+
+HEADER_CHECKSUM = "header_crc32"
+"""Entry of texts that we wrote: CRC-32, in hexadecimal, of the other fields' texts as sorted pairs in JSON."""
 
 _FOREIGN_KEYS = {"pandas", "ARROW:schema", "huggingface"}
 """What the writers of Parquet leave in a schema's metadata; says nothing of predictions."""
@@ -51,9 +58,10 @@ class PredictionsHeader(StrictModel):
     far_bytes_per_token: int | None = Field(default=None, ge=0)
 
     def texts(self) -> dict[str, str]:
-        """The stated fields as texts, for a safetensors header or a Parquet schema."""
+        """The stated fields as texts, and their checksum, for a safetensors header or a Parquet schema."""
         stated = self.model_dump(mode="json", exclude_none=True)
-        return {name: value if name in _TEXTS else json.dumps(value) for name, value in stated.items()}
+        texts = {name: value if name in _TEXTS else json.dumps(value) for name, value in stated.items()}
+        return {**texts, HEADER_CHECKSUM: _checksum(texts)}
 
 
 def parse_texts(texts: Mapping[str, str], path: Path) -> PredictionsHeader:
@@ -63,13 +71,14 @@ def parse_texts(texts: Mapping[str, str], path: Path) -> PredictionsHeader:
         ForestageError: naming ``path`` and the field.
     """
     values: dict[str, Any] = {}
-    for name, text in texts.items():
-        if name in _FOREIGN_KEYS:
-            continue
-        if name == "format":
-            if text != FORMAT and text not in _FOREIGN_FORMATS:
-                raise ForestageError(f"{path}: holds no predictions (its format is '{text}')")
-            continue
+    stated = {key: text for key, text in texts.items() if key not in {*_FOREIGN_KEYS, CHECKSUMS, "format"}}
+    checksum = stated.pop(HEADER_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(stated):
+        raise ForestageError(f"{path}: damaged (its header's checksum differs); write it again")
+    written_as = texts.get("format", FORMAT)
+    if written_as != FORMAT and written_as not in _FOREIGN_FORMATS:
+        raise ForestageError(f"{path}: holds no predictions (its format is '{written_as}')")
+    for name, text in stated.items():
         if name in _TEXTS:
             values[name] = text
             continue
@@ -78,6 +87,11 @@ def parse_texts(texts: Mapping[str, str], path: Path) -> PredictionsHeader:
         except (ValueError, RecursionError) as error:
             raise ForestageError(f"{path}: {name}: {text!r} is not JSON; write a number or a list") from error
     return parse_values(values, path)
+
+
+def _checksum(texts: Mapping[str, str]) -> str:
+    """Of the fields' texts."""
+    return f"{zlib.crc32(json.dumps(sorted(texts.items())).encode()):08x}"
 
 
 def parse_values(values: dict[str, Any], path: Path) -> PredictionsHeader:

@@ -1,8 +1,8 @@
 """Arrays of an ``.npz`` archive without holding them in memory: mapped where they lie, or unpacked to a file.
 
 The archive is a zip of ``.npy`` members (NumPy's ``numpy.lib.format``). A member that is stored as it is gets mapped at
-its offset in the archive; a compressed one is unpacked to an unnamed temporary file (``TMPDIR`` says where) and mapped
-there.
+its offset in the archive, once its bytes were read and their CRC-32 compared with the archive's; a compressed one is
+unpacked to an unnamed temporary file (``TMPDIR`` says where) and mapped there.
 """
 
 import struct
@@ -38,13 +38,11 @@ def open_arrays(path: Path) -> dict[str, NDArray[Any]]:
             }
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ForestageError(f"{path}: not an .npz archive, or a damaged one ({reason}); write it again") from error
-    except Exception as error:
-        if type(error).__module__ == "zlib":
-            raise ForestageError(f"{path}: damaged ({error}); write it again") from error
+    except ForestageError:
         raise
+    except Exception as error:  # zipfile, zlib and NumPy's parser of headers raise many kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ForestageError(f"{path}: not an .npz archive, or a damaged one ({reason}); write it again") from error
 
 
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -61,6 +59,8 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
             return np.frombuffer(content, dtype).reshape(shape)
         order: Any = "F" if fortran else "C"
         if member.compress_type == zipfile.ZIP_STORED:
+            while stream.read(_COPY_BYTES):
+                pass  # the end compares the checksum
             with path.open("rb") as raw:
                 raw.seek(member.header_offset)
                 fields = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))

@@ -32,7 +32,9 @@ def write(
         for rows in row_chunks(arrays):
             table = _table(arrays, rows, layer_map, late_from)
             if writer is None:
-                writer = pq.ParquetWriter(path, table.schema.with_metadata(texts), compression="zstd")
+                writer = pq.ParquetWriter(
+                    path, table.schema.with_metadata(texts), compression="zstd", write_page_checksum=True
+                )
             writer.write_table(table.replace_schema_metadata(texts))
             arrays.release()
     finally:
@@ -72,7 +74,7 @@ def read(path: Path) -> tuple[PredictionsHeader, PredictionArrays]:
             (token, layer).
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return _read(path, file)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
@@ -82,7 +84,10 @@ def read(path: Path) -> tuple[PredictionsHeader, PredictionArrays]:
 def _read(path: Path, file: pq.ParquetFile) -> tuple[PredictionsHeader, PredictionArrays]:
     schema = file.schema_arrow
     name = _check_columns(path, schema)
-    texts = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    try:
+        texts = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    except UnicodeDecodeError as error:
+        raise ForestageError(f"{path}: the schema's metadata are not UTF-8; write it again") from error
     if texts.get("layer_map"):
         raise ForestageError(f"{path}: layer_map: the column layer names each row's layer; leave it out")
     header = parse_texts(texts, path)

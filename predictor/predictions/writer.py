@@ -1,5 +1,6 @@
 """Writing predictions: whole arrays at once, or rows as they come."""
 
+import json
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +15,10 @@ from predictor.predictions.alignment import align
 from predictor.predictions.arrays import NAMES, PredictionArrays, check_arrays, check_header
 from predictor.predictions.content import check_content
 from predictor.predictions.digest import trace_digest
-from predictor.predictions.header import FORMAT, PredictionsHeader, parse_values
+from predictor.predictions.header import CHECKSUMS, FORMAT, PredictionsHeader, parse_values
 from traces import RoutingTrace
 from traces.files import atomic_path
-from traces.safetensors_file import byte_chunks, write_tensors
+from traces.safetensors_file import byte_chunks, crc32, write_tensors
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")
 """Containers by the ending of a file's name."""
@@ -115,7 +116,8 @@ def _store(
     """Put the arrays and the header in the container that the name of ``path`` asks for."""
     present = {name: np.ascontiguousarray(array) for name, array in arrays.present().items()}
     if path.suffix == ".safetensors":
-        write_tensors(path, present, {"format": FORMAT, **header.texts()})
+        checksums = json.dumps({name: f"{crc32(array):08x}" for name, array in present.items()})
+        write_tensors(path, present, {"format": FORMAT, **header.texts(), CHECKSUMS: checksums})
         return
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":

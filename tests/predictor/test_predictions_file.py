@@ -16,6 +16,7 @@ from predictor.predictions.digest import trace_digest
 from predictor.predictions.file import open_predictions
 from predictor.predictions.scorer import lay
 from predictor.predictions.writer import PredictionsWriter, write_predictions
+from traces.safetensors_file import write_tensors
 
 CONTAINERS = ("npz", "safetensors", "parquet")
 LENGTHS = (4, 5, 6, 7, 8, 9)
@@ -158,6 +159,20 @@ def test_tensors_of_the_library_s_are_read(tmp_path):
     ids = ranked_ids()
     save_file({"ids": ids}, tmp_path / "p.safetensors", {"lookahead": "1", "source": "library", "format": "pt"})
     np.testing.assert_array_equal(order(scored(tmp_path / "p.safetensors"), 5), ids)
+
+
+def test_what_a_capture_writes_beside_its_trace_is_read(tmp_path):
+    """u16 ids with 0xFFFF where nothing is ranked, and texts in the header; no keys, as the rows are the trace's."""
+    ids = ranked_ids().astype(np.uint16)  # −1 becomes 0xFFFF
+    facts = {
+        "format": "forestage-predictions",
+        "lookahead": "1",
+        "source": "next gate",
+        "model": "test",
+        "experts": "16",
+    }
+    write_tensors(tmp_path / "t.early-gate-1.safetensors", {"ids": ids}, facts)
+    np.testing.assert_array_equal(order(scored(tmp_path / "t.early-gate-1.safetensors"), 5), ranked_ids())
 
 
 def test_tokens_may_come_in_any_order_and_in_part(tmp_path):
@@ -335,3 +350,35 @@ def test_the_digest_is_of_the_routing_and_not_of_its_dtype():
     moved = dataclasses.replace(TRACE, position=TRACE.position + 1)
     other = routing_trace(seed=5, lengths=LENGTHS)
     assert len({trace_digest(trace) for trace in (TRACE, gone, moved, other)}) == 4
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_damaged_byte_is_refused_or_changes_nothing(tmp_path, container):
+    path = tmp_path / f"p.{container}"
+    write_predictions(path, ids=ranked_ids(), lookahead=1, source="s", trace=TRACE)
+    whole, before = path.read_bytes(), scored(path)
+    generator = np.random.default_rng(0)
+    refused = 0
+    for place in generator.integers(len(whole), size=60).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        try:
+            np.testing.assert_array_equal(scored(path), before)
+        except ForestageError:
+            refused += 1
+    assert refused > 30
+
+
+@pytest.mark.parametrize("container", ["npz", "safetensors"])
+def test_ids_that_changed_places_are_noticed(tmp_path, container):
+    """Damage that leaves a valid ranking: only a checksum tells."""
+    ids, path = ranked_ids(width=16), tmp_path / f"p.{container}"  # more than a zip file reads ahead
+    write_predictions(path, ids=ids, lookahead=1, source="s", trace=TRACE)
+    changed = ids.copy()
+    changed[5, 2, :2] = ids[5, 2, 1::-1]
+    whole = path.read_bytes()
+    assert whole.count(ids.tobytes()) == 1
+    path.write_bytes(whole.replace(ids.tobytes(), changed.tobytes()))
+    with pytest.raises(ForestageError, match="damaged"):
+        open_predictions(path)

@@ -1,5 +1,7 @@
 """Files of predictions measured as predictors are, beside them and alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from st_moe_samples import routing_trace
@@ -173,6 +175,15 @@ def test_sequences_without_predictions_are_refused_or_left_out_for_everyone(tmp_
     write_predictions(tmp_path / "part.npz", ids=ids, lookahead=1, source="s", trace=TRACE, **keys)
     with pytest.raises(ForestageError, match="no sequence of the part evaluated is covered whole"):
         evaluate(TRACE, open_predictions(tmp_path / "part.npz"), issue=(1,), only_covered=True)
+
+
+def test_a_label_restricts_predictions_as_it_does_predictors(tmp_path):
+    labelled = dataclasses.replace(TRACE, domains=("law", "code") * 5)
+    kept = exported(tmp_path / "p.npz", "markov-temporal", labelled, part="all")
+    for asked in ({"domains": ["law"]}, {"domains": ["code"], "split": "train"}, {"split": "test"}):
+        settings = {"issue": (3,), "split": "all", **asked}
+        result, direct = (evaluate(labelled, name, **settings) for name in (kept, "markov-temporal"))
+        assert measured(result) == measured(direct)
 
 
 def test_rows_that_lie_a_token_or_a_layer_off_are_told(tmp_path):
