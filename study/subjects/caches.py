@@ -33,6 +33,8 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 def lacks(context: StudyContext) -> str | None:
     """Rows that count."""
     trace = context.trace
+    if not trace.metadata.has_unrecorded:
+        return None
     decode = trace.phase == DECODE
     counted = trace.recorded()[decode] if decode.any() else trace.recorded()
     return None if counted.any() else "no decode token of the trace has recorded routing"
