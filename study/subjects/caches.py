@@ -39,6 +39,8 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 def lacks(context: StudyContext) -> str | None:
     """Rows that count."""
     trace = context.trace
+    if not trace.metadata.has_unrecorded:
+        return None
     counted = trace.recorded()
     if counting_of(trace).count == "decode":
         counted = counted[trace.phase == DECODE]

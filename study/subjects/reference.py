@@ -62,6 +62,8 @@ def check_recorded(trace: RoutingTrace) -> None:
     Raises:
         ForestageError: naming the layer.
     """
+    if not trace.metadata.has_unrecorded:
+        return
     empty = np.flatnonzero(~trace.recorded().any(axis=0))
     if len(empty):
         raise ForestageError(

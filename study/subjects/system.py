@@ -104,15 +104,14 @@ def lacks(context: StudyContext) -> str | None:
 def decode_within(context: StudyContext) -> str | None:
     """Decode tokens among those that are simulated."""
     settings = context.config.system
-    _, test = parts(context.trace)
-    decode = np.flatnonzero(test.phase == DECODE)
-    if not len(decode):
+    first = first_decode(context.trace)
+    if first is None:
         return "the test sequences have no decode tokens, and it is decode that is simulated"
     for name in ("decode_tokens", "sweep_tokens"):
-        if decode[0] >= getattr(settings, name):
+        if first >= getattr(settings, name):
             return (
                 f"none of the first {getattr(settings, name)} test tokens is a decode token; set system.{name} to more "
-                f"than {decode[0] + 1} in a TOML file given as --config"
+                f"than {first + 1} in a TOML file given as --config"
             )
     return None
 
@@ -128,10 +127,24 @@ def _unsimulated(context: StudyContext) -> str | None:
     return None
 
 
+def first_decode(trace: RoutingTrace) -> int | None:
+    """The first decode token of the test sequences, counted over all of their tokens."""
+    done = 0
+    for index in split(trace)[1]:
+        tokens = trace.sequence_slice(int(index))
+        decode = np.flatnonzero(trace.phase[tokens] == DECODE)
+        if len(decode):
+            return done + int(decode[0])
+        done += tokens.stop - tokens.start
+    return None
+
+
 def simulated(trace: RoutingTrace, tokens: int) -> RoutingTrace:
-    """The first ``tokens`` tokens of the test sequences."""
-    _, test = parts(trace)
-    return test.token_range(0, min(tokens, test.tokens))
+    """The first ``tokens`` tokens of the test sequences, or all there are; no more sequences are gathered than that."""
+    _, test = split(trace)
+    ends = np.cumsum(np.diff(trace.sequence_offsets)[test])
+    chosen = trace.select_sequences(test[: int(np.searchsorted(ends, tokens)) + 1])
+    return chosen.token_range(0, min(tokens, chosen.tokens))
 
 
 def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:

@@ -17,7 +17,9 @@ from study.stages import StudyContext, file_fingerprint
 from study.subjects import caches, memory, system, trace
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
-from traces import RoutingTrace
+from traces import DECODE, RoutingTrace, split
+from traces.batch import BatchConfig, make_schedule
+from traces.batch_file import save_batched
 
 Forestage = Callable[..., Outcome]
 
@@ -132,6 +134,28 @@ def test_the_report_and_the_results_say_what_was_left_out(forestage: Forestage, 
         "--json",
     )  # fmt: skip
     assert set(json.loads(again.out)["left_out"]) == {"system"}
+
+
+@pytest.mark.usefixtures("quick_subjects")
+def test_a_batch_is_studied_sequence_by_sequence_and_that_is_said(forestage: Forestage, tmp_path: Path) -> None:
+    given = make(model="acme/unknown")
+    save_batched(tmp_path / "b.safetensors", given, make_schedule(given, BatchConfig(slots=2)))
+    outcome = forestage("study", "--trace", tmp_path / "b.safetensors", "--out", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert "its batch schedule is not used" in outcome.err
+
+
+def test_decode_is_found_in_later_sequences() -> None:
+    _, test = split(make(sequences=10))
+    phase = np.zeros((10, 12))
+    assert system.first_decode(make(sequences=10, phase=phase.ravel())) is None
+    phase[test[-1], 7:] = DECODE
+    given = make(sequences=10, phase=phase.ravel())
+    assert system.first_decode(given) == 12 * (len(test) - 1) + 7
+    tokens = given.select_sequences(test)
+    for many in (1, 5, 12, 13, 1000):
+        part = system.simulated(given, many)
+        assert part.equals(tokens.token_range(0, min(many, tokens.tokens)))
 
 
 def test_refusals_come_before_any_stage(

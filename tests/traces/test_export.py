@@ -5,7 +5,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet
@@ -14,13 +13,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from trace_samples import make_trace, traces
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 from traces.batch import BatchConfig, BatchSchedule, make_schedule
 from traces.exporters import FORMATS, ExportOptions, export_recording
-from traces.exporters.exporter import spans
+from traces.exporters.exporter import Source, spans
 from traces.exporters.formats.vllm_ascend_expert_map import place
+from traces.importers import FORMATS as IMPORTED
 from traces.importers import ImportOptions, import_recording
+from traces.importers.options import parse_columns
 from traces.load import ExpertLoad, LoadMetadata
 
 PATHS = {
@@ -80,18 +82,16 @@ def from_rows(rows: list[dict[str, Any]], like: RoutingTrace) -> RoutingTrace:
     if "ids" not in rows[0]:
         for row in rows:
             for field in ("ids", "weights"):
-                cells = [row.get(f"{field}_{place}") for place in range(top_k)]
-                row[field] = None if cells[0] is None else cells
-    missing = [np.iinfo(width).max] * top_k
+                row[field] = [row.get(f"{field}_{place}") for place in range(top_k)]
+    missing = np.iinfo(width).max
     tokens = rows[::layers]
     ends = [i for i in range(1, len(tokens)) if tokens[i]["sequence"] != tokens[i - 1]["sequence"]]
     firsts = [0, *ends]
-    weights = [row["weights"] or [0.0] * top_k for row in rows] if like.gate_weights is not None else None
+    weights = [row["weights"] for row in rows] if like.gate_weights is not None else None
+    ids = np.array([row["ids"] for row in rows])
     phases = {"prefill": PREFILL, "decode": DECODE}
     return RoutingTrace(
-        expert_ids=np.array([missing if row["ids"] is None else row["ids"] for row in rows], width).reshape(
-            -1, layers, top_k
-        ),
+        expert_ids=np.where(ids < 0, missing, ids).astype(width).reshape(-1, layers, top_k),
         gate_weights=None if weights is None else np.array(weights, np.float16).reshape(-1, layers, top_k),
         sequence_offsets=np.array([*firsts, len(tokens)], np.int64),
         position=np.array([token["position"] for token in tokens], np.int32),
@@ -115,6 +115,28 @@ def test_a_table_holds_a_trace_row_by_row(trace: RoutingTrace, file: str, wide: 
     assert from_rows(rows, trace).equals(trace)
 
 
+@pytest.mark.skipif("table" not in IMPORTED, reason="no importer of tables here")
+@FEW
+@given(trace=traces(), file=st.sampled_from(PATHS["table"]), wide=st.booleans())
+def test_a_table_comes_back_through_the_importer(trace: RoutingTrace, file: str, wide: bool, tmp_path: Path) -> None:
+    assume(trace.recorded().any(axis=0).all())
+    assume(all(trace.recorded()[end - 1].all() for end in trace.sequence_offsets[1:]))
+    # Labels as files have them: none empty, no line breaks, no spaces around.
+    plain = {"domains": tuple(f"d{n % 2}, x" for n in range(trace.sequences)), "datasets": ("s",) * trace.sequences}
+    trace = replace(trace, **plain)
+    options = ExportOptions(ids="wide" if wide else "list")
+    export_recording(trace, "table", tmp_path / file, options)
+    reader = FORMATS["table"].reader
+    assert reader is not None
+    words = reader(Source(trace), tmp_path / file, options)
+    columns = parse_columns([words[i + 1] for i, word in enumerate(words) if word == "--column"])
+    back = import_recording(tmp_path / file, "table", told(trace).model_copy(update={"columns": columns})).recording
+    assert isinstance(back, RoutingTrace)
+    assert replace(back, metadata=trace.metadata).equals(trace)
+    kept = ("model", "experts", "top_k", "layer_map")
+    assert [getattr(back.metadata, fact) for fact in kept] == [getattr(trace.metadata, fact) for fact in kept]
+
+
 def test_parquet_carries_the_metadata(tmp_path: Path) -> None:
     trace = make_trace(unrecorded=True)
     export_recording(trace, "table", tmp_path / "t.parquet")
@@ -123,15 +145,28 @@ def test_parquet_carries_the_metadata(tmp_path: Path) -> None:
 
 
 @FEW
-@given(trace=traces())
-def test_the_npz_layout_comes_back_whole(trace: RoutingTrace, tmp_path: Path) -> None:
-    assume(trace.recorded().all())
-    trace = replace(trace, metadata=trace.metadata.model_copy(update={"has_unrecorded": False}))
+@given(
+    name=st.sampled_from(["forestage-small-moe", "Qwen3-Next-80B-A3B"]),
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    prompt=st.integers(0, 6),
+    weights=st.booleans(),
+    hashes=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_npz_layout_comes_back_whole(
+    name: str, lengths: list[int], prompt: int, weights: bool, hashes: bool, seed: int, tmp_path: Path
+) -> None:
+    record = load_catalog().find_model(name)
+    trace = make_trace(
+        tuple(lengths), record.moe_layers, record.experts, record.top_k, seed=seed, prompt=prompt, weights=weights,
+        hashes=hashes, model=name, layer_map=record.layer_map,
+    )  # fmt: skip
     export_recording(trace, "npz", tmp_path / "t.npz")
-    with patch("traces.importers.formats.npz.routed_model", return_value=trace.metadata):
-        back = import_recording(tmp_path / "t.npz", "npz", ImportOptions(model="test")).recording
+    back = import_recording(tmp_path / "t.npz", "npz", ImportOptions(model=name)).recording
     assert isinstance(back, RoutingTrace)
     assert replace(back, metadata=trace.metadata).equals(trace)
+    facts = ("model", "experts", "top_k", "layer_map")
+    assert [getattr(back.metadata, fact) for fact in facts] == [getattr(trace.metadata, fact) for fact in facts]
 
 
 @FEW

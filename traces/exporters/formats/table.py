@@ -4,7 +4,7 @@ Columns: ``sequence`` (from 0), ``position``, ``phase`` (``prefill``, ``decode``
 ``ids`` (best first where ranked) and, where the trace has them, ``weights``, then ``token_hash``, ``domain`` and
 ``dataset``. ``ids`` and ``weights`` are lists, in CSV as ``[3, 8]``; ``--ids wide`` gives every place a column of its
 own (``ids_0``, ``ids_1``, …, ``weights_0``, …). Weights are written as the exact value of the trace's f16. A row that
-was not recorded has no ids and no weights (nothing in CSV, null in the others).
+was not recorded has −1 in place of every id, and weights of 0.
 
 Parquet carries the trace's metadata as JSON under the key ``forestage`` of the file's key-value metadata.
 """
@@ -20,13 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but
+from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
 from traces.exporters.rows import PHASE_NAMES, Rows, walk_rows
 from traces.files import atomic_path
-from traces.trace import RoutingTrace, id_dtype
+from traces.trace import RoutingTrace
 
 NAME = "table"
 METADATA_KEY = "forestage"
+
+UNRECORDED = -1
+"""In place of every id of a row that was not recorded."""
 
 LINE_BREAKS = frozenset("\r\n\0")
 
@@ -71,9 +74,10 @@ def columns(trace: RoutingTrace, rows: Rows, *, wide: bool) -> Columns:
         "phase": [PHASE_NAMES[phase] for phase in rows.phase.tolist()],
         "layer": rows.layer.tolist(),
     }
-    values |= _cells("ids", rows.ids, rows.recorded, wide=wide)
+    ids = np.where(rows.recorded[:, None], rows.ids.astype(np.int32), UNRECORDED)
+    values |= _cells("ids", ids, wide=wide)
     if rows.weights is not None:
-        values |= _cells("weights", rows.weights.astype(np.float64), rows.recorded, wide=wide)
+        values |= _cells("weights", rows.weights.astype(np.float64), wide=wide)
     if rows.token_hash is not None:
         values["token_hash"] = rows.token_hash.tolist()
     values["domain"] = [trace.domains[number] for number in sequence]
@@ -91,14 +95,11 @@ def column_names(trace: RoutingTrace, *, wide: bool) -> list[str]:
     return [*names, *(["token_hash"] if trace.token_hash is not None else []), "domain", "dataset"]
 
 
-def _cells(field: str, values: npt.NDArray[Any], recorded: npt.NDArray[np.bool_], *, wide: bool) -> Columns:
-    """``values [rows, top_k]`` as one column of lists, or as a column a place; ``None`` where not recorded."""
+def _cells(field: str, values: npt.NDArray[Any], *, wide: bool) -> Columns:
+    """``values [rows, top_k]`` as one column of lists, or as a column a place."""
     if not wide:
-        return {field: [row if known else None for row, known in zip(values.tolist(), recorded, strict=True)]}
-    return {
-        f"{field}_{place}": [one if known else None for one, known in zip(column.tolist(), recorded, strict=True)]
-        for place, column in enumerate(values.T)
-    }
+        return {field: values.tolist()}
+    return {f"{field}_{place}": column.tolist() for place, column in enumerate(values.T)}
 
 
 Append = Callable[[Columns], None]
@@ -143,7 +144,7 @@ def _parquet(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
     import pyarrow
     import pyarrow.parquet
 
-    number = pyarrow.from_numpy_dtype(id_dtype(trace.experts))
+    number = pyarrow.int32()  # signed, for rows that were not recorded
     kinds: dict[str, Any] = {
         "sequence": pyarrow.int64(),
         "position": pyarrow.int32(),
@@ -176,6 +177,17 @@ def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
     return lost_but(source, *kept)
 
 
+def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
+    """Column by column, with the model's name and shape."""
+    trace, many = source.trace, "_*" if options.ids == "wide" else ""
+    roles = {name: name for name in ("sequence", "position", "phase", "layer")} | {"ids": f"ids{many}"}
+    roles |= {"weights": f"weights{many}"} if trace.gate_weights is not None else {}
+    roles |= {"token_id": "token_hash"} if trace.token_hash is not None else {}
+    roles |= {"domain": "domain", "dataset": "dataset"}
+    columns = [word for role, name in roles.items() for word in ("--column", f"{role}={name}")]
+    return ("--format", NAME, *columns, *shape_options(source))
+
+
 EXPORTER = Exporter(
     NAME,
     "a plain table, a row a token and layer (CSV, JSON Lines, Parquet)",
@@ -184,4 +196,5 @@ EXPORTER = Exporter(
     write,
     lost,
     uses=frozenset({"ids"}),
+    reader=reader,
 )
