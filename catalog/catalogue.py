@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from catalog.dram import DramRecord
 from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
+from catalog.families import FAMILIES
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.names import formats_of, key, stems_of, tunings_of
@@ -96,8 +97,11 @@ class Catalog:
         Names and aliases match whatever their case, owner (``openai/``), path or download cache, and ``_`` for ``-``;
         endings that name a tuning or a date (``-Instruct-2507``) are dropped. An ending that names another weight
         format (``-GGUF``, ``-AWQ``) is not: its experts have other bytes, so it needs a record of its own. For the
-        shape of the routing alone see ``match_shape``.
+        shape of the routing alone see ``match_shape``. A ``model_type`` (``deepseek_v3``) names an architecture, which
+        models of other shapes share.
         """
+        if "_" in name and name in FAMILIES:
+            return None
         return next(filter(None, map(self.models.get, tunings_of(name))), None)
 
     def match_shape(self, name: str) -> ModelRecord | None:
@@ -107,13 +111,13 @@ class Catalog:
         not to be had from here.
         """
         record = self.match_model(name)
-        if record is not None:
+        if record is not None or name in FAMILIES:
             return record
         for stem in stems_of(name):
             # A record may be of a weight format itself: its name without it is that shape's too.
             alike = {owner for known, owner in self.models.keys.items() if stem in formats_of(known)}
             found = sorted((self.models.by_name[owner] for owner in alike), key=lambda record: len(record.name))
-            shapes = {(record.layers, record.dense_layers, record.experts, record.top_k) for record in found}
+            shapes = {record.routing_shape for record in found}
             if found:
                 return found[0] if len(shapes) == 1 else None
         return None

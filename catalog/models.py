@@ -82,6 +82,11 @@ class ModelRecord(Record):
         return tuple(layer for layer in range(self.layers) if layer not in self.dense_layers)
 
     @property
+    def routing_shape(self) -> tuple[int, tuple[int, ...], int, int]:
+        """Layers, which of them are dense, experts and top-k: what a recording of its routing looks like."""
+        return self.layers, self.dense_layers, self.experts, self.top_k
+
+    @property
     def moe_layers(self) -> int:
         """Number of mixture-of-experts layers."""
         return self.layers - len(self.dense_layers)

@@ -86,7 +86,7 @@ def recorded_model(
         ForestageError: if something is missing that an option would give, or two sources contradict each other.
     """
     used = tuple(used_layers)
-    check_model(options, name, origin, report)
+    check_model(options, name, origin, report, alias=True)
     if layer_map is not None and tuple(layer_map) == tuple(range(layers)):
         layer_map = None
     if not used:

@@ -2,9 +2,10 @@
 
 One pass counts them all, in chunks:
 
-* a token whose gate weights are *equal* in every layer (to the bit): a router that saw nothing scores all alike;
+* a token whose gate weights are *equal* in every layer (to the bit): a router that saw nothing scores all alike.
+  Weights of an unknown kind are not judged: PhiMoE's are each close to 1;
 * a token whose rows are all the first experts *in order*, 0, 1, … k − 1: the k best of equal scores;
-* sequences that are *the same* token for token.
+* sequences of at least ``REPEATED_TOKENS`` that are *the same* token for token: short prompts do come again.
 
 Chance gives some of each where rows are short or layers few, so each has its expectation beside it.
 """
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from numba import njit
 
 from traces.trace import RoutingTrace
+
+REPEATED_TOKENS = 8
+"""Of a sequence that repeats another: shorter ones are greetings."""
 
 SAMPLED_TOKENS = 1 << 16
 """Tokens, spread over the trace, that tell how often two tokens are the same by chance."""
@@ -69,7 +73,7 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
     for part in trace.chunks():
         hashes = np.empty(part.tokens, np.uint64)
         weights = np.zeros((0, layers, trace.top_k), np.uint16)
-        if part.gate_weights is not None:
+        if part.gate_weights is not None and trace.metadata.gate_weight_kind != "unknown":
             weights = part.gate_weights.view(np.uint16)
         _count_signs(part.expert_ids, weights, trace.experts, done, rows, equal, ordered, totals, hashes)
         samples.append(hashes[-done % step :: step].copy())
@@ -124,7 +128,7 @@ def _repeated(trace: RoutingTrace, hashes: npt.NDArray[np.uint64], chance: float
     of_length, number = np.unique(lengths, return_counts=True)
     expected = number * (number - 1.0) / 2 * np.power(chance, of_length.astype(np.float64))
     believed = expected[np.searchsorted(of_length, lengths[pairs[:, 0]])] < 0.01
-    pairs = pairs[believed]
+    pairs = pairs[believed & (lengths[pairs[:, 0]] >= REPEATED_TOKENS)]
     return pairs[np.argsort(pairs[:, 0])]
 
 

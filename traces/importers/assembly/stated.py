@@ -2,37 +2,43 @@
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from catalog.names import base_key
+from catalog.names import key, stems_of
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
 
-def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
-    """Refuse a ``--model`` that the catalogue knows to be another than the one a file names.
+def check_model(
+    options: ImportOptions, stated: str | None, origin: str, report: Report, *, alias: bool = False
+) -> None:
+    """Refuse a ``--model`` that is another than the one a file names.
 
     Two names are of one model where they differ by no more than owner, tuning, version or weight format, or where the
-    catalogue has one record for both. Any other ``--model`` takes the place of the file's name (which may be the alias
-    that a server serves it under, a path, or a copy of another owner); a warning tells, and the shape is compared
-    wherever the file states it.
+    catalogue gives both one shape. A name that the catalogue knows may take the place of one that it does not know (a
+    path, a copy of another owner), and any name that of an alias; a warning tells, and the shape is compared wherever
+    the file states it.
 
     Args:
         options: what the user says.
         stated: the model's name in the file, ``None`` where there is none.
         origin: the file, for the error.
         report: takes the warning.
+        alias: the file's name may be what a server was told to call the model.
 
     Raises:
         ForestageError: naming both.
     """
     given = options.model
-    if given is None or stated is None or base_key(given) == base_key(stated):
+    if given is None or stated is None or key(given) in stems_of(stated) or key(stated) in stems_of(given):
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
-    if ours is None or theirs is None:
-        report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-    elif base_key(ours.name) != base_key(theirs.name):
+    if ours is not None and theirs is not None:
+        other = ours.routing_shape != theirs.routing_shape
+    else:
+        other = ours is None and not alias
+    if other:
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
+    report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
 
 
 def check_number(option: str, given: int | None, stated: int | None, origin: str) -> None:

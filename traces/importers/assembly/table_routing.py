@@ -143,7 +143,7 @@ def _phases(batch: Batch) -> Array:
     words = texts(batch.cells["phase"][0], place)
     for row, word in enumerate(words):
         if word.lower() not in PHASE_WORDS:
-            raise ForestageError(f"{place(row)}: '{word[:40]}'; expected one of {', '.join(PHASE_WORDS)}")
+            raise ForestageError(f"{place(row)}: {word[:40]!r}; expected one of {', '.join(PHASE_WORDS)}")
     return np.array([PHASE_WORDS[word.lower()] for word in words], dtype=np.uint8)
 
 

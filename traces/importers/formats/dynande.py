@@ -139,7 +139,7 @@ def _first_fault(piece: list[tuple[int, str]], columns: int) -> tuple[int, str]:
             try:
                 float(value)
             except ValueError:
-                return number, f"field {column}: '{value[:40]}' is no number"
+                return number, f"field {column}: {value[:40]!r} is no number"
     return piece[0][0], "not readable as numbers"
 
 

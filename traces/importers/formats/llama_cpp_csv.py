@@ -114,7 +114,7 @@ def _passes(path: Path, report: Report) -> Iterator[Pass | None]:
     lines = complete_lines(path, report)
     heading = next(lines, (1, ""))[1]
     if heading != HEADING:
-        raise ForestageError(f"{path}: line 1: '{heading[:40]}'; expected the heading '{HEADING}'")
+        raise ForestageError(f"{path}: line 1: {heading[:40]!r}; expected the heading '{HEADING}'")
     pieces: list[Pass] = []
     while chunk := list(islice(lines, CHUNK_LINES)):
         for part in _split_at_headings(chunk):
@@ -154,7 +154,7 @@ def _parse(path: Path, lines: list[tuple[int, str]]) -> Pass:
     """Rows as numbers."""
     for number, text in lines:
         if not ROW.fullmatch(text):
-            raise ForestageError(f"{path}: line {number}: '{text[:40]}'; expected two whole numbers, {HEADING}")
+            raise ForestageError(f"{path}: line {number}: {text[:40]!r}; expected two whole numbers, {HEADING}")
     table = np.array(",".join(text for _, text in lines).split(","), dtype=np.int64).reshape(-1, 2)
     bad = np.argwhere(table > np.array([LARGEST, LARGEST_ID]))
     if len(bad):

@@ -139,7 +139,7 @@ def _parse(file: Path, report: Report) -> Iterator[tuple[int, int, int, str, lis
 def _whole(text: str, name: str, file: Path, line: int) -> int:
     """A whole number from 0 on."""
     if not WHOLE.fullmatch(text) or int(text) > LARGEST:
-        raise ForestageError(f"{file}: line {line}: {name}: '{text[:40]}'; expected a whole number from 0 to {LARGEST}")
+        raise ForestageError(f"{file}: line {line}: {name}: {text[:40]!r}; expected a whole number from 0 to {LARGEST}")
     return int(text)
 
 
@@ -155,7 +155,7 @@ def _ids(text: str, file: Path, line: int) -> list[int]:
         or not all(type(value) is int and 0 <= value <= LARGEST_ID for value in ids)
     ):
         raise ForestageError(
-            f"{file}: line {line}: {COLUMNS[3]}: '{text[:60]}'; expected a list of whole numbers from 0 to {LARGEST_ID}"
+            f"{file}: line {line}: {COLUMNS[3]}: {text[:60]!r}; expected a list of whole numbers from 0 to {LARGEST_ID}"
         )
     return ids
 

@@ -118,6 +118,6 @@ IMPORTER = Importer(
     "SGLang's recorder of early 2025, CSV layer_id,expert_id,count, or the folder of all ranks (loads only)",
     sniff,
     read,
-    uses=frozenset({"model", "experts", "top_k"}),
+    uses=frozenset({"model", "experts", "top_k", "layers"}),
     folders=True,
 )
