@@ -161,7 +161,7 @@ def sparse_step(fields: ConfigFields, stack: str, layers: int) -> int:
 
 def switch_layer(layer: int, step: int) -> bool:
     """Whether a layer of Switch Transformers has experts."""
-    return step == 1 or layer % step == 1
+    return step > 0 and (step == 1 or layer % step == 1)
 
 
 def nllb_layer(layer: int, step: int) -> bool:

@@ -440,6 +440,54 @@ def test_what_is_missing_or_in_doubt_is_refused_in_one_line(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+ODD: tuple[Any, ...] = (None, True, 0, -1, 3, 1.5, "x", "", [], [1], ["x"], {}, {"a": 1}, 10**30, [[]], float("nan"))
+
+
+EVERYTHING = {
+    **QWEN,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "num_dense_layers": 1,
+    "layer_types": ["full_attention"] * 4,
+    "sliding_window": 3,
+    "moe_layer_start_index": 0,
+    "moe_layer_end_index": 2,
+    "moe_layer_interval": 1,
+    "num_layers": 2,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    "kv_lora_rank": 4,
+    "qk_nope_head_dim": 4,
+    "d_ff": 16,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 4,
+    "q_lora_rank": 4,
+    "no_rope_layers": [1, 1, 1, 1],
+    "enable_moe_block": True,
+    "text_config": None,
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignore": ["x"]},
+}
+"""The keys of many families at once."""
+
+
+@pytest.mark.parametrize("family", [*sorted(FAMILIES), "unheard_of"])
+def test_an_odd_value_anywhere_is_read_or_refused_in_one_line(family: str) -> None:
+    document = {**EVERYTHING, "model_type": family}
+    quantised = [
+        {"quant_method": method, key: odd}
+        for key in ("weight_block_size", "ignore", "bits", "group_size", "config_groups", "quant_method")
+        for method in ("fp8", "awq", "compressed-tensors", "mxfp4")
+        for odd in ODD
+    ]
+    changes = [{key: odd} for key in document for odd in ODD]
+    changes += [{"quantization_config": given} for given in quantised] if family == "qwen3_moe" else []
+    for change in changes:
+        try:
+            model_of_config({**document, **change}, "m", origin="config.json")
+        except ForestageError as error:
+            line = str(error)
+            assert line.startswith("config.json: ") and "\n" not in line  # noqa: PT018
+
+
 def test_files_and_names(tmp_path: Path) -> None:
     folder = tmp_path / "models--Qwen--Qwen9-1B-A1B" / "snapshots" / "abc"
     folder.mkdir(parents=True)
