@@ -161,7 +161,7 @@ def sparse_step(fields: ConfigFields, stack: str, layers: int) -> int:
 
 def switch_layer(layer: int, step: int) -> bool:
     """Whether a layer of Switch Transformers has experts."""
-    return step == 1 or layer % step == 1
+    return step > 0 and (step == 1 or layer % step == 1)
 
 
 def nllb_layer(layer: int, step: int) -> bool:
@@ -279,10 +279,11 @@ def every_nth_full(key: str) -> Callable[[ConfigFields, int], str]:
 
 
 def qwen2_windows(fields: ConfigFields, layer: int) -> str:
-    """A window from ``max_window_layers`` on, where it is switched on (qwen2_moe)."""
+    """A window in every second layer below ``max_window_layers``, where it is switched on (qwen2_moe)."""
     if not fields.flag("use_sliding_window") or not fields.optional("sliding_window", least=0):
         return "full_attention"
-    return "sliding_attention" if layer >= fields.integer("max_window_layers", least=0) else "full_attention"
+    below = layer < fields.integer("max_window_layers", least=0)
+    return "sliding_attention" if below and layer % 2 == 0 else "full_attention"
 
 
 def dots_windows(fields: ConfigFields, layer: int) -> str:

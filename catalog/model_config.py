@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from catalog.config_fields import ALIASES, ConfigFields
 from catalog.errors import ForestageError
 from catalog.families import (
@@ -84,7 +86,12 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
         if fields.get(key):
             raise fields.refuse(key, "experts of another width than the residual stream; no record can say")
     family = FAMILIES.get(model_type)
-    values = _known(fields, family) if family is not None else _unknown(fields)
+    try:
+        values = _known(fields, family) if family is not None else _unknown(fields)
+    except ValidationError as error:  # of an attention that cannot be
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise ForestageError(f"{origin}: attention: {where}{': ' if where else ''}{fault['msg']}") from error
     weight_format, bits = expert_format(document, text, origin)
     rule = family.source if family is not None else "keys whose meaning no family disputes"
     source = f"{Path(origin).name} of {name}, model_type {model_type}, read by the rules of {rule}"
@@ -109,7 +116,8 @@ def _text_model(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | N
 
 def _known(fields: ConfigFields, family: Family) -> dict[str, Any]:
     """The record's values by a family's rules."""
-    layers = sum(stacks(fields)) if fields.family in ("switch_transformers", "nllb-moe") else _layers(fields)
+    two = fields.family in ("switch_transformers", "nllb-moe")
+    layers = _checked_layers(fields, sum(stacks(fields)) if two else fields.integer("layers"))
     routed = family.layers(fields, layers)
     if not routed:
         raise fields.refuse("model_type", f"no layer of this '{fields.family}' has experts")
@@ -173,15 +181,14 @@ def _shared(width: int, expert: int) -> dict[str, int]:
 def _activation(fields: ConfigFields) -> str:
     """The record's name of the experts' activation."""
     inner = fields.get("activation")
-    if inner not in ACTIVATIONS:
+    if not isinstance(inner, str) or inner not in ACTIVATIONS:
         said = "missing" if inner is None else f"'{inner}' is none of {', '.join(ACTIVATIONS)}"
         raise fields.refuse(ALIASES["activation"][0], said)
     return ACTIVATIONS[inner]
 
 
-def _layers(fields: ConfigFields) -> int:
-    """Layers of the model."""
-    layers = fields.integer("layers")
+def _checked_layers(fields: ConfigFields, layers: int) -> int:
+    """``layers``, if a model may have so many."""
     if layers > MAX_LAYERS:
         raise fields.refuse("num_hidden_layers", f"no model has {layers} layers")
     return layers
@@ -189,7 +196,7 @@ def _layers(fields: ConfigFields) -> int:
 
 def _unknown(fields: ConfigFields) -> dict[str, Any]:
     """The record's values of a family without rules: only what is said beyond doubt."""
-    layers = _layers(fields)
+    layers = _checked_layers(fields, fields.integer("layers"))
     routed = _routed_of_unknown(fields, layers)
     family = Family(
         layers=lambda *_: routed, attention=_attention_of_unknown(fields), shared=_shared_of_unknown(fields)

@@ -30,7 +30,13 @@ def expert_format(document: Mapping[str, Any], text: Mapping[str, Any], origin: 
     if quantisation is not None:
         if not isinstance(quantisation, dict):
             raise ForestageError(f"{origin}: quantization_config: not an object")
-        return _quantised(quantisation, origin)
+        try:
+            return _quantised(quantisation, origin)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ForestageError(
+                f"{origin}: quantization_config: not in the layout of its quant_method; delete the field from a copy "
+                "of the file to take the unquantised size"
+            ) from error
     dtype = next(
         (part[key] for part in (text, document) for key in ("dtype", "torch_dtype") if part.get(key) is not None), None
     )

@@ -124,7 +124,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "attn_layer_period": 3,
             "attn_layer_offset": 1,
             "expert_layer_period": 2,
-            "expert_layer_offset": 0,
+            "expert_layer_offset": 1,
             "use_mamba_kernels": False,
             "moe_intermediate_size": None,
         },
@@ -207,6 +207,21 @@ def test_layers_with_experts_and_all_weights_are_those_of_the_model(case: str) -
         assert record.attention is None
     else:
         assert record.parameters() == total
+
+
+DERIVED = ("moe_layers", "mlp_layer_types", "layer_types", "no_rope_layers", "per_layer_config", "layers_block_type")
+"""What transformers' classes make of other fields, and older files therefore lack."""
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_file_without_what_the_class_derives_is_read_alike(case: str) -> None:
+    name, own = MODELS[case]
+    whole = document_of(config_of(name, own))
+    given = {key: value for key, value in own.items() if key in DERIVED or key not in whole}
+    terse = {**{key: value for key, value in whole.items() if key not in DERIVED}, **given}
+    record = model_of_config(whole, case, origin="config.json")
+    again = model_of_config(terse, case, origin="config.json")
+    assert (again.layer_map, again.attention) == (record.layer_map, record.attention)
 
 
 def class_of(family: str) -> Any:
@@ -423,6 +438,54 @@ def test_what_is_missing_or_in_doubt_is_refused_in_one_line(case: str) -> None:
         read(document, **changes)
     assert str(caught.value).startswith("config.json: ")
     assert "\n" not in str(caught.value)
+
+
+ODD: tuple[Any, ...] = (None, True, 0, -1, 3, 1.5, "x", "", [], [1], ["x"], {}, {"a": 1}, 10**30, [[]], float("nan"))
+
+
+EVERYTHING = {
+    **QWEN,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "num_dense_layers": 1,
+    "layer_types": ["full_attention"] * 4,
+    "sliding_window": 3,
+    "moe_layer_start_index": 0,
+    "moe_layer_end_index": 2,
+    "moe_layer_interval": 1,
+    "num_layers": 2,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    "kv_lora_rank": 4,
+    "qk_nope_head_dim": 4,
+    "d_ff": 16,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 4,
+    "q_lora_rank": 4,
+    "no_rope_layers": [1, 1, 1, 1],
+    "enable_moe_block": True,
+    "text_config": None,
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignore": ["x"]},
+}
+"""The keys of many families at once."""
+
+
+@pytest.mark.parametrize("family", [*sorted(FAMILIES), "unheard_of"])
+def test_an_odd_value_anywhere_is_read_or_refused_in_one_line(family: str) -> None:
+    document = {**EVERYTHING, "model_type": family}
+    quantised = [
+        {"quant_method": method, key: odd}
+        for key in ("weight_block_size", "ignore", "bits", "group_size", "config_groups", "quant_method")
+        for method in ("fp8", "awq", "compressed-tensors", "mxfp4")
+        for odd in ODD
+    ]
+    changes = [{key: odd} for key in document for odd in ODD]
+    changes += [{"quantization_config": given} for given in quantised] if family == "qwen3_moe" else []
+    for change in changes:
+        try:
+            model_of_config({**document, **change}, "m", origin="config.json")
+        except ForestageError as error:
+            line = str(error)
+            assert line.startswith("config.json: ") and "\n" not in line  # noqa: PT018
 
 
 def test_files_and_names(tmp_path: Path) -> None:
