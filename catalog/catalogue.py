@@ -17,7 +17,7 @@ from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
-from catalog.names import base_key, key, without_variants
+from catalog.names import formats_of, key, stems_of, tunings_of
 from catalog.records import Record
 
 ENVIRONMENT = "FORESTAGE_CATALOG"
@@ -80,6 +80,16 @@ class Catalog:
     energy: Records[EnergyRecord]
     machines: Records[MachineRecord]
 
+    def of_kind(self, kind: str) -> Records[Any]:
+        """The records of a table of ``KINDS``."""
+        kinds: dict[str, Records[Any]] = {
+            "model": self.models,
+            "dram": self.dram,
+            "energy": self.energy,
+            "machine": self.machines,
+        }
+        return kinds[kind]
+
     def match_model(self, name: str) -> ModelRecord | None:
         """The record whose experts have the very bytes of the model that a trace's model string means, or ``None``.
 
@@ -88,7 +98,7 @@ class Catalog:
         format (``-GGUF``, ``-AWQ``) is not: its experts have other bytes, so it needs a record of its own. For the
         shape of the routing alone see ``match_shape``.
         """
-        return self.models.get(name) or self.models.get(without_variants(key(name)))
+        return next(filter(None, map(self.models.get, tunings_of(name))), None)
 
     def match_shape(self, name: str) -> ModelRecord | None:
         """A record whose layers, experts and top-k are those of the model that ``name`` means, or ``None``.
@@ -99,11 +109,14 @@ class Catalog:
         record = self.match_model(name)
         if record is not None:
             return record
-        wanted = base_key(name)
-        alike = {owner for known, owner in self.models.keys.items() if base_key(known) == wanted}
-        found = sorted((self.models.by_name[owner] for owner in alike), key=lambda record: len(record.name))
-        shapes = {(record.layers, record.dense_layers, record.experts, record.top_k) for record in found}
-        return found[0] if len(shapes) == 1 else None
+        for stem in stems_of(name):
+            # A record may be of a weight format itself: its name without it is that shape's too.
+            alike = {owner for known, owner in self.models.keys.items() if stem in formats_of(known)}
+            found = sorted((self.models.by_name[owner] for owner in alike), key=lambda record: len(record.name))
+            shapes = {(record.layers, record.dense_layers, record.experts, record.top_k) for record in found}
+            if found:
+                return found[0] if len(shapes) == 1 else None
+        return None
 
     def find_model(self, name: str) -> ModelRecord:
         """As ``match_model``.

@@ -311,15 +311,26 @@ def gemma4_windows(fields: ConfigFields, layer: int) -> str:
 
 def gemma4(fields: ConfigFields, layers: int) -> AnyAttention | None:
     """Windows with the one shape of head, the whole context with another (gemma4_text)."""
-    if fields.optional("num_kv_shared_layers", least=0) or fields.has("per_layer_config"):
+    if fields.optional("num_kv_shared_layers", least=0):
         return None
     names = list(fields.words("layer_types", layers, ("full_attention", "sliding_attention")) or ())
     names[-1] = "full_attention"  # as the class forces it
     shared = fields.flag("attention_k_eq_v")
     plain = _grouped(fields)
-    kv_heads = fields.optional("num_global_key_value_heads") if shared else None
+    if fields.has("per_layer_config"):  # as transformers 5 writes what its classes were given under other names
+        given = fields.get("per_layer_config")
+        full_layers = {str(layer) for layer, name in enumerate(names) if name == "full_attention"}
+        if not isinstance(given, dict) or set(given) != full_layers or len({str(own) for own in given.values()}) != 1:
+            return None
+        own = next(iter(given.values()))
+        if not isinstance(own, dict) or not set(own) <= {"head_dim", "num_key_value_heads"}:
+            return None
+        head_dim, kv_heads = own.get("head_dim"), own.get("num_key_value_heads")
+    else:
+        head_dim = fields.optional("global_head_dim") or 512
+        kv_heads = fields.optional("num_global_key_value_heads") if shared else None
     full = {
-        "head_dim": fields.optional("global_head_dim") or 512,
+        "head_dim": head_dim or plain.head_dim,
         "kv_heads": kv_heads or plain.kv_heads,
         "key_is_value": shared,
     }

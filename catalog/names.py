@@ -1,11 +1,13 @@
 """What a model's name says: which model, which tuning, which weight format.
 
-``key`` makes two spellings of one name equal; ``without_variants`` drops tunings and dates, which change neither shape
-nor bytes; ``base_key`` drops weight formats too, which change the bytes. Nothing else is ever dropped: an ending that
-is not known (``-REAP-82B``, ``-Distill-Qwen-32B``) may name another shape.
+``key`` makes two spellings of one name equal. Endings that name a tuning, a version or a date change neither shape nor
+bytes; those that name a weight format change the bytes. They are dropped one by one, because one may belong to a
+model's own name (DeepSeek-V3). Nothing else is ever dropped: an ending that is not known (``-REAP-82B``,
+``-Distill-Qwen-32B``) may name another shape.
 """
 
 import re
+from collections.abc import Iterator
 
 OWNERS = (
     "qwen", "google", "openai", "deepseek-ai", "mistralai", "meta-llama", "microsoft", "ibm-granite", "zai-org",
@@ -28,6 +30,8 @@ FORMAT = re.compile(
     r")$"
 )
 """An ending that names a weight format, or a part of its name."""
+
+EITHER = re.compile(f"(?:{VARIANT.pattern}|{FORMAT.pattern})")
 
 FILE = re.compile(r"(?:-\d{5}-of-\d{5})?\.(?:gguf|safetensors|bin|pt|json)$")
 CACHED = re.compile(r"(?:^|/)models--[^/]*?--([^/]+)")
@@ -57,21 +61,24 @@ def key(name: str) -> str:
     return re.sub(r"[_\s:]+", "-", last)
 
 
-def without_variants(text: str) -> str:
-    """A ``key`` without the endings that name tunings, versions and dates."""
-    return _without(text, VARIANT)
+def tunings_of(name: str) -> Iterator[str]:
+    """A name's ``key``, then without its last ending that names a tuning, version or date, and so on."""
+    return _shorter(key(name), VARIANT)
 
 
-def base_key(name: str) -> str:
-    """A name's ``key`` without tunings, versions, dates and weight formats."""
-    text = key(name)
-    while (shorter := _without(_without(text, FORMAT), VARIANT)) != text:
-        text = shorter
-    return text
+def formats_of(name: str) -> Iterator[str]:
+    """As ``tunings_of``, of endings that name weight formats."""
+    return _shorter(key(name), FORMAT)
 
 
-def _without(text: str, ending: re.Pattern[str]) -> str:
-    """``text`` without any number of such endings; never nothing."""
+def stems_of(name: str) -> Iterator[str]:
+    """As ``tunings_of``, of both kinds of endings: further names of the same shape, the longest first."""
+    return _shorter(key(name), EITHER)
+
+
+def _shorter(text: str, ending: re.Pattern[str]) -> Iterator[str]:
+    """``text``, then each time without one more such ending; never nothing."""
+    yield text
     while (found := ending.search(text)) is not None and found.start() > 0:
         text = text[: found.start()]
-    return text
+        yield text

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _write(path: Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -74,7 +75,7 @@ def _without(text: str, kind: str, name: str) -> str:
     """``text`` without the entry ``name``; comments above other entries stay where they are."""
     lines = text.splitlines(keepends=True)
     starts = [number for number, line in enumerate(lines) if line.lstrip().startswith("[[")] + [len(lines)]
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in pairwise(starts):
         entries = tomllib.loads("".join(lines[begin:end])).get(kind, [])
         if any(entry.get("name") == name for entry in entries):
             return "".join(lines[:begin] + lines[end:])

@@ -121,7 +121,7 @@ def build_recipe(
     Raises:
         ForestageError: a tool is missing or the file cannot be read.
     """
-    _require_tools()
+    require_tools()
     return BuildRecipe(
         verilog=_read(verilog),
         top=top,
@@ -250,7 +250,12 @@ def _require_extra() -> None:
             ) from error
 
 
-def _require_tools() -> None:
+def require_tools() -> None:
+    """Refuse at once where hardware cannot be simulated.
+
+    Raises:
+        ForestageError: naming what is not installed.
+    """
     _require_extra()
     for tool in (_compiler(), "make"):
         if shutil.which(tool) is None:

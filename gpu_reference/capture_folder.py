@@ -46,6 +46,11 @@ class ModelFolder:
             raise ForestageError(f"{path / 'config.json'}: cannot be read ({error})") from error
         if not isinstance(config, dict):
             raise ForestageError(f"{path / 'config.json'}: must be a JSON object")
+        if config.get("is_encoder_decoder") is True:
+            raise ForestageError(
+                f"{path / 'config.json'}: {config.get('model_type')} is an encoder-decoder; a trace holds "
+                "one stack: give a decoder-only model"
+            )
         return cls(path, config)
 
     def model_name(self) -> str:
@@ -88,17 +93,25 @@ class ModelFolder:
     def load_model(self, *, dtype: Dtype, device: str) -> Any:
         """The causal language model in evaluation mode; code that the folder brings is not run.
 
+        A model that `transformers` has only together with its image encoder is loaded so, and given text alone.
+
         Raises:
             ForestageError: if `transformers` does not know the architecture, or weights are missing or do not fit.
         """
         import torch
         import transformers
         from safetensors import SafetensorError
+        from transformers.models.auto import modeling_auto
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
+        with_images = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        only_so = self.config.get("model_type") in set(with_images) - set(
+            modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        )
+        loader = transformers.AutoModelForImageTextToText if only_so else transformers.AutoModelForCausalLM
         try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            model, report = loader.from_pretrained(
                 self.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 local_files_only=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -13,10 +13,10 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from gpu_reference.capture_folder import Dtype, ModelFolder
 from gpu_reference.capture_parts import CaptureParts
-from gpu_reference.capture_sequences import Sampling, build_trace, generate
+from gpu_reference.capture_sequences import Sampling, build_trace, check_decode, generate
 from gpu_reference.capture_tokens import identity_hashes
 from gpu_reference.devices import check_device
-from gpu_reference.routers import RoutingRecorder
+from gpu_reference.routers import EarlyGates, RoutingRecorder, register_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,10 @@ class ModelCaptureOptions(StrictModel):
         seed: of the sampling; each sequence has a generator of its own, so that none depends on the others.
         device: as PyTorch names it.
         dtype: of the weights; ``auto``: as they are stored.
+        early_gate: lookaheads at which the layers' gates are also run early (`routers.early_gate`); none: not at all.
+        early_gate_width: experts ranked by each; ``None``: four times the ``top_k``.
+        trust_router: record an unknown router's choice, as its experts are told it, even where no rule explains it.
+        adapters: places ("module:Name") of adapters registered for this capture.
     """
 
     new_tokens: int = Field(default=128, ge=0)
@@ -56,6 +60,17 @@ class ModelCaptureOptions(StrictModel):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     dtype: Dtype = "auto"
+    early_gate: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    early_gate_width: int | None = Field(default=None, ge=1)
+    trust_router: bool = False
+    adapters: tuple[str, ...] = ()
+
+    @field_validator("early_gate")
+    @classmethod
+    def _distinct(cls, lookaheads: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(lookaheads)) < len(lookaheads):
+            raise ValueError("names a lookahead twice")
+        return lookaheads
 
     @field_validator("temperature")
     @classmethod
@@ -74,12 +89,13 @@ def capture_model(
     model_name: str | None = None,
     licence: str = "unknown",
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> list[Path]:
     """Run the model in folder ``path`` on every prompt and write the routing of every token processed to ``out``.
 
     A prompt is one pass (prefill), then every generated token one (decode). The sequences run one at a time. Each
     is kept in the folder ``OUT.parts`` as soon as it is finished; the same call goes on after an interruption. The
-    router's choice is recomputed from its logits at every token and layer (`routers.check`).
+    router's choice is recomputed from its logits at every token and layer (`routers.check`). What will not do is told
+    before anything is written. Returns the files of predictions that were written beside ``out``, one a lookahead.
 
     Args:
         path: a folder with config.json, tokenizer.json and safetensors weights.
@@ -95,16 +111,19 @@ def capture_model(
             choice differs from its logits, or ``out`` was begun with other settings.
     """
     check_device(options.device)
+    for place in options.adapters:
+        register_from(place)
     folder = ModelFolder.open(path)
     tokenizer = folder.load_tokenizer()
     texts = [_encode(tokenizer, prompt.prompt, options.max_prompt, index) for index, prompt in enumerate(prompts)]
     names = {"model": model_name or folder.model_name(), "licence": licence, "source": _source(folder, options)}
     metadata = CaptureNames.parse(names, origin="trace capture").model_dump()
-    parts = CaptureParts(out, _settings(folder, prompts, options, metadata))
+    parts = CaptureParts(out, _settings(folder, prompts, options, metadata), options.early_gate)
     missing = [index for index in range(len(prompts)) if not parts.has(index)]
     if missing:
         _record(folder, tokenizer, prompts, texts, missing, parts, options, metadata, progress)
     parts.join(len(prompts))
+    return parts.predictions
 
 
 def _record(
@@ -123,18 +142,21 @@ def _record(
 
     model = folder.load_model(dtype=options.dtype, device=options.device)
     vocabulary = model.get_input_embeddings().weight.shape[0]
+    largest = max(int(text.max()) for text in texts)
+    if largest >= vocabulary:
+        raise ForestageError(
+            f"{folder.path}: tokenizer.json gives token {largest}, the model has {vocabulary}; "
+            "they do not belong together"
+        )
     hashes = identity_hashes(tokenizer, vocabulary)
     # An embedding may be padded beyond the tokenizer's vocabulary; what has no text is not drawn.
     last = min(vocabulary, max(tokenizer.get_vocab().values()) + 1)
     sampling = Sampling(options.temperature, _end_tokens(model), last)
     done = len(prompts) - len(missing)
-    with RoutingRecorder(model) as recorder:
+    early = EarlyGates(options.early_gate, options.early_gate_width) if options.early_gate else None
+    with RoutingRecorder(model, trust=options.trust_router, early=early) as recorder:
+        metadata = {**metadata, "source": "; ".join([metadata["source"], *recorder.notes])}
         for index in missing:
-            if texts[index].max() >= vocabulary:
-                raise ForestageError(
-                    f"{folder.path}: tokenizer.json gives token {texts[index].max()}, the model has {vocabulary}; "
-                    "they do not belong together"
-                )
             seed = int(np.random.SeedSequence([options.seed, index]).generate_state(1, np.uint64)[0] >> 1)
             sequences = generate(
                 model,
@@ -144,10 +166,12 @@ def _record(
                 sampling=sampling,
                 generator=torch.Generator().manual_seed(seed),
             )
+            if index == missing[0] and options.new_tokens:
+                check_decode(model, sequences[0], recorder, str(folder.path))
             prompt = prompts[index]
             domain, dataset = prompt.domain, prompt.dataset or prompt.domain
             trace = build_trace(sequences, recorder, hashes, domains=[domain], datasets=[dataset], metadata=metadata)
-            parts.add(index, trace)
+            parts.add(index, trace, sequences[0].ranked_early())
             done += 1
             if progress is not None:
                 progress(done, len(prompts))

@@ -3,48 +3,81 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog.errors import ForestageError
+from gpu_reference.early_gate_file import join_parts, predictions_path, write_part
 from traces import RoutingTrace
 from traces.files import write_text
 from traces.writer import TraceWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from traces import TraceMetadata
 
 SETTINGS_FILE = "capture.json"
 
 
 class CaptureParts:
-    """The folder ``OUT.parts``: the settings of the capture, and a trace file a finished sequence.
+    """The folder ``OUT.parts``: the settings of the capture, and what was recorded of each finished sequence.
+
+    Nothing is written before the first sequence is finished, so that a start which is refused leaves nothing behind.
 
     Args:
         out: the trace to be written.
         settings: everything that decides what is recorded.
+        lookaheads: of the gates run early; each has a file of its own.
 
     Raises:
-        ForestageError: if the folder was begun with other settings, or cannot be written.
+        ForestageError: if the folder was begun with other settings, or it or ``out`` could not be written.
     """
 
-    def __init__(self, out: Path, settings: dict[str, str]) -> None:
+    def __init__(self, out: Path, settings: dict[str, str], lookaheads: tuple[int, ...] = ()) -> None:
         self.out = out
         self.folder = out.with_name(out.name + ".parts")
-        file = self.folder / SETTINGS_FILE
-        if file.is_file():
-            _check_settings(file, settings)
-        else:
-            write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        self._settings = settings
+        self._lookaheads = lookaheads
+        for path in (out, *self.predictions):
+            if path.is_dir():
+                raise ForestageError(f"{path}: is a folder; give the name of a file")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ForestageError(f"{self.folder}: is no folder; unfinished sequences are kept there, move it away")
+        if (self.folder / SETTINGS_FILE).is_file():
+            _check_settings(self.folder / SETTINGS_FILE, settings)
+        _check_writable(self.folder if self.folder.is_dir() else out)
+
+    @property
+    def predictions(self) -> list[Path]:
+        """The files of what gates run early ranked, one a lookahead."""
+        return [predictions_path(self.out, lookahead) for lookahead in self._lookaheads]
 
     def has(self, index: int) -> bool:
         """Whether sequence ``index`` is finished."""
-        return self._file(index).is_file()
+        return (self.folder / SETTINGS_FILE).is_file() and self._file(index).is_file()
 
-    def add(self, index: int, sequence: RoutingTrace) -> None:
-        """Keep the finished sequence ``index``."""
-        sequence.save(self._file(index))
+    def add(self, index: int, sequence: RoutingTrace, early: Mapping[int, np.ndarray]) -> None:
+        """Keep the finished sequence ``index``, and what each lookahead's gates ranked of it.
+
+        Raises:
+            ForestageError: if it cannot be kept; a folder that was not there before is then gone again.
+        """
+        begins = not self.folder.exists()
+        try:
+            if not (self.folder / SETTINGS_FILE).is_file():
+                write_text(self.folder / SETTINGS_FILE, json.dumps(self._settings, indent=2, sort_keys=True) + "\n")
+            for lookahead, ids in early.items():
+                write_part(self._early_file(index, lookahead), ids)
+            sequence.save(self._file(index))
+        except BaseException:
+            if begins:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def join(self, count: int) -> TraceMetadata:
         """Write sequences 0 … ``count`` − 1 to ``out`` and remove the folder; returns their metadata.
@@ -56,11 +89,25 @@ class CaptureParts:
         with TraceWriter(self.out, metadata) as writer:
             for index in range(count):
                 writer.append(RoutingTrace.load(self._file(index)))
+        for lookahead, path in zip(self._lookaheads, self.predictions, strict=True):
+            early = (self._early_file(index, lookahead) for index in range(count))
+            join_parts(path, early, RoutingTrace.load(self.out), lookahead)
         shutil.rmtree(self.folder)
         return metadata
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:07d}.safetensors"
+
+    def _early_file(self, index: int, lookahead: int) -> Path:
+        return self.folder / f"{index:07d}.early-{lookahead}.safetensors"
+
+
+def _check_writable(path: Path) -> None:
+    """Raise unless ``path``, or the nearest folder above it that is there, can be written."""
+    place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ForestageError(f"{path}: cannot write ({above} is no writable folder); choose a writable folder")
 
 
 def _check_settings(file: Path, settings: dict[str, str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 
 if TYPE_CHECKING:
@@ -21,14 +23,20 @@ if TYPE_CHECKING:
 class RecordedSequence:
     """One sequence: the tokens processed, of which the first ``prompt`` in one pass, and the routing of each pass.
 
-    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass; ``open`` until it ends.
+    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass, ``early`` one
+    ``[tokens of the pass, layers, width]`` a pass for each lookahead; ``open`` until it ends.
     """
 
     tokens: list[int]
     prompt: int
     ids: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
+    early: dict[int, list[np.ndarray]] = field(default_factory=dict)
     open: bool = True
+
+    def ranked_early(self) -> dict[int, np.ndarray]:
+        """What gates run early ranked: lookahead → u16 ``[tokens, layers, width]``."""
+        return {lookahead: np.concatenate(parts) for lookahead, parts in self.early.items()}
 
 
 @dataclass(frozen=True)
@@ -76,15 +84,18 @@ def generate(
     cache = None
     for step in range(decode + 1):
         with torch.no_grad():
-            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model(input_ids=inputs.to(device), past_key_values=cache, use_cache=True, **_last_only(model))
         cache = output.past_key_values
         routing = recorder.take()
         shape = (len(sequences), inputs.shape[1], *routing.ids.shape[1:])
         ids, weights = routing.ids.reshape(shape), routing.weights.reshape(shape)
+        early = {far: ranked.reshape(*shape[:3], -1) for far, ranked in routing.early.items()}
         for row, sequence in enumerate(sequences):
             if sequence.open:
                 sequence.ids.append(ids[row])
                 sequence.weights.append(weights[row])
+                for lookahead, ranked in early.items():
+                    sequence.early.setdefault(lookahead, []).append(ranked[row])
         if step == decode:
             break
         inputs = sampling.draw(output.logits[:, -1], generator)
@@ -95,6 +106,43 @@ def generate(
         if not any(sequence.open for sequence in sequences):
             break
     return sequences
+
+
+LEAST_AGREEMENT = 0.8
+"""Share of a sequence's decoded experts that one pass without a cache must choose too. Rounding, which differs between
+passes of different lengths, moves a few per cent in half precision; a cache that is not handled right moves most."""
+
+FEW = 8
+"""So many other experts prove nothing: a short sequence's share is coarse."""
+
+
+def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecorder, origin: str) -> None:
+    """Run ``sequence`` again in one pass without a cache and compare what its decode steps chose.
+
+    Raises:
+        ForestageError: naming ``origin``, if they chose other experts.
+    """
+    import torch
+
+    if len(sequence.tokens) == sequence.prompt:
+        return
+    tokens = torch.tensor([sequence.tokens], device=next(model.parameters()).device)
+    with torch.no_grad():
+        model(input_ids=tokens, use_cache=False, **_last_only(model))
+    whole = recorder.take().ids[sequence.prompt :]
+    decoded = np.concatenate(sequence.ids)[sequence.prompt :]
+    same = (decoded[..., :, None] == whole[..., None, :]).any(axis=-1)
+    shared = float(same.mean())
+    if shared < LEAST_AGREEMENT and same.size - same.sum() > FEW:
+        raise ForestageError(
+            f"{origin}: decode steps chose other experts than one pass over the same tokens ({shared:.0%} the same): "
+            "this model's cache does not work so; give --new-tokens 0, or another version of transformers"
+        )
+
+
+def _last_only(model: Any) -> dict[str, int]:
+    """What keeps a model from computing the logits of every token, where it knows how."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
 
 
 def build_trace(

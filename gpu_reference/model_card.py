@@ -114,7 +114,8 @@ def _training_section(log: dict[str, Any]) -> str:
 
 
 def _statistics_row(name: str, figures: RoutingStatistics) -> list[str]:
-    values = (figures.temporal_overlap, figures.overlap_ratio, figures.load_entropy, figures.hottest_over_mean)
+    ratios = (figures.over_uniform, figures.over_popularity, figures.over_sequence)
+    values = (figures.temporal_overlap, *ratios, figures.load_entropy, figures.hottest_over_mean)
     return [name, *("—" if value is None else f"{value:.3f}" for value in values)]
 
 
@@ -130,7 +131,8 @@ def domain_distance(trace: RoutingTrace, layer: int) -> float:
 
 def _routing_section(trace: RoutingTrace) -> str:
     figures = statistics(trace)
-    header = ["", "temporal overlap", "over K²/N", "load entropy", "hottest / mean"]
+    ratios = ["over K²/N", "over shuffled", "over shuffled in sequence"]
+    header = ["", "temporal overlap", *ratios, "load entropy", "hottest / mean"]
     rows = [_statistics_row("all", figures.overall)]
     rows += [_statistics_row(f"domain: {domain}", value) for domain, value in figures.by_domain.items()]
     rows += [_statistics_row(f"layer {layer}", value) for layer, value in enumerate(figures.by_layer)]
@@ -141,8 +143,10 @@ def _routing_section(trace: RoutingTrace) -> str:
         "routers while the model generated from held-out prompts, every id checked against the router's logits.\n"
         f"Recorded with: {trace.metadata.source}.\n\n"
         f"Temporal overlap is the number of experts that consecutive tokens share, of {trace.top_k}; K²/N = "
-        f"{figures.random_overlap:.3f} is what independent uniform choices would share. Load entropy is 1 where all "
-        f"experts of a layer are used alike.\n\n{_table(header, rows)}\n"
+        f"{figures.uniform_overlap:.3f} is what choices would share that are independent and uniform. The other two "
+        "ratios are to the same tokens shuffled: over all of the row, which keeps each expert's popularity, and within "
+        "each sequence, which destroys order alone. Load entropy is 1 where all experts of a layer are used alike.\n\n"
+        f"{_table(header, rows)}\n"
         "Distance between the two domains' expert loads (total variation, 0 alike, 1 disjoint), layer by layer: "
         f"{distances}.\n"
     )

@@ -4,7 +4,7 @@ Decode of one sequence after the other, batch 1. Recorded prompt tokens warm the
 not counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,32 @@ def simulate(
         utilisation={name: engine.busy_ps(name) / engine.now_ps for name in engine.resource_names},
         bounds=bounds,
     )
+
+
+def check_simulation(
+    trace: RoutingTrace, policies: Iterable[str], config: SimulationConfig, catalog: Catalog | None = None
+) -> None:
+    """Refuse at once what `simulate` would refuse of any of ``policies``, before issue sets are made for it.
+
+    Raises:
+        ForestageError: as `simulate`, but for the issue sets.
+    """
+    chosen = [find_policy(policy) for policy in policies]
+    costs, _ = resolve_costs(trace, config, catalog)
+    _check_trace(trace)
+    for policy in chosen:
+        policy(
+            System(
+                engine=_make_engine(costs, config),
+                costs=costs,
+                config=config,
+                layers=trace.layers,
+                experts=trace.experts,
+                top_k=trace.top_k,
+                issue_sets=np.empty((0, trace.layers, 0), np.int16),
+                engine_cycles=None,
+            )
+        )
 
 
 def compute_bounds(

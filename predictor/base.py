@@ -21,7 +21,7 @@ State that adapts online (tables) persists across sequences unless the predictor
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,49 @@ def check_lookahead(lookahead: int, layers: int) -> None:
     Raises:
         ForestageError: naming the range.
     """
+    if layers == 1:
+        raise ForestageError(
+            f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or more"
+        )
     if not 1 <= lookahead < layers:
         raise ForestageError(
             f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
         )
+
+
+class BatchPredictor(Protocol):
+    """What the metrics ask: scores of a whole trace, from a fitted ``Predictor`` or from a file of predictions."""
+
+    @property
+    def layers(self) -> int:
+        """Recorded layers of the model."""
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+
+    @property
+    def lookahead(self) -> int:
+        """Layers between the gate that is known and the target layer."""
+
+    @property
+    def threshold(self) -> int | None:
+        """As ``Predictor.threshold``."""
+
+    @property
+    def issue_threshold(self) -> int:
+        """The smallest score that may be issued at all."""
+
+    @property
+    def listed(self) -> int | None:
+        """The largest issue limit that the scores answer; ``None``: any."""
+
+    @property
+    def far_bytes_per_token(self) -> int | None:
+        """As ``Predictor.far_bytes_per_token``; ``None``: not stated."""
+
+    def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:
+        """As ``Predictor.score_chunks``."""
 
 
 class Predictor(ABC):
@@ -60,12 +99,14 @@ class Predictor(ABC):
             many experts it wants (then every score above 0 may be issued).
         layers, experts, top_k: shape of the model it was fitted to.
         far_bytes_per_token: what the predictor itself reads from far memory and writes to it for each token.
+        listed: ``None``: its scores answer any issue limit (unlike those of a file that lists so many experts a row).
     """
 
     name: ClassVar[str]
     parameters_model: ClassVar[type[StrictModel]]
     threshold: int | None = None
     far_bytes_per_token: int = 0
+    listed: int | None = None
 
     def __init__(self, *, layers: int, experts: int, top_k: int, lookahead: int) -> None:
         check_lookahead(lookahead, layers)
@@ -156,6 +197,11 @@ def read_ids(trace: RoutingTrace, first: int, last: int) -> tuple[NDArray[np.int
     """
     part = trace.token_range(first, last)
     return part.expert_ids.astype(np.int32), part.recorded()
+
+
+def read_weights(trace: RoutingTrace, first: int, last: int) -> NDArray[np.float16] | None:
+    """Gate weights f16 ``[n, layers, top_k]`` of tokens ``first … last − 1``; ``None`` where the trace has none."""
+    return None if trace.gate_weights is None else trace.token_range(first, last).gate_weights
 
 
 def id_chunks(

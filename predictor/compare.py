@@ -10,8 +10,22 @@ from numpy.typing import NDArray
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.bootstrap import Bootstrap, interval
-from predictor.evaluate import EvaluationResult, EvaluationSettings, document, obtain, select_parts
+from predictor.evaluate import (
+    Bounds,
+    EvaluationResult,
+    EvaluationSettings,
+    Measurable,
+    bounds,
+    called,
+    document,
+    laid,
+    obtain,
+    select_parts,
+)
 from predictor.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
+from predictor.predictions.file import Predictions
+from predictor.predictions.scorer import LaidPredictions
+from predictor.requests import check_request
 from predictor.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
 from predictor.traffic import ExpertSize
 from traces import RoutingTrace
@@ -32,18 +46,6 @@ class Curve(Document):
     recall: list[float | None]
     low: list[float | None]
     high: list[float | None]
-
-
-class Bounds(Document):
-    """What no predictor exceeds, and what needs none, by issue limit *m* of *N* experts, *k* of them chosen.
-
-    Attributes:
-        perfect: recall of one that knows the future, min(m / k, 1).
-        random: expected recall of a blind choice, m / N.
-    """
-
-    perfect: dict[str, float]
-    random: dict[str, float]
 
 
 class EqualTraffic(Document):
@@ -97,13 +99,15 @@ class Comparison(Document):
 
 def compare(
     trace: RoutingTrace,
-    predictors: Sequence[str | Path],
+    predictors: Sequence[str | Path | Predictions],
     *,
     trace_name: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Measure each of ``predictors`` (names of kinds, and files) as ``predictor.evaluate`` does, with one pass each.
+    """Measure each of ``predictors`` as ``predictor.evaluate`` does, with one pass each.
+
+    They are names of kinds, files of trained predictors, and predictions that somebody made.
 
     Without a lookahead in ``settings``, the kinds are fitted for that of the files, and for 1 where there are none.
     ``progress(done, total)`` counts tokens over all predictors.
@@ -112,18 +116,30 @@ def compare(
         ForestageError: as ``evaluate``; also if no predictor is given, two have one name, or the files were trained
             for different lookaheads.
     """
-    labels = [Path(name).stem if registry.is_saved(name) else str(name) for name in predictors]
+    wanted = EvaluationSettings.parse(settings, origin="comparison")
+    measured = [laid(name, trace) for name in predictors]
+    labels = [called(name) for name in measured]
     if not labels:
         raise ForestageError("predictors: none to compare; name at least one")
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise ForestageError(f"predictors: two are called '{twice}'; rename a file")
-    wanted = EvaluationSettings.parse(settings, origin="comparison")
     if wanted.lookahead is None:
-        wanted = wanted.model_copy(update={"lookahead": _common_lookahead(predictors)})
-    parts = select_parts(trace, wanted, trace_name)
+        wanted = wanted.model_copy(update={"lookahead": _common_lookahead(measured)})
+    parts = select_parts(trace, wanted, trace_name, measured)
+    check_request(
+        trace,
+        [name for name in measured if not isinstance(name, LaidPredictions)],
+        limits=wanted.limits,
+        lookahead=wanted.lookahead,
+    )
     part = parts.evaluated
+    for name in measured:
+        if isinstance(name, LaidPredictions):
+            obtain(parts, name)  # refused before the others are measured
+    assert wanted.lookahead is not None, "set above"
+    between = bounds(parts, wanted.lookahead)
     evaluations, tallies = [], []
-    for number, name in enumerate(predictors):
+    for number, name in enumerate(measured):
 
         def advance(done: int, total: int, number: int = number) -> None:
             if progress is not None:
@@ -131,7 +147,7 @@ def compare(
 
         chosen = obtain(parts, name)
         tally = tally_predictor(chosen, part, wanted.limits, progress=advance)
-        evaluations.append(document(parts, name, chosen, tally))
+        evaluations.append(document(parts, name, chosen, tally, between))
         tallies.append(tally.curve)
     first = evaluations[0]
     return Comparison(
@@ -150,10 +166,7 @@ def compare(
         curves=[
             _curve(label, tally, part.experts, wanted.bootstrap) for label, tally in zip(labels, tallies, strict=True)
         ],
-        bounds=Bounds(
-            perfect={str(m): min(m / part.top_k, 1.0) for m in wanted.limits},
-            random={str(m): m / part.experts for m in wanted.limits},
-        ),
+        bounds=between,
         equal_traffic=[
             _equal_traffic(number, labels, tallies, wanted.bootstrap)
             for number, evaluation in enumerate(evaluations)
@@ -162,19 +175,24 @@ def compare(
     )
 
 
-def _common_lookahead(predictors: Sequence[str | Path]) -> int:
+def _common_lookahead(predictors: Sequence[Measurable]) -> int:
     """The lookahead of the files among ``predictors``; 1 where there are none."""
-    depths = {registry.load(name).lookahead: name for name in predictors if registry.is_saved(name)}
+    depths: dict[int, str] = {}
+    for name in predictors:
+        if isinstance(name, LaidPredictions):
+            depths.setdefault(name.lookahead, str(name.predictions.path))
+        elif registry.is_saved(name):
+            depths.setdefault(registry.load(name).lookahead, str(name))
     if len(depths) > 1:
         described = ", ".join(f"{name}: {depth}" for depth, name in sorted(depths.items()))
-        raise ForestageError(f"lookahead: the files were trained for different ones ({described}); compare them apart")
+        raise ForestageError(f"lookahead: the files were made for different ones ({described}); compare them apart")
     return next(iter(depths), 1)
 
 
 def _curve(label: str, tally: Tally, experts: int, bootstrap: Bootstrap) -> Curve:
     """The first half of ``tally.curve [sequences]``: beyond it half of the experts are moved for every token."""
     half = slice(0, max(1, experts // 2))
-    narrow = Tally(tally.rows, tally.exact, tally.hits[:, half], tally.issued[:, half], tally.top_k)
+    narrow = tally.limited(half)
     low, high = interval(recall(narrow), bootstrap)
     columns = {
         "issued": issued_per_layer(narrow).over(0).values(),

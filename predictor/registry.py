@@ -119,6 +119,10 @@ def load(path: str | Path) -> Predictor:
     path = Path(path)
     if not path.is_file():
         raise ForestageError(f"{path}: no such file; give a predictor that was trained, or one of {', '.join(_KINDS)}")
+    if path.suffix in (".npz", ".parquet"):
+        raise ForestageError(
+            f"{path}: no trained predictor, which is a {SAVED_SUFFIX}; give predictions by --predictions"
+        )
     (loadable,) = (kind for kind in _KINDS.values() if hasattr(kind, "load"))
     return loadable.load(path)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from predictor.bootstrap import Bootstrap, interval
-from predictor.metrics import Tally, exact_set, issued_per_layer, precision, recall
+from predictor.metrics import Tally, answered, exact_set, gate_mass_recall, issued_per_layer, precision, recall
 
 OWN = "own"
 
@@ -32,18 +32,21 @@ class Intervals(Document):
     """95 % bootstrap intervals over sequences (``predictor.bootstrap``) of the metrics beside them."""
 
     recall: IntervalByLimit
+    gate_mass: IntervalByLimit
     precision: IntervalByLimit
     issued: IntervalByLimit
     exact_set: Ends
 
 
 class Metrics(Document):
-    """What ``predictor.metrics`` defines."""
+    """What ``predictor.metrics`` defines; ``gate_mass`` is its gate-mass recall, ``None`` where no weights are."""
 
     recall: ByLimit
+    gate_mass: ByLimit
     precision: ByLimit
     issued: ByLimit
     exact_set: float | None
+    answered: float | None
     intervals: Intervals
 
 
@@ -71,23 +74,27 @@ class GroupResult(Metrics, Group):
 
 def metrics(tally: Tally, keys: list[str], bootstrap: Bootstrap) -> dict[str, Any]:
     """The fields of ``Metrics`` of ``tally [sequences]``, whose limits are called ``keys``."""
-    per_layer = Tally(
-        tally.rows[:, None], tally.exact[:, None], tally.hits[:, None], tally.issued[:, None], tally.top_k
-    )
-    return layer_metrics(per_layer, keys, bootstrap)[0]
+    return layer_metrics(tally.each(lambda counts: counts[:, None]), keys, bootstrap)[0]
 
 
 def layer_metrics(tally: Tally, keys: list[str], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The fields of ``Metrics`` of every layer of ``tally [sequences, layers]``."""
-    ratios = {"recall": recall(tally), "precision": precision(tally), "issued": issued_per_layer(tally)}
+    ratios = {
+        "recall": recall(tally),
+        "gate_mass": gate_mass_recall(tally),
+        "precision": precision(tally),
+        "issued": issued_per_layer(tally),
+    }
     values = {name: ratio.over(0).values() for name, ratio in ratios.items()}
     ends = {name: interval(ratio, bootstrap) for name, ratio in ratios.items()}
     exact = exact_set(tally)
     exact_values, exact_ends = exact.over(0).values(), interval(exact, bootstrap)
+    answered_values = answered(tally).over(0).values()
     return [
         {
             **{name: by_limit(column[layer], keys) for name, column in values.items()},
             "exact_set": or_none(exact_values[layer]),
+            "answered": or_none(answered_values[layer]),
             "intervals": Intervals(
                 **{name: intervals_by_limit(low[layer], high[layer], keys) for name, (low, high) in ends.items()},
                 exact_set=ends_or_none(exact_ends.low[layer], exact_ends.high[layer]),

@@ -6,7 +6,7 @@ Nothing is assumed to be resident: every expert issued is one transfer. What a c
 
 from catalog.catalogue import load_catalog
 from catalog.errors import ForestageError
-from predictor.base import Predictor
+from predictor.base import BatchPredictor
 from predictor.bootstrap import Bootstrap, interval
 from predictor.metrics import Ratio, Tally, issued_per_layer, wasted_per_layer
 from predictor.results import ByLimit, Document, IntervalByLimit, by_limit, intervals_by_limit
@@ -29,7 +29,7 @@ class Traffic(Document):
         moved_bytes_per_token: issued experts × their bytes.
         wasted_bytes_per_token: of these, experts that were not needed.
         predictor_bytes_per_token: what the predictor itself reads from far memory and writes to it, whatever it issues;
-            not in the bytes moved.
+            not in the bytes moved; ``None`` where a file of predictions does not say.
         moved_intervals, wasted_intervals: 95 % bootstrap intervals over sequences.
     """
 
@@ -37,7 +37,7 @@ class Traffic(Document):
     layers: int
     moved_bytes_per_token: ByLimit
     wasted_bytes_per_token: ByLimit
-    predictor_bytes_per_token: int
+    predictor_bytes_per_token: int | None
     moved_intervals: IntervalByLimit
     wasted_intervals: IntervalByLimit
 
@@ -58,7 +58,9 @@ def expert_size(trace: RoutingTrace, given_bytes: int | None = None) -> ExpertSi
     return ExpertSize(expert_bytes=record.expert_bytes, source=f"catalogue model {record.name}")
 
 
-def traffic(overall: Tally, predictor: Predictor, size: ExpertSize, keys: list[str], bootstrap: Bootstrap) -> Traffic:
+def traffic(
+    overall: Tally, predictor: BatchPredictor, size: ExpertSize, keys: list[str], bootstrap: Bootstrap
+) -> Traffic:
     """The traffic of ``overall [sequences]``, whose limits are called ``keys``."""
     layers = predictor.layers - predictor.lookahead
     moved, wasted = issued_per_layer(overall), wasted_per_layer(overall)

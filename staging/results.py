@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from catalog.errors import ForestageError
+from staging.counting import Count
 from staging.events import Events
 
 Scope = Literal["layer", "global"]
-Count = Literal["decode", "all"]
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from staging.batch_events import batch_events
 from staging.belady import belady_ranks
+from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
 from staging.events import Events, events_of
 from staging.frequency import DEFAULT_SHIFT, decayed_counts
 from staging.heap_cache import run_cache
 from staging.ranked_cache import RankedCache
-from staging.results import CacheResult, CacheRun, Capacity, Count, Scope
+from staging.results import CacheResult, CacheRun, Capacity, Scope
 from traces import RoutingTrace
+from traces.batch import BatchSchedule
 
 Policy = Literal["lru", "lfu", "ema", "belady"]
-Prefill = Literal["pass", "token"]
 
 # A least-frequently-used rank is (uses so far, time of the last use); 2^36 uses are 69 GB of trace.
 _TIME_BITS = 36
@@ -31,9 +33,10 @@ def simulate(
     expert_bytes: NDArray[np.int64] | None = None,
     policy: Policy = "lru",
     scope: Scope = "layer",
-    count: Count = "decode",
-    prefill: Prefill = "pass",
+    count: Count | None = None,
+    prefill: Prefill | None = None,
     ema_shift: int = DEFAULT_SHIFT,
+    schedule: BatchSchedule | None = None,
 ) -> CacheResult:
     """Run ``trace`` through a cache that is empty at first and lives on from sequence to sequence.
 
@@ -42,19 +45,39 @@ def simulate(
         capacity, capacity_bytes, expert_bytes, scope: see ``Capacity``.
         policy: ``lru``; ``lfu``: fewest uses since the start (counted on after an eviction too), then least recent;
             ``ema``: smallest decayed counter, see ``staging.frequency``; ``belady``: see ``staging.belady``.
-        count: ``decode`` counts decode events alone (prefill still fills the cache); ``all`` counts every event.
-        prefill: ``pass``: layer by layer, each expert once a pass; ``token``: as decode (see ``staging.events``).
+        count: ``decode`` counts decode events alone (prefill still fills the cache); ``all`` counts every event;
+            ``None`` as ``staging.counting`` says.
+        prefill: ``pass``: layer by layer, each expert once a pass; ``token``: as decode (see ``staging.events``);
+            ``None`` as ``staging.counting`` says.
         ema_shift: of the decayed counters.
+        schedule: a batch of ``trace``, in place of its single requests (see ``staging.batch_events``).
 
     Raises:
         ForestageError: for a capacity that is missing, given twice or not positive, sizes of the wrong shape, an
-            unknown word, or a trace without an event to count.
+            unknown word, ``prefill`` beside a schedule, or a trace without an event to count.
     """
-    _check_words(policy=policy, scope=scope, count=count, prefill=prefill)
+    check_words(policy=policy, scope=scope)
     room = Capacity(capacity, capacity_bytes, expert_bytes, scope)
     room.units(trace.layers)
-    events = events_of(trace, by_token=prefill == "token")
-    return run_policy(events, policy, room, count=count, ema_shift=ema_shift).result()
+    events, counting = counted_events(trace, count=count, prefill=prefill, schedule=schedule)
+    return run_policy(events, policy, room, count=counting.count, ema_shift=ema_shift).result()
+
+
+def counted_events(
+    trace: RoutingTrace,
+    *,
+    count: Count | None = None,
+    prefill: Prefill | None = None,
+    schedule: BatchSchedule | None = None,
+) -> tuple[Events, Counting]:
+    """The events of a trace, or of a batch of it, and which are counted; arguments and errors as ``simulate``."""
+    check_words(count=count, prefill=prefill)
+    if schedule is None:
+        counting = counting_of(trace, count, prefill)
+        return events_of(trace, by_token=counting.prefill == "token"), counting
+    if prefill is not None:
+        raise ForestageError("prefill: a batch's schedule says how prompts run; leave it out")
+    return batch_events(trace, schedule), counting_of_batch(trace, count)
 
 
 def run_policy(
@@ -98,7 +121,7 @@ def run_priorities(
     event: refreshed before the layer's own gate is known. Of equal priorities the larger (layer, expert) gives way.
 
     Args:
-        events: with ``by_token``, so that each row belongs to one event.
+        events: of single requests (not of a batch); at the event of a pass, the rows are those of its last token.
         policy: the name that results carry.
         chunks: over all tokens of the trace; an array may be reused for the next chunk.
         capacities: of the caches; one run each is returned, in this order.
@@ -125,16 +148,22 @@ def run_priorities(
     return [CacheRun(policy, capacity, count, events, hit) for capacity, hit in zip(capacities, hits, strict=True)]
 
 
-def _check_words(**words: str) -> None:
+def check_words(**words: str | Sequence[str] | None) -> None:
+    """Raise unless ``policy``, ``scope``, ``count`` and ``prefill`` are words known; ``None`` is not given.
+
+    Raises:
+        ForestageError: naming the field, the word and what is known.
+    """
     known = {
         "policy": get_args(Policy),
         "scope": get_args(Scope),
         "count": get_args(Count),
         "prefill": get_args(Prefill),
     }
-    for field, word in words.items():
-        if word not in known[field]:
-            raise ForestageError(f"{field}: unknown '{word}'; choose {' or '.join(known[field])}")
+    for field, given in words.items():
+        for word in [given] if isinstance(given, str) else given or ():
+            if word not in known[field]:
+                raise ForestageError(f"{field}: unknown '{word}'; choose {' or '.join(known[field])}")
 
 
 def _lru_ranks(events: Events) -> NDArray[np.int64]:

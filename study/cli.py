@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import typer
 
 from catalog.errors import ForestageError
-from study.commands import cache, pim, predictor, reference, rtl, system, trace
+from study.commands import cache, catalogue, pim, predictor, reference, rtl, system, trace
 from study.commands.model_config import add_config_options
 from study.commands.study import study
 from study.extras import EXTRAS, missing
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("study")(study)
 app.add_typer(trace.app, name="trace")
+app.add_typer(catalogue.app, name="catalog")
 app.add_typer(predictor.app, name="predictor")
 app.add_typer(cache.app, name="cache")
 app.add_typer(rtl.app, name="rtl")

@@ -32,13 +32,20 @@ PACKAGES = (
 
 @dataclass
 class StudyContext:
-    """What every stage may use: the trace, the configuration, the folder, and the results of earlier stages."""
+    """What every stage may use.
+
+    Attributes:
+        trace, trace_path, config, out: what is studied, how, and the study's folder.
+        results: of the stages that have run, by name.
+        left_out: why a stage is not run, by its name; decided before the first one runs.
+    """
 
     trace: RoutingTrace
     trace_path: Path
     config: StudyConfig
     out: Path
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def trace_name(self) -> str:
@@ -75,9 +82,17 @@ def code_fingerprint() -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file, or of the files in a folder; labels that lie beside an ``.npz`` belong to it."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        labels = path.with_name(path.name.removesuffix(".npz") + ".sequences.jsonl")
+        files = [path, *([labels] if path.suffix == ".npz" and labels.is_file() else [])]
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> None:

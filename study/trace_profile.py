@@ -4,9 +4,11 @@ The hit rates of an LRU cache come from ``staging``, which ``traces`` does not k
 """
 
 from catalog.config import StrictModel
-from staging.simulate import simulate
+from staging.results import Capacity
+from staging.simulate import counted_events, run_policy
+from staging.static import run_static
 from study.output import ProgressCallback
-from traces import DECODE, RoutingTrace
+from traces import RoutingTrace
 from traces.statistics import (
     BatchStatistics,
     CrossLayerStatistics,
@@ -26,10 +28,18 @@ LRU_CAPACITIES = 8
 
 
 class LruPoint(StrictModel):
-    """Event-atomic hit rate of an LRU cache in each layer that holds ``capacity`` experts."""
+    """Event-atomic hit rates with ``capacity`` experts of each layer held.
+
+    Attributes:
+        capacity: experts held.
+        hit_rate: of an LRU cache in each layer.
+        static_hit_rate: its null: the most used experts held throughout (``staging.static``), which is what popularity
+            alone gives.
+    """
 
     capacity: int
     hit_rate: float
+    static_hit_rate: float
 
 
 class LruCurve(StrictModel):
@@ -37,12 +47,14 @@ class LruCurve(StrictModel):
 
     Attributes:
         tokens: that the cache was run on, whole sequences from the trace's first on.
-        count: events counted; ``all`` where the trace has no decode tokens.
+        count: events counted, ``decode`` or ``all``.
+        counted: what is counted, and how prompts ran, in words (``staging.counting``).
         by_capacity: ascending.
     """
 
     tokens: int
     count: str
+    counted: str
     by_capacity: tuple[LruPoint, ...]
 
 
@@ -104,11 +116,13 @@ def trace_profile(
     working_sets = working_set_statistics(trace)
     advance()
     part = leading_sequences(trace, LRU_TOKENS)
-    count = "decode" if (part.phase == DECODE).any() else "all"
+    events, counting = counted_events(part)
     points = []
     for capacity in capacities:
-        result = simulate(part, capacity=capacity, policy="lru", count=count)  # type: ignore[arg-type]
-        points.append(LruPoint(capacity=capacity, hit_rate=result.hit_rate))
+        room = Capacity(capacity)
+        lru = run_policy(events, "lru", room, count=counting.count).result()
+        static = run_static(events, room, count=counting.count).result()
+        points.append(LruPoint(capacity=capacity, hit_rate=lru.hit_rate, static_hit_rate=static.hit_rate))
         advance()
     return TraceProfile(
         **dict(general),
@@ -116,7 +130,7 @@ def trace_profile(
         batches=batches,
         histogram_batch=batch,
         working_sets=working_sets,
-        lru=LruCurve(tokens=part.tokens, count=count, by_capacity=tuple(points)),
+        lru=LruCurve(tokens=part.tokens, count=counting.count, counted=counting.sentence, by_capacity=tuple(points)),
     )
 
 

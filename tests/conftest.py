@@ -12,6 +12,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "gpu_reference" / "shipped"
 
 
+@pytest.fixture(autouse=True)
+def _no_users_catalogue(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the records that whoever runs the tests has added."""
+    monkeypatch.delenv("FORESTAGE_CATALOG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-settings"))
+
+
 @pytest.fixture(scope="session")
 def shared_file() -> Callable[[str], Path]:
     """Path of a recorded trace beside the checkout; the test is skipped, saying why, where it is absent.
@@ -24,16 +31,21 @@ def shared_file() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def field_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``."""
-    made: list[Path] = []
+    """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``.
+
+    The models among them (names that begin with ``models``) take seconds, so they are made only if asked for.
+    """
+    made: dict[bool, Path] = {}
 
     def find(name: str) -> Path:
         script = _shared(Path("field-cases") / "make.py", f"the field case {name}")
-        if not made:
-            folder = tmp_path_factory.mktemp("field-cases")
-            subprocess.run([sys.executable, str(script), str(folder), "--models"], check=True, capture_output=True)
-            made.append(folder)
-        return made[0] / name
+        models = name.startswith("models")
+        if models not in made:
+            folder = tmp_path_factory.mktemp("field-models" if models else "field-cases")
+            command = [sys.executable, str(script), str(folder), *(["--models"] if models else [])]
+            subprocess.run(command, check=True, capture_output=True)
+            made[models] = folder
+        return made[models] / name
 
     return find
 

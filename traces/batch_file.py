@@ -41,6 +41,15 @@ def save_batched(path: Path, trace: RoutingTrace, schedule: BatchSchedule) -> No
     write_tensors(path, {**tensors, **extra}, trace_file.add_batch(header, extra, text))
 
 
+def has_schedule(path: Path) -> bool:
+    """Whether the trace file ``path`` holds a schedule; its header alone is read.
+
+    Raises:
+        ForestageError: naming the file, if it is no safetensors file.
+    """
+    return trace_file.BATCH in open_tensors(path).metadata
+
+
 def load_schedule(path: Path) -> BatchSchedule | None:
     """The schedule in trace file ``path``, checked; ``None`` where it has none.
 

@@ -37,6 +37,34 @@ def atomic_path(destination: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise before long work whose result could not be written to the file ``path``.
+
+    Raises:
+        ForestageError: naming the path.
+    """
+    if path.is_dir():
+        raise ForestageError(f"{path}: is a folder; give the name of a file")
+    check_folder(path.absolute().parent, path)
+
+
+def check_folder(folder: Path, what: Path | None = None) -> None:
+    """Raise before long work whose results could not be written into ``folder``, which need not be there yet.
+
+    Args:
+        folder: where.
+        what: named in the error; the folder itself by default.
+
+    Raises:
+        ForestageError: naming the path.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ForestageError(
+            f"{what or folder}: cannot write ({nearest} is no writable folder); choose a writable folder"
+        )
+
+
 def bytes_at(path: Path) -> int:
     """Bytes of the file ``path``, or of the files in the folder ``path``."""
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]

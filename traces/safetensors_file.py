@@ -24,16 +24,19 @@ from traces.files import atomic_path
 from traces.mapping import release
 
 DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
     "I8": np.dtype("<i1"),
     "U8": np.dtype("<u1"),
+    "I16": np.dtype("<i2"),
     "U16": np.dtype("<u2"),
     "U32": np.dtype("<u4"),
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
     "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-"""safetensors' names of the dtypes that traces and loads use; the rest of the format's dtypes are refused."""
+"""safetensors' names of the dtypes that files of ours use; the rest of the format's dtypes are refused."""
 
 MAX_HEADER_BYTES = 100_000_000
 """The library's own limit."""

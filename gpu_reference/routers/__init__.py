@@ -2,19 +2,27 @@
 
 To capture from another architecture, register an adapter under the class name of its router:
 
-    register_router("OtherTopKRouter", OtherAdapter())
+    register_router("OtherTopKRouter", TopKRule("sigmoid", normalised=True, bias="correction"))
+
+A package does the same with an entry point of the group ``forestage.routers``.
 """
 
 from gpu_reference.routers.adapter import LayerRouting, RouterAdapter, RouterOutput
 from gpu_reference.routers.check import check_routing
-from gpu_reference.routers.recorder import RoutingRecorder, known_routers, register_router
+from gpu_reference.routers.early_gate import EarlyGates
+from gpu_reference.routers.recorder import RoutingRecorder
+from gpu_reference.routers.registry import known_routers, register_from, register_router
+from gpu_reference.routers.rule import TopKRule
 
 __all__ = [
+    "EarlyGates",
     "LayerRouting",
     "RouterAdapter",
     "RouterOutput",
     "RoutingRecorder",
+    "TopKRule",
     "check_routing",
     "known_routers",
+    "register_from",
     "register_router",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,45 +17,78 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RouterOutput:
-    """One call of one router: ``logits [tokens, experts]``; ``ids`` and ``weights [tokens, top_k]`` in its order."""
+    """One call of one router.
+
+    Attributes:
+        logits: ``[tokens, experts]``, in the type that the router computed them in.
+        ids: ``[tokens, top_k]``, in the router's own order.
+        weights: ``[tokens, top_k]``, in the order of the ids.
+        inputs: the positional arguments of the call; a model may hand its router a selection bias or token ids.
+    """
 
     logits: torch.Tensor
     ids: torch.Tensor
     weights: torch.Tensor
+    inputs: tuple[Any, ...] = ()
+
+    def logits_f64(self) -> np.ndarray:
+        """The logits in double precision."""
+        values: np.ndarray = self.logits.detach().double().cpu().numpy()
+        return values
 
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """Checked routing: ``ids`` i64 and ``weights`` f32, both ``[tokens, top_k]``, heaviest expert first."""
+    """Checked routing of one layer: ``ids`` i64 and ``weights`` f32, both ``[tokens, top_k]``, heaviest expert first.
+
+    Of a whole pass, ``[tokens, layers, top_k]``; ``early`` then holds the experts that the layers' gates ranked before
+    their turn: lookahead → u16 ``[tokens, layers, width]`` (see `early_gate`).
+    """
 
     ids: np.ndarray
     weights: np.ndarray
+    early: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class RouterAdapter(Protocol):
-    """How an architecture's router chooses and weighs, said again in NumPy from its logits alone."""
+    """How an architecture's router chooses and weighs, said again in NumPy from its logits.
+
+    `rule.TopKRule` is one for most; an adapter of your own may derive from it.
+    """
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
         """Return what the recorded weights of ``router`` are."""
 
-    def read(self, router: Any, output: Any) -> RouterOutput:
-        """Return what a forward call of ``router`` chose, from its ``output``."""
+    def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
+        """Return what a forward call of ``router`` with the arguments ``inputs`` chose, from its ``output``."""
 
-    def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
         """Return selection scores ``[tokens, experts]`` (f64), −∞ where barred; the largest are chosen.
 
         ``chosen`` (bool ``[tokens, experts]``) says what the router chose; it may only decide between groups of experts
-        that tie (see ``tie_margin``).
+        that tie (see ``margin``).
         """
 
-    def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
+        """Return how far apart two scores may lie and still tie, for want of precision: f64 ``[tokens, experts]``."""
+
+    def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
         """Return the gate weights ``[tokens, top_k]`` that the router gives to the experts ``ids``."""
 
-    def scale(self, router: Any) -> float:
-        """Return the constant that the router multiplies its weights by; what is recorded is without it."""
+    def scale(self, router: Any) -> float | np.ndarray:
+        """Return the model's constants (one, or one an expert) that its weights are multiplied by.
+
+        What is recorded is without them.
+        """
+
+    def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
+        """Return whether the layer's experts, called with the tensors ``received``, were given this choice.
+
+        ``None`` where they were told no choice at all.
+        """
 
 
-def read_transformers_output(router: Any, output: Any) -> RouterOutput:
+def three_tensors(router: Any, output: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (logits, weights, ids), as the routers of `transformers` ≥ 5.20 return them.
 
     Raises:
@@ -63,8 +96,20 @@ def read_transformers_output(router: Any, output: Any) -> RouterOutput:
     """
     if not isinstance(output, tuple) or len(output) != 3:
         raise ForestageError(f"{type(router).__name__}: returned no (logits, weights, ids); register another adapter")
-    logits, weights, ids = output
-    return RouterOutput(logits, ids, weights)
+    return output
+
+
+def chosen_by_experts(received: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return (ids, weights) among the tensors that a layer's experts were called with, told apart by type and shape.
+
+    ``None`` unless exactly one integer matrix and one floating-point matrix of its shape are among them.
+    """
+    import torch
+
+    matrices = [value for value in received if isinstance(value, torch.Tensor) and value.dim() == 2]
+    whole = [value for value in matrices if not value.is_floating_point() and value.dtype != torch.bool]
+    weights = [value for value in matrices if value.is_floating_point() and whole and value.shape == whole[0].shape]
+    return (whole[0], weights[0]) if len(whole) == len(weights) == 1 else None
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -73,10 +118,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-RELATIVE_TIE = 1e-5
-"""Two scores closer than this (relative) are a tie: single precision may order them either way."""
-
-
-def tie_margin(scores: np.ndarray) -> np.ndarray:
-    """How far below ``scores`` another score still ties with it."""
-    return RELATIVE_TIE * np.abs(scores)
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The logistic function, in double precision."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))

@@ -1,157 +1,202 @@
-"""The routers of the supported architectures, from the modelling code of `transformers` 5.23.
+"""The routers of the supported architectures, from the modelling code of `transformers` 5.23 (``modeling_*.py``).
 
-| architecture | chosen by | weights |
-|---|---|---|
-| Qwen3-MoE, OLMoE | softmax over all | as chosen by; over their sum if ``norm_topk_prob`` |
-| Mixtral | softmax over all | over their sum |
-| GPT-OSS | logits (with bias) | softmax over the chosen |
-| DeepSeek-V2 | softmax over all; ``group_limited_greedy``: within the groups with the largest maxima | as chosen by |
-| DeepSeek-V3 | sigmoid + bias, within the groups with the largest sums of two | sigmoid; over their sum as Qwen3-MoE |
-
-DeepSeek multiplies its weights by ``routed_scaling_factor``, a constant of the model that is not recorded.
+Constants that multiply the weights (``routed_scaling_factor``, Gemma's ``per_expert_scale``) are checked and not
+recorded.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_reference.routers.adapter import RouterOutput, read_transformers_output, softmax, tie_margin
+from gpu_reference.routers.adapter import RouterAdapter, RouterOutput, sigmoid, softmax, three_tensors
+from gpu_reference.routers.rule import TopKRule
 
 if TYPE_CHECKING:
     from traces import GateWeightKind
 
 
-class SoftmaxTopKAdapter:
-    """Softmax over all experts, then the best ``top_k``.
+@dataclass(frozen=True)
+class PhimoeRule(TopKRule):
+    """SparseMixer (arXiv:2409.12136) as it is evaluated: the largest logit, then the largest of the rest.
 
-    Args:
-        normalised: whether the weights are divided by their sum; ``None``: as the router's ``norm_topk_prob`` says.
+    Each is weighed by its share in a softmax over those experts alone that come within ``2 · router_jitter_noise`` of
+    it, relative to its size; the two weights do not sum to 1.
     """
 
-    def __init__(self, normalised: bool | None = None) -> None:
-        self._normalised = normalised
+    def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
+        """The two shares; where rounding may decide who comes within reach, the reading nearer to the router's."""
+        import torch
+
+        given = call.weights.detach().double().cpu().numpy()
+        step = 2 * float(torch.finfo(call.logits.dtype).eps)
+        readings = [self._shares(router, call.logits_f64(), ids, slack) for slack in (0.0, -step, step)]
+        weights = readings[0]
+        for other in readings[1:]:
+            weights = np.where(np.abs(other - given) < np.abs(weights - given), other, weights)
+        return weights
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """``normalised``, or raw ``softmax``."""
-        return "normalised" if self._divides(router) else "softmax"
+        """None that the trace format names."""
+        return "unknown"
 
-    def read(self, router: Any, output: Any) -> RouterOutput:
-        """The three tensors that `transformers` routers return."""
-        return read_transformers_output(router, output)
-
-    def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """The probabilities."""
-        return softmax(logits)
-
-    def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The probabilities, over their sum where the router divides."""
-        weights = np.take_along_axis(softmax(logits), ids, axis=-1)
-        return weights / weights.sum(axis=-1, keepdims=True) if self._divides(router) else weights
-
-    def scale(self, router: Any) -> float:
-        """None."""
-        return 1.0
-
-    def _divides(self, router: Any) -> bool:
-        return bool(router.norm_topk_prob) if self._normalised is None else self._normalised
+    @staticmethod
+    def _shares(router: Any, logits: np.ndarray, ids: np.ndarray, slack: float) -> np.ndarray:
+        """``[tokens, 2]``; the reach is ``slack`` wider."""
+        reach = 2 * router.router_jitter_noise + slack
+        rest = logits.copy()
+        shares = []
+        for column in ids.T:
+            best = rest.max(axis=-1, keepdims=True)
+            near = (best - logits) / np.maximum(np.abs(logits), best) <= reach
+            pool = softmax(np.where(near, rest, -np.inf))
+            shares.append(np.take_along_axis(pool, column[:, None], axis=-1))
+            np.put_along_axis(rest, column[:, None], -np.inf, axis=-1)
+        return np.concatenate(shares, axis=-1)
 
 
-class GptOssAdapter:
-    """The best ``top_k`` logits, then a softmax over them."""
+@dataclass(frozen=True)
+class Llama4Rule(TopKRule):
+    """The largest logits, weighed by their sigmoids, which multiply what enters the experts.
 
-    def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """They sum to 1."""
-        return "normalised"
-
-    def read(self, router: Any, output: Any) -> RouterOutput:
-        """The three tensors that `transformers` routers return."""
-        return read_transformers_output(router, output)
-
-    def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """The logits."""
-        return logits.astype(np.float64)
-
-    def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Softmax over the chosen."""
-        return softmax(np.take_along_axis(logits, ids, axis=-1))
-
-    def scale(self, router: Any) -> float:
-        """None."""
-        return 1.0
-
-
-class DeepseekV2Adapter:
-    """Softmax over all experts, then the best ``top_k``, of all or of the groups with the largest maxima."""
-
-    def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """Raw probabilities: this router never divides."""
-        return "softmax"
-
-    def read(self, router: Any, output: Any) -> RouterOutput:
-        """The three tensors that `transformers` routers return."""
-        return read_transformers_output(router, output)
-
-    def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """The probabilities, barred outside the chosen groups."""
-        scores = softmax(logits)
-        if router.topk_method == "greedy":
-            return scores
-        grouped = scores.reshape(len(scores), router.num_group, -1)
-        return _bar_groups(scores, grouped.max(axis=-1), router.topk_group, chosen)
-
-    def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The probabilities, scaled."""
-        return np.take_along_axis(softmax(logits), ids, axis=-1) * router.routed_scaling_factor
-
-    def scale(self, router: Any) -> float:
-        """``routed_scaling_factor``."""
-        return float(router.routed_scaling_factor)
-
-
-class DeepseekV3Adapter:
-    """Sigmoid scores; a correction bias takes part in the choice alone, made within the best groups."""
-
-    def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """``normalised``, or raw ``sigmoid``."""
-        return "normalised" if router.norm_topk_prob else "sigmoid"
-
-    def read(self, router: Any, output: Any) -> RouterOutput:
-        """The three tensors that `transformers` routers return."""
-        return read_transformers_output(router, output)
-
-    def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Sigmoid plus bias, barred outside the groups whose two best experts have the largest sums."""
-        scores = _sigmoid(logits) + router.e_score_correction_bias.detach().double().cpu().numpy()
-        grouped = np.sort(scores.reshape(len(scores), router.num_group, -1), axis=-1)
-        return _bar_groups(scores, grouped[..., -2:].sum(axis=-1), router.topk_group, chosen)
-
-    def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The sigmoids, over their sum where ``norm_topk_prob`` is set, scaled."""
-        weights = np.take_along_axis(_sigmoid(logits), ids, axis=-1)
-        if router.norm_topk_prob:
-            weights /= weights.sum(axis=-1, keepdims=True)
-        return weights * router.routed_scaling_factor
-
-    def scale(self, router: Any) -> float:
-        """``routed_scaling_factor``."""
-        return float(router.routed_scaling_factor)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
-
-def _bar_groups(scores: np.ndarray, group_scores: np.ndarray, kept: int, chosen: np.ndarray) -> np.ndarray:
-    """``scores`` with −∞ for experts outside the ``kept`` groups of the largest ``group_scores [tokens, groups]``.
-
-    Among groups that tie, those that the router chose from come first.
+    The router returns the weights of all experts (0 for those not chosen) and the logits; every expert is then given
+    every token, multiplied by its weight.
     """
-    tokens, groups = group_scores.shape
-    used = chosen.reshape(tokens, groups, -1).any(axis=-1)
-    favoured = group_scores + np.where(used, tie_margin(group_scores), 0.0)
-    best = np.argsort(-favoured, axis=-1, kind="stable")[:, :kept]
-    open_ = np.zeros((tokens, groups), np.bool_)
-    np.put_along_axis(open_, best, True, axis=-1)
-    return np.where(np.repeat(open_, scores.shape[1] // groups, axis=-1), scores, -np.inf)
+
+    def gate_weight_kind(self, router: Any) -> GateWeightKind:
+        """Each by itself."""
+        return "sigmoid"
+
+    def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
+        """The ``top_k`` largest of the returned weights."""
+        weights, logits = output
+        best = weights.topk(router.top_k, dim=-1)
+        return RouterOutput(logits, best.indices, best.values, inputs)
+
+    def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
+        """The sigmoids of the chosen."""
+        return sigmoid(np.take_along_axis(call.logits_f64(), ids, axis=-1))
+
+    def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
+        """Whether each expert was given the tokens that chose it, times their weights, and zeros for the others."""
+        import torch
+
+        hidden = call.inputs[0]
+        tokens, experts = call.logits.shape
+        if len(received) != 1 or received[0].shape != (experts * tokens, hidden.shape[-1]):
+            return None
+        weights = torch.zeros_like(call.logits).scatter(1, call.ids, call.weights)
+        parts = received[0].view(experts, tokens, -1)
+        return all(torch.equal(part, hidden * weights[:, expert, None]) for expert, part in enumerate(parts))
+
+
+@dataclass(frozen=True)
+class Gemma4Rule(TopKRule):
+    """Softmax over all, over their sum; then each times a constant of its expert. Returns probabilities, not logits."""
+
+    def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
+        """Logarithms of probabilities are logits."""
+        probabilities, weights, ids = three_tensors(router, output)
+        return RouterOutput(probabilities.log(), ids, weights, inputs)
+
+    def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
+        """With the constants."""
+        shares = np.take_along_axis(softmax(call.logits_f64()), ids, axis=-1)
+        return shares / shares.sum(axis=-1, keepdims=True) * self.scale(router)[ids]
+
+    def scale(self, router: Any) -> Any:
+        """``per_expert_scale``."""
+        return router.per_expert_scale.detach().double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class DeepseekV4HashRule(TopKRule):
+    """The experts that a table names for the token, weighed by their scores as in the layers that choose."""
+
+    def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
+        """1 for the token's experts."""
+        named = router.tid2eid[call.inputs[1].reshape(-1)].cpu().numpy().astype(np.int64)
+        scores = np.zeros(chosen.shape)
+        np.put_along_axis(scores, named, 1.0, axis=-1)
+        return scores
+
+    def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
+        """Nothing ties."""
+        return np.zeros(tuple(call.logits.shape))
+
+
+_SOFTMAX = TopKRule(normalised="norm_topk_prob")
+_NORMALISED_SOFTMAX = TopKRule(normalised=True)
+_SOFTMAX_OVER_CHOSEN = TopKRule("logits", over_chosen=True)
+_DEEPSEEK_V2 = TopKRule(
+    groups="maximum", groups_if=("topk_method", "group_limited_greedy"), scale_by="routed_scaling_factor"
+)
+_MISTRAL_4 = TopKRule(
+    normalised="norm_topk_prob", groups="best two", scale_by="routed_scaling_factor", added=1e-20, in_logits_type=True
+)
+_DEEPSEEK_V3 = TopKRule(
+    "sigmoid",
+    normalised="norm_topk_prob",
+    bias="e_score_correction_bias",
+    groups="best two",
+    scale_by="routed_scaling_factor",
+    added=1e-20,
+)
+_DEEPSEEK_V4 = {"normalised": True, "scale_by": "routed_scaling_factor", "added": 1e-20, "in_logits_type": True}
+_SIGMOID_OWN_BIAS = TopKRule("sigmoid", normalised=True, bias="e_score_correction_bias")
+
+_RULES: list[tuple[RouterAdapter, str]] = [
+    (
+        _SOFTMAX,
+        "FlexOlmoTopKRouter MellumTopKRouter OlmoeTopKRouter Qwen2MoeTopKRouter Qwen3MoeTopKRouter Qwen3NextTopKRouter"
+        " Qwen3OmniMoeThinkerTextTopKRouter",
+    ),
+    (
+        _NORMALISED_SOFTMAX,
+        "HunYuanMoEV1Gate MiniMaxTopKRouter MixtralTopKRouter Qwen3_5MoeTopKRouter Qwen3VLMoeTextTopKRouter",
+    ),
+    (TopKRule(), "JambaTopKRouter"),
+    (
+        _SOFTMAX_OVER_CHOSEN,
+        "GptOssTopKRouter GraniteMoeTopKRouter GraniteMoeHybridTopKRouter GraniteMoeSharedTopKRouter"
+        " GraniteMoeSWATopKRouter",
+    ),
+    (TopKRule(normalised=True, bias="moe_statics.e_score_correction_bias", least="norm_min"), "Ernie4_5_MoeTopKRouter"),
+    (_DEEPSEEK_V2, "DeepseekV2TopkRouter"),
+    (_MISTRAL_4, "Mistral4TopkRouter"),
+    (
+        _DEEPSEEK_V3,
+        "AXK1TopkRouter BailingHybridTopkRouter DeepseekV3TopkRouter DeepseekV32TopkRouter Dots1TopkRouter"
+        " ExaoneMoeTopkRouter Glm4MoeTopkRouter Glm4MoeLiteTopkRouter Glm4vMoeTextTopkRouter GlmMoeDsaTopkRouter"
+        " HYV4TopkRouter KimiLinearTopkRouter MiMoV2FlashTopkRouter NemotronHTopkRouter SolarOpenTopkRouter",
+    ),
+    (TopKRule("sqrt_softplus", bias="e_score_correction_bias", **_DEEPSEEK_V4), "DeepseekV4TopKRouter"),  # type: ignore[arg-type]
+    (DeepseekV4HashRule("sqrt_softplus", **_DEEPSEEK_V4), "DeepseekV4HashRouter"),  # type: ignore[arg-type]
+    (TopKRule("sigmoid", normalised=True, bias=1), "MiniMaxM2TopKRouter"),
+    (_SIGMOID_OWN_BIAS, "MiniMaxM3VLTopKRouter Step3p7TopKRouter"),
+    (
+        TopKRule("sigmoid", normalised=True, bias=1, scale_by="router_scaling_factor", added=1e-20),
+        "HYV3TopKRouter",
+    ),
+    (TopKRule("sigmoid", normalised=True, bias=1, scale_by="route_scale", added=1e-20), "AfmoeTokenChoiceRouter"),
+    (
+        TopKRule(
+            "sigmoid",
+            normalised="norm_topk_prob",
+            bias=1,
+            bias_if="use_expert_bias",
+            scale_by="routed_scaling_factor",
+            added=1e-6,
+            in_logits_type=True,
+        ),
+        "Lfm2MoeTopKRouter",
+    ),
+    (PhimoeRule("logits"), "PhimoeTopKRouter"),
+    (Llama4Rule("logits"), "Llama4Router"),
+    (Gemma4Rule(normalised=True), "Gemma4TextRouter"),
+]
+
+TRANSFORMERS: dict[str, RouterAdapter] = {name: rule for rule, names in _RULES for name in names.split()}
+"""Class name of a router → its rule."""

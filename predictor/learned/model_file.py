@@ -11,6 +11,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.learned.config import LearnedConfig, TrainingConfig
 from predictor.learned.tables import NAMES, LearnedTables
+from predictor.predictions.header import FORMAT as PREDICTIONS
 from traces.safetensors_file import crc32, open_tensors, write_tensors
 
 FORMAT = "forestage-predictor"
@@ -111,6 +112,8 @@ def read(path: Path) -> Stored:
         ForestageError: naming the file and what is wrong with it.
     """
     file = open_tensors(path)
+    if file.metadata.get("format") == PREDICTIONS:
+        raise ForestageError(f"{path}: holds predictions, not a trained predictor; give it by --predictions")
     if file.metadata.get("format") != FORMAT:
         raise ForestageError(f"{path}: not a trained predictor (format {file.metadata.get('format')!r}); train one")
     if file.metadata.get("version") != VERSION:

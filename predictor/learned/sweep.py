@@ -18,8 +18,10 @@ from predictor.evaluate import EvaluationSettings, evaluate, select_parts
 from predictor.learned.config import Recipe, read_recipe
 from predictor.learned.model_file import ValidationRecall
 from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.requirements import check_trainable
 from predictor.learned.selection import Selection
 from predictor.metrics import recall, tally_predictor
+from predictor.ranking import check_limit
 from predictor.results import Ends
 from traces import RoutingTrace
 from traces.files import write_text
@@ -169,6 +171,7 @@ def run_grid(
         ForestageError: if the folder cannot be written or holds a sweep of another trace, a selection is empty or a
             recipe asks for what the trace lacks.
     """
+    _check(trace, grid)
     _claim(folder, trace, trace_name)
     for name, variant in grid.variants.items():
         kept = folder / f"{name}.json"
@@ -188,6 +191,24 @@ def run_grid(
             measured = _measure(trace, grid, name, path, trace_name)
             write_text(kept, json.dumps({"request": request, "measured": measured.model_dump(mode="json")}, indent=1))
         yield measured
+
+
+def _check(trace: RoutingTrace, grid: Grid) -> None:
+    """Refuse what any variant would be refused for, before the first is trained.
+
+    Raises:
+        ForestageError: as ``run_grid``.
+    """
+    for limit in grid.issue:
+        check_limit(limit, trace.experts)
+    for name, variant in grid.variants.items():
+        select_parts(
+            trace,
+            EvaluationSettings(issue=grid.issue, domains=variant.domains, datasets=variant.datasets),
+        )
+        if variant.trained_by is None:
+            variant.train.indices(trace)
+            check_trainable(trace, grid.recipe_of(name).predictor, variant.lookahead)
 
 
 def _claim(folder: Path, trace: RoutingTrace, trace_name: str) -> None:

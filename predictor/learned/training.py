@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.errors import ForestageError
-from predictor.base import check_lookahead
 from predictor.learned.batches import Batches
-from predictor.learned.config import LearnedConfig, Recipe, TrainingConfig
-from predictor.learned.context import sources
+from predictor.learned.config import Recipe, TrainingConfig
 from predictor.learned.dataset import Dataset, frequent_tokens, prepare
 from predictor.learned.integers import choose_integers, twin_recall
 from predictor.learned.model_file import EpochLog, Provenance, ValidationRecall
 from predictor.learned.network import Network, loss_of
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.quantise import Weights
+from predictor.learned.requirements import check_trainable
 from predictor.learned.tables import LearnedTables
 from traces import RoutingTrace
 from traces.files import atomic_path
@@ -74,7 +73,7 @@ def train(
             loss grows beyond all numbers.
     """
     config = recipe.predictor
-    ranked = _check(trace, config, lookahead)
+    ranked = check_trainable(trace, config, lookahead)
     fitted, kept = _parts(trace, recipe.training)
     tokens = frequent_tokens(fitted, config.identity_rows) if config.identities else np.empty(0, np.uint32)
     run = _Run(fitted, kept, recipe, lookahead, ranked, tokens)
@@ -105,30 +104,6 @@ def train(
         adapting=twin_recall(assemble(tables), kept, limits),
     )
     return Trained(assemble(tables, found), weights)
-
-
-def _check(trace: RoutingTrace, config: LearnedConfig, lookahead: int) -> bool:
-    """Whether ranks count.
-
-    Raises:
-        ForestageError: if the trace lacks what the configuration needs, or there is nothing to predict or to look at.
-    """
-    check_lookahead(lookahead, trace.layers)
-    if trace.experts == trace.top_k:
-        raise ForestageError(f"trace: every token chooses all {trace.experts} experts; there is nothing to predict")
-    if not sources(config, lookahead) and not config.identities:
-        raise ForestageError(
-            "layers_back, previous, decays, tagged, identities: all are empty, so there is nothing to predict from; "
-            "set at least one"
-        )
-    if config.looks_at_identity and trace.token_hash is None:
-        raise ForestageError(
-            "identity_rows: the trace records no token identity; set identity_rows=0, identities=0 and "
-            "tagged_by=routing, or use the recipe no-identity"
-        )
-    if config.ranks and not trace.metadata.ranked:
-        raise ForestageError("ranks: the ids of the trace are in no order; leave it out or set it to false")
-    return trace.metadata.ranked if config.ranks is None else config.ranks
 
 
 def _parts(trace: RoutingTrace, training: TrainingConfig) -> tuple[RoutingTrace, RoutingTrace]:

@@ -1,8 +1,8 @@
 """The document of ``forestage cache compare``: replacement policies by cache size, and the share of the way from LRU to
 Belady's bound that each goes.
 
-All caches run over the same events, a token of a layer each (prefill like decode), empty at first and living on from
-sequence to sequence. The *share closed* of a policy is ``(hits − LRU's) / (Belady's − LRU's)``; its interval is the
+All caches run over the same events, counted as ``staging.counting`` says, empty at first and living on from sequence to
+sequence. The *share closed* of a policy is ``(hits − LRU's) / (Belady's − LRU's)``; its interval is the
 bootstrap over sequences of ``predictor.bootstrap``, each sequence counted with the residents it found.
 """
 
@@ -20,12 +20,13 @@ from predictor.metrics import Progress, Ratio
 from predictor.next_use.calibration import HorizonCalibration, Reliability
 from predictor.next_use.twin import NextUsePredictor
 from predictor.results import Document, SplitName
-from staging.events import Events, events_of
+from staging.counting import Count
+from staging.events import Events
 from staging.frequency import DEFAULT_SHIFT
 from staging.oracle import oracle_chunks
-from staging.results import CacheRun, Capacity, Count, Scope
-from staging.simulate import PriorityChunks, run_policy, run_priorities
-from traces import DECODE, RoutingTrace
+from staging.results import CacheRun, Capacity, Scope
+from staging.simulate import PriorityChunks, counted_events, run_policy, run_priorities
+from traces import RoutingTrace
 from traces import split as split_sequences
 
 LEARNED = "next use"
@@ -84,6 +85,7 @@ class CacheComparison(Document):
         synthetic: whether a generator made the trace.
         split, sequences, tokens: the part that was run.
         scope, count: of the caches, and of the events.
+        counted: what is counted, and how prompts ran, in words.
         layers, experts: of the model.
         next_use, ahead: what the predictors say of their training; ``None`` without one.
         policies: names in the order of the points.
@@ -100,6 +102,7 @@ class CacheComparison(Document):
     tokens: int
     scope: Scope
     count: Count
+    counted: str
     layers: int
     experts: int
     next_use: str | None
@@ -135,9 +138,9 @@ def compare_caches(
     chosen = ComparisonSettings.parse(settings, origin="cache comparison")
     _check_predictors(trace, predictor, ahead)
     part = _part(trace, chosen.split)
-    count: Count = "decode" if (part.phase == DECODE).any() else "all"
     rooms = [Capacity(experts, scope=chosen.scope) for experts in sorted(set(chosen.capacities))]
-    events = events_of(part, by_token=True)
+    events, counting = counted_events(part)
+    count = counting.count
     passes = len(CLASSICAL) * len(rooms) + len(chosen.oracle) + (predictor is not None)
     runs: list[CacheRun] = []
     reliability = None if predictor is None else Reliability(part, predictor.parameters)
@@ -156,6 +159,7 @@ def compare_caches(
         tokens=part.tokens,
         scope=chosen.scope,
         count=count,
+        counted=counting.sentence,
         layers=part.layers,
         experts=part.experts,
         next_use=None if predictor is None else predictor.trained_on,

@@ -1,7 +1,6 @@
 """Options that several commands take."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,10 @@ import typer
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
-from traces.importers import Imported, ImportOptions, import_recording
+from traces.batch import BatchSchedule
+from traces.batch_file import has_schedule, load_schedule
+from traces.files import check_writable
+from traces.importers import OWN_TRACE, Imported, ImportOptions, import_recording, suspicions
 from traces.load import REFUSAL, ExpertLoad
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
@@ -20,8 +22,13 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Catalogue mode
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout")]
 
 
-def open_recording(path: Path, model: str | None = None) -> RoutingTrace | ExpertLoad:
-    """The trace, or the loads, at ``path``; what is suspicious is told on stderr.
+def open_recording(path: Path, model: str | None = None, *, batch_aside: bool = False) -> RoutingTrace | ExpertLoad:
+    """The trace, or the loads, at ``path``; what is suspicious is told on stderr, of the project's own files too.
+
+    Args:
+        path: of the recording.
+        model: where it names none.
+        batch_aside: the caller does not use a batch schedule in the file, which is told.
 
     Raises:
         ForestageError: naming the file and the fault.
@@ -29,22 +36,52 @@ def open_recording(path: Path, model: str | None = None) -> RoutingTrace | Exper
     imported = _import(path, model)
     tell_warnings(imported.warnings)
     if isinstance(imported.recording, RoutingTrace):
+        if imported.format == OWN_TRACE:  # of another format the import has told
+            tell_warnings(suspicions(imported.recording))
         tell_fit(imported.recording.metadata)
+        if batch_aside:
+            _tell_batch_aside(path, imported)
     return imported.recording
 
 
-def open_trace(path: Path, model: str | None = None) -> RoutingTrace:
-    """The trace at ``path``; as ``open_recording``.
+def open_trace(path: Path, model: str | None = None, *, own_suspicions: bool = False) -> RoutingTrace:
+    """The trace at ``path``, for a command that takes its sequences one by one: a batch schedule is told to be unused.
+
+    Args:
+        path: of the trace.
+        model: where it names none.
+        own_suspicions: tell what is suspicious in the project's own files too, which was told when they were imported.
 
     Raises:
         ForestageError: naming the file and the fault; also for a file of loads, which say nothing of single tokens.
     """
     imported = _import(path, model)
+    trace = _routing(imported, path)
+    if own_suspicions and imported.format == OWN_TRACE:
+        tell_warnings(suspicions(trace))
+    _tell_batch_aside(path, imported)
+    return trace
+
+
+def open_batched(path: Path, model: str | None = None) -> tuple[RoutingTrace, BatchSchedule | None]:
+    """The trace at ``path``, and the batch schedule in the file where there is one; as ``open_trace``."""
+    imported = _import(path, model)
+    return _routing(imported, path), load_schedule(path) if imported.format == OWN_TRACE else None
+
+
+def _routing(imported: Imported, path: Path) -> RoutingTrace:
+    """The trace, what is suspicious told; or the refusal of loads."""
     if isinstance(imported.recording, ExpertLoad):
         raise ForestageError(f"{path}: {REFUSAL}")
     tell_warnings(imported.warnings)
     tell_fit(imported.recording.metadata)
     return imported.recording
+
+
+def _tell_batch_aside(path: Path, imported: Imported) -> None:
+    """Say on stderr that a batch schedule in the file is not used."""
+    if imported.format == OWN_TRACE and has_schedule(path):
+        tell_warnings([f"{path}: its batch schedule is left aside: sequences are taken one by one, not as a batch"])
 
 
 def _import(path: Path, model: str | None) -> Imported:
@@ -76,11 +113,7 @@ def check_destination(path: Path, source: Path | None = None) -> None:
     """
     if source is not None and source.exists() and path.exists() and path.samefile(source):
         raise ForestageError(f"--out {path}: is the source, which would be lost; name another file")
-    if path.is_dir():
-        raise ForestageError(f"{path}: is a folder; give the name of a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ForestageError(f"{path}: cannot write ({folder} is no writable folder); choose a writable folder")
+    check_writable(path)
 
 
 def parse_parameters(settings: list[str]) -> dict[str, Any]:

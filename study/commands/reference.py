@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog import load_catalog
-from gpu_reference.devices import default_device
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from gpu_reference.devices import check_device, default_device
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
 from study.numbers import count, percent, seconds
 from study.output import emit, progress_bar
 from study.subjects.reference import check_reference
@@ -51,10 +51,12 @@ def measure_command(
     as_json: JsonOption = False,
 ) -> None:
     """Time an expert's copy to the device and its products, and write a measurement record."""
+    record = load_catalog().find_model(model)
+    check_destination(out)
     from gpu_reference.measure import measure_expert  # needs the extra
 
-    record = load_catalog().find_model(model)
     where = device or default_device()
+    check_device(where)
     command = f"forestage reference measure --model {record.name} --device {where} --out RECORD"
     with progress_bar("measuring") as progress:
         measured = measure_expert(record, command=command, device=where, progress=progress)

@@ -9,10 +9,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from predictor.st_moe_parameters import EngineParameters
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from predictor.base import check_lookahead
+from predictor.st_moe_parameters import EngineParameters, StMoeParameters
+from study.commands.options import (
+    JsonOption,
+    ModelOption,
+    TraceOption,
+    open_trace,
+    parse_parameters,
+    require_test_sequences,
+)
 from study.numbers import count, size
 from study.output import emit, progress_bar
+from traces.files import check_folder
 
 if TYPE_CHECKING:
     from cocotb_tests.replay import ReplayResult
@@ -37,9 +46,10 @@ def generate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Write the Verilog of every top module."""
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    check_folder(out)
     from rtl.generate import generate  # needs the extra
 
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
     paths = generate(out, limits)
     document = {"limits": limits.model_dump(mode="json"), "files": {str(p): p.stat().st_size for p in paths}}
 
@@ -68,17 +78,23 @@ def replay_command(
 
     Exit status 1 if they differ.
     """
-    from cocotb_tests.replay import replay  # needs the extra
-
-    recorded = open_trace(trace, model)
+    parameters = parse_parameters(parameter or [])
+    candidates = StMoeParameters.parse(parameters, origin="--set").candidates
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
-    limits.check_trace(recorded, origin=str(trace))
+    recorded = open_trace(trace, model)
+    limits.check_trace(recorded, candidates=candidates, origin=str(trace))
+    check_lookahead(lookahead, recorded.layers)
+    require_test_sequences(recorded, trace)
+    from cocotb_tests.build import require_tools  # needs the extra, as does the next
+    from cocotb_tests.replay import replay
+
+    require_tools()
     with progress_bar("lock-step replay") as progress:
         result = replay(
             recorded,
             tokens,
             limits=limits,
-            parameters=parse_parameters(parameter or []),
+            parameters=parameters,
             lookahead=lookahead,
             seed=seed,
             progress=progress,

@@ -5,7 +5,7 @@ import json
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,14 +16,19 @@ from catalog.errors import ForestageError
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.learned.config import read_recipe
-from study.commands.options import require_test_sequences
+from study.commands.options import open_trace
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
-from study.output import emit
+from study.output import emit, messages
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
-from traces.files import write_text
-from traces.importers import import_trace
+from traces.files import check_folder, write_text
+
+if TYPE_CHECKING:
+    from study.subjects.base import Subject
+
+PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+"""Of a message that holds names of files."""
 
 SMALL_MODEL = "forestage-small-moe"
 STAND_IN = "gpt-oss-20b"
@@ -38,24 +43,34 @@ def study(
 ) -> None:
     """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
     require_all()
-    # Imported late: other commands start without the extras, and without torch's seconds.
+    settings = load_study_config(config)
+    check_folder(out)
+    path = trace or shipped_trace()
+    recorded = open_trace(path, own_suspicions=True)
+    settings = resolve(settings, recorded)
+    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
+    # Imported late: other commands start without the extras, and refusals come without torch's seconds.
     from study.pipeline import SUBJECTS
     from study.report import write_report
 
-    settings = load_study_config(config)
-    path = trace or shipped_trace()
-    recorded = import_trace(path)
-    require_test_sequences(recorded, path)
-    settings = resolve(settings, recorded)
+    leave_out(context, SUBJECTS)
     prepare_folder(out)
     key = study_key(settings, path)
-    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
     write_text(out / "config.json", settings.model_dump_json(indent=2) + "\n")
-    run_stages(tuple(subject.stage for subject in SUBJECTS), context, key)
+    run_stages(tuple(s.stage for s in SUBJECTS if s.stage.name not in context.left_out), context, key)
     document = results_document(context, default_trace=trace is None)
     write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
     write_report(context)
     emit(document, as_json=as_json, render=lambda console: summary(console, out))
+
+
+def leave_out(context: StudyContext, subjects: "tuple[Subject, ...]") -> None:
+    """Ask every subject what it lacks, before any work; say what is left out, and keep it in ``context``."""
+    for subject in subjects:
+        why = subject.lacks(context)
+        if why is not None:
+            context.left_out[subject.stage.name] = why
+            messages.print(f"left out: {subject.title}: {why}", **PLAIN)
 
 
 def shipped_trace() -> Path:
@@ -81,32 +96,36 @@ def prepare_folder(out: Path) -> None:
 
 
 def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
-    """Settings with everything decided for ``trace``: issue limits, and whose weight sizes the system model takes.
+    """Settings with everything decided for ``trace``: issue limits, and whose weight sizes the system model takes (none
+    where the catalogue does not know the trace's model).
 
     Raises:
         ForestageError: if no issue limit is left, or a setting names what is not there or is out of range.
     """
     for name in settings.predictors:
         registry.profiled_kind(name)
-    check_lookahead(settings.lookahead, trace.layers)
-    if settings.system.issue_limit > trace.experts:
-        raise ForestageError(
-            f"study configuration: system.issue_limit: choose up to {trace.experts}, the experts of a layer"
-        )
+    if trace.layers > 1:  # one layer is studied without what looks ahead
+        check_lookahead(settings.lookahead, trace.layers)
+    system, catalog = settings.system, load_catalog()
+    if system.issue_limit > trace.experts:
+        if "issue_limit" in system.model_fields_set:
+            raise ForestageError(
+                f"study configuration: system.issue_limit: choose up to {trace.experts}, the experts of a layer"
+            )
+        system = system.model_copy(update={"issue_limit": trace.experts})
     issue = tuple(limit for limit in settings.issue if limit <= trace.experts)
+    if not issue and "issue" not in settings.model_fields_set:
+        issue = (trace.experts,)
     if not issue:
         raise ForestageError(
             f"study configuration: issue: choose a limit up to {trace.experts}, the experts of a layer"
         )
-    system, catalog = settings.system, load_catalog()
     catalog.machines.find(system.machine)
     if system.sizes_of is not None:
         catalog.find_model(system.sizes_of)
-    else:
-        model = trace.metadata.model
-        record = catalog.match_model(model)
-        own = model if record is None else record.name
-        system = system.model_copy(update={"sizes_of": STAND_IN if own == SMALL_MODEL else own})
+    elif (record := catalog.match_model(trace.metadata.model)) is not None:
+        own = STAND_IN if record.name == SMALL_MODEL else record.name
+        system = system.model_copy(update={"sizes_of": own})
     return settings.model_copy(update={"issue": issue, "system": system, "learned": _recipe(settings.learned, trace)})
 
 
@@ -150,6 +169,7 @@ def results_document(context: StudyContext, *, default_trace: bool) -> dict[str,
             },
         },
         "machine": {"processor": platform.machine(), "system": platform.system()},
+        "left_out": context.left_out,
         "stages": context.results,
     }
 

@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.policies import find_policy, policy_names
 from perfmodel.results import SimulationResult
-from perfmodel.simulate import simulate
+from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
+from predictor.base import check_lookahead
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
@@ -41,8 +43,7 @@ def simulate_command(
 ) -> None:
     """TPOT, where it goes, and the bytes moved, for one policy."""
     find_policy(policy)
-    registry.kind(predictor)
-    recorded = open_trace(trace, model)
+    registry.profiled_kind(predictor)
     settings: dict[str, Any] = {
         "sizes_of": sizes_of,
         "machine": machine,
@@ -52,11 +53,18 @@ def simulate_command(
         "issue_limit": issue_limit,
     }
     config = SimulationConfig.parse(settings, origin="forestage system")
+    catalog = load_catalog()
+    catalog.machines.find(machine)
+    if sizes_of is not None:
+        catalog.find_model(sizes_of)
+    recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
     train, test = parts(recorded)
     part = test.token_range(0, min(tokens, test.tokens))
+    check_simulation(part, (policy,), config)
     prefetches: dict[str, Any] = {}
     if uses_predictor(policy):
+        check_lookahead(lookahead, recorded.layers)
         chosen = prefetcher(
             predictor, train, part, lookahead=lookahead, limit=checked_limit(issue_limit, recorded.experts)
         )

@@ -15,6 +15,7 @@ _LOOK: dict[str, dict[str, Any]] = {
     "ema": {"color": GREEN, "marker": "^", "label": "decayed frequency"},
     "next use": {"color": VERMILION, "marker": "D", "linewidth": 2.2, "label": "next use, learned"},
     "belady": {"color": BOUND, "linestyle": "--", "label": "Belady (bound)"},
+    "static": {"color": BOUND, "linestyle": ":", "label": "most used, static (null)"},
 }
 _ORACLE: dict[str, Any] = {"color": PURPLE, "linestyle": ":", "linewidth": 1.2}
 
@@ -37,7 +38,7 @@ def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure
             xlabel=f"experts held, % of a layer's {experts}",
             ylabel="hit rate, %",
             ylim=(0, 102),
-            title="Hit rate of a per-layer cache, decode",
+            title="Hit rate of a cache in each layer",
         )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

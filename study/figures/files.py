@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from catalog.errors import ForestageError
-from traces.files import atomic_path
+from traces.files import atomic_path, check_writable
 
 # What a reader of the file need not know, and what would differ from run to run.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -20,13 +20,14 @@ PNG_DOTS_PER_INCH = 200
 
 
 def check_figure_path(path: Path) -> None:
-    """Raise unless the ending of ``path`` names a format that figures are written in.
+    """Raise unless a figure can be written to ``path``, whose ending names a format that figures are written in.
 
     Raises:
-        ForestageError: naming the file and the formats.
+        ForestageError: naming the file and the formats, or why it cannot be written.
     """
     if path.suffix.lower() not in _METADATA:
         raise ForestageError(f"{path}: a figure is written as {', '.join(_METADATA)}; end the name with one of these")
+    check_writable(path)
 
 
 def write_figure(figure: Figure, path: Path) -> None:

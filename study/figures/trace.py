@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from study.figures.style import BLUE, BOUND, ORANGE, figure_style, new_figure
+from study.figures.style import BLUE, BOUND, GREEN, ORANGE, VERMILION, figure_style, new_figure
 
 
 def routing_by_layer(statistics: dict[str, Any]) -> Figure:
@@ -14,17 +14,7 @@ def routing_by_layer(statistics: dict[str, Any]) -> Figure:
         layers = range(statistics["layers"])
         rows = statistics["by_layer"]
         overlap.bar(layers, [row["temporal_overlap"] or 0.0 for row in rows], color=BLUE, width=0.75)
-        overlap.axhline(statistics["random_overlap"], color=BOUND, linestyle="--", linewidth=1.2)
-        overlap.annotate(
-            "K²/N: independent choices",
-            xy=(0.99, statistics["random_overlap"]),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-        )
+        overlap_nulls(overlap, statistics)
         overlap.set(
             xlabel="MoE layer", ylabel=f"shared experts of {statistics['top_k']}", title="Consecutive tokens share"
         )
@@ -34,4 +24,22 @@ def routing_by_layer(statistics: dict[str, Any]) -> Figure:
         for axes in (overlap, load):
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="x", visible=False)
+        overlap.set_ylim(0, 1.45 * overlap.get_ylim()[1])
+        overlap.legend(loc="upper right", fontsize=8)
     return figure
+
+
+def overlap_nulls(axes: Any, statistics: dict[str, Any]) -> None:
+    """The three nulls of the overlap over the bars of it, which stand at 0, 1, 2 …: a level a layer."""
+    rows = statistics["by_layer"]
+    edges = [layer - 0.5 for layer in range(len(rows) + 1)]
+    for name, label, colour, style in (
+        ("sequence_overlap", "shuffled in each sequence", VERMILION, "-"),
+        ("popularity_overlap", "shuffled over the trace", GREEN, "-"),
+    ):
+        axes.stairs(
+            [row[name] or 0.0 for row in rows], edges, baseline=None, color=colour, linestyle=style, label=label
+        )
+    axes.axhline(
+        statistics["uniform_overlap"], color=BOUND, linestyle="--", linewidth=1.2, label="K²/N: independent, uniform"
+    )

@@ -6,12 +6,19 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style
+from study.figures.trace import overlap_nulls
 from study.numbers import percent, tokens_of
 
 Document = dict[str, Any]
 """The JSON document of ``forestage trace stats``."""
 
 _UNIFORM: dict[str, Any] = {"color": BOUND, "linestyle": "--", "linewidth": 1.2, "label": "independent, uniform"}
+_POPULARITY: dict[str, Any] = {
+    "color": BOUND,
+    "linestyle": ":",
+    "linewidth": 1.4,
+    "label": "independent, popularity kept",
+}
 
 
 def trace_profile(profile: Document) -> Figure:
@@ -44,8 +51,9 @@ def trace_profile(profile: Document) -> Figure:
 def _overlap(axes: Any, profile: Document) -> None:
     values = [row["temporal_overlap"] or 0.0 for row in profile["by_layer"]]
     axes.bar(range(len(values)), values, color=BLUE, width=0.75)
-    _level(axes, profile["random_overlap"], "K²/N")
+    overlap_nulls(axes, profile)
     axes.set(xlabel="MoE layer", ylabel=f"shared experts of {profile['top_k']}", title="Consecutive tokens share")
+    _room_for_legend(axes, 1.45)
     _count_axis(axes)
 
 
@@ -70,6 +78,7 @@ def _distinct_experts(axes: Any, profile: Document) -> None:
         return
     batch = [size["batch"] for size in sizes]
     axes.plot(batch, [size["uniform_distinct_experts"] for size in sizes], **_UNIFORM)
+    axes.plot(batch, [size["popularity_distinct_experts"] for size in sizes], **_POPULARITY)
     measured, spread = [s["distinct_experts"] for s in sizes], [s["distinct_experts_std"] for s in sizes]
     low, high = ([m + sign * d for m, d in zip(measured, spread, strict=True)] for sign in (-1, 1))
     axes.fill_between(batch, low, high, color=VERMILION, alpha=0.18, linewidth=0)
@@ -109,6 +118,7 @@ def _working_sets(axes: Any, profile: Document) -> None:
         return
     window = [one["window"] for one in sets]
     axes.plot(window, [one["uniform_distinct_experts"] for one in sets], **_UNIFORM)
+    axes.plot(window, [one["popularity_distinct_experts"] for one in sets], **_POPULARITY)
     measured = [one["distinct_experts"] for one in sets]
     axes.plot(window, measured, color=PURPLE, marker="o", markersize=3.5, label="measured")
     axes.set(
@@ -129,27 +139,14 @@ def _lru(axes: Any, profile: Document) -> None:
         [100 * point["capacity"] / profile["experts"] for point in points],
         **{**_UNIFORM, "label": "any cache, uniform"},
     )
+    static = [100 * point["static_hit_rate"] for point in points]
+    axes.plot(capacity, static, **{**_POPULARITY, "label": "most used, static"})
     rates = [100 * point["hit_rate"] for point in points]
     axes.plot(capacity, rates, color=BLUE, marker="o", markersize=3.5, label="LRU")
     axes.set(
         xlabel="experts held, a layer", ylabel="hit rate, %", title="An LRU cache holds", xlim=(0, None), ylim=(0, 102)
     )
     axes.legend(loc="lower right")
-
-
-def _level(axes: Any, value: float, text: str) -> None:
-    """A dashed level with its name above its right end."""
-    axes.axhline(value, color=BOUND, linestyle="--", linewidth=1.2)
-    axes.annotate(
-        text,
-        xy=(0.99, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-    )
 
 
 def _count_axis(axes: Any) -> None:
@@ -163,8 +160,8 @@ def _powers_of_two(axes: Any, values: list[int]) -> None:
     axes.minorticks_off()
 
 
-def _room_for_legend(axes: Any) -> None:
-    axes.set_ylim(0, 1.28 * axes.get_ylim()[1])
+def _room_for_legend(axes: Any, headroom: float = 1.28) -> None:
+    axes.set_ylim(0, headroom * axes.get_ylim()[1])
     axes.legend(loc="upper right")
 
 

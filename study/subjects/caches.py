@@ -1,8 +1,12 @@
 """Caches: how often a needed expert is already there, without any prediction."""
 
+from itertools import chain
 from typing import Any, get_args
 
-from staging.simulate import Policy, simulate
+from staging.counting import counting_of
+from staging.results import Capacity
+from staging.simulate import Policy, counted_events, run_policy
+from staging.static import STATIC, run_static
 from study.blocks import Command, Fact, Section, Table, Text, picture, rows
 from study.figures.caches import hit_rate_over_capacity
 from study.numbers import percent
@@ -11,6 +15,8 @@ from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE
 
+TITLE = "Where experts are"
+
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
@@ -18,14 +24,27 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every policy at every configured capacity, one cache a layer."""
     trace = context.trace
     capacities = sorted({max(trace.top_k, round(f * trace.experts)) for f in context.config.cache_fractions})
-    count = "decode" if (trace.phase == DECODE).any() else "all"
+    events, counting = counted_events(trace)
+    count = counting.count
     points = []
     for capacity in capacities:
-        for policy in POLICIES:
-            result = simulate(trace, capacity=capacity, policy=policy, count=count)  # type: ignore[arg-type]
-            points.append(result.model_dump(mode="json"))
-            progress(len(points), len(capacities) * len(POLICIES))
-    return {"points": points, "count": count}
+        room = Capacity(capacity)
+        runs = (run_policy(events, policy, room, count=count) for policy in POLICIES)
+        for run in chain(runs, [run_static(events, room, count=count)]):
+            points.append(run.result().model_dump(mode="json"))
+            progress(len(points), len(capacities) * (len(POLICIES) + 1))
+    return {"points": points, "count": count, "counted": counting.sentence}
+
+
+def lacks(context: StudyContext) -> str | None:
+    """Rows that count."""
+    trace = context.trace
+    if not trace.metadata.has_unrecorded:
+        return None
+    counted = trace.recorded()
+    if counting_of(trace).count == "decode":
+        counted = counted[trace.phase == DECODE]
+    return None if counted.any() else "no decode token of the trace has recorded routing"
 
 
 def section(context: StudyContext) -> Section:
@@ -38,30 +57,27 @@ def section(context: StudyContext) -> Section:
     middle = capacities[len(capacities) // 2]
     return Section(
         id="caches",
-        title="Where experts are",
+        title=TITLE,
         blocks=(
             Text(
                 "A cache that loads what is missing and never predicts. Hit rates are event-atomic: a token's "
                 "experts of one layer are looked up together, against what was there before. Belady's rule, which "
-                "knows the future, is the bound of every replacement policy"
-                + (
-                    ", counted on decode tokens alone (where recorded prompts fill the cache uncounted, a close "
-                    "estimate of it)."
-                    if result["count"] == "decode"
-                    else "; the trace has prompt tokens alone."
-                )
+                "knows the future, is the bound of every replacement policy (where prompts fill the cache uncounted, a "
+                "close estimate of it). The most used experts, held throughout, are the null: what popularity alone "
+                f"gives, whatever the order of the tokens. Counted: {result['counted']}."
             ),
             picture(hit_rate_over_capacity(points, experts), "caches", "Hit rate by cache size and policy."),
             Table(
                 columns=(
                     "experts held a layer",
+                    "most used, static (null)",
                     *(policy.upper() if policy != "belady" else "Belady (bound)" for policy in POLICIES),
                 ),
-                rows=rows([(f"{c} of {experts}", *(percent(rate[c, p]) for p in POLICIES)) for c in capacities]),
+                rows=rows(
+                    [(f"{c} of {experts}", *(percent(rate[c, p]) for p in (STATIC, *POLICIES))) for c in capacities]
+                ),
             ),
-            Command(
-                f"forestage cache simulate --trace {context.trace_name} --capacity {middle} --count {result['count']}"
-            ),
+            Command(f"forestage cache simulate --trace {context.trace_name} --capacity {middle}"),
         ),
         facts=(
             Fact(
@@ -72,4 +88,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section)
+SUBJECT = Subject(Stage("caches", "Caches: hit rates and their bound", run), section, title=TITLE, lacks=lacks)

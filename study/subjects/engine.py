@@ -5,15 +5,19 @@ from typing import Any
 import numpy as np
 
 from catalog.errors import ForestageError
+from cocotb_tests.build import require_tools
 from cocotb_tests.replay import replay
 from predictor.st_moe_parameters import EngineParameters
 from rtl.generate import generate
+from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows
 from study.numbers import count, size, verdict
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
-from traces import split
+from traces import RoutingTrace, split
+
+TITLE = "The prefetch engine in RTL"
 
 VERILOG = "verilog"
 
@@ -21,14 +25,7 @@ VERILOG = "verilog"
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Generate an engine that holds the trace's model, and replay test tokens through it."""
     trace = context.trace
-    limits = EngineParameters()
-    try:
-        limits.check_trace(trace)
-    except ForestageError:
-        # The default engine is too small for this model: generate one that holds it.
-        limits = EngineParameters.holding(
-            layers=trace.layers, experts=trace.experts, top_k=trace.top_k, candidates=trace.top_k
-        )
+    limits = engine_for(trace)
     paths = generate(context.out / VERILOG, limits)
     _, test = split(trace)
     available = int(np.diff(trace.sequence_offsets)[test].sum())
@@ -44,6 +41,32 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     return {"files": files, "replay": result.model_dump(mode="json")}
 
 
+def engine_for(trace: RoutingTrace) -> EngineParameters:
+    """The default engine, or, where it is too small for the trace's model, the smallest that holds it.
+
+    Raises:
+        ForestageError: if no engine can be that large.
+    """
+    limits = EngineParameters()
+    try:
+        limits.check_trace(trace)
+    except ForestageError:
+        return EngineParameters.holding(
+            layers=trace.layers, experts=trace.experts, top_k=trace.top_k, candidates=trace.top_k
+        )
+    return limits
+
+
+def lacks(context: StudyContext) -> str | None:
+    """Test tokens, layers ahead, an engine that can be so large, and a compiler."""
+    return (
+        needs.test_sequences(context.trace)
+        or needs.layers_ahead(context)
+        or needs.refusal(engine_for, context.trace)
+        or needs.refusal(require_tools)
+    )
+
+
 def section(context: StudyContext) -> Section:
     """What was generated, what was compared, and what the engine counted."""
     result = context.results["engine"]
@@ -52,7 +75,7 @@ def section(context: StudyContext) -> Section:
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in limits.items())
     return Section(
         id="engine",
-        title="The prefetch engine in RTL",
+        title=TITLE,
         blocks=(
             Text(
                 f"ST-MoE's tables as hardware, generated for up to {limits['experts_max']} experts, "
@@ -96,5 +119,8 @@ def section(context: StudyContext) -> Section:
 
 
 SUBJECT = Subject(
-    Stage("engine", "Prefetch engine: Verilog and lock-step", run, outputs=(f"{VERILOG}/prefetch_engine.v",)), section
+    Stage("engine", "Prefetch engine: Verilog and lock-step", run, outputs=(f"{VERILOG}/prefetch_engine.v",)),
+    section,
+    title=TITLE,
+    lacks=lacks,
 )

@@ -5,7 +5,9 @@ from typing import Any
 from predictor.learned.config import read_recipe
 from predictor.learned.image import write_image
 from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.requirements import check_trainable
 from predictor.learned.selection import Selection
+from study import needs
 from study.blocks import Command, Row, Section, Table, Text, picture
 from study.calibration import calibration
 from study.config import NO_LEARNED
@@ -16,15 +18,15 @@ from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import split
 
+TITLE = "A predictor that is learned"
+
 PREDICTOR_FILE = "learned.safetensors"
 IMAGE_FILE = "learned.img"
 STATE_FILE = "learned.state"
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Train on the training sequences, save, export; empty where the configuration leaves it out."""
-    if context.config.learned == NO_LEARNED:
-        return {}
+    """Train on the training sequences, save, export."""
     from predictor.learned.training import train  # PyTorch is needed here alone
 
     selection = Selection()
@@ -50,17 +52,28 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     }
 
 
+def lacks(context: StudyContext) -> str | None:
+    """Sequences to train and to measure on, and whatever the recipe looks at."""
+    if context.config.learned == NO_LEARNED:
+        return f'the configuration says learned = "{NO_LEARNED}"'
+    return (
+        needs.test_sequences(context.trace)
+        or needs.layers_ahead(context)
+        or needs.refusal(Selection().indices, context.trace)
+        or needs.refusal(
+            check_trainable, context.trace, read_recipe(context.config.learned).predictor, context.config.lookahead
+        )
+    )
+
+
 def section(context: StudyContext) -> Section:
     """What was trained, what quantisation cost, what it takes on chip, and whether its probabilities are true."""
     result = context.results["learned"]
-    title = "A predictor that is learned"
-    if not result:
-        return Section(id="learned", title=title, blocks=(Text("Left out by the configuration."),))
     figures, provenance = result["size"], result["provenance"]
     log = provenance["log"]
     return Section(
         id="learned",
-        title=title,
+        title=TITLE,
         blocks=(
             Text(
                 "Everything known when the gate "
@@ -122,4 +135,9 @@ def _validation(found: dict[str, dict[str, float]]) -> Table:
     )
 
 
-SUBJECT = Subject(Stage("learned", "Learned predictor: training", run, outputs=(PREDICTOR_FILE, IMAGE_FILE)), section)
+SUBJECT = Subject(
+    Stage("learned", "Learned predictor: training", run, outputs=(PREDICTOR_FILE, IMAGE_FILE)),
+    section,
+    title=TITLE,
+    lacks=lacks,
+)

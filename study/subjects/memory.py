@@ -6,11 +6,14 @@ from catalog import load_catalog
 from pim_model.energy import find_energy, stream_energy
 from pim_model.streaming import slice_bytes, stream
 from pim_model.timing import Access, find_device
+from study import needs
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent, size
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
+
+TITLE = "Streaming an expert's weights"
 
 READS = (Access.HOST_READ, Access.IN_BANK)
 
@@ -18,7 +21,7 @@ READS = (Access.HOST_READ, Access.IN_BANK)
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """One expert over all pseudo-channels of one stack, for every device and way of reading it has."""
     sizes_of = context.config.system.sizes_of
-    assert sizes_of is not None, "the configuration is resolved"
+    assert sizes_of is not None, "left out without"
     return stream_expert(sizes_of)
 
 
@@ -60,7 +63,7 @@ def section(context: StudyContext) -> Section:
     result = context.results["memory"]
     return Section(
         id="memory",
-        title="Streaming an expert's weights",
+        title=TITLE,
         blocks=(
             Text(
                 f"One expert of {result['model']} ({size(result['expert_bytes'])}) from one memory stack, split "
@@ -93,4 +96,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("memory", "Memory: streaming an expert", run), section)
+SUBJECT = Subject(Stage("memory", "Memory: streaming an expert", run), section, title=TITLE, lacks=needs.known_sizes)

@@ -5,8 +5,8 @@ from typing import Any
 from predictor import registry
 from predictor.compare import compare
 from predictor.results import OWN
+from study import needs
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
-from study.config import NO_LEARNED
 from study.figures.predictors import recall_against_issued, recall_by_layer
 from study.numbers import count, fixed, layers_text, percent
 from study.output import ProgressCallback
@@ -14,11 +14,18 @@ from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from study.subjects.learned import PREDICTOR_FILE
 
+TITLE = "Which experts come next"
+
+
+def lacks(context: StudyContext) -> str | None:
+    """Sequences to profile and to measure on, and layers ahead."""
+    return needs.test_sequences(context.trace) or needs.layers_ahead(context)
+
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every configured predictor, fitted on the training sequences and measured on the test sequences."""
     config = context.config
-    trained = () if config.learned == NO_LEARNED else (context.out / PREDICTOR_FILE,)
+    trained = () if "learned" in context.left_out else (context.out / PREDICTOR_FILE,)
     comparison = compare(
         context.trace,
         (*config.predictors, *trained),
@@ -39,7 +46,7 @@ def section(context: StudyContext) -> Section:
     resamples = evaluations[0]["bootstrap"]["resamples"]
     return Section(
         id="predictors",
-        title="Which experts come next",
+        title=TITLE,
         blocks=(
             Text(
                 f"Each predictor is asked {layers_text(context.config.lookahead)} ahead, when the gate of the earlier "
@@ -126,7 +133,7 @@ def _command(context: StudyContext) -> str:
     config = context.config
     issue = "".join(f" --issue {limit}" for limit in config.issue)
     every = set(config.predictors) == set(registry.profiled_names())
-    trained = config.learned != NO_LEARNED
+    trained = "learned" not in context.left_out
     kinds = "" if every else "".join(f" --predictor {name}" for name in config.predictors)
     return (
         f"forestage predictor evaluate --compare --trace {context.trace_name}{kinds}"
@@ -136,4 +143,4 @@ def _command(context: StudyContext) -> str:
     )
 
 
-SUBJECT = Subject(Stage("predictors", "Predictors: recall and traffic", run), section)
+SUBJECT = Subject(Stage("predictors", "Predictors: recall and traffic", run), section, title=TITLE, lacks=lacks)

@@ -3,14 +3,20 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from catalog.errors import ForestageError
 from gpu_reference.devices import default_device, one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
+from study import needs
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import RoutingTrace
+
+TITLE = "The PyTorch reference"
 
 SEQUENCES = 8
 
@@ -26,6 +32,7 @@ def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str
     Raises:
         ForestageError: if a layer of ``trace`` has no recorded token, or the checkpoint is missing.
     """
+    check_recorded(trace)
     from gpu_reference.replay import replay_check  # needs the extra, as does the next
     from gpu_reference.routing_replay import replay_routing
 
@@ -44,6 +51,27 @@ def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str
     return {"replays": replays, "checks": checks}
 
 
+def lacks(context: StudyContext) -> str | None:
+    """A recorded token in every layer."""
+    return needs.refusal(check_recorded, context.trace)
+
+
+def check_recorded(trace: RoutingTrace) -> None:
+    """Refuse a trace with a layer that cannot be replayed.
+
+    Raises:
+        ForestageError: naming the layer.
+    """
+    if not trace.metadata.has_unrecorded:
+        return
+    empty = np.flatnonzero(~trace.recorded().any(axis=0))
+    if len(empty):
+        raise ForestageError(
+            f"{trace.origin}: layer {trace.metadata.layer_map[empty[0]]} has no recorded token to replay; give a trace "
+            "without that layer"
+        )
+
+
 def section(context: StudyContext) -> Section:
     """How exactly the replay reproduces the model."""
     replays, checks = context.results["reference"]["replays"], context.results["reference"]["checks"]
@@ -56,7 +84,7 @@ def section(context: StudyContext) -> Section:
     gates = "recorded gates" if replays[0]["gates"] == "recorded" else "equal gates, as the trace has none"
     return Section(
         id="reference",
-        title="The PyTorch reference",
+        title=TITLE,
         blocks=(
             Text(
                 f"The trace's recorded routing through a plain PyTorch mixture-of-experts layer on {first['device']}: "
@@ -97,4 +125,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("reference", "PyTorch: the routing replayed", run), section)
+SUBJECT = Subject(Stage("reference", "PyTorch: the routing replayed", run), section, title=TITLE, lacks=lacks)

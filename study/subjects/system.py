@@ -10,13 +10,14 @@ from catalog import load_catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.policies import find_policy
 from perfmodel.results import SimulationResult
-from perfmodel.simulate import compute_bounds, simulate
+from perfmodel.simulate import check_simulation, compute_bounds, simulate
 from perfmodel.sweep import sweep
 from predictor import registry
 from predictor.issue import IssueSets, issue_sets
 from predictor.st_moe import StMoePredictor
 from predictor.st_moe_cycles import trace_cycles
 from predictor.st_moe_parameters import EngineParameters
+from study import needs
 from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
 from study.figures.system import time_per_token, tpot_over_bandwidth
 from study.numbers import count, layers_text, percent, seconds, size
@@ -24,6 +25,8 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE, RoutingTrace, split
+
+TITLE = "The whole system"
 
 RIVAL = "markov-spatial"
 """The best unlearned rival of ST-MoE's tables: shown beside them, in the same policy."""
@@ -48,12 +51,9 @@ class Prefetcher:
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Every policy on the same tokens, then the sweep of the host link's bandwidth."""
-    train, test = parts(context.trace)
-    if not (test.phase == DECODE).any():
-        return {"runs": [], "sweep": [], "why": "the trace has no decode tokens to simulate"}
     settings = context.config.system
-    tokens = test.token_range(0, min(settings.decode_tokens, test.tokens))
-    few = test.token_range(0, min(settings.sweep_tokens, test.tokens))
+    train, _ = parts(context.trace)
+    tokens, few = (simulated(context.trace, count) for count in (settings.decode_tokens, settings.sweep_tokens))
     config = simulation_config(context)
     jobs = [(policy, "st-moe") for policy in LABELS]
     jobs.insert(list(LABELS).index("st_moe_prefetch") + 1, ("st_moe_prefetch", RIVAL))
@@ -88,6 +88,63 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         "bounds": bounds.model_dump(mode="json"),
         "engine_cycles": {"mean": float(part.cycles.mean()), "largest": int(part.cycles.max())},
     }
+
+
+def lacks(context: StudyContext) -> str | None:
+    """Test sequences with decode tokens, layers ahead, sizes, and whatever the simulation refuses."""
+    return (
+        needs.test_sequences(context.trace)
+        or needs.layers_ahead(context)
+        or needs.known_sizes(context)
+        or decode_within(context)
+        or _unsimulated(context)
+    )
+
+
+def decode_within(context: StudyContext) -> str | None:
+    """Decode tokens among those that are simulated."""
+    settings = context.config.system
+    first = first_decode(context.trace)
+    if first is None:
+        return "the test sequences have no decode tokens, and it is decode that is simulated"
+    for name in ("decode_tokens", "sweep_tokens"):
+        if first >= getattr(settings, name):
+            return (
+                f"none of the first {getattr(settings, name)} test tokens is a decode token; set system.{name} to more "
+                f"than {first + 1} in a TOML file given as --config"
+            )
+    return None
+
+
+def _unsimulated(context: StudyContext) -> str | None:
+    """What the simulation refuses, and where the study is told otherwise."""
+    settings = context.config.system
+    for many in (settings.decode_tokens, settings.sweep_tokens):
+        tokens = simulated(context.trace, many)
+        why = needs.refusal(check_simulation, tokens, LABELS, simulation_config(context))
+        if why is not None:
+            return f"{why} (settings of the study: system.sizes_of, system.capacity_fraction, system.machine)"
+    return None
+
+
+def first_decode(trace: RoutingTrace) -> int | None:
+    """The first decode token of the test sequences, counted over all of their tokens."""
+    done = 0
+    for index in split(trace)[1]:
+        tokens = trace.sequence_slice(int(index))
+        decode = np.flatnonzero(trace.phase[tokens] == DECODE)
+        if len(decode):
+            return done + int(decode[0])
+        done += tokens.stop - tokens.start
+    return None
+
+
+def simulated(trace: RoutingTrace, tokens: int) -> RoutingTrace:
+    """The first ``tokens`` tokens of the test sequences, or all there are; no more sequences are gathered than that."""
+    _, test = split(trace)
+    ends = np.cumsum(np.diff(trace.sequence_offsets)[test])
+    chosen = trace.select_sequences(test[: int(np.searchsorted(ends, tokens)) + 1])
+    return chosen.token_range(0, min(tokens, chosen.tokens))
 
 
 def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
@@ -142,8 +199,6 @@ def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, pref
 def section(context: StudyContext) -> Section:
     """TPOT by policy with its parts, bytes, and the sweep."""
     result = context.results["system"]
-    if not result["runs"]:
-        return Section("system", "The whole system", (Note(f"Not simulated: {result['why']}."),))
     runs = result["runs"]
     first = runs[0]
     labels = [run_label(run) for run in runs]
@@ -157,7 +212,7 @@ def section(context: StudyContext) -> Section:
     by_policy = {run["policy"]: run for run in reversed(runs)}
     return Section(
         id="system",
-        title="The whole system",
+        title=TITLE,
         blocks=(
             Text(
                 f"{count(first['decode_tokens'])} decode tokens of the test sequences, one request at a time (batch "
@@ -279,4 +334,4 @@ def simulate_command(context: StudyContext) -> str:
     )
 
 
-SUBJECT = Subject(Stage("system", "System model: policies and sweep", run), section)
+SUBJECT = Subject(Stage("system", "System model: policies and sweep", run), section, title=TITLE, lacks=lacks)

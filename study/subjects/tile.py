@@ -10,12 +10,15 @@ from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
 from pim_model.tile import TileParameters
+from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows
 from study.numbers import count, percent, verdict
 from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import RoutingTrace, split
+
+TITLE = "The PIM tile in RTL"
 
 LAYER = 3
 TOKENS = 8
@@ -40,6 +43,7 @@ def check_tile(
         ForestageError: if the checkpoint is missing, has no such layer, or hardware runs are not possible here.
     """
     # Modules that need the extras; the command starts without them.
+    from cocotb_tests.build import require_tools
     from cocotb_tests.pim_replay import replay_tile
     from gpu_reference.moe_layer import checkpoint_layers
     from gpu_reference.replay import layer_inputs
@@ -48,6 +52,7 @@ def check_tile(
     layers = checkpoint_layers(SHIPPED_CHECKPOINT)
     if not 0 <= layer < layers:
         raise ForestageError(f"layer: {layer} is not in the shipped checkpoint; choose 0 to {layers - 1}")
+    require_tools()
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
     with one_thread():
@@ -88,13 +93,20 @@ def check_tile(
     }
 
 
+def lacks(context: StudyContext) -> str | None:
+    """A compiler; trace and checkpoint are the shipped ones."""
+    from cocotb_tests.build import require_tools  # needs the extra
+
+    return needs.refusal(require_tools)
+
+
 def section(context: StudyContext) -> Section:
     """Three ways to the same integers, and what int8 costs in accuracy."""
     result = context.results["tile"]
     wrong = result["mismatches_with_twin"] + result["mismatches_with_pytorch"]
     return Section(
         id="tile",
-        title="The PIM tile in RTL",
+        title=TITLE,
         blocks=(
             Text(
                 f"A {result['lanes']}-lane INT8 dot-product tile, the compute beside a pair of banks. Expert "
@@ -126,4 +138,4 @@ def section(context: StudyContext) -> Section:
     )
 
 
-SUBJECT = Subject(Stage("tile", "PIM tile: RTL, twin and PyTorch", run), section)
+SUBJECT = Subject(Stage("tile", "PIM tile: RTL, twin and PyTorch", run), section, title=TITLE, lacks=lacks)

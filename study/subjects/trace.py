@@ -11,6 +11,8 @@ from study.subjects.base import Subject
 from traces.describe import describe
 from traces.statistics import statistics
 
+TITLE = "The trace"
+
 DOMAINS_SHOWN = 8
 
 
@@ -23,7 +25,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def section(context: StudyContext) -> Section:
-    """What was recorded, and how far it is from independent choices."""
+    """What was recorded, and how far it is from shuffled tokens and from independent uniform choices."""
     result = context.results["trace"]
     info, figures = result["info"], result["statistics"]
     meta = info["metadata"]
@@ -36,7 +38,9 @@ def section(context: StudyContext) -> Section:
             "sequences",
             "tokens",
             "shared by consecutive tokens",
-            "× K²/N",
+            "× K²/N (independent, uniform)",
+            "× shuffled over the tokens",
+            "× shuffled within sequences",
             "load entropy",
             "hottest / mean",
         ),
@@ -47,7 +51,9 @@ def section(context: StudyContext) -> Section:
                     count(part["sequences"]),
                     count(part["tokens"]),
                     fixed(part["temporal_overlap"]),
-                    fixed(part["overlap_ratio"], 2),
+                    fixed(part["over_uniform"], 2),
+                    fixed(part["over_popularity"], 2),
+                    fixed(part["over_sequence"], 2),
                     percent(part["load_entropy"]),
                     fixed(part["hottest_over_mean"], 2),
                 )
@@ -57,11 +63,14 @@ def section(context: StudyContext) -> Section:
                 ]
             ]
         ),
-        caption=f"Means over layers. {f'{omitted} smaller domains are in results.json.' if omitted > 0 else ''}",
+        caption="Means over layers. Shared, over what tokens share that are independent and uniform; over what the "
+        "row's tokens share when shuffled (popularity kept); and when shuffled within each sequence (what each text "
+        "uses kept, order alone destroyed)."
+        + (f" {omitted} smaller domains are in results.json." if omitted > 0 else ""),
     )
     return Section(
         id="trace",
-        title="The trace",
+        title=TITLE,
         blocks=(
             Text(
                 f"{meta['model']}: {count(info['prefill_tokens'])} prompt tokens and {count(info['decode_tokens'])} "
@@ -72,7 +81,8 @@ def section(context: StudyContext) -> Section:
                 routing_by_layer(figures),
                 "trace",
                 f"Left: of the {figures['top_k']} experts a token uses in a layer, how many the next token uses "
-                f"again; independent choices would share K²/N = {figures['random_overlap']:.3f}. Right: how unevenly "
+                "again, beside three nulls: tokens shuffled within each sequence, shuffled over the trace, and "
+                f"independent uniform choices (K²/N = {figures['uniform_overlap']:.3f}). Right: how unevenly "
                 "a layer's experts are used over the whole trace (1: all alike).",
             ),
             table,
@@ -81,10 +91,11 @@ def section(context: StudyContext) -> Section:
         ),
         facts=(
             Fact(
-                f"{overall['overlap_ratio']:.2f} ×", "experts shared by consecutive tokens, against independent choices"
+                f"{fixed(overall['over_popularity'], 2)} / {fixed(overall['over_sequence'], 2)} ×",
+                "experts shared by consecutive tokens, against tokens shuffled over the trace / within sequences",
             ),
         ),
     )
 
 
-SUBJECT = Subject(Stage("trace", "Trace: shape and statistics", run), section)
+SUBJECT = Subject(Stage("trace", "Trace: shape and statistics", run), section, title=TITLE)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from catalog import Catalog, Evidence, ForestageError, find_model, load_catalog
+from catalog.catalogue import parse_records, registered, user_catalogue
+from catalog.record_file import add_record, record_toml
 from catalog.records import Record
 
 MODEL = """
@@ -33,11 +35,6 @@ memory_gb_per_s = 100
 engine_clock_ghz = 1.0
 engine_bus_bits = 512
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_users_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FORESTAGE_CATALOG", raising=False)
 
 
 def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
@@ -83,8 +80,59 @@ def test_a_traces_model_string_finds_its_record(name: str, record: str) -> None:
 @pytest.mark.parametrize("name", ["gpt-oss-20b-AWQ", "Qwen3-30B-A3B-FP8", "Qwen3-30B-A3B-GGUF", "", "gpt-oss"])
 def test_another_weight_format_is_another_model(name: str) -> None:
     assert load_catalog().match_model(name) is None
-    with pytest.raises(ForestageError, match=r"is not in the catalogue; the nearest known is '.+'"):
+    with pytest.raises(ForestageError, match=r"is not in the catalogue; the nearest known is '.+'") as caught:
         find_model(name)
+    # Both ways out.
+    assert "--config config.json" in str(caught.value)
+    assert "forestage catalog add config.json" in str(caught.value)
+
+
+def test_a_registered_model_goes_before_the_catalogues_and_is_gone_afterwards() -> None:
+    mine = find_model("gpt-oss-20b").model_copy(update={"name": "DeepSeek-R1", "aliases": ()})
+    with registered(mine, "config.json"):
+        assert find_model("deepseek-ai/DeepSeek-R1-0528") is mine
+        assert find_model("DeepSeek-V3").name == "DeepSeek-V3"
+        with registered(mine.model_copy(update={"name": "inner"}), "config.json"):
+            assert find_model("inner").experts == 32
+        with pytest.raises(ForestageError, match="'inner' is not in the catalogue"):
+            find_model("inner")
+    assert find_model("DeepSeek-R1").name == "DeepSeek-V3"
+
+
+def test_the_users_file_is_always_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert user_catalogue() == tmp_path / "forestage" / "catalogue.toml"
+    assert load_catalog().models.get("toy") is None
+    user_catalogue().parent.mkdir()
+    user_catalogue().write_text(MODEL)
+    assert find_model("toy").experts == 4
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")  # as the specification of these folders asks
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_catalogue() == tmp_path / "home" / ".config" / "forestage" / "catalogue.toml"
+
+
+def test_a_record_written_is_the_record_read(tmp_path: Path) -> None:
+    catalog = load_catalog()
+    path = tmp_path / "all.toml"
+    for kind, records in (("model", catalog.models), ("machine", catalog.machines), ("dram", catalog.dram)):
+        for record in records:
+            for own, again in parse_records("written", record_toml(kind, record)):
+                assert (own, again) == (kind, record)
+    odd = catalog.find_model("gpt-oss-20b").model_copy(update={"name": 'a "b"\\ \u00e4\n', "aliases": ()})
+    add_record(path, "model", odd)
+    add_record(path, "model", catalog.find_model("Qwen3-Next-80B-A3B").model_copy(update={"name": "b", "aliases": ()}))
+    with pytest.raises(ForestageError, match=r"all\.toml: model 'b' is there already; give --replace"):
+        add_record(path, "model", odd.model_copy(update={"name": "b"}))
+    add_record(path, "model", odd.model_copy(update={"name": "b", "top_k": 2}), replace=True)
+    assert [(r.name, r.top_k) for _, r in parse_records("x", path.read_text())] == [(odd.name, 4), ("b", 2)]  # type: ignore[attr-defined]
+    path.write_text("[[model]\n")
+    with pytest.raises(ForestageError, match="not valid TOML"):
+        add_record(path, "model", odd)
+    assert path.read_text() == "[[model]\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["all.toml"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ForestageError, match="cannot write the catalogue file"):
+        add_record(tmp_path / "file" / "x.toml", "model", odd)
 
 
 def test_records_are_found_by_name_alias_and_nearest() -> None:

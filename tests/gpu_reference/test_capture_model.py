@@ -19,7 +19,7 @@ from gpu_reference.capture_prompts import CapturePrompt, read_prompts
 from gpu_reference.capture_sequences import Sampling
 from gpu_reference.capture_tokens import identity_hashes
 from gpu_reference.routers import RouterOutput, RoutingRecorder, check_routing
-from gpu_reference.routers.architectures import DeepseekV3Adapter
+from gpu_reference.routers.architectures import TRANSFORMERS
 from gpu_reference.trace_tokens import token_hashes
 from tests.gpu_reference.tiny_models import ARCHITECTURES, KINDS, LAYER_MAPS, TOP_K, hidden_states, plain_routing
 from tests.gpu_reference.tiny_models import build as build_tiny
@@ -308,11 +308,17 @@ def test_groups_that_tie_may_be_chosen_either_way() -> None:
     router = tiny_routers(build_tiny("deepseek_v3_raw"))[1]
     router.e_score_correction_bias.zero_()
     # Two groups of four with the same two best scores; one of them is open.
+    rule = TRANSFORMERS["DeepseekV3TopkRouter"]
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 1.0, 2.0, -2.0, 0.5]])
     for chosen in ([0, 1, 2], [5, 4, 7]):
         ids = torch.tensor([chosen])
         weights = logits.sigmoid().gather(1, ids) * 2.5
-        routing = check_routing(DeepseekV3Adapter(), router, RouterOutput(logits, ids, weights), "gate")
+        routing = check_routing(rule, router, RouterOutput(logits, ids, weights), "gate")
         assert routing.ids.tolist() == [chosen]
     with pytest.raises(ForestageError, match="the router chose"):
-        check_routing(DeepseekV3Adapter(), router, RouterOutput(logits, torch.tensor([[0, 1, 5]]), weights), "gate")
+        check_routing(
+            rule,
+            router,
+            RouterOutput(logits, torch.tensor([[0, 1, 5]]), weights),
+            "gate",
+        )

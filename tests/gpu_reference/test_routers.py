@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from catalog.errors import ForestageError
-from gpu_reference.routers import RouterOutput, RoutingRecorder, check_routing, recorder, register_router
-from gpu_reference.routers.architectures import SoftmaxTopKAdapter
-from traces import GateWeightKind
+from gpu_reference.routers import RouterOutput, RoutingRecorder, TopKRule, check_routing, register_router, registry
 
 
 @pytest.fixture
@@ -50,6 +48,9 @@ def _output(ids: list[int], weights: list[float]) -> RouterOutput:
     return RouterOutput(torch.tensor([[0.0, 3.0, 2.0, 1.0]]), torch.tensor([ids]), torch.tensor([weights]))
 
 
+SOFTMAX = TopKRule(normalised="norm_topk_prob")
+
+
 class _Router:
     norm_topk_prob = True
 
@@ -58,7 +59,7 @@ _FIRST, _SECOND = float(1 / (1 + np.exp(-1.0))), float(1 / (1 + np.exp(1.0)))
 
 
 def test_a_right_choice_passes_and_is_put_in_rank_order() -> None:
-    routing = check_routing(SoftmaxTopKAdapter(), _Router(), _output([2, 1], [_SECOND, _FIRST]), "gate")
+    routing = check_routing(SOFTMAX, _Router(), _output([2, 1], [_SECOND, _FIRST]), "gate")
     assert routing.ids.tolist() == [[1, 2]]
     np.testing.assert_allclose(routing.weights, [[_FIRST, _SECOND]], atol=1e-6)
 
@@ -73,13 +74,13 @@ def test_a_right_choice_passes_and_is_put_in_rank_order() -> None:
 )
 def test_a_wrong_choice_is_an_error(ids: list[int], weights: list[float], message: str) -> None:
     with pytest.raises(ForestageError, match=message):
-        check_routing(SoftmaxTopKAdapter(), _Router(), _output(ids, weights), "gate")
+        check_routing(SOFTMAX, _Router(), _output(ids, weights), "gate")
 
 
 def test_ties_may_be_broken_either_way() -> None:
     logits = torch.tensor([[1.0, 1.0, 0.0]])
     output = RouterOutput(logits, torch.tensor([[1]]), torch.tensor([[1.0]]))
-    assert check_routing(SoftmaxTopKAdapter(), _Router(), output, "gate").ids.tolist() == [[1]]
+    assert check_routing(SOFTMAX, _Router(), output, "gate").ids.tolist() == [[1]]
 
 
 def test_a_model_whose_router_lies_is_caught(
@@ -109,24 +110,12 @@ def test_another_architecture_plugs_in(monkeypatch: pytest.MonkeyPatch) -> None:
             best = logits.sigmoid().topk(2, dim=-1)
             return {"logits": logits, "ids": best.indices, "weights": best.values}
 
-    class SigmoidAdapter:
-        def gate_weight_kind(self, router: Any) -> GateWeightKind:
-            return "sigmoid"
+    class SigmoidAdapter(TopKRule):
+        def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
+            return RouterOutput(**output, inputs=inputs)
 
-        def read(self, router: Any, output: Any) -> RouterOutput:
-            return RouterOutput(**output)
-
-        def select(self, router: Any, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-            return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
-        def weigh(self, router: Any, logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-            return np.take_along_axis(self.select(router, logits, ids), ids, axis=-1)
-
-        def scale(self, router: Any) -> float:
-            return 1.0
-
-    monkeypatch.setattr(recorder, "_ADAPTERS", {})
-    register_router("SigmoidRouter", SigmoidAdapter())
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    register_router("SigmoidRouter", SigmoidAdapter("sigmoid"))
     torch.manual_seed(0)
     layers = torch.nn.ModuleList([torch.nn.ModuleDict({"gate": SigmoidRouter(4, 8)}) for _ in range(2)])
     with RoutingRecorder(layers) as recording:

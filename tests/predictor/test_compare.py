@@ -72,7 +72,11 @@ def test_all_are_compared_at_the_issue_of_one_threshold():
 
 
 def test_a_predictor_that_never_issues_so_many_has_no_recall_there():
-    tally = Tally(np.array([2, 2]), np.zeros(2), np.array([[1, 2, 2], [0, 2, 2]]), np.array([[2, 3, 3], [2, 3, 3]]), 2)
+    none = np.zeros(2, np.int64)
+    hits, issued = np.array([[1, 2, 2], [0, 2, 2]]), np.array([[2, 3, 3], [2, 3, 3]])
+    tally = Tally(
+        rows=none + 2, exact=none, answered=none + 2, weighed=none, hits=hits, issued=issued, mass=0 * hits, top_k=2
+    )
     assert hits_at(tally, 1.75) is None
     np.testing.assert_allclose(hits_at(tally, 1.5), [2, 2])
     np.testing.assert_allclose(hits_at(tally, 1.25), [1.5, 1])
@@ -145,7 +149,7 @@ def test_files_of_one_lookahead_are_compared_at_theirs(tmp_path):
     comparison = compare(trace, ["markov-spatial", two])
     assert comparison.lookahead == 2
     assert comparison.evaluations[0].recall == evaluate(trace, "markov-spatial", lookahead=2).recall
-    with pytest.raises(ForestageError, match=r"lookahead: the files were trained for different ones \(.*two.*three"):
+    with pytest.raises(ForestageError, match=r"lookahead: the files were made for different ones \(.*two.*three"):
         compare(trace, [two, three])
 
 

@@ -8,6 +8,7 @@ from catalog.errors import ForestageError
 from predictor.next_use.calibration import Reliability
 from predictor.next_use.evaluate import CacheComparison, compare_caches
 from predictor.next_use.parameters import NextUseParameters
+from staging.counting import counting_of
 from staging.events import events_of
 from staging.oracle import oracle_chunks
 from staging.results import Capacity
@@ -41,17 +42,18 @@ def test_lru_and_belady_are_the_ends_of_the_scale(trace: RoutingTrace) -> None:
     assert ema.share_closed == pytest.approx((lru.loads - ema.loads) / (lru.loads - belady.loads))
 
 
-@pytest.mark.parametrize(("prompt", "count"), [(4, "decode"), (99, "all")])
-def test_a_prompt_fills_the_cache_token_by_token_and_only_decode_is_counted(prompt: int, count: str) -> None:
-    """Where there is nothing but prompts, they are."""
+@pytest.mark.parametrize(("prompt", "count", "prefill"), [(4, "decode", "pass"), (99, "all", "token")])
+def test_a_prompt_fills_the_cache_in_a_pass_and_only_decode_is_counted(prompt: int, count: str, prefill: str) -> None:
+    """Where there is nothing but prompts, they are, token by token."""
     ids = np.random.default_rng(7).random((60, 2, 8)).argsort(axis=-1)[..., :2]
     trace = trace_of(ids, experts=8, lengths=[12] * 5, prompt=prompt)
     comparison = compare_caches(trace, capacities=(3,), split="all")
     assert comparison.count == count
+    assert comparison.counted == counting_of(trace).sentence
     for point in comparison.points:
         asked = {"capacity": 3, "policy": point.policy, "count": count}
         alone = {how: simulate(trace, prefill=how, **asked) for how in ("token", "pass")}  # type: ignore[arg-type]
-        assert (point.hit_rate, point.loads) == (alone["token"].hit_rate, alone["token"].loads)
+        assert (point.hit_rate, point.loads) == (alone[prefill].hit_rate, alone[prefill].loads)
         assert alone["token"].hits != alone["pass"].hits
 
 

@@ -121,7 +121,7 @@ def test_faults_are_named():
         with pytest.raises(ForestageError, match=message):
             simulate(trace, **arguments)
     with pytest.raises(ForestageError, match="count: the trace has no decode event"):
-        simulate(trace_of([[[1, 2]]], prompt=1), capacity=2)
+        simulate(trace_of([[[1, 2]]], prompt=1), capacity=2, count="decode")
 
 
 @pytest.fixture(scope="module")

@@ -136,5 +136,5 @@ def test_streaming_equals_simulation(trace, capacity, scope, policy):
         mask = caches[layer if scope == "layer" else 0].access(layer, experts)
         hits += mask.sum()
         lookups += len(mask)
-    result = simulate(trace, capacity=capacity, policy=policy, scope=scope, count="all")
+    result = simulate(trace, capacity=capacity, policy=policy, scope=scope, count="all", prefill="pass")
     assert (result.hits, result.lookups) == (hits, lookups)

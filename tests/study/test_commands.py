@@ -15,7 +15,7 @@ def test_info_and_stats(forestage: Forestage, small_trace: Path) -> None:
     info = json.loads(forestage("trace", "info", small_trace, "--json").out)
     assert (info["tokens"], info["layers"], info["experts"], info["decode_tokens"]) == (72, 3, 8, 48)
     stats = json.loads(forestage("trace", "stats", small_trace, "--json").out)
-    assert stats["random_overlap"] == pytest.approx(0.5)
+    assert stats["uniform_overlap"] == pytest.approx(0.5)
     assert set(stats["by_domain"]) == {"a", "b"}
 
 

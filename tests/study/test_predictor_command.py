@@ -54,7 +54,10 @@ def test_the_comparison_and_its_figure(forestage: Forestage, small_trace: Path, 
     document = evaluated(forestage, small_trace, *arguments, "--expert-bytes", 10)
     names = list(registry.profiled_names())
     assert [e["predictor"] for e in document["evaluations"]] == [c["predictor"] for c in document["curves"]] == names
-    assert document["bounds"] == {"perfect": {"2": 1.0, "4": 1.0}, "random": {"2": 0.25, "4": 0.5}}
+    bounds, popularity = document["bounds"], document["evaluations"][names.index("popularity")]
+    assert (bounds["perfect"], bounds["random"]) == ({"2": 1.0, "4": 1.0}, {"2": 0.25, "4": 0.5})
+    assert bounds["popularity"] == {"recall": popularity["recall"], "gate_mass": {"2": None, "4": None}}
+    assert bounds["perfect_gate_mass"] == {"2": None, "4": None}
     drawn = figure.read_text()
     assert drawn.startswith("<?xml")
     evaluated(forestage, small_trace, *arguments, "--expert-bytes", 10)

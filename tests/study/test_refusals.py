@@ -37,15 +37,6 @@ def test_study_settings(forestage: Forestage, small_trace: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_study_of_too_few_sequences(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
-    one = tmp_path / "one.safetensors"
-    RoutingTrace.load(small_trace).select_sequences([0]).save(one)
-    line = refused(forestage("study", "--trace", one, "--out", tmp_path / "out"))
-    assert str(one) in line
-    assert "sequences" in line
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("command", [("rtl", "replay", "--trace", "t"), ("pim", "check")])
 def test_seeds(forestage: Forestage, command: tuple[str, ...]) -> None:
     assert "--seed" in refused(forestage(*command, "--seed", -1))

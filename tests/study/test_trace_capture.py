@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from gpu_reference.small_moe import train_tokenizer
 from study.extras import EXTRAS
@@ -58,6 +59,12 @@ def test_the_command_writes_a_trace_and_describes_it(
         (("--temperature", "1e-320"), "temperature: Value error, must be 0 (the likeliest token) or at least 0.0001"),
         (("--licence", ""), "trace capture: licence"),
         (("--name", "\udcff"), "trace capture: model"),
+        (("--early-gate", "soon"), "--early-gate soon: write a lookahead in layers, or several: 1 or 1,2,4"),
+        (("--early-gate", "0"), "trace capture: early_gate"),
+        (("--early-gate", "1,1"), "names a lookahead twice"),
+        (("--early-gate", "3"), "early gate: lookahead 3 reaches no layer of 3 with routers; give less"),
+        (("--early-gate-width", "0"), "trace capture: early_gate_width"),
+        (("--adapter", "my_router"), "--adapter my_router: write module:Name"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -68,6 +75,23 @@ def test_bad_options_are_one_line(
     assert message in line
     assert not out.exists()
     assert not (tmp_path / "trace.safetensors.parts").exists()
+
+
+def test_gates_run_early_are_written_beside_the_trace(
+    forestage: Forestage, folder: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "trace.safetensors"
+    arguments = ("trace", "capture", folder, "--prompts", prompts, "--out", out, "--device", "cpu", "--new-tokens", 2)
+    outcome = forestage(*arguments, "--early-gate", "1,2", "--early-gate-width", 5, "--json")
+    assert outcome.status == 0, outcome.err
+    trace = RoutingTrace.load(out)
+    written = json.loads(outcome.out)["predictions"]
+    assert written == [str(tmp_path / f"trace.early-gate-{lookahead}.safetensors") for lookahead in (1, 2)]
+    for lookahead, path in enumerate(written, start=1):
+        ids = load_file(path)["ids"]
+        assert ids.shape == (trace.tokens, 3, 5)
+        assert (ids[:, :lookahead] == 0xFFFF).all()
+        assert (ids[:, lookahead:] < 8).all()
 
 
 @pytest.mark.parametrize("out", [".", "/", "folder", "file/t"])

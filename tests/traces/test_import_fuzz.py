@@ -333,7 +333,7 @@ def test_router_logits_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.
     logits = {f"router_logits.{n}": generator.normal(size=(4, 6)).astype(np.float32) for n in range(2)}
     save_file({**logits, "input_ids": np.arange(4).reshape(2, 2)}, path)
     path.write_bytes(damaged(data.draw, path.read_bytes()))
-    options = ImportOptions(model="our/own", top_k=2, gate_weights="softmax")
+    options = ImportOptions(model="our/own", top_k=2, select="logits", gate_weights="softmax")
     imported = attempt(path, "hf_router_logits", options)
     if imported is None:
         return

@@ -134,15 +134,15 @@ def test_a_tie_at_the_edge_of_the_choice_is_told(tmp_path: Path) -> None:
     assert any("in 1 rows (token, layer) the last chosen" in warning for warning in imported.warnings)
 
 
-def test_a_model_of_ones_own_needs_its_top_k_and_weights(tmp_path: Path) -> None:
+def test_a_model_of_ones_own_needs_its_top_k_and_rule(tmp_path: Path) -> None:
     layers = logits_of(5, 3, 8)
     path = write(tmp_path, layers)
     with pytest.raises(ForestageError, match="import it with --top-k"):
         trace_in(path, model="our/own")
-    with pytest.raises(ForestageError, match="import it with --gate-weights normalised or softmax"):
+    with pytest.raises(ForestageError, match="how our/own chooses its experts is not known; say it: --select logits"):
         trace_in(path, model="our/own", top_k=3)
     for kind in ("normalised", "softmax"):
-        trace, _ = trace_in(path, model="our/own", top_k=3, gate_weights=kind, layers=(1, 3, 5))
+        trace, _ = trace_in(path, model="our/own", top_k=3, select="logits", gate_weights=kind, layers=(1, 3, 5))
         assert_routes(trace, layers, list(range(5)), normalised=kind == "normalised")
         assert trace.metadata.gate_weight_kind == kind
         assert trace.metadata.layer_map == (1, 3, 5)

@@ -131,7 +131,7 @@ def test_eplb_weight_from_torch(tmp_path: Path) -> None:
     weight = counts_of(26, 64)
     for name, value in (("named.pt", {"weight": torch.from_numpy(weight)}), ("bare.pt", torch.from_numpy(weight))):
         torch.save(value, tmp_path / name)
-        imported = import_recording(tmp_path / name, "eplb")
+        imported = import_recording(tmp_path / name, "eplb", ImportOptions(model="DeepSeek-V2-Lite"))
         assert isinstance(imported.recording, ExpertLoad)
         np.testing.assert_array_equal(imported.recording.counts, weight[None])
         assert imported.recording.metadata.model == "DeepSeek-V2-Lite"

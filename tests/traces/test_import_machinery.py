@@ -61,16 +61,17 @@ def test_layers_must_ascend(layers: tuple[int, ...]) -> None:
 def known(options: ImportOptions | None = None, **facts: Any) -> RecordedModel:
     layers = facts.pop("layers", 26)
     given = {"top_k": 6, "used_layers": range(layers), **facts}
-    return recorded_model(options or ImportOptions(), origin="file", layers=layers, **given)
+    return recorded_model(options or ImportOptions(), Report(), origin="file", layers=layers, **given)
 
 
 def test_the_catalogue_tells_by_shape_by_name_and_by_option() -> None:
-    assert known().name == "DeepSeek-V2-Lite"
+    assert known(layers=36, used_layers=range(36), top_k=4).name == "gpt-oss-120b"
+    assert known(written_for="DeepSeek").name == "DeepSeek-V2-Lite"
     assert known(name="deepseek-ai/DeepSeek-V2-Lite-Chat").layer_map == tuple(range(1, 27))
     assert known(name="other", options=ImportOptions(model="DeepSeek-V2-Lite")).experts == 64
     cut = known(ImportOptions(model="DeepSeek-V2-Lite", top_k=4), top_k=4)
     assert cut.experts == 64
-    assert known(layers=27, used_layers=range(1, 27)).kept_layers == tuple(range(1, 27))
+    assert known(layers=27, used_layers=range(1, 27), name="DeepSeek-V2-Lite").kept_layers == tuple(range(1, 27))
     own = known(ImportOptions(model="own", experts=99), layers=5, used_layers=(1, 3))
     assert (own.kept_layers, own.layer_map, own.experts) == ((1, 3), (1, 3), 99)
     assert known(ImportOptions(model="own", experts=9), layers=2, layer_map=(4, 7)).layer_map == (4, 7)
@@ -88,7 +89,12 @@ def test_the_catalogue_tells_by_shape_by_name_and_by_option() -> None:
         ({"model": "DeepSeek-V2-Lite", "experts": 65}, {}, "65 experts, but DeepSeek-V2-Lite has 64"),
         ({"model": "DeepSeek-V2-Lite"}, {"layers": 20}, "20 layers, but DeepSeek-V2-Lite has 27, 26 of them"),
         ({"model": "DeepSeek-V2-Lite", "layers": (99,)}, {"layers": 1}, "layer 99"),
-        ({"layers": (1, 2)}, {"layer_map": range(26)}, "--layers: the file names its layers"),
+        ({}, {}, "2 models of the catalogue have 26 MoE layers of top-6 .DeepSeek-V2-Lite, Moonlight-16B-A3B"),
+        (
+            {"model": "DeepSeek-V2-Lite", "layers": (1, 2)},
+            {"layer_map": range(1, 27)},
+            "--layers: the file names its layers, 1, 2, 3",
+        ),
         ({}, {"used_layers": ()}, "every layer is empty"),
     ],
 )
@@ -250,6 +256,7 @@ def test_records_in_every_layout_read_in_any_pieces(
         ('{"a": ' + "[" * 100_000, "line 1: "),
         ('{"a": ' + "1" * 10_000 + "}", "line 1: "),
         ("\ufeff\ufeff{}", "expected a JSON object"),
+        ("{}\n\ufeff{}", "line 2: expected a JSON object"),
     ],
 )
 def test_what_is_no_json_is_told_by_its_line(text: str, message: str, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from catalog.errors import ForestageError
 from traces import DECODE, PREFILL, RoutingTrace, split
-from traces.importers import ImportOptions, import_recording, import_trace
+from traces.importers import ImportOptions, import_recording
+from traces.importers import import_trace as import_unnamed
 from traces.importers.formats.npz import read_sequence_records
 
 LENGTHS = (4, 3, 5)
@@ -51,6 +52,11 @@ def write(folder: Path, made: dict[str, Any], lines: list[dict[str, Any]] | None
     return folder / f"{name}.npz"
 
 
+def import_trace(path: Path, model: str = "gpt-oss-20b") -> RoutingTrace:
+    """Several models of the catalogue have the shape of these files, so they must be named."""
+    return import_unnamed(path, model=model)
+
+
 def test_fields_arrive_where_they_belong(tmp_path: Path) -> None:
     made = arrays()
     trace = import_trace(write(tmp_path, made, records()))
@@ -88,13 +94,13 @@ def test_the_user_says_the_phase_of_sequences_that_do_not(tmp_path: Path) -> Non
     del lines[1]["n_prompt_tokens"]
     path = write(tmp_path, arrays(), lines)
     for name, said in (("decode", [1, 1, 1]), ("prefill", [0, 0, 0]), (None, [0, 0, 0])):
-        options = ImportOptions.parse({"phase": name}, origin="test")
+        options = ImportOptions.parse({"model": "gpt-oss-20b", "phase": name}, origin="test")
         trace = import_recording(path, None, options).recording
         assert isinstance(trace, RoutingTrace)
         assert trace.phase.tolist() == [0, 0, 1, 1, *said, 0, 0, 1, 1, 1]
     path = write(tmp_path, arrays(), records(n_prompt_tokens=12))
     with pytest.raises(ForestageError, match="--phase: every sequence states its n_prompt_tokens; leave it out"):
-        import_recording(path, None, ImportOptions(phase="decode"))
+        import_recording(path, None, ImportOptions(model="gpt-oss-20b", phase="decode"))
 
 
 def test_weights_tell_order_and_kind(tmp_path: Path) -> None:
@@ -123,10 +129,10 @@ def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> No
     with pytest.raises(ForestageError, match="not in the catalogue; the nearest known is 'gpt-oss-20b'"):
         import_trace(path, model="gpt-oss-21b")
     thin = write(tmp_path, arrays(expert_ids=arrays()["expert_ids"][:, :3], gate_weights=None), records(), "thin")
-    with pytest.raises(
-        ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it with --model"
-    ):
-        import_trace(thin)
+    with pytest.raises(ForestageError, match="not one model of the catalogue has 3 MoE layers of top-4; name it"):
+        import_unnamed(thin)
+    with pytest.raises(ForestageError, match=r"models of the catalogue have 24 MoE layers of top-4 .*gpt-oss-20b"):
+        import_unnamed(path)
 
 
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
@@ -229,7 +235,7 @@ def test_an_encrypted_archive_is_one_line(tmp_path: Path) -> None:
 
 def test_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:
     path = shared_file("gpt_oss_20b_decode.npz")
-    trace = import_trace(path)
+    trace = import_unnamed(path)
     assert (trace.tokens, trace.layers, trace.top_k, trace.experts, trace.sequences) == (172_891, 24, 4, 32, 562)
     assert np.all(trace.phase == DECODE)
     assert (trace.metadata.ranked, trace.metadata.gate_weight_kind) == (True, "normalised")
@@ -241,7 +247,7 @@ def test_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:
 
 
 def test_deepseek_v2_lite(shared_file: Callable[[str], Path]) -> None:
-    trace = import_trace(shared_file("deepseek_v2_lite_esft.npz"))
+    trace = import_unnamed(shared_file("deepseek_v2_lite_esft.npz"))
     assert (trace.tokens, trace.layers, trace.top_k, trace.experts, trace.sequences) == (33_279, 26, 6, 64, 213)
     assert np.all(trace.phase == PREFILL)
     assert trace.token_hash is None

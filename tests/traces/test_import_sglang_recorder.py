@@ -117,7 +117,17 @@ def test_a_prefill_in_pieces_and_one_that_the_cache_began(tmp_path: Path) -> Non
     server.run(DECODING, [("b", 1), ("a", 1), ("c", 1)])
     trace, imported = trace_in(server.save(tmp_path))
     server.assert_holds(trace)
-    assert not imported.warnings
+    assert len(imported.warnings) == 1
+    assert "64 cached tokens at the beginning of 1 requests have no rows" in imported.warnings[0]
+
+
+def test_a_prefill_that_goes_on_where_several_stand_is_told(tmp_path: Path) -> None:
+    server = Server()
+    server.run(EXTEND, [("a", 4), ("b", 4)])
+    server.run(EXTEND, [("b", 3)])
+    trace, imported = trace_in(server.save(tmp_path))
+    assert trace.sequence_offsets.tolist() == [0, 4, 8, 11]
+    assert any("1 prefills go on where several requests stand" in warning for warning in imported.warnings)
 
 
 def test_a_mixed_pass_and_idle_ones(tmp_path: Path) -> None:
@@ -128,6 +138,33 @@ def test_a_mixed_pass_and_idle_ones(tmp_path: Path) -> None:
     server.run(MIXED, [("b", 7), ("a", 1)])
     server.run(DECODING, [("a", 1), ("b", 1)])
     server.run(MIXED, [("c", 3), ("a", 1), ("b", 1)])
+    trace, _ = trace_in(server.save(tmp_path))
+    server.assert_holds(trace)
+
+
+def test_fused_shared_experts_are_no_routed_ones(tmp_path: Path) -> None:
+    """They stand after the chosen, with ids from the number of experts on."""
+    server = Server()
+    server.run(EXTEND, [("a", 5)])
+    server.run(DECODING, [("a", 1)])
+    for record in server.records:
+        record["topk_ids_of_layer"][1:, :, TOP_K] = EXPERTS
+        record["topk_ids_of_layer"][1:, ::2, TOP_K + 1] = EXPERTS + 1
+        record["topk_ids_of_layer"][1:, 1::2, TOP_K + 1] = EXPERTS + 2
+    for expert_map in ("trivial", None):
+        trace, imported = trace_in(server.save(tmp_path, expert_map))
+        server.assert_holds(trace)
+        assert any("2 columns after the chosen hold ids beyond" in warning for warning in imported.warnings)
+    server.records[1]["topk_ids_of_layer"][2, 0, TOP_K] = 3
+    with pytest.raises(ForestageError, match=r"the expert map .* has physical experts 0 to 7"):
+        trace_in(server.save(tmp_path))
+
+
+def test_columns_of_zeros_are_padding(tmp_path: Path) -> None:
+    server = Server()
+    server.run(EXTEND, [("a", 5)])
+    for record in server.records:
+        record["topk_ids_of_layer"][record["topk_ids_of_layer"] == -1] = 0
     trace, _ = trace_in(server.save(tmp_path))
     server.assert_holds(trace)
 
@@ -313,18 +350,36 @@ def stat_file(folder: Path, counts: npt.NDArray[np.int64]) -> Path:
     return path
 
 
+def choices_counted(steps: int, layers: int, experts: int) -> npt.NDArray[np.int64]:
+    """As many choices in every layer of a step."""
+    tokens = np.random.default_rng(0).integers(40, 90, steps)
+    generator = np.random.default_rng(1)
+    return np.stack([generator.multinomial(n, np.full(experts, 1 / experts), layers) for n in tokens * experts])
+
+
 def test_stat_leaves_out_unused_steps_and_dense_layers(tmp_path: Path) -> None:
-    counts = np.random.default_rng(0).integers(1, 9, (10, 27, 64))
+    counts = choices_counted(10, 27, 64)
     counts[:, 0] = 0
     counts[6:] = 0
     path = stat_file(tmp_path, counts)
     assert sniff_format(path) == "sglang_stat"
-    load, imported = load_in(path)
+    load, imported = load_in(path, model="DeepSeek-V2-Lite")
     np.testing.assert_array_equal(load.counts, counts[:6, 1:])
     assert (load.metadata.model, load.metadata.layer_map) == ("DeepSeek-V2-Lite", tuple(range(1, 27)))
     assert load.metadata.steps_ordered
     assert len(imported.warnings) == 1
     assert "expert loads only" in imported.warnings[0]
+
+
+def test_stat_tells_of_tokens_counted_by_every_rank_and_of_layers_not_counted_whole(tmp_path: Path) -> None:
+    counts = choices_counted(10, 3, 8)
+    assert len(load_in(stat_file(tmp_path, counts), model="own")[1].warnings) == 2  # loads only, a full buffer
+    load, imported = load_in(stat_file(tmp_path, counts * 4), model="own")
+    np.testing.assert_array_equal(load.counts, counts * 4)
+    assert any("every count is a multiple of 4" in warning for warning in imported.warnings)
+    counts[2, 1, 3] += 1
+    _, imported = load_in(stat_file(tmp_path, counts), model="own")
+    assert any("in 1 of 10 steps the layers counted different numbers" in warning for warning in imported.warnings)
 
 
 @pytest.mark.parametrize("unused", [[], [3, 4]])

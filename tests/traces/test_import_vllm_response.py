@@ -266,7 +266,7 @@ def test_a_dummy_run_is_told(tmp_path: Path) -> None:
     ids[:12] = ids[0]
     parts = [response(part[:3], [part[3:]], prompt_tokens=3) for part in (ids[:12], ids[12:])]
     _, imported = trace_in(write(tmp_path, *parts))
-    assert any("1 of 2 sequences (first: sequence 0)" in warning for warning in imported.warnings)
+    assert any("within rows 0–11 the experts are the same" in warning for warning in imported.warnings)
     ids[:, 5] = ids[0, 5]
     parts = [response(part[:3], [part[3:]], prompt_tokens=3) for part in (ids[:12], ids[12:])]
     _, imported = trace_in(write(tmp_path, *parts))

@@ -75,15 +75,15 @@ def test_same_shape_fits(recorded: RoutingTrace, tmp_path: Path) -> None:
         assert abs(figure.worst_layer) < 0.1 * figure.target, name
     # The figures stated are those that the public statistics find, of the recording and of the file.
     asked, found = statistics(recorded).overall, statistics(trace).overall
-    assert fit.figures["temporal_overlap"].target == pytest.approx(asked.overlap_ratio)
-    assert fit.figures["temporal_overlap"].achieved == pytest.approx(found.overlap_ratio)
+    assert fit.figures["temporal_overlap"].target == pytest.approx(asked.over_uniform)
+    assert fit.figures["temporal_overlap"].achieved == pytest.approx(found.over_uniform)
     assert fit.figures["hottest_over_mean"].achieved == pytest.approx(found.hottest_over_mean)
     assert found.load_entropy == pytest.approx(asked.load_entropy, rel=0.01)
     asked_bits = cross_layer_statistics(recorded).mutual_information_bits
     assert cross_layer_statistics(trace).mutual_information_bits == pytest.approx(asked_bits, rel=0.05)
     # … and neither is what independent choices would have.
-    assert found.overlap_ratio is not None
-    assert found.overlap_ratio > 1.8
+    assert found.over_uniform is not None
+    assert found.over_uniform > 1.8
     assert asked_bits is not None
     assert asked_bits > 0.3
 
@@ -117,7 +117,7 @@ def test_another_shape_keeps_the_ratios(recorded: RoutingTrace, tmp_path: Path) 
     assert (trace.layers, trace.experts, trace.top_k, trace.tokens) == (5, 64, 6, 12_000)
     assert_fit(fit, overlap=0.05, load=0.01, information=0.08)
     asked, found = statistics(recorded).overall, statistics(trace).overall
-    assert found.overlap_ratio == pytest.approx(asked.overlap_ratio, rel=0.08)
+    assert found.over_uniform == pytest.approx(asked.over_uniform, rel=0.08)
     assert found.hottest_over_mean == pytest.approx(asked.hottest_over_mean, rel=0.15)
     # log N less the entropy, in nats
     assert asked.load_entropy is not None

@@ -44,10 +44,10 @@ def test_shared_figures_are_those_of_the_statistics(trace: RoutingTrace) -> None
             if wanted is not None:
                 assert getattr(figures, name)[layer] == pytest.approx(wanted, abs=1e-9), name
         overlap = figures.temporal_overlap[layer]
-        if expected.overlap_ratio is None:
+        if expected.over_uniform is None:
             assert math.isnan(overlap)
         else:
-            assert overlap == pytest.approx(expected.overlap_ratio)
+            assert overlap == pytest.approx(expected.over_uniform)
 
 
 def test_mutual_information_is_that_of_the_statistics_less_its_bias() -> None:

@@ -132,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, str]], None], str]] 
     "position missing": (lambda t, m: t.pop("position"), r"position: missing tensor"),
     "ids missing": (lambda t, m: t.pop("expert_ids"), r"expert_ids: missing tensor"),
     "unknown tensor": (lambda t, m: t.update(extra=np.zeros(3, np.uint8)), r"extra: unknown tensor"),
-    "foreign dtype": (replace_tensor("position", lambda a: a.astype(np.bool_)), r"position: dtype 'BOOL' is not one"),
+    "foreign dtype": (replace_tensor("position", lambda a: a.astype(np.uint64)), r"position: dtype 'U64' is not one"),
     "no format": (lambda t, m: m.pop("format"), r"header: a safetensors file, but no trace"),
     "version": (lambda t, m: m.update(version="3"), r"version '3'; this program reads 1 and 2"),
     "version of a batch": (lambda t, m: m.update(version="2"), r"version 2, but no entry 'batch'"),

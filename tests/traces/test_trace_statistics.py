@@ -30,10 +30,10 @@ def test_figures_by_hand() -> None:
     # Two sequences; overlaps 1 and 2 in the first, 0 in the second; the pair across them does not count.
     trace = from_rows([[0, 1], [1, 2], [2, 1], [2, 1], [0, 3]], (3, 2))
     result = statistics(trace)
-    assert result.random_overlap == 1.0
+    assert result.uniform_overlap == 1.0
     layer = result.by_layer[0]
     assert layer.temporal_overlap == pytest.approx((1 + 2 + 0) / 3)
-    assert layer.overlap_ratio == pytest.approx(1.0)
+    assert layer.over_uniform == pytest.approx(1.0)
     loads = np.array([2, 4, 3, 1]) / 10
     assert layer.load_entropy == pytest.approx(-(loads * np.log(loads)).sum() / math.log(4))
     assert layer.hottest_over_mean == pytest.approx(4 / 2.5)
@@ -91,7 +91,7 @@ def test_every_layer_agrees_with_plain_loops(trace: RoutingTrace) -> None:
         assert figures.temporal_overlap == (None if overlap is None else pytest.approx(overlap))
     assert list(result.by_domain) == list(dict.fromkeys(trace.domains))
     assert sum(domain.tokens for domain in result.by_domain.values()) == trace.tokens
-    assert json.loads(result.model_dump_json())["random_overlap"] == trace.top_k**2 / trace.experts
+    assert json.loads(result.model_dump_json())["uniform_overlap"] == trace.top_k**2 / trace.experts
 
 
 def test_progress_counts_domains() -> None:
@@ -108,7 +108,7 @@ def test_gpt_oss_in_seconds_and_above_chance(shared_file: Callable[[str], Path])
     assert perf_counter() - started < 3
     # seed-systems.md: recall@4 of "previous token" is 0.445 on the test split, so about 1.78 of 4 experts recur.
     assert result.overall.temporal_overlap == pytest.approx(4 * 0.445, abs=0.08)
-    assert result.random_overlap == 0.5
+    assert result.uniform_overlap == 0.5
 
 
 class OnlySlices:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
+from traces.importers.assembly.constant_runs import constant_runs, without
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.assembly.text_file import UTF_16_MARKS, starting_bytes
 from traces.importers.formats import (
@@ -30,6 +31,7 @@ from traces.importers.formats import (
     sglang_stat,
     table,
     tensorrt_llm,
+    vllm_offline,
     vllm_response,
 )
 from traces.importers.formats.big_moe_on_edge import Residency, read_residency
@@ -51,6 +53,7 @@ __all__ = [
     "import_trace",
     "read_residency",
     "sniff_format",
+    "suspicions",
 ]
 
 SNIFFED_BYTES = 1 << 16
@@ -65,6 +68,7 @@ FORMATS: dict[str, Importer] = {
         sglang_stat.IMPORTER,
         sglang_response.IMPORTER,
         vllm_response.IMPORTER,
+        vllm_offline.IMPORTER,
         hf_router_logits.IMPORTER,
         eplb.IMPORTER,
         tensorrt_llm.IMPORTER,
@@ -88,6 +92,9 @@ FORMATS: dict[str, Importer] = {
 
 OWN_TRACE = own.TRACE.name
 """Of the project's own traces, which are mapped as they are."""
+
+EVERY_FORMAT = frozenset({"drop_constant"})
+"""Options that are of use whatever the format: they act on the trace that was read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +166,24 @@ def import_recording(
     importer = FORMATS[name]
     _check_kind(path, importer)
     for option in options.given():
-        if option not in importer.uses:
+        if option not in importer.uses | EVERY_FORMAT:
             raise ForestageError(f"{path}: {option_name(option)}: the format {name} has no use for it; leave it out")
     report = Report() if progress is None else Report(progress)
     recording = importer.read(path, options, report)
+    if options.drop_constant is not None:
+        recording = _less_constant_runs(recording, path, options.drop_constant, report)
     if isinstance(recording, RoutingTrace) and importer is not own.TRACE:
         if options.layers is None:
             warn_of_layers(recording, report)
         warn_of_trace(recording, report)
     return Imported(recording, name, tuple(report.warnings))
+
+
+def suspicions(trace: RoutingTrace) -> tuple[str, ...]:
+    """What is suspicious in a trace that was imported before, a line each: what ``import_recording`` told then."""
+    report = Report()
+    warn_of_trace(trace, report)
+    return tuple(report.warnings)
 
 
 def import_trace(source: str | Path, format: str | None = None, *, model: str | None = None) -> RoutingTrace:
@@ -180,6 +196,25 @@ def import_trace(source: str | Path, format: str | None = None, *, model: str | 
     if isinstance(recording, ExpertLoad):
         raise ForestageError(f"{source}: {REFUSAL}")
     return recording
+
+
+def _less_constant_runs(recording: RoutingTrace | ExpertLoad, path: Path, least: int, report: Report) -> RoutingTrace:
+    """The recording without its runs of at least ``least`` identical rows, which the report tells.
+
+    Raises:
+        ForestageError: for loads, which have no rows, or where nothing is left.
+    """
+    if isinstance(recording, ExpertLoad):
+        raise ForestageError(f"{path}: --drop-constant: holds expert loads, which have no rows of tokens; leave it out")
+    trace = recording.checked()
+    runs = constant_runs(trace, least)
+    kept = without(trace, runs)
+    emptied = trace.sequences - kept.sequences
+    report.warn(
+        f"{path}: --drop-constant {least}: {runs.tokens} of {trace.tokens} tokens left out (runs of identical rows: "
+        f"{len(runs.spans)})" + (f"; nothing is left of {emptied} sequences" if emptied else "")
+    )
+    return kept
 
 
 def _check_kind(path: Path, importer: Importer) -> None:

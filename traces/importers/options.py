@@ -23,9 +23,10 @@ class ImportOptions(StrictModel):
         expert_map: a file that maps physical experts to logical ones (``traces.importers.assembly.expert_map``).
         gate_weights: what the model makes of the chosen experts' scores: ``normalised`` over them, or left raw
             (``softmax``, ``sigmoid``).
-        select: what a router's choice is the k largest of, where a file holds logits: the ``logits`` themselves (or
-            their softmax, whose order is the same), or their ``sigmoid``.
-        selection_bias: a file of the bias ``[layers, experts]`` that is added for the choice alone.
+        select: what a router's choice is the k largest of, where a file holds logits: the ``logits`` themselves, their
+            ``softmax`` (the same order, if no bias is added) or their ``sigmoid``.
+        selection_bias: a file of the bias ``[layers, experts]`` that is added for the choice alone; ``none``: there is
+            none.
         groups, top_groups: experts stand in so many groups, and the choice is made within so many of them.
         phase: of all tokens, or of the sequences that do not say, for a format that does not tell it.
         domain: label of the sequences, for a format that labels none.
@@ -43,7 +44,7 @@ class ImportOptions(StrictModel):
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     expert_map: Path | None = None
     gate_weights: Literal["normalised", "softmax", "sigmoid"] | None = None
-    select: Literal["logits", "sigmoid"] | None = None
+    select: Literal["logits", "softmax", "sigmoid"] | None = None
     selection_bias: Path | None = None
     groups: int | None = Field(default=None, ge=1)
     top_groups: int | None = Field(default=None, ge=1)

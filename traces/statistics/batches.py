@@ -4,7 +4,9 @@ A batch of B is B tokens of B different sequences, one each: what one decode ste
 repetition with chances in proportion to their tokens (a long sequence is in flight for longer), the token of each
 uniformly; decode tokens where the trace has any, else prefill tokens. The figures are means over batches and layers.
 
-* *distinct experts*: beside N (1 − (1 − K/N)^B), what B independent uniform choices of K out of N would touch.
+* *distinct experts*, beside two nulls: N (1 − (1 − K/N)^B), what B independent *uniform* choices of K out of N would
+  touch, and with the *popularity* kept, Σ 1 − (1 − p)^B over the experts of a layer, p being the share of the tokens
+  that chose the expert: what B tokens drawn independently from the whole trace would touch.
 * *tokens per expert*: over the experts that a batch touches (the *active* ones), the share with one token, with at most
   four, and the whole histogram. Published systems differ on this bimodality: see ``docs/traces.md``.
 
@@ -20,7 +22,7 @@ from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.statistics.walk import eligible, phase_of_interest, sequence_groups
+from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
 from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -41,6 +43,7 @@ class BatchSizeStatistics(StrictModel):
         distinct_experts: touched in a layer, mean over batches and layers.
         distinct_experts_std: standard deviation over batches of a batch's mean over layers.
         uniform_distinct_experts: N (1 − (1 − K/N)^B).
+        popularity_distinct_experts: Σ 1 − (1 − p)^B, mean over layers.
         single_token_share: of active experts, those with one token.
         at_most_four_share: of active experts, those with one to four.
         tokens_per_expert: share of active experts with 1, 2, … tokens, up to the most that occurred.
@@ -50,6 +53,7 @@ class BatchSizeStatistics(StrictModel):
     distinct_experts: float
     distinct_experts_std: float
     uniform_distinct_experts: float
+    popularity_distinct_experts: float
     single_token_share: float
     at_most_four_share: float
     tokens_per_expert: tuple[float, ...]
@@ -107,11 +111,12 @@ def batch_statistics(
     trace = trace.checked()
     phase = phase_of_interest(trace)
     sampler = _Sampler(trace, phase)
+    shares = eligible_shares(trace, phase)
     usable = sorted({size for size in sizes if size <= sampler.sequences})
     by_size = []
     for done, size in enumerate(usable, start=1):
         drawn = sampler.draw(size, samples, np.random.default_rng([seed, size]))
-        by_size.append(_measure(trace, drawn))
+        by_size.append(_measure(trace, drawn, shares))
         if progress is not None:
             progress(done, len(usable))
     return BatchStatistics(phase=phase, sequences=sampler.sequences, samples=samples, seed=seed, by_size=tuple(by_size))
@@ -120,6 +125,16 @@ def batch_statistics(
 def uniform_distinct_experts(experts: int, top_k: int, batch: int) -> float:
     """N (1 − (1 − K/N)^B): experts touched by ``batch`` independent uniform choices."""
     return experts * (1 - (1 - top_k / experts) ** batch)
+
+
+def popularity_distinct_experts(shares: npt.NDArray[np.float64], batch: int) -> float:
+    """Σ 1 − (1 − p)^B, mean over layers: experts touched by ``batch`` independent tokens of these loads.
+
+    Args:
+        shares: f64 ``[layers, experts]``, the share of the tokens that chose each expert.
+        batch: tokens.
+    """
+    return float((1 - (1 - shares) ** batch).sum(axis=1).mean())
 
 
 def distinct_experts(
@@ -212,8 +227,10 @@ def gather_ids(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArra
     return ids
 
 
-def _measure(trace: RoutingTrace, drawn: npt.NDArray[np.int64]) -> BatchSizeStatistics:
-    """Figures of the batches ``drawn [samples, batch]``."""
+def _measure(
+    trace: RoutingTrace, drawn: npt.NDArray[np.int64], popularity: npt.NDArray[np.float64]
+) -> BatchSizeStatistics:
+    """Figures of the batches ``drawn [samples, batch]``; ``popularity [layers, experts]`` as ``eligible_shares``."""
     samples, batch = drawn.shape
     ids = gather_ids(trace, drawn.ravel())
     distinct = np.zeros((samples, trace.layers), np.int32)
@@ -225,6 +242,7 @@ def _measure(trace: RoutingTrace, drawn: npt.NDArray[np.int64]) -> BatchSizeStat
         distinct_experts=float(distinct.mean()),
         distinct_experts_std=float(distinct.mean(axis=1).std()),
         uniform_distinct_experts=uniform_distinct_experts(trace.experts, trace.top_k, batch),
+        popularity_distinct_experts=popularity_distinct_experts(popularity, batch),
         single_token_share=float(shares[0]),
         at_most_four_share=float(shares[:4].sum()),
         tokens_per_expert=tuple(shares.tolist()),

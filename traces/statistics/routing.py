@@ -3,12 +3,23 @@
 Definitions:
 
 * *temporal overlap* of a layer: the mean, over pairs of consecutive tokens of a sequence (positions one apart, both
-  recorded), of the number of experts that both chose. Independent uniform choices give K²/N
-  (``random_overlap``); ``overlap_ratio`` is the overlap over that.
+  recorded), of the number of experts that both chose. Three *nulls* say what of it needs no order; each is the exact
+  expectation over all shuffles of the layer's recorded rows, not a shuffle drawn by chance:
+
+  * ``uniform_overlap``: K²/N, what choices share that are independent *and uniform*.
+  * ``popularity_overlap``: the rows shuffled over all of the tokens, which keeps each expert's load n_e. Two different
+    ones of T rows share Σ n_e (n_e − 1) / (T (T − 1)).
+  * ``sequence_overlap``: the rows shuffled within each sequence, which keeps what each text uses and destroys order
+    alone: Σ c_e (c_e − 1) / (n (n − 1)) of a sequence's n rows with loads c_e, and the mean over sequences weighted by
+    their pairs, as the measured figure's is.
+
+  ``over_uniform``, ``over_popularity`` and ``over_sequence`` are the overlap over each.
 * *load* of an expert: how often it was chosen. ``load_entropy`` is the entropy of a layer's loads over log N: 1 where
   all experts are used alike. ``hottest_over_mean`` is the largest load over the mean one.
 
-Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out.
+Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out. Their ratios
+are ratios of these means (not means of the layers' ratios, in which layers that share little would weigh as much). A
+domain's nulls are of its own tokens.
 """
 
 from collections.abc import Callable
@@ -28,13 +39,19 @@ class RoutingStatistics(StrictModel):
 
     Attributes:
         temporal_overlap: experts shared by consecutive tokens.
-        overlap_ratio: that over K²/N.
+        popularity_overlap, sequence_overlap: its nulls, the tokens shuffled over all and within each sequence.
+        over_uniform, over_popularity, over_sequence: the overlap over K²/N and over those; ``None`` also where the null
+            is 0.
         load_entropy: 0 (one expert takes all) to 1 (all alike).
         hottest_over_mean: largest load over the mean.
     """
 
     temporal_overlap: float | None
-    overlap_ratio: float | None
+    popularity_overlap: float | None
+    sequence_overlap: float | None
+    over_uniform: float | None
+    over_popularity: float | None
+    over_sequence: float | None
     load_entropy: float | None
     hottest_over_mean: float | None
 
@@ -53,7 +70,7 @@ class TraceStatistics(StrictModel):
         model: as in the metadata.
         synthetic: as in the metadata.
         sequences, tokens, layers, experts, top_k: the trace's shape.
-        random_overlap: K²/N.
+        uniform_overlap: K²/N, the overlap of independent uniform choices.
         overall: means over layers.
         by_layer: in the order of the trace's layers.
         by_domain: in order of first appearance.
@@ -66,7 +83,7 @@ class TraceStatistics(StrictModel):
     layers: int
     experts: int
     top_k: int
-    random_overlap: float
+    uniform_overlap: float
     overall: RoutingStatistics
     by_layer: tuple[RoutingStatistics, ...]
     by_domain: dict[str, DomainStatistics]
@@ -74,20 +91,29 @@ class TraceStatistics(StrictModel):
 
 @dataclass(frozen=True, eq=False)
 class _Counts:
-    """Raw counts of some sequences: ``load [layers, experts]``, ``shared [layers]`` and ``pairs [layers]``, all i64."""
+    """Raw counts of some sequences.
+
+    Attributes:
+        load: i64 ``[layers, experts]``.
+        shared, pairs: i64 ``[layers]``, of consecutive tokens.
+        within: f64 ``[layers]``, what ``shared`` would be in expectation with the rows of each sequence shuffled.
+    """
 
     load: npt.NDArray[np.int64]
     shared: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
+    within: npt.NDArray[np.float64]
 
     @classmethod
     def zeros(cls, layers: int, experts: int) -> "_Counts":
-        return cls(np.zeros((layers, experts), np.int64), np.zeros(layers, np.int64), np.zeros(layers, np.int64))
+        load = np.zeros((layers, experts), np.int64)
+        return cls(load, np.zeros(layers, np.int64), np.zeros(layers, np.int64), np.zeros(layers))
 
     def add(self, other: "_Counts") -> None:
         self.load[:] += other.load
         self.shared[:] += other.shared
         self.pairs[:] += other.pairs
+        self.within[:] += other.within
 
 
 def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> TraceStatistics:
@@ -110,7 +136,7 @@ def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None 
         counts = _count(trace, sequences)
         total.add(counts)
         lengths = np.diff(trace.sequence_offsets)[sequences]
-        mean = _mean(_by_layer(counts, trace.top_k))
+        mean = _mean(_by_layer(counts, trace.top_k), trace)
         by_domain[domain] = DomainStatistics(**mean.model_dump(), sequences=len(sequences), tokens=int(lengths.sum()))
         if progress is not None:
             progress(done, len(members))
@@ -123,8 +149,8 @@ def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None 
         layers=trace.layers,
         experts=trace.experts,
         top_k=trace.top_k,
-        random_overlap=trace.top_k**2 / trace.experts,
-        overall=_mean(by_layer),
+        uniform_overlap=trace.top_k**2 / trace.experts,
+        overall=_mean(by_layer, trace),
         by_layer=by_layer,
         by_domain=by_domain,
     )
@@ -135,7 +161,7 @@ def _count(trace: RoutingTrace, sequences: list[int]) -> _Counts:
     counts = _Counts.zeros(trace.layers, trace.experts)
     for part in sequence_groups(trace, sequences):
         offsets = part.sequence_offsets
-        _accumulate(part.expert_ids, part.position, offsets, counts.load, counts.shared, counts.pairs)
+        _accumulate(part.expert_ids, part.position, offsets, counts.load, counts.shared, counts.pairs, counts.within)
     return counts
 
 
@@ -147,25 +173,41 @@ def _accumulate(
     load: npt.NDArray[np.int64],
     shared: npt.NDArray[np.int64],
     pairs: npt.NDArray[np.int64],
+    within: npt.NDArray[np.float64],
 ) -> None:
     """Add the sequences between ``offsets`` to the counts; an id ≥ experts marks an unrecorded row."""
     _, layers, top_k = ids.shape
     experts = load.shape[1]
+    # Of one sequence: its loads, Σ c (c − 1) of them, its recorded rows and its pairs.
+    own = np.zeros((layers, experts), np.int64)
+    repeats, rows, own_pairs = np.zeros(layers, np.int64), np.zeros(layers, np.int64), np.zeros(layers, np.int64)
     for sequence in range(len(offsets) - 1):
+        own[:] = 0
+        repeats[:] = 0
+        rows[:] = 0
+        own_pairs[:] = 0
         for token in range(offsets[sequence], offsets[sequence + 1]):
             follows = token > offsets[sequence] and position[token] == position[token - 1] + 1
             for layer in range(layers):
                 if ids[token, layer, 0] >= experts:
                     continue
+                rows[layer] += 1
                 for i in range(top_k):
-                    load[layer, ids[token, layer, i]] += 1
+                    expert = ids[token, layer, i]
+                    repeats[layer] += 2 * own[layer, expert]
+                    own[layer, expert] += 1
                 if not follows or ids[token - 1, layer, 0] >= experts:
                     continue
-                pairs[layer] += 1
+                own_pairs[layer] += 1
                 for i in range(top_k):
                     for j in range(top_k):
                         if ids[token, layer, i] == ids[token - 1, layer, j]:
                             shared[layer] += 1
+        load += own
+        pairs += own_pairs
+        for layer in range(layers):
+            if own_pairs[layer]:
+                within[layer] += own_pairs[layer] * (repeats[layer] / (rows[layer] * (rows[layer] - 1)))
 
 
 def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
@@ -175,14 +217,21 @@ def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
     for layer in range(layers):
         load, pairs = counts.load[layer], int(counts.pairs[layer])
         uses = int(load.sum())
+        rows = uses // top_k
         overlap = counts.shared[layer] / pairs if pairs else None
+        popularity = float(np.sum(load * (load - 1.0))) / (rows * (rows - 1.0)) if pairs else None
+        sequence = float(counts.within[layer]) / pairs if pairs else None
         share = load[load > 0] / max(uses, 1)
         # With a single expert there is nothing to be even or uneven about.
         entropy = -float(np.sum(share * np.log(share))) / np.log(experts) if uses and experts > 1 else None
         figures.append(
             RoutingStatistics(
                 temporal_overlap=overlap,
-                overlap_ratio=None if overlap is None else overlap * experts / top_k**2,
+                popularity_overlap=popularity,
+                sequence_overlap=sequence,
+                over_uniform=_over(overlap, top_k**2 / experts),
+                over_popularity=_over(overlap, popularity),
+                over_sequence=_over(overlap, sequence),
                 load_entropy=entropy,
                 hottest_over_mean=float(load.max()) * experts / uses if uses else None,
             )
@@ -190,10 +239,19 @@ def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
     return tuple(figures)
 
 
-def _mean(layers: tuple[RoutingStatistics, ...]) -> RoutingStatistics:
-    """Means over the layers that have the figure."""
+def _over(overlap: float | None, null: float | None) -> float | None:
+    """The ratio, where there is one."""
+    return overlap / null if overlap is not None and null else None
+
+
+def _mean(layers: tuple[RoutingStatistics, ...], trace: RoutingTrace) -> RoutingStatistics:
+    """Means over the layers that have the figure, and the ratios of the means."""
     means: dict[str, float | None] = {}
     for name in RoutingStatistics.model_fields:
         values = [value for layer in layers if (value := getattr(layer, name)) is not None]
         means[name] = float(np.mean(values)) if values else None
+    overlap = means["temporal_overlap"]
+    means["over_uniform"] = _over(overlap, trace.top_k**2 / trace.experts)
+    means["over_popularity"] = _over(overlap, means["popularity_overlap"])
+    means["over_sequence"] = _over(overlap, means["sequence_overlap"])
     return RoutingStatistics.model_validate(means)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from traces.trace import CHUNK_TOKENS, DECODE, PHASES, PhaseName, RoutingTrace
 
@@ -17,6 +18,29 @@ def eligible(part: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.bool_]:
     """bool ``[tokens]``: whether the token is of ``phase`` and every layer of it was recorded."""
     wanted = part.phase == PHASES[phase]
     return wanted & part.recorded().all(axis=1) if part.metadata.has_unrecorded else wanted
+
+
+def eligible_shares(trace: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.float64]:
+    """f64 ``[layers, experts]``: the share of the ``eligible`` tokens that chose each expert; 0 without any."""
+    uses = np.zeros((trace.layers, trace.experts), np.int64)
+    tokens = 0
+    for part in trace.chunks():
+        wanted = eligible(part, phase)
+        _count_uses(part.expert_ids, wanted, uses)
+        tokens += int(np.count_nonzero(wanted))
+    return uses / max(tokens, 1)
+
+
+@njit(cache=True)
+def _count_uses(
+    ids: npt.NDArray[np.unsignedinteger], wanted: npt.NDArray[np.bool_], uses: npt.NDArray[np.int64]
+) -> None:
+    tokens, layers, top_k = ids.shape
+    for token in range(tokens):
+        if wanted[token]:
+            for layer in range(layers):
+                for i in range(top_k):
+                    uses[layer, ids[token, layer, i]] += 1
 
 
 def sequence_groups(trace: RoutingTrace, sequences: Sequence[int] | None = None) -> Iterator[RoutingTrace]:

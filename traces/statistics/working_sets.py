@@ -3,7 +3,8 @@
 P. J. Denning, "The working set model for program behavior" (CACM 11(5), 1968), with experts for pages and tokens for
 time. Every window of w tokens counts, overlapping ones too; windows do not cross sequences, gaps in the positions,
 prefill and decode, or tokens with an unrecorded layer. Decode tokens where the trace has any, else prefill tokens. The
-mean is over windows and layers; beside it N (1 − (1 − K/N)^w), what independent uniform choices would give.
+mean is over windows and layers; beside it the two nulls of ``traces.statistics.batches``: what w independent uniform
+choices would give, N (1 − (1 − K/N)^w), and what w tokens drawn independently from the whole trace would.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.statistics.batches import uniform_distinct_experts
-from traces.statistics.walk import contiguous_runs, eligible, phase_of_interest, sequence_groups
+from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
+from traces.statistics.walk import contiguous_runs, eligible, eligible_shares, phase_of_interest, sequence_groups
 from traces.trace import PhaseName, RoutingTrace
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -29,12 +30,14 @@ class WorkingSet(StrictModel):
         windows: how many there are in the trace.
         distinct_experts: of a layer, mean over windows and layers.
         uniform_distinct_experts: N (1 − (1 − K/N)^w).
+        popularity_distinct_experts: Σ 1 − (1 − p)^w, mean over layers.
     """
 
     window: int
     windows: int
     distinct_experts: float
     uniform_distinct_experts: float
+    popularity_distinct_experts: float
 
 
 class WorkingSetStatistics(StrictModel):
@@ -54,6 +57,7 @@ def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS
         raise ForestageError("working sets: windows must be 1 token or more")
     trace = trace.checked()
     phase = phase_of_interest(trace)
+    shares = eligible_shares(trace, phase)
     lengths = np.array(sorted(set(windows)), np.int64)
     sums, counts = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     for part in sequence_groups(trace):
@@ -69,6 +73,7 @@ def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS
                 windows=int(count),
                 distinct_experts=int(total) / (int(count) * trace.layers),
                 uniform_distinct_experts=uniform_distinct_experts(trace.experts, trace.top_k, int(length)),
+                popularity_distinct_experts=popularity_distinct_experts(shares, int(length)),
             )
             for length, total, count in zip(lengths, sums, counts, strict=True)
             if count

@@ -8,17 +8,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from catalog.errors import ForestageError
 from predictor.next_use import file
 from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
 from staging.frequency import DEFAULT_SHIFT
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
 
 SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Of all experts: the capacities where none is given."""
-
-_COUNTED = {"decode": "decode alone counted", "all": "prefill counted as if decoded"}
 
 NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
 
@@ -59,7 +58,12 @@ def compare_policies(
         check_figure_path(figure)
     own = None if next_use is None else file.load(next_use)
     refreshing = None if ahead is None else file.load(ahead)
-    recorded = open_trace(trace, model)
+    recorded, schedule = open_batched(trace, model)
+    if schedule is not None:
+        raise ForestageError(
+            f"{trace}: holds a batch, and policies are compared on single requests; `cache simulate` runs the batch, "
+            "or give the trace that the batch was made of"
+        )
     most = recorded.experts * (recorded.layers if scope == "global" else 1)
     with progress_bar("comparing caches") as progress:
         result = compare_caches(
@@ -93,12 +97,11 @@ def _render(console: Console, result: CacheComparison) -> None:
     )
     console.print(
         f"[bold]{escape(result.trace)}[/bold]: {result.split} part, {counted(result.sequences, 'sequence')}, "
-        f"{count(result.tokens)} tokens, {_COUNTED[result.count]}"
-        + (", synthetic" if result.synthetic else "")
-        + f"; {where}",
+        f"{count(result.tokens)} tokens" + (", synthetic" if result.synthetic else "") + f"; {where}",
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"counted: {result.counted}", highlight=False, soft_wrap=True)
     for name, said in (("next use", result.next_use), ("refreshed by a second one,", result.ahead)):
         if said is not None:
             console.print(f"{name} trained on {said}", style="dim", highlight=False, markup=False, soft_wrap=True)

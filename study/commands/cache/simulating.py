@@ -13,9 +13,10 @@ from rich.table import Table
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from staging.frequency import DEFAULT_SHIFT
-from staging.results import CacheResult
-from staging.simulate import Policy, simulate
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from staging.results import CacheResult, Capacity
+from staging.simulate import Policy, check_words, counted_events, run_policy
+from staging.static import STATIC, run_static
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
 from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
@@ -39,7 +40,12 @@ def simulate_cache(
     ema_shift: Annotated[
         int, typer.Option("--ema-shift", help="ema: counters forget over 2^shift events")
     ] = DEFAULT_SHIFT,
-    count: Annotated[str, typer.Option("--count", help="decode, or all")] = "decode",
+    count: Annotated[
+        str | None, typer.Option("--count", help="decode, or all; else decode where the trace has decode tokens")
+    ] = None,
+    prefill: Annotated[
+        str | None, typer.Option("--prefill", help="A prompt runs as one pass, or token by token; else see docs")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,16 +54,27 @@ def simulate_cache(
         raise ForestageError("give --capacity, in experts, or --capacity-mib: one of them")
     if capacity_mib is not None and not 0 < capacity_mib <= MOST_MIB:
         raise ForestageError(f"--capacity-mib {capacity_mib:g}: choose a number above 0 and up to {MOST_MIB}")
-    recorded = open_trace(trace, model)
-    limits: dict[str, Any] = {"capacity": capacity}
+    check_words(scope=scope, count=count, prefill=prefill, policy=policy)
+    recorded, schedule = open_batched(trace, model)
+    room = Capacity(capacity, scope=scope)  # type: ignore[arg-type]
     if capacity_mib is not None:
-        limits |= {"capacity_bytes": round(capacity_mib * MIB), "expert_bytes": expert_bytes(trace, recorded)}
+        sizes = expert_bytes(trace, recorded)
+        room = Capacity(bytes=round(capacity_mib * MIB), expert_bytes=sizes, scope=scope)  # type: ignore[arg-type]
+    room.units(recorded.layers)  # which refuses what is no capacity
+    events, counting = counted_events(recorded, count=count, prefill=prefill, schedule=schedule)  # type: ignore[arg-type]
     results = [
-        simulate(recorded, policy=name, scope=scope, count=count, ema_shift=ema_shift, **limits)  # type: ignore[arg-type]
+        run_policy(events, name, room, count=counting.count, ema_shift=ema_shift).result()  # type: ignore[arg-type]
         for name in policy or POLICIES
     ]
-    document = {"trace": trace.name, "results": [result.model_dump(mode="json") for result in results]}
-    emit(document, as_json=as_json, render=lambda console: render(console, trace.name, results))
+    static = run_static(events, room, count=counting.count).result()
+    document = {
+        "trace": trace.name,
+        "counted": counting.sentence,
+        "batch": None if schedule is None else schedule.config.model_dump(mode="json"),
+        "results": [result.model_dump(mode="json") for result in results],
+        "static": static.model_dump(mode="json"),
+    }
+    emit(document, as_json=as_json, render=lambda console: render(console, document, [static, *results]))
 
 
 def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
@@ -77,15 +94,18 @@ def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
     return np.full(trace.layers, record.expert_bytes, np.int64)
 
 
-def render(console: Console, name: str, results: list[CacheResult]) -> None:
+def render(console: Console, document: dict[str, Any], results: list[CacheResult]) -> None:
     """One row a policy."""
     first = results[0]
     room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
     where = "a layer" if first.scope == "layer" else "in all"
     console.print(
-        f"[bold]{escape(name)}[/bold]: room for {room} {where}, counted: {first.count} events", highlight=False
+        f"[bold]{escape(document['trace'])}[/bold]: room for {room} {where}; counted: {document['counted']}",
+        highlight=False,
+        soft_wrap=True,
     )
     table = Table("policy", "hit rate", "lookups", "loads", box=None)
     for result in results:
-        table.add_row(result.policy, percent(result.hit_rate), count_text(result.lookups), count_text(result.loads))
+        name = "most used, static (null)" if result.policy == STATIC else result.policy
+        table.add_row(name, percent(result.hit_rate), count_text(result.lookups), count_text(result.loads))
     console.print(table, highlight=False)

@@ -2,12 +2,22 @@
 
 import typer
 
-from study.commands.predictor import calibration, evaluating, exporting, listing, next_use, sweeping, training
+from study.commands.predictor import (
+    calibration,
+    evaluating,
+    exporting,
+    listing,
+    next_use,
+    predictions,
+    sweeping,
+    training,
+)
 
 app = typer.Typer(help="Which experts come next: train, evaluate and export predictors.", no_args_is_help=True)
 app.command("list")(listing.list_predictors)
 app.command("train")(training.train_predictor)
 app.command("evaluate")(evaluating.evaluate_predictor)
+app.command("predictions")(predictions.write_predictions)
 app.command("calibration")(calibration.calibration_of)
 app.command("export")(exporting.export_predictor)
 app.command("sweep")(sweeping.sweep_predictors)

@@ -1,5 +1,6 @@
 """``forestage predictor evaluate --compare``: all predictors on one trace, as tables and a figure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,23 @@ from rich.table import Table
 
 from predictor import registry
 from predictor.compare import Comparison, EqualTraffic, compare
-from predictor.results import OWN
+from predictor.evaluate import Bounds
+from predictor.predictions.file import Predictions
+from predictor.results import OWN, ByLimit
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
-from study.numbers import counted, fixed, size
+from study.numbers import counted, fixed, percent, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 from traces import RoutingTrace
 
+POPULARITY = "popularity (null)"
+
 
 def run_comparison(
     trace: RoutingTrace,
-    given: list[str],
+    given: Sequence[str | Predictions],
     settings: dict[str, Any],
     *,
     trace_name: str,
@@ -30,15 +35,20 @@ def run_comparison(
 ) -> None:
     """Compare predictors, print the tables, draw ``figure``.
 
-    ``given`` are files and names of kinds; where no kind is named, every kind that is profiled in seconds is compared.
+    ``given`` are files, predictions and names of kinds; where no kind is named, every kind that is profiled in seconds
+    is compared.
 
     Raises:
         ForestageError: as ``predictor.compare.compare``, and for a figure of unknown format.
     """
     if figure is not None:
         check_figure_path(figure)
-    kinds = [registry.kind(name).name for name in given if not registry.is_saved(name)] or registry.profiled_names()
-    predictors = [*dict.fromkeys(kinds), *(name for name in given if registry.is_saved(name))]
+    named = [name for name in given if not isinstance(name, Predictions)]
+    kinds = [registry.kind(name).name for name in named if not registry.is_saved(name)] or registry.profiled_names()
+    predictors = [
+        *dict.fromkeys(kinds),
+        *(name for name in given if isinstance(name, Predictions) or registry.is_saved(name)),
+    ]
     with progress_bar(f"comparing {len(predictors)} predictors") as progress:
         result = compare(trace, predictors, trace_name=trace_name, progress=progress, **settings)
     if figure is not None:
@@ -60,8 +70,17 @@ def render_comparison(console: Console, result: Comparison) -> None:
         soft_wrap=True,
     )
     console.print(_recall_table(result))
+    if has_weights(result.bounds):
+        console.print()
+        console.print(_gate_mass_table(result))
     console.print()
     console.print(_traffic_table(result))
+    partly = {e.predictor: e.answered for e in result.evaluations if e.answered is not None and e.answered < 1}
+    if partly:
+        shares = ", ".join(f"{name} in {percent(share, 2)}" for name, share in partly.items())
+        console.print(
+            f"not every row is answered: {shares}", style="dim", highlight=False, markup=False, soft_wrap=True
+        )
     for equal in result.equal_traffic:
         console.print()
         console.print(_equal_table(equal))
@@ -79,9 +98,46 @@ def _recall_table(result: Comparison) -> Table:
         table.add_row(
             evaluation.predictor, *recalls, with_interval(evaluation.exact_set, evaluation.intervals.exact_set)
         )
-    for name, values in (("random (floor)", result.bounds.random), ("perfect (bound)", result.bounds.perfect)):
-        table.add_row(name, *(fixed(values[limit]) for limit in limits), style="dim")
+    _add_bounds(table, result)
     return table
+
+
+def _gate_mass_table(result: Comparison) -> Table:
+    """Gate-mass recall at every limit, with intervals; the bounds last."""
+    table = Table(box=None)
+    table.add_column("predictor", no_wrap=True)
+    for limit in result.bounds.perfect:
+        table.add_column(f"gate mass@{limit}", justify="right")
+    for evaluation in result.evaluations:
+        masses = (
+            with_interval(evaluation.gate_mass[m], evaluation.intervals.gate_mass[m]) for m in result.bounds.perfect
+        )
+        table.add_row(evaluation.predictor, *masses)
+    _add_bounds(table, result, gate_mass=True)
+    return table
+
+
+def has_weights(bounds: Bounds) -> bool:
+    """Whether the trace has gate weights, so that a gate-mass recall is there to show."""
+    return any(value is not None for value in bounds.perfect_gate_mass.values())
+
+
+def _add_bounds(table: Table, result: Comparison, *, gate_mass: bool = False) -> None:
+    """The floors and the bound as rows; popularity once, where it is compared itself."""
+    rows = bound_cells(result.bounds, gate_mass=gate_mass)
+    if any(evaluation.predictor == "popularity" and evaluation.file is None for evaluation in result.evaluations):
+        rows.pop(POPULARITY, None)
+    for name, values in rows.items():
+        table.add_row(name, *values, style="dim")
+
+
+def bound_cells(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[str]]:
+    """Cells by limit of the floors and the bound."""
+    rows: dict[str, ByLimit] = {"random (floor)": {**bounds.random}}
+    if bounds.popularity is not None:
+        rows[POPULARITY] = bounds.popularity.gate_mass if gate_mass else bounds.popularity.recall
+    rows["perfect (bound)"] = bounds.perfect_gate_mass if gate_mass else {**bounds.perfect}
+    return {name: [fixed(values[limit]) for limit in bounds.perfect] for name, values in rows.items()}
 
 
 def _traffic_table(result: Comparison) -> Table:

@@ -1,5 +1,6 @@
 """``forestage predictor evaluate``: what one predictor foresees, or all of them side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,12 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from predictor.evaluate import EvaluationResult, evaluate
+from predictor.predictions.file import Predictions, open_predictions
+from predictor.results import OWN
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
-from study.commands.predictor.comparing import run_comparison
+from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
-from study.numbers import count, counted, fixed, size
+from study.numbers import count, counted, fixed, percent, size
 from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 
@@ -29,6 +32,13 @@ def evaluate_predictor(
             "--predictor", help="A name of `forestage predictor list`, or a file; with --compare several or none"
         ),
     ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--predictions", help="A file of predictions that somebody made (docs/predictions.md)"),
+    ] = None,
+    only_covered: Annotated[
+        bool, typer.Option("--only-covered", help="Only sequences that the --predictions cover whole, for everyone")
+    ] = False,
     issue: Annotated[list[int] | None, typer.Option("--issue", help="Issue limit; give it several times")] = None,
     lookahead: Annotated[
         int | None,
@@ -58,9 +68,9 @@ def evaluate_predictor(
 ) -> None:
     """Recall, precision, exact sets and traffic of a predictor, with 95 % intervals over sequences.
 
-    A kind is profiled on the training sequences; a trained predictor is loaded.
+    A kind is profiled on the training sequences; a trained predictor is loaded; predictions are counted as they are.
     """
-    given = predictor or []
+    given: list[str | Predictions] = [*(predictor or []), *map(open_predictions, predictions or [])]
     parameters = parse_parameters(parameter or [])
     _check_request(given, compare=compare, figure=figure, parameters=parameters)
     settings: dict[str, Any] = {
@@ -69,6 +79,7 @@ def evaluate_predictor(
         "split": split,
         "domains": tuple(domain or ()),
         "datasets": tuple(dataset or ()),
+        "only_covered": only_covered,
         "expert_bytes": expert_bytes,
         "bootstrap": {"resamples": resamples, "seed": seed},
     }
@@ -76,7 +87,8 @@ def evaluate_predictor(
     if compare:
         run_comparison(recorded, given, settings, trace_name=trace.name, figure=figure, as_json=as_json)
         return
-    with progress_bar(f"evaluating {given[0]}") as progress:
+    name = given[0].path.name if isinstance(given[0], Predictions) else given[0]
+    with progress_bar(f"evaluating {name}") as progress:
         result = evaluate(
             recorded, given[0], parameters=parameters, trace_name=trace.name, progress=progress, **settings
         )
@@ -85,11 +97,14 @@ def evaluate_predictor(
     emit(result, as_json=as_json, render=lambda console: render_evaluation(console, result))
 
 
-def _check_request(given: list[str], *, compare: bool, figure: Path | None, parameters: dict[str, Any]) -> None:
+def _check_request(
+    given: Sequence[str | Predictions], *, compare: bool, figure: Path | None, parameters: dict[str, Any]
+) -> None:
     """Raise ForestageError for options that do not go together."""
     if not compare and len(given) != 1:
         raise ForestageError(
-            f"--predictor: {len(given)} given; give one, or --compare; see forestage predictor evaluate --help"
+            f"--predictor: {len(given)} given; give one, or --compare (--predictions count); see forestage predictor "
+            "evaluate --help"
         )
     if not compare and figure is not None:
         raise ForestageError(f"--figure {figure}: only a comparison is drawn; add --compare")
@@ -109,11 +124,14 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"made from {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    made = "predicted by" if result.predictions else "made from"
+    console.print(f"{made} {result.trained_on}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if result.file is not None:
         own = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
         console.print(own, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(_by_limit(result))
+    console.print()
+    console.print(_beside(result))
     if result.traffic.predictor_bytes_per_token:
         fetched = size(result.traffic.predictor_bytes_per_token)
         console.print(f"the predictor itself reads and writes {fetched} of far memory a token", highlight=False)
@@ -142,9 +160,27 @@ def _by_limit(result: EvaluationResult) -> Table:
             *(size(volume) for volume in volumes if volume is not None),
         )
     exact = with_interval(result.exact_set, result.intervals.exact_set)
+    if result.answered is not None and result.answered < 1:
+        exact += f"; something is issued in {percent(result.answered)} of the rows"
     resamples = f"; ±: 95 % over sequences, {count(result.bootstrap.resamples)} resamples"
     table.caption_justify = "left"
     table.caption = f" exact set {exact}" + (resamples if result.bootstrap.resamples else "")
+    return table
+
+
+def _beside(result: EvaluationResult) -> Table:
+    """Recall and, where the trace has weights, gate-mass recall, with what they lie between."""
+    table = Table(box=None)
+    table.add_column("", no_wrap=True)
+    for key in result.recall:
+        table.add_column("own" if key == OWN else f"@{key}", justify="right")
+    shown = [("recall", result.recall, result.intervals.recall, False)]
+    if has_weights(result.bounds):
+        shown.append(("gate mass", result.gate_mass, result.intervals.gate_mass, True))
+    for name, values, ends, mass in shown:
+        table.add_row(name, *(with_interval(values[key], ends[key]) for key in result.recall))
+        for bound, cells in bound_cells(result.bounds, gate_mass=mass).items():
+            table.add_row(f"  {bound}", *cells, style="dim")
     return table
 
 
@@ -155,11 +191,13 @@ def _by_domain(result: EvaluationResult) -> Table:
     largest = sorted(result.by_domain.items(), key=lambda item: -item[1].tokens)
     table = Table(box=None)
     table.add_column("domain")
-    for head in ("sequences", "tokens", f"recall@{shown}"):
+    weighed = (f"gate mass@{shown}",) if has_weights(result.bounds) else ()
+    for head in ("sequences", "tokens", f"recall@{shown}", *weighed):
         table.add_column(head, justify="right")
     for label, group in largest[:SHOWN_GROUPS]:
         recall = with_interval(group.recall[shown], group.intervals.recall[shown])
-        table.add_row(escape(label), count(group.sequences), count(group.tokens), recall)
+        mass = (with_interval(group.gate_mass[shown], group.intervals.gate_mass[shown]) for _ in weighed)
+        table.add_row(escape(label), count(group.sequences), count(group.tokens), recall, *mass)
     if len(largest) > SHOWN_GROUPS:
         table.caption_justify = "left"
         table.caption = f" {len(largest) - SHOWN_GROUPS} smaller domains are in --json"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from predictor.learned.image import Manifest, write_image
 from predictor.learned.predictor import LearnedPredictor
-from study.commands.options import JsonOption
+from study.commands.options import JsonOption, check_destination
 from study.numbers import count, size
 from study.output import emit
 
@@ -21,6 +21,7 @@ def export_predictor(
     as_json: JsonOption = False,
 ) -> None:
     """Write the predictor's memory image: a bank of SRAM a layer, identity rows for far memory."""
+    check_destination(out, predictor)
     manifest = write_image(LearnedPredictor.load(predictor), out)
     emit(manifest, as_json=as_json, render=lambda console: render_manifest(console, out, manifest))
 

@@ -48,13 +48,17 @@ def train_next_use(
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
     check_destination(out)
     shape, training = _settings(parameter or [], lookahead, seed)
-    # Imported late: other commands start without torch's seconds, and without torch.
-    from predictor.next_use.training import train
-
     recorded = open_trace(trace, model)
     identity = recorded.token_hash is not None
     parameters = NextUseParameters.for_trace(shape, identity=identity, origin="--set")
     sequences = split(recorded)[0]
+    if len(sequences) < 2:
+        raise ForestageError(
+            f"{trace}: {len(sequences)} training sequence(s); at least 2 are needed, to fit and to stop by"
+        )
+    # Imported late: other commands start without torch's seconds, and refusals come without them.
+    from predictor.next_use.training import train
+
     unfinished = out.with_suffix(".unfinished")
     log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
     with progress_bar("training next use") as progress:

@@ -16,6 +16,7 @@ from study.figures.learned import recall_against_sram
 from study.numbers import fixed, size
 from study.output import emit, messages, progress_bar
 from traces import RoutingTrace
+from traces.files import check_folder
 
 
 def sweep_predictors(
@@ -30,6 +31,7 @@ def sweep_predictors(
     if figure is not None:
         check_figure_path(figure)
     chosen = read_grid(grid)
+    check_folder(out)
     recorded = open_trace(trace, model)
     results: list[Measured] = []
     with progress_bar(grid) as progress:

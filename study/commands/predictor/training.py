@@ -12,6 +12,7 @@ from catalog.errors import ForestageError
 from predictor.learned.config import RECIPES, read_recipe
 from predictor.learned.model_file import EpochLog
 from predictor.learned.predictor import LearnedPredictor
+from predictor.learned.requirements import check_trainable
 from predictor.learned.selection import Selection
 from study.commands.options import (
     JsonOption,
@@ -49,6 +50,9 @@ def train_predictor(
     The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
     """
     recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
+    check_destination(out)
+    if not out.parent.is_dir():
+        raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
     recorded = open_trace(trace, model)
     labels = {
         "part": part,
@@ -59,9 +63,7 @@ def train_predictor(
     }
     selection = Selection.parse(labels, origin="selection")
     chosen = selection.indices(recorded)
-    check_destination(out)
-    if not out.parent.is_dir():
-        raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
+    check_trainable(recorded, recipe.predictor, lookahead)
     from predictor.learned import training  # PyTorch is needed here alone
 
     if threads is not None:

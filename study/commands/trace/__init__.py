@@ -1,11 +1,12 @@
-"""``forestage trace``: import, capture, describe, measure and make routing traces; one module a command."""
+"""``forestage trace``: import, export, capture, describe, measure and make routing traces; one module a command."""
 
 import typer
 
-from study.commands.trace import batch, capture, importing, info, stats, synthesise
+from study.commands.trace import batch, capture, exporting, importing, info, stats, synthesise
 
-app = typer.Typer(help="What was routed: import, describe and measure traces.", no_args_is_help=True)
+app = typer.Typer(help="What was routed: import, export, describe and measure traces.", no_args_is_help=True)
 app.command("import")(importing.import_command)
+app.command("export")(exporting.export_command)
 app.command("capture")(capture.capture_command)
 app.command("info")(info.info_command)
 app.command("stats")(stats.stats_command)

@@ -17,7 +17,8 @@ from study.synthetic import plain_mark
 from traces import RoutingTrace
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule, distinct_experts_by_step, make_schedule
 from traces.batch_file import save_batched
-from traces.statistics.batches import uniform_distinct_experts
+from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
+from traces.statistics.walk import eligible_shares
 
 
 class StepFigures(StrictModel):
@@ -28,12 +29,15 @@ class StepFigures(StrictModel):
         tokens: processed in a step.
         distinct_experts: touched in a layer.
         uniform_distinct_experts: mean of N (1 − (1 − K/N)^tokens) over the steps.
+        popularity_distinct_experts: mean of Σ 1 − (1 − p)^tokens over layers and steps, p being the share of the decode
+            tokens that chose an expert; ``None`` for steps with prefill tokens, whose shares differ.
     """
 
     steps: int
     tokens: float | None
     distinct_experts: float | None
     uniform_distinct_experts: float | None
+    popularity_distinct_experts: float | None
 
 
 class BatchFigures(StrictModel):
@@ -104,17 +108,27 @@ def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
     distinct = distinct_experts_by_step(trace, schedule).mean(axis=1)
     tokens, busy = np.diff(schedule.step_offsets), schedule.busy_slots()
     decode = schedule.prefill_tokens(trace) == 0
+    shares = eligible_shares(trace, "decode")
 
     def of(chosen: np.ndarray) -> StepFigures:
         if not chosen.any():
-            return StepFigures(steps=0, tokens=None, distinct_experts=None, uniform_distinct_experts=None)
+            return StepFigures(
+                steps=0,
+                tokens=None,
+                distinct_experts=None,
+                uniform_distinct_experts=None,
+                popularity_distinct_experts=None,
+            )
         sizes, times = np.unique(tokens[chosen], return_counts=True)
+        popularity = [popularity_distinct_experts(shares, int(size)) for size in sizes]
+        mixed = bool((chosen & ~decode).any())
         uniform = [uniform_distinct_experts(trace.experts, trace.top_k, int(size)) for size in sizes]
         return StepFigures(
             steps=int(chosen.sum()),
             tokens=float(tokens[chosen].mean()),
             distinct_experts=float(distinct[chosen].mean()),
             uniform_distinct_experts=float(np.average(uniform, weights=times)),
+            popularity_distinct_experts=None if mixed else float(np.average(popularity, weights=times)),
         )
 
     return BatchFigures(
@@ -142,7 +156,7 @@ def render(console: Console, figures: BatchFigures, out: Path) -> None:
         f"{figures.waiting_steps:.1f} steps (means). Made by {figures.made_by}.",
         highlight=False,
     )
-    table = Table("steps", "number", "tokens", "distinct experts", "uniform formula", box=None)
+    table = Table("steps", "number", "tokens", "distinct experts", "by popularity", "uniform", box=None)
     for name, kind in (
         ("decode, all slots", figures.full_decode_steps),
         ("decode", figures.decode_steps),
@@ -153,6 +167,7 @@ def render(console: Console, figures: BatchFigures, out: Path) -> None:
             count(kind.steps),
             fixed(kind.tokens, 1),
             fixed(kind.distinct_experts, 2),
+            fixed(kind.popularity_distinct_experts, 2),
             fixed(kind.uniform_distinct_experts, 2),
         )
     console.print(table, highlight=False)

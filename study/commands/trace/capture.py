@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from catalog.errors import ForestageError
 from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import render_info
-from study.output import emit, progress_bar
+from study.output import emit, jsonable, progress_bar
 from traces import RoutingTrace
 from traces.describe import describe
 
@@ -25,6 +27,21 @@ def capture_command(
     domain: Annotated[str, typer.Option("--domain", help="Label of prompts that name none")] = "prompts",
     name: Annotated[str | None, typer.Option("--name", help="The model's name, if the folder does not tell it")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the recording")] = "unknown",
+    early_gate: Annotated[
+        str | None,
+        typer.Option("--early-gate", help="Also rank experts by each layer's gate so many layers early: 1, or 1,2,4"),
+    ] = None,
+    early_gate_width: Annotated[
+        int | None, typer.Option("--early-gate-width", help="Experts ranked so; default: 4 x top-k")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="module:Name of an adapter for routers of a class of your own; repeatable"),
+    ] = None,
+    trust_router: Annotated[
+        bool,
+        typer.Option("--trust-router", help="Record what experts are called with, though no known rule explains it"),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run MODEL on prompts and record which experts its routers choose; interrupted, the same command goes on."""
@@ -40,12 +57,35 @@ def capture_command(
             "seed": seed,
             "device": device or default_device(),
             "dtype": dtype,
+            "early_gate": lookaheads(early_gate),
+            "early_gate_width": early_gate_width,
+            "trust_router": trust_router,
+            "adapters": tuple(adapter or ()),
         },
         origin="trace capture",
     )
     check_destination(out)
     texts = read_prompts(prompts, domain=domain)
     with progress_bar("sequences") as progress:
-        capture_model(model, texts, out, options=options, model_name=name, licence=licence, progress=progress)
+        beside = capture_model(model, texts, out, options=options, model_name=name, licence=licence, progress=progress)
     info = describe(RoutingTrace.load(out), out)
-    emit(info, as_json=as_json, render=lambda console: render_info(console, str(out), info))
+
+    def render(console: Console) -> None:
+        render_info(console, str(out), info)
+        for path in beside:
+            console.print(f"predictions of gates run early: {path}")
+
+    document = jsonable(info) | ({"predictions": [str(path) for path in beside]} if beside else {})
+    emit(document, as_json=as_json, render=render)
+
+
+def lookaheads(text: str | None) -> tuple[int, ...]:
+    """The whole numbers in ``text``, such as "1,2".
+
+    Raises:
+        ForestageError: if it holds anything else.
+    """
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ForestageError(f"--early-gate {text}: write a lookahead in layers, or several: 1 or 1,2,4")
+    return tuple(int(part) for part in parts)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -40,10 +41,11 @@ def import_command(
         str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax or sigmoid")
     ] = None,
     select: Annotated[
-        str | None, typer.Option("--select", help="Of router logits: the k largest logits, or sigmoid")
+        str | None, typer.Option("--select", help="What a router's top-k is of: logits, softmax or sigmoid")
     ] = None,
     selection_bias: Annotated[
-        Path | None, typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice")
+        Path | None,
+        typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice; or none"),
     ] = None,
     groups: Annotated[int | None, typer.Option("--groups", help="Groups that the experts stand in")] = None,
     top_groups: Annotated[
@@ -112,8 +114,10 @@ def _save(imported: Imported, source: Path, out: Path) -> BatchSchedule | None:
     recording = imported.recording
     if isinstance(recording, RoutingTrace) and imported.format == OWN_TRACE:
         schedule = load_schedule(source)
-        if schedule is not None:
+        if schedule is not None and np.array_equal(schedule.sequence_offsets, recording.sequence_offsets):
             save_batched(out, recording, schedule)
             return schedule
+        if schedule is not None:
+            tell_warnings([f"{source}: its batch schedule is of tokens left out, so it is not copied; make it again"])
     recording.save(out)
     return None

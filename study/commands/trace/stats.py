@@ -44,7 +44,7 @@ def stats_command(
 
         check_figure_path(figure)
         check_destination(figure)
-    recording = open_recording(trace, model)
+    recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
         load = load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
@@ -92,15 +92,19 @@ def _heading(console: Console, text: str) -> None:
 def _render_overlap(console: Console, profile: TraceProfile) -> None:
     """Overlap and load overall and by domain, means over layers."""
     _heading(
-        console, f"Overlap of consecutive tokens (independent: K²/N = {profile.random_overlap:.3f}) and expert load"
+        console,
+        "Overlap of consecutive tokens, × what tokens share that are: independent and uniform "
+        f"(K²/N = {profile.uniform_overlap:.3f}); shuffled over the trace; shuffled in each sequence",
     )
-    table = Table("", "shared experts", "× random", "load entropy", "hottest / mean", box=None)
+    table = Table("", "shared", "× K²/N", "× shuffled", "× within", "entropy", "hottest", box=None)
 
     def add(label: str, part: RoutingStatistics) -> None:
         table.add_row(
             escape(label),
             fixed(part.temporal_overlap),
-            fixed(part.overlap_ratio, 2),
+            fixed(part.over_uniform, 2),
+            fixed(part.over_popularity, 2),
+            fixed(part.over_sequence, 2),
             percent(part.load_entropy),
             fixed(part.hottest_over_mean, 2),
         )
@@ -141,12 +145,13 @@ def _render_batches(console: Console, profile: TraceProfile) -> None:
         console,
         f"Batches of {batches.phase} tokens, one a sequence ({batches.samples} of each size, seed {batches.seed})",
     )
-    table = Table("batch", "distinct experts", "uniform formula", "of active: 1 token", "at most 4", box=None)
+    table = Table("batch", "distinct experts", "by popularity", "uniform", "active: 1 token", "at most 4", box=None)
     for size in batches.by_size:
         mark = "[bold]" if size.batch == profile.histogram_batch else ""
         table.add_row(
             f"{mark}{size.batch}",
             f"{size.distinct_experts:.2f} ± {size.distinct_experts_std:.2f}",
+            fixed(size.popularity_distinct_experts, 2),
             fixed(size.uniform_distinct_experts, 2),
             percent(size.single_token_share),
             percent(size.at_most_four_share),
@@ -161,6 +166,9 @@ def _render_working_sets(console: Console, profile: TraceProfile) -> None:
     _heading(console, f"Working sets: distinct experts of a layer in w consecutive {profile.working_sets.phase} tokens")
     table = Table("w", *(str(one.window) for one in profile.working_sets.by_window), box=None)
     table.add_row("measured", *(fixed(one.distinct_experts, 1) for one in profile.working_sets.by_window))
+    table.add_row(
+        "by popularity", *(fixed(one.popularity_distinct_experts, 1) for one in profile.working_sets.by_window)
+    )
     table.add_row("uniform", *(fixed(one.uniform_distinct_experts, 1) for one in profile.working_sets.by_window))
     console.print(table, highlight=False)
 
@@ -169,7 +177,8 @@ def _render_lru(console: Console, profile: TraceProfile) -> None:
     """Hit rate by capacity."""
     lru = profile.lru
     of = "" if lru.tokens == profile.tokens else f", first {count(lru.tokens)} tokens"
-    _heading(console, f"LRU cache in each layer: event-atomic hit rate, {lru.count} events{of}")
+    _heading(console, f"LRU cache in each layer: event-atomic hit rate{of}; counted: {lru.counted}")
     table = Table("experts held", *(str(point.capacity) for point in lru.by_capacity), box=None)
     table.add_row("hit rate", *(percent(point.hit_rate) for point in lru.by_capacity))
+    table.add_row("most used, static", *(percent(point.static_hit_rate) for point in lru.by_capacity))
     console.print(table, highlight=False)

@@ -33,11 +33,16 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         return {str(name): part for name, part in value.items() if isinstance(part, np.ndarray)}
     if start.startswith((b"PK\x03\x04", b"\x93NUMPY")):
         return _numpy_arrays(path)
-    if len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0":
+    if is_safetensors(start):
         return dict(open_tensors(path).tensors)
     if start.lstrip()[:1] in (b"{", b"["):
         return _json_arrays(path)
     raise ForestageError(f"{path}: no file of arrays; give a .pt, .npz, .npy, .safetensors or .json")
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file that starts so is safetensors: a header length below 2⁴⁸, then JSON."""
+    return len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0"
 
 
 def reason(error: Exception) -> str:

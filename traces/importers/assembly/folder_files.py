@@ -1,6 +1,7 @@
 """Finding the files of a format in a folder and the folders within."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 LEVELS = 2
@@ -13,3 +14,13 @@ def files_within(folder: Path, pattern: str) -> Iterator[Path]:
         for path in folder.glob("*/" * level + pattern):
             if path.is_file():
                 yield path
+
+
+def in_number_order(files: Iterable[Path]) -> list[Path]:
+    """Files by their names, in which numbers count as such: ``request_9`` stands before ``request_10``."""
+
+    def order(file: Path) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", file.name)
+        return [(1, int(part), "") if part.isascii() and part.isdecimal() else (0, 0, part) for part in parts]
+
+    return sorted(files, key=order)

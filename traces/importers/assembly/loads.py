@@ -63,6 +63,7 @@ def build_load(
         used = list(range(len(used)))
     model = recorded_model(
         options,
+        report,
         origin=str(origin),
         layers=exact.shape[1],
         top_k=top_k,

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
+from traces.importers.assembly.stated import check_model
 from traces.importers.options import ImportOptions
+from traces.importers.report import Report
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def check_stated(options: ImportOptions, *, origin: str, experts: int, top_k: in
 
 def recorded_model(
     options: ImportOptions,
+    report: Report,
     *,
     origin: str,
     layers: int,
@@ -57,27 +60,35 @@ def recorded_model(
     name: str | None = None,
     experts: int | None = None,
     layer_map: Sequence[int] | None = None,
+    written_for: str = "",
 ) -> RecordedModel:
     """What a recording is of, from what the file says, what the user says and what the catalogue knows.
 
-    Layers are told in this order: the file's own indices; ``--layers``; the model's MoE layers where the recording has
-    as many layers as the model has MoE layers, or as it has layers in all (the dense ones then hold nothing); else the
-    used layers, by their place in the recording.
+    Layers are told in this order: the file's own indices, unless they count from 0 without a gap and so may count the
+    MoE layers alone; ``--layers``; the model's MoE layers where the recording has as many layers as the model has MoE
+    layers, or as it has layers in all (the dense ones then hold nothing); else the used layers, by their place in the
+    recording. What rests on no name, and what was left out or cut, is told.
 
     Args:
         options: what the user says.
+        report: takes the warnings.
         origin: the file, for errors.
         layers: on the recording's layer axis.
         top_k: ids a row; ``None`` where the recording has none (loads).
         used_layers: layers in which anything was recorded.
-        name: the model's name in the file, if there is one; ``--model`` overrides it.
+        name: the model's name in the file, if there is one; ``--model`` takes its place (``stated.check_model``).
         experts: routed experts a layer, where the file says.
         layer_map: the model's index of each layer on the axis, where the file says.
+        written_for: how the names of the models begin whose code writes the format; of several models of the
+            recording's shape, it is theirs.
 
     Raises:
         ForestageError: if something is missing that an option would give, or two sources contradict each other.
     """
     used = tuple(used_layers)
+    check_model(options, name, origin, report)
+    if layer_map is not None and tuple(layer_map) == tuple(range(layers)):
+        layer_map = None
     if not used:
         raise ForestageError(f"{origin}: every layer is empty; nothing was recorded")
     if options.top_k is not None and top_k is not None and options.top_k != top_k:
@@ -85,13 +96,17 @@ def recorded_model(
     if options.experts is not None and experts is not None and options.experts != experts:
         raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
     stated = experts if experts is not None else options.experts
-    record = _record(options, name, layers, len(used), top_k, stated)
+    fitting = _records(options, name, layers, len(used), top_k, stated, written_for)
+    record = fitting[0] if len(fitting) == 1 else None
     label = options.model or name or (record.name if record else None)
     if label is None:
+        shape = f"{len(used)} MoE layers" + (f" of top-{top_k}" if top_k is not None else "")
+        names = ", ".join(found.name for found in fitting[:6]) + (" …" if len(fitting) > 6 else "")
+        several = f"{len(fitting)} models of the catalogue have {shape} ({names})"
+        known = several if fitting else f"not one model of the catalogue has {shape}"
         raise ForestageError(
-            f"{origin}: the file names no model, and not one model of the catalogue has {len(used)} MoE layers"
-            + (f" of top-{top_k}" if top_k is not None else "")
-            + "; name it with --model (and --experts where the catalogue does not know it)"
+            f"{origin}: the file names no model, and {known}; name it with --model (and --experts where the catalogue "
+            "does not know it, or describe it with --config config.json)"
         )
     if record is not None:
         if stated is not None and stated != record.experts:
@@ -105,22 +120,69 @@ def recorded_model(
     if stated is None:
         raise ForestageError(
             f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it "
-            "with --experts"
+            "with --experts, or with --config config.json"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
+    if record is None:
+        _tell_empty(report, origin, layers, kept)
+    else:
+        _check_layers(record, indices, origin)
+        _tell_shape(options, report, origin, record, len(indices), named=name is not None)
     return RecordedModel(label, stated, kept, indices)
 
 
-def _record(
-    options: ImportOptions, name: str | None, layers: int, used: int, top_k: int | None, experts: int | None
-) -> ModelRecord | None:
-    """The catalogue's record: of the name given, or the one record of that shape."""
+def _check_layers(record: ModelRecord, indices: Sequence[int], origin: str) -> None:
+    """Refuse layers that the model lacks, or that are dense in it."""
+    stray = set(indices) - set(record.layer_map)
+    if stray:
+        raise ForestageError(
+            f"{origin}: layer {min(stray)} is none of the {record.moe_layers} MoE layers of {record.name} "
+            f"({record.layer_map[0]} to {record.layer_map[-1]}); name the right model with --model, or the model's "
+            "own indices with --layers"
+        )
+
+
+def _tell_shape(
+    options: ImportOptions, report: Report, origin: str, record: ModelRecord, layers: int, *, named: bool
+) -> None:
+    """Warn where the model was told by its shape alone, or was run with another top-k than its own."""
+    if options.model is None and not named:
+        report.warn(
+            f"{origin}: names no model; taken for {record.name} by its {layers} MoE layers (--model, if it is another)"
+        )
+    if options.top_k not in (None, record.top_k):
+        report.warn(f"{origin}: --top-k {options.top_k}: {record.name} uses {record.top_k}; taken as a run cut to it")
+
+
+def _tell_empty(report: Report, origin: str, layers: int, kept: Sequence[int]) -> None:
+    """Warn of layers of an unknown model that hold nothing, and are taken for dense ones."""
+    empty = sorted(set(range(layers)) - set(kept))
+    if empty:
+        named = ", ".join(map(str, empty[:4])) + (f" and {len(empty) - 4} more" if len(empty) > 4 else "")
+        report.warn(
+            f"{origin}: layers {named} of {layers} hold nothing but zeros; they are taken for layers without experts "
+            "(--layers names those that have them)"
+        )
+
+
+def _records(
+    options: ImportOptions,
+    name: str | None,
+    layers: int,
+    used: int,
+    top_k: int | None,
+    experts: int | None,
+    written_for: str,
+) -> list[ModelRecord]:
+    """The catalogue's record of the name given; without a name, all records of that shape."""
     catalog = load_catalog()
     if options.model is not None:
         # A model of one's own is welcome where its experts are known.
-        return catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
+        record = catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
+        return [record] if record is not None else []
     if name is not None:
-        return catalog.match_shape(name)
+        record = catalog.match_shape(name)
+        return [record] if record is not None else []
     fitting = [
         record
         for record in catalog.models
@@ -129,7 +191,8 @@ def _record(
         and top_k in (None, record.top_k)
         and experts in (None, record.experts)
     ]
-    return fitting[0] if len(fitting) == 1 else None
+    theirs = [record for record in fitting if written_for and record.name.startswith(written_for)]
+    return theirs if len(theirs) == 1 else fitting
 
 
 def _layers(
@@ -172,6 +235,4 @@ def _layers(
         )
     else:
         kept = indices = used
-    if record is not None and (not indices or max(indices) >= record.layers):
-        raise ForestageError(f"{origin}: layer {max(indices)}: {record.name} has layers 0 to {record.layers - 1}")
     return kept, indices

@@ -4,7 +4,8 @@ What is used, all of it how SGLang's scheduler works (source: its ``ForwardMode`
 
 * an *extend* pass prefills; ``extend_seq_lens`` tells how many consecutive tokens each request has in it. One that
   begins at position 0 is a new request; one that begins where a prefill of the passes just before has ended is the next
-  piece of that prefill; any other is a new request whose beginning was found in the prefix cache;
+  piece of that prefill (of several that ended there, nothing tells which); any other is a new request whose beginning
+  was found in the prefix cache. A warning counts either;
 * a *decode* pass has one token of each running request; a request without one has ended. A token belongs to the
   request that ended one position before it. Where several ended there and as many tokens have that position, they are
   paired in the order of the batch, which the scheduler keeps (a warning counts them); where the numbers differ, nothing
@@ -91,6 +92,9 @@ class RequestChains:
     _paired: int = 0
     _broken: int = 0
     _unbegun: int = 0
+    _split: int = 0
+    _cached: int = 0
+    _cached_tokens: int = 0
 
     def assign(self, forward: ForwardPass) -> npt.NDArray[np.int32]:
         """i32 ``[tokens]``: the request of each token of the next pass.
@@ -110,6 +114,16 @@ class RequestChains:
 
     def tell(self, path: Path, report: Report) -> None:
         """Warn of what rests on the order of the batch, and of sequences broken off or without their beginning."""
+        if self._cached:
+            report.warn(
+                f"{path}: {self._cached_tokens} cached tokens at the beginning of {self._cached} requests have no "
+                "rows: positions begin after them"
+            )
+        if self._split:
+            report.warn(
+                f"{path}: {self._split} prefills go on where several requests stand, and begin sequences of their own: "
+                "nothing tells whose they are"
+            )
         if self._paired:
             report.warn(
                 f"{path}: {self._paired} decode tokens were given to requests of the same length by their order in the "
@@ -160,6 +174,9 @@ class RequestChains:
                 request.following = following
             else:
                 request = self._new(following, decoding=False)
+                self._split += len(pieces) > 1
+                self._cached += first > 0 and not pieces
+                self._cached_tokens += 0 if pieces else first
             prefilled.append(request)
             numbers[tokens] = request.number
         if running:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog import load_catalog
-from catalog.errors import ForestageError
 from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.models import RecordedModel, recorded_model
@@ -25,46 +23,39 @@ def model_of_layers(
     origin: Path,
     layers: Sequence[int],
     top_k: int,
+    report: Report,
     *,
     experts: int | None = None,
     name: str | None = None,
+    written_for: str = "",
 ) -> RecordedModel:
-    """What rows with the layer numbers ``layers`` are of.
-
-    Numbers that run from 0 without a gap may be the model's own or count its MoE layers alone: the catalogue tells
-    (``recorded_model``). Any others are the model's own.
+    """What rows with the layer numbers ``layers`` are of (``recorded_model``).
 
     Args:
         options: what the user says; ``--layers`` overrides the numbers.
         origin: the file or folder, for errors.
         layers: the file's numbers, ascending.
         top_k: ids a row.
+        report: takes the warnings.
         experts: routed experts a layer, where the file says.
-        name: the model's name in the file, if there is one; ``--model`` overrides it.
+        name: the model's name in the file, if there is one.
+        written_for: as in ``recorded_model``.
 
     Raises:
         ForestageError: if the model or its experts are not known, or it lacks such layers.
     """
-    counted = tuple(layers) == tuple(range(len(layers)))
-    model = recorded_model(
+    return recorded_model(
         options,
+        report,
         origin=str(origin),
         layers=len(layers),
         top_k=top_k,
         used_layers=range(len(layers)),
         name=name,
         experts=experts,
-        layer_map=None if counted or options.layers is not None else layers,
+        layer_map=None if options.layers is not None else layers,
+        written_for=written_for,
     )
-    record = load_catalog().match_shape(model.name)
-    stray = set(model.layer_map) - set(record.layer_map) if record is not None else set()
-    if record is not None and stray:
-        raise ForestageError(
-            f"{origin}: layer {min(stray)} is none of the {record.moe_layers} MoE layers of {record.name} "
-            f"({record.layer_map[0]} to {record.layer_map[-1]}); name the right model with --model, or the model's "
-            "own indices with --layers"
-        )
-    return model
 
 
 def trace_of_rows(
@@ -78,6 +69,8 @@ def trace_of_rows(
     experts: int | None = None,
     ranked: bool | None = None,
     name: str | None = None,
+    source: str | None = None,
+    written_for: str = "",
     expert_map: ExpertMap | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
@@ -92,13 +85,17 @@ def trace_of_rows(
         experts: routed experts a layer, where the file says.
         ranked: whether ids are in rank order; ``None``: where every row's weights descend.
         name: the model's name in the file, if there is one; ``--model`` overrides it.
+        source: the metadata's source, where it is more than the format and the file's name.
+        written_for: as in ``recorded_model``.
         expert_map: of the rows' ids, where they are of physical experts.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
-    model = model_of_layers(options, origin, placed.layers, placed.top_k, experts=experts, name=name)
+    model = model_of_layers(
+        options, origin, placed.layers, placed.top_k, report, experts=experts, name=name, written_for=written_for
+    )
     if placed.left_out:
         report.warn(f"{origin}: {placed.left_out} rows (token, layer) repeat another; they are counted once")
     if placed.missing:

@@ -8,12 +8,12 @@ from traces.importers.report import Report
 
 
 def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
-    """Refuse a ``--model`` that is another than the one a file names.
+    """Refuse a ``--model`` that the catalogue knows to be another than the one a file names.
 
     Two names are of one model where they differ by no more than owner, tuning, version or weight format, or where the
-    catalogue has one record for both. A name that the catalogue knows may take the place of one that
-    it does not know (a path, a copy of another owner); a warning tells, and the shape is compared wherever the file
-    states it.
+    catalogue has one record for both. Any other ``--model`` takes the place of the file's name (which may be the alias
+    that a server serves it under, a path, or a copy of another owner); a warning tells, and the shape is compared
+    wherever the file states it.
 
     Args:
         options: what the user says.
@@ -25,17 +25,13 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
         ForestageError: naming both.
     """
     given = options.model
-    if given is None or stated is None:
+    if given is None or stated is None or base_key(given) == base_key(stated):
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
-    same = base_key(given) == base_key(stated)
-    if ours is not None and theirs is not None:
-        same = same or base_key(ours.name) == base_key(theirs.name)
-    elif ours is not None and not same:
+    if ours is None or theirs is None:
         report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-        return
-    if not same:
+    elif base_key(ours.name) != base_key(theirs.name):
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 
 

@@ -28,6 +28,9 @@ from traces.importers.report import Report
 from traces.trace import PREFILL, RoutingTrace
 
 NAME = "esft"
+WRITTEN_FOR = "DeepSeek-V2-Lite"
+"""The model whose experts ESFT's own scripts log (deepseek-ai/ESFT, scripts/expert)."""
+
 FILE_NAME = re.compile(r"expert_weights_([0-9]{1,9})\.txt(?:\.gz)?")
 RANK_FOLDER = re.compile(r"rank_\d+")
 IDS = re.compile(r"[0-9]{1,5}(?:\t[0-9]{1,5})*")
@@ -50,8 +53,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     folders = _folders(path)
     layers = tuple(folders[0][1])
-    top_k = _top_k(options, path, layers)
-    model = model_of_layers(options, path, layers, top_k)
+    top_k = _top_k(options, path, layers, report)
+    model = model_of_layers(options, path, layers, top_k, report, written_for=WRITTEN_FOR)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=True)
     for done, (folder, files) in enumerate(folders):
         if tuple(files) != layers:
@@ -83,17 +86,19 @@ def _folders(path: Path) -> list[tuple[Path, dict[int, Path]]]:
     return [(folder, dict(sorted(files.items()))) for folder, files in sorted(found.items())]
 
 
-def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...]) -> int:
+def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...], report: Report) -> int:
     """Ids a token: from the option, or of the model named or of the only one with so many layers."""
     if options.top_k is not None:
         return options.top_k
     model = recorded_model(
         options,
+        report,
         origin=str(path),
         layers=len(layers),
         top_k=None,
         used_layers=range(len(layers)),
         layer_map=layers if options.layers is None else None,
+        written_for=WRITTEN_FOR,
     )
     record = load_catalog().match_shape(model.name)
     if record is None:

@@ -68,7 +68,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         rows.begin(origin)
         _add(rows, len(labels), origin, record)
         labels.append((record.category, record.dataset))
-    return trace_of_rows(rows, labels, options, report, origin=path, format=NAME)
+    return trace_of_rows(rows, labels, options, report, origin=path, format=NAME, written_for="gpt-oss")
 
 
 def _records(path: Path, report: Report) -> Iterator[tuple[str, FingerprintRecord]]:

@@ -1,284 +1,296 @@
 """Hugging Face transformers' router logits, as ``output_router_logits=True`` returns them.
 
-The library writes no file itself; two layouts are read, each of one forward pass:
+The library writes no file itself. These layouts are read, ``.pt`` (``torch.save``) or ``.safetensors``:
 
-* ``.pt``: ``torch.save(output.router_logits, path)``, the tuple of a tensor ``[batch · sequence, experts]`` a MoE
-  layer, or a dictionary of that tuple as ``router_logits`` with, where wanted, ``input_ids [batch, sequence]`` and
-  ``attention_mask [batch, sequence]``;
-* ``.safetensors``: tensors ``router_logits.<n>`` (n the place in the tuple), and the same two.
+* of one forward pass, the tuple ``output.router_logits`` of a tensor ``[batch · sequence, experts]`` a MoE layer, alone
+  or as ``router_logits`` in a dictionary with, where wanted, ``input_ids`` and ``attention_mask [batch, sequence]``; in
+  safetensors ``router_logits.<n>`` (n the place in the tuple), and the same two. Entries for dense layers, ``None`` or
+  ``[batch · sequence, 1]`` as some versions return, are left out, and the others keep their place as the model's index.
+* of a generation, a pass after the other: ``passes``, a list of such dictionaries; or ``router_logits`` as a tuple of
+  tuples, with ``sequences`` (what ``generate`` returns). In safetensors a pass's number stands before its names:
+  ``3.router_logits.0``. The ``input_ids`` of a pass are what it *processed*. The first pass, and those of several
+  tokens after it, are the prompt; the passes of one token are decode steps. In a batch, a sequence is at its end where
+  ``pad_token_id`` was processed.
 
-Without ``input_ids`` or a mask, all rows are one sequence. Tokens that the mask leaves out are dropped. As the models
-of transformers do, the k largest of the softmax are chosen; their weights are normalised over them or left as they are,
-by the model (``NORMALISES``, or ``--gate-weights``). A file in which every row already sums to 1 is taken as softmaxed.
+Without ``input_ids`` or a mask, all rows are one sequence. Tokens that the mask leaves out are dropped.
+
+The choice is made by the model's rule (``assembly.selection_table``), or as ``--select`` and its companions say; of any
+other model the file is refused. A file in which every row already sums to 1 is taken as softmaxed, and one whose
+numbers all lie between 0 and 1 otherwise is refused: sigmoid scores are no logits.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
+from traces.importers.assembly.array_file import is_safetensors
 from traces.importers.assembly.builder import TraceBuilder
-from traces.importers.assembly.models import recorded_model
+from traces.importers.assembly.logit_passes import NAME, LogitFile, read_passes
+from traces.importers.assembly.models import RecordedModel, recorded_model
+from traces.importers.assembly.selection import (
+    SELECTION_OPTIONS,
+    ChosenRule,
+    check_named,
+    check_shape,
+    read_bias,
+    selection_rule,
+)
+from traces.importers.assembly.selection_rule import Floats, SelectionRule, kept_as, select_experts
 from traces.importers.assembly.values import token_identity
-from traces.importers.formats.own import is_safetensors
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.metadata import GateWeightKind
-from traces.trace import PREFILL, RoutingTrace
-
-NAME = "router_logits"
-TENSOR = re.compile(r"router_logits\.(\d{1,6})")
-
-NORMALISES = {
-    "mixtral": True,
-    "qwen3": True,
-    "gpt-oss": True,
-    "olmoe": False,
-    "deepseek-v2-lite": False,
-}
-"""Start of a model's name → whether its routers divide the chosen weights by their sum. Source: ``modeling_*.py`` of
-transformers 5 and ``norm_topk_prob`` of the published configurations; gpt-oss takes the softmax of the chosen logits,
-which is the same as dividing."""
-
-BEYOND_LOGITS = ("deepseek-v3", "deepseek-r1", "glm-4", "kimi")
-"""Models whose choice needs more than the logits (sigmoid scores, a correction bias, groups of experts)."""
+from traces.trace import DECODE, PREFILL, RoutingTrace
 
 SUM_TOLERANCE = 0.01
 """Softmaxed rows in bfloat16 miss a sum of 1 by less."""
 
 CHUNK_ROWS = 1 << 12
 
+Kind = Literal["logits", "softmax", "unit"]
+"""What numbers are: logits; probabilities of a row; or all between 0 and 1, which logits never are."""
+
 
 @dataclass(frozen=True, eq=False)
-class _Pass:
-    """A forward pass: each layer's logits, read when asked for, and what is known of the tokens."""
+class _Choices:
+    """Of all rows of all passes: ids and weights ``[rows, layers, top_k]``."""
 
-    layers: int
-    rows: int
-    experts: int
-    logits: Callable[[int], npt.NDArray[Any]]
-    input_ids: npt.NDArray[np.int64] | None
-    mask: npt.NDArray[np.bool_] | None
+    ids: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32] | None
 
 
 def sniff(path: Path, start: bytes) -> bool:
     """A PyTorch or safetensors file that names router logits, or a PyTorch file of several tensors without names."""
     if torch_file.is_torch_file(start):
         return NAME in torch_file.names_in(path) or torch_file.is_bare_list(path)
-    return is_safetensors(start) and f'"{NAME}.0"'.encode() in start
+    return is_safetensors(start) and (f'"{NAME}.0"'.encode() in start or f'"0.{NAME}.0"'.encode() in start)
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The choices that follow from the logits.
 
     Raises:
-        ForestageError: if the file is damaged or in no such layout, a logit is not finite, or the model, its top-k or
-            what it makes of the weights is not known.
+        ForestageError: if the file is damaged or in no such layout, a logit is not finite, or the model's top-k or how
+        it chooses is not known.
     """
-    with path.open("rb") as file:
-        start = file.read(64)
-    recorded = _from_safetensors(path) if is_safetensors(start) else _from_torch(path)
+    check_named(options, str(path))
+    recorded = read_passes(path)
+    if options.phase is not None and len(recorded.passes) > 1:
+        raise ForestageError(f"{path}: --phase: the file has {len(recorded.passes)} passes, which tell; leave it out")
     model = recorded_model(
         options,
+        report,
         origin=str(path),
         layers=recorded.layers,
         top_k=options.top_k,
-        used_layers=range(recorded.layers),
+        used_layers=recorded.used,
         experts=recorded.experts,
     )
+    lacking = sorted(set(model.kept_layers) - set(recorded.used))
+    if lacking:
+        raise ForestageError(
+            f"{path}: {NAME} of layer {lacking[0]}: none, but {model.name} has experts there; name the right model"
+        )
     top_k = options.top_k or _catalogue_top_k(path, model.name)
     if top_k > recorded.experts:
         raise ForestageError(f"{path}: --top-k {top_k}: the file has {recorded.experts} experts")
-    normalised = _normalises(path, options, model.name)
-    ids, weights, ties = _choose(path, recorded, top_k, normalised, report)
-    if ties:
-        report.warn(
-            f"{path}: in {ties} rows (token, layer) the last chosen expert has the logit of one that was not: the "
-            "model may have chosen the other"
-        )
-    if recorded.input_ids is None and recorded.mask is None:
+    chosen = selection_rule(options, model.name, str(path), report)
+    check_shape(chosen, model.name, recorded.experts, top_k, str(path))
+    bias = _bias(options, chosen, model, recorded, report)
+    choices = _choose(path, recorded, model, top_k, chosen, bias, report)
+    if not recorded.batch_is_stated:
         report.warn(
             f"{path}: neither input_ids nor attention_mask: all {recorded.rows} rows are taken as one sequence; wrong "
             "of a batch"
         )
-    builder = TraceBuilder(
-        path, layers=recorded.layers, top_k=top_k, weights=True, hashes=recorded.input_ids is not None
-    )
-    for number, rows in enumerate(_sequences(recorded)):
-        builder.append(
-            ids[rows],
-            phase=PREFILL,
-            weights=weights[rows],
-            token_hash=None
-            if recorded.input_ids is None
-            else token_identity(recorded.input_ids.reshape(-1)[rows], str(path)),
-            where=f"sequence {number}",
+    elif recorded.batch > 1 and not recorded.padding_is_stated:
+        report.warn(
+            f"{path}: {recorded.batch} sequences without attention_mask: padding, if there is any, is taken as tokens"
         )
+    return _trace(path, recorded, model, top_k, chosen.rule, choices, options, report)
+
+
+def _trace(
+    path: Path,
+    recorded: LogitFile,
+    model: RecordedModel,
+    top_k: int,
+    rule: SelectionRule,
+    choices: _Choices,
+    options: ImportOptions,
+    report: Report,
+) -> RoutingTrace:
+    """Each sequence's tokens in the order in which they were processed."""
+    layers = len(model.kept_layers)
+    builder = TraceBuilder(
+        path, layers=layers, top_k=top_k, weights=choices.weights is not None, hashes=recorded.has_tokens
+    )
+    single = DECODE if options.phase == "decode" else PREFILL
+    for sequence in range(recorded.batch):
+        start = 0
+        for number, part in enumerate(recorded.passes):
+            rows = start + sequence * part.width + np.flatnonzero(part.kept[sequence])
+            start += recorded.batch * part.width
+            token_hash = None
+            if recorded.has_tokens and part.tokens is not None:
+                token_hash = token_identity(part.tokens[sequence][part.kept[sequence]], str(path))
+            builder.append(
+                choices.ids[rows],
+                phase=single if number < recorded.prompt_passes else DECODE,
+                weights=None if choices.weights is None else choices.weights[rows],
+                token_hash=token_hash,
+                where=f"sequence {sequence}",
+            )
         builder.end_sequence(options.domain or "unlabelled", options.dataset or "transformers")
-    kind: GateWeightKind = "normalised" if normalised else "softmax"
     return builder.finish(
-        model, report, source=f"transformers router logits, from {path.name}", ranked=True, gate_weight_kind=kind
+        replace(model, kept_layers=tuple(range(layers))),
+        report,
+        source=f"transformers router logits, from {path.name}",
+        ranked=True,
+        gate_weight_kind=rule.gate_weight_kind,
     )
 
 
-def _from_torch(path: Path) -> _Pass:
-    """A pass in a ``.pt``."""
-    value = torch_file.load(path)
-    named = value if isinstance(value, dict) else {NAME: value}
-    layers = named.get(NAME)
-    if not isinstance(layers, (tuple, list)) or not layers or not all(isinstance(part, np.ndarray) for part in layers):
-        raise ForestageError(f"{path}: {NAME}: expected a tuple of a tensor [batch · sequence, experts] a MoE layer")
-    return _checked(path, [part.shape for part in layers], lambda layer: layers[layer], named)
-
-
-def _from_safetensors(path: Path) -> _Pass:
-    """A pass in a ``.safetensors``."""
-    from safetensors import SafetensorError, safe_open
-
-    def tensor(name: str) -> npt.NDArray[Any]:
-        try:
-            with safe_open(path, framework="np") as file:
-                if file.get_slice(name).get_dtype() == "BF16":
-                    return torch_file.load_safetensors(path, name)
-                return np.asarray(file.get_tensor(name))
-        except (SafetensorError, OSError, TypeError, ValueError) as error:
-            raise ForestageError(f"{path}: {name}: cannot read ({' '.join(str(error).split())})") from error
-
-    try:
-        with safe_open(path, framework="np") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ForestageError(f"{path}: damaged or no safetensors file ({' '.join(str(error).split())})") from error
-    numbers = sorted(int(match[1]) for name in shapes if (match := TENSOR.fullmatch(name)))
-    if not numbers or numbers != list(range(len(numbers))):
-        raise ForestageError(f"{path}: expected tensors {NAME}.0, {NAME}.1, … without a gap; found {numbers}")
-    names = [f"{NAME}.{number}" for number in numbers]
-    others = {name: tensor(name) for name in ("input_ids", "attention_mask") if name in shapes}
-    return _checked(path, [shapes[name] for name in names], lambda layer: tensor(names[layer]), others)
-
-
-def _checked(
-    path: Path,
-    shapes: list[tuple[int, ...]],
-    logits: Callable[[int], npt.NDArray[Any]],
-    others: dict[str, Any],
-) -> _Pass:
-    """A pass whose shapes fit each other."""
-    if len(shapes[0]) != 2 or 0 in shapes[0]:
-        raise ForestageError(f"{path}: {NAME} of layer 0: {list(shapes[0])}; expected [batch · sequence, experts]")
-    for layer, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise ForestageError(f"{path}: {NAME} of layer {layer}: {list(shape)}, but layer 0 has {list(shapes[0])}")
-    rows, experts = shapes[0]
-    grids = {}
-    for name in ("input_ids", "attention_mask"):
-        grid = others.get(name)
-        if grid is None:
-            continue
-        if not isinstance(grid, np.ndarray) or grid.ndim != 2 or grid.dtype.kind not in "iub" or grid.size != rows:
-            raise ForestageError(f"{path}: {name}: expected integers [batch, sequence], {rows} in all")
-        grids[name] = grid.astype(np.int64)
-    mask = grids.get("attention_mask")
-    if mask is not None and not np.isin(mask, (0, 1)).all():
-        raise ForestageError(f"{path}: attention_mask: expected 0 or 1")
-    if len(grids) == 2 and grids["input_ids"].shape != grids["attention_mask"].shape:
-        raise ForestageError(f"{path}: attention_mask: its shape differs from that of input_ids")
-    return _Pass(len(shapes), rows, experts, logits, grids.get("input_ids"), None if mask is None else mask == 1)
+def _bias(
+    options: ImportOptions, chosen: ChosenRule, model: RecordedModel, recorded: LogitFile, report: Report
+) -> Floats | None:
+    """The bias of each kept layer, where the rule has one."""
+    own_indices = (
+        options.layers is not None
+        or len(recorded.used) < recorded.layers
+        or load_catalog().match_shape(model.name) is not None
+    )
+    return read_bias(options, chosen, model.layer_map, own_indices, recorded.experts, report)
 
 
 def _choose(
-    path: Path, recorded: _Pass, top_k: int, normalised: bool, report: Report
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], int]:
-    """Ids and weights ``[rows, layers, top_k]``, best first, and the rows whose last choice was a tie."""
-    ids = np.zeros((recorded.rows, recorded.layers, top_k), np.int32)
-    weights = np.zeros((recorded.rows, recorded.layers, top_k), np.float32)
-    ties = 0
-    softmaxed: set[bool] = set()
-    for layer in range(recorded.layers):
-        logits = recorded.logits(layer)
+    path: Path,
+    recorded: LogitFile,
+    model: RecordedModel,
+    top_k: int,
+    chosen: ChosenRule,
+    bias: Floats | None,
+    report: Report,
+) -> _Choices:
+    """The experts of every row and kept layer; rows where the choice is open are told with their number."""
+    layers = len(model.kept_layers)
+    ids = np.zeros((recorded.rows, layers, top_k), np.int32)
+    weights = np.zeros(ids.shape, np.float32) if chosen.rule.weight is not None else None
+    ties = below_zero = 0
+    kinds: set[Kind] = set()
+    for column, layer in enumerate(model.kept_layers):
+        logits = _all_rows(path, recorded, layer)
+        kind = _kind(logits)
+        kinds.add(kind)
+        if len(kinds) > 1 and "unit" not in kinds:
+            raise ForestageError(f"{path}: {NAME}: some layers are logits, others sum to 1 as probabilities do")
+        rule = _rule_for(kind, chosen.rule, f"{path}: {NAME} of layer {layer}")
+        stored = "float32" if not (rule.coarse or rule.coarse_bias) else kept_as(logits)
+        sparse = kind == "softmax"
+        for start in range(0, recorded.rows, CHUNK_ROWS):
+            part = _finite(path, logits[start : start + CHUNK_ROWS], layer, start)
+            selection = select_experts(
+                rule,
+                part,
+                top_k,
+                None if bias is None else bias[column],
+                values_are="softmax" if kind == "softmax" else "logits",
+                kept_as=stored,
+            )
+            ids[start : start + CHUNK_ROWS, column] = selection.ids
+            if weights is not None:
+                weights[start : start + CHUNK_ROWS, column] = selection.weights
+            ties += int(selection.open.sum())
+            below_zero += int(selection.below_zero.sum())
+            sparse = sparse and bool(((part > 0).sum(axis=1) <= top_k).all())
+        if sparse and top_k < recorded.experts and rule.weight is not None and not rule.normalised:
+            raise ForestageError(
+                f"{path}: {NAME} of layer {layer}: only the chosen experts are above 0: their weights were divided by "
+                "their sum, and what the model makes of them is lost; save the logits themselves"
+            )
+        report.progress(column + 1, layers)
+    if ties:
+        report.warn(
+            f"{path}: in {ties} rows (token, layer) the last chosen expert has the logit of one that was not, or a "
+            "score that rounding may exchange: the model may have chosen the other"
+        )
+    if below_zero:
+        report.warn(
+            f"{path}: in {below_zero} rows (token, layer) a chosen expert's score is below 0: modelling code that "
+            "gives experts of barred groups 0 in place of -inf, as older versions do, chose otherwise"
+        )
+    return _Choices(ids, weights)
+
+
+def _all_rows(path: Path, recorded: LogitFile, layer: int) -> npt.NDArray[Any]:
+    """A layer's logits of all passes."""
+    parts = []
+    for part in recorded.passes:
+        logits = part.logits(layer)
         if logits.dtype.kind != "f":
             raise ForestageError(f"{path}: {NAME} of layer {layer}: {logits.dtype}; expected floating-point logits")
-        softmaxed.add(_is_softmaxed(logits))
-        for start in range(0, recorded.rows, CHUNK_ROWS):
-            with np.errstate(over="ignore"):  # becomes inf, which is refused
-                part = logits[start : start + CHUNK_ROWS].astype(np.float32)
-            if not np.isfinite(part).all():
-                row = start + int(np.argwhere(~np.isfinite(part))[0, 0])
-                raise ForestageError(f"{path}: {NAME} of layer {layer}, row {row}: not finite")
-            order = np.argsort(-part, axis=1, kind="stable")
-            best = order[:, :top_k]
-            values = np.take_along_axis(part, order[:, : top_k + 1], axis=1)
-            ties += int((values[:, top_k - 1] == values[:, top_k]).sum()) if top_k < recorded.experts else 0
-            chances = part if True in softmaxed else _softmax(part)
-            chosen = np.take_along_axis(chances, best, axis=1)
-            if normalised:
-                chosen = chosen / chosen.sum(axis=1, keepdims=True)
-            ids[start : start + CHUNK_ROWS, layer] = best
-            weights[start : start + CHUNK_ROWS, layer] = chosen
-        report.progress(layer + 1, recorded.layers)
-    if len(softmaxed) > 1:
-        raise ForestageError(f"{path}: {NAME}: some layers are logits, others sum to 1 as probabilities do")
-    return ids, weights, ties
+        parts.append(logits)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _is_softmaxed(logits: npt.NDArray[Any]) -> bool:
-    """Whether every row is of probabilities."""
+def _finite(path: Path, logits: npt.NDArray[Any], layer: int, start: int) -> Floats:
+    """Rows in float32, all finite."""
+    with np.errstate(over="ignore"):  # becomes inf, which is refused
+        part = logits.astype(np.float32)
+    if not np.isfinite(part).all():
+        row = start + int(np.argwhere(~np.isfinite(part))[0, 0])
+        raise ForestageError(f"{path}: {NAME} of layer {layer}, row {row}: not finite")
+    return part
+
+
+def _kind(logits: npt.NDArray[Any]) -> Kind:
+    """What all rows of a layer are."""
+    unit = sums = True
     with np.errstate(over="ignore", invalid="ignore"):
-        return all(
-            bool((part >= 0).all() and (np.abs(part.sum(axis=1, dtype=np.float32) - 1) <= SUM_TOLERANCE).all())
-            for part in (logits[start : start + CHUNK_ROWS] for start in range(0, len(logits), CHUNK_ROWS))
+        for start in range(0, len(logits), CHUNK_ROWS):
+            part = logits[start : start + CHUNK_ROWS]
+            unit = bool((part >= 0).all() and (part <= 1 + SUM_TOLERANCE).all())
+            if not unit:
+                return "logits"
+            sums = sums and bool((np.abs(part.sum(axis=1, dtype=np.float32) - 1) <= SUM_TOLERANCE).all())
+    return "softmax" if sums else "unit"
+
+
+def _rule_for(kind: Kind, rule: SelectionRule, place: str) -> SelectionRule:
+    """The rule, as it applies to numbers of that kind.
+
+    Raises:
+        ForestageError: if the choice or its weights do not follow from them.
+    """
+    if kind == "logits":
+        return rule
+    if kind == "unit":
+        raise ForestageError(
+            f"{place}: every number lies between 0 and 1, as sigmoid scores do; save the router's logits, before "
+            "anything is made of them"
         )
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Softmax over the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def _sequences(recorded: _Pass) -> list[npt.NDArray[np.int64]]:
-    """The rows of each sequence that has any."""
-    grid = recorded.mask if recorded.mask is not None else recorded.input_ids
-    batch = 1 if grid is None else grid.shape[0]
-    rows = np.arange(recorded.rows).reshape(batch, -1)
-    kept = np.ones_like(rows, dtype=np.bool_) if recorded.mask is None else recorded.mask
-    return [row[keep] for row, keep in zip(rows, kept, strict=True) if keep.any()]
+    if rule.score == "logits" and not rule.bias and not rule.limits_groups:
+        rule = rule.model_copy(update={"score": "softmax"})  # the same order
+    if rule.score != "softmax" or rule.weight not in (None, "softmax"):
+        raise ForestageError(
+            f"{place}: every row sums to 1, as probabilities do, from which the model's choice or its weights do not "
+            "follow; save the router's logits, before anything is made of them"
+        )
+    return rule
 
 
 def _catalogue_top_k(path: Path, model: str) -> int:
     """The model's top-k, from the catalogue."""
-    from catalog import load_catalog
-
-    record = load_catalog().match_model(model)
+    record = load_catalog().match_shape(model)
     if record is None:
         raise ForestageError(f"{path}: the catalogue does not know {model}; import it with --top-k")
     return record.top_k
-
-
-def _normalises(path: Path, options: ImportOptions, model: str) -> bool:
-    """Whether the model normalises the chosen weights."""
-    name = model.rsplit("/", 1)[-1].lower().replace("_", "-")
-    if name.startswith(BEYOND_LOGITS):
-        raise ForestageError(
-            f"{path}: {model} chooses by more than the logits (a bias, groups of experts), which the file does not "
-            "have; capture its routing with `forestage trace capture`"
-        )
-    if options.gate_weights is not None:
-        return options.gate_weights == "normalised"
-    for start, normalises in NORMALISES.items():
-        if name.startswith(start):
-            return normalises
-    raise ForestageError(
-        f"{path}: whether {model} normalises the chosen experts' weights is not known; import it with --gate-weights "
-        "normalised or softmax (norm_topk_prob in its config.json)"
-    )
 
 
 IMPORTER = Importer(
@@ -286,5 +298,5 @@ IMPORTER = Importer(
     "transformers' router logits, .pt or .safetensors",
     sniff,
     read,
-    uses=frozenset({"model", "experts", "top_k", "layers", "gate_weights", "domain", "dataset"}),
+    uses=frozenset({"model", "experts", "top_k", "layers", "phase", "domain", "dataset"}) | SELECTION_OPTIONS,
 )

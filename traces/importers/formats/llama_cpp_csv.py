@@ -88,7 +88,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     builder.end_sequence(*label(options, NAME))
     if runs > 1 and not decoded:
         report.warn(f"{path}: no pass of one token at top-k {top_k}; is that right (--top-k)?")
-    model = model_of_layers(options, path, layers.tolist(), top_k)
+    model = model_of_layers(options, path, layers.tolist(), top_k, report)
     return builder.finish(model, report, source=source_of(NAME, path), ranked=top_k == 1 or not ascending)
 
 

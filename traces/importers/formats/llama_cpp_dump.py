@@ -1,5 +1,7 @@
 """llama.cpp's routing tensors, written out by an eval callback: ``ffn_moe_topk-<l>`` and ``ffn_moe_weights-<l>``.
 
+Without the first, the choice may follow from the router's scores (``llama_cpp_scores``); with both, they must agree.
+
 A folder of ``.npy`` or ``.bin`` files, or one ``.npz``, with those names; weights may be absent. Several evaluations
 of the graph are told apart by a number before the name: ``<evaluation>/ffn_moe_topk-<l>`` (a folder each, or so named
 in the ``.npz``), in ascending order. How the tensors stand (NumPy's axes are ggml's reversed):
@@ -8,7 +10,9 @@ in the ``.npz``), in ascending order. How the tensors stand (NumPy's axes are gg
   makes the tensor a *view* into a sort of all experts, so that its row stride is that of all experts. A ``.bin`` holds
   the view's bytes as ``ggml_backend_tensor_get`` gives ``ggml_nbytes`` of them: i32, (tokens − 1) · experts + k
   numbers, the last row without its padding. Arrays may have the padding (stride = experts) or not (stride = k).
-* ``ffn_moe_weights-<l>``: ``[tokens, k]``, a third axis of 1 allowed; a ``.bin`` of f32.
+* ``ffn_moe_weights-<l>``: ``[tokens, k]``, a third axis of 1 allowed; a ``.bin`` of f32. Of gpt-oss they are the chosen
+  experts' *logits*, of which the softmax is taken.
+* ``ffn_moe_logits-<l>`` and the other scores: floats ``[tokens, experts]``; a ``.bin`` of f32.
 
 k comes from the weights, ``--top-k`` or the model. In the last layer of a prompt only the last token may be there.
 Evaluations of several tokens are prefill, of one decode; ``ForwardPasses`` tells where sequences begin.
@@ -16,10 +20,11 @@ Evaluations of several tokens are prefill, of one decode; ``ForwardPasses`` tell
 The log that ``llama-eval-callback`` prints is refused: it rounds, and leaves out all but the first and last values.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +36,17 @@ from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.forward_passes import ForwardPasses
 from traces.importers.assembly.models import RecordedModel
 from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
+from traces.importers.assembly.selection import SELECTION_OPTIONS, check_named
+from traces.importers.assembly.selection_table import known_model
 from traces.importers.assembly.text_file import readable
+from traces.importers.formats.llama_cpp_scores import SCORES, Scored, ScorePlan, plan_scores
 from traces.importers.importer import Importer
-from traces.importers.options import ImportOptions
+from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
 from traces.trace import DECODE, PREFILL, RoutingTrace
 
 NAME = "llama_cpp_dump"
-TENSOR = re.compile(r"(?:([0-9]{1,9})/)?ffn_moe_(topk|weights)-([0-9]{1,5})")
+TENSOR = re.compile(r"(?:([0-9]{1,9})/)?ffn_moe_(topk|weights|" + "|".join(SCORES) + r")-([0-9]{1,5})")
 LOG_MARKS = (b"ggml_debug:", b"common_debug_cb_eval:")
 
 Array = npt.NDArray[Any]
@@ -51,7 +59,7 @@ def sniff(path: Path, start: bytes) -> bool:
     if path.is_dir():
         return bool(_folder_files(path))
     if start.startswith(b"PK\x03\x04"):
-        return b"ffn_moe_topk-" in start or b"ffn_moe_weights-" in start
+        return any(f"ffn_moe_{kind}-".encode() in start for kind in ("topk", "weights", *SCORES))
     return _is_log(start)
 
 
@@ -63,14 +71,22 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     evaluations = _evaluations(path)
     first = evaluations[min(evaluations)]
-    layers = tuple(sorted(layer for kind, layer in first if kind == "topk"))
-    weighted = any(kind == "weights" for kind, _ in first)
+    layers = _layers(path, first)
+    chosen = any(kind == "topk" for kind, _ in first)
+    weighted = chosen and any(kind == "weights" for kind, _ in first)
     if weighted and (lacking := [layer for layer in layers if ("weights", layer) not in first]):
         raise ForestageError(f"{path}: lacks ffn_moe_weights-{lacking[0]}, which other layers have")
+    if not chosen:
+        check_named(options, str(path))
     top_k = _top_k(options, path, first)
-    model = model_of_layers(options, path, layers, top_k)
+    model = model_of_layers(options, path, layers, top_k, report, experts=None if chosen else _experts(first))
     if top_k > model.experts:
         raise ForestageError(f"{path}: top-k {top_k} of {model.experts} experts; see --top-k and --experts")
+    plan = _plan(path, options, model, layers, first, top_k, chosen, report)
+    wanted = {"topk", "weights", *(() if plan is None else plan.kinds)}
+    softmax = _softmax_of_chosen(path, options, model, weighted)
+    reader = _Evaluations(layers, top_k, model, plan, chosen, softmax)
+    weighted = weighted or (not chosen and plan is not None and plan.weighed_by is not None)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=weighted)
     passes = ForwardPasses()
     ascending = True
@@ -79,11 +95,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         place = f"{path}: evaluation {number}"
         if number != min(evaluations) + done:
             raise ForestageError(f"{place}: the one before is missing; a sequence would have a gap that nothing shows")
-        if set(tensors) != set(first):
-            kind, layer = sorted(set(tensors) ^ set(first))[0]
+        if differing := sorted(key for key in set(tensors) ^ set(first) if key[0] in wanted):
+            kind, layer = differing[0]
             state = "has" if (kind, layer) in tensors else "lacks"
             raise ForestageError(f"{place}: {state} ffn_moe_{kind}-{layer}, unlike the first")
-        ids, weights = _evaluation(tensors, layers, top_k, model)
+        ids, weights = reader.read(tensors)
         ascending = ascending and bool((np.diff(ids[-1], axis=1) > 0).all())
         if passes.begins(len(ids), place):
             builder.end_sequence(*label(options, NAME))
@@ -91,13 +107,86 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         builder.append(ids, weights=weights if weighted else None, phase=phase, where=f"evaluation {number}")
     builder.end_sequence(*label(options, NAME))
     report.progress(len(evaluations), len(evaluations))
+    if not chosen and reader.open_rows:
+        report.warn(
+            f"{path}: in {reader.open_rows} rows (token, layer) the last chosen expert has the score of one that was "
+            "not, or nearly: the model may have chosen the other"
+        )
+    ranked = True if not chosen else None if weighted else top_k == 1 or not ascending
+    kind_of_weights = None
+    if not chosen and plan is not None and plan.weighed_by is not None:
+        kind_of_weights = plan.weight_rule.gate_weight_kind
     return builder.finish(
         model,
         report,
         source=source_of(NAME, path),
-        ranked=None if weighted else top_k == 1 or not ascending,
+        ranked=ranked,
+        gate_weight_kind=kind_of_weights,
         missing_told=True,
     )
+
+
+def _layers(path: Path, tensors: Tensors) -> tuple[int, ...]:
+    """The layers whose choice is there or follows."""
+    kinds = ["topk"] if any(kind == "topk" for kind, _ in tensors) else list(SCORES)
+    layers = tuple(sorted({layer for kind, layer in tensors if kind in kinds}))
+    if not layers:
+        raise ForestageError(f"{path}: holds no ffn_moe_topk-<layer>")
+    return layers
+
+
+def _experts(tensors: Tensors) -> int | None:
+    """Experts of a layer, where an array of scores says (a ``.bin`` has no shape)."""
+    for (kind, _), (_, tensor) in sorted(tensors.items()):
+        if kind in SCORES and not _is_bin(tensor):
+            array = _array(tensor)
+            return int(array.shape[1]) if array.ndim == 2 else None
+    return None
+
+
+def _plan(
+    path: Path,
+    options: ImportOptions,
+    model: RecordedModel,
+    layers: tuple[int, ...],
+    tensors: Tensors,
+    top_k: int,
+    chosen: bool,
+    report: Report,
+) -> ScorePlan | None:
+    """How the choice follows from the scores; beside ``ffn_moe_topk``, where nothing has to be said for it."""
+    kinds = frozenset(kind for kind in SCORES if all((kind, layer) in tensors for layer in layers))
+    own_indices = (
+        options.layers is not None
+        or layers != tuple(range(len(layers)))
+        or load_catalog().match_shape(model.name) is not None
+    )
+    if not chosen:
+        return plan_scores(kinds, options, model, top_k, path, own_indices, report)
+    stated = [name for name in sorted(SELECTION_OPTIONS) if getattr(options, name) is not None]
+    if stated:
+        raise ForestageError(f"{path}: {option_name(stated[0])}: ffn_moe_topk is the choice itself; leave it out")
+    if options.model is None or known_model(model.name) is None:
+        return None
+    with contextlib.suppress(ForestageError):  # what is missing to check is not missing to import
+        return plan_scores(kinds, options, model, top_k, path, own_indices, Report())
+    return None
+
+
+def _softmax_of_chosen(path: Path, options: ImportOptions, model: RecordedModel, weighted: bool) -> bool:
+    """Whether ``ffn_moe_weights`` are logits, of which the model takes the softmax (gpt-oss).
+
+    Raises:
+        ForestageError: if there are weights, and only the shape says that it is such a model.
+    """
+    known = known_model(model.name)
+    are_logits = known is not None and known.family.router_bias
+    if are_logits and weighted and options.model is None:
+        raise ForestageError(
+            f"{path}: of {model.name}, whose shape this is, ffn_moe_weights are logits, of other models they are "
+            "not; name it with --model"
+        )
+    return are_logits
 
 
 def _is_log(start: bytes) -> bool:
@@ -149,7 +238,7 @@ def _evaluations(path: Path) -> dict[int, Tensors]:
         if key in tensors:
             raise ForestageError(f"{what}: the tensor is also in {tensors[key][0]}; remove one of them")
         tensors[key] = (what, tensor)
-    if not found or not any(kind == "topk" for kind, _ in found[min(found)]):
+    if not found:
         raise ForestageError(f"{path}: holds no ffn_moe_topk-<layer>")
     return found
 
@@ -160,8 +249,8 @@ def _top_k(options: ImportOptions, path: Path, tensors: Tensors) -> int:
         return options.top_k
     for kind, layer in sorted(tensors):
         what, tensor = tensors[kind, layer]
-        if kind == "weights" and not (isinstance(tensor, Path) and tensor.suffix == ".bin"):
-            return int(_weights(what, tensor, None).shape[1])
+        if kind == "weights" and not _is_bin(tensor):
+            return int(_weights(what, tensor, None, softmax=True).shape[1])
     record = None if options.model is None else load_catalog().match_shape(options.model)
     if record is None:
         raise ForestageError(
@@ -171,31 +260,123 @@ def _top_k(options: ImportOptions, path: Path, tensors: Tensors) -> int:
     return record.top_k
 
 
-def _evaluation(
-    tensors: Tensors, layers: tuple[int, ...], top_k: int, model: RecordedModel
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Ids (−1 where missing) and weights (0 without) of an evaluation, both ``[tokens, layers, top_k]``."""
-    chosen = {layer: _chosen(*tensors["topk", layer], top_k, model.experts) for layer in layers}
-    tokens = max(len(part) for part in chosen.values())
-    ids = np.full((tokens, len(layers), top_k), -1, dtype=np.int64)
-    weights = np.zeros(ids.shape)
-    for column, layer in enumerate(layers):
-        part = chosen[layer]
-        if len(part) != tokens and (layer != layers[-1] or len(part) != 1):
-            raise ForestageError(f"{tensors['topk', layer][0]}: {len(part)} tokens; another layer has {tokens}")
-        ids[tokens - len(part) :, column] = part
-        if ("weights", layer) in tensors:
-            what, tensor = tensors["weights", layer]
-            values = _weights(what, tensor, top_k)
-            if values.shape != part.shape:
-                raise ForestageError(f"{what}: {list(values.shape)}; the ids have {list(part.shape)}")
-            weights[tokens - len(part) :, column] = values
-    return ids, weights
+class _Evaluations:
+    """Reads the evaluations of a dump.
+
+    Args:
+        layers: of the tensors, ascending.
+        top_k: experts a token.
+        model: whose recording it is.
+        plan: how the choice follows from scores.
+        chosen: the choice is there, and the plan checks it.
+        softmax: the weights that are there are logits.
+
+    Attributes:
+        open_rows: rows (token, layer) read so far of which another choice is as good.
+    """
+
+    def __init__(
+        self,
+        layers: tuple[int, ...],
+        top_k: int,
+        model: RecordedModel,
+        plan: ScorePlan | None,
+        chosen: bool,
+        softmax: bool,
+    ) -> None:
+        self.layers, self.top_k, self.model = layers, top_k, model
+        self.plan, self.chosen, self.softmax = plan, chosen, softmax
+        self.open_rows = 0
+
+    def read(self, tensors: Tensors) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Ids (−1 where missing) and weights (0 without) of an evaluation, both ``[tokens, layers, top_k]``."""
+        found = [self._layer(tensors, column, layer) for column, layer in enumerate(self.layers)]
+        tokens = max(len(ids) for _, ids, _ in found)
+        ids = np.full((tokens, len(self.layers), self.top_k), -1, dtype=np.int64)
+        weights = np.zeros(ids.shape)
+        for column, (what, part, values) in enumerate(found):
+            if len(part) != tokens and (column != len(found) - 1 or len(part) != 1):
+                raise ForestageError(f"{what}: {len(part)} tokens; another layer has {tokens}")
+            ids[tokens - len(part) :, column] = part
+            if self.chosen:
+                values = self._recorded_weights(tensors, self.layers[column], part)
+            if values is not None:
+                weights[tokens - len(part) :, column] = values
+        return ids, weights
+
+    def _layer(
+        self, tensors: Tensors, column: int, layer: int
+    ) -> tuple[str, npt.NDArray[np.int64], npt.NDArray[Any] | None]:
+        """What to call a layer's choice, its ids ``[tokens, top_k]``, and the weights that follow with them."""
+        if not self.chosen:
+            what, scored = self._scored(tensors, column, layer)
+            self.open_rows += int(scored.open.sum())
+            return what, scored.ids.astype(np.int64), scored.weights
+        what, tensor = tensors["topk", layer]
+        ids = _chosen(what, tensor, self.top_k, self.model.experts)
+        if self.plan is not None:
+            self._check(ids, what, *self._scored(tensors, column, layer))
+        return what, ids, None
+
+    def _recorded_weights(
+        self, tensors: Tensors, layer: int, ids: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64] | None:
+        """The weights of a layer that stand beside its choice ``ids``."""
+        if ("weights", layer) not in tensors:
+            return None
+        what, tensor = tensors["weights", layer]
+        values = _weights(what, tensor, self.top_k, softmax=self.softmax)
+        if values.shape != ids.shape:
+            raise ForestageError(f"{what}: {list(values.shape)}; the ids have {list(ids.shape)}")
+        return values
+
+    def _scored(self, tensors: Tensors, column: int, layer: int) -> tuple[str, Scored]:
+        """What follows from the scores of a layer, and what to call them."""
+        assert self.plan is not None
+        scores = {kind: _scores(*tensors[kind, layer], self.model.experts) for kind in self.plan.kinds}
+        what, values = scores[self.plan.decides]
+        other = next((name for name, part in scores.values() if len(part) != len(values)), None)
+        if other is not None:
+            raise ForestageError(f"{other}: another number of tokens than {what}")
+        return what, self.plan.choose(scores, column)
+
+    def _check(self, ids: npt.NDArray[np.int64], what: str, name: str, scored: Scored) -> None:
+        """The recorded choice is the one that follows, unless another is as good."""
+        if len(scored.ids) != len(ids):
+            raise ForestageError(f"{name}: {len(scored.ids)} tokens; {what} has {len(ids)}")
+        wrong = (np.sort(ids, axis=1) != np.sort(scored.ids, axis=1)).any(axis=1) & ~scored.open
+        if wrong.any():
+            token = int(np.argmax(wrong))
+            raise ForestageError(
+                f"{what}: token {token}: {ids[token].tolist()}, but of {name} {self.model.name} chooses "
+                f"{scored.ids[token].tolist()} ({int(wrong.sum())} of {len(ids)} tokens differ): was the row stride "
+                "kept, and is the model the right one (--model)?"
+            )
+
+
+def _scores(what: str, tensor: Path | Array, experts: int) -> tuple[str, npt.NDArray[np.float32]]:
+    """What to call a tensor of scores, and its ``[tokens, experts]``."""
+    if _is_bin(tensor):
+        numbers = _from_bytes(tensor, np.dtype("<f4"))
+        if not len(numbers) or len(numbers) % experts:
+            raise ForestageError(f"{what}: {len(numbers)} numbers, no multiple of {experts} experts; see --experts")
+        array: Array = numbers.reshape(-1, experts)
+    else:
+        array = _array(tensor)
+    if array.dtype.kind != "f" or array.ndim != 2 or array.shape[1] != experts or not len(array):
+        raise ForestageError(f"{what}: {array.dtype} {list(array.shape)}; expected floats [tokens, {experts}]")
+    with np.errstate(over="ignore"):  # becomes inf, which is refused
+        return what, array.astype(np.float32)
+
+
+def _is_bin(tensor: Path | Array) -> TypeGuard[Path]:
+    """Whether a tensor is a file of bare bytes."""
+    return isinstance(tensor, Path) and tensor.suffix == ".bin"
 
 
 def _chosen(what: str, tensor: Path | Array, top_k: int, experts: int) -> npt.NDArray[np.int64]:
     """The chosen experts ``[tokens, top_k]`` of a tensor ``ffn_moe_topk``."""
-    if isinstance(tensor, Path) and tensor.suffix == ".bin":
+    if _is_bin(tensor):
         numbers = _from_bytes(tensor, np.dtype("<i4"))
         rows, rest = divmod(len(numbers) - top_k, experts)
         if rows < 0 or rest:
@@ -223,9 +404,9 @@ def _chosen(what: str, tensor: Path | Array, top_k: int, experts: int) -> npt.ND
     return chosen
 
 
-def _weights(what: str, tensor: Path | Array, top_k: int | None) -> npt.NDArray[np.float64]:
-    """The weights ``[tokens, k]`` of a tensor ``ffn_moe_weights``."""
-    if isinstance(tensor, Path) and tensor.suffix == ".bin":
+def _weights(what: str, tensor: Path | Array, top_k: int | None, *, softmax: bool) -> npt.NDArray[np.float64]:
+    """The weights ``[tokens, k]`` of a tensor ``ffn_moe_weights``, or the softmax of them."""
+    if _is_bin(tensor):
         numbers = _from_bytes(tensor, np.dtype("<f4"))
         if top_k is None or not len(numbers) or len(numbers) % top_k:
             raise ForestageError(f"{what}: {len(numbers)} numbers, which is no multiple of the top-k {top_k}")
@@ -237,11 +418,14 @@ def _weights(what: str, tensor: Path | Array, top_k: int | None) -> npt.NDArray[
     if array.dtype.kind != "f" or array.ndim != 2 or 0 in array.shape:
         raise ForestageError(f"{what}: {array.dtype} {list(array.shape)}; expected floats [tokens, k]")
     values = array.astype(np.float64)
-    bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
+    bad = np.argwhere(~(np.isfinite(values) & (softmax | (values >= 0))))
     if len(bad):
         token, slot = (int(place) for place in bad[0])
         raise ForestageError(f"{what}: token {token}: weight {values[token, slot]}; must be finite and not negative")
-    return values
+    if not softmax:
+        return values
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def _array(tensor: Path | Array) -> Array:
@@ -268,6 +452,6 @@ IMPORTER = Importer(
     "llama.cpp's ffn_moe_topk-<l> and ffn_moe_weights-<l>, a folder (.npy, .bin) or .npz",
     sniff,
     read,
-    ROW_OPTIONS,
+    ROW_OPTIONS | SELECTION_OPTIONS,
     folders=True,
 )

@@ -102,7 +102,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     stages = _arrange(path, files, report)
     layers, first = _axis(stages)
     top_k = next(iter(first.calls.values())).shape[1]
-    model = model_of_layers(options, path, layers, top_k)
+    model = model_of_layers(options, path, layers, top_k, report)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k)
     ascending = True
     batched = skipped = 0

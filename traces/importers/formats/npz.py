@@ -65,7 +65,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     records = read_sequence_records(path)
     _check_lengths(path, records, offsets, tokens)
     named = model_of_name(path) if options.model is None else None
-    model = recorded_model(options, origin=str(path), layers=layers, top_k=top_k, used_layers=range(layers), name=named)
+    model = recorded_model(
+        options, report, origin=str(path), layers=layers, top_k=top_k, used_layers=range(layers), name=named
+    )
     if len(model.kept_layers) != layers:
         dense = min(set(range(layers)) - set(model.kept_layers))
         raise ForestageError(f"{path}: expert_ids: layer {dense} is dense in {model.name}; name the right model")

@@ -3,16 +3,12 @@
 from pathlib import Path
 
 from traces import load, trace_file
+from traces.importers.assembly.array_file import is_safetensors
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.load import ExpertLoad
 from traces.trace import RoutingTrace
-
-
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file that starts so is safetensors: a header length below 2⁴⁸, then JSON."""
-    return len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0"
 
 
 def is_load(path: Path, start: bytes) -> bool:

@@ -2,7 +2,10 @@
 
 A ``torch.save`` dictionary ``{records, last_physical_to_logical_map}``, one file a rank. A record is one forward pass
 (or a part of one: ``gatherer_key``) with ``forward_pass_id, rank, input_ids, positions, extend_seq_lens, forward_mode,
-topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1). Layers are all of the model's, ids are physical.
+topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1, or with 0 before the buffer's first use). Layers
+are all of the model's, ids are physical. Where SGLang fuses a model's shared experts with the routed ones, they take
+columns of their own after the chosen, with ids from the number of physical experts on; these are left out. Source:
+``python/sglang/srt/eplb/expert_distribution.py`` (``_DetailSinglePassGatherer``) and pull request 4918.
 
 Requests have no names in it; ``traces.importers.assembly.requests`` tells them apart by their positions.
 """
@@ -92,6 +95,7 @@ class _Collected:
         self.request = Spool(np.int32)
         self.requests = 0
         self.used_columns = self.filled_columns = 0
+        self.fused_columns = 0
         self.physical: int | None = None
         self.mapped: int | None = None
 
@@ -153,6 +157,9 @@ class _Collected:
         ids = ids.astype(np.int32)
         if self.width > 1:  # a dense layer, in a buffer that is zeroed rather than filled with -1
             ids[(ids == 0).all(axis=2)] = -1
+        physical = self.physical if expert_map is None else expert_map.physical
+        if physical is not None:
+            self.fused_columns = max(self.fused_columns, _without_fused(ids, physical))
         self.used_columns = max(self.used_columns, _columns(ids != -1))
         self.filled_columns = max(self.filled_columns, _columns(ids > 0))
         return forward, ids if expert_map is None else expert_map.apply(ids, place)
@@ -160,6 +167,11 @@ class _Collected:
     def finish(self, options: ImportOptions, report: Report) -> RoutingTrace:
         """The trace: tokens sorted by request, padding cut off."""
         top_k = self._top_k(options)
+        if self.fused_columns:
+            report.warn(
+                f"{self.origin}: {self.fused_columns} columns after the chosen hold ids beyond the physical experts: "
+                "shared experts, which every token uses, fused with the routed ones; left out"
+            )
         builder = TraceBuilder(self.origin, layers=self.layers, top_k=top_k, hashes=True)
         request, ids = self.request.array(), self.ids.array()
         position, phase, token = self.position.array(), self.phase.array(), self.token.array()
@@ -180,6 +192,7 @@ class _Collected:
             raise ForestageError(f"{self.origin}: no record has tokens")
         model = recorded_model(
             options,
+            report,
             origin=str(self.origin),
             layers=self.layers,
             top_k=top_k,
@@ -198,10 +211,29 @@ class _Collected:
     def _top_k(self, options: ImportOptions) -> int:
         """Ids a row without the padding: as the user says, or as many columns as are used."""
         if options.top_k is None:
-            return self.used_columns
+            # Two columns of zeros alone would name expert 0 twice in every row: the buffer's padding.
+            return self.filled_columns if self.used_columns - self.filled_columns > 1 else self.used_columns
         if not self.filled_columns <= options.top_k <= self.width:
             raise ForestageError(f"{self.origin}: --top-k {options.top_k}: the rows hold {self.used_columns} ids")
         return options.top_k
+
+
+def _without_fused(ids: npt.NDArray[np.int32], physical: int) -> int:
+    """How many of the last columns in use hold ids beyond the experts in every row; they become −1 in ``ids``.
+
+    What else is beyond the experts is left for the map, or the model, to refuse.
+    """
+    fused = 0
+    recorded = (ids != -1).any(axis=2)
+    for column in reversed(range(1, ids.shape[2])):
+        used = ids[:, :, column] != -1
+        if not used.any():
+            continue
+        if not np.array_equal(used, recorded) or (ids[:, :, column][used] < physical).any():
+            break
+        ids[:, :, column] = -1
+        fused += 1
+    return fused
 
 
 def _columns(held: npt.NDArray[np.bool_]) -> int:

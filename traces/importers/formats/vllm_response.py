@@ -1,14 +1,23 @@
-"""vLLM's responses with ``--enable-return-routed-experts``: JSON, an array, or a response a line.
+"""vLLM's responses with ``--enable-return-routed-experts``: JSON, an array, a response a line, or a stream's events.
 
-A response has ``prompt_routed_experts [prompt tokens, layers, top_k]`` and each of its ``choices`` ``routed_experts
-[generated tokens, layers, top_k]``, as nested lists or as a NumPy file (int16 or any other width) in base64. Later
-versions leave the first out and give the prompt's rows at the start of ``routed_experts``; which of the two it is, the
-``usage`` tells. The last generated token was never processed and has no row (or one of zeros).
+Source: vLLM's ``vllm/entrypoints/openai/{chat_completion,completion}/protocol.py`` and
+``vllm/entrypoints/scale_out/token_in_token_out/protocol.py``; pull requests 28284, 39568 (HTTP), 51906
+(``routed_experts_prompt_start``) and 57966 (rows of cached prefixes left out). The forms that the ids come in are
+those of ``traces.importers.assembly.routed_ids``. Which tokens have a row differs:
 
-Versions differ on the layer axis: all of the model's layers, dense ones zero, or its MoE layers alone; the model tells,
-or where it is not in the catalogue, the layers that hold anything. A choice is a sequence; the prompt's rows belong to
-the first choice, further ones begin after the prompt. ``prompt_token_ids`` and ``token_ids``, where given, become the
-tokens' identity.
+* one version gives ``prompt_routed_experts [prompt tokens, layers, top_k]`` and each of the ``choices``
+  ``routed_experts [generated tokens, layers, top_k]``;
+* later ones begin each choice's ``routed_experts`` with the prompt's rows: ``prompt + generated − 1`` tokens;
+* either may lack the first rows of the prompt: as the request asked, or because they were found in the prefix cache
+  (``usage.prompt_tokens_details.cached_tokens``). An object's ``start`` states the first position; else the numbers of
+  tokens tell it, and where they allow two readings the response is refused.
+
+The last generated token was never processed and has no row (or one of zeros). Where cached rows *are* given, they are
+of an earlier request: ``traces.importers.assembly.served_rows`` counts them once, and likewise the prompt of several
+choices. Versions differ on the layer axis: all of the model's layers, dense ones zero, or its MoE layers alone; the
+model tells, or where it is not in the catalogue, the layers that hold anything. A choice is a sequence; rows of
+``prompt_routed_experts`` belong to the first, further ones begin after the prompt. ``prompt_token_ids`` and
+``token_ids``, where given, become the tokens' identity.
 """
 
 from dataclasses import dataclass
@@ -19,45 +28,131 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.builder import TraceBuilder
-from traces.importers.assembly.json_records import read_records
-from traces.importers.assembly.models import recorded_model
-from traces.importers.assembly.responses import (
-    decoded_array,
-    model_name,
-    nested_ids,
-    objects,
-    short,
-    token_ids,
-    whole_number,
-)
-from traces.importers.assembly.values import token_identity
+from traces.importers.assembly.responses import model_name, objects, short, token_ids, whole_number
+from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
+from traces.importers.assembly.served_rows import Answer, ServedRows
+from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.trace import RoutingTrace
 
 PROMPT = "prompt_routed_experts"
 CHOICE = "routed_experts"
 
+ROUTING_FIELDS = (b'"prompt_routed_experts"', b'"routed_experts"')
+SGLANG_FIELDS = (b'"sgl_ext"', b'"sglext"', b'"meta_info"')
+
+
+@dataclass
+class Told:
+    """What was seen while reading that the user should know.
+
+    Attributes:
+        last_missing: sequences whose last generated token has no row.
+        prompt_short: sequences whose prompt's last token has none though nothing was generated.
+        unrouted: choices without rows, though tokens were generated.
+        unseen: sequences whose prompt lacks rows at its beginning.
+        unseen_tokens: rows that these lack.
+        inferred: those of which nothing but the number of rows says that it is the beginning that is missing.
+        alone: sequences without any row of their prompt.
+        unstated: responses that do not say how long their prompt is.
+        transferred: responses whose cache another server filled.
+    """
+
+    last_missing: int = 0
+    prompt_short: int = 0
+    unrouted: int = 0
+    unseen: int = 0
+    unseen_tokens: int = 0
+    inferred: int = 0
+    alone: int = 0
+    unstated: int = 0
+    transferred: int = 0
+
+    def tell(self, path: Path, report: Report) -> None:
+        """Warn of all of it."""
+        lines = {
+            f"the last token of {self.last_missing} sequences has no routing: it was generated, but never processed": (
+                self.last_missing
+            ),
+            f"the last row of {self.prompt_short} prompts is missing: it was processed, but not returned": (
+                self.prompt_short
+            ),
+            f"{self.unrouted} choices have no {CHOICE}: what they generated is left out": self.unrouted,
+            f"{self.unseen_tokens} cached tokens at the beginning of {self.unseen} sequences have no rows (found in "
+            "the prefix cache, or left out as asked): positions begin after them": self.unseen,
+            f"of {self.inferred} of these sequences nothing but the number of rows says so; had a server lost others "
+            "than the first, their positions would be wrong": self.inferred,
+            f"the prompts of {self.alone} sequences have no rows: positions begin after them": self.alone,
+            f"{self.unstated} responses do not say how long their prompt is (usage): its rows are taken to be all": (
+                self.unstated
+            ),
+            f"{self.transferred} responses have kv_transfer_params: where another server processed the prompt, vLLM "
+            "returns rows for it that may be of other tokens": self.transferred,
+        }
+        for line, count in lines.items():
+            if count:
+                report.warn(f"{path}: {line}")
+
 
 @dataclass(frozen=True, eq=False)
-class _Sequence:
-    """Consecutive tokens: ids ``[tokens, layers, top_k]``, the first position, the prompt's length, token ids."""
+class _Response:
+    """What a response says of all of its choices.
 
-    ids: npt.NDArray[np.int64]
-    first: int
-    prompt: int
-    tokens: npt.NDArray[np.int64] | None
+    Attributes:
+        choices: the choices.
+        prompt: tokens of the prompt, ``None`` where nothing states it.
+        prompt_ids: their vocabulary indices, where given.
+        completion: tokens generated in all choices, where stated.
+        cached: tokens of the prompt that were in the cache, ``None`` where that is not stated.
+        place: for errors.
+    """
+
+    choices: list[dict[str, Any]]
+    prompt: int | None
+    prompt_ids: npt.NDArray[np.int64] | None
+    completion: int | None
+    cached: int | None
     place: str
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A choice's own part.
+
+    Attributes:
+        before: rows of the prompt that are given apart, where they are given to this choice.
+        has_prompt: whether the response gives the prompt's rows apart at all.
+        rows: the choice's rows, one of zeros at the end taken off.
+        padded: whether there was such a row.
+        prompt, prompt_ids: of its prompt.
+        generated, token_ids: of what it generated; ``None`` where not known.
+        place: for errors.
+    """
+
+    before: RoutedIds | None
+    has_prompt: bool
+    rows: RoutedIds | None
+    padded: bool
+    prompt: int | None
+    prompt_ids: npt.NDArray[np.int64] | None
+    generated: int | None
+    token_ids: npt.NDArray[np.int64] | None
+    place: str
+
+    @property
+    def count(self) -> int:
+        """Rows of the choice."""
+        return 0 if self.rows is None else len(self.rows.ids)
+
+
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON that names the fields (a long text may come before the choice's)."""
-    fields = (f'"{PROMPT}"'.encode() in start, f'"{CHOICE}"'.encode() in start)
-    return (
-        start.lstrip()[:1] in (b"{", b"[") and any(fields) and b'"sgl_ext"' not in start and b'"meta_info"' not in start
-    )
+    """JSON or a stream's events that name the fields, and none of SGLang's; or a folder of such."""
+    if path.is_dir():
+        return holds_responses(path, sniff)
+    found = first_field(path, start, (*ROUTING_FIELDS, *SGLANG_FIELDS))
+    return found in ROUTING_FIELDS
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
@@ -66,142 +161,336 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     Raises:
         ForestageError: if a response is no such object, its numbers contradict each other, or the model is not known.
     """
-    builder: TraceBuilder | None = None
+    rows = ServedRows(path, options, dataset="vLLM")
+    told = Told()
     name: str | None = None
-    last_missing = unrouted = 0
-    for number, response in read_records(path, report):
-        place = f"{path}: response {number}"
+    names: set[str | None] = set()
+    for place, response in read_responses(path, sniff, report):
         stated = model_name(response, place)
-        if number > 1 and stated != name:
+        if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
         name = stated
-        sequences, missing, without = _sequences(response, place)
-        last_missing += missing
-        unrouted += without
-        for sequence in sequences:
-            if builder is None:
-                _, layers, top_k = sequence.ids.shape
-                builder = TraceBuilder(path, layers=layers, top_k=top_k, hashes=sequence.tokens is not None)
-            position = sequence.first + np.arange(len(sequence.ids))
-            builder.append(
-                sequence.ids,
-                position=position,
-                phase=np.where(position < sequence.prompt, PREFILL, DECODE),
-                token_hash=None if sequence.tokens is None else token_identity(sequence.tokens, sequence.place),
-                where=sequence.place.removeprefix(f"{path}: "),
-            )
-            builder.end_sequence(options.domain or "unlabelled", options.dataset or "vLLM")
-    if builder is None:
+        names.add(name)
+        for answer in _answers(response, place, told):
+            rows.append(answer)
+    if not rows.sequences:
         raise ForestageError(f"{path}: no response has routed experts; start vLLM with --enable-return-routed-experts")
-    if last_missing:
-        report.warn(
-            f"{path}: the last token of {last_missing} sequences has no routing: it was generated, but never processed"
-        )
-    if unrouted:
-        report.warn(f"{path}: {unrouted} choices have no {CHOICE}: what they generated is left out")
-    model = recorded_model(
-        options,
-        origin=str(path),
-        layers=builder.layers,
-        top_k=builder.top_k,
-        used_layers=builder.used_layers(),
-        name=name,
-    )
-    return builder.finish(model, report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", ranked=False)
+    told.tell(path, report)
+    return rows.finish(report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", name=name)
 
 
-def _sequences(response: dict[str, Any], place: str) -> tuple[list[_Sequence], int, int]:
-    """The sequences of a response, how many lack their last token, and how many choices all of their tokens."""
-    choices = objects(response.get("choices"), "choices", place)
-    prompt_ids = token_ids(response.get("prompt_token_ids"), "prompt_token_ids", place)
-    prompt = _ids(response.get(PROMPT), PROMPT, place)
-    prompt_tokens = _prompt_tokens(response, prompt, prompt_ids, place)
-    completion = _usage(response, "completion_tokens", place) if len(choices) == 1 else None
-    sequences, missing, unrouted = [], 0, 0
-    for number, choice in enumerate(choices):
-        where = f"{place}, choice {number}"
-        generated = _ids(choice.get(CHOICE), CHOICE, where)
-        chosen_ids = token_ids(choice.get("token_ids"), "token_ids", where)
-        length = completion if chosen_ids is None else len(chosen_ids)
-        if completion not in (None, length):
-            raise ForestageError(f"{where}: token_ids: {length}, but usage.completion_tokens is {completion}")
-        rows, first, lacks = _rows(prompt if not number else None, generated, prompt, prompt_tokens, length, where)
-        missing += lacks
+def _answers(fields: dict[str, Any], place: str, told: Told) -> list[Answer]:
+    """The sequences of a response."""
+    response = _response(fields, place)
+    given = _choices(fields, response)
+    if all(choice.generated is None and choice.count for choice in given) and not any(c.has_prompt for c in given):
+        given = _with_lengths(given, response)
+    told.transferred += isinstance(fields.get("kv_transfer_params"), dict)
+    told.unstated += any(choice.prompt is None and choice.count for choice in given)
+    _check_totals(given, response)
+    answers = []
+    for number, choice in enumerate(given):
         # A single generated token was never processed: nothing of it is missing.
-        unrouted += (generated is None or not len(generated)) and (length is None or length > 1)
-        if not len(rows):
-            continue
-        known = None
-        if prompt_ids is not None and chosen_ids is not None:
-            known = np.concatenate([prompt_ids, chosen_ids])[first : first + len(rows)]
-            if len(known) != len(rows):
-                raise ForestageError(f"{where}: {len(rows)} rows, but token ids for {len(known)} of them")
-        sequences.append(_Sequence(rows, first, prompt_tokens, known, where))
-    return sequences, missing, unrouted
+        told.unrouted += not choice.count and not choice.padded and (choice.generated is None or choice.generated > 1)
+        answer = placed(choice, response.cached, told, shared=number > 0)
+        if answer is not None:
+            answers.append(answer)
+    return answers
 
 
-def _rows(
-    own_prompt: npt.NDArray[np.int64] | None,
-    generated: npt.NDArray[np.int64] | None,
-    prompt: npt.NDArray[np.int64] | None,
-    prompt_tokens: int,
-    length: int | None,
-    place: str,
-) -> tuple[npt.NDArray[np.int64], int, bool]:
-    """A choice's rows, the position of the first, and whether its last token has none.
-
-    Args:
-        own_prompt: the prompt's rows, for the choice that they are given to.
-        generated: the choice's rows.
-        prompt: the prompt's rows, where the response has them apart.
-        prompt_tokens: length of the prompt.
-        length: tokens generated, where known.
-        place: for errors.
-    """
-    first = prompt_tokens
-    if generated is None:
-        generated = np.zeros((0, 0, 0), np.int64)
-    elif prompt is None and length is not None:
-        whole = len(generated) - prompt_tokens in (length, length - 1)
-        alone = len(generated) in (length, length - 1)
-        if whole and alone:
-            raise ForestageError(
-                f"{place}: {CHOICE}: {len(generated)} rows may begin with the prompt or after it; {PROMPT} would tell"
-            )
-        first = 0 if whole else prompt_tokens
-    processed = first + len(generated) - prompt_tokens
-    if length is not None and len(generated) and processed not in (length, length - 1):
-        raise ForestageError(f"{place}: {CHOICE}: {len(generated)} rows for {length} generated tokens")
-    # What was never processed may still have a row, of zeros in every layer.
-    empty = len(generated) > 0 and generated.shape[2] > 1 and not generated[-1].any()
-    has_rows = len(generated) > 0 or own_prompt is not None
-    lacks = bool(empty or (length is not None and has_rows and processed == length - 1))
-    generated = generated[:-1] if empty else generated
-    if own_prompt is None:
-        return generated, first, lacks
-    if len(generated) and own_prompt.shape[1:] != generated.shape[1:]:
-        raise ForestageError(
-            f"{place}: {CHOICE}: {list(generated.shape[1:])} layers and ids, but {list(own_prompt.shape[1:])} in "
-            f"{PROMPT}"
-        )
-    return np.concatenate([own_prompt, generated]) if len(generated) else own_prompt, 0, lacks
-
-
-def _prompt_tokens(
-    response: dict[str, Any], prompt: npt.NDArray[np.int64] | None, ids: npt.NDArray[np.int64] | None, place: str
-) -> int:
-    """The prompt's length, on which everything that states it must agree."""
+def _response(fields: dict[str, Any], place: str) -> _Response:
+    """The numbers of a response."""
+    choices = objects(fields.get("choices"), "choices", place)
+    prompt_ids = token_ids(fields.get("prompt_token_ids"), "prompt_token_ids", place)
+    cached = None
+    usage = fields.get("usage")
+    if isinstance(usage, dict) and isinstance(details := usage.get("prompt_tokens_details"), dict):
+        cached = _number(details, "cached_tokens", "usage.prompt_tokens_details", place)
     stated = {
-        PROMPT: None if prompt is None else len(prompt),
-        "prompt_token_ids": None if ids is None else len(ids),
-        "usage.prompt_tokens": _usage(response, "prompt_tokens", place),
+        "prompt_token_ids": None if prompt_ids is None else len(prompt_ids),
+        "usage.prompt_tokens": _usage(fields, "prompt_tokens", place),
     }
     known = {name: length for name, length in stated.items() if length is not None}
-    if not known:
-        raise ForestageError(f"{place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends")
     if len(set(known.values())) > 1:
         raise ForestageError(f"{place}: the prompt's length differs: {', '.join(f'{n} {v}' for n, v in known.items())}")
-    return next(iter(known.values()))
+    prompt = next(iter(known.values()), None)
+    if prompt is None and isinstance(logprobs := fields.get("prompt_logprobs"), list):
+        prompt = len(logprobs)  # one entry a token, the first null
+    if prompt is not None and cached is not None and cached > prompt:
+        raise ForestageError(
+            f"{place}: usage.prompt_tokens_details.cached_tokens is {cached}, but the prompt has {prompt} tokens"
+        )
+    return _Response(choices, prompt, prompt_ids, _usage(fields, "completion_tokens", place), cached, place)
+
+
+def _choices(fields: dict[str, Any], response: _Response) -> list[Choice]:
+    """The choices, each with its own numbers, on which everything that states them must agree."""
+    before = routed_ids(fields.get(PROMPT), PROMPT, response.place)
+    single = len(response.choices) == 1
+    own_prompts = [
+        token_ids(choice.get("prompt_token_ids"), "prompt_token_ids", f"{response.place}, choice {number}")
+        for number, choice in enumerate(response.choices)
+    ]
+    prompt = response.prompt
+    if all(ids is not None for ids in own_prompts):
+        _check_prompts([ids for ids in own_prompts if ids is not None], response)
+        prompt = None
+    given = []
+    for number, choice in enumerate(response.choices):
+        place = f"{response.place}, choice {number}"
+        rows = routed_ids(choice.get(CHOICE), CHOICE, place)
+        own = routed_ids(choice.get(PROMPT), PROMPT, place)
+        ids = own_prompts[number] if own_prompts[number] is not None else response.prompt_ids
+        generated_ids = token_ids(choice.get("token_ids"), "token_ids", place)
+        generated = response.completion if single else None
+        if generated_ids is not None:
+            if generated not in (None, len(generated_ids)):
+                raise ForestageError(
+                    f"{place}: token_ids: {len(generated_ids)}, but usage.completion_tokens is {generated}"
+                )
+            generated = len(generated_ids)
+        padded = rows is not None and rows.ids.shape[2] > 1 and not rows.ids[-1].any()
+        own_before = own if own is not None else before if not number else None
+        given.append(
+            Choice(
+                before=own_before,
+                has_prompt=before is not None or own is not None,
+                rows=rows.without(1) if rows is not None and padded else rows,
+                padded=padded,
+                prompt=_prompt(prompt, ids, own_before if single or own is not None else before, response, place),
+                prompt_ids=ids,
+                generated=generated,
+                token_ids=generated_ids,
+                place=place,
+            )
+        )
+    return given
+
+
+def _prompt(
+    stated: int | None,
+    ids: npt.NDArray[np.int64] | None,
+    before: RoutedIds | None,
+    response: _Response,
+    place: str,
+) -> int | None:
+    """Length of a choice's prompt, as stated; else as many as the prompt's rows, where these are given apart."""
+    length = stated if ids is None else len(ids)
+    if before is None:
+        return length
+    start = before.start or 0
+    if length is None:
+        return start + len(before.ids)
+    missing = length - len(before.ids)
+    if missing < 0 or (before.start is not None and before.start != missing):
+        raise ForestageError(
+            f"{place}: the prompt's length differs: {PROMPT} {len(before.ids)}"
+            + (f" from {before.start} on" if before.start is not None else "")
+            + f", prompt tokens {length}"
+        )
+    if missing and len(response.choices) > 1 and ids is None:
+        raise ForestageError(
+            f"{place}: {PROMPT}: {len(before.ids)} rows of {length} prompt tokens, which may be those of several "
+            "prompts; request prompt_token_ids (return_token_ids), or send prompts one by one"
+        )
+    return length
+
+
+def _check_prompts(prompts: list[npt.NDArray[np.int64]], response: _Response) -> None:
+    """Refuse a number of prompt tokens that the choices' own prompts, each answered as often, do not add up to."""
+    total = response.prompt
+    if total is None:
+        return
+    lengths = [len(ids) for ids in prompts]
+    texts = [n for n in range(1, len(prompts) + 1) if len(prompts) % n == 0]
+    if not any(
+        sum(lengths[::n]) == total and all(np.array_equal(prompts[i], prompts[i - i % n]) for i in range(len(prompts)))
+        for n in texts
+    ):
+        raise ForestageError(
+            f"{response.place}: the choices' prompt_token_ids are {lengths} tokens, but usage.prompt_tokens is {total}"
+        )
+
+
+def _with_lengths(given: list[Choice], response: _Response) -> list[Choice]:
+    """The choices with what each generated, where only their sum is stated and one reading of their rows fits it."""
+    total, prompts = response.completion, [choice.prompt for choice in given]
+    readings: dict[tuple[int, ...], None] = {}
+    if total is not None and None not in prompts:
+        starts = {choice.rows.start for choice in given if choice.rows is not None} - {None}
+        for start in starts or {0, response.cached or 0, *(p for p in prompts if p is not None)}:
+            for last in (0, 1):
+                lengths = tuple(
+                    choice.count - ((prompt or 0) - min(start or 0, prompt or 0)) + 1 - last
+                    for choice, prompt in zip(given, prompts, strict=True)
+                )
+                if min(lengths) >= 1 and sum(lengths) == total:
+                    readings[lengths] = None
+    if len(readings) != 1:
+        counts = [choice.count for choice in given]
+        raise ForestageError(
+            f"{response.place}: {CHOICE}: {counts} rows "
+            + ("fit several readings of" if readings else "do not fit")
+            + f" usage.prompt_tokens {response.prompt} and usage.completion_tokens {total}"
+            + (" of one prompt" if len(given) > 1 else "")
+            + "; request token_ids (return_token_ids), or send prompts one by one"
+        )
+    lengths = next(iter(readings))
+    return [_replaced(choice, length) for choice, length in zip(given, lengths, strict=True)]
+
+
+def _replaced(choice: Choice, generated: int) -> Choice:
+    """The choice with the number of tokens that it generated."""
+    return Choice(**{**vars(choice), "generated": generated})
+
+
+def _check_totals(given: list[Choice], response: _Response) -> None:
+    """Refuse rows after a prompt given apart that contradict the sum of what was generated."""
+    total = response.completion
+    if total is None:
+        return
+    known = [choice.generated for choice in given if choice.generated is not None]
+    if len(known) == len(given) and sum(known) != total:
+        raise ForestageError(
+            f"{response.place}: the choices generated {sum(known)} tokens, but usage.completion_tokens is {total}"
+        )
+    rows = sum(choice.count for choice in given)
+    if all(choice.has_prompt and choice.count for choice in given) and not total - len(given) <= rows <= total:
+        raise ForestageError(
+            f"{response.place}: {CHOICE}: {rows} rows for {total} generated tokens (usage.completion_tokens)"
+        )
+
+
+def placed(choice: Choice, in_cache: int | None, told: Told, *, shared: bool) -> Answer | None:
+    """A choice's rows with their positions; ``None`` where there are none.
+
+    Args:
+        choice: the choice.
+        in_cache: tokens of the prompt that were in the cache, where that is known.
+        told: takes what is missing.
+        shared: whether an earlier choice may have the same prompt.
+    """
+    if choice.before is None and choice.rows is None:
+        return None
+    cached = in_cache or 0
+    prompt = choice.prompt if choice.prompt is not None else _unstated_prompt(choice)
+    if choice.has_prompt:
+        first, last = _after_prompt(choice, prompt)
+    else:
+        first, last = _whole(choice, prompt, cached)
+    parts = [part for part in (choice.before, choice.rows) if part is not None]
+    if len({part.ids.shape[1:] for part in parts if len(part.ids)}) > 1:
+        raise ForestageError(
+            f"{choice.place}: {CHOICE}: {list(parts[1].ids.shape[1:])} layers and ids, but "
+            f"{list(parts[0].ids.shape[1:])} in {PROMPT}"
+        )
+    parts = [part for part in parts if len(part.ids)]
+    if not parts:
+        return None
+    ids = np.concatenate([part.ids for part in parts])
+    narrowest = min(parts, key=lambda part: part.largest)
+    _tell(choice, prompt, first, len(ids), last, told, shared=shared)
+    stated = parts[0].start is not None or first == cached or choice.before is not None
+    told.inferred += 0 < first < prompt and not stated
+    tokens = None
+    if choice.prompt_ids is not None and choice.token_ids is not None:
+        tokens = np.concatenate([choice.prompt_ids, choice.token_ids])[first : first + len(ids)]
+        if len(tokens) != len(ids):
+            raise ForestageError(f"{choice.place}: {len(ids)} rows, but token ids for {len(tokens)} of them")
+    from_cache = max(0, min(cached, prompt) - first)
+    repeated = max(from_cache, prompt - first if shared else 0)
+    return Answer(
+        ids=ids,
+        first=first,
+        prompt=prompt,
+        repeated=repeated,
+        cached=from_cache,
+        tokens=tokens,
+        place=choice.place,
+        counted=in_cache is not None,
+        largest=narrowest.largest,
+        dtype=narrowest.dtype,
+    )
+
+
+def _unstated_prompt(choice: Choice) -> int:
+    """Length of a prompt that nothing states: what comes before the generated tokens, from the first position on."""
+    start = choice.rows.start if choice.rows is not None else None
+    if choice.generated is None or choice.generated < 1:
+        raise ForestageError(
+            f"{choice.place}: usage: missing, as is {PROMPT}; nothing tells where the prompt ends (a stream has it "
+            "with stream_options.include_usage)"
+        )
+    prompt = (start or 0) + choice.count - (choice.generated - 1)
+    if prompt < 1 or (start is None and choice.count < choice.generated):
+        raise ForestageError(
+            f"{choice.place}: {CHOICE}: {choice.count} rows for {choice.generated} generated tokens, and no usage that "
+            "states the prompt's length"
+        )
+    return prompt
+
+
+def _after_prompt(choice: Choice, prompt: int) -> tuple[int, bool]:
+    """First position of rows that follow the prompt's, given apart, and whether the last generated token has a row."""
+    if choice.rows is not None and choice.rows.start not in (None, prompt):
+        raise ForestageError(f"{choice.place}: {CHOICE}.start: {choice.rows.start}; the prompt has {prompt} tokens")
+    last = False
+    if choice.generated is not None and choice.count:
+        last = choice.count == choice.generated and not choice.padded
+        if choice.count != choice.generated - (not last):
+            raise ForestageError(
+                f"{choice.place}: {CHOICE}: {choice.count} rows for {choice.generated} generated tokens"
+            )
+    elif choice.generated is None:
+        last = not choice.padded
+    return (prompt if choice.before is None else prompt - len(choice.before.ids)), last
+
+
+def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
+    """First position of rows that may begin with the prompt, and whether the last generated token has a row."""
+    assert choice.rows is not None
+    generated = choice.generated
+    if generated is None:
+        raise ForestageError(
+            f"{choice.place}: usage: no completion_tokens, and no token_ids; nothing tells whether {CHOICE} begins "
+            "with the prompt"
+        )
+    # Rows up to the last token but one: those of versions that return what was processed.
+    start = prompt + generated - 1 - choice.count
+    stated = choice.rows.start
+    readings = {
+        (first, last)
+        for first in ({stated} if stated is not None else {0, prompt, start})
+        for last in ((False,) if choice.padded else (False, True))
+        if 0 <= first <= prompt and choice.count == prompt - first + generated - 1 + last
+    }
+    if cached and (cached, False) in readings:
+        return cached, False
+    if len(readings) > 1:
+        raise ForestageError(
+            f"{choice.place}: {CHOICE}: {choice.count} rows may begin with the prompt or after it; {PROMPT} would tell"
+        )
+    if not readings:
+        where = f" from {stated} on" if stated is not None else ""
+        raise ForestageError(
+            f"{choice.place}: {CHOICE}: {choice.count} rows{where} for {generated} generated tokens after a prompt of "
+            f"{prompt}"
+        )
+    return next(iter(readings))
+
+
+def _tell(choice: Choice, prompt: int, first: int, rows: int, last: bool, told: Told, *, shared: bool) -> None:
+    """Note what the rows of a choice lack."""
+    generated = choice.generated
+    if generated == 0:
+        told.prompt_short += first + rows == prompt - 1
+    elif choice.padded or (generated is not None and not last and first + rows == prompt + generated - 1):
+        told.last_missing += 1
+    if first == prompt and not (shared and choice.has_prompt):
+        told.alone += 1
+    elif 0 < first < prompt:
+        told.unseen += 1
+        told.unseen_tokens += first
 
 
 def _usage(response: dict[str, Any], field: str, place: str) -> int | None:
@@ -211,21 +500,19 @@ def _usage(response: dict[str, Any], field: str, place: str) -> int | None:
         return None
     if not isinstance(usage, dict):
         raise ForestageError(f"{place}: usage: {short(usage)}; expected an object")
-    return None if usage.get(field) is None else whole_number(usage[field], f"usage.{field}", place)
+    return _number(usage, field, "usage", place)
 
 
-def _ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64] | None:
-    """The ids of a field, ``None`` where it is missing, null or empty."""
-    if value is None:
-        return None
-    ids = decoded_array(value, field, place) if isinstance(value, str) else nested_ids(value, field, place)
-    return ids if len(ids) else None
+def _number(holder: dict[str, Any], field: str, name: str, place: str) -> int | None:
+    """A whole number of an object, where it has it."""
+    return None if holder.get(field) is None else whole_number(holder[field], f"{name}.{field}", place)
 
 
 IMPORTER = Importer(
     "vllm_response",
-    "vLLM's responses with --enable-return-routed-experts, JSON or JSON Lines",
+    "vLLM's responses with --enable-return-routed-experts: JSON, JSON Lines, a stream's events, or a folder",
     sniff,
     read,
     uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
+    folders=True,
 )

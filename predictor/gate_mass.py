@@ -1,0 +1,49 @@
+"""Shares of a row's gate weight as integers, so that sums of them depend on no order."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+MASS_BITS = 16
+MASS_ONE = 1 << MASS_BITS
+"""Units that the chosen experts of a row share; an expert's share is within one unit, 1.5 · 10⁻⁵, of its weight's."""
+
+_HALF_BITS = 24
+"""Every finite f16 is a whole number of 2⁻²⁴ and below 2¹⁶."""
+
+
+def mass_units(weights: NDArray[np.float16], recorded: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Whole units of ``MASS_ONE`` that each of ``weights [n, layers, top_k]`` (finite, ≥ 0) is of its row's sum.
+
+    A row's units sum to ``MASS_ONE``: each weight gets the floor of its share, and the units left over go to the
+    largest remainders, ties to the earlier place (the largest-remainder method of apportionment; Balinski and Young,
+    Fair Representation, 2nd ed., 2001, chapter 3). All of it is integer arithmetic on the f16 as they are. Rows that
+    are not ``recorded [n, layers]``, or whose weights are all 0, get no units.
+    """
+    whole = (weights.astype(np.float64) * (1 << _HALF_BITS)).astype(np.int64)
+    units = np.zeros(weights.shape, np.int32)
+    _apportion(whole, recorded, MASS_ONE, units)
+    return units
+
+
+@njit(cache=True)
+def _apportion(whole: NDArray[np.int64], recorded: NDArray[np.bool_], one: int, units: NDArray[np.int32]) -> None:
+    """Fill ``units``; ``whole`` is below 2⁴⁰, so that its product with ``one`` fits an i64."""
+    tokens, layers, top_k = whole.shape
+    rest = np.empty(top_k, np.int64)
+    for token in range(tokens):
+        for layer in range(layers):
+            total = whole[token, layer].sum()
+            if not recorded[token, layer] or total == 0:
+                continue
+            left = one
+            for k in range(top_k):
+                product = whole[token, layer, k] * one
+                share = product // total
+                units[token, layer, k] = share
+                rest[k] = product - share * total
+                left -= share
+            for _ in range(left):
+                most = rest.argmax()
+                units[token, layer, most] += 1
+                rest[most] = -1

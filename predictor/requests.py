@@ -1,0 +1,33 @@
+"""What an evaluation is refused for, before anything is profiled or scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from predictor import registry
+from predictor.base import check_lookahead
+from predictor.ranking import check_limit
+from traces import RoutingTrace
+
+
+def check_request(
+    trace: RoutingTrace, predictors: Sequence[str | Path], *, limits: Sequence[int], lookahead: int | None
+) -> None:
+    """Refuse limits, a lookahead and predictors that do not fit ``trace``, all of them before the first is measured.
+
+    Args:
+        trace: what they are asked of.
+        predictors: names of kinds, and files.
+        limits: issue limits.
+        lookahead: layers ahead; ``None``: a file's own, and 1 for a kind.
+
+    Raises:
+        ForestageError: naming the limit, the lookahead, the kind or the file.
+    """
+    for limit in limits:
+        check_limit(limit, trace.experts)
+    for name in predictors:
+        if registry.is_saved(name):
+            registry.obtain(name, trace, lookahead=lookahead).check_trace(trace)
+        else:
+            registry.profiled_kind(str(name))
+            check_lookahead(1 if lookahead is None else lookahead, trace.layers)

@@ -1,0 +1,14 @@
+"""``forestage catalog``: what is known of models, machines, memories and energies, and how to add to it."""
+
+import typer
+
+from study.commands.catalogue.adding import add_command
+from study.commands.catalogue.fields import fields_command
+from study.commands.catalogue.listing import list_command
+from study.commands.catalogue.showing import show_command
+
+app = typer.Typer(help="The catalogue: models, machines, memories, energies, with their sources.", no_args_is_help=True)
+app.command("list")(list_command)
+app.command("show")(show_command)
+app.command("fields")(fields_command)
+app.command("add")(add_command)

@@ -1,0 +1,52 @@
+"""What stages of a study need of a trace: reasons why one is left out, and what to do about it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from catalog import load_catalog
+from catalog.errors import ForestageError
+from study.stages import StudyContext
+from traces import RoutingTrace, split
+
+
+def refusal(check: Callable[..., Any], *arguments: Any, **options: Any) -> str | None:
+    """What ``check`` says when it refuses its arguments; ``None`` where it takes them."""
+    try:
+        check(*arguments, **options)
+    except ForestageError as error:
+        return str(error)
+    return None
+
+
+def test_sequences(trace: RoutingTrace) -> str | None:
+    """Something to measure on, and something to profile on."""
+    train, test = split(trace)
+    if not len(test):
+        return (
+            "the trace has no test sequences, which are a fifth of every dataset's of at least two; give one of more "
+            "sequences"
+        )
+    if not len(train):
+        return "the trace has no training sequences; give one of more sequences"
+    return None
+
+
+def layers_ahead(context: StudyContext) -> str | None:
+    """Layers to look ahead over."""
+    layers = context.trace.layers
+    if layers <= context.config.lookahead:
+        return f"the trace has {layers} MoE layer{'s' * (layers != 1)}, so no gate is known a layer ahead"
+    return None
+
+
+def known_sizes(context: StudyContext) -> str | None:
+    """A catalogue model whose weight sizes are taken."""
+    trace, wanted = context.trace, context.config.system.sizes_of
+    if wanted is not None:
+        return None
+    alike = [m.name for m in load_catalog().models if (m.experts, m.top_k) == (trace.experts, trace.top_k)]
+    shaped = f"of the trace's shape are {', '.join(alike)}" if alike else "none there has the trace's shape"
+    return (
+        f"the catalogue does not know {trace.metadata.model}; name a model whose weight sizes to take as "
+        f"system.sizes_of in a TOML file given as --config ({shaped})"
+    )

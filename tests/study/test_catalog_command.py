@@ -1,0 +1,161 @@
+"""``forestage catalog``, and ``--config`` wherever a model is named."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from catalog import load_catalog
+from study.cli import app
+from study.commands.catalogue.fields import KINDS as ALL_KINDS
+from study.commands.catalogue.fields import PARTS, fields_of
+from tests.study.conftest import Outcome, refused
+
+Forestage = Callable[..., Outcome]
+
+CONFIG = {
+    "model_type": "qwen3_moe", "hidden_size": 64, "num_hidden_layers": 4, "num_experts": 8, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "decoder_sparse_step": 1, "mlp_only_layers": [3], "hidden_act": "silu", "torch_dtype": "bfloat16",
+    "vocab_size": 512, "_name_or_path": "org/Tiny-Qwen",
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def unnamed(tmp_path: Path) -> Path:
+    """A recording of 3 layers, top-2, that names no model."""
+    ids = np.random.default_rng(0).random((40, 3, 8)).argsort(-1)[..., :2].astype(np.uint8)
+    np.savez(tmp_path / "recording.npz", expert_ids=ids, seq_offsets=np.arange(0, 41, 4))
+    line = json.dumps({"dataset": "d", "category": "c", "n_tokens": 4, "n_prompt_tokens": 1})
+    (tmp_path / "recording.sequences.jsonl").write_text((line + "\n") * 10)
+    return tmp_path / "recording.npz"
+
+
+def test_a_model_is_added_once_and_known_from_then_on(
+    forestage: Forestage, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    assert "'Tiny-Qwen' is not in the catalogue" in refused(forestage("pim", "stream", "--model", "Tiny-Qwen"))
+    added = json.loads(forestage("catalog", "add", config, "--source", "mirror X", "--json").out)
+    assert (added["name"], added["moe_layers"], added["experts"], added["top_k"]) == ("org/Tiny-Qwen", 3, 8, 2)
+    assert Path(added["file"]) == tmp_path / "settings" / "forestage" / "catalogue.toml"
+    assert json.loads(forestage("pim", "stream", "--model", "Tiny_Qwen-Instruct", "--json").out)["expert_bytes"] == 6144
+    assert "is there already; give --replace" in refused(forestage("catalog", "add", config))
+    assert forestage("catalog", "add", config, "--replace", "--set", "top_k=4").status == 0
+    shown = json.loads(forestage("catalog", "show", "tiny-qwen", "--json").out)
+    fields = {field["field"]: field for field in shown["fields"]}
+    assert (fields["top_k"]["value"], fields["top_k"]["evidence"]) == (4, "assumption")
+    assert fields["experts"]["evidence"] == "P"
+    assert "mirror X" not in fields["experts"]["source"]  # replaced without it
+    listed = json.loads(forestage("catalog", "list", "--json").out)["records"]
+    assert listed[-1]["name"] == "org/Tiny-Qwen"
+    assert len(listed) == len(load_catalog().models)
+
+
+def test_what_cannot_be_added_leaves_no_file(forestage: Forestage, config: Path, tmp_path: Path) -> None:
+    to = tmp_path / "mine.toml"
+    for more, message in (
+        (("--name", "gpt-oss-20b"), "'gpt-oss-20b' is in the catalogue already"),
+        (("--set", "top_k=99"), "exceeds experts"),
+        (("--set", "topk=2"), "unknown key 'topk'; the nearest known key is 'top_k'"),
+        (("--set", "attention"), "write name=value"),
+    ):
+        line = refused(forestage("catalog", "add", config, "--to", to, *more))
+        assert message in line
+    assert not to.exists()
+
+
+def test_one_command_knows_the_model_and_the_next_does_not(forestage: Forestage, config: Path, unnamed: Path) -> None:
+    assert "names no model" in refused(forestage("trace", "info", unnamed))
+    info = json.loads(forestage("trace", "info", unnamed, "--config", config, "--json").out)
+    assert (info["experts"], info["metadata"]["model"], info["metadata"]["layer_map"]) == (
+        8,
+        "org/Tiny-Qwen",
+        [0, 1, 2],
+    )
+    info = json.loads(forestage("trace", "info", unnamed, "--config", config, "--model", "Mine", "--json").out)
+    assert info["metadata"]["model"] == "Mine"
+    assert "names no model" in refused(forestage("trace", "info", unnamed))
+    assert "'org/Tiny-Qwen' is not in" in refused(forestage("pim", "stream", "--model", "org/Tiny-Qwen"))
+
+
+def test_a_trace_of_the_projects_own_names_its_model(
+    forestage: Forestage, config: Path, unnamed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "trace.safetensors"
+    assert forestage("trace", "import", unnamed, "--config", config, "--model", "Mine", "--out", out).status == 0
+    simulate = ("system", "simulate", "--trace", out, "--policy", "lru_cache", "--json")
+    assert "'Mine' is not in the catalogue" in refused(forestage(*simulate))
+    result = json.loads(forestage(*simulate, "--config", config).out)
+    assert (result["sizes_of"], result["expert_bytes"]) == ("org/Tiny-Qwen", 6144)
+    assert forestage("cache", "compare", "--trace", out, "--config", config).status == 0
+    assert "the file names its model; leave it out" in refused(
+        forestage("trace", "stats", out, "--config", config, "--model", "Mine")
+    )
+    config.write_text(json.dumps({**CONFIG, "num_experts": 16}))
+    assert "16 experts a layer, but" in refused(forestage("trace", "stats", out, "--config", config))
+    config.write_text(json.dumps({**CONFIG, "mlp_only_layers": [1]}))
+    assert "no experts in layer 1, but" in refused(forestage("trace", "stats", out, "--config", config))
+
+
+def test_a_synthetic_trace_takes_the_shape_of_a_configuration(
+    forestage: Forestage, config: Path, small_trace: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "made.safetensors"
+    made = forestage("trace", "synthesise", "--from", small_trace, "--out", out, "--config", config, "--json")
+    assert json.loads(made.out)["metadata"]["model"] == "org/Tiny-Qwen"
+
+
+def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Callable[..., object]]:
+    found = {(*path, str(command.name)): command.callback for command in group.registered_commands if command.callback}
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        found |= commands(inner.typer_instance, (*path, str(inner.name)))
+    return found
+
+
+def test_every_command_that_names_a_model_takes_a_configuration() -> None:
+    for path, callback in commands(app).items():
+        names = inspect.signature(callback).parameters
+        if {"sizes_of", "like", "trace"} & set(names) or ("model" in names and path != ("trace", "capture")):
+            assert "model_config" in names, path
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_every_field_of_a_record_is_documented(forestage: Forestage, kind: str) -> None:
+    document = json.loads(forestage("catalog", "fields", "--kind", kind, "--json").out)
+    for table in document["tables"]:
+        for field in table["fields"]:
+            timing = kind == "dram" and field["field"].endswith("_ck")  # JEDEC's, by their names
+            if not timing and field["field"] != "kind":
+                assert field["meaning"], (table["of"], field["field"])
+
+
+def test_the_page_on_the_catalogue_has_every_field_of_a_model() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    for model in (ALL_KINDS["model"], *PARTS["model"]):
+        for field in fields_of(model):
+            if field["field"] != "kind":
+                assert f"| `{field['field']}` | {field['meaning'].replace('``', '`')} |" in page, field["field"]
+    for record in load_catalog().models:
+        assert f"`{record.name}`" in page, record.name
+
+
+def test_list_and_show_refuse_what_is_not_there(forestage: Forestage) -> None:
+    assert "unknown name 'modle'; the nearest known name is 'model'" in refused(
+        forestage("catalog", "list", "--kind", "modle")
+    )
+    assert "nearest known name is 'H100-80GB'" in refused(forestage("catalog", "show", "H101-80GB"))
+    assert "H100" in forestage("catalog", "list", "--kind", "machine").out
+    assert forestage("catalog", "show", "HBM3").status == 0

@@ -1,0 +1,191 @@
+"""Every command refuses what it cannot do before it begins: the worker of each is replaced by one that fails."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study.cli import app
+from study.stages import PACKAGES
+from tests.routing import trace_of
+from tests.study.conftest import Outcome, refused
+from traces.load import ExpertLoad, LoadMetadata
+
+Forestage = Callable[..., Outcome]
+
+WORKERS = (
+    "cocotb_tests.lock_step.run_lock_step",
+    "cocotb_tests.pim_replay.replay_tile",
+    "gpu_reference.measure.measure_expert",
+    "gpu_reference.replay.replay_check",
+    "gpu_reference.routing_replay.replay_routing",
+    "perfmodel.decode.DecodeLoop.run",
+    "predictor.learned.image.write_image",
+    "predictor.learned.training._Run",
+    "predictor.metrics.tally_predictor",
+    "predictor.next_use.training.train",
+    "predictor.registry.fit",
+    "predictor.st_moe.StMoePredictor.fit",
+    "rtl.generate.generate",
+    "staging.simulate.run_policy",
+    "study.commands.study.run_stages",
+    "study.trace_profile.trace_profile",
+    "traces.batch.make_schedule",
+    "traces.synthesis.synthesise",
+)
+"""Where the work of the commands is done; names that a command's module holds are replaced there too."""
+
+CASES: list[tuple[str, str, str]] = [
+    # command ("TRACE", "OUT", "FOLDER" are put in), trace, what the line says
+    ("system simulate --policy lru_cache --trace TRACE", "unknown", "not in the catalogue"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "unknown", "not in the catalogue"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE --sizes-of gpt-oss-20b", "unknown", "same shape"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "prefill", "no decode token"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_layer", "1 layer"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_sequence", "no test sequences"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE --capacity-fraction 0.05", "good", "larger capacity"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE --predictor learned", "good", "predictor train"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "gaps", "no recorded routing"),
+    ("rtl replay --trace TRACE", "wide", "--experts-max 128"),
+    ("rtl replay --trace TRACE", "one_layer", "1 layer"),
+    ("rtl replay --trace TRACE --tokens 1000", "good", "choose 1 to"),
+    ("rtl replay --trace TRACE", "one_sequence", "no test sequences"),
+    ("rtl replay --trace TRACE --set candidate=3", "good", "candidates"),
+    ("rtl replay --trace TRACE --set candidates=9 ", "good", "--candidates-max 9"),
+    ("rtl generate --out FILE", "good", "cannot write"),
+    ("pim check --layer 8", "good", "0 to 7"),
+    ("pim stream --model gpt-oss-21b", "good", "gpt-oss-20b"),
+    ("reference check --trace TRACE", "empty_layer", "no recorded token"),
+    ("reference measure --out FOLDER", "good", "is a folder"),
+    ("reference measure --out OUT --device cud", "good", "cpu or cuda"),
+    ("predictor train --trace TRACE --out OUT", "good", "no token identity"),
+    ("predictor train --trace TRACE --out OUT --config no-identity", "one_layer", "1 layer"),
+    ("predictor train --trace TRACE --out OUT --config no-identity", "one_sequence", "at least 2"),
+    ("predictor train --trace TRACE --out OUT --config no-identity", "all_chosen", "nothing to predict"),
+    ("predictor train --trace TRACE --out FOLDER", "good", "is a folder"),
+    ("predictor train-next-use --trace TRACE --out FOLDER/x.safetensors", "one_sequence", "at least 2"),
+    ("predictor train-next-use --trace TRACE --out FILE/x.safetensors", "good", "cannot write"),
+    ("predictor evaluate --trace TRACE --predictor st-moe", "one_layer", "lookahead"),
+    ("predictor evaluate --trace TRACE --predictor st-moe", "one_sequence", "is empty"),
+    ("predictor evaluate --trace TRACE --predictor st-moe --issue 33", "good", "33"),
+    ("predictor evaluate --trace TRACE --compare --predictor st-moe --predictor none.safetensors", "good", "no such"),
+    ("predictor evaluate --trace TRACE --compare --predictor learned", "good", "predictor train"),
+    ("predictor evaluate --trace TRACE --compare --issue 33", "good", "33"),
+    ("predictor evaluate --trace TRACE --compare --figure FILE/x.svg", "good", "cannot write"),
+    ("predictor evaluate --trace TRACE --compare --figure x.gif", "good", ".svg"),
+    ("predictor calibration --trace TRACE --predictor none.safetensors", "good", "none.safetensors"),
+    ("predictor export none.safetensors --out FOLDER", "good", "is a folder"),
+    ("predictor sweep --trace TRACE --grid sizes --out FOLDER/s", "one_sequence", "is empty"),
+    ("predictor sweep --trace TRACE --grid sizes --out FOLDER/s", "good", "no token identity"),
+    ("predictor sweep --trace TRACE --grid sizes --out FILE", "good", "cannot write"),
+    ("cache simulate --trace TRACE --capacity 8 --policy lru --policy lro", "good", "'lru'"),
+    ("cache simulate --trace TRACE --capacity-mib 100", "unknown", "not in the catalogue"),
+    ("cache compare --trace TRACE --figure FOLDER/x.txt", "good", ".svg"),
+    ("cache compare --trace TRACE --next-use none.safetensors", "good", "none.safetensors"),
+    ("cache compare --trace TRACE", "one_sequence", "sequence"),
+    ("trace stats TRACE --figure FILE/x.svg", "good", "cannot write"),
+    ("trace batch --trace TRACE --batch 0 --out OUT", "good", "slots"),
+    ("trace batch --trace TRACE --batch 2 --out FOLDER", "good", "is a folder"),
+    ("trace synthesise --from TRACE --out FOLDER", "good", "is a folder"),
+    ("trace synthesise --from TRACE --out OUT --like gpt-oss-21b", "good", "gpt-oss-20b"),
+    ("trace export TRACE --format npz --out FOLDER/x.csv", "good", "ends in .npz"),
+    ("trace export TRACE --format npz --out FILE/x.npz", "good", "cannot write"),
+    ("study --trace TRACE --out FILE", "good", "cannot write"),
+    *((f"{command} --trace TRACE", "loads", "expert loads") for command in (
+        "system simulate --policy lru_cache", "rtl replay", "reference check", "cache compare",
+        "cache simulate --capacity 4", "predictor evaluate --predictor st-moe", "study --out OUT",
+        "predictor train --out OUT", "predictor sweep --grid sizes --out FOLDER/s",
+    )),
+]  # fmt: skip
+
+
+def make(folder: Path) -> dict[str, Path]:
+    """The traces, by what is odd about them."""
+
+    def trace(
+        name: str, *, sequences: int = 6, layers: int = 3, experts: int = 32, top_k: int = 4, prompt: int = 4,
+        model: str = "gpt-oss-20b", missing: Any = None,
+    ) -> Path:  # fmt: skip
+        keys = np.random.default_rng(0).random((sequences * 12, layers, experts))
+        ids = keys.argsort(axis=-1)[..., :top_k]
+        if missing is not None:
+            ids[missing] = 255
+        path = folder / f"{name}.safetensors"
+        trace_of(
+            ids, experts=experts, lengths=[12] * sequences, prompt=prompt, model=model, ranked=False
+        ).save(path)  # fmt: skip
+        return path
+
+    loads = folder / "loads.safetensors"
+    metadata = LoadMetadata(model="x", experts=8, layer_map=(0,), source="a test", licence="MIT")
+    ExpertLoad(counts=np.ones((1, 1, 8)), metadata=metadata).save(loads)
+    return {
+        "good": trace("good"),
+        "one_layer": trace("one_layer", layers=1),
+        "one_sequence": trace("one_sequence", sequences=1),
+        "prefill": trace("prefill", prompt=99),
+        "unknown": trace("unknown", model="acme/unknown", experts=8, top_k=2),
+        "wide": trace("wide", experts=128),
+        "gaps": trace("gaps", missing=(slice(5, None, 6), 1)),
+        "empty_layer": trace("empty_layer", missing=(slice(None), 1)),
+        "all_chosen": trace("all_chosen", experts=4, top_k=4),
+        "loads": loads,
+    }
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever does the work of a command fails the test."""
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("work was begun before the refusal")
+
+    for worker in WORKERS:
+        place, name = worker.rsplit(".", 1)
+        try:
+            owner: Any = import_module(place)
+        except ModuleNotFoundError:
+            holder, kind = place.rsplit(".", 1)
+            owner = getattr(import_module(holder), kind)
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, never)
+        for module in [module for known, module in sys.modules.items() if known.split(".")[0] in PACKAGES]:
+            if vars(module).get(name) is original and module is not owner:
+                monkeypatch.setattr(module, name, never)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("command", "trace", "says"), CASES)
+def test_a_refusal_comes_before_the_work(
+    forestage: Forestage, tmp_path: Path, command: str, trace: str, says: str
+) -> None:
+    paths = make(tmp_path)
+    (tmp_path / "file").write_text("")
+    put_in = {"TRACE": paths[trace], "OUT": tmp_path / "out.safetensors", "FOLDER": tmp_path, "FILE": tmp_path / "file"}
+    arguments = []
+    for word in command.split():
+        head, _, tail = word.partition("/")
+        arguments.append(str(put_in[head]) + (f"/{tail}" if tail else "") if head in put_in else word)
+    before = sorted(tmp_path.rglob("*"))
+    line = refused(forestage(*arguments))
+    assert says in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
+    """So that a new command is asked for its refusals."""
+    named = {" ".join(command.split()[: 1 if command.startswith("study") else 2]) for command, _, _ in CASES}
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    every = {
+        f"{group} {command.name or command.callback.__name__}"
+        for group, typed in groups.items()
+        for command in typed.registered_commands
+        if command.callback is not None
+    } | {"study"}
+    quick = {"predictor list", "trace import", "trace info", "trace capture"}  # tested in files of their own
+    assert every - named - quick == set()

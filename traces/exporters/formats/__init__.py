@@ -1,0 +1,1 @@
+"""One module a format: what it can say, and how it is written."""

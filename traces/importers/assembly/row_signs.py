@@ -1,0 +1,203 @@
+"""Signs in single rows and whole sequences that routing is not a text's: equal weights, padding, repetition.
+
+One pass counts them all, in chunks:
+
+* a token whose gate weights are *equal* in every layer (to the bit): a router that saw nothing scores all alike;
+* a token whose rows are all the first experts *in order*, 0, 1, … k − 1: the k best of equal scores;
+* sequences that are *the same* token for token.
+
+Chance gives some of each where rows are short or layers few, so each has its expectation beside it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from traces.trace import RoutingTrace
+
+SAMPLED_TOKENS = 1 << 16
+"""Tokens, spread over the trace, that tell how often two tokens are the same by chance."""
+
+_HASH_START = 0xCBF29CE484222325
+_HASH_PRIME = 0x100000001B3
+"""FNV-1a, 64 bits (IETF draft-eastlake-fnv): here of ids rather than bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class SignedTokens:
+    """Tokens that bear a sign in every recorded layer.
+
+    Attributes:
+        tokens: how many.
+        first, last: of them; −1 where there are none.
+        expected: how many there would be at most if layers were independent of each other.
+    """
+
+    tokens: int
+    first: int
+    last: int
+    expected: float
+
+
+@dataclass(frozen=True, eq=False)
+class RowSigns:
+    """What one pass counted.
+
+    Attributes:
+        equal_weights: tokens of equal gate weights.
+        in_order: tokens of the first experts in order.
+        repeated: i64 ``[sequences that repeat an earlier one, 2]``: the sequence, and the first that it is the same as.
+    """
+
+    equal_weights: SignedTokens
+    in_order: SignedTokens
+    repeated: npt.NDArray[np.int64]
+
+
+def row_signs(trace: RoutingTrace) -> RowSigns:
+    """Count the signs of ``trace``; 8 bytes of memory a sequence."""
+    layers = trace.layers
+    rows, equal, ordered = (np.zeros(layers, np.int64) for _ in range(3))
+    totals = np.array([[0, -1, -1], [0, -1, -1]], np.int64)
+    sequence_hashes = np.empty(trace.sequences, np.uint64)
+    open_hash = np.full(1, _HASH_START, np.uint64)
+    step = -(-trace.tokens // SAMPLED_TOKENS)
+    samples: list[npt.NDArray[np.uint64]] = []
+    done = ended = 0
+    for part in trace.chunks():
+        hashes = np.empty(part.tokens, np.uint64)
+        weights = np.zeros((0, layers, trace.top_k), np.uint16)
+        if part.gate_weights is not None:
+            weights = part.gate_weights.view(np.uint16)
+        _count_signs(part.expert_ids, weights, trace.experts, done, rows, equal, ordered, totals, hashes)
+        samples.append(hashes[-done % step :: step].copy())
+        closed = int(np.searchsorted(trace.sequence_offsets, done + part.tokens, side="right")) - 1
+        closing = trace.sequence_offsets[ended + 1 : closed + 1] - done
+        _close_sequences(hashes, closing, open_hash, sequence_hashes[ended:closed])
+        ended = closed
+        done += part.tokens
+    # f16 has 10 bits of fraction: weights that differ at all agree in them about one time in 2^10.
+    by_bits = 8.0 * trace.tokens * 2.0 ** (-10 * (trace.top_k - 1) * layers)
+    return RowSigns(
+        equal_weights=_signed(totals[0], min(by_bits, _expected(trace, rows, equal, totals[0, 0]))),
+        in_order=_signed(totals[1], _expected(trace, rows, ordered, totals[1, 0])),
+        repeated=_repeated(trace, sequence_hashes, _chance(np.concatenate(samples))),
+    )
+
+
+def _signed(total: npt.NDArray[np.int64], expected: float) -> SignedTokens:
+    """Of ``total [(tokens, first, last)]``."""
+    return SignedTokens(int(total[0]), int(total[1]), int(total[2]), expected)
+
+
+def _expected(
+    trace: RoutingTrace, rows: npt.NDArray[np.int64], signed: npt.NDArray[np.int64], everywhere: int
+) -> float:
+    """Tokens that bear a sign in every layer, if the ``rows`` of the others bear theirs (``signed``) independently.
+
+    Of few layers nothing can be said: the tokens in question would be their own expectation.
+    """
+    if trace.layers < 4:
+        return float(trace.tokens)
+    share = np.maximum(signed - everywhere, 0) / np.maximum(rows - everywhere, 1)
+    return trace.tokens * float(np.prod(share))
+
+
+def _chance(hashes: npt.NDArray[np.uint64]) -> float:
+    """How often two of the sampled tokens are the same in every layer."""
+    if len(hashes) < 2:
+        return 1.0
+    counts = np.unique(hashes, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1)).sum() / (len(hashes) * (len(hashes) - 1.0)))
+
+
+def _repeated(trace: RoutingTrace, hashes: npt.NDArray[np.uint64], chance: float) -> npt.NDArray[np.int64]:
+    """Repetitions among sequences of a length at which chance would give fewer than one in a hundred."""
+    lengths = np.diff(trace.sequence_offsets)
+    order = np.lexsort((hashes, lengths))  # stable: sequences that are the same stay in order
+    same = np.zeros(len(order), np.bool_)
+    same[1:] = (hashes[order[1:]] == hashes[order[:-1]]) & (lengths[order[1:]] == lengths[order[:-1]])
+    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    pairs = np.stack([order, order[first]], axis=1)[same]
+    of_length, number = np.unique(lengths, return_counts=True)
+    expected = number * (number - 1.0) / 2 * np.power(chance, of_length.astype(np.float64))
+    believed = expected[np.searchsorted(of_length, lengths[pairs[:, 0]])] < 0.01
+    pairs = pairs[believed]
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+@njit(cache=True)
+def _count_signs(
+    ids: npt.NDArray[np.unsignedinteger],
+    weights: npt.NDArray[np.uint16],
+    experts: int,
+    offset: int,
+    rows: npt.NDArray[np.int64],
+    equal: npt.NDArray[np.int64],
+    ordered: npt.NDArray[np.int64],
+    totals: npt.NDArray[np.int64],
+    hashes: npt.NDArray[np.uint64],
+) -> None:
+    """Add the signs of ``ids`` to the counts by layer and to ``totals [2, (tokens, first, last)]``; fill ``hashes``.
+
+    ``weights`` are the bits of the gate weights, none where the trace has none. Rows of one expert bear no sign.
+    """
+    tokens, layers, top_k = ids.shape
+    weighed = len(weights) > 0 and top_k > 1
+    for token in range(tokens):
+        recorded, are_equal, are_ordered = 0, 0, 0
+        value = np.uint64(_HASH_START)
+        for layer in range(layers):
+            for i in range(top_k):
+                value = (value ^ np.uint64(ids[token, layer, i])) * np.uint64(_HASH_PRIME)
+            if ids[token, layer, 0] >= experts:
+                continue
+            recorded += 1
+            rows[layer] += 1
+            if weighed:
+                alike = 1
+                for i in range(1, top_k):
+                    if weights[token, layer, i] != weights[token, layer, 0]:
+                        alike = 0
+                        break
+                are_equal += alike
+                equal[layer] += alike
+            if top_k > 1 and experts > top_k:
+                in_order = 1
+                for i in range(top_k):
+                    if ids[token, layer, i] != i:
+                        in_order = 0
+                        break
+                are_ordered += in_order
+                ordered[layer] += in_order
+        hashes[token] = value
+        if recorded:
+            if are_equal == recorded:
+                totals[0, 0] += 1
+                totals[0, 2] = offset + token
+                if totals[0, 1] < 0:
+                    totals[0, 1] = offset + token
+            if are_ordered == recorded:
+                totals[1, 0] += 1
+                totals[1, 2] = offset + token
+                if totals[1, 1] < 0:
+                    totals[1, 1] = offset + token
+
+
+@njit(cache=True)
+def _close_sequences(
+    hashes: npt.NDArray[np.uint64],
+    ends: npt.NDArray[np.int64],
+    open_hash: npt.NDArray[np.uint64],
+    closed: npt.NDArray[np.uint64],
+) -> None:
+    """Hashes of the sequences that end at ``ends`` within these tokens; ``open_hash [1]`` is that of the one begun."""
+    sequence = 0
+    for token in range(len(hashes)):
+        open_hash[0] = (open_hash[0] ^ hashes[token]) * np.uint64(_HASH_PRIME)
+        if sequence < len(ends) and token + 1 == ends[sequence]:
+            closed[sequence] = open_hash[0]
+            open_hash[0] = np.uint64(_HASH_START)
+            sequence += 1

@@ -1,0 +1,301 @@
+"""Servers' responses from a file: whole, or put together from the events of streams.
+
+A file holds JSON (one response, an array, or one after another), or what a stream sent: lines ``data: {…}`` up to
+``data: [DONE]`` (server-sent events: WHATWG HTML, 9.2.6; comments and lines of other fields are left alone). An event
+has its part of each choice (``token_ids``: new tokens alone) or all of it so far (SGLang's ``/generate``); ``usage`` is
+in the last or in each. Events belong together by the request's id, choices by their index. Chunks that were saved as
+JSON are put together likewise. Lines of ``vllm run-batch`` have the response under ``response.body``. A folder of such
+files is one recording.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import ForestageError
+from traces.importers.assembly.folder_files import in_number_order
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.responses import short
+from traces.importers.assembly.routed_ids import Pieces
+from traces.importers.assembly.text_file import open_text, starting_bytes
+from traces.importers.report import Report
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+EVENT_FIELDS = ("event:", "id:", "retry:", ":")
+"""Lines of server-sent events that hold no response."""
+
+RESPONSE_FIELDS = (b'"choices"', b'"meta_info"')
+
+SCANNED_CHARACTERS = 1 << 28
+"""How far a file of responses is searched for the field of its routing, which may come after long texts."""
+
+READ_CHARACTERS = 1 << 20
+
+SNIFFED_BYTES = 1 << 16
+
+SNIFFED_FILES = 8
+"""Of a folder: some may hold the requests, or answers without routing."""
+
+MAX_LINE_CHARACTERS = 1 << 30
+"""Of an event, which may hold the routing of a whole request."""
+
+ROUTED = "routed_experts"
+
+LEFT_ALONE = frozenset({"delta", "text", "message", "logprobs"})
+"""Fields of an event's choice that nothing here reads."""
+
+
+def is_event_stream(start: bytes) -> bool:
+    """Whether a file that starts so holds server-sent events."""
+    begun = start.removeprefix(BYTE_ORDER_MARK).lstrip()
+    return begun.startswith((b"data:", *(name.encode() for name in EVENT_FIELDS)))
+
+
+def first_field(path: Path, start: bytes, names: tuple[bytes, ...]) -> bytes | None:
+    """Which of ``names`` (in their quotes) comes first in a file of responses; ``None`` where it is no such file.
+
+    Beyond ``start``, its first bytes, a file is searched only where these name a field that every response has.
+    """
+    if start.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] not in (b"{", b"[") and not is_event_stream(start):
+        return None
+    found = _first(start, names)
+    if found is not None or not any(name in start for name in RESPONSE_FIELDS):
+        return found
+    kept, read = b"", 0
+    try:
+        with open_text(path) as (text, _):
+            while found is None and read < SCANNED_CHARACTERS and (more := text.read(READ_CHARACTERS)):
+                read += len(more)
+                piece = kept + more.encode()
+                found = _first(piece, names)
+                kept = piece[-max(map(len, names)) :]
+    except ForestageError:  # damaged further on: its reader tells
+        return None
+    return found
+
+
+def _first(data: bytes, names: tuple[bytes, ...]) -> bytes | None:
+    """Which of ``names`` comes first in ``data``."""
+    places = {data.find(name): name for name in names if name in data}
+    return places[min(places)] if places else None
+
+
+def holds_responses(folder: Path, sniff: Callable[[Path, bytes], bool]) -> bool:
+    """Whether one of the first files of a folder is what ``sniff`` looks for."""
+    return any(sniff(file, starting_bytes(file, SNIFFED_BYTES)) for file in _files(folder)[:SNIFFED_FILES])
+
+
+def read_responses(
+    path: Path, sniff: Callable[[Path, bytes], bool], report: Report
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The responses of a file, or of those files of a folder that ``sniff`` finds, each with its place for errors.
+
+    Raises:
+        ForestageError: as ``read_file``.
+    """
+    if not path.is_dir():
+        yield from ((f"{path}: response {number}", response) for number, response in read_file(path, report))
+        return
+    others = 0
+    for file in _files(path):
+        if not sniff(file, starting_bytes(file, SNIFFED_BYTES)):
+            others += 1
+            continue
+        yield from ((f"{file}: response {number}", response) for number, response in read_file(file, report))
+    if others:
+        report.warn(f"{path}: {others} files are no such responses, or have no routing; left out")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, by the numbers in their names."""
+    return in_number_order(file for file in folder.iterdir() if file.is_file())
+
+
+def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The responses in a file, plain or gzipped, numbered from 1; what are errors instead is left out and told.
+
+    Raises:
+        ForestageError: if the file cannot be read, is in none of the forms above, or is cut off.
+    """
+    number = errors = 0
+    streams = _Streams(path)
+    for place, record, is_event in _records(path, report):
+        if record is None:
+            finished = streams.end_connection()
+        else:
+            response = _unwrapped(record)
+            if _is_error(response):
+                errors += 1
+                continue
+            finished = [response]
+            if is_event or _is_chunk(response):
+                streams.add(response, place)
+                continue
+        for response in finished:
+            number += 1
+            yield number, response
+    for response in streams.end():
+        number += 1
+        yield number, response
+    if errors:
+        report.warn(f"{path}: {errors} answers are errors of the server; left out")
+
+
+def _records(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | None, bool]]:
+    """Place, JSON object and whether it is an event of a stream; no object where a stream ends."""
+    with open_text(path) as (text, _):
+        start = text.read(1 << 10).encode()
+    if is_event_stream(start):
+        yield from ((place, record, True) for place, record in _events(path, report))
+    else:
+        yield from ((f"{path}: object {number}", record, False) for number, record in read_records(path, report))
+
+
+def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The objects of server-sent events, and ``None`` for each ``[DONE]``."""
+    with open_text(path) as (text, raw):
+        number = 0
+        total = path.stat().st_size
+        while line := text.readline(MAX_LINE_CHARACTERS):
+            number += 1
+            place = f"{path}: line {number}"
+            if len(line) == MAX_LINE_CHARACTERS:
+                raise ForestageError(f"{place}: longer than {MAX_LINE_CHARACTERS} characters")
+            line = line.strip()
+            if not line or line.startswith(EVENT_FIELDS):
+                continue
+            value = line.removeprefix("data:").strip()
+            if value == "[DONE]":
+                yield place, None
+                continue
+            if value == line and not line.startswith("{"):
+                raise ForestageError(f"{place}: {short(line)}; expected an event of a stream (data: …)")
+            if value:
+                yield place, _json_object(value, place)
+            report.progress(raw.tell(), total)
+        report.progress(total, total)
+
+
+def _json_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object that is ``text``."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{place}: not valid JSON ({error}); was the stream cut off?") from error
+    if not isinstance(value, dict):
+        raise ForestageError(f"{place}: {short(value)}; expected a JSON object")
+    return value
+
+
+def _unwrapped(record: dict[str, Any]) -> dict[str, Any]:
+    """The response in a line of ``vllm run-batch``; anything else as it is."""
+    inner = record.get("response")
+    if "choices" in record or "meta_info" in record or not isinstance(inner, dict):
+        return record
+    body = inner.get("body", inner)
+    return body if isinstance(body, dict) else record
+
+
+def _is_error(response: dict[str, Any]) -> bool:
+    """Whether a server says that it could not answer."""
+    if "choices" in response or "meta_info" in response:
+        return False
+    return response.get("error") is not None or response.get("object") == "error"
+
+
+def _is_chunk(response: dict[str, Any]) -> bool:
+    """Whether a JSON object is an event of a stream, as its ``object`` or its choices say."""
+    kind, choices = response.get("object"), response.get("choices")
+    if isinstance(kind, str) and kind.endswith(".chunk"):
+        return True
+    return isinstance(choices, list) and any(isinstance(choice, dict) and "delta" in choice for choice in choices)
+
+
+@dataclass
+class _Answer:
+    """What the events of one request have said so far."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    choices: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def response(self) -> dict[str, Any]:
+        """As if the server had not streamed."""
+        choices = [_settled(choice) for _, choice in sorted(self.choices.items())]
+        return {**_settled(self.fields), **({"choices": choices} if choices else {})}
+
+
+class _Streams:
+    """The requests of a file of events that have begun."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: dict[Any, _Answer] = {}
+
+    def add(self, event: dict[str, Any], place: str) -> None:
+        """Take an event."""
+        answer = self._open.setdefault(_request(event, place), _Answer())
+        choices = event.get("choices")
+        if choices is not None and not isinstance(choices, list):
+            raise ForestageError(f"{place}: choices: {short(choices)}; expected a list")
+        _merge(answer.fields, {name: value for name, value in event.items() if name != "choices"}, place)
+        for choice in choices or ():
+            index = choice.get("index", 0) if isinstance(choice, dict) else None
+            if type(index) is not int or index < 0:
+                raise ForestageError(f"{place}: choices: {short(choice)}; expected an object with its index")
+            _merge(answer.choices.setdefault(index, {}), choice, place)
+
+    def end_connection(self) -> list[dict[str, Any]]:
+        """What is finished by a ``[DONE]``: the one request, where one is open (several: nothing tells which)."""
+        return self.end() if len(self._open) == 1 else []
+
+    def end(self) -> list[dict[str, Any]]:
+        """Every request, in the order in which they began."""
+        finished = [answer.response() for answer in self._open.values()]
+        self._open.clear()
+        return finished
+
+
+def _request(event: dict[str, Any], place: str) -> tuple[Any, ...]:
+    """What names the request of an event: its id, and of a request with several texts (SGLang) the index."""
+    meta = event.get("meta_info")
+    names = [event.get("id"), event.get("request_id"), meta.get("id") if isinstance(meta, dict) else None]
+    if "choices" not in event:
+        names.append(event.get("index"))
+    if any(isinstance(name, dict | list) for name in names):
+        raise ForestageError(f"{place}: id: {short(names)}; expected a text")
+    return tuple(names)
+
+
+def _merge(into: dict[str, Any], event: dict[str, Any], place: str) -> None:
+    """Take an event's fields: tokens are added, routing is collected, of anything else the last value holds."""
+    for name, value in event.items():
+        if value is None or name in LEFT_ALONE:
+            continue
+        if name == "token_ids":
+            if not isinstance(value, list):
+                raise ForestageError(f"{place}: token_ids: {short(value)}; expected a list")
+            into.setdefault(name, []).extend(value)
+        elif name == ROUTED:
+            into[name] = Pieces((*getattr(into.get(name), "values", ()), value))
+        elif isinstance(value, dict) and ROUTED in value:
+            held = into.setdefault(name, {})
+            if not isinstance(held, dict):
+                raise ForestageError(f"{place}: {name}: {short(value)}; expected {short(held)}, as before")
+            _merge(held, value, place)
+        elif isinstance(value, dict) and isinstance(into.get(name), dict):
+            into[name] = {**into[name], **{key: part for key, part in value.items() if part is not None}}
+        else:
+            into[name] = value
+
+
+def _settled(fields: dict[str, Any]) -> dict[str, Any]:
+    """With the routing of a single event as that event gave it."""
+    settled = {}
+    for name, value in fields.items():
+        if isinstance(value, Pieces) and len(value.values) == 1:
+            value = value.values[0]
+        settled[name] = _settled(value) if isinstance(value, dict) and name != ROUTED else value
+    return settled
