@@ -2,7 +2,7 @@
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from catalog.names import base_key
+from catalog.names import stems_of
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -49,3 +49,8 @@ def check_number(option: str, given: int | None, stated: int | None, origin: str
     """
     if given is not None and stated is not None and given != stated:
         raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
+
+
+def _base(name: str) -> str:
+    """A name without its endings of tunings, versions, dates and weight formats."""
+    return list(stems_of(name))[-1]
