@@ -25,13 +25,13 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
         ForestageError: naming both.
     """
     given = options.model
-    if given is None or stated is None or base_key(given) == base_key(stated):
+    if given is None or stated is None or _base(given) == _base(stated):
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
     if ours is None or theirs is None:
         report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
-    elif base_key(ours.name) != base_key(theirs.name):
+    elif _base(ours.name) != _base(theirs.name):
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
 
 
