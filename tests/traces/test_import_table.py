@@ -173,13 +173,12 @@ def test_parquet_faults_are_told_by_row_and_column(tmp_path: Path) -> None:
 
 def test_weights_phases_identities_sequences_and_labels_are_what_their_columns_say(tmp_path: Path) -> None:
     text = "req,tok,lay,exp,w,ph,vocab,lang\n"
-    for request in ("b", "a"):
+    for number, request in enumerate(("b", "a")):
         for token in range(3):
             for layer in range(2):
                 phase = "Prompt" if token < 2 else "generated"
-                text += (
-                    f"{request},{10 + token},{layer},{token} {layer + 4},0.75 0.25,{phase},{900 + token},{request}x\n"
-                )
+                ids = f"{token + number} {layer + 4}"
+                text += f"{request},{10 + token},{layer},{ids},0.75 0.25,{phase},{900 + token},{request}x\n"
     columns = {"sequence": "req", "token": "tok", "layer": "lay", "ids": "exp", "weights": "w", "phase": "ph"}
     columns |= {"token_id": "vocab", "domain": "lang", "dataset": "req"}
     imported = attempt(written(tmp_path / "t.csv", text), columns)
