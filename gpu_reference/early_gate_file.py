@@ -1,27 +1,19 @@
-"""The file of what gates run early ranked, beside the trace of the same run.
-
-The layout is that of `forestage predictor evaluate --predictions`: a safetensors file with ``ids`` u16
-``[tokens, layers, m]``, rows and columns those of the trace, best expert first, then 0xFFFF, and ``sequence`` and
-``position`` of each row; the metadata say ``format`` (``forestage-predictions``), ``lookahead``, ``source``, ``model``
-and ``experts``.
-"""
+"""The file of what gates run early ranked, beside the trace of the same run (``predictor.predictions``)."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from traces.safetensors_file import byte_chunks, open_tensors, write_tensors
+from predictor.predictions.writer import PredictionsWriter
+from traces.safetensors_file import open_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from traces import RoutingTrace
-
-FORMAT = "forestage-predictions"
 
 FED = "each layer's router run on what entered the router {lookahead} recorded layers before it, as it is"
 
@@ -42,24 +34,7 @@ def join_parts(path: Path, parts: Iterable[Path], trace: RoutingTrace, lookahead
     Raises:
         ForestageError: if a part is damaged, or the file cannot be written.
     """
-    with tempfile.TemporaryFile(dir=path.absolute().parent) as joined:
-        rows, shape = 0, (0, 0)
+    source = f"next gate run early: {FED.format(lookahead=lookahead)}; {trace.metadata.source}"
+    with PredictionsWriter(path, lookahead=lookahead, source=source, trace=trace) as writer:
         for part in parts:
-            ids = open_tensors(part).tensors["ids"]
-            rows, shape = rows + len(ids), ids.shape[1:]
-            for chunk in byte_chunks(ids):
-                joined.write(chunk)
-        joined.flush()
-        tensors = {
-            "ids": np.asarray(np.memmap(joined, dtype=np.uint16, mode="r", shape=(rows, *shape))),
-            "sequence": trace.sequence_index(),
-            "position": np.ascontiguousarray(trace.position),
-        }
-        facts = {
-            "format": FORMAT,
-            "lookahead": str(lookahead),
-            "source": f"next gate run early: {FED.format(lookahead=lookahead)}; {trace.metadata.source}",
-            "model": trace.metadata.model,
-            "experts": str(trace.experts),
-        }
-        write_tensors(path, tensors, facts)
+            writer.append(ids=open_tensors(part).tensors["ids"])
