@@ -47,6 +47,21 @@ def test_import_writes_and_tells(forestage: Forestage, responses: Path, tmp_path
     assert (trace.metadata.layer_map, trace.domains) == ((1, 2, 3, 4), ("law",))
 
 
+def test_the_user_says_where_it_comes_from(
+    forestage: Forestage, responses: Path, loads: Path, small_trace: Path, tmp_path: Path
+) -> None:
+    said = ("--source", "our lab, run 7", "--licence", "CC-BY-4.0")
+    out = tmp_path / "out.safetensors"
+    for source, kind, model in (
+        (responses, RoutingTrace, ("--experts", 16)),
+        (loads, ExpertLoad, ("--model", "our/own")),
+        (small_trace, RoutingTrace, ()),
+    ):
+        assert forestage("trace", "import", source, "--out", out, *model, *said).status == 0
+        metadata = kind.load(out).metadata
+        assert (metadata.source, metadata.licence) == ("our lab, run 7", "CC-BY-4.0")
+
+
 def test_the_source_is_never_overwritten(forestage: Forestage, responses: Path, tmp_path: Path) -> None:
     before = responses.read_bytes()
     link = tmp_path / "link.safetensors"

@@ -1,7 +1,7 @@
 """Foreign trace formats, told apart by their first bytes or named by the user."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.errors import ForestageError
@@ -93,8 +93,8 @@ FORMATS: dict[str, Importer] = {
 OWN_TRACE = own.TRACE.name
 """Of the project's own traces, which are mapped as they are."""
 
-EVERY_FORMAT = frozenset({"drop_constant"})
-"""Options that are of use whatever the format: they act on the trace that was read."""
+EVERY_FORMAT = frozenset({"drop_constant", "source", "licence"})
+"""Options that are of use whatever the format: they act on what was read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +172,8 @@ def import_recording(
     recording = importer.read(path, options, report)
     if options.drop_constant is not None:
         recording = _less_constant_runs(recording, path, options.drop_constant, report)
+    if options.source is not None or options.licence is not None:
+        recording = _with_provenance(recording, options)
     if isinstance(recording, RoutingTrace) and importer is not own.TRACE:
         if options.layers is None:
             warn_of_layers(recording, report)
@@ -215,6 +217,14 @@ def _less_constant_runs(recording: RoutingTrace | ExpertLoad, path: Path, least:
         f"{len(runs.spans)})" + (f"; nothing is left of {emptied} sequences" if emptied else "")
     )
     return kept
+
+
+def _with_provenance(recording: RoutingTrace | ExpertLoad, options: ImportOptions) -> RoutingTrace | ExpertLoad:
+    """The recording with the source and licence that the user says."""
+    said = {name: value for name in ("source", "licence") if (value := getattr(options, name)) is not None}
+    if isinstance(recording, RoutingTrace):
+        return replace(recording, metadata=recording.metadata.model_copy(update=said))
+    return replace(recording, metadata=recording.metadata.model_copy(update=said))
 
 
 def _check_kind(path: Path, importer: Importer) -> None:

@@ -31,6 +31,7 @@ class ImportOptions(StrictModel):
         phase: of all tokens, or of the sequences that do not say, for a format that does not tell it.
         domain: label of the sequences, for a format that labels none.
         dataset: what the sequences are stratified by, likewise.
+        source, licence: where it was recorded, and what may be done with it.
         drop_constant: runs of at least so many identical rows within a sequence are left out.
         columns: role → the column that plays it, for a generic table.
         separator: between a table's columns, where it is not told by the text.
@@ -51,6 +52,8 @@ class ImportOptions(StrictModel):
     phase: PhaseName | None = None
     domain: str | None = Field(default=None, min_length=1)
     dataset: str | None = Field(default=None, min_length=1)
+    source: str | None = Field(default=None, min_length=1)
+    licence: str | None = Field(default=None, min_length=1)
     drop_constant: int | None = Field(default=None, ge=2)
     columns: dict[str, str] | None = None
     separator: str | None = Field(default=None, min_length=1)

@@ -58,6 +58,8 @@ def import_command(
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="What sequences that do not say so are stratified by")
     ] = None,
+    recorded_at: Annotated[str | None, typer.Option("--source", help="Where it was recorded, for the metadata")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="What may be done with it: an SPDX name")] = None,
     drop_constant: Annotated[
         int | None, typer.Option("--drop-constant", help="Leave out runs of at least so many identical rows")
     ] = None,
@@ -88,6 +90,8 @@ def import_command(
         "phase": phase,
         "domain": domain,
         "dataset": dataset,
+        "source": recorded_at,
+        "licence": licence,
         "drop_constant": drop_constant,
         "columns": parse_columns(column or ()),
         "separator": separator,

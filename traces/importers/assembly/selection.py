@@ -22,7 +22,7 @@ SELECTION_OPTIONS = frozenset({"select", "selection_bias", "groups", "top_groups
 NO_BIAS = Path("none")
 """``--selection-bias none``: the router has none."""
 
-HOW_TO_SAVE_A_BIAS = "save it from the model as it runs: docs/importing.md, Router logits"
+HOW_TO_SAVE_A_BIAS = "save it from the model as it runs: docs/router-logits.md"
 
 
 @dataclass(frozen=True)

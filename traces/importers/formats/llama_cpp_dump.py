@@ -218,7 +218,7 @@ def _evaluations(path: Path) -> dict[int, Tensors]:
         if _is_log(start):
             raise ForestageError(
                 f"{path}: the log of llama-eval-callback rounds and leaves out values (...); write the tensors' bytes "
-                "into a folder instead, as docs/importing.md shows, and import that"
+                "into a folder instead, as docs/import-formats.md shows, and import that"
             )
         named = read_arrays(path)
     found: dict[int, Tensors] = {}
