@@ -23,11 +23,11 @@ def check_request(
     Raises:
         ForestageError: naming the limit, the lookahead, the kind or the file.
     """
-    for limit in limits:
-        check_limit(limit, trace.experts)
     for name in predictors:
         if registry.is_saved(name):
             registry.obtain(name, trace, lookahead=lookahead).check_trace(trace)
         else:
             registry.profiled_kind(str(name))
             check_lookahead(1 if lookahead is None else lookahead, trace.layers)
+    for limit in limits:
+        check_limit(limit, trace.experts)

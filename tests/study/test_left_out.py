@@ -142,7 +142,7 @@ def test_a_batch_is_studied_sequence_by_sequence_and_that_is_said(forestage: For
     save_batched(tmp_path / "b.safetensors", given, make_schedule(given, BatchConfig(slots=2)))
     outcome = forestage("study", "--trace", tmp_path / "b.safetensors", "--out", tmp_path / "out")
     assert outcome.status == 0, outcome.err
-    assert "its batch schedule is not used" in outcome.err
+    assert "its batch schedule is left aside" in outcome.err
 
 
 def test_decode_is_found_in_later_sequences() -> None:

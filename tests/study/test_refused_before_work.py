@@ -46,13 +46,13 @@ CASES: list[tuple[str, str, str]] = [
     ("system simulate --policy st_moe_prefetch --trace TRACE --sizes-of gpt-oss-20b", "unknown", "same shape"),
     ("system simulate --policy st_moe_prefetch --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
     ("system simulate --policy st_moe_prefetch --trace TRACE", "prefill", "no decode token"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_layer", "1 layer"),
+    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_layer", "one layer"),
     ("system simulate --policy st_moe_prefetch --trace TRACE", "one_sequence", "no test sequences"),
     ("system simulate --policy st_moe_prefetch --trace TRACE --capacity-fraction 0.05", "good", "larger capacity"),
     ("system simulate --policy st_moe_prefetch --trace TRACE --predictor learned", "good", "predictor train"),
     ("system simulate --policy st_moe_prefetch --trace TRACE", "gaps", "no recorded routing"),
     ("rtl replay --trace TRACE", "wide", "--experts-max 128"),
-    ("rtl replay --trace TRACE", "one_layer", "1 layer"),
+    ("rtl replay --trace TRACE", "one_layer", "one layer"),
     ("rtl replay --trace TRACE --tokens 1000", "good", "choose 1 to"),
     ("rtl replay --trace TRACE", "one_sequence", "no test sequences"),
     ("rtl replay --trace TRACE --set candidate=3", "good", "candidates"),
@@ -64,7 +64,7 @@ CASES: list[tuple[str, str, str]] = [
     ("reference measure --out FOLDER", "good", "is a folder"),
     ("reference measure --out OUT --device cud", "good", "cpu or cuda"),
     ("predictor train --trace TRACE --out OUT", "good", "no token identity"),
-    ("predictor train --trace TRACE --out OUT --config no-identity", "one_layer", "1 layer"),
+    ("predictor train --trace TRACE --out OUT --config no-identity", "one_layer", "one layer"),
     ("predictor train --trace TRACE --out OUT --config no-identity", "one_sequence", "at least 2"),
     ("predictor train --trace TRACE --out OUT --config no-identity", "all_chosen", "nothing to predict"),
     ("predictor train --trace TRACE --out FOLDER", "good", "is a folder"),
@@ -79,11 +79,13 @@ CASES: list[tuple[str, str, str]] = [
     ("predictor evaluate --trace TRACE --compare --figure FILE/x.svg", "good", "cannot write"),
     ("predictor evaluate --trace TRACE --compare --figure x.gif", "good", ".svg"),
     ("predictor calibration --trace TRACE --predictor none.safetensors", "good", "none.safetensors"),
+    ("predictor predictions --trace TRACE --predictor st-moe --out OUT", "one_layer", "one layer"),
+    ("predictor predictions --trace TRACE --predictor st-moe --out FILE/x.npz", "good", "cannot write"),
     ("predictor export none.safetensors --out FOLDER", "good", "is a folder"),
     ("predictor sweep --trace TRACE --grid sizes --out FOLDER/s", "one_sequence", "is empty"),
     ("predictor sweep --trace TRACE --grid sizes --out FOLDER/s", "good", "no token identity"),
     ("predictor sweep --trace TRACE --grid sizes --out FILE", "good", "cannot write"),
-    ("cache simulate --trace TRACE --capacity 8 --policy lru --policy lro", "good", "'lru'"),
+    ("cache simulate --trace TRACE --capacity 8 --policy lru --policy lro", "good", "choose lru"),
     ("cache simulate --trace TRACE --capacity-mib 100", "unknown", "not in the catalogue"),
     ("cache compare --trace TRACE --figure FOLDER/x.txt", "good", ".svg"),
     ("cache compare --trace TRACE --next-use none.safetensors", "good", "none.safetensors"),
@@ -187,5 +189,7 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
         for command in typed.registered_commands
         if command.callback is not None
     } | {"study"}
-    quick = {"predictor list", "trace import", "trace info", "trace capture"}  # tested in files of their own
+    # Tested in files of their own.
+    quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
     assert every - named - quick == set()

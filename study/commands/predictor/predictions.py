@@ -13,7 +13,7 @@ from predictor.evaluate import EvaluationSettings, obtain, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix
-from predictor.ranking import check_limit
+from predictor.requests import check_request
 from study.commands.options import (
     JsonOption,
     ModelOption,
@@ -55,8 +55,7 @@ def write_predictions(
     check_suffix(out)
     check_destination(out, trace)
     recorded = open_trace(trace, model)
-    if limit is not None:
-        check_limit(limit, recorded.experts)
+    check_request(recorded, [predictor], limits=() if limit is None else (limit,), lookahead=lookahead)
     parts = select_parts(recorded, EvaluationSettings.parse({"lookahead": lookahead, "split": split}, origin="--split"))
     chosen = obtain(parts, predictor, parameters)
     source = _source(chosen, predictor, parameters, parts.settings, trace.name, len(parts.train))

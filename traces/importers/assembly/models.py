@@ -61,6 +61,7 @@ def recorded_model(
     experts: int | None = None,
     layer_map: Sequence[int] | None = None,
     written_for: str = "",
+    has_dense: bool = False,
 ) -> RecordedModel:
     """What a recording is of, from what the file says, what the user says and what the catalogue knows.
 
@@ -81,12 +82,13 @@ def recorded_model(
         layer_map: the model's index of each layer on the axis, where the file says.
         written_for: how the names of the models begin whose code writes the format; of several models of the
             recording's shape, it is theirs.
+        has_dense: the format has all of the model's layers on its axis, so that an empty one is known to be dense.
 
     Raises:
         ForestageError: if something is missing that an option would give, or two sources contradict each other.
     """
     used = tuple(used_layers)
-    check_model(options, name, origin, report, alias=True)
+    check_model(options, name, origin, report)
     if layer_map is not None and tuple(layer_map) == tuple(range(layers)):
         layer_map = None
     if not used:
@@ -123,9 +125,9 @@ def recorded_model(
             "with --experts, or with --config config.json"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
-    if record is None:
+    if record is None and not has_dense:
         _tell_empty(report, origin, layers, kept)
-    else:
+    elif record is not None:
         _check_layers(record, indices, origin)
         _tell_shape(options, report, origin, record, len(indices), named=name is not None)
     return RecordedModel(label, stated, kept, indices)

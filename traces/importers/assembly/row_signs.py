@@ -3,7 +3,7 @@
 One pass counts them all, in chunks:
 
 * a token whose gate weights are *equal* in every layer (to the bit): a router that saw nothing scores all alike.
-  Weights of an unknown kind are not judged: PhiMoE's are each close to 1;
+  Weights of exactly 1 are not judged: PhiMoE gives them where no other expert comes near;
 * a token whose rows are all the first experts *in order*, 0, 1, … k − 1: the k best of equal scores;
 * sequences of at least ``REPEATED_TOKENS`` that are *the same* token for token: short prompts do come again.
 
@@ -23,6 +23,9 @@ REPEATED_TOKENS = 8
 
 SAMPLED_TOKENS = 1 << 16
 """Tokens, spread over the trace, that tell how often two tokens are the same by chance."""
+
+_HALF_ONE = 0x3C00
+"""The bits of 1 in f16."""
 
 _HASH_START = 0xCBF29CE484222325
 _HASH_PRIME = 0x100000001B3
@@ -73,7 +76,7 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
     for part in trace.chunks():
         hashes = np.empty(part.tokens, np.uint64)
         weights = np.zeros((0, layers, trace.top_k), np.uint16)
-        if part.gate_weights is not None and trace.metadata.gate_weight_kind != "unknown":
+        if part.gate_weights is not None:
             weights = part.gate_weights.view(np.uint16)
         _count_signs(part.expert_ids, weights, trace.experts, done, rows, equal, ordered, totals, hashes)
         samples.append(hashes[-done % step :: step].copy())
@@ -161,7 +164,7 @@ def _count_signs(
             recorded += 1
             rows[layer] += 1
             if weighed:
-                alike = 1
+                alike = int(weights[token, layer, 0] != _HALF_ONE)
                 for i in range(1, top_k):
                     if weights[token, layer, i] != weights[token, layer, 0]:
                         alike = 0

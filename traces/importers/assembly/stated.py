@@ -7,22 +7,18 @@ from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
 
-def check_model(
-    options: ImportOptions, stated: str | None, origin: str, report: Report, *, alias: bool = False
-) -> None:
-    """Refuse a ``--model`` that is another than the one a file names.
+def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
+    """Refuse a ``--model`` whose shape the catalogue knows to be another than that of the one a file names.
 
-    Two names are of one model where they differ by no more than owner, tuning, version or weight format, or where the
-    catalogue gives both one shape. A name that the catalogue knows may take the place of one that it does not know (a
-    path, a copy of another owner), and any name that of an alias; a warning tells, and the shape is compared wherever
-    the file states it.
+    Any other takes the place of the file's name (which may be the alias that a server serves it under, a path, or a
+    copy of another owner); a warning tells, unless the two differ by no more than owner, tuning, version or weight
+    format. The shape is compared wherever the file states it.
 
     Args:
         options: what the user says.
         stated: the model's name in the file, ``None`` where there is none.
         origin: the file, for the error.
         report: takes the warning.
-        alias: the file's name may be what a server was told to call the model.
 
     Raises:
         ForestageError: naming both.
@@ -32,11 +28,7 @@ def check_model(
         return
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
-    if ours is not None and theirs is not None:
-        other = ours.routing_shape != theirs.routing_shape
-    else:
-        other = ours is None and not alias
-    if other:
+    if ours is not None and theirs is not None and ours.routing_shape != theirs.routing_shape:
         raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
     report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
 

@@ -198,6 +198,7 @@ class _Collected:
             top_k=top_k,
             used_layers=builder.used_layers(),
             experts=self.mapped,
+            has_dense=True,
         )
         physical = self.physical if self.physical is not None else max(model.experts, builder.largest_id() + 1)
         if self.mapped is None and physical != model.experts:
