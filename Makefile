@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 OUT ?= out/study
 TRACE ?=
 PYTEST_WORKERS ?= 2
+FUZZ_INPUTS ?= 28000
 
 .PHONY: study test test-long lint types check-tools clean
 .DELETE_ON_ERROR:
@@ -16,8 +17,10 @@ study: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
+# 36 fuzz tests of the importers share a million damaged inputs.
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not fuzz"
+	FORESTAGE_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -n $(PYTEST_WORKERS) --dist worksteal tests/traces
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,8 +1,13 @@
-"""Damage to small text files, and what an importer must make of it."""
+"""How many damaged inputs each importer is tried with, damage to small text files, and what must become of them."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
@@ -11,6 +16,18 @@ from traces.importers import ImportOptions, import_recording
 
 Choice = dict[tuple[int, int, int], tuple[int, ...]]
 """Expert ids by (sequence, position, the model's layer)."""
+
+
+def fuzz(examples: int = 40) -> Callable[[Any], Any]:
+    """Marks a test of ``@given`` as one of the importers' fuzz tests, with so many inputs.
+
+    FORESTAGE_FUZZ_INPUTS is shared out by `make test-long`: with it, each such test has so many.
+    """
+    number = int(os.environ.get("FORESTAGE_FUZZ_INPUTS", examples))
+    chosen = settings(
+        max_examples=number, deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True
+    )
+    return lambda test: pytest.mark.fuzz(chosen(test))
 
 
 @st.composite

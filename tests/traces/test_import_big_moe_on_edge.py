@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import import_recording, import_trace, read_residency
 
@@ -170,7 +170,7 @@ def test_a_missing_event_is_told_but_where_a_prefill_leaves_it_out(
     ] * told
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(100)
 @given(data=damaged(text_of(toy_rows())))
 def test_a_damaged_file_is_refused_or_read_as_it_stands(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.route.csv"

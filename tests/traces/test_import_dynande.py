@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -151,7 +151,7 @@ def test_an_empty_folder_and_one_of_unnamed_files_are_refused(tmp_path: Path) ->
         import_recording(folder, "dynande", ImportOptions(model="toy"))
 
 
-@settings(max_examples=80, deadline=None)
+@fuzz(80)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read_as_it_stands(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import damaged, import_or_refuse
+from tests.traces.fuzzing import damaged, fuzz, import_or_refuse
 from traces import PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -162,7 +162,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         import_recording(tmp_path, "esft", ImportOptions())
 
 
-@settings(max_examples=80, deadline=None)
+@fuzz(80)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read_as_it_stands(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recorded_ids import random_ids
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import fuzz
 from traces import RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.importers.assembly.json_records import read_records
@@ -31,7 +32,7 @@ from traces.load import ExpertLoad
 
 LAYERS, TOP_K, EXPERTS = 2, 2, 6
 OPTIONS = ImportOptions(model="our/own", experts=EXPERTS)
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = fuzz()
 
 VALUES = st.one_of(
     st.none(),

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -293,7 +293,7 @@ def rows_said(data: bytes) -> dict[tuple[Any, int, int], tuple[int, ...]] | None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read_as_it_stands(
     variant: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

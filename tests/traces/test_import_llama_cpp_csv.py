@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording
 
@@ -125,7 +125,7 @@ def test_without_a_top_k_the_file_is_ambiguous(tmp_path: Path) -> None:
         load(tmp_path / "t.csv", text_of(rows()), top_k=None)
 
 
-@settings(max_examples=80, deadline=None)
+@fuzz(80)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read_as_it_stands(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, import_or_refuse
+from tests.traces.fuzzing import choices, fuzz, import_or_refuse
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -202,7 +202,7 @@ def test_an_empty_folder_and_another_archive_are_refused(tmp_path: Path) -> None
             import_recording(source, "llama_cpp_dump", ImportOptions())
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(data=st.data())
 def test_a_damaged_archive_is_refused_or_read_as_it_stands(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -219,7 +219,7 @@ def test_a_damaged_archive_is_refused_or_read_as_it_stands(
         assert choices(trace) == expected(), "the archive's checksums let nothing else through"
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(data=st.data())
 def test_damaged_bytes_are_refused_or_read_as_they_stand(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

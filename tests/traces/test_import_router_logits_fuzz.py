@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import fuzz
 from traces import RoutingTrace
 from traces.importers import ImportOptions, import_recording
 
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = fuzz()
 EXPERTS, TOP_K, LAYERS = 6, 2, 2
 
 GENERATOR = np.random.default_rng(0)
@@ -116,7 +117,8 @@ def test_bytes_of_a_bias(tmp_path_factory: pytest.TempPathFactory, data: st.Data
     if trace is None:
         return
     said = tensors_in(bias)
-    stated = np.stack([said[name] for name in sorted(said)]).reshape(LAYERS, EXPERTS)
+    by_number = sorted(said, key=lambda name: int(name.partition("layers.")[2].partition(".")[0]))
+    stated = np.stack([said[name] for name in by_number]).reshape(LAYERS, EXPERTS)
     assert_follows(trace, in_order(PASSES[:1], WIDTHS[:1]), stated)
 
 

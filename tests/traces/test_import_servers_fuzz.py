@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recorded_ids import random_ids
 
 from catalog.errors import ForestageError
+from tests.traces.fuzzing import fuzz
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 
 LAYERS, TOP_K, EXPERTS = 3, 2, 9
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = fuzz()
 
 VALUES = st.one_of(
     st.none(),
@@ -272,19 +273,3 @@ def test_a_changed_number_of_sglangs_gives_no_row_another_position(
     if imported is not None:
         assert isinstance(imported.recording, RoutingTrace)
         check(imported.recording, ids, 4)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "body",
-    [
-        test_every_row_of_a_whole_text_has_its_position,
-        test_a_changed_field_gives_no_row_another_position,
-        test_a_damaged_stream,
-        test_turns_of_sglang_count_every_row_once,
-        test_a_changed_number_of_sglangs_gives_no_row_another_position,
-    ],
-)
-def test_the_same_with_many_more_examples(body: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    many = settings(FUZZ, max_examples=100_000)
-    many(given(st.data())(body.hypothesis.inner_test))(tmp_path_factory=tmp_path_factory)

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import Choice, choices, damaged
+from tests.traces.fuzzing import Choice, choices, damaged, fuzz
 from traces import RoutingTrace
 from traces.importers import ImportOptions, import_recording
 from traces.load import ExpertLoad
 
 EXPERTS, TOP_K = 6, 2
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = fuzz()
 COLUMNS = {"sequence": "req", "token": "tok", "layer": "lay", "ids": "exp", "weights": "w"}
 
 Cell = tuple[str, str, str, str, str]
