@@ -71,10 +71,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     if len(model.kept_layers) != layers:
         dense = min(set(range(layers)) - set(model.kept_layers))
         raise ForestageError(f"{path}: expert_ids: layer {dense} is dense in {model.name}; name the right model")
-    if named is not None:
-        report.warn(f"{path}: names no model; taken for {named} by the file's name (--model, if it is another)")
     packed = pack_ids(ids, model.experts, str(path))
     recording = published_recording(packed)
+    if named is not None and recording is None:
+        report.warn(f"{path}: names no model; taken for {named} by the file's name (--model, if it is another)")
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     position = arrays["token_pos"] if "token_pos" in arrays else np.arange(tokens) - starts
     weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
