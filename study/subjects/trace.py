@@ -9,6 +9,7 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces.describe import describe
+from traces.importers import suspicions
 from traces.statistics import statistics
 
 TITLE = "The trace"
@@ -19,6 +20,8 @@ DOMAINS_SHOWN = 8
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Description and statistics of the trace."""
     return {
+        # Each line begins with the trace's name, which the section says once.
+        "suspicious": [line.removeprefix(f"{context.trace.origin}: ") for line in suspicions(context.trace)],
         "info": describe(context.trace, context.trace_path).model_dump(mode="json"),
         "statistics": statistics(context.trace, progress).model_dump(mode="json"),
     }
@@ -37,10 +40,10 @@ def section(context: StudyContext) -> Section:
             "domain",
             "sequences",
             "tokens",
-            "shared by consecutive tokens",
-            "× K²/N (independent, uniform)",
-            "× shuffled over the tokens",
-            "× shuffled within sequences",
+            "shared",
+            "× K²/N",
+            "× shuffled",
+            "× within",
             "load entropy",
             "hottest / mean",
         ),
@@ -63,9 +66,9 @@ def section(context: StudyContext) -> Section:
                 ]
             ]
         ),
-        caption="Means over layers. Shared, over what tokens share that are independent and uniform; over what the "
-        "row's tokens share when shuffled (popularity kept); and when shuffled within each sequence (what each text "
-        "uses kept, order alone destroyed)."
+        caption="Means over layers. Shared: experts that consecutive tokens share; × K²/N: over what independent "
+        "uniform choices share; × shuffled: over what the row's tokens share in any order (popularity kept); × within: "
+        "over what each sequence's tokens share in any order (what each text uses kept, order alone destroyed)."
         + (f" {omitted} smaller domains are in results.json." if omitted > 0 else ""),
     )
     return Section(
@@ -86,6 +89,7 @@ def section(context: StudyContext) -> Section:
                 "a layer's experts are used over the whole trace (1: all alike).",
             ),
             table,
+            *(Note(f"Suspicious: {line}.") for line in result["suspicious"]),
             Note("Sequences are single requests; nothing here is batched."),
             Command(f"forestage trace stats {context.trace_name}"),
         ),

@@ -1,5 +1,6 @@
 """How many damaged inputs each importer is tried with, damage to small text files, and what must become of them."""
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -63,6 +64,11 @@ def damaged(draw: st.DrawFn, text: str) -> bytes:
         if kind == "truncate":
             data = data[: draw(st.integers(0, len(data)))]
     return data
+
+
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a UTF-8 text as a file has them: ``splitlines`` would also cut at a form feed, which ends none."""
+    return [line.rstrip("\n") for line in io.StringIO(content.decode(), newline=None)]
 
 
 def import_or_refuse(path: Path, format: str, **options: object) -> RoutingTrace | None:

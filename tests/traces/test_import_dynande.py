@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse, lines_of
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(
     if trace is None:
         return
     said: dict[tuple[int, int, int], frozenset[int]] = {}
-    for line in content.decode().splitlines()[1:]:
+    for line in lines_of(content)[1:]:
         values = [float(field) for field in line.split(",")]
         place = (0, int(values[1]), int(values[0]))
         assert place not in said, "a row that came twice was accepted"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import damaged, fuzz, import_or_refuse
+from tests.traces.fuzzing import damaged, fuzz, import_or_refuse, lines_of
 from traces import PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
 
@@ -173,6 +173,6 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(
     trace = import_or_refuse(folder, "esft", model="toy", experts=16, top_k=TOP_K)
     if trace is None:
         return
-    said = [[int(text) for text in line.split("\t\t")[0].split("\t")] for line in content.decode().splitlines() if line]
+    said = [[int(text) for text in line.split("\t\t")[0].split("\t")] for line in lines_of(content) if line]
     assert np.array_equal(trace.expert_ids[:, 1], np.concatenate(said).reshape(-1, TOP_K))
     assert [len(ids) // TOP_K for ids in said] == np.diff(trace.sequence_offsets).tolist()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse
+from tests.traces.fuzzing import choices, damaged, fuzz, import_or_refuse, lines_of
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording
 
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(
     trace = import_or_refuse(path, "llama_cpp_csv", model="toy", experts=EXPERTS, top_k=TOP_K)
     if trace is None:
         return
-    lines = [line for line in content.decode().splitlines()[1:] if line != "layer,expert"]
+    lines = [line for line in lines_of(content)[1:] if line != "layer,expert"]
     said = sorted((int(layer), int(expert)) for layer, expert in (line.split(",") for line in lines))
     held = sorted((layer, expert) for (_, _, layer), ids in choices(trace).items() for expert in ids)
     assert held == said

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import Choice, choices, damaged, fuzz
+from tests.traces.fuzzing import Choice, choices, damaged, fuzz, lines_of
 from traces import RoutingTrace
 from traces.importers import ImportOptions, import_recording
 from traces.load import ExpertLoad
@@ -140,7 +140,7 @@ def test_passes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
     if trace is None:
         return
     assert isinstance(trace, RoutingTrace)
-    body = [line.split(",") for line in path.read_text("utf-8").replace('"', "").splitlines()]
+    body = [line.split(",") for line in lines_of(path.read_bytes().replace(b'"', b""))]
     body = [row for row in body if "".join(row).strip() and not row[0].lstrip().startswith("#")][1:]
     assert trace.tokens * trace.layers == len(body)
     by_layer: dict[int, list[Any]] = {}
@@ -171,7 +171,7 @@ def test_json_lines(tmp_path_factory: pytest.TempPathFactory, data: st.DataObjec
     made: Choice = {}
     numbers: dict[str, int] = {}
     firsts: dict[str, int] = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in lines_of(path.read_bytes()):
         value = json.loads(line) if line.strip() else {}
         if not set(COLUMNS.values()) & set(value):
             continue

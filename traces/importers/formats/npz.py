@@ -114,7 +114,7 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
     """
     beside = path.with_name(path.name.removesuffix(".npz") + ".sequences.jsonl")
     try:
-        lines = beside.read_text(encoding="utf-8").splitlines()
+        lines = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ForestageError(
