@@ -26,6 +26,12 @@ def tokens_of(tokens: int, sequences: int) -> str:
     return f"{counted(tokens, 'token')} of {counted(sequences, 'sequence')}"
 
 
+def billions(value: int) -> str:
+    """``20.9 billion``, ``1 026 billion``: three digits at least."""
+    number = value / 1e9
+    return f"{count(round(number)) if number >= 1000 else f'{number:.3g}'} billion"
+
+
 def layers_text(number: int) -> str:
     """``one layer``, ``2 layers``."""
     return "one layer" if number == 1 else f"{number} layers"

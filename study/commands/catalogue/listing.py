@@ -10,7 +10,7 @@ from catalog import ModelRecord, Record, load_catalog
 from catalog.catalogue import KINDS
 from catalog.errors import unknown_name
 from study.commands.options import JsonOption
-from study.numbers import count, size
+from study.numbers import billions, count, size
 from study.output import emit
 
 
@@ -55,7 +55,7 @@ def models_table(records: list[Record]) -> Table:
             count(record.experts),
             str(record.top_k),
             size(record.expert_bytes),
-            f"{record.parameters() / 1e9:.3g} billion",
+            billions(record.parameters()),
             record.evidence.value,
         )
     return table

@@ -33,10 +33,27 @@ def show_command(
         table = Table("field", "value", "evidence", "source", box=None)
         for field in fields:
             source = escape(field["source"]) if field["field"] in record.field_sources else "as above"
-            table.add_row(field["field"], escape(str(field["value"])), field["evidence"], source)
+            table.add_row(field["field"], escape(value_text(field["value"])), field["evidence"], source)
         console.print(table, highlight=False)
 
     emit(document, as_json=as_json, render=render)
+
+
+def value_text(value: Any) -> str:
+    """A field's value for a reader: what is absent or switched off is left out of what has parts."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(value_text, value)) or "none"
+    if isinstance(value, dict):
+        said = {name: part for name, part in value.items() if part is not None and part is not False}
+        return "\n".join(
+            f"{name}: " + value_text(part).replace("\n", ", ") if name != "kinds" else value_text(part)
+            for name, part in said.items()
+        )
+    return str(value)
 
 
 def find_record(name: str, kind: str | None) -> tuple[str, Record]:

@@ -16,6 +16,11 @@ from traces.batch_file import load_schedule, save_batched
 from traces.importers import FORMATS, OWN_TRACE, Imported, ImportOptions, import_recording
 from traces.importers.options import parse_columns, parse_layers
 
+MODEL = "Which model, where the source does not say"
+ROUTER = "How a router chooses, for router logits"
+TABLE = "What a table's columns and files are"
+LABELS = "Labels and provenance"
+
 
 def import_command(
     source: Annotated[Path, typer.Argument(help="The foreign file, or folder of files")],
@@ -23,52 +28,91 @@ def import_command(
     format: Annotated[
         str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; else told by the content")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="The model, where the source names none")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", rich_help_panel=MODEL, help="The model, where the source names none")
+    ] = None,
     experts: Annotated[
-        int | None, typer.Option("--experts", help="Routed experts a layer, where neither source nor catalogue says")
+        int | None,
+        typer.Option(
+            "--experts", rich_help_panel=MODEL, help="Routed experts a layer, where neither source nor catalogue says"
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", help="Experts a token uses, where the source does not say or was cut to fewer"),
+        typer.Option(
+            "--top-k",
+            rich_help_panel=MODEL,
+            help="Experts a token uses, where the source does not say or was cut to fewer",
+        ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option("--layers", help="The model's index of each recorded MoE layer: 3-60 or 0,2,5-7")
+        str | None,
+        typer.Option(
+            "--layers", rich_help_panel=MODEL, help="The model's index of each recorded MoE layer: 3-60 or 0,2,5-7"
+        ),
     ] = None,
     expert_map: Annotated[
-        Path | None, typer.Option("--expert-map", help="File that maps physical experts to logical ones")
+        Path | None,
+        typer.Option("--expert-map", rich_help_panel=MODEL, help="File that maps physical experts to logical ones"),
     ] = None,
     gate_weights: Annotated[
-        str | None, typer.Option("--gate-weights", help="normalised over the chosen experts, or raw softmax or sigmoid")
+        str | None,
+        typer.Option(
+            "--gate-weights",
+            rich_help_panel=ROUTER,
+            help="normalised over the chosen experts, or raw softmax or sigmoid",
+        ),
     ] = None,
     select: Annotated[
-        str | None, typer.Option("--select", help="What a router's top-k is of: logits, softmax or sigmoid")
+        str | None,
+        typer.Option(
+            "--select", rich_help_panel=ROUTER, help="What a router's top-k is of: logits, softmax or sigmoid"
+        ),
     ] = None,
     selection_bias: Annotated[
         Path | None,
-        typer.Option("--selection-bias", help="File of the bias [layers, experts] added for the choice; or none"),
+        typer.Option(
+            "--selection-bias",
+            rich_help_panel=ROUTER,
+            help="File of the bias, a row a layer, added for the choice; or none",
+        ),
     ] = None,
-    groups: Annotated[int | None, typer.Option("--groups", help="Groups that the experts stand in")] = None,
+    groups: Annotated[
+        int | None, typer.Option("--groups", rich_help_panel=ROUTER, help="Groups that the experts stand in")
+    ] = None,
     top_groups: Annotated[
-        int | None, typer.Option("--top-groups", help="Groups that a token's experts are chosen from")
+        int | None,
+        typer.Option("--top-groups", rich_help_panel=ROUTER, help="Groups that a token's experts are chosen from"),
     ] = None,
     phase: Annotated[
         str | None, typer.Option("--phase", help="prefill or decode, where the source does not tell")
     ] = None,
-    domain: Annotated[str | None, typer.Option("--domain", help="Label of sequences that have none")] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="What sequences that do not say so are stratified by")
+    domain: Annotated[
+        str | None, typer.Option("--domain", rich_help_panel=LABELS, help="Label of sequences that have none")
     ] = None,
-    recorded_at: Annotated[str | None, typer.Option("--source", help="Where it was recorded, for the metadata")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="What may be done with it: an SPDX name")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", rich_help_panel=LABELS, help="What sequences that do not say so are stratified by"),
+    ] = None,
+    recorded_at: Annotated[
+        str | None, typer.Option("--source", rich_help_panel=LABELS, help="Where it was recorded, for the metadata")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", rich_help_panel=LABELS, help="What may be done with it: an SPDX name")
+    ] = None,
     drop_constant: Annotated[
         int | None, typer.Option("--drop-constant", help="Leave out runs of at least so many identical rows")
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option("--column", help="Of a table: role=name, as ids=expert_ids; several times")
+        list[str] | None,
+        typer.Option("--column", rich_help_panel=TABLE, help="Of a table: role=name, as ids=expert_ids; several times"),
     ] = None,
-    separator: Annotated[str | None, typer.Option("--separator", help="Between a table's columns")] = None,
+    separator: Annotated[
+        str | None, typer.Option("--separator", rich_help_panel=TABLE, help="Between a table's columns")
+    ] = None,
     files: Annotated[
-        str | None, typer.Option("--files", help="What each file of a folder is: sequence, layer or rank")
+        str | None,
+        typer.Option("--files", rich_help_panel=TABLE, help="What each file of a folder is: sequence, layer or rank"),
     ] = None,
     stack: Annotated[
         str | None, typer.Option("--stack", help="Half of an encoder-decoder model: encoder or decoder")
