@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[list[Line] | str, str]] = {
     "stray layer": (changed(request_lines(), 2, layer=30), r"position 2, the last of its sequence, lacks layer 30"),
     "twice": ([*request_lines(), request_lines()[4]], r"line 19: position 0, layer 3: came before, in line 5"),
     "no object": ("{}\n[1]\n", r"line 1: has none of the keys req_id"),
-    "array": (text_of(request_lines()) + "[1]\n", r"line 19: a JSON list; expected an object"),
+    "array": (text_of(request_lines()) + "[1]\n", r"line 19: a JSON list; expected a JSON object"),
     "negative": (changed(request_lines(), 4, topk_ids=[-1, 2]), r"line 4: topk_ids\.0: Input should be greater"),
     "boolean": (changed(request_lines(), 4, layer=True), r"line 4: layer: Input should be a valid integer"),
     "fraction": (changed(request_lines(), 4, token_idx=1.0), r"line 4: token_idx: Input should be a valid integer"),

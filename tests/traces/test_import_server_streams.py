@@ -186,7 +186,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "cut off": (lines(*one_request("a", random_ids(6, 32, 2, 8), 4))[:-40], "line 7: not valid JSON.*cut off"),
     "no routing": (lines(chunk("a"), usage("a", 4, 3), None), "no response has routed experts"),
     "text": ("data: {}\n<html>\n", "line 2: '<html>'; expected an event"),
-    "list": ("data: [1]\n", r"line 1: \[1\]; expected a JSON object"),
+    "list": ("data: [1]\n", r"line 1: a JSON list; expected a JSON object"),
     "choices": ('data: {"choices": 3}\n', "line 1: choices: 3; expected a list"),
     "index": ('data: {"choices": [{"index": "a"}]}\n', "line 1: choices: .*expected an object with its index"),
     "id": ('data: {"id": {}, "choices": []}\n', "line 1: id: .*expected a text"),

@@ -38,6 +38,21 @@ def read_records(path: Path, report: Report) -> Iterator[tuple[int, dict[str, An
         report.progress(total, total)
 
 
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object that is ``text``, a line or an event.
+
+    Raises:
+        ForestageError: naming ``place``, if it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ForestageError(f"{place}: not valid JSON ({error}); is the file cut off?") from error
+    if not isinstance(value, dict):
+        raise ForestageError(f"{place}: a JSON {type(value).__name__}; expected a JSON object")
+    return value
+
+
 class _Window:
     """The part of a text that is being parsed."""
 

@@ -8,7 +8,6 @@ JSON are put together likewise. Lines of ``vllm run-batch`` have the response un
 files is one recording.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.folder_files import in_number_order
-from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.json_records import json_object, read_records
 from traces.importers.assembly.responses import short
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.text_file import open_text, starting_bytes
@@ -174,20 +173,9 @@ def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | 
             if value == line and not line.startswith("{"):
                 raise ForestageError(f"{place}: {short(line)}; expected an event of a stream (data: …)")
             if value:
-                yield place, _json_object(value, place)
+                yield place, json_object(value, place)
             report.progress(raw.tell(), total)
         report.progress(total, total)
-
-
-def _json_object(text: str, place: str) -> dict[str, Any]:
-    """The JSON object that is ``text``."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ForestageError(f"{place}: not valid JSON ({error}); was the stream cut off?") from error
-    if not isinstance(value, dict):
-        raise ForestageError(f"{place}: {short(value)}; expected a JSON object")
-    return value
 
 
 def _unwrapped(record: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ that found its expert full is ``unassigned``, and its row *not recorded*. Encode
 under the same numbers, so one of them is imported.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
+from traces.importers.assembly.json_records import json_object
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.stated import check_model, check_number
@@ -346,20 +346,9 @@ def _add(rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence:
     )
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    """A line as a JSON object."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ForestageError(f"{path}: line {number}: not valid JSON ({error}); is the file cut off?") from error
-    if not isinstance(value, dict):
-        raise ForestageError(f"{path}: line {number}: a JSON {type(value).__name__}; expected an object")
-    return value
-
-
 def _variant(path: Path, number: int, line: str) -> type[RouteLine] | None:
     """The variant that a line is of; ``None`` for a line of another kind."""
-    value = _object(path, number, line)
+    value = json_object(line, f"{path}: line {number}")
     found = next((variant for key, variant in VARIANTS.items() if key in value), None)
     if found is None and "type" not in value:
         raise ForestageError(
@@ -373,7 +362,7 @@ def _parse(path: Path, number: int, line: str, variant: type[RouteLine]) -> Rout
     try:
         return variant.model_validate_json(line)
     except ValidationError as error:
-        value = _object(path, number, line)
+        value = json_object(line, f"{path}: line {number}")
         key, routing = KINDS.get(variant, ("", ""))
         if variant is SelectionLine and value.get(key) == "metadata":
             return value
