@@ -29,12 +29,13 @@ def judged_rows(layers: int, top_k: int) -> int:
     """Tokens from which on a run of identical rows is told.
 
     Longest runs in the recordings named above, cut to their k best experts and any so many consecutive layers: 209 of
-    one layer, 129 of two, 85 of three; 30 of four layers and one expert, 14 of six and one, 12 of four and four; at
-    most 8 from five layers of four experts on, and 7 of eight layers of one.
+    one layer; of two, 129 where k is below 4 and 43 where it is 4; of three, 85 and 26; of four, 35 and 12; 14 of six
+    layers of one expert; at most 8 from five layers of four experts on, and 7 of eight layers of one.
     """
     if layers >= 8 or (layers >= 4 and layers * top_k >= 24):
         return CONSTANT_ROWS
-    return 32 if layers >= 4 else 256
+    few, several = {1: (256, 256), 2: (160, 64), 3: (96, 40)}.get(layers, (48, 48))
+    return several if top_k >= 4 else few
 
 
 def warn_of_trace(trace: RoutingTrace, report: Report) -> None:

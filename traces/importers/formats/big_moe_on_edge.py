@@ -117,8 +117,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         position=grid.token_step.astype(np.int32),
         phase=phase,
         token_hash=None,
-        domains=("chat",) * len(starts),
-        datasets=("BigMoeOnEdge",) * len(starts),
+        domains=(options.domain or "chat",) * len(starts),
+        datasets=(options.dataset or "BigMoeOnEdge",) * len(starts),
         metadata=TraceMetadata.parse(
             {
                 "model": options.model or stated,
@@ -338,5 +338,5 @@ IMPORTER = Importer(
     "BigMoeOnEdge route_trace v1 CSV, plain or .gz",
     sniff,
     read,
-    uses=frozenset({"model", "experts", "top_k", "layers"}),
+    uses=frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"}),
 )
