@@ -54,10 +54,11 @@ SAME_BYTES = {
     "tencent/Hunyuan-A13B-Instruct": "Hunyuan-A13B",
     "allenai/OLMoE-1B-7B-0125-Instruct": "OLMoE-1B-7B",
     "LiquidAI/LFM2-8B-A1B": "LFM2-8B-A1B",
+    "rednote-hilab/dots.llm1.inst": "dots.llm1",
     "/data/models/Qwen3-30B-A3B/": "Qwen3-30B-A3B",
     "./Mixtral-8x7B-v0.1": "Mixtral-8x7B",
     "C:\\models\\OLMoE-1B-7B-0924": "OLMoE-1B-7B",
-    "/root/.cache/huggingface/hub/models--Qwen--Qwen3-30B-A3B/snapshots/ad44e777bcd18fa416d9da3bd8f70d33ebb85d39":
+    "/models/hub/models--Qwen--Qwen3-30B-A3B/snapshots/ad44e777bcd18fa416d9da3bd8f70d33ebb85d39":
         "Qwen3-30B-A3B",
     "models--deepseek-ai--DeepSeek-R1-0528/snapshots/0123456789012345678901234567890123456789": "DeepSeek-V3",
     "qwen3 30b a3b": "Qwen3-30B-A3B",
