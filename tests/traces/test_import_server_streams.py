@@ -188,6 +188,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "text": ("data: {}\n<html>\n", "line 2: '<html>'; expected an event"),
     "list": ("data: [1]\n", r"line 1: a JSON list; expected a JSON object"),
     "choices": ('data: {"choices": 3}\n', "line 1: choices: 3; expected a list"),
+    "comment": (': {"choices": []}\ndata: [DONE]\n', "line 1: .*; holds an object, but is no data of an event"),
     "index": ('data: {"choices": [{"index": "a"}]}\n', "line 1: choices: .*expected an object with its index"),
     "id": ('data: {"id": {}, "choices": []}\n', "line 1: id: .*expected a text"),
     "token ids": ('data: {"choices": [{"token_ids": 3}]}\n', "line 1: token_ids: 3; expected a list"),

@@ -165,6 +165,8 @@ def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | 
                 raise ForestageError(f"{place}: longer than {MAX_LINE_CHARACTERS} characters")
             line = line.strip()
             if not line or line.startswith(EVENT_FIELDS):
+                if "{" in line:  # else a damaged event would be passed over
+                    raise ForestageError(f"{place}: {short(line)}; holds an object, but is no data of an event")
                 continue
             value = line.removeprefix("data:").strip()
             if value == "[DONE]":
