@@ -100,7 +100,7 @@ class Catalog:
         shape of the routing alone see ``match_shape``. A ``model_type`` (``deepseek_v3``) names an architecture, which
         models of other shapes share.
         """
-        if "_" in name and name in FAMILIES:
+        if _is_architecture(name):
             return None
         return next(filter(None, map(self.models.get, tunings_of(name))), None)
 
@@ -111,7 +111,7 @@ class Catalog:
         not to be had from here.
         """
         record = self.match_model(name)
-        if record is not None or name in FAMILIES:
+        if record is not None or _is_architecture(name):
             return record
         for stem in stems_of(name):
             # A record may be of a weight format itself: its name without it is that shape's too.
@@ -137,6 +137,11 @@ class Catalog:
             ForestageError: naming the nearest known model.
         """
         return self.match_shape(name) or self.models.find(name)
+
+
+def _is_architecture(name: str) -> bool:
+    """Whether ``name`` is a ``model_type`` and no model: none that is registered is called so."""
+    return "_" in name and name in FAMILIES and all(record.name != name for record, _ in _REGISTERED.get())
 
 
 KINDS: dict[str, type[Record]] = {

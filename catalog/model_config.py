@@ -99,8 +99,8 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
         source += (
             f"; not in the file, so the defaults of the configuration class: {', '.join(sorted(fields.defaulted))}"
         )
-    values |= {"name": name, "source": source, "evidence": "P", "expert_weight_format": weight_format,
-               "bits_per_weight": bits}  # fmt: skip
+    values |= {"name": name, "source": source, "evidence": "P", "architecture": model_type,
+               "expert_weight_format": weight_format, "bits_per_weight": bits}  # fmt: skip
     return ModelRecord.parse(values, origin=origin)
 
 

@@ -42,6 +42,7 @@ class ModelRecord(Record):
         attention: of every layer, or of layers of several kinds; ``None`` where not known.
         vocabulary: tokens of the embedding; ``None`` where not known.
         tied_embeddings: the embedding is the output matrix too.
+        architecture: its ``model_type`` in transformers, which tells how its routers choose; ``None`` where not stated.
     """
 
     layers: PositiveInt
@@ -61,6 +62,7 @@ class ModelRecord(Record):
     attention: Attention | None = None
     vocabulary: PositiveInt | None = None
     tied_embeddings: bool = False
+    architecture: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelRecord":

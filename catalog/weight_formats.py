@@ -13,6 +13,10 @@ SCALE_BITS = 16
 """AWQ, GPTQ and compressed-tensors keep a group's scale at 16 bits."""
 
 
+QUANTISATIONS = ("quantization_config", "compression_config")
+"""Where configurations say it; the second is compressed-tensors' older name."""
+
+
 def expert_format(document: Mapping[str, Any], text: Mapping[str, Any], origin: str) -> tuple[str, float]:
     """Format of the experts and bits a weight, scales included.
 
@@ -25,8 +29,11 @@ def expert_format(document: Mapping[str, Any], text: Mapping[str, Any], origin: 
         ForestageError: if neither is given, or the quantisation is not one whose bits are known.
     """
     quantisation = next(
-        (part["quantization_config"] for part in (document, text) if part.get("quantization_config") is not None), None
+        (part[key] for key in QUANTISATIONS for part in (document, text) if part.get(key) is not None), None
     )
+    mlx = next((part["quantization"] for part in (document, text) if part.get("quantization") is not None), None)
+    if mlx is not None:
+        return _mlx(mlx, origin)
     if quantisation is not None:
         if not isinstance(quantisation, dict):
             raise ForestageError(f"{origin}: quantization_config: not an object")
@@ -64,6 +71,11 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
             return "fp8", 8.0  # one scale a matrix
         rows, columns = block
         return "fp8", 8 + 32 / (rows * columns)  # FP32 scales (DeepSeek-V3's weight_scale_inv)
+    if given.get("dynamic"):
+        raise ForestageError(
+            f"{origin}: quantization_config: dynamic: bits that differ between modules, so that experts have no one "
+            "size; delete the field from a copy of the file to take the unquantised size"
+        )
     bits, group = given.get("bits") or given.get("w_bit"), given.get("group_size") or given.get("q_group_size")
     if method in ("awq", "gptq") and bits in (4, 8):
         # A scale and a zero point a group; GPTQ's and AWQ's zero points are as wide as the weights. -1: a whole row.
@@ -76,6 +88,23 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
         f"{origin}: quantization_config: the bits of quant_method '{method or 'none'}' are not known; delete the field "
         "from a copy of the file to take the unquantised size"
     )
+
+
+def _mlx(given: Any, origin: str) -> tuple[str, float]:
+    """MLX's ``quantization``: ``bits`` and a scale and an offset of 16 bits each a group (``mlx.core.quantize``)."""
+    odd = not isinstance(given, dict) or given.get("mode", "affine") != "affine" or any(map(_is_part, given.values()))
+    bits, group = (None, None) if odd else (given.get("bits"), given.get("group_size"))
+    if bits not in (4, 8) or not isinstance(group, int) or group < 1:
+        raise ForestageError(
+            f"{origin}: quantization: its bits are not known, or differ between modules; delete the field from a copy "
+            "of the file to take the unquantised size"
+        )
+    return f"int{bits}", bits + 2 * SCALE_BITS / group
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is of one module alone: an object, or ``false`` for one that is not quantised."""
+    return isinstance(value, dict) or value is False
 
 
 def _compressed_tensors(given: Mapping[str, Any], origin: str) -> tuple[str, float]:

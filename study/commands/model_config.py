@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from catalog import ModelRecord
+from catalog import ModelRecord, load_catalog
 from catalog.catalogue import registered
 from catalog.errors import ForestageError
 from catalog.model_config import read_model_config
@@ -107,11 +107,27 @@ def resolve(path: Path, values: dict[str, Any], given: set[str]) -> tuple[ModelR
         _check_fits(record, recorded, path, source)
         return record, values
     record = read_model_config(path, values[target] if target in given else None)
+    if target is not None and target in given:
+        _check_name(record, values[target], path)
     if target is not None:
         values[target] = record.name
     if target == "sizes_of" and source is not None and "model" not in given and _own_recording(source) is None:
         values["model"] = record.name
     return record, values
+
+
+def _check_name(record: ModelRecord, name: str, path: Path) -> None:
+    """Refuse a name that the catalogue gives a model of another shape than the configuration's.
+
+    Raises:
+        ForestageError: naming both.
+    """
+    known = load_catalog().match_shape(name)
+    if known is not None and known.routing_shape != record.routing_shape:
+        raise ForestageError(
+            f"{path}: is no configuration of {name}: {known.name} of the catalogue has other layers, experts or "
+            "top-k; give one of the two, or the model's own name"
+        )
 
 
 def _own_recording(source: Path) -> RoutingTrace | ExpertLoad | None:

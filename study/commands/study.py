@@ -122,7 +122,11 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
         )
     catalog.machines.find(system.machine)
     if system.sizes_of is not None:
-        catalog.find_model(system.sizes_of)
+        if catalog.match_model(system.sizes_of) is None:
+            raise ForestageError(
+                f"study configuration: system.sizes_of: model '{system.sizes_of}' is not in the catalogue; forestage "
+                "catalog list shows what is, forestage catalog add config.json adds one"
+            )
     elif (record := catalog.match_model(trace.metadata.model)) is not None:
         own = STAND_IN if record.name == SMALL_MODEL else record.name
         system = system.model_copy(update={"sizes_of": own})

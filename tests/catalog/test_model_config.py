@@ -323,6 +323,24 @@ def test_weight_formats(quantisation: dict[str, Any], expected: tuple[str, float
     assert (record.expert_weight_format, record.bits_per_weight) == expected
 
 
+MLX = {"group_size": 64, "bits": 4}
+
+
+def test_formats_that_other_keys_state() -> None:
+    """A key of another writer must not leave a quantised model with the size of an unquantised one."""
+    record = read(QWEN, quantization=MLX, quantization_config=MLX)
+    assert (record.expert_weight_format, record.bits_per_weight) == ("int4", 4.5)
+    weights = {"num_bits": 4, "type": "int", "group_size": 128}
+    older = {"quant_method": "compressed-tensors", "config_groups": {"0": {"weights": weights}}}
+    assert read(QWEN, compression_config=older).bits_per_weight == 4 + 16 / 128
+    for mixed in ({"model.layers.0.mlp": {"bits": 8}}, {"lm_head": False}, {"mode": "mxfp4"}, {"bits": 3}):
+        with pytest.raises(ForestageError, match="quantization: its bits are not known, or differ"):
+            read(QWEN, quantization={**MLX, **mixed})
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*experts.*": {}}}
+    with pytest.raises(ForestageError, match="dynamic: bits that differ between modules"):
+        read(QWEN, quantization_config=gptq)
+
+
 UNKNOWN = {**QWEN, "model_type": "brand_new_moe", "decoder_sparse_step": ..., "mlp_only_layers": ...}
 
 

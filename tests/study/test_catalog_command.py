@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from safetensors.numpy import save_file
 
 from catalog import load_catalog
 from study.cli import app
 from study.commands.catalogue.fields import KINDS as ALL_KINDS
 from study.commands.catalogue.fields import PARTS, fields_of
 from tests.study.conftest import Outcome, refused
+from traces import RoutingTrace
 
 Forestage = Callable[..., Outcome]
 
@@ -159,3 +161,33 @@ def test_list_and_show_refuse_what_is_not_there(forestage: Forestage) -> None:
     assert "nearest known name is 'H100-80GB'" in refused(forestage("catalog", "show", "H101-80GB"))
     assert "H100" in forestage("catalog", "list", "--kind", "machine").out
     assert forestage("catalog", "show", "HBM3").status == 0
+
+
+def test_router_logits_follow_the_rule_of_the_configuration(forestage: Forestage, tmp_path: Path) -> None:
+    """The model_type tells how routers choose; neither an option nor a name makes them choose otherwise."""
+    shape = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1,
+             "head_dim": 16, "vocab_size": 64, "dtype": "bfloat16", "num_experts_per_tok": 2,
+             "intermediate_size": 32}  # fmt: skip
+    families = {
+        "mixtral": {"num_local_experts": 8},
+        "glm4_moe": {"n_routed_experts": 8, "moe_intermediate_size": 16, "first_k_dense_replace": 0,
+                     "n_shared_experts": 1, "n_group": 1, "topk_group": 1},
+    }  # fmt: skip
+    for family, own in families.items():
+        (tmp_path / f"{family}.json").write_text(json.dumps({"model_type": family, **shape, **own}))
+    logits = np.random.default_rng(0).normal(size=(3, 10, 8)).astype(np.float32)
+    save_file({f"router_logits.{n}": part for n, part in enumerate(logits)}, tmp_path / "l.safetensors")
+    out = tmp_path / "t.safetensors"
+
+    def importing(family: str, *more: str) -> Outcome:
+        config = tmp_path / f"{family}.json"
+        return forestage("trace", "import", tmp_path / "l.safetensors", "--config", config, "--out", out, *more)
+
+    assert importing("mixtral").status == 0
+    chosen = RoutingTrace.load(out).expert_ids
+    np.testing.assert_array_equal(chosen, np.argsort(-logits, axis=-1)[..., :2].transpose(1, 0, 2))
+    assert "--select logits: " in refused(importing("glm4_moe", "--select", "logits"))
+    assert "--selection-bias" in refused(importing("glm4_moe"))
+    assert "--model mixtral: its configuration is of glm4_moe" in refused(importing("glm4_moe", "--model", "mixtral"))
+    line = refused(importing("glm4_moe", "--model", "Qwen3-30B-A3B"))
+    assert "is no configuration of Qwen3-30B-A3B" in line

@@ -15,6 +15,7 @@ from traces.importers import ImportOptions, import_recording
 from traces.importers import import_trace as import_unnamed
 from traces.importers.formats.npz import read_sequence_records
 
+GPT_OSS = ImportOptions(model="gpt-oss-20b")
 LENGTHS = (4, 3, 5)
 LAYERS, TOP_K = 24, 4  # gpt-oss-20b's
 
@@ -135,6 +136,31 @@ def test_the_model_is_named_by_argument_recording_or_shape(tmp_path: Path) -> No
         import_unnamed(path)
 
 
+def test_rows_of_nothing_are_not_recorded_and_told(tmp_path: Path) -> None:
+    ids = arrays()["expert_ids"].astype(np.int16)
+    ids[2, 3], ids[4:6, 7] = -1, 0
+    imported = import_recording(write(tmp_path, arrays(expert_ids=ids), records()), None, GPT_OSS)
+    trace = imported.recording
+    assert isinstance(trace, RoutingTrace)
+    assert np.argwhere(~trace.recorded()).tolist() == [[2, 3], [4, 7], [5, 7]]
+    assert trace.gate_weights is not None
+    assert not trace.gate_weights[2, 3].any()
+    assert trace.metadata.gate_weight_kind == "normalised"
+    assert any("1 rows (token, layer) hold only -1" in line for line in imported.warnings)
+    assert any("2 rows (token, layer) hold only zeros" in line for line in imported.warnings)
+    with pytest.raises(ForestageError, match="every row holds only -1 or zeros; nothing was recorded"):
+        import_recording(write(tmp_path, arrays(expert_ids=ids * 0), records()), None, GPT_OSS)
+
+
+def test_ids_that_never_name_the_first_expert_are_told(tmp_path: Path) -> None:
+    ids = arrays()["expert_ids"]
+    ids = np.where((ids == 0).any(axis=2, keepdims=True), np.arange(1, TOP_K + 1, dtype=np.uint8), ids)
+    imported = import_recording(write(tmp_path, arrays(expert_ids=ids), records()), None, GPT_OSS)
+    assert any("no row has expert 0, in any layer; do the ids count from 1?" in line for line in imported.warnings)
+    whole = import_recording(write(tmp_path, arrays(), records()), None, GPT_OSS)
+    assert not any("expert 0" in line for line in whole.warnings)
+
+
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "ids missing": ({"expert_ids": None}, "expert_ids: missing array; the archive holds"),
     "offsets missing": ({"seq_offsets": None}, "seq_offsets: missing array"),
@@ -142,7 +168,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "ids real": ({"expert_ids": np.zeros((12, 24, 4))}, r"expert_ids: float64"),
     "ids too large": ({"expert_ids": arrays()["expert_ids"] + np.uint8(20)}, r"expert_ids\[0, \d+\]: id .*0 to 31"),
     "ids negative": ({"expert_ids": arrays()["expert_ids"].astype(np.int16) - 1}, r"expert_ids\[\d, \d+\]: id -1"),
-    "ids twice": ({"expert_ids": np.zeros((12, 24, 4), np.uint8)}, r"expert_ids\[0, 0\].*chosen twice"),
+    "ids twice": ({"expert_ids": np.ones((12, 24, 4), np.uint8)}, r"expert_ids\[0, 0\].*chosen twice"),
     "weights shape": ({"gate_weights": np.zeros((12, 24, 3), np.float16)}, "gate_weights: .* does not fit expert_ids"),
     "weights huge": ({"gate_weights": np.full((12, 24, 4), 1e30)}, r"gate_weights\[0, 0, 0\]: 1e\+30; expected at"),
     "positions shape": ({"token_pos": np.zeros(11, np.int32)}, "token_pos: .* does not fit"),

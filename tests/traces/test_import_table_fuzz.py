@@ -140,8 +140,12 @@ def test_passes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
     if trace is None:
         return
     assert isinstance(trace, RoutingTrace)
-    body = [line.split(",") for line in lines_of(path.read_bytes().replace(b'"', b""))]
-    body = [row for row in body if "".join(row).strip() and not row[0].lstrip().startswith("#")][1:]
+    said = lines_of(path.read_bytes().replace(b'"', b""))
+    heading = next(
+        number for number, line in enumerate(said) if {"lay", "exp"} <= {part.strip("# ") for part in line.split(",")}
+    )
+    body = [line.split(",") for line in said[heading + 1 :]]  # a title may stand above the heading
+    body = [row for row in body if "".join(row).strip() and not row[0].lstrip().startswith("#")]
     assert trace.tokens * trace.layers == len(body)
     by_layer: dict[int, list[Any]] = {}
     for layer, cell in body:

@@ -89,7 +89,7 @@ def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
     if record is None:
         raise ForestageError(
             f"{path}: model '{trace.metadata.model}' is not in the catalogue, so the bytes of its experts are unknown; "
-            "name one with --model, or give --capacity in experts"
+            "describe it with --config config.json, or give --capacity in experts"
         )
     return np.full(trace.layers, record.expert_bytes, np.int64)
 

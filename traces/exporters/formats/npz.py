@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, require_recorded
+from traces.exporters.exporter import (
+    Exporter,
+    ExportOptions,
+    Progress,
+    Source,
+    lost_but,
+    require_recorded,
+    shape_options,
+)
 from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks
 from traces.trace import DECODE, RoutingTrace
@@ -102,8 +110,8 @@ def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """By the model's name."""
-    return ("--format", NAME, "--model", source.trace.metadata.model)
+    """By the model's name, and its shape in case that the catalogue does not know it."""
+    return ("--format", NAME, *shape_options(source))
 
 
 EXPORTER = Exporter(NAME, "NAME.npz with NAME.sequences.jsonl beside it", (".npz",), check, write, lost, reader=reader)

@@ -115,8 +115,8 @@ def recorded_model(
             raise ForestageError(f"{origin}: {stated} experts, but {record.name} has {record.experts}; see --model")
         if top_k is not None and options.top_k is None and top_k != record.top_k:
             raise ForestageError(
-                f"{origin}: {top_k} ids a row, but {record.name} uses {record.top_k}; name the right model with "
-                f"--model, or import it with --top-k {top_k} if the run was cut to it"
+                f"{origin}: {top_k} ids a row, but {record.name} uses {record.top_k}; name the right model with --model"
+                + (f", or import it with --top-k {top_k} if the run was cut to it" if top_k < record.top_k else "")
             )
         stated = record.experts
     if stated is None:
@@ -125,7 +125,7 @@ def recorded_model(
             "with --experts, or with --config config.json"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
-    if record is None and not has_dense:
+    if record is None and not has_dense and options.layers is None:
         _tell_empty(report, origin, layers, kept)
     elif record is not None:
         _check_layers(record, indices, origin)

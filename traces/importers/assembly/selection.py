@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.selection_bias import read_selection_bias
 from traces.importers.assembly.selection_rule import Floats, SelectionRule
@@ -54,7 +55,7 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
     Raises:
         ForestageError: naming what is missing, and how it is given; or an option that contradicts what is known.
     """
-    known = known_model(model)
+    known = _known(model, origin)
     if known is not None and known.family.refusal is not None:
         raise ForestageError(
             f"{origin}: the choice of {model} does not follow from its router logits: {known.family.refusal}; import a "
@@ -65,6 +66,27 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
     if rule.weight is None:
         _warn_of_no_weights(known, model, origin, report)
     return ChosenRule(rule, known)
+
+
+def _known(model: str, origin: str) -> KnownModel | None:
+    """What the table has of the model by its name, or by the architecture that its record states.
+
+    Raises:
+        ForestageError: if the model is called by one family's name and is of another.
+    """
+    named = known_model(model)
+    record = load_catalog().match_shape(model)
+    if record is None or record.architecture is None:
+        return named
+    stated = known_model(record.architecture)
+    if named is None:
+        return stated
+    if named.family.model_type != record.architecture and not named.is_published:
+        raise ForestageError(
+            f"{origin}: --model {model}: its configuration is of {record.architecture}, whose routers are others; name "
+            "it otherwise"
+        )
+    return named
 
 
 def check_named(options: ImportOptions, origin: str) -> None:

@@ -18,6 +18,9 @@ their looping generations, DeepSeek-V2-Lite, Gemma-4's and Qwen3-30B's chats, th
 tokens, the 4 being one repeated token of text. Of fewer layers or experts they are longer: see ``judged_rows``.
 """
 
+FEWEST_IDS, FEW_LAYERS_IDS = 20, 64
+"""Ids seen for each expert before it is odd that none is 0, of four layers and more and of fewer."""
+
 NAMED_SPANS = 3
 """Runs and sequences that a warning names."""
 
@@ -54,6 +57,23 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
         if len(runs.spans):
             report.warn(_runs_line(trace, runs))
     _warn_of_signs(trace, row_signs(trace), report)
+    _warn_of_first_expert(trace, report)
+
+
+def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
+    """Warn where expert 0 was never chosen, though it had many chances: ids may count from 1."""
+    ids = 0
+    for part in trace.chunks():
+        recorded = part.expert_ids[part.recorded()]
+        if (recorded == 0).any():
+            return
+        ids += recorded.size
+    # One expert of one layer may be dead; that the first is, in each of several layers, is no chance.
+    if ids >= (FEW_LAYERS_IDS if trace.layers < 4 else FEWEST_IDS) * trace.experts:
+        report.warn(
+            f"{trace.origin}: no row has expert 0, in any layer; do the ids count from 1? Then subtract 1 from each, "
+            "and import again"
+        )
 
 
 def _runs_line(trace: RoutingTrace, runs: ConstantRuns) -> str:

@@ -71,7 +71,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     if len(model.kept_layers) != layers:
         dense = min(set(range(layers)) - set(model.kept_layers))
         raise ForestageError(f"{path}: expert_ids: layer {dense} is dense in {model.name}; name the right model")
-    packed = pack_ids(ids, model.experts, str(path))
+    unrecorded = _unrecorded(path, ids, report)
+    packed = pack_ids(np.where(unrecorded[:, :, None], 0, ids), model.experts, str(path))
+    packed[unrecorded] = np.iinfo(packed.dtype).max
     recording = published_recording(packed)
     if named is not None and recording is None:
         report.warn(f"{path}: names no model; taken for {named} by the file's name (--model, if it is another)")
@@ -80,9 +82,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     weights, hashes = arrays.get("gate_weights"), arrays.get("token_crc32")
     if weights is not None:
         _check_weights(path, weights)
+        weights = np.where(unrecorded[:, :, None], 0, weights).astype(np.float16)
+    judged = None if weights is None else weights[~unrecorded]
     return RoutingTrace(
         expert_ids=packed,
-        gate_weights=None if weights is None else weights.astype(np.float16),
+        gate_weights=weights,
         sequence_offsets=offsets,
         position=narrow(position, np.int32, "token_pos", str(path)),
         phase=_phases(path, options, records, offsets, position),
@@ -95,8 +99,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
                 "experts": model.experts,
                 "top_k": top_k,
                 "layer_map": model.layer_map,
-                "ranked": weights is not None and are_ranked(weights),
-                "gate_weight_kind": "none" if weights is None else weight_kind(weights),
+                "ranked": judged is not None and are_ranked(judged),
+                "gate_weight_kind": "none" if judged is None else weight_kind(judged),
+                "has_unrecorded": bool(unrecorded.any()),
                 "source": recording.source if recording else f"imported from {path.name}",
                 "licence": recording.licence if recording else "not stated",
             },
@@ -104,6 +109,23 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         ),
         origin=str(path),
     )
+
+
+def _unrecorded(path: Path, ids: npt.NDArray[Any], report: Report) -> npt.NDArray[np.bool_]:
+    """bool ``[tokens, layers]``: rows of −1, or of zeros where a row has several ids, which are no choice; told.
+
+    Raises:
+        ForestageError: if there is no other row.
+    """
+    first = ids[:, :, 0]
+    missing = (first == -1) & (ids == -1).all(axis=2)
+    zeros = (first == 0) & (ids == 0).all(axis=2) if ids.shape[2] > 1 else np.zeros_like(missing)
+    for rows, what in ((missing, "-1"), (zeros, "zeros")):
+        if rows.any():
+            report.warn(f"{path}: {int(rows.sum())} rows (token, layer) hold only {what}; they count as not recorded")
+    if (missing | zeros).all():
+        raise ForestageError(f"{path}: expert_ids: every row holds only -1 or zeros; nothing was recorded")
+    return missing | zeros
 
 
 def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:

@@ -247,7 +247,7 @@ def _shape(path: Path, options: ImportOptions, name: str | None, group: _Group) 
     else:
         raise ForestageError(
             f"{path}: the routing comes without its shape, and the catalogue does not know {called or 'the model'}: "
-            "name it with --model, or import it with --layers, --top-k and --experts"
+            "name a known one with --model, or any with --layers, --top-k and --experts beside it"
         )
     fitting = [(layers, top_k) for layers in sorted(axes) if _start_of(group, (layers, top_k)) is not None]
     if len(fitting) > 1 and record is not None:

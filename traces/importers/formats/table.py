@@ -6,7 +6,6 @@ layer (the number in its name), or a rank. Ranks may share tokens: what two of t
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from traces.importers.assembly.expert_map import read_expert_map
 from traces.importers.assembly.loads import build_load
-from traces.importers.assembly.routing_rows import UNRECORDED, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.table_columns import check_roles
 from traces.importers.assembly.table_loads import CountTable, dense, known_experts
@@ -37,8 +36,6 @@ from traces.trace import PHASES, RoutingTrace
 NAME = "table"
 LOAD_ROLES = frozenset({"count", "expert", "layer", "step"})
 OTHER_EXPERTS = "are the ranks' tokens of their own? Then import with --files sequence"
-FEWEST_IDS = 64
-"""Ids seen for each expert before it is odd that none is 0."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -167,7 +164,6 @@ def _read_routing(
     )
     sequences = Sequences()
     firsts: dict[int, int] = {}
-    watch = _Watch()
     expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
@@ -175,7 +171,7 @@ def _read_routing(
     progress = report if len(files) == 1 else Report(warnings=report.warnings)
     for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
         rows.begin(file)
-        parts = watch.seen(choices(read_table(file, columns, options.separator, progress), layer))
+        parts = choices(read_table(file, columns, options.separator, progress), layer)
         key = done if options.files == "sequence" else None
         knows_tokens = bool({"token", "position", "sequence"} & set(columns)) or options.files in ("sequence", "layer")
         is_nested = "layer" not in columns and layer is None
@@ -210,7 +206,7 @@ def _read_routing(
             report.progress(done + 1, len(files))
     _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
     labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
-    trace = trace_of_rows(
+    return trace_of_rows(
         rows,
         labels,
         options,
@@ -220,8 +216,6 @@ def _read_routing(
         experts=None if expert_map is None else expert_map.experts,
         expert_map=expert_map,
     )
-    watch.tell(path, trace, report)
-    return trace
 
 
 def _position_in_pass(part: Choices, counts: dict[int, int], first: int) -> np.ndarray:
@@ -231,31 +225,6 @@ def _position_in_pass(part: Choices, counts: dict[int, int], first: int) -> np.n
         position[row] = first + counts.get(layer, 0)
         counts[layer] = counts.get(layer, 0) + 1
     return position
-
-
-class _Watch:
-    """Signs that ids are counted from 1."""
-
-    def __init__(self) -> None:
-        self.ids = 0
-        self.smallest = UNRECORDED
-
-    def seen(self, parts: Iterator[Choices]) -> Iterator[Choices]:
-        """Hand choices on, their ids looked at."""
-        for part in parts:
-            recorded = part.ids[part.ids[:, 0] != UNRECORDED]
-            if recorded.size:
-                self.ids += recorded.size
-                self.smallest = min(self.smallest, int(recorded.min()))
-            yield part
-
-    def tell(self, path: Path, trace: RoutingTrace, report: Report) -> None:
-        """Warn where expert 0 was never chosen, though every expert had many chances."""
-        if self.smallest > 0 and self.ids >= FEWEST_IDS * trace.experts:
-            report.warn(
-                f"{path}: no row has expert 0, the smallest is {self.smallest}; do the ids count from 1? Then "
-                "subtract 1"
-            )
 
 
 def _tell(
