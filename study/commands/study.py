@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from catalog import load_catalog
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, unknown_name
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.learned.config import read_recipe
@@ -123,10 +123,7 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
     catalog.machines.find(system.machine)
     if system.sizes_of is not None:
         if catalog.match_model(system.sizes_of) is None:
-            raise ForestageError(
-                f"study configuration: system.sizes_of: model '{system.sizes_of}' is not in the catalogue; forestage "
-                "catalog list shows what is, forestage catalog add config.json adds one"
-            )
+            raise unknown_name("study configuration: system.sizes_of", system.sizes_of, catalog.models.names())
     elif (record := catalog.match_model(trace.metadata.model)) is not None:
         own = STAND_IN if record.name == SMALL_MODEL else record.name
         system = system.model_copy(update={"sizes_of": own})

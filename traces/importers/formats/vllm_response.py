@@ -333,7 +333,9 @@ def _with_lengths(given: list[Choice], response: _Response) -> list[Choice]:
             + ("fit several readings of" if readings else "do not fit")
             + f" usage.prompt_tokens {response.prompt} and usage.completion_tokens {total}"
             + (" of one prompt" if len(given) > 1 else "")
-            + "; request token_ids (return_token_ids), or send prompts one by one"
+            + "; request token_ids (return_token_ids)"
+            + (", or usage (of a stream: stream_options include_usage)" if response.prompt is None else "")
+            + ", or send prompts one by one"
         )
     lengths = next(iter(readings))
     return [_replaced(choice, length) for choice, length in zip(given, lengths, strict=True)]
