@@ -209,6 +209,10 @@ FAULTS: dict[str, tuple[list[Line] | str, str]] = {
     "stray layer": (changed(request_lines(), 2, layer=30), r"position 2, the last of its sequence, lacks layer 30"),
     "twice": ([*request_lines(), request_lines()[4]], r"line 19: position 0, layer 3: came before, in line 5"),
     "no object": ("{}\n[1]\n", r"line 1: has none of the keys req_id"),
+    "no request": (
+        text_of([{"type": "route", "token_idx": 0, "layer": 0, "topk_ids": [0, 1]}, *request_lines()]),
+        "line 1: has none of the keys",
+    ),
     "array": (text_of(request_lines()) + "[1]\n", r"line 19: a JSON list; expected a JSON object"),
     "negative": (changed(request_lines(), 4, topk_ids=[-1, 2]), r"line 4: topk_ids\.0: Input should be greater"),
     "boolean": (changed(request_lines(), 4, layer=True), r"line 4: layer: Input should be a valid integer"),

@@ -350,7 +350,7 @@ def _variant(path: Path, number: int, line: str) -> type[RouteLine] | None:
     """The variant that a line is of; ``None`` for a line of another kind."""
     value = json_object(line, f"{path}: line {number}")
     found = next((variant for key, variant in VARIANTS.items() if key in value), None)
-    if found is None and "type" not in value:
+    if found is None and value.get("type", "route") == "route":
         raise ForestageError(
             f"{path}: line {number}: has none of the keys {', '.join(VARIANTS)}; no known variant of routing lines"
         )
