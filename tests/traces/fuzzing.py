@@ -1,5 +1,6 @@
 """How many damaged inputs each importer is tried with, damage to small text files, and what must become of them."""
 
+import copy
 import io
 import os
 import re
@@ -64,6 +65,18 @@ def damaged(draw: st.DrawFn, text: str) -> bytes:
         if kind == "truncate":
             data = data[: draw(st.integers(0, len(data)))]
     return data
+
+
+def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+    """A copy with another value at a path."""
+    if not at:
+        return new
+    made = copy.deepcopy(value)
+    holder = made
+    for key in at[:-1]:
+        holder = holder[key]
+    holder[at[-1]] = new
+    return made
 
 
 def lines_of(content: bytes) -> list[str]:

@@ -6,7 +6,6 @@ has no checksums cannot be told from another recording: a changed digit is anoth
 
 import base64
 import contextlib
-import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import fuzz
+from tests.traces.fuzzing import changed, fuzz
 from traces import RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.importers.assembly.json_records import read_records
@@ -63,18 +62,6 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield from places(child, (*at, key))
-
-
-def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
-    """A copy with another value at a path."""
-    if not at:
-        return new
-    made = copy.deepcopy(value)
-    holder = made
-    for key in at[:-1]:
-        holder = holder[key]
-    holder[at[-1]] = new
-    return made
 
 
 def damaged(draw: Callable[..., Any], data: bytes) -> bytes:

@@ -5,7 +5,6 @@ phases are compared with those that the text's numbers give.
 """
 
 import base64
-import copy
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from recorded_ids import random_ids
 
 from catalog.errors import ForestageError
-from tests.traces.fuzzing import fuzz
+from tests.traces.fuzzing import changed, fuzz
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 
@@ -160,18 +159,6 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     for key, child in children:
         if not (at and at[-1] in ("routed_experts", "prompt_routed_experts") and isinstance(child, list)):
             yield from places(child, (*at, key))
-
-
-def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
-    """A copy with another value at a path."""
-    if not at:
-        return new
-    made = copy.deepcopy(value)
-    holder = made
-    for key in at[:-1]:
-        holder = holder[key]
-    holder[at[-1]] = new
-    return made
 
 
 @FUZZ

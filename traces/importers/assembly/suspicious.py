@@ -44,7 +44,7 @@ def judged_rows(layers: int, top_k: int) -> int:
 def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
     """Warn of what is not a text's routing: layers and runs of identical rows, equal weights, padding, repetition.
 
-    Reads the trace three times, in chunks.
+    Reads the trace four times, in chunks (once it has seen expert 0, the last stops).
     """
     layers = _constant_layers(trace)
     if layers:

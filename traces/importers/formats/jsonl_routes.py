@@ -205,7 +205,8 @@ class Facts:
         self.model = stated.model_id
         self.experts = stated.num_experts if of_stage is None else of_stage.num_experts
         self.top_k = stated.experts_per_token if of_stage is None else of_stage.assigned_experts_per_token
-        check_model(self._options, self.model, place, self._report)
+        # Before the selections are read; in the words that ``recorded_model`` uses again, so that it is told once.
+        check_model(self._options, self.model, str(self._path), self._report)
         check_number("--experts", self._options.experts, self.experts, place)
         check_number("--top-k", self._options.top_k, self.top_k, place)
 
