@@ -640,3 +640,20 @@ def test_tables_met_in_the_field(name: str, columns: dict[str, str], field_case:
     spec.loader.exec_module(make)
     np.testing.assert_array_equal(trace.expert_ids, make.rows(np.random.default_rng(5), 30))
     assert trace.sequences == 1
+
+
+def test_a_separator_of_ascii_is_no_blank(tmp_path: Path) -> None:
+    """A damaged byte within a number must not part it in two, nor pass for nothing."""
+    for cells, message in (("1\x1c2 3,0.5", "line 2: ids"), ("1 2,0.5\x1f", "line 2: score")):
+        path = tmp_path / "t.csv"
+        path.write_text(f"token,layer,ids,score\n0,0,{cells}\n")
+        with pytest.raises(ForestageError, match=message):
+            import_recording(
+                path,
+                "table",
+                ImportOptions(
+                    model="toy",
+                    experts=8,
+                    columns={"token": "token", "layer": "layer", "ids": "ids", "weights": "score"},
+                ),
+            )

@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 Place = Callable[[int], str]
 """Where a row of the batch stands: its file, line and column, for errors."""
 
+BLANKS = r"[ \t\r\n]*"
+"""What may stand around a number. Python's ``\\s`` takes ASCII's separators, which only damage writes, as well."""
+
 WHOLE = r"[0-9]{1,18}"
 NUMBER = r"(?:[0-9]{1,300}(?:\.[0-9]{0,300})?|\.[0-9]{1,300})(?:[eE][+-]?[0-9]{1,3})?"
 ALL_WHOLE = re.compile(rf" *{WHOLE} *(?:\n *{WHOLE} *)*")
@@ -31,13 +34,15 @@ SHOWN = 60
 
 def _list_pattern(number: str) -> re.Pattern[str]:
     """A list of such numbers, in brackets or bare, separated in one way."""
-    parts = "|".join(rf"{number}(?:{gap}{number})*" for gap in (r"\s*,\s*", r"\s*;\s*", r"\s*\|\s*", r"\s+"))
-    return re.compile(rf"\s*(?:\[\s*({parts})\s*\]|\(\s*({parts})\s*\)|\{{\s*({parts})\s*\}}|({parts}))\s*")
+    gaps = *(f"{BLANKS}{mark}{BLANKS}" for mark in (",", ";", r"\|")), r"[ \t\r\n]+"
+    parts = "|".join(f"{number}(?:{gap}{number})*" for gap in gaps)
+    inner = f"{BLANKS}({parts}){BLANKS}"
+    return re.compile(rf"{BLANKS}(?:\[{inner}\]|\({inner}\)|\{{{inner}\}}|({parts})){BLANKS}")
 
 
 ID_LIST = _list_pattern(rf"(?:-1|{WHOLE})")
 NUMBER_LIST = _list_pattern(NUMBER)
-GAPS = re.compile(r"[\s,;|]+")
+GAPS = re.compile(r"[ \t\r\n,;|]+")
 
 
 def show(value: Any) -> str:
@@ -188,7 +193,7 @@ def _whole_cell(value: Any, place: Place, row: int, expected: str) -> int:
 
 def _number_cell(value: Any, place: Place, row: int, expected: str) -> float:
     """One number."""
-    if isinstance(value, str) and re.fullmatch(rf"\s*{NUMBER}\s*", value):
+    if isinstance(value, str) and re.fullmatch(f"{BLANKS}{NUMBER}{BLANKS}", value):
         return float(value)
     if type(value) in (int, float) and abs(value) < 1e308:
         return float(value)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.models import check_stated
+from traces.importers.assembly.number_table import number_table
 from traces.importers.assembly.recordings import published_recording
 from traces.importers.assembly.stated import check_model
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
@@ -237,16 +238,7 @@ def _read_columns(path: Path, lines: list[str], body: int) -> dict[str, npt.NDAr
     rows = lines[body + 1 :]
     if not rows:
         raise ForestageError(f"{path}: no rows after the heading")
-    blank = next((number for number, row in enumerate(rows) if not row.strip()), None)
-    if blank is not None:
-        raise ForestageError(f"{path}: line {body + 2 + blank}: empty line")
-    try:
-        table = np.loadtxt(rows, delimiter=",", dtype=np.float64, ndmin=2, comments=None)
-    except ValueError as error:
-        _refuse_odd_row(path, rows, names, body + 2)
-        raise ForestageError(f"{path}: rows (counted after line {body + 1}): {str(error).rstrip('.')}") from error
-    if table.shape[1] != len(names):
-        raise ForestageError(f"{path}: line {body + 2}: {table.shape[1]} fields, but the heading names {len(names)}")
+    table = number_table(path, rows, names, body + 2)
     columns = {column: table[:, names.index(column)] for column in COLUMNS}
     for column, values in columns.items():
         good = (values >= 0) & (values <= (LARGEST_WEIGHT if column == "weight" else LARGEST))
@@ -261,19 +253,6 @@ def _read_columns(path: Path, lines: list[str], body: int) -> dict[str, npt.NDAr
             )
             raise ForestageError(f"{path}: line {body + 2 + row}: {column}: {values[row]:g}; expected {kind}")
     return columns
-
-
-def _refuse_odd_row(path: Path, rows: list[str], names: list[str], first_line: int) -> None:
-    """Raise for the first row with another number of fields than the heading, or with one that is no number."""
-    for line, row in enumerate(rows, start=first_line):
-        fields = row.split(",")
-        if len(fields) != len(names):
-            raise ForestageError(f"{path}: line {line}: {len(fields)} fields, but the heading names {len(names)}")
-        for name, field in zip(names, fields, strict=True):
-            try:
-                float(field)
-            except ValueError as error:
-                raise ForestageError(f"{path}: line {line}: {name}: {field!r} is no number") from error
 
 
 def _place_rows(

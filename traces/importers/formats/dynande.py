@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.complete_lines import complete_lines
+from traces.importers.assembly.number_table import number_table
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
@@ -92,7 +93,7 @@ class _Tables:
             raise ForestageError(f"{file}: line 1: {experts} experts; at most {LARGEST_ID + 1} can be told apart")
         self.experts = experts
         while piece := list(islice(lines, CHUNK_LINES)):
-            table = _parse(file, piece, len(names))
+            table = _parse(file, piece, names)
             values = table[:, 2:]
             if self.is_mask is None:
                 self.is_mask = bool(((values == 0) | (values == 1)).all())
@@ -106,41 +107,17 @@ class _Tables:
             yield piece[0][0], table
 
 
-def _parse(file: Path, piece: list[tuple[int, str]], columns: int) -> Table:
-    """Lines as numbers ``[lines, columns]``, checked."""
-    texts = [text for _, text in piece]
-    try:
-        if not all(texts):
-            raise ValueError("an empty line")
-        table = np.loadtxt(texts, delimiter=",", dtype=np.float64, ndmin=2, comments=None)
-        if table.shape != (len(texts), columns):
-            raise ValueError("the number of fields")
-    except ValueError as error:
-        number, fault = _first_fault(piece, columns)
-        raise ForestageError(f"{file}: line {number}: {fault}") from error
+def _parse(file: Path, piece: list[tuple[int, str]], names: list[str]) -> Table:
+    """Lines as numbers ``[lines, names]``, checked."""
+    table = number_table(file, [text for _, text in piece], names, piece[0][0])
     bad = np.argwhere(~(np.isfinite(table) & (table >= 0)))
     if not len(bad):
         bad = np.argwhere((table[:, :2] != np.floor(table[:, :2])) | (table[:, :2] > LARGEST))
     if len(bad):
         row, column = (int(place) for place in bad[0])
-        name = ("layer_id", "token_id")[column] if column < 2 else f"expert_{column - 2}"
         kind = f"a whole number from 0 to {LARGEST}" if column < 2 else "a number ≥ 0"
-        raise ForestageError(f"{file}: line {piece[row][0]}: {name}: {table[row, column]:g}; expected {kind}")
+        raise ForestageError(f"{file}: line {piece[row][0]}: {names[column]}: {table[row, column]:g}; expected {kind}")
     return table
-
-
-def _first_fault(piece: list[tuple[int, str]], columns: int) -> tuple[int, str]:
-    """The first line that is no row of numbers, and why."""
-    for number, text in piece:
-        fields = text.split(",")
-        if len(fields) != columns:
-            return number, f"{len(fields)} fields, but the heading names {columns}"
-        for column, value in enumerate(fields, start=1):
-            try:
-                float(value)
-            except ValueError:
-                return number, f"field {column}: {value[:40]!r} is no number"
-    return piece[0][0], "not readable as numbers"
 
 
 def _add(
