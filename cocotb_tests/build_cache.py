@@ -7,7 +7,6 @@ and a build that dies leaves nothing that could be mistaken for one.
 
 import fcntl
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from catalog.user_cache import VARIABLE, user_cache
 
 # Models that nobody asked for in this long are removed when another one is built.
 UNUSED_DAYS = 30
@@ -30,13 +30,12 @@ def cache_folder() -> Path:
     Raises:
         ForestageError: it cannot be made.
     """
-    root = os.environ.get("FORESTAGE_CACHE")
-    folder = (Path(root).expanduser().resolve() if root else Path.home() / ".cache" / "forestage") / "verilator"
+    folder = user_cache("verilator")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ForestageError(
-            f"{folder}: cannot write the cache of built models ({error.strerror}); set FORESTAGE_CACHE"
+            f"{folder}: cannot write the cache of built models ({error.strerror}); set {VARIABLE}"
         ) from error
     return folder
 
@@ -106,7 +105,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock = path.open("w")
     except OSError as error:
-        raise ForestageError(f"{path}: cannot write ({error.strerror}); set FORESTAGE_CACHE") from error
+        raise ForestageError(f"{path}: cannot write ({error.strerror}); set {VARIABLE}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,9 @@
 """Shares of a row's gate weight as integers, so that sums of them depend on no order."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from traces.compiled import njit
 
 MASS_BITS = 16
 MASS_ONE = 1 << MASS_BITS
@@ -26,7 +27,7 @@ def mass_units(weights: NDArray[np.float16], recorded: NDArray[np.bool_]) -> NDA
     return units
 
 
-@njit(cache=True)
+@njit()
 def _apportion(whole: NDArray[np.int64], recorded: NDArray[np.bool_], one: int, units: NDArray[np.int32]) -> None:
     """Fill ``units``; ``whole`` is below 2⁴⁰, so that its product with ``one`` fits an i64."""
     tokens, layers, top_k = whole.shape

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -17,6 +16,7 @@ from catalog.config import StrictModel
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.profile import spatial_rates, temporal_rates
 from traces import RoutingTrace
+from traces.compiled import njit
 
 
 class MarkovParameters(StrictModel):
@@ -114,7 +114,7 @@ class TemporalMarkovPredictor(_Markov):
             yield first, scores
 
 
-@njit(cache=True)
+@njit()
 def _sum_rates(rates: NDArray[np.int32], source: NDArray[np.int32], scores: Scores) -> None:
     """Sum of the rows ``source`` of ``rates`` ``[experts, experts]``; a source of −1 (unknown) adds nothing."""
     scores[:] = 0
@@ -124,7 +124,7 @@ def _sum_rates(rates: NDArray[np.int32], source: NDArray[np.int32], scores: Scor
                 scores[expert] += rates[source[i], expert]
 
 
-@njit(cache=True)
+@njit()
 def _score_spatial(
     ids: ExpertIds, recorded: NDArray[np.bool_], distance: int, rates: NDArray[np.int32], scores: Scores
 ) -> None:
@@ -135,7 +135,7 @@ def _score_spatial(
                 _sum_rates(rates[layer], ids[token, layer - distance], scores[token, layer])
 
 
-@njit(cache=True)
+@njit()
 def _score_temporal(
     ids: ExpertIds,
     recorded: NDArray[np.bool_],

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
@@ -27,6 +26,7 @@ from predictor.base import BatchPredictor, read_ids, read_weights
 from predictor.gate_mass import MASS_ONE, mass_units
 from predictor.ranking import check_limit, ranks_of_chosen
 from traces import RoutingTrace
+from traces.compiled import njit
 
 Counts = NDArray[np.int64]
 _CHUNK_TOKENS = 4096
@@ -265,7 +265,7 @@ def _by_limit(counts: Counts, tally: Tally) -> Counts:
     return np.broadcast_to(counts[..., None], tally.hits.shape)
 
 
-@njit(cache=True)
+@njit()
 def _count_rows(
     ranks: NDArray[np.int32],
     qualified: NDArray[np.int32],

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -12,6 +11,7 @@ from catalog.config import StrictModel
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.profile import RATE_BITS, RATE_ONE, selection_rates
 from traces import RoutingTrace
+from traces.compiled import njit
 
 Fill = Literal["popularity", "recency", "none"]
 
@@ -84,7 +84,7 @@ class PreviousTokenPredictor(Predictor):
             yield first, scores
 
 
-@njit(cache=True)
+@njit()
 def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step: int, scores: Scores) -> None:
     """``step`` is what a token of age is worth: an argument, as a compiled constant of another file would go stale."""
     for expert in range(len(ages)):
@@ -93,7 +93,7 @@ def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step:
             scores[expert] += (oldest + 1 - ages[expert]) * step
 
 
-@njit(cache=True)
+@njit()
 def _age(ages: NDArray[np.int32], ids: NDArray[np.int32], oldest: int) -> None:
     """One recorded token passes: ages above ``oldest`` return to 0 (unused); the chosen experts become 1."""
     for expert in range(len(ages)):
@@ -103,7 +103,7 @@ def _age(ages: NDArray[np.int32], ids: NDArray[np.int32], oldest: int) -> None:
         ages[ids[i]] = 1
 
 
-@njit(cache=True)
+@njit()
 def _score_chunk(
     ids: ExpertIds,
     recorded: NDArray[np.bool_],

@@ -5,11 +5,11 @@ reproducible on every machine and a sum of ``top_k`` rates stays far inside an i
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.base import ExpertIds, check_lookahead, id_chunks
 from traces import RoutingTrace
+from traces.compiled import njit
 
 RATE_BITS = 20
 RATE_ONE = 1 << RATE_BITS
@@ -62,7 +62,7 @@ def _as_rates(counts: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.in
     return ((counts << RATE_BITS) // np.maximum(of, 1)).astype(np.int32)
 
 
-@njit(cache=True)
+@njit()
 def _count_spatial(
     ids: ExpertIds,
     recorded: NDArray[np.bool_],
@@ -82,7 +82,7 @@ def _count_spatial(
                     pairs[layer, source, ids[token, layer, j]] += 1
 
 
-@njit(cache=True)
+@njit()
 def _count_temporal(
     ids: ExpertIds,
     recorded: NDArray[np.bool_],

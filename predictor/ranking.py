@@ -4,10 +4,10 @@ What is compiled here calls nothing compiled elsewhere: numba's cache on disk do
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from traces.compiled import njit
 
 
 def check_limit(limit: int, experts: int) -> None:
@@ -16,7 +16,7 @@ def check_limit(limit: int, experts: int) -> None:
         raise ForestageError(f"issue: {limit} is not in 1…{experts} (experts of a layer); choose one that is")
 
 
-@njit(cache=True)
+@njit()
 def best_experts(scores: NDArray[np.int32], threshold: int, best: NDArray[np.int16]) -> int:
     """Fill ``best`` with the ids of the highest of ``scores`` ``[experts]``, largest first, padded with −1.
 
@@ -44,7 +44,7 @@ def best_experts(scores: NDArray[np.int32], threshold: int, best: NDArray[np.int
     return qualified
 
 
-@njit(cache=True)
+@njit()
 def rank_chunk(
     scores: NDArray[np.int32], threshold: int, best: NDArray[np.int16], qualified: NDArray[np.int32]
 ) -> None:
@@ -57,7 +57,7 @@ def rank_chunk(
             qualified[token, layer] = best_experts(scores[token, layer], threshold, best[token, layer])
 
 
-@njit(cache=True)
+@njit()
 def ranks_of_chosen(
     scores: NDArray[np.int32],
     threshold: int,

@@ -6,12 +6,12 @@ The scores equal those of ``StMoeTables`` event by event (tested); nothing here 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.base import Scores, check_lookahead, id_chunks
 from predictor.st_moe_parameters import CONFIDENCE_MAX, EngineConfiguration
 from traces import RoutingTrace
+from traces.compiled import njit
 
 _COUNT_CHUNK_TOKENS = 8192
 
@@ -76,7 +76,7 @@ class BatchState:
         )
 
 
-@njit(cache=True)
+@njit()
 def _count_pairs(ids: Ids, recorded: NDArray[np.bool_], lookahead: int, counts: NDArray[np.int64]) -> None:
     tokens, layers, top_k = ids.shape
     for token in range(tokens):
@@ -87,7 +87,7 @@ def _count_pairs(ids: Ids, recorded: NDArray[np.bool_], lookahead: int, counts: 
                         counts[layer, ids[token, layer, i], ids[token, layer + lookahead, j]] += 1
 
 
-@njit(cache=True)
+@njit()
 def _score_tokens(
     ids: Ids,
     recorded: NDArray[np.bool_],
@@ -142,7 +142,7 @@ def _score_tokens(
                 history[layer, i] = chosen[i]
 
 
-@njit(cache=True)
+@njit()
 def _verify_row(
     candidates: NDArray[np.int16],
     confidences: NDArray[np.int8],
@@ -167,7 +167,7 @@ def _verify_row(
                     break
 
 
-@njit(cache=True)
+@njit()
 def _lists(candidates: NDArray[np.int16], expert: int) -> bool:
     for candidate in candidates:  # noqa: SIM110 (numba compiles the loop, not a generator)
         if candidate == expert:

@@ -5,12 +5,12 @@ by slot, tokens in order). A step that holds a decode token is a decode event, w
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from staging.events import Events
 from traces import DECODE, RoutingTrace
 from traces.batch import BatchSchedule
+from traces.compiled import njit
 from traces.statistics.batches import gather_ids
 from traces.trace import CHUNK_TOKENS
 
@@ -48,7 +48,7 @@ def batch_events(trace: RoutingTrace, schedule: BatchSchedule) -> Events:
     )
 
 
-@njit(cache=True)
+@njit()
 def _append_steps(
     ids: NDArray[np.uint8 | np.uint16],
     within: NDArray[np.int64],

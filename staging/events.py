@@ -9,10 +9,10 @@ not recorded makes no event; sequences follow each other.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from traces import DECODE, RoutingTrace
+from traces.compiled import njit
 
 NEVER = np.iinfo(np.int64).max
 
@@ -85,7 +85,7 @@ def next_uses(events: Events) -> NDArray[np.int64]:
     return following
 
 
-@njit(cache=True)
+@njit()
 def _append_sequence(
     ids: NDArray[np.uint8 | np.uint16],
     recorded: NDArray[np.bool_],
@@ -133,7 +133,7 @@ def _append_sequence(
     return count
 
 
-@njit(cache=True)
+@njit()
 def _fill_next_uses(
     keys: NDArray[np.int32], offsets: NDArray[np.int64], upcoming: NDArray[np.int64], following: NDArray[np.int64]
 ) -> None:

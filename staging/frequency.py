@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from staging.events import Events
+from traces.compiled import njit
 
 COUNTER_BITS = 16
 MAX_SHIFT = COUNTER_BITS - 1
@@ -73,7 +73,7 @@ def decayed_counts(events: Events, shift: int = DEFAULT_SHIFT) -> Iterator[NDArr
         yield filled
 
 
-@njit(cache=True)
+@njit()
 def _fill_counts(
     keys: NDArray[np.int32],
     offsets: NDArray[np.int64],

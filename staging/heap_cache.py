@@ -8,14 +8,15 @@ Heap and cache share this file because numba's cache on disk does not notice a c
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from traces.compiled import njit
 
 Ints = NDArray[np.int32]
 Ranks = NDArray[np.int64]
 
 
-@njit(cache=True)
+@njit()
 def push(heap: Ints, place: Ints, rank: Ranks, size: int, key: int) -> int:
     """Add an absent ``key``; returns the new size."""
     heap[size] = key
@@ -24,7 +25,7 @@ def push(heap: Ints, place: Ints, rank: Ranks, size: int, key: int) -> int:
     return size + 1
 
 
-@njit(cache=True)
+@njit()
 def remove(heap: Ints, place: Ints, rank: Ranks, size: int, key: int) -> int:
     """Take out ``key``, which is present; returns the new size."""
     hole = place[key]
@@ -39,7 +40,7 @@ def remove(heap: Ints, place: Ints, rank: Ranks, size: int, key: int) -> int:
     return size
 
 
-@njit(cache=True)
+@njit()
 def _rise(heap: Ints, place: Ints, rank: Ranks, at: int) -> None:
     key = heap[at]
     while at > 0:
@@ -53,7 +54,7 @@ def _rise(heap: Ints, place: Ints, rank: Ranks, at: int) -> None:
     place[key] = at
 
 
-@njit(cache=True)
+@njit()
 def _sink(heap: Ints, place: Ints, rank: Ranks, size: int, at: int) -> None:
     key = heap[at]
     while True:
@@ -71,7 +72,7 @@ def _sink(heap: Ints, place: Ints, rank: Ranks, size: int, at: int) -> None:
     place[key] = at
 
 
-@njit(cache=True)
+@njit()
 def run_cache(
     keys: NDArray[np.int32],
     offsets: NDArray[np.int64],

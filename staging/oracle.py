@@ -9,12 +9,12 @@ see to come near Belady's bound.
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, increment
 from traces import RoutingTrace
+from traces.compiled import njit
 
 CHUNK_TOKENS = 2048
 MAX_HORIZON = 1 << 12
@@ -42,7 +42,7 @@ def oracle_chunks(
         yield first, priorities, None
 
 
-@njit(cache=True)
+@njit()
 def _fill(
     ids: NDArray[np.int32],
     recorded: NDArray[np.bool_],

@@ -9,8 +9,9 @@ What is compiled here calls nothing compiled elsewhere: numba's cache on disk do
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from traces.compiled import njit
 
 _NONE = -1
 _UNKNOWN = -2
@@ -80,7 +81,7 @@ class RankedCache:
         )  # fmt: skip
 
 
-@njit(cache=True)
+@njit()
 def _run(
     keys: NDArray[np.int32],
     offsets: NDArray[np.int64],
@@ -124,7 +125,7 @@ def _run(
         _make_room(capacity, cache, first, last, sizes, resident, priority, lowest, used)
 
 
-@njit(cache=True)
+@njit()
 def _make_room(
     room: int,
     cache: int,
@@ -154,7 +155,7 @@ def _make_room(
         used[cache] -= sizes[victim_layer]
 
 
-@njit(cache=True)
+@njit()
 def _lowest_of(resident: NDArray[np.bool_], priority: NDArray[np.int32]) -> int:
     """The resident of lowest priority, of equals the largest id; ``_NONE`` where nothing is resident."""
     lowest = _NONE

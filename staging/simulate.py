@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
@@ -18,6 +17,7 @@ from staging.ranked_cache import RankedCache
 from staging.results import CacheResult, CacheRun, Capacity, Scope
 from traces import RoutingTrace
 from traces.batch import BatchSchedule
+from traces.compiled import njit
 
 Policy = Literal["lru", "lfu", "ema", "belady"]
 
@@ -182,7 +182,7 @@ def _lfu_ranks(events: Events) -> NDArray[np.int64]:
 _RANKS = {"lru": _lru_ranks, "lfu": _lfu_ranks, "belady": belady_ranks}
 
 
-@njit(cache=True)
+@njit()
 def _fill_lfu_ranks(keys: NDArray[np.int32], uses: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
     for use in range(len(keys)):
         uses[keys[use]] += 1

@@ -2,7 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from traces.compiled import njit
 
 OK, OUT_OF_RANGE, DUPLICATE, UNRECORDED = 0, 1, 2, 3
 NOT_FINITE, WRONG_SUM = 1, 2
@@ -14,7 +15,7 @@ HALF_TO_FLOAT = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.f
 """f16 by its bits: numba has no float16 on CPUs."""
 
 
-@njit(cache=True)
+@njit()
 def find_bad_ids(
     ids: npt.NDArray[np.unsignedinteger], experts: int, unrecorded_id: int, allow_unrecorded: bool
 ) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ def find_bad_ids(
     return OK, 0, 0
 
 
-@njit(cache=True)
+@njit()
 def find_bad_weights(
     bits: npt.NDArray[np.uint16],
     ids: npt.NDArray[np.unsignedinteger],

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.base import id_chunks
@@ -12,6 +11,7 @@ from predictor.learned.context import rank_shifts
 from predictor.learned.kernels import matched_tokens, routing_tokens
 from predictor.learned.tables import KEY_ROTATION, TOKEN_MULTIPLIER
 from traces import RoutingTrace
+from traces.compiled import njit
 
 RANK_UNIT = 2.0
 """A row shifted left by one weighs 1 in floating point, so that inputs are about as large as unranked ones."""
@@ -108,7 +108,7 @@ def _matched(
     return np.stack([matched_tokens(tokens, starts, length, KEY_ROTATION, entries) for length in config.tagged])
 
 
-@njit(cache=True)
+@njit()
 def _hold_and_decay(
     ids: NDArray[np.int16],
     starts: NDArray[np.bool_],

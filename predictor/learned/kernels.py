@@ -4,8 +4,9 @@ Numbers that other files define (shifts, bits) come as arguments: a compiled con
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from traces.compiled import njit
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
@@ -14,7 +15,7 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
-@njit(cache=True)
+@njit()
 def add_rows(total: I32, rows: I8, ids: I16, rank_shifts: I64, shift: int) -> None:
     """``total [hidden]`` grows by the rows ``[experts, hidden]`` of ``ids``, shifted by rank and all by ``shift``."""
     for rank in range(len(ids)):
@@ -24,7 +25,7 @@ def add_rows(total: I32, rows: I8, ids: I16, rank_shifts: I64, shift: int) -> No
             total[i] += np.int32(row[i]) << left
 
 
-@njit(cache=True)
+@njit()
 def add_identity(now: I32, rows: I8, shifts: U8, identity: int) -> None:
     """``now [layers, hidden]`` grows by a token's rows ``[layers, hidden]``; ``identity``: how many tokens ago."""
     for layer in range(now.shape[0]):
@@ -32,7 +33,7 @@ def add_identity(now: I32, rows: I8, shifts: U8, identity: int) -> None:
             now[layer, i] += np.int32(rows[layer, i]) << shifts[layer, identity]
 
 
-@njit(cache=True)
+@njit()
 def tagged_key(tokens: I64, length: int, rotation: int) -> int:
     """The key of the last ``length`` identities of ``tokens`` (the latest first; −1: none); −1 where one is missing."""
     key = 0
@@ -43,7 +44,7 @@ def tagged_key(tokens: I64, length: int, rotation: int) -> int:
     return key
 
 
-@njit(cache=True)
+@njit()
 def remember_token(tokens: I64, token: int) -> None:
     """``token`` becomes the latest of ``tokens``."""
     for age in range(len(tokens) - 1, 0, -1):
@@ -52,7 +53,7 @@ def remember_token(tokens: I64, token: int) -> None:
         tokens[0] = token
 
 
-@njit(cache=True)
+@njit()
 def routing_token(ids: I16, recorded: bool, multiplier: int) -> int:
     """What stands for the set of ``ids``, whatever their order, u32; −1 where they were not recorded."""
     if not recorded:
@@ -63,7 +64,7 @@ def routing_token(ids: I16, recorded: bool, multiplier: int) -> int:
     return token
 
 
-@njit(cache=True)
+@njit()
 def routing_tokens(ids: I16, multiplier: int) -> I64:
     """``routing_token`` of each row of ``ids [tokens, top_k]`` (−1: not recorded)."""
     found = np.empty(len(ids), np.int64)
@@ -72,7 +73,7 @@ def routing_tokens(ids: I16, multiplier: int) -> I64:
     return found
 
 
-@njit(cache=True)
+@njit()
 def add_tagged(
     token: int, first: int, now: I32, rows: I8, source_shifts: U8, rank_shifts: I64, ages: I64, indices: I64,
     tagged: int, tokens: I64, lengths: I64, rotation: int, keys: I64, choices: I16, entries: I64,
@@ -105,7 +106,7 @@ def add_tagged(
         choices[table, entry] = -1
 
 
-@njit(cache=True)
+@njit()
 def matched_tokens(tokens: I64, starts: NDArray[np.bool_], length: int, rotation: int, table_entries: int) -> I64:
     """For each token the earlier one that a tagged table names, −1: none; ``tokens``: identities, in order.
 
@@ -131,7 +132,7 @@ def matched_tokens(tokens: I64, starts: NDArray[np.bool_], length: int, rotation
     return found
 
 
-@njit(cache=True)
+@njit()
 def observe(
     layer: int,
     ids: I16,
@@ -179,7 +180,7 @@ def observe(
         add_rows(total, rows[target, source], last_ids[layer], rank_shifts, source_shifts[target, source])
 
 
-@njit(cache=True)
+@njit()
 def end_token(
     now: I32, later: I32, fresh: I32, decayed: I32, bias: I32, decay_shifts: I64, fraction_bits: int, entries: I64
 ) -> None:
@@ -203,7 +204,7 @@ def end_token(
         fresh[index] = 0
 
 
-@njit(cache=True)
+@njit()
 def adapt(
     adapted: I32, scores: I32, ids: I16, probabilities: NDArray[np.uint16], bin_shift: int, one: int, limit: int
 ) -> None:
@@ -216,7 +217,7 @@ def adapt(
         adapted[expert] = min(limit, max(-limit, adapted[expert]))
 
 
-@njit(cache=True)
+@njit()
 def score_layer(
     now: I32, hidden_shift: int, hidden_max: int, output: I8, output_bias: I32, score_shift: int,
     adapted: I32, adaptation: int, zero: int, lowest: int, highest: int, scores: I32,
@@ -237,7 +238,7 @@ def score_layer(
         scores[expert] = min(highest, max(lowest, value))
 
 
-@njit(cache=True)
+@njit()
 def start_sequence(
     now: I32, later: I32, fresh: I32, decayed: I32, known: NDArray[np.bool_], recent: I64, adapted: I32,
     tokens: I64, keys: I64, bias: I32,
@@ -254,7 +255,7 @@ def start_sequence(
     keys[:] = -1
 
 
-@njit(cache=True)
+@njit()
 def add_identities(now: I32, recent: I64, identity: int, identity_rows: NDArray[np.int8], shifts: U8) -> None:
     """The token about to be processed has the row ``identity`` (−1: none); ``recent [identities]`` remembers."""
     remember_token(recent, identity)
@@ -263,7 +264,7 @@ def add_identities(now: I32, recent: I64, identity: int, identity_rows: NDArray[
             add_identity(now, identity_rows[recent[age], age], shifts, age)
 
 
-@njit(cache=True)
+@njit()
 def score_tokens(
     ids: I16, recorded: NDArray[np.bool_], starts: NDArray[np.bool_], identities: I64, hashes: I64, lookahead: int,
     rows: I8, source_shifts: U8, bias: I32, identity_rows: I8, identity_shifts: U8, hidden_shifts: U8,

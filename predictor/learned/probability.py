@@ -1,12 +1,12 @@
 """Scores → probabilities: a monotone table per layer, and how well a table is calibrated."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.base import Predictor, read_ids
 from predictor.learned.tables import PROBABILITY_BINS, PROBABILITY_ONE, PROBABILITY_SHIFT
 from traces import RoutingTrace
+from traces.compiled import njit
 
 Counts = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ def score_histogram(predictor: Predictor, trace: RoutingTrace) -> tuple[Counts, 
     return seen, chosen
 
 
-@njit(cache=True)
+@njit()
 def _count(
     scores: NDArray[np.int32],
     ids: NDArray[np.int32],

@@ -6,10 +6,10 @@ followed holds how often it was.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.next_use.sources import SourceArrays
+from traces.compiled import njit
 
 
 def features_of(
@@ -49,7 +49,7 @@ def features_of(
     return features.reshape(len(ids), -1)
 
 
-@njit(cache=True)
+@njit()
 def _fill(
     ids: NDArray[np.int32],
     recorded: NDArray[np.bool_],
@@ -77,7 +77,7 @@ def _fill(
             newest[:] = ids[token]
 
 
-@njit(cache=True)
+@njit()
 def _count(
     ids: NDArray[np.int32],
     recorded: NDArray[np.bool_],

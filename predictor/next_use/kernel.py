@@ -4,15 +4,15 @@ What is compiled here calls nothing compiled elsewhere: numba's cache on disk do
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.next_use.tables import FRACTION_BITS
+from traces.compiled import njit
 
 Ints = NDArray[np.int32]
 
 
-@njit(cache=True)
+@njit()
 def score_tokens(
     ids: Ints,
     recorded: NDArray[np.bool_],

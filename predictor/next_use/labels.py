@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from traces.compiled import njit
 
 
 def wanted_within(
@@ -37,7 +38,7 @@ def wanted_within(
     return wanted, left[:, None] >= limits
 
 
-@njit(cache=True)
+@njit()
 def _fill(
     ids: NDArray[np.int32],
     recorded: NDArray[np.bool_],

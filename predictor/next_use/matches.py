@@ -18,11 +18,11 @@ compiled elsewhere: numba's cache on disk does not notice a change in another fi
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictor.next_use.parameters import NextUseParameters
 from traces import RoutingTrace
+from traces.compiled import njit
 
 KEY_ROTATION = 7
 UNKNOWN = -1
@@ -88,7 +88,7 @@ def matched_rows(trace: RoutingTrace, starts: NDArray[np.bool_], parameters: Nex
     return np.where(matches < 0, UNKNOWN, np.arange(trace.tokens) - positions + matches)
 
 
-@njit(cache=True)
+@njit()
 def context_key(latest: NDArray[np.int64], length: int) -> int:
     """The key of the ``length`` newest identities of ``latest``; ``UNKNOWN`` where one is missing."""
     key = 0
@@ -99,7 +99,7 @@ def context_key(latest: NDArray[np.int64], length: int) -> int:
     return key
 
 
-@njit(cache=True)
+@njit()
 def _find(
     identities: NDArray[np.int64],
     starts: NDArray[np.bool_],

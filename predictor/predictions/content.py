@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from predictor.predictions.arrays import NOTHING, PredictionArrays, plain_ids
 from predictor.predictions.header import PredictionsHeader
+from traces.compiled import njit
 
 CHUNK_BYTES = 16 << 20
 
@@ -84,7 +84,7 @@ def _check_ids(ids: NDArray[np.int64], experts: int, first: int, origin: str | P
     raise ForestageError(f"{where}: {shown}: an id follows {NOTHING}; put what is predicted first, best first")
 
 
-@njit(cache=True)
+@njit()
 def _find_bad_ids(ids: NDArray[np.int64], experts: int, seen: NDArray[np.int64]) -> tuple[int, int, int]:
     """First bad row of ``ids [rows, layers, m]``; ``seen [experts]`` is scratch, all −1."""
     rows, layers, width = ids.shape

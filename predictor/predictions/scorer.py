@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
@@ -15,6 +14,7 @@ from predictor.predictions.arrays import plain_ids
 from predictor.predictions.content import check_content, predicted_rows
 from predictor.predictions.file import Predictions
 from traces import RoutingTrace
+from traces.compiled import njit
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class PredictionsScorer:
         return scores
 
 
-@njit(cache=True)
+@njit()
 def _place_ids(ids: NDArray[np.int64], columns: NDArray[np.int64], scores: Scores) -> None:
     """Fill ``scores [n, layers, experts]`` (zeros) from ``ids [n, columns, m]``."""
     width = ids.shape[2]

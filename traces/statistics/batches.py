@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from traces.compiled import njit
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
 from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
 
@@ -249,7 +249,7 @@ def _measure(
     )
 
 
-@njit(cache=True)
+@njit()
 def _count_groups(
     ids: npt.NDArray[np.unsignedinteger],
     offsets: npt.NDArray[np.int64],

@@ -22,9 +22,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from catalog.config import StrictModel
+from traces.compiled import njit
 from traces.statistics.chi_square import independence_test
 from traces.trace import CHUNK_TOKENS, RoutingTrace
 
@@ -158,7 +158,7 @@ def _mean(values: list[float | None] | list[float]) -> float | None:
     return float(np.mean(there)) if there else None
 
 
-@njit(cache=True)
+@njit()
 def _count_pairs(
     ids: npt.NDArray[np.unsignedinteger], other: npt.NDArray[np.unsignedinteger], tables: npt.NDArray[np.int64]
 ) -> None:

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from catalog.config import StrictModel
+from traces.compiled import njit
 from traces.statistics.walk import sequence_groups
 from traces.trace import RoutingTrace
 
@@ -165,7 +165,7 @@ def _count(trace: RoutingTrace, sequences: list[int]) -> _Counts:
     return counts
 
 
-@njit(cache=True)
+@njit()
 def _accumulate(
     ids: npt.NDArray[np.unsignedinteger],
     position: npt.NDArray[np.int32],

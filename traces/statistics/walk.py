@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from traces.compiled import njit
 from traces.trace import CHUNK_TOKENS, DECODE, PHASES, PhaseName, RoutingTrace
 
 
@@ -31,7 +31,7 @@ def eligible_shares(trace: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.flo
     return uses / max(tokens, 1)
 
 
-@njit(cache=True)
+@njit()
 def _count_uses(
     ids: npt.NDArray[np.unsignedinteger], wanted: npt.NDArray[np.bool_], uses: npt.NDArray[np.int64]
 ) -> None:

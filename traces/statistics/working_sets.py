@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from traces.compiled import njit
 from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
 from traces.statistics.walk import contiguous_runs, eligible, eligible_shares, phase_of_interest, sequence_groups
 from traces.trace import PhaseName, RoutingTrace
@@ -81,7 +81,7 @@ def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS
     )
 
 
-@njit(cache=True)
+@njit()
 def _sum_distinct(
     ids: npt.NDArray[np.unsignedinteger],
     runs: npt.NDArray[np.int64],

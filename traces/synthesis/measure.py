@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from traces.compiled import njit
 from traces.statistics.cross_layer import mutual_information_bits, pair_tables
 from traces.trace import RoutingTrace
 
@@ -191,7 +191,7 @@ def _ratio(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
-@njit(cache=True)
+@njit()
 def _count(
     ids: npt.NDArray[np.unsignedinteger],
     position: npt.NDArray[np.int32],

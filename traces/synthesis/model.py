@@ -27,8 +27,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from traces.compiled import njit
 from traces.statistics.cross_layer import mutual_information_bits
 from traces.synthesis.measure import Floats
 from traces.synthesis.plan import Plan
@@ -256,7 +256,7 @@ class _Kinds:
         return shares / shares.sum()
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _draw(
     base: npt.NDArray[np.float32],
     copy: npt.NDArray[np.float32],

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from catalog.errors import ForestageError
+from traces.compiled import njit
 from traces.gather import gather_in_file
 from traces.trace import RoutingTrace
 
@@ -99,7 +99,7 @@ def _kept(trace: RoutingTrace, spans: npt.NDArray[np.int64]) -> Iterator[tuple[R
             last_sequence = reached
 
 
-@njit(cache=True)
+@njit()
 def _find(
     ids: npt.NDArray[np.unsignedinteger],
     begins: npt.NDArray[np.bool_],

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from traces.compiled import njit
 from traces.trace import RoutingTrace
 
 REPEATED_TOKENS = 8
@@ -135,7 +135,7 @@ def _repeated(trace: RoutingTrace, hashes: npt.NDArray[np.uint64], chance: float
     return pairs[np.argsort(pairs[:, 0])]
 
 
-@njit(cache=True)
+@njit()
 def _count_signs(
     ids: npt.NDArray[np.unsignedinteger],
     weights: npt.NDArray[np.uint16],
@@ -193,7 +193,7 @@ def _count_signs(
                     totals[1, 1] = offset + token
 
 
-@njit(cache=True)
+@njit()
 def _close_sequences(
     hashes: npt.NDArray[np.uint64],
     ends: npt.NDArray[np.int64],
