@@ -9,10 +9,10 @@ from catalog.config import StrictModel
 from cocotb_tests.build import build
 from cocotb_tests.simulation import run
 from cocotb_tests.twin_fault import TwinFault
-from predictor.st_moe_events import RoutingEvent
-from predictor.st_moe_tables import StMoeTables
+from predictor.st_moe.events import RoutingEvent
+from predictor.st_moe.tables import StMoeTables
 from rtl.generate import prefetch_engine_verilog
-from rtl.layouts import pack_events, request_fields
+from rtl.prefetch.layouts import pack_events, request_fields
 
 _PATTERN_CYCLES = 4096
 

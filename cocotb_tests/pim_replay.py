@@ -12,7 +12,7 @@ from cocotb_tests.simulation import run as run_simulation
 from pim_model import tile, tile_cycles
 from pim_model.tile import TileJob, TileParameters
 from pim_model.tile_cycles import TilePace
-from rtl import pim_tile
+from rtl.pim import tile as pim_tile
 
 
 @dataclass(frozen=True, kw_only=True)

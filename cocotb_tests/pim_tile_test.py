@@ -1,4 +1,4 @@
-"""In the simulator: stream a stimulus through `rtl.pim_tile.PimTile` and record what comes out, and when.
+"""In the simulator: stream a stimulus through `rtl.pim.tile.PimTile` and record what comes out, and when.
 
 There is no arithmetic here: payloads arrive as bytes (`cocotb_tests.pim_replay` packs them), results leave as read.
 One coroutine drives and samples everything once a cycle, which is much faster than one for each stream.

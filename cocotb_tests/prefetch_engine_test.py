@@ -20,10 +20,10 @@ from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.streams import StableUntilReady, StreamConsumer, StreamProducer
 from cocotb_tests.twin_fault import FaultyTwin, TwinFault
-from predictor.st_moe_events import EngineCounter, Request, RoutingEvent, StepResult
-from predictor.st_moe_parameters import EngineConfiguration, EngineParameters
-from predictor.st_moe_tables import StMoeTables
-from rtl.registers import (
+from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepResult
+from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.tables import StMoeTables
+from rtl.prefetch.address_map import (
     COUNTER_BITS,
     DATA_BITS,
     IDENTITY,

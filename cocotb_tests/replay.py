@@ -10,9 +10,9 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from cocotb_tests.lock_step import run_lock_step
 from cocotb_tests.twin_fault import TwinFault
-from predictor.st_moe import StMoePredictor
-from predictor.st_moe_events import routing_events
-from predictor.st_moe_parameters import EngineConfiguration, EngineParameters, StMoeParameters
+from predictor.st_moe.events import routing_events
+from predictor.st_moe.parameters import EngineConfiguration, EngineParameters, StMoeParameters
+from predictor.st_moe.predictor import StMoePredictor
 from traces import DECODE, RoutingTrace, split
 
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)

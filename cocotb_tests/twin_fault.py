@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Literal
 
 from catalog.config import StrictModel
-from predictor.st_moe_events import RoutingEvent, StepResult
-from predictor.st_moe_tables import StMoeTables
+from predictor.st_moe.events import RoutingEvent, StepResult
+from predictor.st_moe.tables import StMoeTables
 
 
 class TwinFault(StrictModel):

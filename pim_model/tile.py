@@ -1,4 +1,4 @@
-"""The integer twin of the PIM tile (`rtl.pim_tile`): its arithmetic, the order of its weights, its latency formula.
+"""The integer twin of the PIM tile (`rtl.pim.tile`): its arithmetic, the order of its weights, its latency formula.
 
 The tile multiplies an int8 matrix by an int8 vector, one *beat* of ``lanes`` weights a cycle. A *vector* is loaded as
 *chunks* of ``lanes`` values into one of two banks while the other is in use. A *job* is one matrix; it uses the vector

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.base import Predictor, id_chunks
-from predictor.ranking import check_limit, rank_chunk
+from predictor.measure.ranking import check_limit, rank_chunk
 from traces import RoutingTrace
 
 IssueSets = NDArray[np.int16]

@@ -6,11 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from catalog.errors import ForestageError, unknown_name
 from predictor.base import Predictor
+from predictor.baselines.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
+from predictor.baselines.popularity import PopularityPredictor
+from predictor.baselines.previous_token import PreviousTokenPredictor
 from predictor.learned.predictor import LearnedPredictor
-from predictor.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
-from predictor.popularity import PopularityPredictor
-from predictor.previous_token import PreviousTokenPredictor
-from predictor.st_moe import StMoePredictor
+from predictor.st_moe.predictor import StMoePredictor
 from traces import RoutingTrace
 
 _KINDS: dict[str, type[Predictor]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from predictor import registry
 from predictor.base import check_lookahead
-from predictor.ranking import check_limit
+from predictor.measure.ranking import check_limit
 from traces import RoutingTrace
 
 

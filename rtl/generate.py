@@ -7,9 +7,9 @@ from pathlib import Path
 from amaranth.back import verilog
 
 from pim_model.tile import TileParameters
-from predictor.st_moe_parameters import EngineParameters
-from rtl import pim_tile
-from rtl.prefetch_engine import PrefetchEngine
+from predictor.st_moe.parameters import EngineParameters
+from rtl.pim import tile as pim_tile
+from rtl.prefetch.engine import PrefetchEngine
 from traces.files import write_text
 
 

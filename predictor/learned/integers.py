@@ -11,7 +11,7 @@ from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.probability import calibrate, score_histogram
 from predictor.learned.quantise import Weights, quantise
 from predictor.learned.tables import LearnedTables
-from predictor.metrics import recall, tally_predictor
+from predictor.measure.metrics import recall, tally_predictor
 from traces import RoutingTrace
 
 ADAPTATIONS = (0, 13, 12, 11)

@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
 from predictor import registry
-from predictor.evaluate import EvaluationSettings, evaluate, select_parts
 from predictor.learned.config import Recipe, read_recipe
 from predictor.learned.model_file import ValidationRecall
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.requirements import check_trainable
 from predictor.learned.selection import Selection
-from predictor.metrics import recall, tally_predictor
-from predictor.ranking import check_limit
-from predictor.results import Ends
+from predictor.measure.evaluate import EvaluationSettings, evaluate, select_parts
+from predictor.measure.metrics import recall, tally_predictor
+from predictor.measure.ranking import check_limit
+from predictor.measure.results import Ends
 from traces import RoutingTrace
 from traces.files import write_text
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.base import read_ids
+from predictor.measure.results import Document
 from predictor.next_use.labels import wanted_within
 from predictor.next_use.parameters import NextUseParameters
 from predictor.next_use.tables import CERTAIN, CHANCES
-from predictor.results import Document
 from traces import RoutingTrace
 
 BINS = 16

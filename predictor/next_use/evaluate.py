@@ -3,7 +3,7 @@ Belady's bound that each goes.
 
 All caches run over the same events, counted as ``staging.counting`` says, empty at first and living on from sequence to
 sequence. The *share closed* of a policy is ``(hits − LRU's) / (Belady's − LRU's)``; its interval is the
-bootstrap over sequences of ``predictor.bootstrap``, each sequence counted with the residents it found.
+bootstrap over sequences of ``predictor.measure.bootstrap``, each sequence counted with the residents it found.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +15,11 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from predictor.bootstrap import Bootstrap, interval
-from predictor.metrics import Progress, Ratio
+from predictor.measure.bootstrap import Bootstrap, interval
+from predictor.measure.metrics import Progress, Ratio
+from predictor.measure.results import Document, SplitName
 from predictor.next_use.calibration import HorizonCalibration, Reliability
 from predictor.next_use.twin import NextUsePredictor
-from predictor.results import Document, SplitName
 from staging.counting import Count
 from staging.events import Events
 from staging.frequency import DEFAULT_SHIFT

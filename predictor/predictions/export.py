@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.base import BatchPredictor, Scores
-from predictor.metrics import Progress
+from predictor.measure.metrics import Progress
+from predictor.measure.ranking import check_limit, rank_chunk
 from predictor.predictions.writer import PredictionsWriter
-from predictor.ranking import check_limit, rank_chunk
 from traces import RoutingTrace
 
 

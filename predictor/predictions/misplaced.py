@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.base import read_ids
-from predictor.metrics import divide
+from predictor.measure.metrics import divide
+from predictor.measure.ranking import ranks_of_chosen
 from predictor.predictions.scorer import PredictionsScorer
-from predictor.ranking import ranks_of_chosen
 from traces import RoutingTrace
 
 MARGIN = 0.05

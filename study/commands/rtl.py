@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from predictor.base import check_lookahead
-from predictor.st_moe_parameters import EngineParameters, StMoeParameters
+from predictor.st_moe.parameters import EngineParameters, StMoeParameters
 from study.commands.options import (
     JsonOption,
     ModelOption,

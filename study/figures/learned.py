@@ -17,7 +17,8 @@ def recall_against_sram(sweep: Document, rival: Document | None) -> Figure:
 
     Args:
         sweep: the document of ``forestage predictor sweep``.
-        rival: ``predictor.evaluate.EvaluationResult`` of the tables to beat, as JSON values, at its own threshold.
+        rival: ``predictor.measure.evaluate.EvaluationResult`` of the tables to beat, as JSON values, at its own
+            threshold.
     """
     results = sweep["results"]
     limits = list(results[0]["recall"])

@@ -13,7 +13,7 @@ from study.figures.style import BOUND, CYCLE, figure_style, new_figure
 from study.numbers import layers_text, tokens_of
 
 Document = dict[str, Any]
-"""JSON values of ``predictor.compare.Comparison``."""
+"""JSON values of ``predictor.measure.compare.Comparison``."""
 
 COLOURS = (*CYCLE, "#1f2937", "#92400e", "#6d28d9")
 DASHES = ("-", (0, (5, 1.2)), (0, (1.5, 1)))

@@ -7,7 +7,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from cocotb_tests.build import require_tools
 from cocotb_tests.replay import replay
-from predictor.st_moe_parameters import EngineParameters
+from predictor.st_moe.parameters import EngineParameters
 from rtl.generate import generate
 from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows

@@ -3,8 +3,8 @@
 from typing import Any
 
 from predictor import registry
-from predictor.compare import compare
-from predictor.results import OWN
+from predictor.measure.compare import compare
+from predictor.measure.results import OWN
 from study import needs
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
 from study.figures.predictors import recall_against_issued, recall_by_layer

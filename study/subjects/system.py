@@ -14,9 +14,9 @@ from perfmodel.simulate import check_simulation, compute_bounds, simulate
 from perfmodel.sweep import sweep
 from predictor import registry
 from predictor.issue import IssueSets, issue_sets
-from predictor.st_moe import StMoePredictor
-from predictor.st_moe_cycles import trace_cycles
-from predictor.st_moe_parameters import EngineParameters
+from predictor.st_moe.cycles import trace_cycles
+from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.predictor import StMoePredictor
 from study import needs
 from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
 from study.figures.system import time_per_token, tpot_over_bandwidth

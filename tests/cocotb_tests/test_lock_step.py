@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from st_moe_samples import routing_trace
+
+from tests.st_moe_samples import routing_trace
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from cocotb_tests.lock_step import run_lock_step
 from cocotb_tests.twin_fault import TwinFault
-from predictor.st_moe import EngineParameters, StMoePredictor
-from predictor.st_moe_events import RoutingEvent, routing_events
+from predictor.st_moe.events import RoutingEvent, routing_events
+from predictor.st_moe.predictor import EngineParameters, StMoePredictor
 
 # Nothing a power of two that need not be: 6 layers, 3 experts an event, 5 slots.
 LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from st_moe_samples import routing_trace
+
+from tests.st_moe_samples import routing_trace
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from catalog.errors import ForestageError
 from cocotb_tests.replay import replay
 from cocotb_tests.twin_fault import TwinFault
-from predictor.st_moe_parameters import EngineParameters
+from predictor.st_moe.parameters import EngineParameters
 from traces import RoutingTrace, split
 from traces.importers import import_trace
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from micro import EXPERT_BYTES, issue, make_catalog, make_config, make_trace
 
 from catalog.catalogue import Catalog
 from perfmodel.closed_form import token_times_ps
@@ -17,6 +16,7 @@ from perfmodel.results import SimulationResult
 from perfmodel.simulate import compute_bounds, resolve_costs, simulate
 from predictor.issue import perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
+from tests.perfmodel.micro import EXPERT_BYTES, issue, make_catalog, make_config, make_trace
 from traces import RoutingTrace
 
 LAYERS, EXPERTS, TOP_K = 3, 6, 2

@@ -10,7 +10,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.policies import policy_names
 from perfmodel.simulate import compute_bounds, simulate
 from predictor.issue import issue_sets
-from predictor.st_moe import StMoePredictor
+from predictor.st_moe.predictor import StMoePredictor
 from staging.simulate import simulate as simulate_cache
 from traces import RoutingTrace, split
 from traces.importers import import_trace

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from micro import issue, make_catalog, make_config, make_trace
 
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
@@ -13,6 +12,7 @@ from perfmodel.policies import policy_names
 from perfmodel.results import SimulationResult
 from perfmodel.simulate import compute_bounds, simulate
 from perfmodel.sweep import sweep
+from tests.perfmodel.micro import issue, make_catalog, make_config, make_trace
 
 IDS = [[[0, 1], [2, 3]], [[1, 2], [3, 0]], [[1, 3], [2, 0]]]
 TRACE = make_trace(IDS, experts=4)

@@ -2,10 +2,21 @@
 
 import numpy as np
 import pytest
-from micro import CHUNK, EXPERT, EXPERT_BYTES, FETCH, attention, gate, issue, make_catalog, make_config, make_trace
 
 from perfmodel.results import SimulationResult
 from perfmodel.simulate import simulate
+from tests.perfmodel.micro import (
+    CHUNK,
+    EXPERT,
+    EXPERT_BYTES,
+    FETCH,
+    attention,
+    gate,
+    issue,
+    make_catalog,
+    make_config,
+    make_trace,
+)
 
 PS = 1e12
 GATE = gate(4)

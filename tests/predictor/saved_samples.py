@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from predictor.popularity import PopularityPredictor
-from predictor.profile import selection_rates
+from predictor.baselines.popularity import PopularityPredictor
+from predictor.baselines.profile import selection_rates
 from traces import RoutingTrace
 
 

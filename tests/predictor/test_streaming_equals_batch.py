@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from st_moe_samples import routing_trace
 
 from predictor import registry
 from predictor.base import stream_trace
+from tests.st_moe_samples import routing_trace
 
 KINDS = [
     *((name, {}) for name in registry.profiled_names()),

@@ -6,9 +6,9 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import plain_events, small_traces
 
 from staging.simulate import simulate
+from tests.staging.staging_samples import plain_events, small_traces
 
 
 @pytest.mark.parametrize("policy", ["lru", "lfu", "ema"])

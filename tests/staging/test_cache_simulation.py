@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import EMA_SHIFT, UNKNOWN, plain_cache, plain_events, small_traces, trace_of
 
 from catalog.errors import ForestageError
 from staging.events import NEVER, events_of, next_uses
 from staging.simulate import simulate
+from tests.staging.staging_samples import EMA_SHIFT, UNKNOWN, plain_cache, plain_events, small_traces, trace_of
 from traces.importers import import_trace, read_residency
 
 MIB = 1 << 20

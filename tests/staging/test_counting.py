@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import EMA_SHIFT, plain_cache, plain_events, small_traces
 
 from catalog.errors import ForestageError
 from staging.batch_events import batch_events
@@ -15,6 +14,7 @@ from staging.results import Capacity
 from staging.simulate import counted_events, simulate
 from staging.static import run_static
 from tests.routing import trace_of
+from tests.staging.staging_samples import EMA_SHIFT, plain_cache, plain_events, small_traces
 from traces import DECODE
 from traces.batch import BatchConfig, make_schedule
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import small_traces, trace_of
 
 from staging.events import NEVER, events_of
 from staging.frequency import DecayedCounters, decayed_counts
 from staging.priority_cache import PriorityCache
 from staging.results import Capacity
 from staging.simulate import run_policy, run_priorities
+from tests.staging.staging_samples import small_traces, trace_of
 
 
 def next_use_priorities(trace):

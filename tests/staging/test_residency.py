@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staging_samples import plain_events, small_traces
 
 from catalog.errors import ForestageError
 from staging.priority_cache import EmaCache
 from staging.residency import LruCache
 from staging.simulate import simulate
+from tests.staging.staging_samples import plain_events, small_traces
 
 
 def test_least_recent_gives_way():

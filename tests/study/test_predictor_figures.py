@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from predictor.compare import compare
+from predictor.measure.compare import compare
 from study.figures.labels import spread
 from study.figures.predictors import recall_against_issued, recall_by_layer
 from tests.routing import trace_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from predictor import registry
-from predictor.metrics import recall, tally_predictor
+from predictor.measure.metrics import recall, tally_predictor
 from tests.study.conftest import Outcome
 from traces import RoutingTrace, split
 

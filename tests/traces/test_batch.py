@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from trace_samples import make_trace, traces
 
 from catalog.errors import ForestageError
 from tests.routing import trace_of
+from tests.traces.trace_samples import make_trace, traces
 from traces import PREFILL, RoutingTrace
 from traces import batch as module
 from traces.batch import BatchConfig, check_schedule, distinct_experts_by_step, make_schedule

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
-from trace_samples import make_trace, traces
 
 from catalog.errors import ForestageError
 from tests.routing import trace_of
+from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.statistics import batch_statistics, batches, walk, working_set_statistics
 from traces.statistics.batches import _Sampler, distinct_experts

@@ -15,7 +15,7 @@ from traces.compiled import UNUSED_DAYS, sources_digest
 ROOT = Path(__file__).resolve().parents[2]
 
 MAIN = """
-from predictor.st_moe_batch import twice
+from predictor.st_moe.batch import twice
 print(twice(1))
 """
 

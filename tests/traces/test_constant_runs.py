@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_samples import make_trace
 
 from catalog.errors import ForestageError
 from staging.simulate import simulate
 from tests.routing import trace_of
+from tests.traces.trace_samples import make_trace
 from traces import RoutingTrace
 from traces.importers import ImportOptions, import_recording, suspicions
 from traces.importers.assembly import constant_runs as module

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_samples import traces
 
 from tests.routing import trace_of
+from tests.traces.trace_samples import traces
 from traces import RoutingTrace
 from traces.statistics import cross_layer, cross_layer_statistics
 from traces.statistics.chi_square import independence_test, log_survival

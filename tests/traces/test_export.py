@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from trace_samples import make_trace, traces
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace, traces
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 from traces.batch import BatchConfig, BatchSchedule, make_schedule
 from traces.exporters import FORMATS, ExportOptions, export_recording

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_ids import random_ids
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
 from tests.traces.fuzzing import changed, fuzz
+from tests.traces.recorded_ids import random_ids
 from traces import RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.importers.assembly.json_records import read_records

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_ids import random_ids
 
 from catalog.errors import ForestageError
 from tests.routing import trace_of
+from tests.traces.recorded_ids import random_ids
 from traces import DECODE, PREFILL
 from traces.importers import ImportOptions, import_recording
 from traces.importers.assembly.builder import TraceBuilder

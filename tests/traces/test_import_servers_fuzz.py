@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_ids import random_ids
 
 from catalog.errors import ForestageError
 from tests.traces.fuzzing import changed, fuzz
+from tests.traces.recorded_ids import random_ids
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording
 

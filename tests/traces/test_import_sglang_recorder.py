@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from recorded_ids import random_ids
 
 from catalog.errors import ForestageError
+from tests.traces.recorded_ids import random_ids
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
 from traces.load import ExpertLoad

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_ids import random_ids, with_dense
 
 from catalog.errors import ForestageError
+from tests.traces.recorded_ids import random_ids, with_dense
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from trace_samples import make_trace
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace
 from traces.importers import FORMATS, import_trace, sniff_format
 
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from trace_samples import make_trace
+
+from tests.traces.trace_samples import make_trace
 
 TOKENS, LAYERS, TOP_K = 50_000_000, 24, 4
 LENGTH = 250

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from trace_samples import make_trace, traces
 
 from tests.routing import trace_of
+from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.importers import import_trace
 from traces.statistics import batch_statistics, statistics, working_set_statistics

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trace_samples import make_trace, traces
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace, traces
 from traces import DECODE, PREFILL, RoutingTrace
 from traces import trace as trace_module
 from traces.writer import TraceWriter

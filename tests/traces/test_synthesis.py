@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trace_samples import make_trace
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import import_trace
 from traces.metadata import SynthesisFit

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_samples import make_trace, traces
 
+from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.statistics import statistics
 from traces.statistics.cross_layer import cross_layer_statistics

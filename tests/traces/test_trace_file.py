@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from trace_samples import make_trace, traces
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

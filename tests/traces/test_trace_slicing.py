@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_samples import make_trace, traces
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace, traces
 from traces import DECODE, PREFILL, RoutingTrace, split
 
 FAST = settings(max_examples=50, deadline=None)

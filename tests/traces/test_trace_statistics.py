@@ -10,8 +10,8 @@ from time import perf_counter
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from trace_samples import make_trace, traces
 
+from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.describe import describe
 from traces.importers import import_trace

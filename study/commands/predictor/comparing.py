@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from predictor import registry
-from predictor.compare import Comparison, EqualTraffic, compare
-from predictor.evaluate import Bounds
+from predictor.measure.compare import Comparison, EqualTraffic, compare
+from predictor.measure.evaluate import Bounds
+from predictor.measure.results import OWN, ByLimit
 from predictor.predictions.file import Predictions
-from predictor.results import OWN, ByLimit
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
 from study.figures.predictors import recall_against_issued
@@ -39,7 +39,7 @@ def run_comparison(
     is compared.
 
     Raises:
-        ForestageError: as ``predictor.compare.compare``, and for a figure of unknown format.
+        ForestageError: as ``predictor.measure.compare.compare``, and for a figure of unknown format.
     """
     if figure is not None:
         check_figure_path(figure)

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
-from predictor.evaluate import EvaluationResult, evaluate
+from predictor.measure.evaluate import EvaluationResult, evaluate
+from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
-from predictor.results import OWN
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval

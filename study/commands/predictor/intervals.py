@@ -1,6 +1,6 @@
 """A figure and its interval as one cell of a table for a person; both ends are in ``--json``."""
 
-from predictor.results import Ends
+from predictor.measure.results import Ends
 from study.numbers import fixed
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.evaluate import EvaluationSettings, obtain, select_parts
+from predictor.measure.evaluate import EvaluationSettings, obtain, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from predictor.evaluate import evaluate
 from predictor.learned.sweep import Measured, grid_names, read_grid, run_grid
+from predictor.measure.evaluate import evaluate
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure

@@ -1,0 +1,1 @@
+"""Unlearned predictors: what tables of counts and repetition foresee."""

@@ -1,0 +1,1 @@
+"""ST-MoE's tables: the integer twin of the prefetch engine, its batch form and its cycles."""

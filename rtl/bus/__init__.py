@@ -1,0 +1,1 @@
+"""Buses that the designs share."""

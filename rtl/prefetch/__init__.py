@@ -1,0 +1,1 @@
+"""The prefetch engine: ST-MoE's tables as hardware."""

@@ -1,0 +1,115 @@
+"""The updater: a table row is verified against what was needed."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+from typing_extensions import override
+
+from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineParameters
+from rtl.prefetch.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
+
+
+class ReplacementMode(enum.Enum, shape=2):  # type: ignore[call-arg]
+    """Which needed experts replace given-up candidates."""
+
+    NONE = 0
+    RANKED = 1
+    REVERSED = 2
+
+
+class Updater(wiring.Component):
+    """One row a cycle; it is written two cycles after ``valid``.
+
+    First stage: every slot is compared with every needed expert. Second stage: confidences move; the n-th slot that is
+    given up takes the n-th needed expert that the row does not list, both counted by prefix sums, so all slots are
+    decided at once. ``hits``, ``misses`` and ``replacements`` count slots and accompany ``write.valid``.
+
+    ``needed`` and everything that configures must hold still until the last row is written.
+    """
+
+    def __init__(self, limits: EngineParameters) -> None:
+        self.limits = limits
+        slot_count = range(limits.candidates_max + 1)
+        super().__init__(
+            {
+                "valid": In(1),
+                "address": In(address_bits(limits)),
+                "row": In(row_layout(limits)),
+                "slots_used": In(limits.candidates_max),
+                "needed": In(experts_layout(limits)),
+                "needed_used": In(limits.top_k_max),
+                "replacement": In(ReplacementMode),
+                "replacement_confidence": In(CONFIDENCE_BITS),
+                "write": Out(RowWriteSignature(limits)),
+                "hits": Out(slot_count),
+                "misses": Out(slot_count),
+                "replacements": Out(slot_count),
+            }
+        )
+
+    @override
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        slots, needed = range(self.limits.candidates_max), range(self.limits.top_k_max)
+
+        matched = Signal()
+        address = Signal.like(self.address)
+        row = Signal(row_layout(self.limits))
+        hit = Signal(len(slots))
+        given_up = Signal(len(slots))
+        unlisted = Signal(len(needed))
+        matches = [
+            [
+                self.slots_used[slot] & self.needed_used[nth] & (self.row.slots[slot].expert == self.needed[nth])
+                for nth in needed
+            ]
+            for slot in slots
+        ]
+        m.d.sync += [matched.eq(self.valid), address.eq(self.address), row.eq(self.row)]
+        for slot in slots:
+            is_hit = Cat(matches[slot]).any()
+            spent = self.row.slots[slot].confidence == 0
+            m.d.sync += [hit[slot].eq(is_hit), given_up[slot].eq(self.slots_used[slot] & ~is_hit & spent)]
+        for nth in needed:
+            listed = Cat(matches[slot][nth] for slot in slots).any()
+            m.d.sync += unlisted[nth].eq(self.needed_used[nth] & ~listed)
+
+        forward, backward = _ranks(unlisted), _ranks(unlisted[::-1])[::-1]
+        replaced = Signal(len(slots))
+        m.d.sync += [self.write.valid.eq(matched), self.write.address.eq(address)]
+        m.d.sync += self.write.row.eq(row)
+        for slot, rank in zip(slots, _ranks(given_up), strict=True):
+            taken = Signal(len(needed), name=f"taken{slot}")
+            for nth in needed:
+                order = Mux(self.replacement == ReplacementMode.REVERSED, backward[nth], forward[nth])
+                m.d.comb += taken[nth].eq(unlisted[nth] & (order == rank))
+            m.d.comb += replaced[slot].eq(given_up[slot] & taken.any() & (self.replacement != ReplacementMode.NONE))
+            old, new = row.slots[slot], self.write.row.slots[slot]
+            with m.If(replaced[slot]):
+                substitute = 0
+                for nth in needed:
+                    substitute = substitute | Mux(taken[nth], self.needed[nth], 0)
+                m.d.sync += [new.expert.eq(substitute), new.confidence.eq(self.replacement_confidence)]
+            with m.Else():
+                with m.If(hit[slot] & (old.confidence != CONFIDENCE_MAX)):
+                    m.d.sync += new.confidence.eq(old.confidence + 1)
+                with m.If(self.slots_used[slot] & ~hit[slot] & (old.confidence != 0)):
+                    m.d.sync += new.confidence.eq(old.confidence - 1)
+        m.d.sync += [
+            self.hits.eq(_count(hit)),
+            self.misses.eq(_count(self.slots_used & ~hit)),
+            self.replacements.eq(_count(replaced)),
+        ]
+        return m
+
+
+def _count(bits: Value) -> Value:
+    """How many bits are set."""
+    return sum((bits[nth] for nth in range(1, len(bits))), start=bits[0])
+
+
+def _ranks(bits: Value) -> Sequence[Value]:
+    """For each bit, how many before it are set."""
+    return [_count(bits[:nth]) if nth else Const(0, 1) for nth in range(len(bits))]

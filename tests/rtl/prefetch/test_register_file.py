@@ -1,0 +1,214 @@
+"""The registers over AXI4-Lite: map, ranges, locks, sticky errors, counters."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from predictor.st_moe.events import EngineCounter, EventError
+from predictor.st_moe.parameters import EngineParameters
+from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
+from rtl.prefetch.address_map import (
+    IDENTITY,
+    SETTINGS,
+    Command,
+    Control,
+    Offset,
+    Status,
+    Window,
+    capability_word,
+    counter_offset,
+    limits_word,
+    window_word,
+)
+from rtl.prefetch.register_file import RegisterFile
+from rtl.prefetch.tables import TableMemory
+from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
+from tests.rtl.simulate import simulate
+
+LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+WINDOW = Window.of(LIMITS)
+
+
+class Registers(wiring.Component):
+    """Slave, register file and table memory, with the engine's side of the register file exposed."""
+
+    def __init__(self) -> None:
+        super().__init__({"bus": In(AxiLiteSignature(WINDOW.address_bits)), "busy": In(1), "engine_reads": In(1)})
+        self.file = RegisterFile(LIMITS)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.slave = slave = AxiLiteSlave(WINDOW.address_bits)
+        m.submodules.file = self.file
+        m.submodules.tables = tables = TableMemory(LIMITS)
+        wiring.connect(m, wiring.flipped(self.bus), slave.bus)
+        wiring.connect(m, slave.registers, self.file.registers)
+        wiring.connect(m, self.file.window, tables.window)
+        m.d.comb += [self.file.busy.eq(self.busy), tables.read.eq(self.engine_reads)]
+        return m
+
+
+def run(body: Callable[[Any, Registers], Awaitable[None]]) -> None:
+    dut = Registers()
+
+    async def bench(ctx: Any) -> None:
+        await body(ctx, dut)
+
+    simulate(dut, bench)
+
+
+def test_what_the_engine_says_of_itself() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        expected = {
+            Offset.IDENTITY: IDENTITY,
+            Offset.VERSION: 1,
+            Offset.LIMITS: limits_word(LIMITS),
+            Offset.CAPABILITY: capability_word(LIMITS),
+            Offset.WINDOW: window_word(LIMITS),
+            Offset.CONTROL: 0,
+            Offset.STATUS: 0,
+        }
+        for offset, value in expected.items():
+            assert await read(ctx, dut.bus, offset) == (value, OKAY)
+
+    run(body)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_a_setting_holds_its_range_and_no_more(setting: Any) -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        high = setting.high(LIMITS)
+        assert await read(ctx, dut.bus, setting.offset) == (setting.reset_value(LIMITS), OKAY)
+        for value in (high, setting.low):
+            assert await write(ctx, dut.bus, setting.offset, value) == OKAY
+            assert await read(ctx, dut.bus, setting.offset) == (value, OKAY)
+            assert ctx.get(getattr(dut.file.settings, setting.name)) == value
+        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+        for value in (high + 1, *([0] if setting.low else []), high | 1 << 31):
+            assert await write(ctx, dut.bus, setting.offset, value) == SLVERR
+            assert await read(ctx, dut.bus, setting.offset) == (setting.low, OKAY)
+            assert await read(ctx, dut.bus, Offset.STATUS) == (Status.ERROR_CONFIGURATION, OKAY)
+        assert await write(ctx, dut.bus, Offset.COMMAND, Command.CLEAR_ERRORS) == OKAY
+        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+
+        assert await write(ctx, dut.bus, Offset.CONTROL, Control.ENABLE) == OKAY
+        expected = SLVERR if setting.locked else OKAY
+        assert await write(ctx, dut.bus, setting.offset, high) == expected
+        assert await write(ctx, dut.bus, Offset.CONTROL, 0) == OKAY
+        ctx.set(dut.busy, 1)
+        assert await write(ctx, dut.bus, setting.offset, high) == expected
+        status = await read(ctx, dut.bus, Offset.STATUS)
+        assert status == (Status.BUSY | (Status.ERROR_CONFIGURATION if setting.locked else 0), OKAY)
+        assert await read(ctx, dut.bus, setting.offset) == (setting.low if setting.locked else high, OKAY)
+
+    run(body)
+
+
+def test_masks_follow_the_settings() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        for name, value in (("experts", 11), ("top_k", 2), ("candidates", 4)):
+            offset = next(setting.offset for setting in SETTINGS if setting.name == name)
+            await write(ctx, dut.bus, offset, value)
+        await ctx.tick()
+        settings = dut.file.settings
+        masks = [ctx.get(mask) for mask in (settings.experts_used, settings.event_used, settings.slots_used)]
+        assert masks == [(1 << 11) - 1, 0b11, 0b1111]
+
+    run(body)
+
+
+@pytest.mark.parametrize("error", EventError)
+def test_event_errors_stick(error: EventError) -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        ctx.set(dut.file.event_errors, error)
+        await ctx.tick()
+        ctx.set(dut.file.event_errors, 0)
+        expected = {1: Status.ERROR_LAYER, 2: Status.ERROR_EXPERT, 4: Status.ERROR_DUPLICATE}[error]
+        assert await read(ctx, dut.bus, Offset.STATUS) == (expected, OKAY)
+        assert await read(ctx, dut.bus, Offset.STATUS) == (expected, OKAY)
+        await write(ctx, dut.bus, Offset.COMMAND, Command.CLEAR_ERRORS)
+        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+
+    run(body)
+
+
+def test_both_words_of_a_counter_belong_together() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        for counter in EngineCounter:
+            ctx.set(dut.file.counters[counter.value], (counter + 1) << 32 | 0xFFFF_FFFF)
+            assert await read(ctx, dut.bus, counter_offset(counter)) == (0xFFFF_FFFF, OKAY)
+            ctx.set(dut.file.counters[counter.value], (counter + 2) << 32)
+            assert await read(ctx, dut.bus, counter_offset(counter) + 4) == (counter + 1, OKAY)
+        assert not ctx.get(dut.file.clear_counters)
+
+    run(body)
+
+
+def test_the_window_holds_words() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        place = WINDOW.offset(17, 0)
+        assert await write(ctx, dut.bus, place, 0xDEAD_BEEF) == OKAY
+        assert await read(ctx, dut.bus, place) == (0xDEAD_BEEF, OKAY)
+        assert await read(ctx, dut.bus, WINDOW.offset(16, 0)) == (0, OKAY)
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("address", "strobe"),
+    [
+        (Offset.STATUS, 0b1111),
+        (Offset.IDENTITY, 0b1111),
+        (0x7C, 0b1111),
+        (SETTINGS[0].offset, 0b0111),
+        (SETTINGS[0].offset + 1, 0b1111),
+        (WINDOW.offset(LIMITS.rows, 0), 0b1111),  # layers 6 and 7 have addresses and no rows
+    ],
+)
+def test_a_write_to_no_register_is_refused(address: int, strobe: int) -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        before = await read(ctx, dut.bus, SETTINGS[0].offset)
+        assert await write(ctx, dut.bus, address, 3, strobe=strobe) == SLVERR
+        assert await read(ctx, dut.bus, SETTINGS[0].offset) == before
+        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+
+    run(body)
+
+
+@pytest.mark.parametrize("address", [Offset.COMMAND, 0x7C, 0x22, WINDOW.offset(LIMITS.rows, 0)])
+def test_a_read_of_no_register_is_refused(address: int) -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        assert await read(ctx, dut.bus, address) == (0, SLVERR)
+
+    run(body)
+
+
+def test_reads_and_writes_take_turns() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        bus = dut.bus
+        for signal, value in ((bus.awaddr, 0x34), (bus.wdata, 3), (bus.wstrb, 15), (bus.araddr, 0)):
+            ctx.set(signal, value)
+        for signal in (bus.awvalid, bus.wvalid, bus.arvalid, bus.bready, bus.rready):
+            ctx.set(signal, 1)
+        order = []
+        while len(order) < 6:
+            order += ["write"] if ctx.get(bus.awready) else []
+            order += ["read"] if ctx.get(bus.arready) else []
+            await ctx.tick()
+        assert order == ["write", "read"] * 3
+
+    run(body)
+
+
+def test_no_ready_before_both_halves_of_a_write() -> None:
+    async def body(ctx: Any, dut: Registers) -> None:
+        ctx.set(dut.bus.wvalid, 1)
+        for _ in range(3):
+            await ctx.tick()
+            assert not ctx.get(dut.bus.wready)
+
+    run(body)
