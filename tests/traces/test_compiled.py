@@ -15,7 +15,7 @@ from traces.compiled import UNUSED_DAYS, sources_digest
 ROOT = Path(__file__).resolve().parents[2]
 
 MAIN = """
-from predictor.st_moe.batch import twice
+from predictor.doubling import twice
 print(twice(1))
 """
 
@@ -37,7 +37,7 @@ def write_house(folder: Path) -> None:
     for file in ("catalog/user_cache.py", "traces/compiled.py"):
         shutil.copyfile(ROOT / file, folder / file)
     (folder / "staging" / "constants.py").write_text("FACTOR = 2\n")
-    (folder / "predictor" / "st_moe_batch.py").write_text(KERNEL)
+    (folder / "predictor" / "doubling.py").write_text(KERNEL)
 
 
 def run(house: Path, cache: Path, **settings: str) -> str:

@@ -18,7 +18,7 @@ from rtl.prefetch.address_map import (
     register_table,
 )
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "prefetch-engine.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "prefetch-engine.md"
 
 
 def test_registers_do_not_overlap_nor_reach_the_window() -> None:
