@@ -6,7 +6,6 @@ everywhere; where one is missing or ambiguous, the file is refused rather than g
 layers with experts would mislead everything that follows.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from catalog.families import (
     wide_shared,
 )  # fmt: skip
 from catalog.family_defaults import DEFAULTS
+from catalog.json_text import parse_json
 from catalog.models import ModelRecord
 from catalog.weight_formats import expert_format
 
@@ -60,7 +60,7 @@ def read_model_config(path: Path | str, name: str | None = None) -> ModelRecord:
     path = Path(path)
     file = path / "config.json" if path.is_dir() else path
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ForestageError(f"{file}: cannot read the configuration ({error.strerror})") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:

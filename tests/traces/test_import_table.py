@@ -319,7 +319,7 @@ def test_a_weight_that_is_none_is_refused(weight: str, tmp_path: Path) -> None:
         ('{"tok": 0, "lay": 1, "exp": null}', r"line 2: exp: 'None'"),
         ('{"tok": true, "lay": 1, "exp": [3, 4]}', r"line 2: tok: 'True'"),
         ('{"tok": 0, "lay": 1}', r"line 2: has no 'exp', but others of the named columns"),
-        ('{"tok": 0, "lay": 1, "lay": 2, "exp": [3, 4]}', r"line 2: not valid JSON \(a key comes twice\)"),
+        ('{"tok": 0, "lay": 1, "lay": 2, "exp": [3, 4]}', r"line 2: not valid JSON \('lay' comes twice in an object\)"),
         ('{"tok": 0, "lay": 1, "exp": [3, 4]', r"line 2: not valid JSON"),
         ("[0, 1]", r"line 2: a JSON list"),
         ('{"tok": 0, "lay": 1, "exp": [3, 99999999999999999999]}', r"line 2: exp: "),

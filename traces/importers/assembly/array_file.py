@@ -1,6 +1,5 @@
 """Files of a few named arrays: ``.pt``, ``.npz``, ``.npy``, ``.safetensors`` and JSON, told by their content."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.safetensors_file import open_tensors
@@ -26,11 +26,26 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         ForestageError: if the file cannot be read, is damaged or in none of those formats.
     """
+    named = _read_named(path)
+    if isinstance(named, np.ndarray):
+        return {UNNAMED: named}
+    if UNNAMED in named:
+        raise ForestageError(f"{path}: an array whose name is empty; name it")
+    return named
+
+
+def _read_named(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
+    """The arrays by name, or the one that has none."""
     start = starting_bytes(path, 1 << 10)
     if torch_file.is_torch_file(start):
         value = torch_file.load(path)
-        value = value if isinstance(value, dict) else {UNNAMED: value}
-        return {str(name): part for name, part in value.items() if isinstance(part, np.ndarray)}
+        if isinstance(value, np.ndarray):
+            return value
+        return (
+            {str(name): part for name, part in value.items() if isinstance(part, np.ndarray)}
+            if isinstance(value, dict)
+            else {}
+        )
     if start.startswith((b"PK\x03\x04", b"\x93NUMPY")):
         return _numpy_arrays(path)
     if is_safetensors(start):
@@ -51,34 +66,36 @@ def reason(error: Exception) -> str:
     return text if len(text) <= MAX_REASON_CHARACTERS else text[: MAX_REASON_CHARACTERS - 3] + "..."
 
 
-def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
     """Of an ``.npz`` or ``.npy``."""
     try:
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 return {name: loaded[name] for name in loaded.files}
-            return {UNNAMED: loaded}
+            return np.asarray(loaded)
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
     except Exception as error:  # a header is parsed as Python's literals, which can fail in many ways
         raise ForestageError(f"{path}: damaged or truncated ({reason(error)}); fetch it again") from error
 
 
-def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
     """Of a JSON document: an object of nested lists, or one nested list."""
     with open_text(path) as (text, _):
         document = text.read(MAX_JSON_CHARACTERS)
     try:
-        value = json.loads(document)
+        value = parse_json(document)
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{path}: not valid JSON ({error})") from error
-    named = value if isinstance(value, dict) else {UNNAMED: value}
-    arrays = {}
-    for name, part in named.items():
-        if isinstance(part, list):
-            try:
-                arrays[name] = np.array(part)
-            except (ValueError, OverflowError) as error:
-                raise ForestageError(f"{path}: {name or 'the list'}: no array of numbers ({reason(error)})") from error
-    return arrays
+    if isinstance(value, dict):
+        return {name: _array(path, name, part) for name, part in value.items() if isinstance(part, list)}
+    return _array(path, "the list", value)
+
+
+def _array(path: Path, name: str, value: Any) -> npt.NDArray[Any]:
+    """A nested list as an array."""
+    try:
+        return np.array(value)
+    except (ValueError, OverflowError) as error:
+        raise ForestageError(f"{path}: {name}: no array of numbers ({reason(error)})") from error

@@ -5,7 +5,6 @@ A column arrives as texts (CSV), as JSON values, or as an Arrow array (Parquet).
 without, separated in one way.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 
 Cells = Any
 """A column of one batch: a list of texts or JSON values, or a ``pyarrow.Array``."""
@@ -269,7 +269,7 @@ def _nested(cells: Cells, place: Place, what: str) -> Array:
     for row, value in enumerate(list_of(cells)):
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except (ValueError, RecursionError):
                 value = None
         kinds = (int,) if what == "ids" else (int, float)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from catalog.errors import ForestageError
+from catalog.json_text import DECODER, parse_json
 from traces.importers.assembly.text_file import open_text
 from traces.importers.report import Report
 
@@ -45,7 +46,7 @@ def json_object(text: str, place: str) -> dict[str, Any]:
         ForestageError: naming ``place``, if it is none.
     """
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{place}: not valid JSON ({error}); is the file cut off?") from error
     if not isinstance(value, dict):
@@ -96,7 +97,7 @@ class _Window:
             self.fault(self.start, "expected a JSON object" + ("" if begin else "; is the file cut off?"))
         while True:
             try:
-                value, self.start = json.JSONDecoder().raw_decode(self.text, self.start)
+                value, self.start = DECODER.raw_decode(self.text, self.start)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - TRUNCATION_MARGIN
                 if not cut:

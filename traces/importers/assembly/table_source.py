@@ -6,7 +6,6 @@ ended, as a number that was cut off would else pass for a whole one.
 """
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 from traces.importers.assembly.cells import WHOLE, Cells, Place
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.table_columns import by_number, numbered, resolve
@@ -121,7 +121,7 @@ def columns_of(path: Path, start: bytes) -> list[str] | None:
     for line in (line.strip() for line in lines[:HEAD_LINES]):
         if line.startswith("{"):
             try:
-                value = json.loads(line)
+                value = parse_json(line)
             except (ValueError, RecursionError):
                 return None
             return list(value) if isinstance(value, dict) else None
@@ -387,15 +387,8 @@ def _has_any(columns: Mapping[str, str], value: Mapping[str, Any]) -> bool:
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     """A line as a JSON object without a key twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            raise ValueError("a key comes twice")
-        return made
-
     try:
-        value = json.loads(line, object_pairs_hook=unique)
+        value = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{path}: line {number}: not valid JSON ({error}); is the file cut off?") from error
     if not isinstance(value, dict):

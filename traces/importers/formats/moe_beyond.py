@@ -8,7 +8,6 @@ the gate, which does not sort them; the CRC-32 of the token's text, as the token
 """
 
 import csv
-import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.text_file import open_text
@@ -146,7 +146,7 @@ def _whole(text: str, name: str, file: Path, line: int) -> int:
 def _ids(text: str, file: Path, line: int) -> list[int]:
     """A list such as ``[8, 26]``."""
     try:
-        ids = json.loads(text)
+        ids = parse_json(text)
     except (ValueError, RecursionError):
         ids = None
     if (

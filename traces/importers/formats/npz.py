@@ -10,7 +10,6 @@ model: it is taken from the argument, from the name of a published recording, or
 many MoE layers and the same top-k.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 from traces.importers.assembly.array_file import reason
 from traces.importers.assembly.models import recorded_model
 from traces.importers.assembly.recordings import model_of_name, published_recording
@@ -146,7 +146,7 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(SequenceRecord.model_validate(json.loads(line)))
+            records.append(SequenceRecord.model_validate(parse_json(line)))
         except ValidationError as error:
             raise ForestageError(
                 f"{beside}: line {number}: {describe_validation_error(SequenceRecord, error)}"

@@ -5,7 +5,6 @@
 added up; where every rank has the same counts (tensor parallelism: all see all tokens), one of them is taken.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
+from catalog.json_text import parse_json
 from traces.importers.assembly.loads import build_load
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
@@ -98,7 +98,7 @@ def _rank_files(folder: Path) -> dict[int, Path]:
 def _read_meta(path: Path) -> MetaInfo:
     """``meta_info.json``, checked."""
     try:
-        return MetaInfo.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return MetaInfo.model_validate(parse_json(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror}); it lies beside the ranks' files") from error
     except ValidationError as error:
