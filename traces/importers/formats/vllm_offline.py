@@ -35,6 +35,8 @@ OUTPUT_IDS = ("output_token_ids", "token_ids")
 
 CACHED = "num_cached_tokens"
 
+REMEDY = "make the LLM with enable_return_routed_experts=True"
+
 OTHERS = frozenset({"expert_ids", "seq_offsets"})
 """Arrays of the project's own ``npz``, which is another format."""
 
@@ -72,7 +74,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
             rows.append(answer)
         report.progress(done + 1, len(files))
     if not rows.sequences:
-        raise ForestageError(f"{path}: no request has routed experts; make the LLM with enable_return_routed_experts")
+        raise ForestageError(f"{path}: no request has routed experts; {REMEDY}")
     told.tell(path, report)
     source = f"vLLM, enable_return_routed_experts, offline, from {path.name}"
     return rows.finish(report, source=source, name=None)
@@ -85,7 +87,8 @@ def _is_request(path: Path) -> bool:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-    return CHOICE in names and not names & OTHERS
+    is_unrouted = PROMPT_IDS in names and bool(names & set(OUTPUT_IDS))  # refused with what makes vLLM record
+    return (CHOICE in names or is_unrouted) and not names & OTHERS
 
 
 def _files(folder: Path) -> list[Path]:
@@ -98,7 +101,8 @@ def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
     place = str(file)
     before, rows = _rows(arrays, PROMPT, place), _rows(arrays, CHOICE, place)
     if rows is None and before is None:
-        raise ForestageError(f"{place}: {CHOICE}: missing array; the file holds {', '.join(arrays) or 'nothing'}")
+        held = ", ".join(arrays) or "nothing"
+        raise ForestageError(f"{place}: {CHOICE}: missing array; the file holds {held}; {REMEDY}")
     prompt_ids = _token_ids(arrays, PROMPT_IDS, place)
     outputs = [_token_ids(arrays, name, place) for name in OUTPUT_IDS]
     if prompt_ids is None:
@@ -127,6 +131,11 @@ def _rows(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> RoutedI
     array = arrays.get(name)
     if array is None:
         return None
+    if array.dtype.kind == "O":
+        raise ForestageError(
+            f"{place}: {name}: None or other Python objects in place of an array; {REMEDY}, or leave the request out "
+            "of the folder"
+        )
     found = checked_array(array, name, place)
     return found if len(found.ids) else None
 

@@ -32,6 +32,7 @@ from traces.importers.assembly.responses import model_name, objects, short, toke
 from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
+from traces.importers.assembly.unrouted_answers import VLLM_REMEDY
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -174,7 +175,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         for answer in _answers(response, place, told):
             rows.append(answer)
     if not rows.sequences:
-        raise ForestageError(f"{path}: no response has routed experts; start vLLM with --enable-return-routed-experts")
+        raise ForestageError(f"{path}: no response has routed experts; {VLLM_REMEDY}")
     told.tell(path, report)
     return rows.finish(report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", name=name)
 

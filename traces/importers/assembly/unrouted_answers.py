@@ -1,0 +1,64 @@
+"""Servers' answers in which nothing was recorded, because the server was not told to.
+
+What turns the recording on. vLLM: ``--enable-return-routed-experts``, for all requests (its documentation, *Routed
+Experts Return*). SGLang: the flag of the same name, and ``return_routed_experts`` in each request (its documentation of
+the OpenAI-compatible API, *Returning Routed Experts*).
+"""
+
+from pathlib import Path
+
+from catalog.errors import ForestageError
+from traces.importers.assembly.server_events import (
+    SNIFFED_BYTES,
+    SNIFFED_FILES,
+    files_of,
+    is_event_stream,
+    is_json,
+    read_file,
+)
+from traces.importers.assembly.text_file import starting_bytes
+from traces.importers.report import Report
+
+VLLM_REMEDY = "start vLLM with --enable-return-routed-experts"
+
+SGLANG_REMEDY = "start SGLang with --enable-return-routed-experts and request them with return_routed_experts"
+
+CHOICE_FIELDS = (b'"finish_reason"', b'"usage"', b'"object"')
+"""What stands beside or in the ``choices`` of a server; ``choices`` alone are those of many a questionnaire."""
+
+
+def refuse_unrouted(source: Path, start: bytes) -> None:
+    """Refuse a source that is a server's answers; to be asked once no format has found routing in it.
+
+    Args:
+        source: a file or folder.
+        start: the first bytes of a file, unzipped.
+
+    Raises:
+        ForestageError: saying how the server is made to record; or, if a file is damaged, where.
+    """
+    if not source.is_dir():
+        if _is_answer(start):
+            _refuse(source, start, "")
+        return
+    for file in files_of(source)[:SNIFFED_FILES]:
+        start = starting_bytes(file, SNIFFED_BYTES)
+        if _is_answer(start):
+            _refuse(file, start, "; if other files of the folder have them, import it with --format vllm_response")
+
+
+def _is_answer(start: bytes) -> bool:
+    """Whether a file that starts so holds a server's answers."""
+    if not is_json(start) and not is_event_stream(start):
+        return False
+    return b'"meta_info"' in start or (b'"choices"' in start and any(name in start for name in CHOICE_FIELDS))
+
+
+def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
+    """Refuse a file of answers, read to its end, so that damage is told first."""
+    answers = sum(1 for _ in read_file(file, Report()))
+    if b'"meta_info"' in start:
+        remedy, elsewhere = SGLANG_REMEDY, elsewhere.replace("vllm_response", "sglang_response")
+    else:
+        remedy = f"{VLLM_REMEDY}, or {SGLANG_REMEDY}"
+    raise ForestageError(f"{file}: {answers} answers of a server, none with routed experts; {remedy}{elsewhere}")
