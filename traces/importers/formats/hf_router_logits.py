@@ -166,7 +166,7 @@ def _bias(
         or len(recorded.used) < recorded.layers
         or load_catalog().match_shape(model.name) is not None
     )
-    return read_bias(options, chosen, model.layer_map, own_indices, recorded.experts, report)
+    return read_bias(options, chosen, model, own_indices, report)
 
 
 def _choose(

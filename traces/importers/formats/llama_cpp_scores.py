@@ -166,7 +166,7 @@ def plan_scores(
         )
     chosen = replace(chosen, rule=rule)
     check_shape(chosen, model.name, model.experts, top_k, str(origin))
-    bias = read_bias(options, chosen, model.layer_map, own_indices, model.experts, report)
+    bias = read_bias(options, chosen, model, own_indices, report)
     return ScorePlan(base, rule, bias, base if rule.weight is not None else None, rule, top_k)
 
 
