@@ -67,7 +67,7 @@ def test_some_layers_of_the_model_take_theirs(rows: npt.NDArray[Any], tmp_path: 
 
 def test_a_dense_layer_with_a_bias_is_refused(tmp_path: Path) -> None:
     shifted = np.concatenate([BIAS, np.zeros((1, EXPERTS), np.float32)])
-    with pytest.raises(ForestageError, match=r"bias\.npy: \[27, 64\]: row 0 would be of a layer that is dense in Moonl"):
+    with pytest.raises(ForestageError, match=r"bias\.npy: \[27, 64\]: row 0 would be of a layer that is dense in M"):
         ids_of(tmp_path, saved(tmp_path, shifted))
 
 

@@ -3,8 +3,8 @@
 Read are, in any kind of file of arrays (``array_file``; of ``.safetensors``, every floating-point type):
 
 * one array ``[layers, experts]``, a row a recorded layer, in their order. Of a model of the catalogue, also a row a MoE
-  layer of the model's, or a row a layer of all of them, if those of the dense ones are empty (zeros or NaN; in a list of
-  a ``.pt``, ``None``): the recorded layers' rows are then taken by the model's index;
+  layer of the model's, or a row a layer of all of them, if those of the dense ones are empty (zeros or NaN; in a list
+  of a ``.pt``, ``None``): the recorded layers' rows are then taken by the model's index;
 * an array ``[experts]`` (or ``[1, experts]``) a layer, named as in the model, ``model.layers.3.mlp.gate.
   e_score_correction_bias``: the names end in one of ``NAMES`` and hold the model's own layer number. A checkpoint's
   ``.safetensors`` will do as it is, and so will the folder of its parts: only those tensors are read.
@@ -123,8 +123,8 @@ def _recorded_rows(
     with_values = [layer for layer in dense if not _is_empty(array[layer])]
     if with_values:
         raise ForestageError(
-            f"{what}: {list(array.shape)}: row {with_values[0]} would be of a layer that is dense in {record.name}, but "
-            f"is not empty; {expected}, in their order ({_ranges(layers)})"
+            f"{what}: {list(array.shape)}: row {with_values[0]} would be of a layer that is dense in {record.name}, "
+            f"but is not empty; {expected}, in their order ({_ranges(layers)})"
         )
     return _rows_of(what, array, layers)
 
