@@ -158,9 +158,11 @@ def bad(layers: list[Logits], layer: int, value: float) -> list[Logits]:
     return layers
 
 
+NOT_FINITE = r"layer 3, row 1 \(token 1\): (nan|inf) of expert 0, not finite.* attention_mask"
+
 FAULTS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
-    "nan": (bad(logits_of(4, 32, 8), 3, np.nan), {}, r"layer 3, row 1 \(token 1\): (nan|inf) of expert 0, not finite.* attention_mask"),
-    "infinite": (bad(logits_of(4, 32, 8), 3, np.inf), {}, r"layer 3, row 1 \(token 1\): (nan|inf) of expert 0, not finite.* attention_mask"),
+    "nan": (bad(logits_of(4, 32, 8), 3, np.nan), {}, NOT_FINITE),
+    "infinite": (bad(logits_of(4, 32, 8), 3, np.inf), {}, NOT_FINITE),
     "rows differ": ([*logits_of(4, 31, 8), *logits_of(5, 1, 8)], {}, r"layer 31: \[5, 8\], but layer 0"),
     "shape": ([np.ones(8, np.float32)] * 32, {}, r"expected \[batch"),
     "integers": ([np.ones((4, 8), np.int32)] * 32, {}, "int32; expected floating-point"),

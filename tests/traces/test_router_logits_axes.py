@@ -63,7 +63,7 @@ def test_a_batch_axis_of_one_sequence_is_read(tmp_path: Path) -> None:
 
 
 def test_a_batch_axis_without_its_grid_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ForestageError, match=r"layer 0: \[2, 5, 8\]: a batch of 2 .*save input_ids and attention_mask "):
+    with pytest.raises(ForestageError, match=r"layer 0: \[2, 5, 8\]: a batch of 2 .*save input_ids and attention_m"):
         trace_in(saved(tmp_path, with_axis()))
     with pytest.raises(ForestageError, match=r"layer 0: \[2, 5, 8\]: a batch of 2, but input_ids .* of 1 sequences"):
         trace_in(saved(tmp_path, {"router_logits": with_axis(), "input_ids": TOKENS.reshape(1, -1)}))
@@ -85,9 +85,7 @@ def test_passes_with_a_batch_axis(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)], ids=["layers first", "tokens first"])
-def test_one_tensor_of_all_layers_is_read_where_the_grid_tells_its_axes(
-    order: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_one_tensor_of_all_layers_is_read_where_the_grid_tells_its_axes(order: tuple[int, ...], tmp_path: Path) -> None:
     path = saved(tmp_path, {"router_logits": LOGITS.transpose(order), "input_ids": TOKENS})
     np.testing.assert_array_equal(trace_in(path).expert_ids, CHOSEN)
     stack = np.ascontiguousarray(LOGITS.transpose(order))

@@ -290,6 +290,6 @@ def _check_finite(what: str, values: Floats, *, barred: bool) -> None:
     if len(bad):
         token, expert = (int(place) for place in bad[0])
         raise ForestageError(
-            f"{what}: token {token}, expert {expert}: {values[token, expert]}; expected a finite number: the file is of other numbers than "
-            "f32, or the model overflowed; write it out again, of a model that does not"
+            f"{what}: token {token}, expert {expert}: {values[token, expert]}; expected a finite number: the file is "
+            "of other numbers than f32, or the model overflowed; write it out again, of a model that does not"
         )
