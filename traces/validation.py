@@ -72,6 +72,13 @@ def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
         raise ForestageError(f"{origin}: expert_ids: {ids.shape[2]} ids a row, but metadata.top_k is {metadata.top_k}")
 
 
+def counted_from_one(largest: int, experts: int) -> str:
+    """What to ask, behind an error, of ids of which the largest is as large as the number of experts; else nothing."""
+    if largest != experts:
+        return ""
+    return "; do the ids count from 1? Then subtract 1 from each"
+
+
 def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
     """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
     offsets = trace.sequence_offsets
@@ -126,7 +133,10 @@ def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> Non
     row = trace.expert_ids[start + token, layer].tolist()
     where = f"{origin}: expert_ids[{start + token}, {layer}] (token {start + token}, layer {layer})"
     if fault == content.OUT_OF_RANGE:
-        raise ForestageError(f"{where}: {row}: every id must be below metadata.experts ({trace.experts})")
+        raise ForestageError(
+            f"{where}: {row}: every id must be below metadata.experts ({trace.experts})"
+            + counted_from_one(max(row), trace.experts)
+        )
     if fault == content.UNRECORDED:
         raise ForestageError(f"{where}: not recorded ({row}), but metadata.has_unrecorded is false")
     raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")

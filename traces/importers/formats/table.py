@@ -16,7 +16,7 @@ from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.table_columns import check_roles
-from traces.importers.assembly.table_loads import CountTable, dense, known_experts
+from traces.importers.assembly.table_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_routing import (
     Choices,
     PassPlaces,
@@ -291,6 +291,7 @@ def _read_loads(
         experts = int(widths.pop() or 0)
     else:
         experts = known_experts(options, layers, int(every["expert"].max()), path)
+        warn_of_first_expert(every, experts, path, report)
     steps = np.unique(every["step"])
     total = np.zeros((len(steps), len(layers), experts))
     if len(kept) == 1:
