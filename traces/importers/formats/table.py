@@ -16,6 +16,7 @@ from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.table_columns import check_roles
+from traces.importers.assembly.table_facts import table_facts
 from traces.importers.assembly.table_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_routing import (
     Choices,
@@ -164,6 +165,9 @@ def _read_routing(
     )
     sequences = Sequences()
     firsts: dict[int, int] = {}
+    facts = table_facts(files)
+    if facts is not None and options.expert_map is not None:
+        raise ForestageError(f"{path}: --expert-map: the file is an exported trace, whose ids are mapped; leave it out")
     expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
@@ -215,6 +219,7 @@ def _read_routing(
         format=NAME,
         experts=None if expert_map is None else expert_map.experts,
         expert_map=expert_map,
+        facts=facts,
     )
 
 
