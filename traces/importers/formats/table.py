@@ -13,6 +13,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from traces.importers.assembly.expert_map import read_expert_map
 from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.multi_hot import MultiHot
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.table_columns import check_roles
@@ -163,7 +164,7 @@ def _read_routing(
     rows = RoutingRows(
         "position" if absolute else "token", whole=options.files == "layer", copies=OTHER_EXPERTS if by_rank else None
     )
-    sequences = Sequences()
+    sequences, hot = Sequences(), MultiHot()
     firsts: dict[int, int] = {}
     facts = table_facts(files)
     if facts is not None and options.expert_map is not None:
@@ -175,7 +176,7 @@ def _read_routing(
     progress = report if len(files) == 1 else Report(warnings=report.warnings)
     for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
         rows.begin(file)
-        parts = choices(read_table(file, columns, options.separator, progress), layer)
+        parts = choices(read_table(file, columns, options.separator, progress), layer, hot)
         key = done if options.files == "sequence" else None
         knows_tokens = bool({"token", "position", "sequence"} & set(columns)) or options.files in ("sequence", "layer")
         is_nested = "layer" not in columns and layer is None
@@ -210,6 +211,13 @@ def _read_routing(
             report.progress(done + 1, len(files))
     _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
     labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
+    experts = hot.experts
+    if expert_map is not None:
+        if experts not in (None, expert_map.physical):
+            raise ForestageError(
+                f"{path}: a 0 or 1 for each of {experts} experts, but the map has {expert_map.physical} physical ones"
+            )
+        experts = expert_map.experts
     return trace_of_rows(
         rows,
         labels,
@@ -217,7 +225,8 @@ def _read_routing(
         report,
         origin=path,
         format=NAME,
-        experts=None if expert_map is None else expert_map.experts,
+        experts=experts,
+        ranked=hot.ranked,
         expert_map=expert_map,
         facts=facts,
     )
