@@ -71,7 +71,7 @@ def test_one_hot_is_ranked(tmp_path: Path) -> None:
 def test_a_row_of_another_number_of_ones_is_refused(row: list[int], tmp_path: Path) -> None:
     hot = HOT.copy()
     hot[30] = row
-    with pytest.raises(ForestageError, match=r"line 32: .*\d ones among 8 numbers, .*\(one-hot or multi-hot\); a trace"):
+    with pytest.raises(ForestageError, match=r"line 32: .*\d ones among 8 numbers, .*\(one-hot or multi-hot\); a tr"):
         read(csv(tmp_path, hot))
     hot = HOT.copy()
     hot[0] = [0] * 8

@@ -65,7 +65,7 @@ class MultiHot:
             row = int(bad[0]) if len(bad) else 0
             raise ForestageError(
                 f"{place(row)}: {int(ones[row])} ones among {rows.shape[1]} numbers, but most rows are of "
-                f"{self.experts} experts, 0 or 1, the first with {self.top_k} chosen (one-hot or multi-hot); a trace has "
-                "as many in every row: leave the others out, or write the chosen experts' ids as lists"
+                f"{self.experts} experts, 0 or 1, the first with {self.top_k} chosen (one-hot or multi-hot); a trace "
+                "has as many in every row: leave the others out, or write the chosen experts' ids as lists"
             )
         return np.nonzero(rows)[1].reshape(len(rows), -1)
