@@ -181,10 +181,19 @@ def test_a_larger_id_is_not_asked_about(tmp_path: Path) -> None:
         import_recording(path, "npz", ImportOptions(model="our/own", experts=EXPERTS))
 
 
+def test_ids_that_name_expert_0_too_are_not_asked_about(tmp_path: Path) -> None:
+    path = npz(tmp_path)
+    ids = IDS.copy()
+    ids[5, 1] = [3, 0]
+    np.savez(path, expert_ids=ids, seq_offsets=np.array([0, TOKENS]))
+    with pytest.raises(ForestageError, match=r"experts 0 to 7$"):
+        import_recording(path, "npz", ImportOptions(model="our/own", experts=EXPERTS))
+
+
 def test_a_trace_made_in_python() -> None:
     trace = make_trace()
     ids = trace.expert_ids.copy()
-    ids[3, 1, 0] = trace.experts
+    ids = np.where(ids == 0, trace.experts, ids)
     with pytest.raises(ForestageError, match=rf"every id must be below metadata\.experts.*{HINT}"):
         replace(trace, expert_ids=ids, content="unchecked")
 

@@ -22,7 +22,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
 from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.metadata import MAX_EXPERTS
-from traces.validation import counted_from_one
+from traces.validation import counted_from_one, names_first
 
 PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")
 LOGICAL_TO_PHYSICAL = "log2phy"
@@ -95,7 +95,8 @@ class ExpertMap:
             token, layer, slot = (int(i) for i in bad[0])
             raise ForestageError(
                 f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, slot])}; the expert map {self.origin} has "
-                f"physical experts 0 to {self.physical - 1}{counted_from_one(int(ids.max()), self.physical)}"
+                f"physical experts 0 to {self.physical - 1}"
+                + counted_from_one(int(ids.max()), self.physical, has_first=names_first(ids))
             )
         layer_index = np.arange(self.layers)[None, :, None]
         return np.where(ids < 0, np.int32(-1), self.logical[layer_index, np.maximum(ids, 0)])
