@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.models import check_stated
-from traces.importers.assembly.stated import check_model
+from traces.importers.assembly.stated import check_stated
 from traces.importers.assembly.table_source import PARQUET_MAGIC
 from traces.importers.assembly.text_file import starting_bytes
 from traces.importers.options import ImportOptions
@@ -92,8 +91,15 @@ def checked_options(
         )
     if top_k != facts.top_k:
         raise ForestageError(f"{origin}: {top_k} ids a row, but the file's metadata say top_k {facts.top_k}")
-    check_model(options, facts.model, str(origin), report)
-    check_stated(options, origin=str(origin), experts=facts.experts, top_k=facts.top_k, layer_map=layers)
+    check_stated(
+        options,
+        report,
+        origin=str(origin),
+        model=facts.model,
+        experts=facts.experts,
+        top_k=facts.top_k,
+        layer_map=layers,
+    )
     return options.model_copy(update={"layers": tuple(layers), "top_k": facts.top_k})
 
 
