@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from catalog.errors import ForestageError
@@ -46,6 +48,23 @@ def test_columns_of_experts_are_read_and_not_ranked(first: int, tmp_path: Path) 
         trace_in(csv(tmp_path), experts=16)
     with pytest.raises(ForestageError, match="--top-k 4: the file holds 2 ids a row"):
         trace_in(csv(tmp_path), top_k=4)
+
+
+@pytest.mark.parametrize("kind", ["True", "true", "1.0"])
+def test_yes_and_no_as_programs_write_them(kind: str, tmp_path: Path) -> None:
+    words = np.array([{"True": "False", "true": "false", "1.0": "0.0"}[kind], kind])
+    np.testing.assert_array_equal(trace_in(csv(tmp_path, words[HOT])).expert_ids.reshape(-1, TOP_K), IDS)
+    columns = dict(zip(("token", "layer"), np.array(PLACES).T.tolist(), strict=True))
+    values = HOT.astype(float if kind == "1.0" else bool)
+    table = pa.table({**columns, **{f"e{n}": values[:, n] for n in range(EXPERTS)}})
+    pq.write_table(table, tmp_path / "t.parquet")
+    np.testing.assert_array_equal(trace_in(tmp_path / "t.parquet").expert_ids.reshape(-1, TOP_K), IDS)
+
+
+def test_scores_of_all_experts_are_refused(tmp_path: Path) -> None:
+    scores = GENERATOR.random(HOT.shape)
+    with pytest.raises(ForestageError, match=r"line 2: .*; of columns that are an expert each, 0 and 1 alone are read"):
+        read(csv(tmp_path, scores))
 
 
 def test_lists_and_lists_of_lists_are_read(tmp_path: Path) -> None:

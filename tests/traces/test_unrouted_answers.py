@@ -80,6 +80,15 @@ def test_damage_is_told_first(tmp_path: Path) -> None:
         sniff_format(tmp_path / "cut.gz")
 
 
+@pytest.mark.parametrize(
+    "error", [{"error": {"message": "no", "code": 400}}, {"object": "error", "message": "no", "code": 4}]
+)
+def test_errors_alone_are_called_so(error: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(error), encoding="utf-8")
+    with pytest.raises(ForestageError, match=r"e\.json: errors of a server, and no answer"):
+        sniff_format(tmp_path / "e.json")
+
+
 def test_choices_of_a_questionnaire_are_none(tmp_path: Path) -> None:
     (tmp_path / "questions.json").write_text(json.dumps({"question": "?", "choices": ["a", "b"]}), encoding="utf-8")
     with pytest.raises(ForestageError, match="no known trace format"):

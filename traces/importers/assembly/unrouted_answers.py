@@ -51,12 +51,20 @@ def _is_answer(start: bytes) -> bool:
     """Whether a file that starts so holds a server's answers."""
     if not is_json(start) and not is_event_stream(start):
         return False
-    return b'"meta_info"' in start or (b'"choices"' in start and any(name in start for name in CHOICE_FIELDS))
+    is_choice = b'"choices"' in start and any(name in start for name in CHOICE_FIELDS)
+    return is_choice or b'"meta_info"' in start or _is_error(start)
+
+
+def _is_error(start: bytes) -> bool:
+    """Whether a file that starts so begins with what a server answers where it cannot."""
+    return b'"error"' in start and b'"message"' in start and b'"code"' in start
 
 
 def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
     """Refuse a file of answers, read to its end, so that damage is told first."""
     answers = sum(1 for _ in read_file(file, Report()))
+    if not answers:
+        raise ForestageError(f"{file}: errors of a server, and no answer; was the request right?")
     if b'"meta_info"' in start:
         remedy, elsewhere = SGLANG_REMEDY, elsewhere.replace("vllm_response", "sglang_response")
     else:
