@@ -50,6 +50,19 @@ def test_columns_of_experts_are_read_and_not_ranked(first: int, tmp_path: Path) 
         trace_in(csv(tmp_path), top_k=4)
 
 
+@pytest.mark.parametrize("columns", ["e0,e1,e3,e2", "e2..e7", "e0,e2,e4,e6"])
+def test_columns_left_out_or_in_another_order_are_refused(columns: str, tmp_path: Path) -> None:
+    hot = np.repeat([[1, 0, 1, 1, 1, 1, 1, 0]], len(PLACES), axis=0)
+    with pytest.raises(ForestageError, match=r"in the columns e\d, .*; name those of all experts, in order, from the"):
+        read(csv(tmp_path, hot), {**WIDE, "ids": columns})
+
+
+def test_columns_by_place_or_of_other_names_stand_as_named(tmp_path: Path) -> None:
+    path = csv(tmp_path)
+    columns = {"token": "#1", "layer": "#2", "ids": "#3..#10"}
+    np.testing.assert_array_equal(trace_in(path, columns).expert_ids.reshape(-1, TOP_K), IDS)
+
+
 @pytest.mark.parametrize("kind", ["True", "true", "1.0"])
 def test_yes_and_no_as_programs_write_them(kind: str, tmp_path: Path) -> None:
     words = np.array([{"True": "False", "true": "false", "1.0": "0.0"}[kind], kind])

@@ -155,7 +155,8 @@ def _listed(batch: Batch, layer: int | None, hot: MultiHot | None) -> Choices:
     role = "expert" if hot is None else "ids"
     found = ids(batch.cells[role], batch.place(role), LARGEST_ID)
     if hot is not None:
-        found = hot.chosen(found, batch.place(role), weighed="weights" in batch.cells)
+        columns = batch.columns[role] if len(batch.cells[role]) > 1 else ()
+        found = hot.chosen(found, batch.place(role), weighed="weights" in batch.cells, columns=columns)
     elif found.shape[1] != 1:
         raise ForestageError(f"{batch.place(role)(0)}: a list; name it with --column ids=")
     weights = None
