@@ -15,14 +15,15 @@ from traces.importers import ImportOptions, import_recording, sniff_format
 VLLM_FLAG = "start vLLM with --enable-return-routed-experts"
 SGLANG_FLAGS = "start SGLang with --enable-return-routed-experts and request them with return_routed_experts"
 
-CHUNKS = [
+CHUNKS: list[dict[str, Any]] = [
     {
         "id": "a",
         "object": "chat.completion.chunk",
         "model": "m",
         "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}],
     }
-] * 3
+] * 2
+CHUNKS.append({**CHUNKS[0], "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 COMPLETION = {
     "id": "b",
     "object": "text_completion",
@@ -30,7 +31,8 @@ COMPLETION = {
     "choices": [{"index": 0, "text": "x", "finish_reason": "length"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 1},
 }
-GENERATED = {"text": "x", "meta_info": {"id": "c", "prompt_tokens": 3, "completion_tokens": 1}}
+META = {"id": "c", "prompt_tokens": 3, "completion_tokens": 1, "finish_reason": {"type": "length"}}
+GENERATED = {"text": "x", "meta_info": META}
 
 
 def stream(events: list[dict[str, Any]]) -> str:
@@ -51,7 +53,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_the_remedy_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(FILES[name], encoding="utf-8")
-    with pytest.raises(ForestageError, match=rf"{name}: \d answers of a server, none with routed experts") as caught:
+    with pytest.raises(ForestageError, match=rf"{name}: \d answers of a server, none with routed experts; s") as caught:
         sniff_format(tmp_path / name)
     assert SGLANG_FLAGS in str(caught.value)
     assert (VLLM_FLAG in str(caught.value)) == ("generated" not in name)
@@ -87,6 +89,14 @@ def test_errors_alone_are_called_so(error: dict[str, Any], tmp_path: Path) -> No
     (tmp_path / "e.json").write_text(json.dumps(error), encoding="utf-8")
     with pytest.raises(ForestageError, match=r"e\.json: errors of a server, and no answer"):
         sniff_format(tmp_path / "e.json")
+
+
+def test_a_stream_that_was_cut_off_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text(stream(CHUNKS[:2]).replace("data: [DONE]", ""), encoding="utf-8")
+    with pytest.raises(
+        ForestageError, match=r"1 of them were cut off before their end, where a stream has its routing"
+    ):
+        sniff_format(tmp_path / "s.txt")
 
 
 def test_choices_of_a_questionnaire_are_none(tmp_path: Path) -> None:

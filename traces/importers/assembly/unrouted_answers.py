@@ -6,6 +6,7 @@ the OpenAI-compatible API, *Returning Routed Experts*).
 """
 
 from pathlib import Path
+from typing import Any
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.server_events import (
@@ -62,11 +63,22 @@ def _is_error(start: bytes) -> bool:
 
 def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
     """Refuse a file of answers, read to its end, so that damage is told first."""
-    answers = sum(1 for _ in read_file(file, Report()))
+    answers = unfinished = 0
+    for _, answer in read_file(file, Report()):
+        answers += 1
+        unfinished += not _is_finished(answer)
     if not answers:
         raise ForestageError(f"{file}: errors of a server, and no answer; was the request right?")
     if b'"meta_info"' in start:
         remedy, elsewhere = SGLANG_REMEDY, elsewhere.replace("vllm_response", "sglang_response")
     else:
         remedy = f"{VLLM_REMEDY}, or {SGLANG_REMEDY}"
-    raise ForestageError(f"{file}: {answers} answers of a server, none with routed experts; {remedy}{elsewhere}")
+    cut = f"; {unfinished} of them were cut off before their end, where a stream has its routing" if unfinished else ""
+    raise ForestageError(f"{file}: {answers} answers of a server, none with routed experts{cut}; {remedy}{elsewhere}")
+
+
+def _is_finished(answer: dict[str, Any]) -> bool:
+    """Whether an answer says why it ended, in its choices or as a text of SGLang's."""
+    choices = answer.get("choices")
+    parts = choices if isinstance(choices, list) else [answer.get("meta_info")]
+    return all(isinstance(part, dict) and part.get("finish_reason") is not None for part in parts)

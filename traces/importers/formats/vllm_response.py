@@ -178,7 +178,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         for answer in _answers(response, place, told):
             rows.append(answer)
     if not rows.sequences:
-        raise ForestageError(f"{path}: no response has routed experts; {VLLM_REMEDY}")
+        raise ForestageError(
+            f"{path}: no response has routed experts; {VLLM_REMEDY}, and save its answers as they come, with "
+            f"choices[].{CHOICE}"
+        )
     told.tell(path, report)
     return rows.finish(report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", name=name)
 
