@@ -16,6 +16,7 @@ from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.multi_hot import MultiHot
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.stated import check_number
 from traces.importers.assembly.table_columns import check_roles
 from traces.importers.assembly.table_facts import table_facts
 from traces.importers.assembly.table_loads import CountTable, dense, known_experts, warn_of_first_expert
@@ -167,6 +168,9 @@ def _read_routing(
     sequences, hot = Sequences(), MultiHot()
     firsts: dict[int, int] = {}
     facts = table_facts(files)
+    if facts is not None:  # before the rows are read, with which the rest is compared
+        check_number("--experts", options.experts, facts.experts, str(path))
+        check_number("--top-k", options.top_k, facts.top_k, str(path))
     if facts is not None and options.expert_map is not None:
         raise ForestageError(f"{path}: --expert-map: the file is an exported trace, whose ids are mapped; leave it out")
     expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
