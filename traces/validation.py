@@ -1,8 +1,9 @@
 """What makes a trace valid: the cheap checks of its structure and the checks of every row."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.mapping import release
@@ -72,6 +73,21 @@ def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
         raise ForestageError(f"{origin}: expert_ids: {ids.shape[2]} ids a row, but metadata.top_k is {metadata.top_k}")
 
 
+def counted_from_one(largest: int, experts: int, *, has_first: bool = False) -> str:
+    """What to ask, behind an error, of ids of which the largest is as large as the number of experts; else nothing.
+
+    Nor is it asked of ids that name expert 0 too (``has_first``).
+    """
+    if largest != experts or has_first:
+        return ""
+    return "; do the ids count from 1? Then subtract 1 from each"
+
+
+def names_first(ids: npt.NDArray[Any]) -> bool:
+    """Whether a row of ``ids [..., k]`` has expert 0 beside another; a row of zeros is none."""
+    return bool(((ids == 0).any(axis=-1) & (ids != 0).any(axis=-1)).any())
+
+
 def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
     """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
     offsets = trace.sequence_offsets
@@ -126,7 +142,10 @@ def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> Non
     row = trace.expert_ids[start + token, layer].tolist()
     where = f"{origin}: expert_ids[{start + token}, {layer}] (token {start + token}, layer {layer})"
     if fault == content.OUT_OF_RANGE:
-        raise ForestageError(f"{where}: {row}: every id must be below metadata.experts ({trace.experts})")
+        raise ForestageError(
+            f"{where}: {row}: every id must be below metadata.experts ({trace.experts})"
+            + counted_from_one(max(row), trace.experts, has_first=names_first(trace.expert_ids[start:stop]))
+        )
     if fault == content.UNRECORDED:
         raise ForestageError(f"{where}: not recorded ({row}), but metadata.has_unrecorded is false")
     raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")

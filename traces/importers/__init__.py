@@ -9,6 +9,7 @@ from traces.importers.assembly import torch_file
 from traces.importers.assembly.constant_runs import constant_runs, without
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.assembly.text_file import UTF_16_MARKS, starting_bytes
+from traces.importers.assembly.unrouted_answers import refuse_unrouted
 from traces.importers.formats import (
     activation_matrices,
     big_moe_on_edge,
@@ -132,6 +133,7 @@ def sniff_format(source: Path) -> str:
         )
     if start.startswith(UTF_16_MARKS):
         raise ForestageError(f"{source}: is text in UTF-16; save it as UTF-8")
+    refuse_unrouted(source, start)
     what = "folder of a known trace format" if is_folder else "known trace format"
     raise ForestageError(
         f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format){hint(source, start)}"

@@ -25,6 +25,7 @@ from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import LARGEST_WEIGHT
 from traces.mapping import release
 from traces.trace import PREFILL
+from traces.validation import counted_from_one, names_first
 
 PIECE_ROWS = 1 << 18
 """Of rows that came in order: so many are looked at at a time."""
@@ -373,6 +374,7 @@ class SortedRows:
             whose = "the model has experts" if expert_map is None else "the expert map has physical experts"
             raise ForestageError(
                 f"{self.source.place(self.facts[rows[row]])}: expert ids {ids[row].tolist()}: {whose} 0 to {limit - 1}"
+                + counted_from_one(int(self.ids[self.ids != UNRECORDED].max()), limit, has_first=names_first(self.ids))
             )
         shape = (end - begin, len(self.layers), self.top_k)
         grid = np.full(shape, -1, dtype=np.int32)

@@ -1,5 +1,7 @@
 """What a file says of itself, held against what the user says of it."""
 
+from collections.abc import Sequence
+
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from catalog.names import key, stems_of
@@ -47,3 +49,37 @@ def check_number(option: str, given: int | None, stated: int | None, origin: str
     """
     if given is not None and stated is not None and given != stated:
         raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
+
+
+def check_stated(
+    options: ImportOptions,
+    report: Report,
+    *,
+    origin: str,
+    model: str | None,
+    experts: int,
+    top_k: int,
+    layer_map: Sequence[int],
+) -> None:
+    """Refuse options that contradict a file which states everything; the model's record must have the experts too.
+
+    Args:
+        options: what the user says.
+        report: takes the warning of another model's name.
+        origin: the file, for errors.
+        model: its name in the file, where that is one.
+        experts, top_k, layer_map: as the file states them.
+
+    Raises:
+        ForestageError: naming the option and both values.
+    """
+    check_number("--top-k", options.top_k, top_k, origin)
+    check_number("--experts", options.experts, experts, origin)
+    if options.layers not in (None, tuple(layer_map)):
+        raise ForestageError(
+            f"{origin}: --layers: the file has layers {', '.join(map(str, layer_map))}; leave the option out"
+        )
+    record = None if options.model is None else load_catalog().match_shape(options.model)
+    if record is not None and record.experts != experts:
+        raise ForestageError(f"{origin}: {experts} experts, but {record.name} has {record.experts}; see --model")
+    check_model(options, model, origin, report)

@@ -86,7 +86,10 @@ class _Tables:
         names = next(lines, (1, ""))[1].split(",")
         experts = len(names) - 2
         if experts < 1 or names != ["layer_id", "token_id", *(f"expert_{number}" for number in range(experts))]:
-            raise ForestageError(f"{file}: line 1: expected the heading layer_id,token_id,expert_0,expert_1,…")
+            raise ForestageError(
+                f"{file}: line 1: expected the heading layer_id,token_id,expert_0,expert_1,…"
+                + ("; name the experts from 0 on" if "expert_1" in names and "expert_0" not in names else "")
+            )
         if self.experts and experts != self.experts:
             raise ForestageError(f"{file}: line 1: {experts} experts; the file before has {self.experts}")
         if experts > LARGEST_ID + 1:
