@@ -59,7 +59,7 @@ def _facts_of(file: Path) -> TraceMetadata | None:
         return None
     origin = f"{file}: the metadata {PARQUET_KEY}"
     try:
-        value = parse_json(stated)
+        value = parse_json(stated.decode())
     except (ValueError, RecursionError) as error:
         raise ForestageError(f"{origin}: not valid JSON ({error}); export the trace again") from error
     if not isinstance(value, dict):
