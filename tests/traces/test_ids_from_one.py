@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trace_samples import make_trace
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace
 from traces.importers import ImportOptions, import_recording
 
 TOKENS, LAYERS, TOP_K, EXPERTS = 12, 2, 2, 8

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from trace_samples import make_trace
 
 from catalog.errors import ForestageError
+from tests.traces.trace_samples import make_trace
 from traces import RoutingTrace
 from traces.exporters import export_recording
 from traces.importers import Imported, ImportOptions, import_recording
