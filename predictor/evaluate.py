@@ -203,7 +203,7 @@ def evaluate(
         ForestageError: for an unknown predictor, parameter or label, a limit or lookahead out of range, a part without
             sequences, a file that holds no predictor of this model, or predictions that are not of this trace.
     """
-    parsed = EvaluationSettings.parse(settings, origin="evaluation")
+    parsed = EvaluationSettings.parse_settings(settings, origin="evaluation")
     named = laid(predictor, trace)
     parts = select_parts(trace, parsed, trace_name, [named])
     asked = [] if isinstance(named, LaidPredictions) else [named]

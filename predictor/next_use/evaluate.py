@@ -135,10 +135,12 @@ def compare_caches(
     Raises:
         ForestageError: for a setting out of range, predictors that do not fit, or an empty part.
     """
-    chosen = ComparisonSettings.parse(settings, origin="cache comparison")
+    chosen = ComparisonSettings.parse_settings(settings, origin="cache comparison")
     _check_predictors(trace, predictor, ahead)
     part = _part(trace, chosen.split)
     rooms = [Capacity(experts, scope=chosen.scope) for experts in sorted(set(chosen.capacities))]
+    for room in rooms:
+        room.check_within(trace.layers, trace.experts)
     events, counting = counted_events(part)
     count = counting.count
     passes = len(CLASSICAL) * len(rooms) + len(chosen.oracle) + (predictor is not None)

@@ -120,13 +120,15 @@ def parse_parameters(settings: list[str]) -> dict[str, Any]:
     """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
 
     Raises:
-        ForestageError: for a text without ``=``.
+        ForestageError: for a text without ``=``, or a name that is given twice.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name:
             raise ForestageError(f"--set {setting}: write name=value")
+        if name in values:
+            raise ForestageError(f"--set {name}: given twice; give it once")
         try:
             values[name] = json.loads(text)
         except ValueError:

@@ -75,7 +75,7 @@ def test_an_oracle_ranks_what_comes_soon_then_what_came_often() -> None:
     # After token 1: 0 next, then 2; 1 was just used.
     assert priorities[1, 0].tolist() == [65537, 32767, 65536, 0]
     assert priorities[3, 0].tolist() == [20480, 8192, 32767, 0]
-    with pytest.raises(ForestageError, match="oracle: 0 tokens; choose 1 to 4096"):
+    with pytest.raises(ForestageError, match="oracle: 0: choose 1 to 4096 tokens"):
         next(oracle_chunks(trace_of([[[0]]], experts=4), 0))
 
 
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused(trace: RoutingTrace) -> None:
     own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
     for arguments, message in [
         ({"capacities": ()}, "capacities"),
-        ({"capacities": (0,)}, "capacity: 0; give 1 or more"),
+        ({"capacities": (0,)}, "capacity: 0: give 1 or more"),
         ({"capacities": (4,), "scope": "rack"}, "scope"),
         ({"capacities": (4,), "orcale": (1,)}, "unknown key 'orcale'; the nearest known key is 'oracle'"),
         ({"capacities": (4,), "predictor": ahead}, "trained for lookahead 1; give one of lookahead 0"),

@@ -61,7 +61,7 @@ def train_predictor(
         "without_domains": tuple(without_domain or ()),
         "without_datasets": tuple(without_dataset or ()),
     }
-    selection = Selection.parse(labels, origin="selection")
+    selection = Selection.parse_settings(labels, origin="selection")
     chosen = selection.indices(recorded)
     check_trainable(recorded, recipe.predictor, lookahead)
     from predictor.learned import training  # PyTorch is needed here alone

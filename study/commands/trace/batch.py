@@ -85,7 +85,7 @@ def batch_command(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the trace's sequences by continuous batching, and write it with the order of the steps."""
-    config = BatchConfig.parse(
+    config = BatchConfig.parse_settings(
         {
             "slots": batch,
             "arrivals_per_step": arrivals,

@@ -49,7 +49,7 @@ def capture_command(
     from gpu_reference.capture_prompts import read_prompts
     from gpu_reference.devices import default_device
 
-    options = ModelCaptureOptions.parse(
+    options = ModelCaptureOptions.parse_settings(
         {
             "new_tokens": new_tokens,
             "max_prompt": max_prompt,

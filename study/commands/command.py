@@ -1,0 +1,115 @@
+"""What every command of ``forestage`` does with its options: one of a single value is given once, and an error names
+an option as it was typed.
+
+Click lets the last of several win without a word. Libraries know settings by their own names (``SettingError``), which
+are not always those of the command's options.
+"""
+
+from collections import Counter
+from contextvars import ContextVar
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from catalog.errors import ForestageError, SettingError
+
+OTHER_NAMES = {"slots": "batch", "capacities": "capacity", "capacity_bytes": "capacity_mib", "columns": "column"}
+"""Settings of libraries whose option is not called as they are, less a plural."""
+
+_TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
+"""Parameters of the running command that the user typed."""
+
+
+class OptionsCommand(TyperCommand):
+    """A command that refuses repeats and names options in errors."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click does, after a look for options that are given again.
+
+        Raises:
+            ForestageError: naming the option.
+        """
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, times in Counter(order).items():
+            if times > 1 and isinstance(parameter, TyperOption) and not (parameter.multiple or parameter.is_flag):
+                raise ForestageError(f"{_typed(parameter)}: given {times} times, but it takes one value; give it once")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a fault of a setting that has an option is told by the option.
+
+        Raises:
+            ForestageError: as the command does.
+        """
+        typed = {name for name in ctx.params if _origin(ctx, name) == "COMMANDLINE"}
+        token = _TYPED.set(frozenset(typed))
+        try:
+            return super().invoke(ctx)
+        except SettingError as error:
+            option = self._option_of(error)
+            if option is None:
+                raise
+            given = _value_text(ctx.params.get(option.name) if error.value is None else error.value)
+            raise ForestageError(f"{_typed(option)}{given}: {error.remedy}") from error
+        finally:
+            _TYPED.reset(token)
+
+    def _option_of(self, error: SettingError) -> TyperOption | None:
+        """The option that gives the setting, if one does."""
+        options = [parameter for parameter in self.params if isinstance(parameter, TyperOption)]
+        for setting in reversed(error.settings):
+            names = {setting, OTHER_NAMES.get(setting, setting), setting.removesuffix("s")}
+            for option in options:
+                if option.name in names or _typed(option) in {f"--{name.replace('_', '-')}" for name in names}:
+                    return option
+        return None
+
+
+def was_typed(parameter: str) -> bool:
+    """Whether the user typed the parameter of the running command, rather than leave it at its default."""
+    return parameter in _TYPED.get()
+
+
+def refuse_unused(why: str, **parameters: str) -> None:
+    """Refuse options that would have no effect here.
+
+    Args:
+        why: they have none, and what to do about it.
+        parameters: names of parameters, and the options as they are typed.
+
+    Raises:
+        ForestageError: naming the first that the user typed.
+    """
+    for parameter, option in parameters.items():
+        if was_typed(parameter):
+            raise ForestageError(f"{option}: has no effect: {why}")
+
+
+def use_options_command(app: typer.Typer) -> None:
+    """Make every command of ``app`` and of its groups such a command."""
+    for command in app.registered_commands:
+        command.cls = OptionsCommand
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            use_options_command(group.typer_instance)
+
+
+def _origin(ctx: Any, name: str) -> str:
+    """Where a parameter's value comes from, as click calls it."""
+    source = ctx.get_parameter_source(name)
+    return "" if source is None else str(source.name)
+
+
+def _typed(option: TyperOption) -> str:
+    """The option as a user types it."""
+    return max(option.opts, key=len)
+
+
+def _value_text(value: Any) -> str:
+    """The value, after the option's name; none of a list of several, if it is not known which."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return f" {value[0]}" if len(value) == 1 else ""
+    return f" {value:g}" if isinstance(value, float) else f" {value}"
