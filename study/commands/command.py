@@ -1,12 +1,14 @@
-"""What every command of ``forestage`` does with its options: one of a single value is given once, and an error names
-an option as it was typed.
+"""What every command of ``forestage`` does with its options: one of a single value is given once, an error names an
+option as it was typed, nothing that is read is written over, and a folder that is made for a file is told.
 
 Click lets the last of several win without a word. Libraries know settings by their own names (``SettingError``), which
 are not always those of the command's options.
 """
 
+import sys
 from collections import Counter
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -16,6 +18,9 @@ from catalog.errors import ForestageError, SettingError
 
 OTHER_NAMES = {"slots": "batch", "capacities": "capacity", "capacity_bytes": "capacity_mib", "columns": "column"}
 """Settings of libraries whose option is not called as they are, less a plural."""
+
+WRITTEN = ("out", "figure", "to")
+"""Parameters that name what is written."""
 
 _TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 """Parameters of the running command that the user typed."""
@@ -39,13 +44,22 @@ class OptionsCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a fault of a setting that has an option is told by the option.
 
+        A file's folder that is not there is made when the file is written, by every command; it is told then.
+
         Raises:
             ForestageError: as the command does.
         """
         typed = {name for name in ctx.params if _origin(ctx, name) == "COMMANDLINE"}
+        written = self._paths(ctx, written=True)
+        _check_nothing_lost(written, self._paths(ctx, written=False))
+        absent = {folder for path, _ in written if not (folder := path.absolute().parent).is_dir()}
         token = _TYPED.set(frozenset(typed))
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            for folder in sorted(absent):
+                if folder.is_dir():
+                    print(f"forestage: note: the folder {folder} was not there and has been made", file=sys.stderr)
+            return result
         except SettingError as error:
             option = self._option_of(error)
             if option is None:
@@ -54,6 +68,17 @@ class OptionsCommand(TyperCommand):
             raise ForestageError(f"{_typed(option)}{given}: {error.remedy}") from error
         finally:
             _TYPED.reset(token)
+
+    def _paths(self, ctx: Any, *, written: bool) -> list[tuple[Path, str]]:
+        """The paths given that are written, or read, and what the user calls each."""
+        found = []
+        for parameter in self.params:
+            name = str(parameter.name)
+            value = ctx.params.get(name)
+            for path in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(path, Path) and (name in WRITTEN) == written:
+                    found.append((path, _typed(parameter) if isinstance(parameter, TyperOption) else name.upper()))
+        return found
 
     def _option_of(self, error: SettingError) -> TyperOption | None:
         """The option that gives the setting, if one does."""
@@ -84,6 +109,21 @@ def refuse_unused(why: str, **parameters: str) -> None:
     for parameter, option in parameters.items():
         if was_typed(parameter):
             raise ForestageError(f"{option}: has no effect: {why}")
+
+
+def _check_nothing_lost(written: list[tuple[Path, str]], read: list[tuple[Path, str]]) -> None:
+    """Refuse a file to write that is one to read, or the same as another to write.
+
+    Raises:
+        ForestageError: naming both.
+    """
+    for place, (path, option) in enumerate(written):
+        for other, name in read:
+            if path.is_file() and other.is_file() and path.samefile(other):
+                raise ForestageError(f"{option} {path}: is the source ({name}), which would be lost; name another file")
+        for other, name in written[:place]:
+            if path.absolute() == other.absolute():
+                raise ForestageError(f"{option} {path}: is what {name} writes; name another file")
 
 
 def use_options_command(app: typer.Typer) -> None:

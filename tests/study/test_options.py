@@ -159,3 +159,44 @@ def test_an_option_without_effect_is_refused(forestage: Forestage, small_trace: 
     arguments, option = UNUSED[case]
     line = refused(forestage(*arguments, "--trace", small_trace))
     assert f"error: {option}: has no effect" in line
+
+
+WRITING = {
+    "export": ("trace", "export", "TRACE", "--format", "npz", "--out", "NEW/x.npz"),
+    "import": ("trace", "import", "TRACE", "--out", "NEW/x.safetensors"),
+    "batch": ("trace", "batch", "--trace", "TRACE", "--batch", "2", "--out", "NEW/x.safetensors"),
+    "predictions": (
+        "predictor", "predictions", "--trace", "TRACE", "--predictor", "popularity", "--out", "NEW/x.npz",
+    ),
+    "figure": ("cache", "compare", "--trace", "TRACE", "--resamples", "0", "--figure", "NEW/x.svg"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_files_folder_is_made_and_told(
+    forestage: Forestage, small_trace: Path, tmp_path: Path, command: str
+) -> None:
+    places = {"TRACE": str(small_trace)}
+    arguments = [places.get(a, a).replace("NEW", str(tmp_path / "a" / "b")) for a in WRITING[command]]
+    outcome = forestage(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert f"note: the folder {tmp_path / 'a' / 'b'} was not there and has been made" in outcome.err
+    assert "has been made" not in forestage(*arguments).err
+
+
+@pytest.mark.parametrize("command", [name for name in WRITING if name != "figure"])
+def test_no_command_writes_over_what_it_reads(forestage: Forestage, tmp_path: Path, command: str) -> None:
+    source = tmp_path / "s.npz"
+    source.write_bytes(b"kept")
+    arguments = [str(source) if a.startswith("NEW") or a == "TRACE" else a for a in WRITING[command]]
+    assert "which would be lost" in refused(forestage(*arguments))
+    assert source.read_bytes() == b"kept"
+
+
+def test_a_training_does_not_write_over_its_trace(forestage: Forestage, small_trace: Path) -> None:
+    kept = small_trace.read_bytes()
+    for command in ("train", "train-next-use"):
+        line = refused(forestage("predictor", command, "--trace", small_trace, "--out", small_trace))
+        assert "--out" in line
+        assert "is the source (--trace), which would be lost" in line
+    assert small_trace.read_bytes() == kept
