@@ -14,7 +14,7 @@ from staging.oracle import oracle_chunks
 from staging.results import Capacity
 from staging.simulate import run_priorities, simulate
 from tests.routing import trace_of
-from traces import RoutingTrace, split
+from traces import DECODE, RoutingTrace, split
 
 SHAPE = {"layers": 3, "experts": 8, "top_k": 2}
 
@@ -28,18 +28,49 @@ def points(comparison: CacheComparison, policy: str) -> list:
     return [point for point in comparison.points if point.policy == policy]
 
 
+def moving(comparison: CacheComparison) -> list:
+    """The points of caches in which something gives way."""
+    return [point for point in comparison.points if not point.policy.startswith("static")]
+
+
 def test_lru_and_belady_are_the_ends_of_the_scale(trace: RoutingTrace) -> None:
     comparison = compare_caches(trace, capacities=(5, 3), split="all")
-    assert comparison.policies == ("lru", "lfu", "ema", "belady")
+    assert comparison.policies == ("static", "lru", "lfu", "ema", "belady")
     assert [point.capacity for point in points(comparison, "lru")] == [3, 5]
     assert [point.share_closed for point in points(comparison, "lru")] == [0, 0]
     assert [point.share_closed for point in points(comparison, "belady")] == [1, 1]
     assert points(comparison, "belady")[0].interval == (1, 1)
-    for point in comparison.points:
+    for point in moving(comparison):
         expected = simulate(trace, capacity=point.capacity, policy=point.policy, prefill="token")  # type: ignore[arg-type]
         assert (point.hit_rate, point.loads) == (expected.hit_rate, expected.loads)
     lru, ema, belady = (points(comparison, policy)[0] for policy in ("lru", "ema", "belady"))
     assert ema.share_closed == pytest.approx((lru.loads - ema.loads) / (lru.loads - belady.loads))
+
+
+@pytest.mark.parametrize(("prompt", "count"), [(4, "decode"), (99, "all")])
+def test_placements_are_of_the_part_that_is_run_and_of_the_training_part(prompt: int, count: str) -> None:
+    ids = (np.random.default_rng(5).random((96, 2, 8)) ** np.linspace(3, 1, 8)).argsort(axis=-1)[..., -2:]
+    trace = trace_of(ids, experts=8, lengths=[12] * 8, prompt=prompt)
+    comparison = compare_caches(trace, capacities=(3,), bootstrap={"resamples": 0})
+    training, tested = (trace.select_sequences(part) for part in split(trace))
+
+    def used(part: RoutingTrace) -> np.ndarray:
+        rows = part.expert_ids[part.phase == DECODE] if count == "decode" else part.expert_ids
+        return np.stack([np.bincount(rows[:, layer].ravel(), minlength=8) for layer in range(2)])
+
+    own = used(tested)
+    for policy, chosen_by in (("static", own), ("static, profiled", used(training))):
+        (point,) = points(comparison, policy)
+        held = (-chosen_by).argsort(axis=1, kind="stable")[:, :3]
+        assert point.hit_rate == pytest.approx(np.take_along_axis(own, held, 1).sum() / own.sum())
+        assert (point.share_closed, point.interval) == (None, None)
+    bound, placed = (points(comparison, name)[0].hit_rate for name in ("static", "static, profiled"))
+    assert placed <= bound
+
+
+def test_nothing_is_placed_by_the_part_that_is_run(trace: RoutingTrace) -> None:
+    for part in ("train", "all"):
+        assert "static, profiled" not in compare_caches(trace, capacities=(3,), split=part).policies
 
 
 @pytest.mark.parametrize(("prompt", "count", "prefill"), [(4, "decode", "pass"), (99, "all", "token")])
@@ -50,7 +81,7 @@ def test_a_prompt_fills_the_cache_in_a_pass_and_only_decode_is_counted(prompt: i
     comparison = compare_caches(trace, capacities=(3,), split="all")
     assert comparison.count == count
     assert comparison.counted == counting_of(trace).sentence
-    for point in comparison.points:
+    for point in moving(comparison):
         asked = {"capacity": 3, "policy": point.policy, "count": count}
         alone = {how: simulate(trace, prefill=how, **asked) for how in ("token", "pass")}  # type: ignore[arg-type]
         assert (point.hit_rate, point.loads) == (alone[prefill].hit_rate, alone[prefill].loads)
@@ -101,7 +132,7 @@ def test_a_predictor_joins_and_a_second_refreshes_it(trace: RoutingTrace) -> Non
     own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
     alone = compare_caches(trace, own, capacities=(9,), scope="global", split="all")
     both = compare_caches(trace, own, ahead=ahead, capacities=(9,), scope="global", split="all")
-    assert alone.policies == ("lru", "lfu", "ema", "next use", "belady")
+    assert alone.policies[-5:] == ("lru", "lfu", "ema", "next use", "belady")
     assert (alone.next_use, alone.ahead, both.ahead) == ("nothing", None, "nothing")
     # The second one's priorities are set one layer before their own: at the gate below.
     told = [

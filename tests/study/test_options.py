@@ -173,9 +173,7 @@ WRITING = {
 
 
 @pytest.mark.parametrize("command", WRITING)
-def test_a_files_folder_is_made_and_told(
-    forestage: Forestage, small_trace: Path, tmp_path: Path, command: str
-) -> None:
+def test_a_files_folder_is_made_and_told(forestage: Forestage, small_trace: Path, tmp_path: Path, command: str) -> None:
     places = {"TRACE": str(small_trace)}
     arguments = [places.get(a, a).replace("NEW", str(tmp_path / "a" / "b")) for a in WRITING[command]]
     outcome = forestage(*arguments)
