@@ -118,9 +118,9 @@ def _check_nothing_lost(written: list[tuple[Path, str]], read: list[tuple[Path, 
         ForestageError: naming both.
     """
     for place, (path, option) in enumerate(written):
-        for other, name in read:
+        for other, _ in read:
             if path.is_file() and other.is_file() and path.samefile(other):
-                raise ForestageError(f"{option} {path}: is the source ({name}), which would be lost; name another file")
+                raise ForestageError(f"{option} {path}: is the source, which would be lost; name another file")
         for other, name in written[:place]:
             if path.absolute() == other.absolute():
                 raise ForestageError(f"{option} {path}: is what {name} writes; name another file")

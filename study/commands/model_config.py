@@ -69,7 +69,9 @@ def with_model_config(callback: Callable[..., Any]) -> Callable[..., Any]:
             return callback(**values)
         given = {name for name in NAMED_BY if name in values and _was_given(ctx, name)}
         record, values = resolve(path, values, given)
-        with registered(record, str(path)):
+        # A name of the configuration's alone gives way to one that the recording has.
+        recorded = not given and values.get("model") == record.name
+        with registered(record, str(path), f"{option} {path}" if recorded else None):
             return callback(**values)
 
     parameters = [

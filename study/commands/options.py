@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from catalog.catalogue import call_registered
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
@@ -85,8 +86,10 @@ def _tell_batch_aside(path: Path, imported: Imported) -> None:
 
 
 def _import(path: Path, model: str | None) -> Imported:
-    """What is at ``path``."""
-    return import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    """What is at ``path``; a model of ``--config`` goes by its name from here on."""
+    imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    call_registered(imported.recording.metadata.model)
+    return imported
 
 
 def tell_warnings(warnings: Iterable[str]) -> None:

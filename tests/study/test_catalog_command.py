@@ -111,6 +111,51 @@ def test_a_trace_of_the_projects_own_names_its_model(
     assert "no experts in layer 1, but" in refused(forestage("trace", "stats", out, "--config", config))
 
 
+def served(path: Path, model: str) -> Path:
+    """A recording of 3 layers, top-2 of 8, that calls its model by what a server calls it."""
+    head = {
+        "record_type": "metadata",
+        "format": "moe-cache-lab.routing-jsonl",
+        "format_version": 1,
+        "source_text": None,
+    }
+    lines = [{**head, "model_id": model, "num_experts": 8, "experts_per_token": 2, "capture_method": "logits"}]
+    for token in range(6):
+        for layer in range(3):
+            row = {"phase": "generated", "token_position": token, "layer": layer, "token_id": None}
+            chosen = [token % 4, 4 + layer]
+            lines.append(
+                {"record_type": "routing_selection", **row, "selected_experts": chosen, "selected_probabilities": []}
+            )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_recordings_own_name_goes_before_that_of_a_configurations_folder(
+    forestage: Forestage, config: Path, tmp_path: Path
+) -> None:
+    out, source = tmp_path / "t.safetensors", served(tmp_path / "t.jsonl", "b4")
+    imported = forestage("trace", "import", source, "--config", config, "--out", out)
+    assert imported.status == 0, imported.err
+    assert RoutingTrace.load(out).metadata.model == "b4"
+    assert f"the file calls its model b4; its shape is that of --config {config}" in imported.err
+    assert "--model" not in imported.err
+    # The bytes of its experts are the configuration's, under the recording's name.
+    simulate = ("cache", "simulate", "--trace", source, "--config", config, "--capacity-mib", 0.02, "--json")
+    assert json.loads(forestage(*simulate).out)["results"][0]["capacity_bytes"] == round(0.02 * 2**20)
+    assert forestage("trace", "import", source, "--config", config, "--model", "Mine", "--out", out).status == 0
+    assert RoutingTrace.load(out).metadata.model == "Mine"
+
+
+def test_a_configuration_of_another_model_than_the_files_is_named_as_typed(
+    forestage: Forestage, config: Path, tmp_path: Path
+) -> None:
+    source = served(tmp_path / "t.jsonl", "openai/gpt-oss-20b")
+    line = refused(forestage("trace", "import", source, "--config", config, "--out", tmp_path / "t.safetensors"))
+    assert f"--config {config}: the file says that it is of openai/gpt-oss-20b" in line
+    assert "--model" not in line
+
+
 def test_a_synthetic_trace_takes_the_shape_of_a_configuration(
     forestage: Forestage, config: Path, small_trace: Path, tmp_path: Path
 ) -> None:

@@ -196,5 +196,5 @@ def test_a_training_does_not_write_over_its_trace(forestage: Forestage, small_tr
     for command in ("train", "train-next-use"):
         line = refused(forestage("predictor", command, "--trace", small_trace, "--out", small_trace))
         assert "--out" in line
-        assert "is the source (--trace), which would be lost" in line
+        assert "is the source, which would be lost" in line
     assert small_trace.read_bytes() == kept
