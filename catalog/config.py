@@ -26,8 +26,10 @@ class StrictModel(BaseModel):
             raise ForestageError(f"{origin}: {describe_validation_error(cls, error)}") from error
 
     @classmethod
-    def parse_settings(cls, values: dict[str, Any], *, origin: str) -> Self:
+    def parse_settings(cls, values: dict[str, Any], *, origin: str = "") -> Self:
         """As ``parse``, of ``values`` that a caller took from a user, by whose names a command tells a fault.
+
+        ``origin`` may be left out where the class is a command's own options.
 
         Raises:
             SettingError: one line naming ``origin`` and the field, which knows the field and the remedy.
@@ -35,11 +37,11 @@ class StrictModel(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            message = f"{origin}: {describe_validation_error(cls, error)}"
+            message = (f"{origin}: " if origin else "") + describe_validation_error(cls, error)
             fault = _first_fault(error)
             settings = tuple(part for part in fault["loc"] if isinstance(part, str))
             if not settings or fault["type"] == "extra_forbidden":
-                raise ForestageError(message.replace("Value error, ", "")) from error
+                raise ForestageError(message) from error
             value = fault["input"] if len(settings) < len(fault["loc"]) else None  # an entry of a list
             raise SettingError(settings, _remedy(fault), value=value, message=message) from error
 
@@ -47,7 +49,7 @@ class StrictModel(BaseModel):
 def describe_validation_error(model: type[BaseModel], error: ValidationError) -> str:
     """The first fault of a pydantic error as one line: field, what is wrong, remedy."""
     first = _first_fault(error)
-    field = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         known = sorted(_fields_at(model, first["loc"][:-1]))
@@ -55,7 +57,8 @@ def describe_validation_error(model: type[BaseModel], error: ValidationError) ->
         return (
             f"unknown key '{field}'; the nearest known key is '{nearest[0]}'" if nearest else f"unknown key '{field}'"
         )
-    return f"{field}: {first['msg']}"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return f"{field}: {said}" if field else said
 
 
 def _first_fault(error: ValidationError) -> Any:
@@ -80,7 +83,9 @@ _REMEDIES = {
 def _remedy(fault: Any) -> str:
     """What to give instead, in the words of a user."""
     if fault["type"] in _REMEDIES:
-        limits = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in fault["ctx"].items()}
+        limits = {
+            name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in fault.get("ctx", {}).items()
+        }
         return _REMEDIES[fault["type"]].format(**limits)
     return str(fault["msg"]).removeprefix("Value error, ")
 

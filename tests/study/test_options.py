@@ -62,6 +62,16 @@ def test_a_setting_is_given_once(forestage: Forestage, small_trace: Path) -> Non
 ONE_FOLD = {
     "batch": (("trace", "batch", "--trace", "TRACE", "--batch", 0, "--out", "OUT"), "--batch 0: give 1 or more"),
     "top-k": (("trace", "import", "TRACE", "--top-k", 0, "--out", "OUT"), "--top-k 0: give 1 or more"),
+    "top-k of experts": (
+        ("trace", "import", "TRACE", "--top-k", 9, "--experts", 4, "--out", "OUT"),
+        "--top-k 9: more than the 4 of --experts; correct one of them",
+    ),
+    "layers": (("trace", "import", "TRACE", "--layers", "3,2", "--out", "OUT"), "--layers: name each layer once"),
+    "issue": (
+        ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--issue", 9),
+        "--issue 9: choose 1 to 8, the experts of a layer",
+    ),
+    "seed": (("trace", "synthesise", "--from", "TRACE", "--out", "OUT", "--seed", -1), "--seed"),
     "phase": (
         ("trace", "import", "TRACE", "--phase", "warm", "--out", "OUT"),
         "--phase warm: choose 'prefill' or 'decode'",
