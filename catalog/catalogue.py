@@ -189,6 +189,17 @@ def configuring_option(name: str) -> str | None:
     return next((one.option for one in _REGISTERED.get() if one.record.name == name), None)
 
 
+def registered_from() -> Path | None:
+    """The configuration of the model that is registered; ``None`` without one."""
+    known = _REGISTERED.get()
+    return Path(known[0].origin) if known else None
+
+
+def unclaimed() -> str | None:
+    """The name of the registered model that has it from its configuration alone, if there is one."""
+    return next((one.record.name for one in _REGISTERED.get() if one.option is not None), None)
+
+
 def call_registered(name: str) -> None:
     """Let a model that has its name from its configuration alone be known by the one that a recording has for it, too.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from catalog.catalogue import call_registered
+from catalog.catalogue import call_registered, unclaimed
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
@@ -87,6 +87,7 @@ def _tell_batch_aside(path: Path, imported: Imported) -> None:
 
 def _import(path: Path, model: str | None) -> Imported:
     """What is at ``path``; a model of ``--config`` goes by its name from here on."""
+    model = model or unclaimed()
     imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
     call_registered(imported.recording.metadata.model)
     return imported

@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import typer
 from safetensors.numpy import save_file
 
 from catalog import load_catalog
+from study.blocks import Command, Section, Text
 from study.cli import app
 from study.commands.catalogue.fields import KINDS as ALL_KINDS
 from study.commands.catalogue.fields import PARTS, fields_of
+from study.remaking import TAKES_NO_MODEL, remade, with_model_config
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
 
@@ -177,6 +180,41 @@ def test_every_command_that_names_a_model_takes_a_configuration() -> None:
         names = inspect.signature(callback).parameters
         if {"sizes_of", "like", "trace"} & set(names) or ("model" in names and path != ("trace", "capture")):
             assert "model_config" in names, path
+
+
+def test_a_remade_figure_has_the_configuration_of_its_study(tmp_path: Path) -> None:
+    options = {
+        path: {declaration for option in command.params for declaration in option.opts}
+        for path, command in clicked(typer.main.get_command(app)).items()
+    }
+    config = tmp_path / "config.json"
+    for path, known in options.items():
+        line = " ".join(("forestage", *path))
+        if "--model-config" in known:
+            assert with_model_config(line, config) == f"{line} --model-config {config}"
+        elif "--config" in known:
+            assert with_model_config(line, config) == f"{line} --config {config}"
+    for line in TAKES_NO_MODEL:
+        assert not {"--config", "--model-config"} & options[tuple(line.split()[1:])]
+        assert with_model_config(line, config) == line
+    assert with_model_config("forestage trace stats t", None) == "forestage trace stats t"
+
+
+def clicked(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command below a group, by its words."""
+    if not hasattr(command, "commands"):
+        return {path: command}
+    found: dict[tuple[str, ...], Any] = {}
+    for name, inner in command.commands.items():
+        found |= clicked(inner, (*path, name))
+    return found
+
+
+def test_a_report_prints_commands_with_the_configuration(config: Path, tmp_path: Path) -> None:
+    section = Section(id="x", title="x", blocks=(Text("t"), Command("forestage trace stats T\nforestage pim check")))
+    (_, shown) = remade(section, config).blocks
+    assert isinstance(shown, Command)
+    assert shown.text == f"forestage trace stats T --config {config}\nforestage pim check"
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

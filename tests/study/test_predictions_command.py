@@ -94,7 +94,7 @@ def test_refusals_of_evaluate(
         (("--out", "small.safetensors"), "--out small.safetensors: is the source, which would be lost"),
         (("--out", "p.npz", "--limit", 9), "--limit 9: choose 1 to 8"),
         (("--out", "p.npz", "--limit", 2, "--scores"), "--limit 2: scores are of every expert"),
-        (("--out", "p.npz", "--split", "tset"), "split: Input should be 'train', 'test' or 'all'"),
+        (("--out", "p.npz", "--split", "tset"), "--split tset: choose 'train', 'test' or 'all'"),
         (("--out", "p.npz", "--set", "candidates=99"), "candidates: 99 exceeds the model's 8 experts"),
     ],
 )
