@@ -32,6 +32,12 @@ class SettingError(ForestageError):
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ForestageError:
-    """The error for a ``name`` that no ``what`` has; it names the nearest of those ``known``."""
+    """The error for a ``name`` that no ``what`` has; it names the nearest of those ``known``.
+
+    Where ``what`` is the name of a setting, it is a ``SettingError``.
+    """
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
-    return ForestageError(f"{what}: unknown name '{name}'; the nearest known name is '{nearest}'")
+    remedy = f"unknown name '{name}'; the nearest known name is '{nearest}'"
+    if what.isidentifier():
+        return SettingError(what, remedy, value=name, message=f"{what}: {remedy}")
+    return ForestageError(f"{what}: {remedy}")

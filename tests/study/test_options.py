@@ -12,6 +12,7 @@ from catalog.errors import ForestageError
 from study.cli import app
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
+from traces.load import ExpertLoad, LoadMetadata
 
 Forestage = Callable[..., Outcome]
 
@@ -70,6 +71,11 @@ ONE_FOLD = {
     "issue": (
         ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--issue", 9),
         "--issue 9: choose 1 to 8, the experts of a layer",
+    ),
+    "policy": (("system", "simulate", "--trace", "TRACE", "--policy", "nope"), "--policy nope: unknown name 'nope'"),
+    "domain": (
+        ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--domain", "c"),
+        "--domain c: unknown name 'c'",
     ),
     "seed": (("trace", "synthesise", "--from", "TRACE", "--out", "OUT", "--seed", -1), "--seed"),
     "phase": (
@@ -160,8 +166,21 @@ UNUSED = {
     "capacity": (("system", "simulate", "--policy", "on_demand", "--capacity-fraction", 0.25), "--capacity-fraction"),
     "predictor": (("system", "simulate", "--policy", "lru_cache", "--predictor", "st-moe"), "--predictor"),
     "lookahead": (("system", "simulate", "--policy", "lru_cache", "--lookahead", 2), "--lookahead"),
+    "seed of a batch": (("trace", "batch", "--batch", 2, "--seed", 5, "--out", "never.safetensors"), "--seed"),
+    "seed of intervals": (
+        ("predictor", "evaluate", "--predictor", "st-moe", "--issue", 2, "--resamples", 0, "--seed", 4),
+        "--seed",
+    ),
     "limit": (("system", "simulate", "--policy", "lru_cache", "--issue-limit", 2), "--issue-limit"),
 }
+
+
+def test_what_is_drawn_of_tokens_has_no_use_for_loads(forestage: Forestage, tmp_path: Path) -> None:
+    path = tmp_path / "loads.safetensors"
+    metadata = LoadMetadata(model="x", experts=8, layer_map=(0,), source="a test", licence="MIT")
+    ExpertLoad(counts=np.ones((1, 1, 8)), metadata=metadata).save(path)
+    for options in (("--samples", 3), ("--batch", 3), ("--seed", 1), ("--figure", tmp_path / "x.svg")):
+        assert f"error: {options[0]}: has no effect" in refused(forestage("trace", "stats", path, *options))
 
 
 @pytest.mark.parametrize("case", UNUSED)

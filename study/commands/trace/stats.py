@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
@@ -46,6 +47,13 @@ def stats_command(
         check_destination(figure)
     recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
+        refuse_unused(
+            "loads say nothing of single tokens, which it is about; leave it out",
+            batch="--batch",
+            samples="--samples",
+            seed="--seed",
+            figure="--figure",
+        )
         load = load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
         return
