@@ -11,7 +11,7 @@ from pydantic import Field
 
 from catalog.catalogue import load_catalog
 from catalog.config import StrictModel
-from catalog.errors import ForestageError, unknown_name
+from catalog.errors import ForestageError, SettingError, unknown_name
 from predictor import registry
 from predictor.base import BatchPredictor
 from predictor.bootstrap import Bootstrap
@@ -280,7 +280,7 @@ def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArr
     """Those of the sequences ``chosen`` that every file of predictions covers whole."""
     files = [name for name in measured if isinstance(name, LaidPredictions)]
     if not files:
-        raise ForestageError("only_covered: no predictions are given; it restricts what their files do not cover")
+        raise SettingError("only_covered", "no predictions are given; it restricts what their files do not cover")
     kept = chosen[np.logical_and.reduce([name.covers()[chosen] for name in files])]
     if not len(kept):
         names = ", ".join(str(name.predictions.path) for name in files)

@@ -148,7 +148,7 @@ def _typed(option: TyperOption) -> str:
 
 def _value_text(value: Any) -> str:
     """The value, after the option's name; none of a list of several, if it is not known which."""
-    if value is None:
+    if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, (list, tuple)):
         return f" {value[0]}" if len(value) == 1 else ""

@@ -69,7 +69,7 @@ def test_a_comparison_with_predictions(forestage: Forestage, small_trace: Path, 
         (("--predictor", "mine.npz"), "mine.npz: no trained predictor, which is a .safetensors; give predictions by"),
         (("--predictor", "mine.safetensors"), "holds predictions, not a trained predictor; give it by --predictions"),
         (("--predictions", "small.safetensors"), "no predictions: it has neither ids nor scores"),
-        (("--predictor", "st-moe", "--only-covered"), "only_covered: no predictions are given"),
+        (("--predictor", "st-moe", "--only-covered"), "--only-covered: no predictions are given"),
     ],
 )  # fmt: skip
 def test_refusals_of_evaluate(

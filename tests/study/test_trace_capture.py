@@ -54,7 +54,7 @@ def test_the_command_writes_a_trace_and_describes_it(
     [
         (("--new-tokens", -1), "--new-tokens -1: give 0 or more"),
         (("--dtype", "float8"), "--dtype float8: choose"),
-        (("--device", "abacus"), "device: 'abacus'"),
+        (("--device", "abacus"), "--device abacus: is none"),
         (("--temperature", "nan"), "--temperature nan: give"),
         (("--temperature", "1e-320"), "must be 0 (the likeliest token) or at least 0.0001"),
         (("--licence", ""), "--licence : is empty; give a text"),
