@@ -11,7 +11,7 @@ from pydantic import Field
 
 from catalog.catalogue import load_catalog
 from catalog.config import StrictModel
-from catalog.errors import ForestageError, unknown_name
+from catalog.errors import ForestageError, SettingError, unknown_name
 from predictor import registry
 from predictor.base import BatchPredictor
 from predictor.baselines.popularity import PopularityPredictor
@@ -203,7 +203,7 @@ def evaluate(
         ForestageError: for an unknown predictor, parameter or label, a limit or lookahead out of range, a part without
             sequences, a file that holds no predictor of this model, or predictions that are not of this trace.
     """
-    parsed = EvaluationSettings.parse(settings, origin="evaluation")
+    parsed = EvaluationSettings.parse_settings(settings, origin="evaluation")
     named = laid(predictor, trace)
     parts = select_parts(trace, parsed, trace_name, [named])
     asked = [] if isinstance(named, LaidPredictions) else [named]
@@ -280,7 +280,7 @@ def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArr
     """Those of the sequences ``chosen`` that every file of predictions covers whole."""
     files = [name for name in measured if isinstance(name, LaidPredictions)]
     if not files:
-        raise ForestageError("only_covered: no predictions are given; it restricts what their files do not cover")
+        raise SettingError("only_covered", "no predictions are given; it restricts what their files do not cover")
     kept = chosen[np.logical_and.reduce([name.covers()[chosen] for name in files])]
     if not len(kept):
         names = ", ".join(str(name.predictions.path) for name in files)

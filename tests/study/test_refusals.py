@@ -76,7 +76,7 @@ def test_link_bandwidth(forestage: Forestage, small_trace: Path, link: str) -> N
             "--link-gb-per-s", link,
         )
     )  # fmt: skip
-    assert "link_gb_per_s" in line
+    assert "--link-gb-per-s" in line
 
 
 def test_simulation_of_too_few_sequences(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:

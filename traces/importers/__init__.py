@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.constant_runs import constant_runs, without
@@ -169,7 +170,10 @@ def import_recording(
     _check_kind(path, importer)
     for option in options.given():
         if option not in importer.uses | EVERY_FORMAT:
-            raise ForestageError(f"{path}: {option_name(option)}: the format {name} has no use for it; leave it out")
+            typed = (options.model and configuring_option(options.model)) if option == "model" else None
+            raise ForestageError(
+                f"{path}: {typed or option_name(option)}: the format {name} has no use for it; leave it out"
+            )
     report = Report() if progress is None else Report(progress)
     recording = importer.read(path, options, report)
     if options.drop_constant is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.stated import check_model, check_number
+from traces.importers.assembly.stated import called, check_model, check_number
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -77,7 +77,7 @@ def recorded_model(
     stated = experts if experts is not None else options.experts
     fitting = _records(options, name, layers, len(used), top_k, stated, written_for)
     record = fitting[0] if len(fitting) == 1 else None
-    label = options.model or name or (record.name if record else None)
+    label = called(options, name) or (record.name if record else None)
     if label is None:
         shape = f"{len(used)} MoE layers" + (f" of top-{top_k}" if top_k is not None else "")
         names = ", ".join(found.name for found in fitting[:6]) + (" …" if len(fitting) > 6 else "")

@@ -14,6 +14,7 @@ from traces.importers.assembly.models import RecordedModel
 from traces.importers.assembly.selection_bias import read_selection_bias
 from traces.importers.assembly.selection_rule import Floats, SelectionRule
 from traces.importers.assembly.selection_table import KnownModel, known_model
+from traces.importers.assembly.stated import model_option
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -83,8 +84,8 @@ def _known(model: str, origin: str) -> KnownModel | None:
         return stated
     if named.family.model_type != record.architecture and not named.is_published:
         raise ForestageError(
-            f"{origin}: --model {model}: its configuration is of {record.architecture}, whose routers are others; name "
-            "it otherwise"
+            f"{origin}: {model_option(model)}: its configuration is of {record.architecture}, whose routers are "
+            "others; name it otherwise"
         )
     return named
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from catalog import load_catalog
+from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
 from catalog.names import key, stems_of
 from traces.importers.options import ImportOptions
@@ -31,8 +32,25 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
     if ours is not None and theirs is not None and ours.routing_shape != theirs.routing_shape:
-        raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
+        raise ForestageError(
+            f"{origin}: {model_option(given)}: the file says that it is of {stated}; leave the option out"
+        )
+    if configuring_option(given) is not None:
+        report.warn(f"{origin}: the file calls its model {stated}; its shape is that of {model_option(given)}")
+        return
     report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+
+
+def called(options: ImportOptions, stated: str | None) -> str | None:
+    """The model's name: the user's, else the file's, else that of the configuration that the user gave."""
+    if stated is not None and options.model is not None and configuring_option(options.model) is not None:
+        return stated
+    return options.model or stated
+
+
+def model_option(given: str) -> str:
+    """The option that named the model ``given``, as the user typed it."""
+    return configuring_option(given) or f"--model {given}"
 
 
 def check_number(option: str, given: int | None, stated: int | None, origin: str) -> None:

@@ -22,7 +22,7 @@ from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.number_table import number_table
 from traces.importers.assembly.recordings import published_recording
-from traces.importers.assembly.stated import check_stated
+from traces.importers.assembly.stated import called, check_stated
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
@@ -128,7 +128,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         datasets=(options.dataset or "BigMoeOnEdge",) * len(starts),
         metadata=TraceMetadata.parse(
             {
-                "model": options.model or stated,
+                "model": called(options, stated),
                 "experts": experts,
                 "top_k": grid.shape[2],
                 "layer_map": grid.layer_map,
