@@ -28,6 +28,7 @@ from staging.results import CacheRun, Capacity, Scope
 from staging.simulate import PriorityChunks, counted_events, run_policy, run_priorities
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 LEARNED = "next use"
 CLASSICAL = ("lru", "lfu", "ema", "belady")
@@ -198,7 +199,7 @@ def _part(trace: RoutingTrace, split: SplitName) -> RoutingTrace:
     sequences = split_sequences(trace)[1 if split == "test" else 0]
     if not len(sequences):
         raise ForestageError(f"split: the {split} part has no sequence; give a trace of more, or split all")
-    return trace.select_sequences(sequences)
+    return select_sequences(trace, sequences)
 
 
 def _batches(

@@ -15,6 +15,7 @@ from staging.simulate import run_priorities, simulate
 from tests.predictor.next_use.next_use_samples import cyclic_trace, random_predictor, random_trace
 from tests.routing import trace_of
 from traces import RoutingTrace, split
+from traces.selection import select_sequences
 
 SHAPE = {"layers": 3, "experts": 8, "top_k": 2}
 
@@ -91,7 +92,7 @@ def test_the_test_part_is_run() -> None:
     trace = cyclic_trace(sequences=10)
     comparison = compare_caches(trace, capacities=(4,))
     assert comparison.sequences == 2
-    assert comparison.tokens == trace.select_sequences(split(trace)[1]).tokens
+    assert comparison.tokens == select_sequences(trace, split(trace)[1]).tokens
     assert comparison.split == "test"
     assert compare_caches(trace, capacities=(4,), split="train").sequences == 8
 

@@ -19,7 +19,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.cells import ids, nested_ids, nested_numbers, number_lists, texts, whole
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED, RoutingRows
 from traces.importers.assembly.table_source import Batch
-from traces.trace import DECODE, PREFILL
+from traces.schema import DECODE, PREFILL
 
 Array = npt.NDArray[Any]
 

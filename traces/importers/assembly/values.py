@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.metadata import GateWeightKind
-from traces.trace import id_dtype
+from traces.schema import id_dtype
 
 SUM_TOLERANCE = 0.01
 """Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""

@@ -43,7 +43,8 @@ from traces.importers.formats.llama_cpp_scores import SCORES, Scored, ScorePlan,
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "llama_cpp_dump"
 TENSOR = re.compile(r"(?:([0-9]{1,9})/)?ffn_moe_(topk|weights|" + "|".join(SCORES) + r")-([0-9]{1,5})")
