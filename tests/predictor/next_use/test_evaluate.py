@@ -58,6 +58,20 @@ def test_a_prompt_fills_the_cache_in_a_pass_and_only_decode_is_counted(prompt: i
         assert alone["token"].hits != alone["pass"].hits
 
 
+def test_the_decayed_counters_forget_as_they_are_told(trace: RoutingTrace) -> None:
+    rates: dict[str, set[float]] = {"ema": set(), "oracle 1": set()}
+    for shift in (1, 9):
+        comparison = compare_caches(trace, capacities=(3,), split="all", oracle=(1,), ema_shift=shift)
+        alone = simulate(trace, capacity=3, policy="ema", ema_shift=shift, prefill="token")
+        sighted = oracle_chunks(trace, 1, ema_shift=shift)
+        (oracle,) = run_priorities(events_of(trace, by_token=True), "sighted", sighted, [Capacity(3)], count="all")
+        for policy, run in (("ema", alone), ("oracle 1", oracle.result())):
+            (point,) = points(comparison, policy)
+            assert point.hit_rate == run.hit_rate
+            rates[policy].add(point.hit_rate)
+    assert {policy: len(found) for policy, found in rates.items()} == {"ema": 2, "oracle 1": 2}
+
+
 def test_an_oracle_that_sees_everything_is_belady(trace: RoutingTrace) -> None:
     comparison = compare_caches(trace, capacities=(4,), split="all", oracle=(1, 400))
     (short,), (long,) = points(comparison, "oracle 1"), points(comparison, "oracle 400")
