@@ -1,21 +1,19 @@
 """What makes a trace valid: the cheap checks of its structure and the checks of every row."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.mapping import release
-
-if TYPE_CHECKING:
-    from traces.trace import RoutingTrace
+from traces.schema import TraceFields
 
 CHUNK_BYTES = 8 << 20
 """Of expert ids checked at a time, so that a mapped file never sits in memory as a whole."""
 
 
-def check_structure(trace: "RoutingTrace", origin: str) -> None:
+def check_structure(trace: TraceFields, origin: str) -> None:
     """Check dtypes, shapes, offsets and the agreement with the metadata, reading nothing a token.
 
     Raises:
@@ -55,7 +53,7 @@ def _is_text(label: object) -> bool:
     return isinstance(label, str) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
-def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
+def _check_ids_shape(trace: TraceFields, origin: str) -> None:
     """The dtype and shape of ``expert_ids`` against the metadata."""
     ids, metadata = trace.expert_ids, trace.metadata
     if ids is None or ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 3:
@@ -88,7 +86,7 @@ def names_first(ids: npt.NDArray[Any]) -> bool:
     return bool(((ids == 0).any(axis=-1) & (ids != 0).any(axis=-1)).any())
 
 
-def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
+def _check_offsets(trace: TraceFields, origin: str) -> None:
     """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
     offsets = trace.sequence_offsets
     if offsets is None or offsets.dtype != np.int64 or offsets.ndim != 1 or len(offsets) < 2:
@@ -109,7 +107,7 @@ def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
         )
 
 
-def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int | None = None) -> None:
+def check_content(trace: TraceFields, origin: str, first: int = 0, last: int | None = None) -> None:
     """Check every row of tokens ``[first, last)``: ids, gate weights, positions, phases; the structure must be sound.
 
     Raises:
@@ -131,7 +129,7 @@ def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int 
             release(trace.expert_ids)  # of a mapped file, with every other array in it
 
 
-def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_ids(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     from traces import content  # numba loads in half a second: only where contents are checked
 
     fault, token, layer = content.find_bad_ids(
@@ -151,7 +149,7 @@ def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> Non
     raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")
 
 
-def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_weights(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     if trace.gate_weights is None:
         return
     from traces import content
@@ -173,7 +171,7 @@ def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) ->
     raise ForestageError(f"{where}: {row} sums to {sum(row):.3f}; gate_weight_kind 'normalised' needs a sum of 1")
 
 
-def _check_positions(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_positions(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     from traces import content
 
     begin = max(start - 1, 0)  # the predecessor of the chunk's first token

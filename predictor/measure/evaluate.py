@@ -43,6 +43,7 @@ from predictor.predictions.scorer import LaidPredictions, PredictionsScorer, lay
 from predictor.requests import check_request
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 
 class EvaluationSettings(StrictModel):
@@ -269,7 +270,7 @@ def select_parts(
         train=train,
         chosen=chosen,
         left_out=asked - len(chosen),
-        evaluated=trace if whole else trace.select_sequences(chosen),
+        evaluated=trace if whole else select_sequences(trace, chosen),
         name=trace_name or trace.metadata.model,
         size=expert_size(trace, settings.expert_bytes),
         settings=settings,
@@ -313,7 +314,7 @@ def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | Non
             f"predictor '{predictor}': the trace has no training sequences; give one of more sequences"
         )
     else:
-        train = parts.trace.select_sequences(parts.train)
+        train = select_sequences(parts.trace, parts.train)
     return registry.obtain(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
 
 
@@ -323,7 +324,7 @@ def bounds(parts: Parts, lookahead: int) -> Bounds:
     keys = [str(limit) for limit in limits]
     popular = None
     if len(parts.train):
-        fitted = PopularityPredictor.fit(parts.trace.select_sequences(parts.train), lookahead=lookahead)
+        fitted = PopularityPredictor.fit(select_sequences(parts.trace, parts.train), lookahead=lookahead)
         tally = tally_predictor(fitted, part, limits).overall().over(0)
         popular = Null(
             recall=by_limit(recall(tally).values(), keys), gate_mass=by_limit(gate_mass_recall(tally).values(), keys)

@@ -32,6 +32,7 @@ from staging.simulate import PriorityChunks, counted_events, run_policy, run_pri
 from staging.static import PROFILED, STATIC, counted_keys, run_static
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 LEARNED = "next use"
 CLASSICAL = ("lru", "lfu", "ema", "belady")
@@ -210,7 +211,7 @@ def _part(trace: RoutingTrace, split: SplitName) -> RoutingTrace:
     sequences = split_sequences(trace)[1 if split == "test" else 0]
     if not len(sequences):
         raise ForestageError(f"split: the {split} part has no sequence; give a trace of more, or split all")
-    return trace.select_sequences(sequences)
+    return select_sequences(trace, sequences)
 
 
 def _profile(trace: RoutingTrace, split: SplitName, counting: Counting) -> Events | None:
@@ -221,7 +222,7 @@ def _profile(trace: RoutingTrace, split: SplitName, counting: Counting) -> Event
     sequences = split_sequences(trace)[0]
     if not len(sequences):
         return None
-    events = events_of(trace.select_sequences(sequences), by_token=counting.prefill == "token")
+    events = events_of(select_sequences(trace, sequences), by_token=counting.prefill == "token")
     return events if len(counted_keys(events, counting.count)) else None
 
 

@@ -15,9 +15,9 @@ from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.describe import describe
 from traces.importers import import_trace
+from traces.schema import TOKEN_ARRAYS
 from traces.statistics import statistics
 from traces.trace import CHUNK_TOKENS
-from traces.trace_file import TOKEN_ARRAYS
 
 
 def from_rows(rows: list[list[int]], lengths: tuple[int, ...], experts: int = 4) -> RoutingTrace:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.trace import PhaseName
+from traces.schema import PhaseName
 
 
 class ImportOptions(StrictModel):

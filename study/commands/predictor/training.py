@@ -23,6 +23,7 @@ from study.commands.options import (
 )
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
+from traces.selection import select_sequences
 
 STATE_SUFFIX = ".state"
 
@@ -68,7 +69,7 @@ def train_predictor(
     state = out.with_name(out.name + STATE_SUFFIX)
     with progress_bar("training") as progress:
         trained = training.train(
-            recorded.select_sequences(chosen),
+            select_sequences(recorded, chosen),
             recipe,
             lookahead=lookahead,
             trained_on=selection.describe(recorded, trace.name),

@@ -15,6 +15,7 @@ from staging.simulate import run_priorities, simulate
 from tests.predictor.next_use.next_use_samples import cyclic_trace, random_predictor, random_trace
 from tests.routing import trace_of
 from traces import DECODE, RoutingTrace, split
+from traces.selection import select_sequences
 
 SHAPE = {"layers": 3, "experts": 8, "top_k": 2}
 
@@ -52,7 +53,7 @@ def test_placements_are_of_the_part_that_is_run_and_of_the_training_part(prompt:
     ids = (np.random.default_rng(5).random((96, 2, 8)) ** np.linspace(3, 1, 8)).argsort(axis=-1)[..., -2:]
     trace = trace_of(ids, experts=8, lengths=[12] * 8, prompt=prompt)
     comparison = compare_caches(trace, capacities=(3,), bootstrap={"resamples": 0})
-    training, tested = (trace.select_sequences(part) for part in split(trace))
+    training, tested = (select_sequences(trace, part) for part in split(trace))
 
     def used(part: RoutingTrace) -> np.ndarray:
         rows = part.expert_ids[part.phase == DECODE] if count == "decode" else part.expert_ids
@@ -86,6 +87,20 @@ def test_a_prompt_fills_the_cache_in_a_pass_and_only_decode_is_counted(prompt: i
         alone = {how: simulate(trace, prefill=how, **asked) for how in ("token", "pass")}  # type: ignore[arg-type]
         assert (point.hit_rate, point.loads) == (alone[prefill].hit_rate, alone[prefill].loads)
         assert alone["token"].hits != alone["pass"].hits
+
+
+def test_the_decayed_counters_forget_as_they_are_told(trace: RoutingTrace) -> None:
+    rates: dict[str, set[float]] = {"ema": set(), "oracle 1": set()}
+    for shift in (1, 9):
+        comparison = compare_caches(trace, capacities=(3,), split="all", oracle=(1,), ema_shift=shift)
+        alone = simulate(trace, capacity=3, policy="ema", ema_shift=shift, prefill="token")
+        sighted = oracle_chunks(trace, 1, ema_shift=shift)
+        (oracle,) = run_priorities(events_of(trace, by_token=True), "sighted", sighted, [Capacity(3)], count="all")
+        for policy, run in (("ema", alone), ("oracle 1", oracle.result())):
+            (point,) = points(comparison, policy)
+            assert point.hit_rate == run.hit_rate
+            rates[policy].add(point.hit_rate)
+    assert {policy: len(found) for policy, found in rates.items()} == {"ema": 2, "oracle 1": 2}
 
 
 def test_an_oracle_that_sees_everything_is_belady(trace: RoutingTrace) -> None:
@@ -122,7 +137,7 @@ def test_the_test_part_is_run() -> None:
     trace = cyclic_trace(sequences=10)
     comparison = compare_caches(trace, capacities=(4,))
     assert comparison.sequences == 2
-    assert comparison.tokens == trace.select_sequences(split(trace)[1]).tokens
+    assert comparison.tokens == select_sequences(trace, split(trace)[1]).tokens
     assert comparison.split == "test"
     assert compare_caches(trace, capacities=(4,), split="train").sequences == 8
 

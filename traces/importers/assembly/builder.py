@@ -17,7 +17,8 @@ from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import are_ranked, narrow, weight_kind
 from traces.importers.report import Report
 from traces.metadata import MAX_EXPERTS, GateWeightKind, TraceMetadata
-from traces.trace import RoutingTrace, id_dtype
+from traces.schema import id_dtype
+from traces.trace import RoutingTrace
 from traces.validation import counted_from_one, names_first
 
 CHUNK_TOKENS = 1 << 13

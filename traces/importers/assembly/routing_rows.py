@@ -24,7 +24,7 @@ from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import LARGEST_WEIGHT
 from traces.mapping import release
-from traces.trace import PREFILL
+from traces.schema import PREFILL
 from traces.validation import counted_from_one, names_first
 
 PIECE_ROWS = 1 << 18

@@ -20,7 +20,7 @@ from traces.importers.assembly.cells import ids, nested_ids, nested_numbers, num
 from traces.importers.assembly.multi_hot import MultiHot
 from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED, RoutingRows
 from traces.importers.assembly.table_source import Batch
-from traces.trace import DECODE, PREFILL
+from traces.schema import DECODE, PREFILL
 
 Array = npt.NDArray[Any]
 

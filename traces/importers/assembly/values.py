@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.metadata import GateWeightKind
-from traces.trace import id_dtype
+from traces.schema import id_dtype
 from traces.validation import counted_from_one, names_first
 
 SUM_TOLERANCE = 0.01

@@ -28,7 +28,8 @@ from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, RoutingTrace
+from traces.schema import DECODE
+from traces.trace import RoutingTrace
 
 COLUMNS = ("turn", "phase", "step", "layer", "slot", "expert", "weight", "residency", "expert_bytes")
 MAGIC = "# route_trace v1"

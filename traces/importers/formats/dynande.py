@@ -24,7 +24,8 @@ from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 NAME = "dynande"
 HEADING = "layer_id,token_id,expert_0"

@@ -25,7 +25,8 @@ from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_lay
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import PREFILL, RoutingTrace
+from traces.schema import PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "esft"
 WRITTEN_FOR = "DeepSeek-V2-Lite"

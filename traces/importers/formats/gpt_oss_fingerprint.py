@@ -23,7 +23,8 @@ from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "gpt_oss_fingerprint"
 

@@ -48,7 +48,8 @@ from traces.importers.assembly.values import token_identity
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 SUM_TOLERANCE = 0.01
 """Softmaxed rows in bfloat16 miss a sum of 1 by less."""

@@ -33,7 +33,8 @@ from traces.importers.assembly.text_file import read_lines
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PHASES, PREFILL, RoutingTrace
+from traces.schema import DECODE, PHASES, PREFILL
+from traces.trace import RoutingTrace
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]

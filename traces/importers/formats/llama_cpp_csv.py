@@ -29,7 +29,8 @@ from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_lay
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "llama_cpp_csv"
 HEADING = "layer,expert"

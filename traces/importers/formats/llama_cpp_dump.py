@@ -43,7 +43,8 @@ from traces.importers.formats.llama_cpp_scores import SCORES, Scored, ScorePlan,
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 from traces.validation import counted_from_one, names_first
 
 NAME = "llama_cpp_dump"

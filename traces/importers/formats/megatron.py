@@ -32,7 +32,8 @@ from traces.importers.assembly.text_file import read_lines
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "megatron"
 DECODER = "decoder"

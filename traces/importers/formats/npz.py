@@ -29,7 +29,8 @@ from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 Arrays = dict[str, npt.NDArray[Any]]
 

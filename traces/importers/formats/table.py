@@ -34,7 +34,8 @@ from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
 from traces.load import ExpertLoad
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 NAME = "table"
 LOAD_ROLES = frozenset({"count", "expert", "layer", "step"})
