@@ -100,7 +100,7 @@ def drawn(package: str, count: int, seed: int) -> list[Fault]:
 
 
 class Copy:
-    """A copy of the tree, in which faults are planted and tests run, with recorded traces beside it if there are any."""
+    """A copy of the tree, in which faults are planted and tests run, recorded traces beside it if there are any."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "forestage"
