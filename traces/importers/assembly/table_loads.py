@@ -10,7 +10,7 @@ import numpy.typing as npt
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.cells import number_lists, numbers, whole
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.table_source import Batch
 from traces.importers.options import ImportOptions

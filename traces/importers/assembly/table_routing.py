@@ -18,7 +18,8 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.importers.assembly.cells import ids, nested_ids, nested_numbers, number_lists, texts, whole
 from traces.importers.assembly.multi_hot import MultiHot
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED
 from traces.importers.assembly.table_source import Batch
 from traces.schema import DECODE, PREFILL
 

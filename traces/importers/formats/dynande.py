@@ -19,7 +19,8 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.number_table import number_table
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions

@@ -26,7 +26,8 @@ from pydantic import BaseModel, Field, ValidationError
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.json_records import json_object
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID, NO_TOKEN
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.stated import check_model, check_number
 from traces.importers.assembly.text_file import read_lines

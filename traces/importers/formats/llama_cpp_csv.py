@@ -24,7 +24,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.forward_passes import ForwardPasses
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
