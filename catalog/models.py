@@ -42,7 +42,8 @@ class ModelRecord(Record):
         attention: the same in every layer, or of several kinds (below); ``None``: not known.
         vocabulary: tokens of the embedding; ``None``: not known.
         tied_embeddings: the embedding is also the output matrix.
-        architecture: the model's ``model_type`` in transformers, which tells how its routers choose; ``None``: not stated.
+        architecture: the model's ``model_type`` in transformers, which tells how its routers choose; ``None``: not
+            stated.
     """
 
     layers: PositiveInt
