@@ -78,19 +78,22 @@ def listed(text: str) -> list[str]:
     return re.split(r"[\s,;|]+", next(part for part in match.groups() if part is not None).strip())
 
 
+def is_heading(line: str, separator: str) -> bool:
+    """Whether a line names the columns."""
+    cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [""])
+    names = [re.sub(r"^\s*#+\s*", "", cells[0]), *cells[1:]]
+    return [name.strip().strip('"') for name in names] == list(COLUMNS.values())
+
+
 def said(text: str, separator: str, numbers: dict[str, int]) -> Choice:
-    """What a text says, decoded row by row: ids by (sequence, position, layer)."""
+    """What a text says, decoded row by row: ids by (sequence, position, layer); lines above the heading are no rows."""
     made: Choice = {}
     firsts: dict[str, int] = {}
-    body = False
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True):
-        if not row or not "".join(row).strip():
-            continue
-        names = [re.sub(r"^\s*#+\s*", "", row[0]).strip(), *(cell.strip() for cell in row[1:])]
-        if not body:
-            body = [name.strip('"') for name in names] == list(COLUMNS.values())
-            continue
-        if row[0].lstrip().startswith("#"):
+    lines = text.split("\n")
+    heading = next((number for number, line in enumerate(lines) if is_heading(line, separator)), len(lines))
+    body = io.StringIO("\n".join(lines[heading + 1 :]), newline="")
+    for row in csv.reader(body, delimiter=separator, skipinitialspace=True):
+        if not row or not "".join(row).strip() or row[0].lstrip().startswith("#"):
             continue
         if len(row) > len(COLUMNS):
             row = re.split(rf"{separator}(?![^\[\]]*\])", separator.join(row))
