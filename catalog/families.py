@@ -130,7 +130,7 @@ def where_enabled(fields: ConfigFields, layers: int) -> Layers:
 
 
 def of_both_stacks(first: Callable[[int, int], bool]) -> Callable[[ConfigFields, int], Layers]:
-    """``first`` for each layer of the encoder, then of the decoder, numbered through (switch_transformers, nllb-moe)."""
+    """``first`` for each layer of the encoder, then of the decoder, numbered through (switch_transformers …)."""
 
     def rule(fields: ConfigFields, layers: int) -> Layers:
         encoder, decoder = stacks(fields)
