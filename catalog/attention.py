@@ -1,4 +1,4 @@
-"""What stands before the feed-forward part of a layer: attention over the context, or a state of fixed size.
+"""What precedes the feed-forward part of a layer: attention over the context, or a state of fixed size.
 
 Parameters are counted without norms and biases (under 0.1 % of a layer's); elements are counted, not bytes.
 """
@@ -11,8 +11,8 @@ from catalog.config import StrictModel
 from catalog.records import PositiveInt
 
 STATE_PASSES = 3
-"""Multiply-adds a state's element and token: what the key finds there, what is written, what the query reads (the gated
-delta rule, arXiv 2412.06464 equation 10; a state-space layer decays and reads, and is taken to cost the same)."""
+"""Multiply-adds per state element and token: read with the key, write, read with the query (the gated delta rule, arXiv
+2412.06464 equation 10). A state-space layer, which decays and reads, is assumed to cost the same."""
 
 
 class GroupedQueryAttention(StrictModel):
@@ -55,7 +55,7 @@ class GroupedQueryAttention(StrictModel):
         return (2 if self.cross else 1) * hidden * self.head_dim * (queries * self.query_heads + keys * self.kv_heads)
 
     def kv_elements(self) -> int:
-        """Elements that one token adds to the cache of one layer (of the self-attention)."""
+        """Elements that one token adds to the self-attention cache of one layer."""
         return 2 * self.kv_heads * self.head_dim
 
     def attended(self, context_tokens: int) -> int:
@@ -65,12 +65,12 @@ class GroupedQueryAttention(StrictModel):
         return (context_tokens - 1) % self.chunk + 1 if self.chunk is not None else context_tokens
 
     def cache_elements(self, context_tokens: int) -> int:
-        """Elements of the cache that one token reads; of an encoder's output, taken to be as long as the context."""
+        """Elements of the cache that one token reads; an encoder's output counts as if as long as the context."""
         cross = context_tokens if self.cross else 0
         return (self.attended(context_tokens) + cross) * self.kv_elements()
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections: scores, then values."""
+        """Multiply-adds for one token beyond the projections: scores, then values."""
         cross = context_tokens if self.cross else 0
         return (self.attended(context_tokens) + cross) * 2 * self.query_heads * self.head_dim
 
@@ -131,13 +131,13 @@ class LatentAttention(StrictModel):
         return self.attended(context_tokens) * (self.kv_rank + self.rope_dim) + context_tokens * self.index_dim
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections: scores over latent and rotary key, values over the latent."""
+        """Multiply-adds for one token beyond the projections: scores (latent and rotary key), then values (latent)."""
         latent = self.attended(context_tokens) * self.query_heads * (2 * self.kv_rank + self.rope_dim)
         return latent + context_tokens * self.index_heads * self.index_dim
 
 
 class FixedState(StrictModel):
-    """A layer whose memory of the context is a state of fixed size: linear attention, a state space, a convolution.
+    """A layer that remembers the context in a state of fixed size: linear attention, a state space, a convolution.
 
     Attributes:
         of: what the layer is, in words.
@@ -155,15 +155,15 @@ class FixedState(StrictModel):
         return self.weights
 
     def kv_elements(self) -> int:
-        """Elements that one token adds to a cache: none."""
+        """Elements that one token adds to a cache: 0."""
         return 0
 
     def cache_elements(self, context_tokens: int) -> int:
-        """BF16 elements' worth of state that one token moves: FP32, read and written."""
+        """State that one token moves (FP32, read and written), counted in BF16 elements."""
         return 4 * self.state_elements
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections."""
+        """Multiply-adds for one token beyond the projections."""
         return STATE_PASSES * self.state_elements
 
     @classmethod
@@ -172,8 +172,8 @@ class FixedState(StrictModel):
     ) -> Self:
         """Qwen3-Next's and Qwen3.5's linear attention, as transformers 5.23 builds it (Qwen3NextGatedDeltaNet).
 
-        Queries, keys, values, the output's gate, two gates a value head, a depthwise convolution over the first three,
-        and the output; the state is a matrix of key by value a value head, and the convolution's last inputs.
+        Weights: queries, keys, values, the output's gate, two gates per value head, a depthwise convolution over the
+        first three, the output. State: a key × value matrix per value head, and the convolution's last inputs.
         """
         keys, values = key_heads * key_dim, value_heads * value_dim
         convolved = 2 * keys + values
@@ -211,7 +211,7 @@ class FixedState(StrictModel):
 
 
 LayerAttention = Annotated[GroupedQueryAttention | LatentAttention | FixedState, Field(discriminator="kind")]
-"""What one layer may have."""
+"""The attention or state of one layer."""
 
 
 class HybridAttention(StrictModel):

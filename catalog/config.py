@@ -27,12 +27,12 @@ class StrictModel(BaseModel):
 
     @classmethod
     def parse_settings(cls, values: dict[str, Any], *, origin: str = "") -> Self:
-        """As ``parse``, of ``values`` that a caller took from a user, by whose names a command tells a fault.
+        """As ``parse``, for ``values`` that a user gave: the error carries the setting, so that a command can name it.
 
-        ``origin`` may be left out where the class is a command's own options.
+        ``origin`` may be left out if the class holds a command's own options.
 
         Raises:
-            SettingError: one line naming ``origin`` and the field, which knows the field and the remedy.
+            SettingError: one line naming ``origin`` and the field; it carries the field and the remedy.
         """
         try:
             return cls.model_validate(values)
@@ -62,9 +62,9 @@ def describe_validation_error(model: type[BaseModel], error: ValidationError) ->
 
 
 def _first_fault(error: ValidationError) -> Any:
-    """The fault that is told."""
+    """The fault to report."""
     faults = error.errors()
-    # A misspelt required key is missing and unknown at once; the unknown one names the remedy.
+    # A misspelt required key is both missing and unknown; the fault of the unknown key names the remedy.
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
@@ -77,7 +77,7 @@ _REMEDIES = {
     "string_too_short": "is empty; give a text",
     "finite_number": "give a finite number",
 }
-"""What to give instead, by pydantic's name of a fault."""
+"""What to give instead, by pydantic's name for the fault."""
 
 
 def _remedy(fault: Any) -> str:

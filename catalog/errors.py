@@ -1,4 +1,4 @@
-"""The one error that is a user's to mend."""
+"""The errors that a user can mend."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ class ForestageError(Exception):
 
 
 class SettingError(ForestageError):
-    """A setting that its caller gave and that cannot be; whoever took it from a user says what the user calls it.
+    """A caller's setting is impossible; the command that took it from a user replaces its name by the option's.
 
     Attributes:
-        settings: names of it, the outermost first (``("bootstrap", "seed")``).
+        settings: the setting's name, as a path from the outermost (``("bootstrap", "seed")``).
         remedy: what to give instead.
-        value: which of several values it is; ``None``: the only one.
+        value: the value at fault, if the setting has several; else ``None``.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class SettingError(ForestageError):
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ForestageError:
-    """The error for a ``name`` that no ``what`` has; it names the nearest of those ``known``.
+    """The error for an unknown ``name`` of a ``what``; it names the nearest of those ``known``.
 
     Where ``what`` is the name of a setting, it is a ``SettingError``.
     """

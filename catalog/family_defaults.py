@@ -1,6 +1,6 @@
 """Defaults of the configuration classes of transformers 5.23, as far as ``catalog.families`` reads them.
 
-``None`` and whatever the classes compute is left out. tests/catalog compares every entry with the classes.
+Defaults that are ``None`` or computed are left out. tests/catalog compares every entry with the classes.
 """
 
 DEFAULTS: dict[str, dict[str, int | str | bool]] = {

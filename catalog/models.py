@@ -32,7 +32,7 @@ class ModelRecord(Record):
             ``None``: ``shared_experts`` times ``expert_intermediate``.
         top_k: routed experts a token uses in a layer.
         hidden: width of the residual stream.
-        expert_intermediate: width inside an expert.
+        expert_intermediate: inner width of an expert.
         expert_matrices: 3 (gate, up, down) or 2 (up, down).
         expert_bias: every matrix has a bias.
         activation: the function between an expert's matrices.
@@ -110,7 +110,7 @@ class ModelRecord(Record):
     def dense_weights(self) -> int:
         """Elements of the feed-forward part of a layer without experts.
 
-        Where ``dense_intermediate`` is not known: as many as a token uses in another layer, shared and routed.
+        If ``dense_intermediate`` is not known: as many as all experts, shared and routed, that a token uses in a layer.
         """
         if self.dense_intermediate is not None:
             return self.expert_matrices * self.hidden * self.dense_intermediate
@@ -123,8 +123,8 @@ class ModelRecord(Record):
     def parameters(self, *, active: bool = False) -> int:
         """Weights of the whole model, or those that one token uses; norms, biases and unknown parts are left out.
 
-        Routed and shared experts, routers, dense layers, attention and embeddings (all of them where active, as
-        publishers count).
+        Counted: routed and shared experts, routers, dense layers, attention and embeddings (with ``active`` too all
+        embeddings, as publishers count).
         """
         routed = self.top_k if active else self.experts
         layer = routed * self.expert_weights + self.shared_weights + self.experts * self.hidden
@@ -144,5 +144,5 @@ class ModelRecord(Record):
 
     @property
     def expert_flops(self) -> int:
-        """Operations of one expert on one token, two a multiply-add."""
+        """Operations of one expert on one token, two per multiply-add."""
         return 2 * self.expert_weights

@@ -1,4 +1,4 @@
-"""The device that PyTorch computes on."""
+"""The device on which PyTorch computes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def check_device(name: str) -> None:
 
 
 def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
+    """``cuda`` if there is one, else ``cpu``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,8 +39,8 @@ def default_device() -> str:
 def one_thread() -> Iterator[None]:
     """Compute on one CPU thread inside this context.
 
-    The shipped model's matrices are too small to share out, and threads that wait for each other are many times slower
-    where other work keeps a core busy.
+    The shipped model's matrices are too small for several threads, and threads that wait for each other are many times
+    slower if other work keeps a core busy.
     """
     import torch
 

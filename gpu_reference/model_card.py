@@ -1,4 +1,4 @@
-"""The model card, generated from the training log, the checkpoint and the trace: it cannot disagree with them."""
+"""Generate the model card from the training log, the checkpoint and the trace, so that it cannot disagree with them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table: first column to the left, the others to the right."""
+    """Return a Markdown table: first column left-aligned, the others right-aligned."""
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows]) + "\n"
 
@@ -122,7 +122,7 @@ def _statistics_row(name: str, figures: RoutingStatistics) -> list[str]:
 
 
 def domain_distance(trace: RoutingTrace, layer: int) -> float:
-    """Return the total-variation distance of the two domains' expert loads in a layer: 0 alike, 1 disjoint."""
+    """Return the total-variation distance of the two domains' expert loads in a layer: 0 if equal, 1 if disjoint."""
     of_token = np.repeat(np.asarray(trace.domains), np.diff(trace.sequence_offsets))
     loads = []
     for domain in DOMAINS:
@@ -156,7 +156,7 @@ def _routing_section(trace: RoutingTrace) -> str:
 
 
 def sample_texts(trace: RoutingTrace, checkpoint: Path, domain: str, count: int) -> list[tuple[str, str]]:
-    """Return (prompt, continuation) of the first ``count`` sequences of a domain, read back from the token hashes.
+    """Return (prompt, continuation) of the first ``count`` sequences of a domain, decoded from the token hashes.
 
     Raises:
         ForestageError: if the trace has no token hashes or they are not of this tokenizer.
@@ -183,7 +183,7 @@ def _samples_section(trace: RoutingTrace, checkpoint: Path) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """Write ``MODEL_CARD.md`` and ``loss_curve.png`` in ``folder`` from the log, checkpoint and trace that lie there.
+    """Write ``MODEL_CARD.md`` and ``loss_curve.png`` in ``folder`` from the log, checkpoint and trace in it.
 
     Raises:
         ForestageError: if one of them is missing or malformed.

@@ -1,4 +1,4 @@
-"""The ``forestage`` command: its groups, and what becomes of errors."""
+"""The ``forestage`` command: its groups, and how errors are reported."""
 
 import signal
 import sys
@@ -34,13 +34,13 @@ use_options_command(app)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""Click's, wherever this version of typer keeps it."""
+"""Click's class, wherever this version of typer keeps it."""
 
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; a user's error is one line on stderr and exit status 2."""
+    """Run the command; a user's error gives one line on stderr and exit status 2."""
     try:
         status = app(standalone_mode=False)
     except ForestageError as error:
@@ -62,14 +62,14 @@ def main() -> None:
 
 
 def fail(text: str) -> NoReturn:
-    """Print ``text``, where there is any, as the one line of a user's error, and exit."""
+    """Print ``text``, unless empty, as the one line of a user's error, and exit with status 2."""
     if text:
         print(f"forestage: error: {text}", file=sys.stderr)
     sys.exit(2)
 
 
 def usage_text(error: Any) -> str:
-    """A usage error as one line; empty where the help was printed instead, as for a group without a command."""
+    """A usage error as one line; empty if the help was printed instead, as for a group without a command."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
     where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
@@ -77,7 +77,7 @@ def usage_text(error: Any) -> str:
 
 
 def entry() -> None:
-    """The installed command: a request to end is an interruption, so that temporary files are removed."""
+    """The installed command; it treats SIGTERM as an interruption, so that temporary files are removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
 

@@ -1,4 +1,4 @@
-"""What a study is asked to do: one frozen configuration, resolved and written beside the results."""
+"""The configuration of a study: frozen, resolved, and written beside the results."""
 
 import tomllib
 from pathlib import Path
@@ -10,7 +10,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
 NO_LEARNED = "none"
-"""``StudyConfig.learned``: without the learned predictor."""
+"""Value of ``StudyConfig.learned`` that leaves out the learned predictor."""
 
 
 class SystemStudyConfig(StrictModel):

@@ -1,4 +1,4 @@
-"""The commands of a report as they remake its figures: with the configuration that the study was given."""
+"""Complete the commands in a report, so that they remake its figures: add the model configuration of the study."""
 
 import shlex
 from dataclasses import replace
@@ -7,14 +7,14 @@ from pathlib import Path
 from study.blocks import Command, Section
 
 TAKES_NO_MODEL = ("forestage rtl generate", "forestage pim check")
-"""Commands of reports that have nothing to do with a model, and no option for it."""
+"""Commands in reports that do not depend on a model and have no option for one."""
 
 OTHER_CONFIG = ("forestage predictor train", "forestage study")
 """Commands with a ``--config`` of another meaning."""
 
 
 def with_model_config(text: str, config: Path | None) -> str:
-    """The lines of commands with the option for a model's ``config``, where there is one and they have the option."""
+    """``text``'s commands with the option for ``config``; unchanged without a ``config`` or if they lack the option."""
     if config is None:
         return text
     return "\n".join(_line(line, shlex.quote(str(config))) for line in text.splitlines())
@@ -29,7 +29,7 @@ def _line(line: str, config: str) -> str:
 
 
 def remade(section: Section, config: Path | None) -> Section:
-    """``section`` with its commands as a reader must type them."""
+    """``section`` with its commands completed."""
     blocks = tuple(
         replace(block, text=with_model_config(block.text, config)) if isinstance(block, Command) else block
         for block in section.blocks

@@ -1,4 +1,4 @@
-"""What was routed: the trace type, its file, importers, statistics and splits."""
+"""Recorded routing: the trace type, its file, importers, exporters, statistics and splits."""
 
 from traces.metadata import GateWeightKind, TraceMetadata
 from traces.schema import DECODE, PREFILL, id_dtype

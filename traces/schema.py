@@ -1,4 +1,4 @@
-"""The parts of a trace by name, and what stands for what in them."""
+"""Names of a trace's parts, and the codes used in them."""
 
 from typing import Any, Literal, Protocol
 
@@ -12,10 +12,10 @@ DECODE = 1
 
 PhaseName = Literal["prefill", "decode"]
 PHASES: dict[PhaseName, int] = {"prefill": PREFILL, "decode": DECODE}
-"""Phases as files and users name them."""
+"""Names of the phases in files and commands."""
 
 TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
-"""Fields of a trace with a row a token."""
+"""Fields of a trace with one row per token."""
 
 ARRAYS = (*TOKEN_ARRAYS, "sequence_offsets")
 """All array fields of a trace."""
@@ -25,7 +25,7 @@ LABELS = {"domain": "domains", "dataset": "datasets"}
 
 
 class TraceFields(Protocol):
-    """What is checked and written of a trace; ``traces.trace.RoutingTrace`` describes the fields."""
+    """The part of a trace that is checked and written; ``traces.trace.RoutingTrace`` describes the fields."""
 
     @property
     def tokens(self) -> int:
@@ -37,11 +37,11 @@ class TraceFields(Protocol):
 
     @property
     def top_k(self) -> int:
-        """Experts chosen a token and layer."""
+        """Experts chosen per token and layer."""
 
     @property
     def experts(self) -> int:
-        """Routed experts a layer."""
+        """Routed experts per layer."""
 
     @property
     def sequences(self) -> int:
@@ -49,7 +49,7 @@ class TraceFields(Protocol):
 
     @property
     def unrecorded_id(self) -> int:
-        """The id that fills a row that was not recorded."""
+        """The id that fills an unrecorded row."""
 
     @property
     def expert_ids(self) -> npt.NDArray[np.uint8 | np.uint16]:
@@ -61,7 +61,7 @@ class TraceFields(Protocol):
 
     @property
     def sequence_offsets(self) -> npt.NDArray[np.int64]:
-        """First token of each sequence, and the number of tokens."""
+        """First token of each sequence, then the number of tokens: ``[sequences + 1]``."""
 
     @property
     def position(self) -> npt.NDArray[np.int32]:
@@ -85,7 +85,7 @@ class TraceFields(Protocol):
 
     @property
     def metadata(self) -> TraceMetadata:
-        """What holds of the whole trace."""
+        """Facts about the whole trace."""
 
 
 def phase_name(phase: int) -> PhaseName:

@@ -1,4 +1,4 @@
-"""Some sequences of a trace, or the tokens of one phase, as a trace; a large one is copied to a temporary file."""
+"""Select sequences of a trace, or the tokens of one phase, as a trace; a large one is copied to a temporary file."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,23 @@ from traces.schema import phase_name
 from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 IN_MEMORY_BYTES = 64 << 20
-"""A larger selection is a mapped temporary file."""
+"""A selection with more bytes becomes a mapped temporary file."""
 
 PART_BYTES = 8 << 20
-"""Copied to that file at a time, at most."""
+"""Most bytes copied to that file at a time."""
 
 
 def select_sequences(trace: RoutingTrace, indices: Sequence[int] | npt.NDArray[np.integer]) -> RoutingTrace:
     """The sequences ``indices`` of ``trace``, in that order.
 
     Raises:
-        ForestageError: if ``indices`` is empty or names a sequence that is not there.
+        ForestageError: if ``indices`` is empty or names a sequence that does not exist.
     """
     chosen = np.array([operator.index(index) for index in indices], np.int64)
     if not len(chosen):
         raise ForestageError("selection of sequences is empty; the trace has too few sequences for it")
     for bound in (chosen.min(), chosen.max()):
-        trace.sequence_slice(int(bound))  # which refuses what is not there
+        trace.sequence_slice(int(bound))  # refuses a sequence that does not exist
     chosen %= trace.sequences
     lengths = np.diff(trace.sequence_offsets)[chosen]
     if int(lengths.sum()) * trace.token_bytes > IN_MEMORY_BYTES:
@@ -37,10 +37,10 @@ def select_sequences(trace: RoutingTrace, indices: Sequence[int] | npt.NDArray[n
 
 
 def select_phase(trace: RoutingTrace, phase: int) -> RoutingTrace:
-    """The tokens of ``trace`` of one phase (``PREFILL`` or ``DECODE``); sequences without any are left out.
+    """The tokens of one phase (``PREFILL`` or ``DECODE``) of ``trace``; sequences without any are left out.
 
     Raises:
-        ForestageError: if no token is of that phase, or the contents of a lazily opened trace are at fault.
+        ForestageError: if no token has that phase, or a lazily opened trace has invalid contents.
     """
     trace = trace.checked()
     if trace.nbytes > IN_MEMORY_BYTES:
@@ -49,13 +49,13 @@ def select_phase(trace: RoutingTrace, phase: int) -> RoutingTrace:
 
 
 def _part_tokens(trace: RoutingTrace) -> int:
-    """Tokens that are copied to a temporary file at a time."""
+    """Number of tokens copied to a temporary file at a time."""
     return max(1, min(CHUNK_TOKENS, PART_BYTES // trace.token_bytes))
 
 
 def _sequences_in_memory(trace: RoutingTrace, chosen: npt.NDArray[np.int64]) -> RoutingTrace:
-    """``select_sequences`` of indices ≥ 0 that are there, whose tokens fit in memory."""
-    ends = np.flatnonzero(np.diff(chosen, append=-1) != 1)  # of runs of neighbours
+    """``select_sequences`` for valid indices ≥ 0 whose tokens fit in memory."""
+    ends = np.flatnonzero(np.diff(chosen, append=-1) != 1)  # ends of runs of consecutive sequences
     firsts = trace.sequence_offsets[chosen[np.concatenate([[0], ends[:-1] + 1])]].tolist()
     lasts = trace.sequence_offsets[chosen[ends] + 1].tolist()
     ranges = list(zip(firsts, lasts, strict=True))
@@ -69,7 +69,7 @@ def _sequences_in_memory(trace: RoutingTrace, chosen: npt.NDArray[np.int64]) -> 
 def _walk_sequences(
     trace: RoutingTrace, chosen: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> Iterator[tuple[RoutingTrace, bool]]:
-    """The sequences ``chosen`` in pieces: several short ones, or a part of a long one; flags as ``_walk_phase``."""
+    """The sequences ``chosen`` in pieces: several short ones, or a part of a long one; flags as in ``_walk_phase``."""
     ends = np.cumsum(lengths)
     part_tokens = _part_tokens(trace)
     first = 0
@@ -86,7 +86,7 @@ def _walk_sequences(
 
 
 def _phase_in_memory(trace: RoutingTrace, phase: int) -> RoutingTrace:
-    """``select_phase`` of a checked trace whose tokens fit in memory."""
+    """``select_phase`` for a checked trace whose tokens fit in memory."""
     tokens = np.flatnonzero(trace.phase == phase)
     if not len(tokens):
         raise ForestageError(f"the trace of {trace.metadata.model} has no {phase_name(phase)} tokens")
@@ -98,7 +98,7 @@ def _phase_in_memory(trace: RoutingTrace, phase: int) -> RoutingTrace:
 
 
 def _walk_phase(trace: RoutingTrace, phase: int) -> Iterator[tuple[RoutingTrace, bool]]:
-    """The tokens of one phase in pieces; whether each goes on with the sequence that the one before it ended in."""
+    """The tokens of one phase in pieces; each with whether it continues the last sequence of the piece before."""
     begun = -1
     part_tokens = _part_tokens(trace)
     for start in range(0, trace.tokens, part_tokens):

@@ -16,12 +16,12 @@ from traces.safetensors_file import byte_chunks, open_tensors, write_tensors
 from traces.schema import ARRAYS, TOKEN_ARRAYS
 
 VALIDATE_ON_LOAD_BYTES = 256 << 20
-"""``load`` checks the content of smaller files at once (well under a second); of larger ones, what is sliced."""
+"""``load`` checks the contents of files up to this size at once (well under a second), of larger ones by slice."""
 
 CHUNK_TOKENS = 1 << 16
 
 KEEP_MAPPED_BYTES = 32 << 20
-"""Of a larger mapped trace, ``token_range`` lets go of the pages that were read before (see ``traces.mapping``)."""
+"""In a larger mapped trace, ``token_range`` releases the pages read before (see ``traces.mapping``)."""
 
 ContentState = Literal["unchecked", "checked", "lazy"]
 
@@ -30,25 +30,25 @@ ContentState = Literal["unchecked", "checked", "lazy"]
 class RoutingTrace:
     """Recorded routing; arrays are read-only, C-contiguous and may be memory-mapped.
 
-    A trace is valid once it exists: constructing one checks shapes, dtypes and contents (see ``traces.validation``).
-    The exception is a large mapped file, whose contents are checked slice by slice, as ``sequence``,
-    ``token_range``, ``chunks`` and ``traces.selection`` hand them out, or all at once by ``validate``.
+    Constructing a trace checks shapes, dtypes and contents (see ``traces.validation``), so every trace is valid. The
+    exception is a large mapped file: its contents are checked slice by slice, when ``sequence``, ``token_range``,
+    ``chunks`` and ``traces.selection`` return them, or all at once by ``validate``.
 
-    Whoever walks a trace of any size with ``chunks``, ``token_range`` or ``sequence`` holds a steady memory; whoever
-    indexes the arrays of the whole trace holds what was touched.
+    Walking a trace of any size with ``chunks``, ``token_range`` or ``sequence`` needs constant memory; indexing the
+    arrays of the whole trace keeps all pages that were used in memory.
 
     Attributes:
         expert_ids: u8 (fewer than 256 experts) or u16 ``[tokens, layers, top_k]``; distinct ids below ``experts``, in
-            rank order where ``metadata.ranked``. A row whose ids are all the dtype's maximum was not recorded.
+            rank order if ``metadata.ranked``. A row whose ids are all the dtype's maximum was not recorded.
         gate_weights: f16 ``[tokens, layers, top_k]`` in the order of the ids, or ``None``.
         sequence_offsets: i64 ``[sequences + 1]``, strictly ascending from 0 to ``tokens``.
         position: i32 ``[tokens]``, absolute position in the sequence's context; ascends within a sequence.
         phase: u8 ``[tokens]``, ``PREFILL`` or ``DECODE``.
         token_hash: u32 ``[tokens]``, identity of the token that the step processes, or ``None``.
         domains: label of each sequence.
-        datasets: what each sequence is stratified by.
-        metadata: what holds of the whole trace.
-        content: whether the contents were checked; leave it alone.
+        datasets: dataset of each sequence, by which splits are stratified.
+        metadata: facts about the whole trace.
+        content: whether the contents were checked; set by this package only.
         origin: the file the arrays come from, for errors.
     """
 
@@ -68,7 +68,7 @@ class RoutingTrace:
         for name in ARRAYS:
             array = getattr(self, name)
             if array is not None:
-                # One layout and mutability for mapped and built traces: compiled consumers specialise once.
+                # Mapped and built traces get the same layout and mutability, so that kernels are compiled once.
                 view = np.ascontiguousarray(array).view()
                 view.flags.writeable = False
                 object.__setattr__(self, name, view)
@@ -90,12 +90,12 @@ class RoutingTrace:
 
     @property
     def top_k(self) -> int:
-        """Experts chosen a token and layer."""
+        """Experts chosen per token and layer."""
         return self.expert_ids.shape[2]
 
     @property
     def experts(self) -> int:
-        """Routed experts a layer."""
+        """Routed experts per layer."""
         return self.metadata.experts
 
     @property
@@ -105,7 +105,7 @@ class RoutingTrace:
 
     @property
     def unrecorded_id(self) -> int:
-        """The id that fills a row that was not recorded."""
+        """The id that fills an unrecorded row."""
         return int(np.iinfo(self.expert_ids.dtype).max)
 
     @property
@@ -116,7 +116,7 @@ class RoutingTrace:
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of a token's rows in every array."""
+        """Bytes of one token's rows in all arrays."""
         arrays = (getattr(self, name) for name in TOKEN_ARRAYS)
         return sum(array.nbytes for array in arrays if array is not None) // self.tokens
 
@@ -167,9 +167,9 @@ class RoutingTrace:
         return self.of_tokens(slice(start, stop), offsets, self.domains[first:last], self.datasets[first:last])
 
     def prepare(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Check the tokens ``[first, last)`` of each range, unless they were; let go of pages of a large file first.
+        """Check the tokens ``[first, last)`` of each range unless already checked; first release pages of a large file.
 
-        Whoever reads the arrays of a lazily opened trace calls it for what will be read.
+        Call this before reading the arrays of a lazily opened trace, for the tokens that will be read.
 
         Raises:
             ForestageError: naming the origin, the field and the row of the first fault.
@@ -181,11 +181,11 @@ class RoutingTrace:
                 validation.check_content(self, self.origin, first, last)
 
     def chunks(self, tokens: int = CHUNK_TOKENS) -> Iterator[Self]:
-        """The trace in views of at most ``tokens`` tokens each (a sequence may be cut in several)."""
+        """The trace in views of at most ``tokens`` tokens each (a sequence may be cut)."""
         return self.walk(slice(0, self.tokens), tokens)
 
     def walk(self, tokens: slice, step: int) -> Iterator[Self]:
-        """The trace of ``tokens`` in views of at most ``step`` tokens each."""
+        """The tokens ``tokens`` of the trace, in views of at most ``step`` tokens each."""
         for start in range(tokens.start, tokens.stop, step):
             yield self.token_range(start, min(start + step, tokens.stop))
 
@@ -214,7 +214,7 @@ class RoutingTrace:
         validation.check_content(self, named)
 
     def checked(self) -> Self:
-        """This trace with its contents checked: what must be called before all of a lazily opened one is read.
+        """This trace with its contents checked; call it before reading all of a lazily opened trace.
 
         Raises:
             ForestageError: as ``validate``.
@@ -230,8 +230,8 @@ class RoutingTrace:
 
         Args:
             path: a file that ``save`` wrote.
-            validate: ``True`` checks the contents and checksums at once; ``False`` leaves them to be checked slice by
-                slice (see the class); ``None`` checks at once up to ``VALIDATE_ON_LOAD_BYTES``.
+            validate: ``True`` checks contents and checksums at once; ``False`` leaves the contents to be checked slice
+                by slice (see the class); ``None`` checks files up to ``VALIDATE_ON_LOAD_BYTES`` at once.
 
         Raises:
             ForestageError: naming the file, the field and the row of the first fault.
@@ -266,9 +266,9 @@ class RoutingTrace:
 
         Args:
             tokens: the tokens, in order.
-            offsets: ``[sequences + 1]``, of the sequences that they make.
-            domains: of those sequences.
-            datasets: of those sequences.
+            offsets: i64 ``[sequences + 1]``, sequence offsets among ``tokens``.
+            domains: labels of those sequences.
+            datasets: datasets of those sequences.
         """
         whole = {name: getattr(self, name) for name in TOKEN_ARRAYS}
         arrays: dict[str, Any] = {name: None if array is None else array[tokens] for name, array in whole.items()}

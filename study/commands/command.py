@@ -1,8 +1,8 @@
-"""What every command of ``forestage`` does with its options: one of a single value is given once, an error names an
-option as it was typed, nothing that is read is written over, and a folder that is made for a file is told.
+"""What every command of ``forestage`` checks: an option with one value is given once, an error names the option as it
+was typed, no file that is read is overwritten, and a folder made for a file is reported.
 
-Click lets the last of several win without a word. Libraries know settings by their own names (``SettingError``), which
-are not always those of the command's options.
+Click would silently take the last of several values. Libraries know settings by their own names (``SettingError``),
+which are not always those of the command's options.
 """
 
 import sys
@@ -17,20 +17,20 @@ from typer.core import TyperCommand, TyperOption
 from catalog.errors import ForestageError, SettingError
 
 OTHER_NAMES = {"slots": "batch", "capacities": "capacity", "capacity_bytes": "capacity_mib", "columns": "column"}
-"""Settings of libraries whose option is not called as they are, less a plural."""
+"""Library setting → parameter, where their names differ by more than a plural."""
 
 WRITTEN = ("out", "figure", "to")
-"""Parameters that name what is written."""
+"""Parameters that name files to write."""
 
 _TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
-"""Parameters of the running command that the user typed."""
+"""The parameters of the running command that the user typed."""
 
 
 class OptionsCommand(TyperCommand):
     """A command that refuses repeats and names options in errors."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As click does, after a look for options that are given again.
+        """Parse as click does, after refusing repeated options.
 
         Raises:
             ForestageError: naming the option.
@@ -42,9 +42,9 @@ class OptionsCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a fault of a setting that has an option is told by the option.
+        """Run the command; an error about a setting names its option, if it has one.
 
-        A file's folder that is not there is made when the file is written, by every command; it is told then.
+        A missing folder of a file is made when the file is written, by every command; this method reports it.
 
         Raises:
             ForestageError: as the command does.
@@ -70,7 +70,7 @@ class OptionsCommand(TyperCommand):
             _TYPED.reset(token)
 
     def _paths(self, ctx: Any, *, written: bool) -> list[tuple[Path, str]]:
-        """The paths given that are written, or read, and what the user calls each."""
+        """The given paths to write, or to read, each with the user's name for it."""
         found = []
         for parameter in self.params:
             name = str(parameter.name)
@@ -92,7 +92,7 @@ class OptionsCommand(TyperCommand):
 
 
 def was_typed(parameter: str) -> bool:
-    """Whether the user typed the parameter of the running command, rather than leave it at its default."""
+    """Whether the user typed the parameter of the running command."""
     return parameter in _TYPED.get()
 
 
@@ -100,8 +100,8 @@ def refuse_unused(why: str, **parameters: str) -> None:
     """Refuse options that would have no effect here.
 
     Args:
-        why: they have none, and what to do about it.
-        parameters: names of parameters, and the options as they are typed.
+        why: why they have none, and what to do about it.
+        parameters: parameter = its option as typed.
 
     Raises:
         ForestageError: naming the first that the user typed.
@@ -112,7 +112,7 @@ def refuse_unused(why: str, **parameters: str) -> None:
 
 
 def _check_nothing_lost(written: list[tuple[Path, str]], read: list[tuple[Path, str]]) -> None:
-    """Refuse a file to write that is one to read, or the same as another to write.
+    """Refuse to write a file that is also read, or two outputs to the same file.
 
     Raises:
         ForestageError: naming both.
@@ -127,7 +127,7 @@ def _check_nothing_lost(written: list[tuple[Path, str]], read: list[tuple[Path, 
 
 
 def use_options_command(app: typer.Typer) -> None:
-    """Make every command of ``app`` and of its groups such a command."""
+    """Make every command of ``app`` and of its groups an ``OptionsCommand``."""
     for command in app.registered_commands:
         command.cls = OptionsCommand
     for group in app.registered_groups:
@@ -136,7 +136,7 @@ def use_options_command(app: typer.Typer) -> None:
 
 
 def _origin(ctx: Any, name: str) -> str:
-    """Where a parameter's value comes from, as click calls it."""
+    """Click's name for the source of a parameter's value."""
     source = ctx.get_parameter_source(name)
     return "" if source is None else str(source.name)
 
@@ -147,7 +147,7 @@ def _typed(option: TyperOption) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """The value, after the option's name; none of a list of several, if it is not known which."""
+    """The value after the option's name; empty if it is not known which of several values is meant."""
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, (list, tuple)):

@@ -120,7 +120,7 @@ def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_
 
 
 def render_replay(console: Console, name: str, result: "ReplayResult") -> None:
-    """The comparison, the speed and the counters."""
+    """Print the comparison, the speed and the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(
         f"[bold]{escape(name)}[/bold]: {count(result.tokens)} tokens, {count(result.steps)} events, "

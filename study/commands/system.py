@@ -85,7 +85,7 @@ def simulate_command(
 
 
 def checked_limit(limit: int, experts: int) -> int:
-    """``limit`` if a layer has so many experts.
+    """``limit``, if a layer has that many experts.
 
     Raises:
         ForestageError: otherwise.
@@ -96,7 +96,7 @@ def checked_limit(limit: int, experts: int) -> int:
 
 
 def render(console: Console, trace: Path, result: SimulationResult) -> None:
-    """TPOT and its parts, then bytes and counts."""
+    """Print TPOT and its parts, then bytes and counts."""
     console.print(
         f"[bold]{result.policy}[/bold] on {escape(trace.name)}: {count(result.decode_tokens)} decode tokens, sizes of "
         f"{result.sizes_of}, {result.machine}, host link {result.link_gb_per_s:g} GB/s",

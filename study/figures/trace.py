@@ -32,7 +32,7 @@ def routing_by_layer(statistics: dict[str, Any]) -> Figure:
 
 
 def overlap_nulls(axes: Any, statistics: dict[str, Any]) -> None:
-    """The three nulls of the overlap over the bars of it, which stand at 0, 1, 2 …: a level a layer."""
+    """Draw the three nulls of the overlap over its bars, which are at 0, 1, 2 …: one level per layer."""
     rows = statistics["by_layer"]
     edges = [layer - 0.5 for layer in range(len(rows) + 1)]
     for name, label, colour, style in (

@@ -18,9 +18,9 @@ DOMAINS_SHOWN = 8
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Description and statistics of the trace."""
+    """Describe the trace and compute its statistics."""
     return {
-        # Each line begins with the trace's name, which the section says once.
+        # Each line begins with the trace's name, which the section gives only once.
         "suspicious": [line.removeprefix(f"{context.trace.origin}: ") for line in suspicions(context.trace)],
         "info": describe(context.trace, context.trace_path).model_dump(mode="json"),
         "statistics": statistics(context.trace, progress).model_dump(mode="json"),
@@ -28,7 +28,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def section(context: StudyContext) -> Section:
-    """What was recorded, and how far it is from shuffled tokens and from independent uniform choices."""
+    """Show what was recorded, and how far it is from shuffled tokens and from independent uniform choices."""
     result = context.results["trace"]
     info, figures = result["info"], result["statistics"]
     meta = info["metadata"]

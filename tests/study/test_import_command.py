@@ -9,7 +9,7 @@ import pytest
 
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
-from traces.load import ExpertLoad
+from traces.expert_load import ExpertLoad
 
 Forestage = Callable[..., Outcome]
 

@@ -12,7 +12,7 @@ from catalog.errors import ForestageError
 from study.cli import app
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
-from traces.load import ExpertLoad, LoadMetadata
+from traces.expert_load import ExpertLoad, LoadMetadata
 
 Forestage = Callable[..., Outcome]
 

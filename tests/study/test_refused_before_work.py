@@ -13,7 +13,7 @@ from study.cli import app
 from study.stages import PACKAGES
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
-from traces.load import ExpertLoad, LoadMetadata
+from traces.expert_load import ExpertLoad, LoadMetadata
 
 Forestage = Callable[..., Outcome]
 

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad, LoadMetadata
+from traces.expert_load_statistics import expert_load_statistics
 from traces.importers import Imported, ImportOptions, import_recording, import_trace, sniff_format
-from traces.load import ExpertLoad, LoadMetadata
-from traces.load_statistics import load_statistics
-from traces.statistics.load_nulls import uniform_hottest_over_mean, uniform_load_entropy
+from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 
 
 def load_in(path: Path, **options: Any) -> tuple[ExpertLoad, Imported]:
@@ -222,7 +222,7 @@ def test_the_figures_of_loads_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "load.safetensors"
     load = ExpertLoad(counts=counts, metadata=metadata)
     load.save(path)
-    figures = load_statistics(load, path)
+    figures = expert_load_statistics(load, path)
     first, second = figures.by_layer
     assert first.load_entropy == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(4)) / np.log(4))
     assert (first.hottest_over_mean, first.step_hottest_over_mean, first.idle_experts) == (2, 3, 1)
@@ -243,7 +243,7 @@ def test_loads_of_known_tokens_have_their_nulls(tmp_path: Path) -> None:
         )
         load = ExpertLoad(counts=counts, metadata=metadata)
         load.save(path)
-        layer = load_statistics(load, path).overall
+        layer = expert_load_statistics(load, path).overall
         return layer.uniform_load_entropy, layer.uniform_hottest_over_mean, layer.uniform_step_hottest_over_mean
 
     known = uniform_load_entropy(8, 4, 2), uniform_hottest_over_mean(8, 4, 2), uniform_hottest_over_mean(4, 4, 2)

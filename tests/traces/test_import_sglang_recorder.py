@@ -10,8 +10,8 @@ import pytest
 from catalog.errors import ForestageError
 from tests.traces.recorded_ids import random_ids
 from traces import DECODE, PREFILL, RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
-from traces.load import ExpertLoad
 
 torch = pytest.importorskip("torch", reason="writes the .pt files that the recorder writes")
 

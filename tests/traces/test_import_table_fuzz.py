@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from catalog.errors import ForestageError
 from tests.traces.fuzzing import Choice, choices, damaged, fuzz, lines_of
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import ImportOptions, import_recording
-from traces.load import ExpertLoad
 
 EXPERTS, TOP_K = 6, 2
 FUZZ = fuzz()

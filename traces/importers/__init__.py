@@ -6,6 +6,7 @@ from pathlib import Path
 
 from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
+from traces.expert_load import REFUSAL, ExpertLoad
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.constant_runs import constant_runs, without
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
@@ -41,7 +42,6 @@ from traces.importers.hints import hint
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.load import REFUSAL, ExpertLoad
 from traces.trace import RoutingTrace
 
 __all__ = [

@@ -29,7 +29,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 MIB = 1 << 20
 MOST_MIB = 1 << 40
-"""An exbibyte; more would not fit the simulation's 64-bit sums."""
+"""One exbibyte in MiB; more would overflow the simulation's 64-bit sums."""
 
 
 def simulate_cache(
@@ -83,10 +83,10 @@ def simulate_cache(
 
 
 def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
-    """Bytes of one expert of each layer, i64 ``[layers]``: as the recording says, else the catalogue model's.
+    """Bytes of one expert of each layer, i64 ``[layers]``: from the recording, else of the catalogue's model.
 
     Raises:
-        ForestageError: if neither knows.
+        ForestageError: if neither gives them.
     """
     if sniff_format(path) == big_moe_on_edge.IMPORTER.name:
         return read_residency(path).expert_bytes
@@ -100,7 +100,7 @@ def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
 
 
 def render(console: Console, document: dict[str, Any], results: list[CacheResult]) -> None:
-    """One row a policy."""
+    """Print one row per policy."""
     first = results[0]
     room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
     where = "a layer" if first.scope == "layer" else "in all"

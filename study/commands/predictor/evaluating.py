@@ -1,4 +1,4 @@
-"""``forestage predictor evaluate``: what one predictor foresees, or all of them side by side."""
+"""``forestage predictor evaluate``: measure one predictor, or compare several."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 
 SHOWN_GROUPS = 12
-"""Most domains that the table for a person lists, the largest first."""
+"""Most domains in the printed table, the largest first."""
 
 
 def evaluate_predictor(
@@ -116,7 +116,7 @@ def _check_request(
 
 
 def render_evaluation(console: Console, result: EvaluationResult) -> None:
-    """The result as tables: by issue limit, then by domain."""
+    """Print the result as tables: by issue limit, then by domain."""
     labels = "".join(f", {label}" for label in (*result.domains, *result.datasets))
     mark = plain_mark(result.synthetic)
     console.print(
@@ -148,7 +148,7 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
 
 
 def _by_limit(result: EvaluationResult) -> Table:
-    """Metrics with their intervals, an issue limit a row."""
+    """Metrics with their intervals, a row per issue limit."""
     table = Table(box=None)
     sized = result.traffic.size.expert_bytes is not None
     for head in ("at most", "recall", "precision", "issued", *(("moved a token", "wasted") if sized else ())):
@@ -172,7 +172,7 @@ def _by_limit(result: EvaluationResult) -> Table:
 
 
 def _beside(result: EvaluationResult) -> Table:
-    """Recall and, where the trace has weights, gate-mass recall, with what they lie between."""
+    """Recall and, if the trace has weights, gate-mass recall, with their bounds."""
     table = Table(box=None)
     table.add_column("", no_wrap=True)
     for key in result.recall:

@@ -62,7 +62,7 @@ def train_predictor(
     selection = Selection.parse_settings(labels, origin="selection")
     chosen = selection.indices(recorded)
     check_trainable(recorded, recipe.predictor, lookahead)
-    from predictor.learned import training  # PyTorch is needed here alone
+    from predictor.learned import training  # only this needs PyTorch
 
     if threads is not None:
         training.torch.set_num_threads(threads)
@@ -92,7 +92,7 @@ def epoch_line(entry: EpochLog) -> str:
 
 
 def render_training(console: Console, out: Path, predictor: LearnedPredictor) -> None:
-    """What was trained: size, and recall before and after quantisation."""
+    """Print the trained predictor's size, and its recall before and after quantisation."""
     figures = predictor.describe()
     provenance = predictor.provenance
     console.print(

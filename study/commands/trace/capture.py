@@ -88,7 +88,7 @@ def lookaheads(text: str | None) -> tuple[int, ...]:
     """The whole numbers in ``text``, such as "1,2".
 
     Raises:
-        ForestageError: if it holds anything else.
+        ForestageError: if it contains anything else.
     """
     parts = [] if text is None else text.split(",")
     if not all(part.strip().isdecimal() for part in parts):

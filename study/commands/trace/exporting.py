@@ -61,7 +61,7 @@ def export_command(
 
 
 def render(console: Console, document: dict[str, Any]) -> None:
-    """The files, and the command that reads them back."""
+    """Print the files, and the command that reads them back."""
     for file in document["files"]:
         console.print(f"written: {escape(file['path'])} ({size(file['bytes'])})", highlight=False, soft_wrap=True)
     if document["read_back"] is not None:

@@ -1,4 +1,4 @@
-"""``forestage trace stats``: what the routing is like, as tables, a document or a picture."""
+"""``forestage trace stats``: statistics of the routing, as tables, a document or a picture."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,14 @@ from rich.table import Table
 from catalog.errors import ForestageError
 from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
+from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
-from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, percent, tokens_of
 from study.output import emit, progress_bar
 from study.synthetic import plain_mark
 from study.trace_profile import TraceProfile, trace_profile
-from traces.load import ExpertLoad
-from traces.load_statistics import load_statistics
+from traces.expert_load import ExpertLoad
+from traces.expert_load_statistics import expert_load_statistics
 from traces.statistics import RoutingStatistics
 from traces.statistics.batches import MOST_SAMPLES, SAMPLES
 
@@ -54,7 +54,7 @@ def stats_command(
             seed="--seed",
             figure="--figure",
         )
-        load = load_statistics(recording, trace)
+        load = expert_load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
         return
     with progress_bar("statistics") as progress:
@@ -68,7 +68,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
     """Write the picture of ``profile`` to ``path``.
 
     Raises:
-        ForestageError: if the ending names no format of figures, or the file cannot be written.
+        ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
     from study.figures.files import write_figure
     from study.figures.trace_profile import trace_profile as picture
@@ -77,7 +77,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
 
 
 def render_profile(console: Console, profile: TraceProfile, figure: Path | None) -> None:
-    """One table a subject."""
+    """Print one table per subject."""
     mark = plain_mark(profile.synthetic)
     console.print(
         f"[bold]{escape(profile.model)}[/bold]{mark}: {tokens_of(profile.tokens, profile.sequences)}, "

@@ -25,9 +25,9 @@ def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np
     """
     bad = np.argwhere((ids < 0) | (ids >= experts))
     if len(bad):
-        token, layer, slot = (int(i) for i in bad[0])
+        token, layer, choice = (int(i) for i in bad[0])
         raise ForestageError(
-            f"{origin}: expert_ids[{token}, {layer}]: id {ids[token, layer, slot]}; the model has experts 0 to "
+            f"{origin}: expert_ids[{token}, {layer}]: id {ids[token, layer, choice]}; the model has experts 0 to "
             f"{experts - 1}{counted_from_one(int(ids.max()), experts, has_first=names_first(ids))}"
         )
     return ids.astype(id_dtype(experts))

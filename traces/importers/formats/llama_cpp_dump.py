@@ -425,8 +425,8 @@ def _weights(what: str, tensor: Path | Array, top_k: int | None, *, softmax: boo
     values = array.astype(np.float64)
     bad = np.argwhere(~(np.isfinite(values) & (softmax | (values >= 0))))
     if len(bad):
-        token, slot = (int(place) for place in bad[0])
-        raise ForestageError(f"{what}: token {token}: weight {values[token, slot]}; must be finite and not negative")
+        token, choice = (int(place) for place in bad[0])
+        raise ForestageError(f"{what}: token {token}: weight {values[token, choice]}; must be finite and not negative")
     if not softmax:
         return values
     exponentials = np.exp(values - values.max(axis=1, keepdims=True))

@@ -207,9 +207,9 @@ def _check_weights(path: Path, weights: npt.NDArray[np.floating]) -> None:
     """Refuse what a trace's f16 cannot hold; the trace itself tells of NaN."""
     bad = np.argwhere(weights > LARGEST_WEIGHT)
     if len(bad):
-        token, layer, slot = (int(i) for i in bad[0])
+        token, layer, choice = (int(i) for i in bad[0])
         raise ForestageError(
-            f"{path}: gate_weights[{token}, {layer}, {slot}]: {weights[token, layer, slot]:g}; expected at most "
+            f"{path}: gate_weights[{token}, {layer}, {choice}]: {weights[token, layer, choice]:g}; expected at most "
             f"{LARGEST_WEIGHT:g}"
         )
 

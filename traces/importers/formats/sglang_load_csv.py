@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.loads import build_load
-from traces.importers.assembly.table_loads import CountTable, dense, known_experts, warn_of_first_expert
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
+from traces.importers.assembly.table_expert_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_source import read_table
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 NAME = "sglang_load_csv"
 HEADING = b"layer_id,expert_id,count"

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.assembly.expert_map import read_expert_map
-from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.multi_hot import MultiHot
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.stated import check_number
 from traces.importers.assembly.table_columns import check_roles
+from traces.importers.assembly.table_expert_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_facts import table_facts
-from traces.importers.assembly.table_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_routing import (
     Choices,
     PassPlaces,
@@ -33,7 +34,6 @@ from traces.importers.assembly.table_source import read_table, table_files
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 from traces.schema import PHASES
 from traces.trace import RoutingTrace
 

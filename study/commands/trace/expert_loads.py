@@ -1,4 +1,4 @@
-"""How recorded expert loads are shown, where there is no routing to show."""
+"""Show recorded expert loads, for recordings without routing."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -6,14 +6,14 @@ from rich.table import Table
 
 from study.numbers import count, fixed, percent, size
 from study.synthetic import plain_mark
-from traces.load_statistics import LayerLoad, LoadStatistics
+from traces.expert_load_statistics import LayerLoad, LoadStatistics
 
 LAYERS_SHOWN = 12
-"""Layers that the table on the terminal shows, the most skewed first; ``--json`` gives all."""
+"""Most layers in the printed table, the most skewed first; ``--json`` has all."""
 
 
 def render_load(console: Console, name: str, figures: LoadStatistics, *, by_layer: bool) -> None:
-    """Shape and provenance as a two-column table, then the skew of all layers, or also of the most skewed."""
+    """Print shape and provenance, then the mean skew; with ``by_layer`` also that of the most skewed layers."""
     meta = figures.metadata
     table = Table(box=None, show_header=False, title=escape(name), title_justify="left", title_style="bold")
     table.add_row("model", escape(meta.model) + plain_mark(meta.synthetic))
@@ -41,7 +41,7 @@ def render_load(console: Console, name: str, figures: LoadStatistics, *, by_laye
 
 
 def _add(table: Table, label: str, layer: LayerLoad) -> None:
-    """A row of the skew."""
+    """Add a row of skew."""
     table.add_row(
         label,
         f"{percent(layer.load_entropy)} ({percent(layer.uniform_load_entropy)})",

@@ -1,10 +1,10 @@
-"""What recorded expert loads hold, and how skewed they are.
+"""Describe recorded expert loads, and how skewed they are.
 
-``load_entropy`` and ``hottest_over_mean`` are those of ``traces.statistics``, of the loads summed over steps.
-``step_hottest_over_mean`` is the mean over steps of the hottest expert's load over the mean of that step: what a
-balancer that reacts at every step would face. Beside each stands its null, of as many tokens that choose top-k experts
-independently and uniformly (``traces.statistics.load_nulls``), where the tokens are known: counts are whole, and top-k
-is recorded and divides their sum. No figure about single tokens can be had from loads.
+``load_entropy`` and ``hottest_over_mean`` are defined in ``traces.statistics``; here they describe the loads summed
+over steps. ``step_hottest_over_mean`` is the mean over steps of (the hottest expert's load / the mean load of that
+step): what a balancer that reacts at every step would face. Each figure has a null: its value if as many tokens chose
+their top-k experts independently and uniformly (``traces.statistics.expert_load_nulls``). The number of tokens is known
+if all counts are whole and the recorded top-k divides their sum. Loads give no figure about single tokens.
 """
 
 from pathlib import Path
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.config import StrictModel
+from traces.expert_load import ExpertLoad, LoadMetadata
 from traces.files import bytes_at
-from traces.load import ExpertLoad, LoadMetadata
-from traces.statistics.load_nulls import uniform_hottest_over_mean, uniform_load_entropy
+from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 
 TOKEN_LEVEL_NOTE = (
     "loads only: which experts a token chose was not recorded, so nothing token by token (overlap, recall, caches) can "
@@ -27,12 +27,12 @@ class LayerLoad(StrictModel):
     """Skew of one layer, or the mean over layers.
 
     Attributes:
-        load_entropy: 0 (one expert takes all) to 1 (all alike); ``None`` with a single expert.
-        hottest_over_mean: largest load over the mean.
-        step_hottest_over_mean: the same step by step, the mean over steps in which the layer had any load.
+        load_entropy: from 0 (one expert takes all) to 1 (all equal); ``None`` with a single expert.
+        hottest_over_mean: largest load divided by the mean.
+        step_hottest_over_mean: the same for each step; mean over steps in which the layer had any load.
         idle_experts: experts without any load.
-        uniform_load_entropy, uniform_hottest_over_mean, uniform_step_hottest_over_mean: the nulls; ``None`` where it is
-            not known of how many tokens the counts are.
+        uniform_load_entropy, uniform_hottest_over_mean, uniform_step_hottest_over_mean: the nulls; ``None`` if the
+            number of tokens is not known.
     """
 
     load_entropy: float | None
@@ -49,13 +49,13 @@ class LoadStatistics(StrictModel):
 
     Attributes:
         kind: ``expert load``.
-        note: what cannot be had from them.
+        note: what loads cannot tell.
         steps, layers, experts: the shape.
         total: sum of all counts.
-        file_bytes: of the file.
+        file_bytes: size of the file.
         overall: means over layers.
-        by_layer: in the order of ``metadata.layer_map``.
-        metadata: as recorded.
+        by_layer: each layer's figures, in the order of ``metadata.layer_map``.
+        metadata: the recording's metadata.
     """
 
     kind: str = "expert load"
@@ -70,7 +70,7 @@ class LoadStatistics(StrictModel):
     metadata: LoadMetadata
 
 
-def load_statistics(load: ExpertLoad, path: Path) -> LoadStatistics:
+def expert_load_statistics(load: ExpertLoad, path: Path) -> LoadStatistics:
     """The statistics of ``load``, which was read from the file (or folder) ``path``."""
     layers = tuple(_layer(load, layer) for layer in range(load.layers))
     overall = LayerLoad.model_validate({name: _mean(layers, name) for name in LayerLoad.model_fields})
@@ -93,7 +93,7 @@ def _mean(layers: tuple[LayerLoad, ...], name: str) -> float | None:
 
 
 def _tokens(counts: npt.NDArray[np.float64], top_k: int | None) -> int | None:
-    """Tokens whose choices ``counts [experts]`` are; ``None`` where that is not known."""
+    """Number of tokens behind ``counts [experts]``; ``None`` if not known."""
     if top_k is None or (counts != np.floor(counts)).any():
         return None
     tokens, rest = divmod(int(counts.sum()), top_k)
@@ -101,7 +101,7 @@ def _tokens(counts: npt.NDArray[np.float64], top_k: int | None) -> int | None:
 
 
 def _layer(load: ExpertLoad, layer: int) -> LayerLoad:
-    """The figures of one layer, some expert of which has a load."""
+    """The figures of one layer; at least one of its experts has a load."""
     steps = load.counts[:, layer]
     steps = steps[steps.sum(axis=1) > 0]
     total = steps.sum(axis=0)

@@ -1,18 +1,18 @@
-"""What load entropy and hottest over mean are where nothing is uneven: T tokens that choose K of N experts
-independently and uniformly.
+"""Load entropy and hottest over mean if no expert is preferred: T tokens choose K of N experts independently and
+uniformly.
 
-A finite sample is never even: some expert is ahead by chance, so hottest over mean lies above 1 and the entropy below
-log N, the more so the fewer the tokens.
+In a finite sample some expert is ahead by chance, so hottest over mean is above 1 and the entropy below log N; the
+fewer tokens, the more so.
 
 * *entropy*: exact. An expert's load n is binomial (T, K/N), and the expectation of the entropy −Σ (n/TK) log (n/TK) is
-  N times that of one term, whatever the dependence of the loads.
-* *hottest over mean*: the mean of the maximum of loads that sum up to TK. Up to ``SAMPLED_CHOICES`` choices it is drawn
-  (at most ``DRAWN_CHOICES`` choices in all, seed ``SEED``), at two numbers of tokens an octave, the excess over 1 times
-  √T interpolated between. Above, the loads are as good as normal, of variance T p (1 − p), p = K/N, and with covariance
-  −T p (1 − p) / (N − 1); such loads are, but for a sum that does not move the maximum's mean, independent normals of
-  variance T p (1 − p) N / (N − 1). What is left of the binomial's skewness γ is added by Cornish and Fisher's first
-  term, z + γ (z² − 1) / 6 (Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 1, §12.5). Where the two
-  meet they differ by 1 to 3 % of the excess.
+  N times that of one term, however the loads depend on each other.
+* *hottest over mean*: the mean of the maximum of loads that sum up to TK. Up to ``SAMPLED_CHOICES`` choices it is
+  simulated (at most ``DRAWN_CHOICES`` choices in all, seed ``SEED``) at two numbers of tokens per octave; between them,
+  the excess over 1 times √T is interpolated. Above that, the loads are nearly normal with variance T p (1 − p), p =
+  K/N, and covariance −T p (1 − p) / (N − 1). Up to a common term that does not change the mean of the maximum, such
+  loads are independent normals of variance T p (1 − p) N / (N − 1). Cornish and Fisher's first term, z + γ (z² − 1) /
+  6, corrects for the binomial's skewness γ (Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 1,
+  §12.5). At ``SAMPLED_CHOICES`` the two methods differ by 1 to 3 % of the excess.
 """
 
 import math
@@ -32,10 +32,10 @@ _MOST_DRAWS = 4096
 
 @lru_cache(maxsize=4096)
 def uniform_load_entropy(tokens: int, experts: int, top_k: int) -> float | None:
-    """Expected load entropy over log N; ``None`` without a token or with a single expert, as the figure itself.
+    """Expected load entropy divided by log N; ``None`` without tokens or with a single expert, like the figure itself.
 
     Args:
-        tokens: rows of the layer, T.
+        tokens: recorded rows of the layer, T.
         experts, top_k: N and K.
     """
     if not tokens or experts == 1:
@@ -58,7 +58,7 @@ def uniform_load_entropy(tokens: int, experts: int, top_k: int) -> float | None:
 
 @lru_cache(maxsize=4096)
 def uniform_hottest_over_mean(tokens: int, experts: int, top_k: int) -> float | None:
-    """Expected largest load over the mean load, arguments and ``None`` as ``uniform_load_entropy``."""
+    """Expected ratio of the largest load to the mean; arguments and ``None`` as in ``uniform_load_entropy``."""
     if not tokens:
         return None
     if top_k == experts:
@@ -75,7 +75,7 @@ def uniform_hottest_over_mean(tokens: int, experts: int, top_k: int) -> float | 
 
 
 def _normal_limit(tokens: int, experts: int, top_k: int) -> float:
-    """The mean of the maximum of many tokens' loads."""
+    """The expected ratio of the largest load to the mean, for many tokens."""
     p = top_k / experts
     first, second = _maximum_moments(experts)
     variance = tokens * p * (1 - p)
@@ -96,7 +96,7 @@ def _maximum_moments(count: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def _drawn(tokens: int, experts: int, top_k: int) -> float:
-    """The mean over draws of the largest load over the mean."""
+    """The ratio of the largest load to the mean, mean over draws."""
     draws = min(_MOST_DRAWS, DRAWN_CHOICES // (tokens * top_k))
     generator = np.random.default_rng([SEED, tokens, experts, top_k])
     return float(_largest_loads(tokens, experts, top_k, draws, generator).mean()) * experts / (tokens * top_k)
@@ -106,13 +106,13 @@ def _drawn(tokens: int, experts: int, top_k: int) -> float:
 def _largest_loads(
     tokens: int, experts: int, top_k: int, draws: int, generator: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The largest load of each draw of ``tokens`` uniform choices of ``top_k`` of ``experts``."""
+    """The largest load in each draw, i64 ``[draws]``; a draw is ``tokens`` uniform choices of ``top_k`` experts."""
     order = np.arange(experts)
     largest = np.zeros(draws, np.int64)
     for draw in range(draws):
         load = np.zeros(experts, np.int64)
         for _ in range(tokens):
-            for i in range(top_k):  # the first steps of a shuffle, from any order
+            for i in range(top_k):  # the first steps of a shuffle, which may start from any order
                 j = generator.integers(i, experts)
                 order[i], order[j] = order[j], order[i]
                 load[order[i]] += 1

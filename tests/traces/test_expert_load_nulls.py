@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.routing import trace_of
-from traces.statistics import load_nulls, statistics
-from traces.statistics.load_nulls import uniform_hottest_over_mean, uniform_load_entropy
+from traces.statistics import expert_load_nulls, statistics
+from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 
 
 def entropy(loads: np.ndarray) -> float:
@@ -40,10 +40,10 @@ def test_they_are_what_uniform_choices_have(tokens: int, experts: int, top_k: in
 
 @pytest.mark.parametrize(("experts", "top_k"), [(8, 2), (32, 4), (60, 4), (256, 8), (512, 10)])
 def test_drawn_and_limit_meet(experts: int, top_k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = load_nulls.SAMPLED_CHOICES // top_k
+    tokens = expert_load_nulls.SAMPLED_CHOICES // top_k
     drawn = uniform_hottest_over_mean(tokens, experts, top_k)
     assert drawn is not None
-    limit = load_nulls._normal_limit(tokens, experts, top_k)
+    limit = expert_load_nulls._normal_limit(tokens, experts, top_k)
     assert limit - 1 == pytest.approx(drawn - 1, rel=0.05)
 
 
