@@ -39,9 +39,8 @@ class TransferQueue:
     def last_with_place(self, group: int) -> int:
         """Of the prefetches of ``group`` that wait and hold a place, the last to move; ``NONE`` where there is none."""
         of = self.directory
-        held = [
-            k for k in self.waiting if of.place[k] != NO_PLACE and of.group_of(k) == group and k not in self.demanded
-        ]
+        predicted = (key for key in self.waiting if key not in self.demanded)
+        held = [key for key in predicted if of.place[key] != NO_PLACE and of.group_of(key) == group]
         return max(reversed(held), key=self._rank, default=NONE)
 
     def add(self, key: int) -> int:

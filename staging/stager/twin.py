@@ -10,9 +10,9 @@ The rules of places and of order are ``directory``'s and ``queue``'s. Beyond the
 * **Verification** (``expire``): the gate of a deadline is known. What was fetched for that deadline or an earlier one
   and is not demanded is useless: dropped where it waits; given up at the next chunk where it is moving and a demand
   waits, and complete otherwise.
-* **The next chunk** (``preempt``): a transfer that no gate waits for makes way if a demand waits. It keeps its place and
-  its bytes, and goes on when its turn comes. A demand to which no resident may give way, with no spare place, takes the
-  place of the last of these in its group.
+* **The next chunk** (``preempt``): a transfer that no gate waits for makes way if a demand waits. It keeps its place
+  and its bytes, and goes on when its turn comes. A demand to which no resident may give way, with no spare place, takes
+  the place of the last of these in its group.
 * **Background**: where nothing waits and the register says so, the absent expert whose worth exceeds most that of who
   gives way to it (or nothing, where there is a place), if by more than the price; of equals the smallest key's group,
   and in a group the absent one of most worth, of equals the smallest key.
@@ -373,7 +373,7 @@ class Stager:
     def _expect(self, key: int, chance: int, deadline: int, step: Step) -> None:
         """One expert of a prediction."""
         directory = self.directory
-        if deadline <= directory.now or deadline - directory.now > self.settings.horizon and deadline != FOREVER:
+        if deadline <= directory.now or (deadline - directory.now > self.settings.horizon and deadline != FOREVER):
             why = Why.LATE if deadline <= directory.now else Why.FAR
             self.counters.refused += 1
             step.actions.append(Action(Kind.REFUSE, key, why))

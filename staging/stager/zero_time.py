@@ -4,8 +4,9 @@ What ``twin.Stager`` does when at each event the layer's values are set, its exp
 the layer released, with as many spare places as a layer has experts (tested equal to it, event by event). Chances,
 prices and the queue play no part then.
 
-Who gives way is the least of one integer a key, ``worth · 2^32 + recency``: recency is the time of the last use, or, where
-it is not looked at, the larger the smaller the key. The least of each layer is remembered until that layer changes.
+Who gives way is the least of one integer a key, ``worth · 2^32 + recency``: recency is the time of the last use, or,
+where it is not looked at, the larger the smaller the key. The least of each layer is remembered until that layer
+changes.
 """
 
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ class Expert:
 
 
 class PlainStager:
-    """Commands return [(what, key, why)], and ``grant`` also who moves where: (channel, key, place, victim, demanded)."""
+    """Commands return [(what, key, why)], ``grant`` also who moves where: (channel, key, place, victim, demanded)."""
 
     def __init__(self, limits, settings):
         self.limits, self.settings = limits, settings

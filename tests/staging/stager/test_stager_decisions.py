@@ -85,7 +85,7 @@ class Pair:
         assert [names[s] for s in directory.status] == [e.state for e in plain]
         assert directory.place.tolist() == [NO_PLACE if e.place is None else e.place for e in plain]
         assert directory.worth(slice(None)).tolist() == [self.plain.worth(e) for e in plain]
-        assert {k for k in self.twin.queue.demanded} == {e.key for e in plain if e.demanded}
+        assert self.twin.queue.demanded == {e.key for e in plain if e.demanded}
         places = [p for p in directory.place.tolist() if p != NO_PLACE]
         assert len(set(places)) == len(places), "two experts in one place"
         assert len(places) <= self.limits.places + self.limits.spare

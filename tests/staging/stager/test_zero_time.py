@@ -90,10 +90,8 @@ def test_compiled_equals_streaming(given_, kind, by_recency, lookahead, cut):
     assert (compiled.order != np.iinfo(np.int64).max).ravel().tolist() == residents[-1]
     one_by_one = ZeroTimeStager.empty(layers, experts, shares, by_recency=by_recency)
     if kind == "recency":
-        hits = [
-            one_by_one.access(layer, layer * experts + np.array(wanted, np.int32)).tolist() for layer, wanted in chosen
-        ]
-        assert sum(hits, []) == expected
+        hits = [one_by_one.access(layer, layer * experts + np.array(wanted, np.int32)) for layer, wanted in chosen]
+        assert np.concatenate(hits).tolist() == expected
 
 
 def test_an_event_larger_than_its_share_keeps_the_ones_of_most_worth():
