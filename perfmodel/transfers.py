@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from perfmodel.engine import Engine
 from perfmodel.tasks import Task
-from staging.residency import Key
+
+Key = tuple[int, int]
+"""(layer, expert)."""
 
 HOST_LINK = "host_link"
 PREFETCH_ENGINE = "prefetch_engine"
@@ -36,18 +38,18 @@ class Fetch:
         event: the latest (token, layer) that wants it, as ``token · layers + layer``.
         prediction: who asked for it; ``None`` for a demand.
         is_late: a prefetch that a gate asked for before it had arrived.
-        has_slot: room on the device is reserved for it.
+        has_place: a place on the device is its own.
         task: its transfer.
     """
 
-    __slots__ = ("event", "has_slot", "is_late", "key", "prediction", "task")
+    __slots__ = ("event", "has_place", "is_late", "key", "prediction", "task")
 
     def __init__(self, key: Key, event: int, prediction: Prediction | None) -> None:
         self.key = key
         self.event = event
         self.prediction = prediction
         self.is_late = False
-        self.has_slot = False
+        self.has_place = False
         self.task: Task
 
     @property
@@ -85,7 +87,7 @@ class ExpertLink:
         engine: with a resource ``HOST_LINK``.
         expert_bytes: what one fetch moves.
         latency_ps: from asking until the transfer may start.
-        admit: asked when a prefetch without a slot would start; ``False`` drops it.
+        admit: asked when a prefetch without a place would start; ``False`` drops it.
         arrived: called when an expert is complete.
         dropped: called when a prefetch was cancelled or not admitted.
     """
@@ -110,9 +112,9 @@ class ExpertLink:
         self._dropped = dropped
 
     def demand(self, key: Key, event: int) -> Fetch:
-        """Fetch an expert that a gate asked for, neither resident nor on its way, into a slot that is reserved."""
+        """Fetch an expert that a gate asked for, neither resident nor on its way, to a place that is its own."""
         fetch = Fetch(key, event, None)
-        fetch.has_slot = True
+        fetch.has_place = True
         self._send("demand", fetch, DEMAND)
         return fetch
 
@@ -150,7 +152,7 @@ class ExpertLink:
 
     def _may_start(self, task: Task) -> bool:
         fetch: Fetch = task.tag
-        return fetch.has_slot or self._admit(fetch)
+        return fetch.has_place or self._admit(fetch)
 
     def _on_finish(self, task: Task) -> None:
         fetch: Fetch = task.tag

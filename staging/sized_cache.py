@@ -4,8 +4,8 @@ The event rule is the stager's in zero time (``staging.stager.zero_time``), with
 experts are of one size and the ranks are the same, so are the hits (tested).
 
 Its residents lie in a binary min-heap by rank, from which any entry can be taken. ``heap`` holds keys in heap order,
-``place[key]`` where the key is in it (−1: absent), ``rank[key]`` what it is ordered by; the caller keeps the size, which
-``push`` and ``remove`` return anew.
+``place[key]`` where the key is in it (−1: absent), ``rank[key]`` what it is ordered by; the caller keeps the size,
+which ``push`` and ``remove`` return anew.
 """
 
 from dataclasses import dataclass

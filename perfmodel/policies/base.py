@@ -12,8 +12,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
 from perfmodel.engine import Engine
 from perfmodel.tasks import PS_PER_S
-from perfmodel.transfers import Fetch, LinkBytes
-from staging.residency import Key
+from perfmodel.transfers import Fetch, Key, LinkBytes
 
 
 @dataclass(frozen=True)

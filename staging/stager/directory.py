@@ -17,6 +17,7 @@ a place only where it was moving before (``Stager.preempt``). Layers that run pi
   above, until it does not. So an event larger than the share leaves the ones of most worth.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -167,6 +168,31 @@ class Directory:
         place = self._vacate(key)
         if place != NO_PLACE:
             heappush(self._free, place)
+
+    def pin(self, keys: Sequence[int]) -> None:
+        """A layer that needs these runs: they do not give way."""
+        for key in keys:
+            self.pins[key] += 1
+
+    def unpin(self, keys: Sequence[int]) -> None:
+        """The layer has run: these uses end, in this order."""
+        for key in keys:
+            self.pins[key] -= 1
+            self.stamp(key)
+
+    def use_at_once(self, keys: Sequence[int]) -> None:
+        """A layer needs these distinct keys of its own, and they come and are used in no time."""
+        self.pin(keys)
+        for key in keys:
+            if self.status[key] == Status.ABSENT:
+                self.claim(key, demanded=True)
+                self.arrive(key)
+        self.unpin(keys)
+        for key in keys:
+            if self.place[key] == NO_PLACE and not self.pins[key]:
+                self.free(key)
+        if keys:
+            self.trim(self.group_of(keys[0]))
 
     def trim(self, group: int) -> list[int]:
         """Let residents give way until the group holds no more than its share, where they may: who did, in order."""

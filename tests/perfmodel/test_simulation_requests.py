@@ -103,9 +103,9 @@ def test_a_model_that_was_run_with_another_top_k_keeps_its_own_sizes(catalog) ->
             "sizes_of: the trace's model 'nobody's' is not",
         ),
         (TRACE, "lru_cache", {}, "capacity: this policy has a cache; give"),
-        (TRACE, "lru_cache", {"capacity_experts": 3}, "3 experts leave 1 slots for a layer.* needs 2"),
-        (TRACE, "perfect_prefetch", {"capacity_experts": 4}, "4 experts leave 2 slots for a layer.* needs 3"),
-        (TRACE, "lru_cache", {"capacity_gb": 1e-5}, "0 experts leave 0 slots"),
+        (TRACE, "lru_cache", {"capacity_experts": 3}, "3 experts leave 1 places for a layer.* needs 2"),
+        (TRACE, "perfect_prefetch", {"capacity_experts": 4}, "4 experts leave 2 places for a layer.* needs 3"),
+        (TRACE, "lru_cache", {"capacity_gb": 1e-5}, "0 experts leave 0 places"),
         (TRACE, "st_moe_prefetch", {"capacity_experts": 6}, "issue_sets: .*give .3, 2, ….*none were given"),
         (make_trace(IDS, experts=4, prompts=[0, 1, 2]), "on_demand", {}, "phase: no decode token"),
         (
