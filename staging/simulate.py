@@ -4,7 +4,7 @@ A policy is what the values are: none (the least recently used gives way), the u
 predictor's of next use.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from staging.batch_events import batch_events
-from staging.belady import belady_ranks
+from staging.belady import belady_values
 from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
 from staging.events import Events, events_of
 from staging.frequency import DEFAULT_SHIFT, decayed_counts
@@ -24,9 +24,6 @@ from traces.batch import BatchSchedule
 from traces.compiled import njit
 
 Policy = Literal["lru", "lfu", "ema", "belady"]
-
-# A least-frequently-used rank is (uses so far, time of the last use); 2^36 uses are 69 GB of trace.
-_TIME_BITS = 36
 
 
 def simulate(
@@ -90,19 +87,16 @@ def run_policy(
     """One cache over ``events``; arguments as ``simulate``."""
     hit = np.zeros(len(events.keys), np.bool_)
     if policy == "ema":
-        cache = _cache_of_values(events, capacity)
+        cache = _cache(events, capacity, by_recency=False)
         done = 0
         for rows in decayed_counts(events, ema_shift):
             last = done + len(rows)
             cache.run(events.keys, events.offsets[done : last + 1], events.layer[done:last], hit, rows=rows)
             done = last
-    elif policy == "belady" or capacity.bytes is not None:
-        ranks = belady_ranks(events) if policy == "belady" else _ranks(events, policy)
-        _sized_cache(events, capacity).run(events.keys, events.offsets, events.layer, hit, ranks=ranks)
     else:
-        use_values = _uses_so_far(events) if policy == "lfu" else None
-        stager = _stager(events, capacity, by_recency=True)
-        stager.run(events.keys, events.offsets, events.layer, hit, use_values=use_values)
+        use_values = _USE_VALUES[policy](events)
+        cache = _cache(events, capacity, by_recency=True)
+        cache.run(events.keys, events.offsets, events.layer, hit, use_values=use_values)
     return CacheRun(policy, capacity, count, events, hit)
 
 
@@ -133,7 +127,7 @@ def run_priorities(
         lookahead: layers between an event and the layer whose priorities are refreshed at it, at least 1.
         count: as ``simulate``.
     """
-    caches = [_cache_of_values(events, capacity) for capacity in capacities]
+    caches = [_cache(events, capacity, by_recency=False) for capacity in capacities]
     hits = [np.zeros(len(events.keys), np.bool_) for _ in capacities]
     for first_token, rows, ahead in chunks:
         done, last = np.searchsorted(events.token, (first_token, first_token + len(rows)))
@@ -168,29 +162,14 @@ def check_words(**words: str | Sequence[str] | None) -> None:
                 raise ForestageError(f"{field}: unknown '{word}'; choose {' or '.join(known[field])}")
 
 
-def _cache_of_values(events: Events, capacity: Capacity) -> ZeroTimeStager | SizedCache:
-    """A cache whose values change with every event; of equal ones the larger key gives way."""
-    if capacity.bytes is not None:
-        return _sized_cache(events, capacity)
-    return _stager(events, capacity, by_recency=False)
-
-
-def _stager(events: Events, capacity: Capacity, *, by_recency: bool) -> ZeroTimeStager:
-    """A stager with ``capacity`` in experts, of each layer or of all."""
-    _, places = capacity.units(events.layers)
-    shares = (places,) * (events.layers if capacity.scope == "layer" else 1)
-    return ZeroTimeStager.empty(events.layers, events.experts, shares, by_recency=by_recency)
-
-
-def _sized_cache(events: Events, capacity: Capacity) -> SizedCache:
+def _cache(events: Events, capacity: Capacity, *, by_recency: bool) -> ZeroTimeStager | SizedCache:
+    """A stager with ``capacity`` in experts, of each layer or of all; a cache of its own where that is in bytes."""
     sizes, room = capacity.units(events.layers)
-    return SizedCache.empty(sizes, events.experts, room, per_layer=capacity.scope == "layer")
-
-
-def _ranks(events: Events, policy: Policy) -> NDArray[np.int64]:
-    """Of each use i64 ``[uses]``, the rank that its key keeps until its next one; the lowest gives way first."""
-    times = np.arange(len(events.keys), dtype=np.int64)
-    return times if policy == "lru" else (_uses_so_far(events).astype(np.int64) << _TIME_BITS) | times
+    per_layer = capacity.scope == "layer"
+    if capacity.bytes is not None:
+        return SizedCache.empty(sizes, events.experts, room, per_layer=per_layer, by_recency=by_recency)
+    shares = (room,) * (events.layers if per_layer else 1)
+    return ZeroTimeStager.empty(events.layers, events.experts, shares, by_recency=by_recency)
 
 
 def _uses_so_far(events: Events) -> NDArray[np.int32]:
@@ -198,6 +177,14 @@ def _uses_so_far(events: Events) -> NDArray[np.int32]:
     counts = np.empty(len(events.keys), np.int32)
     _fill_uses(events.keys, np.zeros(events.layers * events.experts, np.int32), counts)
     return counts
+
+
+# Of each use, the value that its key keeps until its next one; of equals the least recent gives way.
+_USE_VALUES: dict[str, Callable[[Events], NDArray[np.int32] | None]] = {
+    "lru": lambda events: None,
+    "lfu": _uses_so_far,
+    "belady": belady_values,
+}
 
 
 @njit()

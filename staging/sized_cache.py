@@ -1,7 +1,7 @@
-"""The cache of what the stager is not: experts that differ in size, and Belady's bound, which knows the future.
+"""A cache of experts that differ in size, where no place fits all: its capacity is in bytes.
 
 The event rule is the stager's in zero time (``staging.stager.zero_time``), with bytes in place of places; where all
-experts are of one size and the ranks are the same, so are the hits (tested).
+experts are of one size, so are the hits (tested).
 
 Its residents lie in a binary min-heap by rank, from which any entry can be taken. ``heap`` holds keys in heap order,
 ``place[key]`` where the key is in it (−1: absent), ``rank[key]`` what it is ordered by; the caller keeps the size,
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from staging.stager.zero_time import check_uses
 from traces.compiled import njit
 
 Ints = NDArray[np.int32]
@@ -29,7 +30,9 @@ class SizedCache:
         heaps: i32 ``[caches, keys of one]``.
         count, used: i64 ``[caches]``, residents of each, and what they take.
         place: i32 ``[layers · experts]``.
-        rank: i64 ``[layers · experts]``; the lowest gives way first.
+        rank: i64 ``[layers · experts]``, ``value · 2^32 + recency``; the lowest gives way first.
+        by_recency: of equal values the least recently used gives way; otherwise the largest key.
+        uses: so far.
     """
 
     sizes: NDArray[np.int64]
@@ -39,9 +42,13 @@ class SizedCache:
     used: NDArray[np.int64]
     place: Ints
     rank: Ranks
+    by_recency: bool
+    uses: int = 0
 
     @classmethod
-    def empty(cls, sizes: NDArray[np.int64], experts: int, capacity: int, *, per_layer: bool) -> "SizedCache":
+    def empty(
+        cls, sizes: NDArray[np.int64], experts: int, capacity: int, *, per_layer: bool, by_recency: bool
+    ) -> "SizedCache":
         """No resident; a cache for each layer, or one for all."""
         layers = len(sizes)
         caches = layers if per_layer else 1
@@ -53,6 +60,7 @@ class SizedCache:
             used=np.zeros(caches, np.int64),
             place=np.full(layers * experts, -1, np.int32),
             rank=np.zeros(layers * experts, np.int64),
+            by_recency=by_recency,
         )
 
     def run(
@@ -62,25 +70,22 @@ class SizedCache:
         layer_of: NDArray[np.int32],
         hit: NDArray[np.bool_],
         *,
-        ranks: NDArray[np.int64] | None = None,
+        use_values: NDArray[np.int32] | None = None,
         rows: NDArray[np.int32] | None = None,
         ahead_rows: NDArray[np.int32] | None = None,
         lookahead: int = 0,
     ) -> None:
-        """Run events ``[n]`` and mark in ``hit`` the uses that were resident.
-
-        Args:
-            keys, offsets, layer_of, hit, rows, ahead_rows, lookahead: as ``ZeroTimeStager.run``, whose rule for equal
-                values is the one without recency.
-            ranks: i64 ``[uses]``, in place of ``rows``: the rank of each used expert from that use on.
-        """
+        """Run events ``[n]``; arguments and errors as ``ZeroTimeStager.run``."""
+        used = check_uses(self.uses, offsets)
         no_rows = np.empty((0, len(self.place) // len(self.sizes)), np.int32)
         _run(
             keys, offsets, layer_of, hit,
-            np.empty(0, np.int64) if ranks is None else ranks,
+            np.empty(0, np.int32) if use_values is None else use_values,
             no_rows if rows is None else rows, no_rows if ahead_rows is None else ahead_rows, lookahead,
             self.sizes, self.capacity, self.heaps, self.count, self.used, self.place, self.rank,
+            self.by_recency, self.uses,
         )  # fmt: skip
+        self.uses += used
 
 
 @njit()
@@ -145,7 +150,7 @@ def _run(
     offsets: NDArray[np.int64],
     layer_of: NDArray[np.int32],
     hit: NDArray[np.bool_],
-    ranks: NDArray[np.int64],
+    use_values: NDArray[np.int32],
     rows: NDArray[np.int32],
     ahead_rows: NDArray[np.int32],
     lookahead: int,
@@ -156,9 +161,12 @@ def _run(
     used: NDArray[np.int64],
     place: Ints,
     rank: Ranks,
+    by_recency: bool,
+    uses: int,
 ) -> None:
     layers, experts = len(sizes), rows.shape[1]
     per_layer = len(heaps) > 1
+    first_use = offsets[0]
     for event in range(len(layer_of)):
         layer = layer_of[event]
         cache = layer if per_layer else 0
@@ -166,12 +174,12 @@ def _run(
         size = sizes[layer]
         begin, end = offsets[event], offsets[event + 1]
         if len(rows):
-            count[cache] = _set_ranks(heap, place, rank, count[cache], layer * experts, rows[event])
+            count[cache] = _set_values(heap, place, rank, count[cache], layer * experts, rows[event])
         above = layer + lookahead
         if len(ahead_rows) and above < layers:
             other = above if per_layer else 0
             row = ahead_rows[event]
-            count[other] = _set_ranks(heaps[other], place, rank, count[other], above * experts, row)
+            count[other] = _set_values(heaps[other], place, rank, count[other], above * experts, row)
         # What the event needs leaves the heap, so that it cannot give way; what remains makes room for all of it.
         for use in range(begin, end):
             key = keys[use]
@@ -185,9 +193,10 @@ def _run(
             count[cache] = remove(heap, place, rank, count[cache], victim)
             used[cache] -= sizes[victim // experts]
         for use in range(begin, end):
-            if len(ranks):
-                rank[keys[use]] = ranks[use]
-            count[cache] = push(heap, place, rank, count[cache], keys[use])
+            key = keys[use]
+            value = np.int64(use_values[use]) if len(use_values) else rank[key] >> 32
+            rank[key] = (value << 32) + (uses + use - first_use if by_recency else len(rank) - 1 - key)
+            count[cache] = push(heap, place, rank, count[cache], key)
         used[cache] += need
         while used[cache] > capacity:
             victim = heap[0]
@@ -196,14 +205,14 @@ def _run(
 
 
 @njit()
-def _set_ranks(heap: Ints, place: Ints, rank: Ranks, size: int, first: int, row: NDArray[np.int32]) -> int:
-    """A layer's keys, from ``first`` on, rank by ``row``, of equals the larger key first; returns the heap's size."""
+def _set_values(heap: Ints, place: Ints, rank: Ranks, size: int, first: int, row: NDArray[np.int32]) -> int:
+    """The values of a layer, whose keys begin at ``first``; recency stays. Returns the heap's size."""
     for expert in range(len(row)):
         key = first + expert
         is_resident = place[key] >= 0
         if is_resident:
             size = remove(heap, place, rank, size, key)
-        rank[key] = (np.int64(row[expert]) << 32) + len(rank) - 1 - key
+        rank[key] = (np.int64(row[expert]) << 32) + (rank[key] & 0xFFFFFFFF)
         if is_resident:
             size = push(heap, place, rank, size, key)
     return size

@@ -87,9 +87,7 @@ class ZeroTimeStager:
         Raises:
             ValueError: for more uses than recency can tell apart, 2^32.
         """
-        used = int(offsets[-1] - offsets[0])
-        if self.uses + used > _MOST_USES:
-            raise ValueError(f"{self.uses + used} uses: more than {_MOST_USES}; run fewer events")
+        used = check_uses(self.uses, offsets)
         no_rows = np.empty((0, self.worth.shape[1]), np.int32)
         _run(
             keys, offsets, layer_of, hit,
@@ -104,6 +102,18 @@ class ZeroTimeStager:
         hit = np.zeros(len(keys), np.bool_)
         self.run(keys, np.array((0, len(keys)), np.int64), np.array((layer,), np.int32), hit)
         return hit
+
+
+def check_uses(before: int, offsets: NDArray[np.int64]) -> int:
+    """The uses of events with these ``offsets``, after ``before`` others.
+
+    Raises:
+        ValueError: for more than recency can tell apart.
+    """
+    used = int(offsets[-1] - offsets[0])
+    if before + used > _MOST_USES:
+        raise ValueError(f"{before + used} uses: more than {_MOST_USES}; run fewer events")
+    return used
 
 
 @njit()

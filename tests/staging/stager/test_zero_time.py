@@ -6,28 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staging.stager.directory import Status
-from staging.stager.limits import StagerLimits, StagerSettings
-from staging.stager.twin import Stager
 from staging.stager.zero_time import ZeroTimeStager
-
-
-def streaming(layers, experts, shares, *, by_recency):
-    """A stager that a whole layer's experts may be demanded of at once."""
-    limits = StagerLimits(
-        layers=layers, experts=experts, places=sum(shares), spare=experts, queue_depth=experts, event_experts=experts,
-        value_bits=32,
-    )  # fmt: skip
-    return Stager(limits, StagerSettings(shares=shares, by_recency=by_recency))
-
-
-def at_zero_time(stager, layer, experts):
-    """One event: which of its experts were resident before it."""
-    hits = stager.lookup(layer, experts)
-    stager.demand(layer, experts)
-    while (transfer := stager.grant().transfer) is not None:
-        stager.arrive(transfer.channel)
-    stager.release(layer, experts)
-    return hits.tolist()
+from tests.staging.staging_samples import at_zero_time, streaming
 
 
 @st.composite
