@@ -48,7 +48,7 @@ def test_bounds_without_a_capacity_are_those_that_need_no_cache(catalog) -> None
 
 
 def test_bounds_are_those_of_the_cache(catalog) -> None:
-    # Layer 0: 0 1 | 1 2 | 1 3 in three slots: four loads. Layer 1: 2 3 | 3 0 | 2 0: three loads.
+    # Layer 0: 0 1 | 1 2 | 1 3 in three places: four loads. Layer 1: 2 3 | 3 0 | 2 0: three loads.
     bounds = compute_bounds(TRACE, make_config(capacity_experts=6), catalog=catalog)
     assert bounds.belady_hit_rate == bounds.lru_hit_rate == 5 / 12
     assert bounds.link_roofline_s == 7 * 30_000 / 1e9 / 3

@@ -98,7 +98,7 @@ def test_lru_runs_what_it_has_while_it_waits_for_the_rest(tmp_path) -> None:
 
 @pytest.mark.parametrize(("scope", "hits"), [("layer", 5), ("global", 8)])
 def test_scope_decides_who_competes(tmp_path, scope: str, hits: int) -> None:
-    # Layer 0 goes round three experts, layer 1 stays with one: two slots each serve layer 1 alone, four in all both.
+    # Layer 0 goes round three experts, layer 1 stays with one: two places each serve layer 1 alone, four in all both.
     catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
     trace = make_trace([[[token % 3], [0]] for token in range(6)], experts=4)
     result = simulate(trace, "lru_cache", make_config(capacity_experts=4, scope=scope), catalog=catalog)
@@ -320,7 +320,7 @@ def test_a_prediction_that_comes_after_its_gate_is_thrown_away(tmp_path) -> None
 
 
 def test_a_prefetch_that_evicts_what_is_needed_pollutes(tmp_path) -> None:
-    # Two slots in layer 1 hold experts 0 and 1; prefetching 3 evicts 0, which token 3 would have found there.
+    # Two places in layer 1 hold experts 0 and 1; prefetching 3 evicts 0, which token 3 would have found there.
     trace = make_trace([[[0], [0]], [[0], [1]], [[0], [1]], [[0], [0]]], experts=4)
     catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
     result = simulate(
@@ -334,6 +334,15 @@ def test_a_prefetch_that_evicts_what_is_needed_pollutes(tmp_path) -> None:
     assert result.bytes.prefetch_wasted == EXPERT_BYTES
     plain = simulate(trace, "lru_cache", make_config(capacity_experts=4, link_gb_per_s=10), catalog=catalog)
     assert plain.experts.hits == result.experts.hits + 1
+
+
+def test_a_prompt_warms_the_cache_without_prefetching_too(tmp_path) -> None:
+    # As above, but tokens 0 and 1 are a prompt: what they leave is what token 3 would have found.
+    trace = make_trace([[[0], [0]], [[0], [1]], [[0], [1]], [[0], [0]]], experts=4, prompts=[0, 1])
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
+    config = make_config(capacity_experts=4, link_gb_per_s=10)
+    result = simulate(trace, "st_moe_prefetch", config, issue_sets=issue(trace, {(2, 1): [3]}), catalog=catalog)
+    assert (result.experts.polluted, result.experts.wasted) == (1, 1)
 
 
 def test_a_predicted_expert_is_not_evicted_for_a_prefetch(tmp_path) -> None:
