@@ -41,6 +41,9 @@ class Status(IntEnum):
     RESIDENT = 3
 
 
+ABSENT, QUEUED, MOVING, RESIDENT = (status.value for status in Status)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A place for an expert.
@@ -105,7 +108,7 @@ class Directory:
 
     def is_resident(self, key: int) -> bool:
         """Whether the expert is here, complete."""
-        return bool(self.status[key] == Status.RESIDENT)
+        return self.status.item(key) == RESIDENT
 
     def worth(self, keys: Any) -> NDArray[np.int64]:
         """Times i64, of a key, a slice or an array of keys."""
@@ -125,9 +128,8 @@ class Directory:
         """Who gives way in ``group``; ``NONE`` where nobody may. Looks at every entry of the group."""
         span = self.keys_of(group)
         self.entries += span.stop - span.start
-        may = (self.status[span] == Status.RESIDENT) & (self.place[span] != NO_PLACE)
-        may &= (self.pins[span] == 0) & ~self.fixed[span]
-        keys = np.flatnonzero(may) + span.start
+        keys = np.flatnonzero(self.status[span] == RESIDENT) + span.start
+        keys = keys[(self.pins[keys] == 0) & (self.place[keys] != NO_PLACE) & ~self.fixed[keys]]
         if not len(keys):
             return NONE
         worth = self.worth(keys)
@@ -155,12 +157,12 @@ class Directory:
             return None
         if sum(self._over(other) for other in range(len(self.held))) < self.limits.spare:
             return Claim(self._enter(key, group, heappop(self._free)))
-        self.status[key] = Status.MOVING
+        self.status[key] = MOVING
         return Claim(NO_PLACE)
 
     def arrive(self, key: int) -> None:
         """The expert is complete."""
-        self.status[key] = Status.RESIDENT
+        self.status[key] = RESIDENT
         self.stamp(key)
 
     def free(self, key: int) -> None:
@@ -184,7 +186,7 @@ class Directory:
         """A layer needs these distinct keys of its own, and they come and are used in no time."""
         self.pin(keys)
         for key in keys:
-            if self.status[key] == Status.ABSENT:
+            if self.status[key] == ABSENT:
                 self.claim(key, demanded=True)
                 self.arrive(key)
         self.unpin(keys)
@@ -212,7 +214,7 @@ class Directory:
     def _vacate(self, key: int) -> int:
         """The expert is absent from now on; the place that nobody holds thereby, or ``NO_PLACE``."""
         place = int(self.place[key])
-        self.status[key] = Status.ABSENT
+        self.status[key] = ABSENT
         self.place[key] = NO_PLACE
         self.held[self.group_of(key)] -= place != NO_PLACE
         return place
@@ -221,5 +223,5 @@ class Directory:
         """The expert is moving to ``place``, which is returned."""
         self.place[key] = place
         self.held[group] += 1
-        self.status[key] = Status.MOVING
+        self.status[key] = MOVING
         return place

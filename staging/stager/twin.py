@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staging.stager.directory import NO_PLACE, NONE, Directory, Status
+from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT, Directory
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.queue import TransferQueue
 
@@ -179,7 +179,7 @@ class Stager:
 
     def lookup(self, layer: int, experts: Experts) -> NDArray[np.bool_]:
         """Which are resident bool ``[len(experts)]``; changes nothing."""
-        return self.directory.status[self._keys(layer, experts)] == Status.RESIDENT
+        return self.directory.status[self._keys(layer, experts)] == RESIDENT
 
     def set_values(self, layer: int, values: Experts) -> Step:
         """What each expert of ``layer`` is worth by its next use, ``[experts]`` in units of ``value_scale``.
@@ -204,7 +204,7 @@ class Stager:
         """
         for key in self._keys(layer, experts):
             group = self.directory.group_of(key)
-            is_absent = self.directory.status[key] == Status.ABSENT
+            is_absent = self.directory.status[key] == ABSENT
             if not is_absent or self.directory.held[group] >= self.settings.shares[group]:
                 raise ValueError(f"preload: key {key} is not absent, or its group has no place left")
             self.directory.claim(key, demanded=True)
@@ -233,12 +233,12 @@ class Stager:
         for key in keys:
             self.directory.pins[key] += 1
             status = self.directory.status[key]
-            if status == Status.RESIDENT:
+            if status == RESIDENT:
                 self.counters.hits += 1
                 self.counters.useful += key in self._unused
                 self._unused.discard(key)
                 step.actions.append(Action(Kind.HIT, key))
-            elif status == Status.ABSENT:
+            elif status == ABSENT:
                 self.counters.waits += 1
                 absent.append(key)
                 step.actions.append(Action(Kind.WAIT, key))
@@ -379,7 +379,7 @@ class Stager:
             step.actions.append(Action(Kind.REFUSE, key, why))
             return
         directory.set_chance(key, chance, deadline)
-        if directory.status[key] != Status.ABSENT:
+        if directory.status[key] != ABSENT:
             self._useless.discard(key)
             step.actions.append(Action(Kind.HOLD, key))
             return
@@ -391,13 +391,13 @@ class Stager:
         self._useless.discard(key)
         if key in self.queue.demanded:
             return
-        if self.directory.status[key] == Status.QUEUED:
+        if self.directory.status[key] == QUEUED:
             self.queue.promote(key)
         self.queue.demanded.add(key)
 
     def _enqueue(self, key: int, step: Step) -> None:
         """Enter the queue; who loses an entry there is dropped, or refused where it only came."""
-        self.directory.status[key] = Status.QUEUED
+        self.directory.status[key] = QUEUED
         loser = self.queue.add(key)
         if loser == NONE:
             return
@@ -419,7 +419,7 @@ class Stager:
                 self._drop(key, Why.WORTH, step)
                 return
             place, victim = claim
-        directory.status[key] = Status.MOVING
+        directory.status[key] = MOVING
         self.queue.waiting.remove(key)
         channel = self.moving.index(NONE)
         self.moving[channel] = key
@@ -455,13 +455,13 @@ class Stager:
     def _leave(self, key: int, step: Step) -> None:
         """Nobody needs ``key`` any more."""
         directory = self.directory
-        if directory.status[key] == Status.RESIDENT and directory.place[key] == NO_PLACE:
+        if directory.status[key] == RESIDENT and directory.place[key] == NO_PLACE:
             directory.free(key)
             self._unused.discard(key)
         elif key in self.queue.demanded:  # released before it came: it is what is predicted of it
             self.queue.demanded.discard(key)
             if self._is_useless(key):
-                if directory.status[key] == Status.QUEUED:
+                if directory.status[key] == QUEUED:
                     self._drop(key, Why.RELEASED, step)
                 else:
                     self._useless.add(key)
@@ -489,7 +489,7 @@ class Stager:
         for group, share in enumerate(self.settings.shares):
             span = directory.keys_of(group)
             directory.entries += span.stop - span.start
-            absent = np.flatnonzero(directory.status[span] == Status.ABSENT) + span.start
+            absent = np.flatnonzero(directory.status[span] == ABSENT) + span.start
             if not len(absent):
                 continue
             key = int(absent[np.argmax(directory.worth(absent))])
