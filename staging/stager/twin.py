@@ -22,12 +22,14 @@ The rules of places and of order are ``directory``'s and ``queue``'s. Beyond the
 A demand always gets the link at last: demands are served first, in order, and neither a full directory (spare places,
 then ``NO_PLACE``) nor a full queue (``StagerLimits.queue_depth``) can refuse one.
 
-**Work and cycles.** Each command takes one cycle, one more for each expert named, and ⌈n / lanes⌉ more whenever it
-looks at n entries of the directory: for who gives way those of one group, for background loads all, for new values
-those of a layer. ``Step.entries`` counts these, and ``Step.cycles`` is that sum. What drops of itself (``expire``) and
-each transfer tried (``grant``) counts as named. Only three commands look for who gives way: ``grant``, at most once for
-each entry of the queue, once more for a demand, and once a group for background loads; ``release`` and ``arrive``, once
-for each place that the group holds beyond its share, at most ``spare`` times.
+**Work and cycles.** Each command takes one cycle, one more for each expert named, and ⌈n / lanes⌉ more if it looks at
+n entries of the directory: for who gives way those of one group, for the absent one of most worth those of one group
+too, for new values those of a layer. ``Step.entries`` counts these, and ``Step.cycles`` is that sum. What drops of
+itself (``expire``) and each transfer tried (``grant``) counts as named. With G entries in the largest group, the most
+that a command looks at is
+
+* ``set_values``: the experts of a layer; ``release`` and ``arrive``: spare · G; ``grant``: (queue_depth + 2) · G, and
+  for background loads 2 · keys more; all others: none.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """The stager against one that is written as plainly as can be, command by command, and what must always hold."""
 
+from collections import Counter
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,19 @@ class Pair:
         self.random = generator
         self.running = []  # (layer, experts) of each sequence slot
         self.deadline = 0
+        self.kinds = Counter()
+
+    def most_entries(self, command):
+        """As the twin's description states it."""
+        limits, registers = self.limits, self.twin.settings
+        group = limits.keys if len(registers.shares) == 1 else limits.experts
+        grant = (limits.queue_depth + 2) * group + registers.background * 2 * limits.keys
+        return {
+            "set_values": limits.experts,
+            "grant": grant,
+            "release": limits.spare * group,
+            "arrive": limits.spare * group,
+        }.get(command, 0)
 
     def some(self, most):
         count = int(self.random.integers(0, min(most, self.limits.experts) + 1))
@@ -75,6 +90,9 @@ class Pair:
             else (transfer.channel, transfer.key, transfer.place, transfer.victim, transfer.demanded)
         )
         assert [(a.kind.value, a.key, a.why and a.why.value) for a in step.actions] == (said or [])
+        self.kinds.update(a.kind for a in step.actions)
+        assert step.entries <= self.most_entries(command)
+        assert step.cycles >= 1 + -(-step.entries // self.limits.lanes)
         self.check()
         return step
 
@@ -158,3 +176,10 @@ def test_every_decision_is_the_plain_stagers(given_, seed, fixed):
     for _ in range(80):
         pair.step()
     pair.drain()
+    counters, kinds = pair.twin.counters, pair.kinds
+    assert (counters.hits, counters.waits, counters.promoted) == (
+        kinds[Kind.HIT], kinds[Kind.WAIT], kinds[Kind.PROMOTE]
+    )  # fmt: skip
+    assert (counters.refused, counters.dropped, counters.evicted) == (
+        kinds[Kind.REFUSE], kinds[Kind.DROP], kinds[Kind.EVICT]
+    )  # fmt: skip
