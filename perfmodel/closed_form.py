@@ -12,7 +12,7 @@ from perfmodel.tasks import PS_PER_S
 from staging.events import events_of
 from staging.results import Capacity
 from staging.simulate import run_policy
-from traces import RoutingTrace
+from traces import DECODE, RoutingTrace
 
 
 def token_times_ps(
@@ -32,8 +32,9 @@ def token_times_ps(
     decode_steps = (step for step in steps_of(trace) if isinstance(step, DecodeStep))
     for nth, step in enumerate(decode_steps):
         total_ps = sum(costs.dense_layer(step.context_tokens, layer).duration_ps for layer in layers.dense)
-        for layer, attention in enumerate(costs.attentions(step.context_tokens, layers.routed)):
-            missing = always_missing if missed is None else missed[nth][layer]
+        missing_of = [always_missing] * trace.layers if missed is None else missed[nth]
+        attentions = costs.attentions(step.context_tokens, layers.routed)
+        for missing, attention in zip(missing_of, attentions, strict=True):
             total_ps += attention.duration_ps + gate_ps + after_gate_ps[missing]
         times.append(total_ps)
     return times
@@ -46,7 +47,8 @@ def cache_misses(trace: RoutingTrace, config: SimulationConfig, costs: CostModel
     events = events_of(trace)
     hit = run_policy(events, "lru", Capacity(each, scope=config.scope)).hit
     missed = np.add.reduceat(~hit, events.offsets[:-1], dtype=np.int64)[events.decode]
-    return missed.reshape(-1, trace.layers).tolist()
+    decode_tokens = int((trace.phase == DECODE).sum())
+    return missed.reshape(decode_tokens, trace.layers).tolist()
 
 
 def after_gate(missing: int, top_k: int, costs: CostModel, latency_ps: int) -> int:
