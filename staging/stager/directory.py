@@ -5,14 +5,14 @@ a place only where it was moving before (``Stager.preempt``). Layers that run pi
 
 * **Worth** of a key: its value, plus its chance while that one's deadline lies ahead; both are times (see
   ``StagerSettings``).
-* **Who gives way**, in a group of layers that shares places: of the residents that nobody pins, that are not fixed (a
-  static placement) and that hold a place, the one of least worth; of equals, by recency, the one whose last use is
-  longest ago; then the largest key. A use ends with its layer (``stamp`` in the order told); an arrival counts as one,
-  whether or not anybody asked.
+* **Who gives way**, in a group of layers that shares places: of the residents that nobody pins and that are not fixed
+  (a static placement), the one of least worth; of equals, by recency, the one whose last use is longest ago; then the
+  largest key. A use ends with its layer (``stamp`` in the order told); an arrival counts as one, whether or not anybody
+  asked.
 * **Who enters.** Where the group has a place left, whatever is demanded, and what else is worth more than the price.
   Where it has none, a demand takes the place of who gives way; another only if its worth exceeds that one's by more
   than the price. A demand to which nobody may give way takes a spare place, and where there is none ``NO_PLACE``: the
-  layer that waits for it takes the bytes as they come, and they are not kept.
+  layer that waits for it takes the bytes as they come, and it is absent again when nobody pins it.
 * **When a layer has run** a group may hold more than its share, in spare places: then residents give way, in the order
   above, until it does not. So an event larger than the share leaves the ones of most worth.
 """
@@ -129,7 +129,7 @@ class Directory:
         span = self.keys_of(group)
         self.entries += span.stop - span.start
         keys = np.flatnonzero(self.status[span] == RESIDENT) + span.start
-        keys = keys[(self.pins[keys] == 0) & (self.place[keys] != NO_PLACE) & ~self.fixed[keys]]
+        keys = keys[(self.pins[keys] == 0) & ~self.fixed[keys]]
         if not len(keys):
             return NONE
         worth = self.worth(keys)
