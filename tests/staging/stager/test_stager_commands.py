@@ -112,6 +112,7 @@ def test_background_loads_follow_the_same_comparison_with_nobody_waiting():
 def test_predictions_out_of_time_are_refused_and_what_has_no_deadline_is_not():
     of = stager(8, horizon=3)
     of.expire(4)
+    of.expire(2)  # of a layer that is slower to tell: what is past stays past
     assert said(of.prefetch(0, [0], [1], deadline=4)) == [(Kind.REFUSE, 0, Why.LATE)]
     assert said(of.prefetch(0, [0], [1], deadline=8)) == [(Kind.REFUSE, 0, Why.FAR)]
     assert said(of.prefetch(0, [0], [1], deadline=7)) == [(Kind.QUEUE, 0, None)]
