@@ -1,7 +1,8 @@
 """A batch as the order in which a device meets it: a step runs layer by layer, for all of its tokens at once.
 
-One event a (step, layer) holds each expert that any token of the step chose, once, in the order of first choice (slot
-by slot, tokens in order). A step that holds a decode token is a decode event, whatever else it holds.
+One event a (step, layer) holds each expert that any token of the step chose, once, in the order of first choice
+(sequence slot by sequence slot, tokens in order). A step that holds a decode token is a decode event, whatever else it
+holds.
 """
 
 import numpy as np

@@ -1,6 +1,10 @@
-"""Hit rates of a cache of experts over a trace, by the event rule of ``staging.residency``."""
+"""Hit rates over a trace: the stager's decisions in zero time, under values of many kinds.
 
-from collections.abc import Iterable, Sequence
+A policy is what the values are: none (the least recently used gives way), the uses so far, decayed use counters, or a
+predictor's of next use.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,21 +12,18 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError, SettingError
 from staging.batch_events import batch_events
-from staging.belady import belady_ranks
+from staging.belady import belady_values
 from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
 from staging.events import Events, events_of
 from staging.frequency import DEFAULT_SHIFT, decayed_counts
-from staging.heap_cache import run_cache
-from staging.ranked_cache import RankedCache
 from staging.results import CacheResult, CacheRun, Capacity, Scope
+from staging.sized_cache import SizedCache
+from staging.stager.zero_time import ZeroTimeStager
 from traces import RoutingTrace
 from traces.batch import BatchSchedule
 from traces.compiled import njit
 
 Policy = Literal["lru", "lfu", "ema", "belady"]
-
-# A least-frequently-used rank is (uses so far, time of the last use); 2^36 uses are 69 GB of trace.
-_TIME_BITS = 36
 
 
 def simulate(
@@ -84,20 +85,18 @@ def run_policy(
     events: Events, policy: Policy, capacity: Capacity, *, count: Count = "decode", ema_shift: int = DEFAULT_SHIFT
 ) -> CacheRun:
     """One cache over ``events``; arguments as ``simulate``."""
-    sizes, room = capacity.units(events.layers)
+    hit = np.zeros(len(events.keys), np.bool_)
     if policy == "ema":
-        hit = np.zeros(len(events.keys), np.bool_)
-        cache = RankedCache.empty(sizes, events.experts, room, per_layer=capacity.scope == "layer")
+        cache = _cache(events, capacity, by_recency=False)
         done = 0
         for rows in decayed_counts(events, ema_shift):
             last = done + len(rows)
-            cache.run(events.keys, events.offsets[done : last + 1], events.layer[done:last], rows, hit)
+            cache.run(events.keys, events.offsets[done : last + 1], events.layer[done:last], hit, rows=rows)
             done = last
     else:
-        hit = run_cache(
-            events.keys, events.offsets, _RANKS[policy](events), events.layer, sizes, room,
-            capacity.scope == "layer", events.experts,
-        )  # fmt: skip
+        use_values = _USE_VALUES[policy](events)
+        cache = _cache(events, capacity, by_recency=True)
+        cache.run(events.keys, events.offsets, events.layer, hit, use_values=use_values)
     return CacheRun(policy, capacity, count, events, hit)
 
 
@@ -128,10 +127,7 @@ def run_priorities(
         lookahead: layers between an event and the layer whose priorities are refreshed at it, at least 1.
         count: as ``simulate``.
     """
-    caches = []
-    for capacity in capacities:
-        sizes, room = capacity.units(events.layers)
-        caches.append(RankedCache.empty(sizes, events.experts, room, per_layer=capacity.scope == "layer"))
+    caches = [_cache(events, capacity, by_recency=False) for capacity in capacities]
     hits = [np.zeros(len(events.keys), np.bool_) for _ in capacities]
     for first_token, rows, ahead in chunks:
         done, last = np.searchsorted(events.token, (first_token, first_token + len(rows)))
@@ -142,8 +138,8 @@ def run_priorities(
         ahead_rows = None if ahead is None else ahead[token, target]
         for cache, hit in zip(caches, hits, strict=True):
             cache.run(
-                events.keys, events.offsets[done : last + 1], layer, own, hit,
-                ahead_rows=ahead_rows, lookahead=lookahead,
+                events.keys, events.offsets[done : last + 1], layer, hit,
+                rows=own, ahead_rows=ahead_rows, lookahead=lookahead,
             )  # fmt: skip
     return [CacheRun(policy, capacity, count, events, hit) for capacity, hit in zip(capacities, hits, strict=True)]
 
@@ -171,24 +167,33 @@ def check_words(**words: str | Sequence[str] | None) -> None:
                 )
 
 
-def _lru_ranks(events: Events) -> NDArray[np.int64]:
-    """The time of the use."""
-    return np.arange(len(events.keys), dtype=np.int64)
+def _cache(events: Events, capacity: Capacity, *, by_recency: bool) -> ZeroTimeStager | SizedCache:
+    """A stager with ``capacity`` in experts, of each layer or of all; a cache of its own where that is in bytes."""
+    sizes, room = capacity.units(events.layers)
+    per_layer = capacity.scope == "layer"
+    if capacity.bytes is not None:
+        return SizedCache.empty(sizes, events.experts, room, per_layer=per_layer, by_recency=by_recency)
+    shares = (room,) * (events.layers if per_layer else 1)
+    return ZeroTimeStager.empty(events.layers, events.experts, shares, by_recency=by_recency)
 
 
-def _lfu_ranks(events: Events) -> NDArray[np.int64]:
-    """(uses of the key so far, time of the use)."""
-    ranks = np.empty(len(events.keys), np.int64)
-    _fill_lfu_ranks(events.keys, np.zeros(events.layers * events.experts, np.int64), ranks)
-    return ranks
+def _uses_so_far(events: Events) -> NDArray[np.int32]:
+    """Of each use i32 ``[uses]``, the uses of its key up to and with this one."""
+    counts = np.empty(len(events.keys), np.int32)
+    _fill_uses(events.keys, np.zeros(events.layers * events.experts, np.int32), counts)
+    return counts
 
 
-# Of each use, the rank that its key keeps until its next one; the lowest rank gives way first.
-_RANKS = {"lru": _lru_ranks, "lfu": _lfu_ranks, "belady": belady_ranks}
+# Of each use, the value that its key keeps until its next one; of equals the least recent gives way.
+_USE_VALUES: dict[str, Callable[[Events], NDArray[np.int32] | None]] = {
+    "lru": lambda events: None,
+    "lfu": _uses_so_far,
+    "belady": belady_values,
+}
 
 
 @njit()
-def _fill_lfu_ranks(keys: NDArray[np.int32], uses: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
+def _fill_uses(keys: NDArray[np.int32], uses: NDArray[np.int32], counts: NDArray[np.int32]) -> None:
     for use in range(len(keys)):
         uses[keys[use]] += 1
-        ranks[use] = (uses[keys[use]] << _TIME_BITS) | use
+        counts[use] = uses[keys[use]]

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from perfmodel.policies.base import Policy
-from perfmodel.transfers import Fetch, LinkBytes
-from staging.residency import Key
+from perfmodel.transfers import Fetch, Key, LinkBytes
 
 
 class AllResident(Policy):

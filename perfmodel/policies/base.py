@@ -12,8 +12,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
 from perfmodel.event_loop import EventLoop
 from perfmodel.tasks import PS_PER_S
-from perfmodel.transfers import Fetch, LinkBytes
-from staging.residency import Key
+from perfmodel.transfers import Fetch, Key, LinkBytes
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from perfmodel.policies.base import Policy, System
-from perfmodel.transfers import ExpertLink, Fetch, LinkBytes
-from staging.residency import Key
+from perfmodel.transfers import ExpertLink, Fetch, Key, LinkBytes
 
 
 class OnDemand(Policy):

@@ -4,23 +4,26 @@ The issue sets may be any predictor's; the policy is named after the published s
 `predictor.st_moe`. Routing never changes: a wrong prediction costs only time and bytes.
 
 * When the gate of layer l is known, the prefetch engine works on that event; when it has finished, the issue set of
-  layer l + lookahead is sent to the link, best first. Issue sets of layers below the lookahead are sent when the token
-  begins, after the engine's cycles for its first event.
-* A prefetch takes a place when its transfer starts, and evicts the expert there. Experts that a pending prediction
-  names are never evicted for a prefetch, and for a demand only where no other expert can be.
-* Demands overtake prefetches at the next chunk. A prefetch that a gate asks for is promoted to a demand. When
-  a gate asks for other experts than were predicted, wrong prefetches that still wait are cancelled; a running one goes
-  on to its end unless a demand wants the link: then it stops at its next chunk.
+  layer l + lookahead is asked of the link, best first. What is issued for layers below the lookahead is asked for when
+  the token begins, at the cost of its first event.
+* A prefetch that starts takes a place, whose expert is evicted then. Experts that a pending prediction names are not
+  evicted for a prefetch, and for a demand only where nothing else can be: all predictions are of one chance, the values
+  of the stager's directory are 0, and moving has no price.
+* Demands overtake prefetches at the next chunk. A prefetch that becomes a demand goes on as one. When a gate asks for
+  other experts than were predicted, the wrong prefetches that wait are cancelled; a running one ends, unless a demand
+  wants the link: then it is given up at its next chunk.
 """
 
 from collections.abc import Iterable, Sequence
 
-from perfmodel.device_cache import DeviceCache
+import numpy as np
+from numpy.typing import NDArray
+
 from perfmodel.policies.base import System
 from perfmodel.policies.lru_cache import LruCache
 from perfmodel.tasks import Task, TaskState
-from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE, Fetch, Prediction
-from staging.residency import Key
+from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE, Fetch, Key, Prediction
+from staging.stager.zero_time import ZeroTimeStager
 
 
 class StMoePrefetch(LruCache):
@@ -28,17 +31,16 @@ class StMoePrefetch(LruCache):
 
     name = "st_moe_prefetch"
     uses_issue_sets = True
-    spare_places = 1  # of the prefetch that is on the link
+    more_places = 1  # of the prefetch that is on the link
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
         assert system.issue_sets is not None
         self._issue_sets = system.issue_sets
-        # What the device would hold without prefetching.
-        self._shadow = DeviceCache(layers=system.layers, capacity=system.capacity, scope=system.config.scope)
-        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event for which it was last predicted
-        self._named: dict[int, list[Key]] = {}  # pending predictions: event → experts they protect
-        self._event = -1  # event of the latest gate
+        # What would be on the device had nobody prefetched.
+        self._shadow = ZeroTimeStager.empty(system.layers, system.experts, self._shares, by_recency=True)
+        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event it was last predicted for
+        self._event = -1  # the latest gate
         self._answered = (0, 0)  # when the prefetch engine last finished, and the link's busy time then
 
     # --- what the decode calls ---
@@ -53,8 +55,8 @@ class StMoePrefetch(LruCache):
         """A prompt's pass through ``layer`` chose ``experts``."""
         self._use([(layer, expert) for expert in experts])
         super().warm(layer, experts)
-        self._shadow.access(layer, experts)
-        for key in [key for key in self._unused if key not in self._cache]:
+        self._shadow.access(layer, self._indices(layer, experts))
+        for key in [key for key in self._unused if not self._is_resident(key)]:
             self._evicted(key)
 
     def begin_token(self, token: int) -> None:
@@ -66,11 +68,11 @@ class StMoePrefetch(LruCache):
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
         """Fetch what is not on the device, then predict the layer that is a lookahead away."""
         event = self._event = token * self.system.layers + layer
-        self._cache.unprotect(self._named.pop(event, ()))
-        resident = [key for key in needed if key in self._cache]
+        self._directory.now = event  # predictions for this gate count no more
+        resident = [key for key in needed if self._is_resident(key)]
         self.counts.used_at_target += sum(self._unused.get(key) == event for key in resident)
         self._use(resident)
-        kept = self._shadow.access(layer, [expert for _, expert in needed])
+        kept = self._shadow.access(layer, self._indices(layer, [expert for _, expert in needed])).tolist()
         self.counts.polluted += sum(k and key not in resident for k, key in zip(kept, needed, strict=True))
         self._give_up_wrong(needed, link_is_wanted=len(resident) < len(needed))
         fetches = super().gate(token, layer, needed)
@@ -83,6 +85,10 @@ class StMoePrefetch(LruCache):
         self.begin_sequence()
         for key in list(self._unused):
             self._evicted(key)
+
+    def _indices(self, layer: int, experts: Sequence[int]) -> NDArray[np.int32]:
+        """The stager's numbers of a layer's experts."""
+        return layer * self.system.experts + np.asarray(experts, np.int32)
 
     # --- predicting ---
 
@@ -112,10 +118,10 @@ class StMoePrefetch(LruCache):
             self.counts.overdue += 1
             return
         self.counts.predicted += len(keys)
-        self._named[prediction.event] = keys
-        self._cache.protect(keys)
         for key in keys:
-            if key in self._cache:
+            self._directory.set_chance(self._index(key), 1, prediction.event)
+        for key in keys:
+            if self._is_resident(key):
                 if key in self._unused:
                     self._unused[key] = prediction.event
                 continue
@@ -161,7 +167,7 @@ class StMoePrefetch(LruCache):
             self._link.bytes.prefetch_wasted += self.system.costs.expert_bytes
 
     def _admit(self, fetch: Fetch) -> bool:
-        fetch.has_place = self._cache.reserve(fetch.key, insist=False)
+        fetch.has_place = self._claim(fetch.key, demanded=False)
         self.counts.refused += not fetch.has_place
         return fetch.has_place
 
@@ -172,5 +178,5 @@ class StMoePrefetch(LruCache):
 
     def _dropped(self, fetch: Fetch) -> None:
         if fetch.has_place:
-            self._cache.release(fetch.key)
+            self._directory.free(self._index(fetch.key))
         self.counts.dropped += 1

@@ -350,6 +350,15 @@ def test_a_prefetch_that_evicts_what_is_needed_pollutes(tmp_path) -> None:
     assert plain.experts.hits == result.experts.hits + 1
 
 
+def test_a_prompt_warms_the_cache_without_prefetching_too(tmp_path) -> None:
+    # As above, but tokens 0 and 1 are a prompt: what they leave is what token 3 would have found.
+    trace = make_trace([[[0], [0]], [[0], [1]], [[0], [1]], [[0], [0]]], experts=4, prompts=[0, 1])
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
+    config = make_config(capacity_experts=4, link_gb_per_s=10)
+    result = simulate(trace, "st_moe_prefetch", config, issue_sets=issue(trace, {(2, 1): [3]}), catalog=catalog)
+    assert (result.experts.polluted, result.experts.wasted) == (1, 1)
+
+
 def test_a_predicted_expert_is_not_evicted_for_a_prefetch(tmp_path) -> None:
     # Layer 1 holds 0 (older) and 1. Both are named with 2: neither gives way, so 2 is refused.
     trace = make_trace([[[0], [0]], [[0], [1]], [[0], [0]]], experts=4)

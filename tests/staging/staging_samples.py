@@ -1,10 +1,12 @@
-"""Small traces, and a cache written as plainly as can be, for the tests of staging."""
+"""Small traces, a cache written as plainly as can be, and the stager where nothing takes time."""
 
 from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
 
+from staging.stager.limits import StagerLimits, StagerSettings
+from staging.stager.twin import Stager
 from tests import routing
 from traces import DECODE, PREFILL
 
@@ -91,3 +93,22 @@ def plain_cache(events, *, capacity, policy, per_layer, sizes):
             others = [k for k in mine if k not in keys]
             resident.remove(min(others or mine, key=rank))
     return hits
+
+
+def streaming(layers, experts, shares, *, by_recency):
+    """A stager that a whole layer's experts may be demanded of at once."""
+    limits = StagerLimits(
+        layers=layers, experts=experts, places=sum(shares), spare=experts, queue_depth=experts, event_experts=experts,
+        value_bits=32,
+    )  # fmt: skip
+    return Stager(limits, StagerSettings(shares=shares, by_recency=by_recency))
+
+
+def at_zero_time(stager, layer, experts):
+    """One event: which of its experts were resident before it."""
+    hits = stager.lookup(layer, experts)
+    stager.demand(layer, experts)
+    while (transfer := stager.grant().transfer) is not None:
+        stager.arrive(transfer.channel)
+    stager.release(layer, experts)
+    return hits.tolist()

@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staging.events import NEVER, events_of
+from staging.events import events_of
 from staging.frequency import DecayedCounters, decayed_counts
-from staging.priority_cache import PriorityCache
 from staging.results import Capacity
 from staging.simulate import run_policy, run_priorities
-from tests.staging.staging_samples import small_traces, trace_of
+from tests.staging.staging_samples import at_zero_time, small_traces, streaming, trace_of
 
 
 def next_use_priorities(trace):
@@ -31,35 +30,6 @@ def in_chunks(chunk_tokens, rows, ahead=None):
         yield first, rows[part], None if ahead is None else ahead[part]
 
 
-def test_the_lowest_gives_way_and_of_equals_the_larger_id():
-    cache = PriorityCache(3, layers=2, experts=8)
-    cache.set_priorities(0, np.array([5, 1, 7, 7, 0, 0, 0, 0]))
-    for expert in (0, 1, 2):
-        assert cache.insert(0, expert) is None
-    assert cache.insert(0, 3) == (0, 1)
-    cache.set_priorities(0, np.array([9, 1, 7, 7, 0, 0, 0, 0]))
-    assert cache.insert(1, 0) == (0, 3)
-    assert set(cache) == {(0, 0), (0, 2), (1, 0)}
-    cache.set_priorities(1, np.full(8, 7))
-    assert cache.insert(0, 7) == (1, 0)
-
-
-def test_an_event_larger_than_the_cache_keeps_its_highest():
-    cache = PriorityCache(2, layers=1, experts=8)
-    cache.set_priorities(0, np.array([0, 9, 5, 1, 0, 0, 0, 0]))
-    assert cache.access(0, [1, 2, 3]).tolist() == [False] * 3
-    assert set(cache) == {(0, 1), (0, 2)}
-
-
-def test_pinned_experts_stay():
-    cache = PriorityCache(1, layers=1, experts=8)
-    cache.pin(0, 3)
-    cache.insert(0, 3)
-    assert cache.insert(0, 4) == (0, 4)
-    cache.unpin(0, 3)
-    assert cache.insert(0, 4) == (0, 3)
-
-
 def check_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahead):
     """Random priorities, where ties are common; those set ahead too with a ``lookahead``."""
     generator = np.random.default_rng(seed)
@@ -67,22 +37,20 @@ def check_streaming_equals_compiled(trace, capacity, scope, chunk, seed, lookahe
     rows, ahead = generator.integers(-4, 4, size=(2, *shape)).astype(np.int32)
     ahead = ahead if lookahead else None
     events = events_of(trace, by_token=True)
-    caches = [
-        PriorityCache(capacity, layers=trace.layers, experts=trace.experts)
-        for _ in range(trace.layers if scope == "layer" else 1)
-    ]
+    shares = (capacity,) * (trace.layers if scope == "layer" else 1)
+    stager = streaming(trace.layers, trace.experts, shares, by_recency=False)
     hits = []
-    for token, layer in zip(events.token, events.layer, strict=True):
-        caches[layer % len(caches)].set_priorities(layer, rows[token, layer])
+    for token, layer in zip(events.token.tolist(), events.layer.tolist(), strict=True):
+        stager.set_values(layer, rows[token, layer])
         if ahead is not None and layer + lookahead < trace.layers:
-            above = layer + lookahead
-            caches[above % len(caches)].set_priorities(above, ahead[token, above])
-        hits += caches[layer % len(caches)].access(layer, trace.expert_ids[token, layer]).tolist()
-    (run,) = run_priorities(
-        events, "given", in_chunks(chunk, rows, ahead), [Capacity(capacity, scope=scope)], lookahead=lookahead,
-        count="all",
-    )  # fmt: skip
-    assert run.hit.tolist() == hits
+            stager.set_values(layer + lookahead, ahead[token, layer + lookahead])
+        hits += at_zero_time(stager, layer, trace.expert_ids[token, layer].tolist())
+    sizes = np.full(trace.layers, 3)
+    rooms = [Capacity(capacity, scope=scope), Capacity(bytes=3 * capacity + 2, expert_bytes=sizes, scope=scope)]
+    runs = run_priorities(
+        events, "given", in_chunks(chunk, rows, ahead), rooms, lookahead=lookahead, count="all"
+    )  # in places, and in bytes where all experts are of one size
+    assert [run.hit.tolist() for run in runs] == [hits, hits]
 
 
 @settings(max_examples=100, deadline=None)
@@ -148,7 +116,6 @@ def test_an_event_knows_its_token():
     trace = trace_of([[[1], [5]], [[2], [5]], [[1], [255]], [[3], [6]]], prompt=3)
     assert events_of(trace).token.tolist() == [2, 2, 3, 3]
     assert events_of(trace, by_token=True).token.tolist() == [0, 0, 1, 1, 2, 3, 3]
-    assert events_of(trace).token.max() < NEVER
 
 
 @pytest.mark.parametrize("shift", [1, 2, 5, 15])

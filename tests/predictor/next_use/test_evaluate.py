@@ -125,6 +125,15 @@ def test_an_oracle_ranks_what_comes_soon_then_what_came_often() -> None:
         next(oracle_chunks(trace_of([[[0]]], experts=4), 0))
 
 
+@pytest.mark.parametrize("shift", [1, 6])
+def test_the_counters_shift_is_handed_on(shift: int, trace: RoutingTrace) -> None:
+    comparison = compare_caches(trace, capacities=(4,), split="all", ema_shift=shift)
+    (ema,) = points(comparison, "ema")
+    shifted = {s: simulate(trace, capacity=4, policy="ema", ema_shift=s).hit_rate_by_layer for s in (shift, 7 - shift)}
+    assert ema.hit_rate_by_layer == shifted[shift]
+    assert shifted[shift] != shifted[7 - shift]
+
+
 def test_chunks_of_an_oracle_join(monkeypatch: pytest.MonkeyPatch, trace: RoutingTrace) -> None:
     whole = [part for _, part, _ in oracle_chunks(trace, 5)]
     assert len(whole) == 1

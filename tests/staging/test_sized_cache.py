@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staging.heap_cache import push, remove
+from staging.sized_cache import push, remove
 
 KEYS = 40
 
