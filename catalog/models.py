@@ -24,25 +24,26 @@ class ModelRecord(Record):
 
     Attributes:
         layers: transformer layers of the model.
-        dense_layers: indices of those whose feed-forward part is no mixture of experts.
-        experts: routed experts per layer.
+        dense_layers: indices of the layers without experts.
+        experts: routed experts a layer.
         shared_experts: experts that every token uses; they have the routed ones' shape, unless ``shared_intermediate``
             says otherwise.
-        shared_intermediate: total inner width of all shared experts, if it is not ``shared_experts`` ·
-            ``expert_intermediate``; ``None``: it is.
+        shared_intermediate: width inside all shared experts together, if it is no multiple of ``expert_intermediate``;
+            ``None``: ``shared_experts`` times ``expert_intermediate``.
         top_k: routed experts a token uses in a layer.
         hidden: width of the residual stream.
         expert_intermediate: inner width of an expert.
         expert_matrices: 3 (gate, up, down) or 2 (up, down).
-        expert_bias: whether every matrix has a bias.
-        activation: how an expert combines its matrices.
+        expert_bias: every matrix has a bias.
+        activation: the function between an expert's matrices.
         expert_weight_format: how the matrices are stored.
-        bits_per_weight: bits per weight, scales included.
-        dense_intermediate: inner width of the feed-forward part of a layer without experts; ``None`` if not known.
-        attention: that of every layer, or of each of several kinds of layer; ``None`` if not known.
-        vocabulary: rows of the embedding; ``None`` if not known.
-        tied_embeddings: whether the embedding is also the output matrix.
-        architecture: its ``model_type`` in transformers, which tells how its routers choose; ``None`` where not stated.
+        bits_per_weight: of the experts' matrices, scales included.
+        dense_intermediate: width inside the feed-forward part of a layer without experts; ``None``: not known.
+        attention: the same in every layer, or of several kinds (below); ``None``: not known.
+        vocabulary: tokens of the embedding; ``None``: not known.
+        tied_embeddings: the embedding is also the output matrix.
+        architecture: the model's ``model_type`` in transformers, which tells how its routers choose; ``None``: not
+            stated.
     """
 
     layers: PositiveInt
