@@ -29,10 +29,10 @@ NUMPY_START = b"\x93NUMPY"
 DTYPE = re.compile(r"(?:torch\.|numpy\.|np\.)?(u?int(?:8|16|32|64))|[<|=]?([iu][1248])")
 
 RAW_DTYPES = ("|u1", "<i2", "<i4", "<i8")
-"""Width of raw integers in bytes → their type, if no dtype is stated."""
+"""Possible types of raw integers if no dtype is stated; their width decides."""
 
 BASE85_DTYPES = ("<i4",)
-"""Type of integers in a base85 text without a stated encoding."""
+"""Possible types of integers in a base85 text without a stated encoding."""
 
 DECODERS = {"base64": lambda text: base64.b64decode(text, validate=True), "base85": base64.b85decode}
 

@@ -29,7 +29,7 @@ EVENT_FIELDS = ("event:", "id:", "retry:", ":")
 RESPONSE_FIELDS = (b'"choices"', b'"meta_info"')
 
 SCANNED_CHARACTERS = 1 << 28
-"""Bytes of a file of responses that are searched for the routing's field, which may come after long texts."""
+"""Characters of a file of responses that are searched for the routing's field, which may come after long texts."""
 
 READ_CHARACTERS = 1 << 20
 

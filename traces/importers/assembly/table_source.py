@@ -30,7 +30,7 @@ SUFFIX = re.compile(r"\.(?:csv|tsv|txt|log|dat|jsonl|ndjson|json|parquet|pq)(?:\
 
 BATCH_ROWS = 1 << 13
 NAME_OF_COLUMN = r"[A-Za-z_][\w ./-]{0,40}"
-"""The pattern of a line that may be a heading."""
+"""The pattern of a column's name in a line that may be a heading."""
 
 HEAD_LINES = 64
 """Number of lines searched for the heading."""

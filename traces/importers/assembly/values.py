@@ -14,7 +14,7 @@ SUM_TOLERANCE = 0.01
 """Rows of f16 weights are normalised over the chosen experts if all their sums are this close to 1."""
 
 LARGEST_WEIGHT = float(np.finfo(np.float16).max)
-"""Traces keep gate weights in f16."""
+"""Largest gate weight, which traces keep in f16."""
 
 
 def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np.uint8 | np.uint16]:
