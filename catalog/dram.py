@@ -64,9 +64,11 @@ class DramRecord(Record):
         trtp_s_ck: read to precharge, where the read is in another bank group (if the device distinguishes).
         trtp_l_ck: read to precharge, same bank group.
         tccd_r_ck: column to column across stack IDs; ``None`` if there is only one stack ID.
-        trfc_ck, trfc_per_bank_ck: duration of an all-bank and of a per-bank refresh.
-        trefi_ck, trefi_per_bank_ck: intervals between those; the per-bank one as the preset counts it (over the banks
-            of both pseudo-channels or stack IDs).
+        trfc_ck: duration of an all-bank refresh.
+        trfc_per_bank_ck: duration of a per-bank refresh.
+        trefi_ck: interval between all-bank refreshes.
+        trefi_per_bank_ck: interval between per-bank refreshes as the preset counts it (over the banks of both
+            pseudo-channels or stack IDs).
         pim: compute at the banks, or ``None``.
     """
 

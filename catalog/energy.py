@@ -18,7 +18,8 @@ class EnergyRecord(Record):
         activate_precharge_pj: opening and closing one row; ``None`` if ``terms_pj_per_bit`` includes it.
         write_pj_per_bit: a host write, if it differs from a read.
         refresh_all_bank_pj: one all-bank refresh.
-        active_standby_mw, precharge_standby_mw: background power of a channel.
+        active_standby_mw: background power of a channel with an open row.
+        precharge_standby_mw: background power of a channel without one.
         multiply_add_pj: one multiply-add at the banks.
         device_link_pj_per_bit: a transfer between devices.
     """

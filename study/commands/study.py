@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from study.subjects.base import Subject
 
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
-"""Longest message that contains names of files, in characters."""
+"""Print options for a message that contains names of files."""
 
 SMALL_MODEL = "forestage-small-moe"
 STAND_IN = "gpt-oss-20b"

@@ -261,7 +261,7 @@ def test_the_prefetch_engine_delays_what_it_predicts(tmp_path) -> None:
     )
 
 
-def test_the_engine_is_blamed_once_for_prefetches_it_asked_for_together(tmp_path) -> None:
+def test_a_wait_is_charged_to_the_prefetch_engine_once_for_prefetches_asked_for_together(tmp_path) -> None:
     trace = make_trace([[[0, 1], [0, 1]], [[0, 1], [2, 3]]], experts=4)
     catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=2)
     result = simulate(
@@ -304,7 +304,7 @@ def test_what_is_on_its_way_and_predicted_again_is_not_fetched_twice(tmp_path) -
     assert result.bytes.total == 3 * EXPERT_BYTES
 
 
-def test_the_engine_is_not_blamed_while_the_link_had_work(tmp_path) -> None:
+def test_no_wait_is_charged_to_the_prefetch_engine_while_the_link_had_work(tmp_path) -> None:
     # Expert 3 of layer 1, predicted when token 1 begins (lookahead 2), keeps the link busy during the engine's 2 µs.
     trace = make_trace([[[0], [1], [0]], [[0], [3], [2]]], experts=4)
     catalog = make_catalog(tmp_path, layers=3, experts=4, top_k=1)

@@ -1,4 +1,4 @@
-"""Foreign trace formats, told apart by their first bytes or named by the user."""
+"""Import foreign trace formats, which are recognised by their first bytes or named by the user."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 SNIFFED_BYTES = 1 << 16
-"""What a format is told by: a server's response may have its text before its routing."""
+"""Bytes by which a format is recognised: a server's response may have its text before its routing."""
 
 FORMATS: dict[str, Importer] = {
     importer.name: importer
@@ -93,20 +93,20 @@ FORMATS: dict[str, Importer] = {
 """Formats by name, in the order in which they are tried."""
 
 OWN_TRACE = own.TRACE.name
-"""Of the project's own traces, which are mapped as they are."""
+"""Format name of the project's own traces, which are mapped without conversion."""
 
 EVERY_FORMAT = frozenset({"drop_constant", "source", "licence"})
-"""Options that are of use whatever the format: they act on what was read."""
+"""Options for every format: they act on what was read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """What a source holds.
+    """An imported source.
 
     Attributes:
-        recording: the routing, or loads alone.
-        format: the name in ``FORMATS`` that it was read as.
-        warnings: what is suspicious, a line each.
+        recording: the routing, or only expert loads.
+        format: name in ``FORMATS`` of the format in which it was read.
+        warnings: suspicious facts, one line each.
     """
 
     recording: RoutingTrace | ExpertLoad
@@ -115,10 +115,10 @@ class Imported:
 
 
 def sniff_format(source: Path) -> str:
-    """The name of the format that ``source``, a file or folder, is in.
+    """The name of the format of ``source``, a file or folder.
 
     Raises:
-        ForestageError: if it cannot be read or looks like no known format.
+        ForestageError: if it cannot be read or has no known format.
     """
     is_folder = source.is_dir()
     start = b"" if is_folder else starting_bytes(source, SNIFFED_BYTES)
@@ -147,17 +147,17 @@ def import_recording(
     options: ImportOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """What is in ``source``, checked whole; the project's own files are mapped, others converted.
+    """Import ``source`` and check all of it; the project's own files are mapped, others are converted.
 
     Args:
         source: a file or folder in any known format.
-        format: a name of ``FORMATS``; ``None`` looks at the source.
-        options: what the source does not say itself.
+        format: a name in ``FORMATS``; ``None``: recognised from the source.
+        options: facts that the source does not state.
         progress: called with (done, total) while reading.
 
     Raises:
-        ForestageError: if the format is unknown, the source faulty, or an option is missing or of no use; the line
-            names the file, the field and the row.
+        ForestageError: if the format is unknown, the source is faulty, or an option is missing or has no effect; the
+            line names the file, the field and the row.
     """
     path = Path(source)
     options = options or ImportOptions()
@@ -188,17 +188,17 @@ def import_recording(
 
 
 def suspicions(trace: RoutingTrace) -> tuple[str, ...]:
-    """What is suspicious in a trace that was imported before, a line each: what ``import_recording`` told then."""
+    """The warnings of ``import_recording`` for a trace that was imported before, one line each."""
     report = Report()
     warn_of_trace(trace, report)
     return tuple(report.warnings)
 
 
 def import_trace(source: str | Path, format: str | None = None, *, model: str | None = None) -> RoutingTrace:
-    """The trace in ``source``; as ``import_recording``, for callers that need routing and nothing else.
+    """The trace in ``source``: ``import_recording`` for callers that need routing.
 
     Raises:
-        ForestageError: as ``import_recording``, and if the source holds loads alone.
+        ForestageError: as ``import_recording``, and if the source has only expert loads.
     """
     recording = import_recording(source, format, ImportOptions.parse({"model": model}, origin="--model")).recording
     if isinstance(recording, ExpertLoad):
@@ -207,10 +207,10 @@ def import_trace(source: str | Path, format: str | None = None, *, model: str | 
 
 
 def _less_constant_runs(recording: RoutingTrace | ExpertLoad, path: Path, least: int, report: Report) -> RoutingTrace:
-    """The recording without its runs of at least ``least`` identical rows, which the report tells.
+    """The recording without its runs of at least ``least`` identical rows, which the report counts.
 
     Raises:
-        ForestageError: for loads, which have no rows, or where nothing is left.
+        ForestageError: for expert loads, which have no rows, or if nothing is left.
     """
     if isinstance(recording, ExpertLoad):
         raise ForestageError(f"{path}: --drop-constant: holds expert loads, which have no rows of tokens; leave it out")
@@ -226,7 +226,7 @@ def _less_constant_runs(recording: RoutingTrace | ExpertLoad, path: Path, least:
 
 
 def _with_provenance(recording: RoutingTrace | ExpertLoad, options: ImportOptions) -> RoutingTrace | ExpertLoad:
-    """The recording with the source and licence that the user says."""
+    """The recording with the user's source and licence."""
     said = {name: value for name in ("source", "licence") if (value := getattr(options, name)) is not None}
     if isinstance(recording, RoutingTrace):
         return replace(recording, metadata=recording.metadata.model_copy(update=said))
@@ -234,7 +234,7 @@ def _with_provenance(recording: RoutingTrace | ExpertLoad, options: ImportOption
 
 
 def _check_kind(path: Path, importer: Importer) -> None:
-    """Refuse what is not there, and a folder or file where the format is never one."""
+    """Refuse a missing source, and a folder (or file) for a format that is never one."""
     if not path.exists():
         raise ForestageError(f"{path}: no such file")
     if path.is_dir() and not importer.folders:

@@ -1,4 +1,4 @@
-"""What to do with a source of no known format, as far as its first bytes tell."""
+"""Suggest what to do with a source of unknown format, from its first bytes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ LIKELY = {
     "sequence": ("sequence", "request_id", "req_id", "seq_id", "prompt_id", "sample_id"),
     "phase": ("phase",),
 }
-"""What columns of these names, whatever their case, probably are; no more than a suggestion to the user."""
+"""Column name in any case → its probable role, as a suggestion to the user."""
 
 ARRAYS = (
     "arrays go into NAME.npz: expert_ids [tokens, layers, k] and seq_offsets, with NAME.sequences.jsonl beside it "
@@ -28,7 +28,7 @@ ARRAYS = (
 
 
 def hint(source: Path, start: bytes) -> str:
-    """How such a source may be brought in all the same, to be put behind an error; empty where nothing is known.
+    """How to import such a source nevertheless, as the end of an error; empty if nothing is known.
 
     Args:
         source: a file or folder.
@@ -64,7 +64,7 @@ def _seen(columns: list[str]) -> str:
 
 
 def _suggestion(columns: list[str]) -> str:
-    """Options that name the columns, the likely ones filled in."""
+    """Options that name the columns, with the likely ones filled in."""
     found: dict[str, str] = {}
     for role, names in LIKELY.items():
         column = next((name for name in columns if name.lower() in names), None)
@@ -88,5 +88,5 @@ def _suggestion(columns: list[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A column's name as a shell takes it."""
+    """A column's name, quoted for a shell."""
     return f"'{name}'" if not name.replace("_", "").replace(".", "").isalnum() else name

@@ -1,4 +1,4 @@
-"""What the registry knows of a foreign format."""
+"""The description of a foreign format in the registry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class Importer:
     Attributes:
         name: as given to ``--format``.
         description: one line for the help.
-        sniff: whether a source looks like the format: a file, with the first bytes of what it holds (unzipped where it
-            is gzipped), or, where ``folders``, a folder, with no bytes.
-        read: the routing, or the loads, in a source; options other than those named in ``uses`` never arrive.
-        uses: fields of ``ImportOptions`` that the format has a use for.
-        folders: sources may be folders.
-        files: sources may be files.
+        sniff: returns whether a source looks like the format; it gets a file with its first bytes (unzipped if it is
+            gzipped) or, if ``folders``, a folder without bytes.
+        read: returns a source's routing or loads; it gets no options other than those named in ``uses``.
+        uses: fields of ``ImportOptions`` that the format uses.
+        folders: whether sources may be folders.
+        files: whether sources may be files.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a user may say of a foreign file that does not say it itself."""
+"""The options by which a user states facts that a foreign file does not state."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,30 +13,30 @@ from traces.schema import PhaseName
 
 
 class ImportOptions(StrictModel):
-    """The options of ``forestage trace import``; ``None`` where not given.
+    """The options of ``forestage trace import``; ``None`` if not given.
 
     Attributes:
-        model: name of the model; the catalogue gives its experts, top-k and layers where it knows the name.
-        experts: routed experts a layer.
-        top_k: experts a token uses (of a run cut to fewer than the model's: those of the run).
+        model: name of the model; if the catalogue knows it, it gives experts, top-k and layers.
+        experts: routed experts per layer.
+        top_k: experts that a token uses in the recording (a run may use fewer than the model).
         layers: the model's index of each recorded MoE layer, ascending.
         expert_map: a file that maps physical experts to logical ones (``traces.importers.assembly.expert_map``).
-        gate_weights: what the model makes of the chosen experts' scores: ``normalised`` over them, or left raw
+        gate_weights: how the weights follow from the chosen experts' scores: ``normalised`` over them, or raw
             (``softmax``, ``sigmoid``).
-        select: what a router's choice is the k largest of, where a file holds logits: the ``logits`` themselves, their
-            ``softmax`` (the same order, if no bias is added) or their ``sigmoid``.
-        selection_bias: a file of the bias ``[layers, experts]`` that is added for the choice alone; ``none``: there is
-            none.
-        groups, top_groups: experts stand in so many groups, and the choice is made within so many of them.
-        phase: of all tokens, or of the sequences that do not say, for a format that does not tell it.
-        domain: label of the sequences, for a format that labels none.
-        dataset: what the sequences are stratified by, likewise.
-        source, licence: where it was recorded, and what may be done with it.
-        drop_constant: runs of at least so many identical rows within a sequence are left out.
-        columns: role → the column that plays it, for a generic table.
-        separator: between a table's columns, where it is not told by the text.
+        select: for a file of logits, the scores of which a router chooses the k largest: the ``logits`` themselves,
+            their ``softmax`` (the same order, if no bias is added) or their ``sigmoid``.
+        selection_bias: a file with the bias ``[layers, experts]`` that is added only for the choice; ``none``: there is
+            no bias.
+        groups, top_groups: number of groups of experts, and number of groups from which experts are chosen.
+        phase: phase of all tokens, or of sequences without one, if the format does not state it.
+        domain: label of the sequences, if the format has no labels.
+        dataset: label by which splits are stratified, if the format has none.
+        source, licence: where the recording was made, and its licence.
+        drop_constant: leave out runs of at least so many identical rows within a sequence.
+        columns: role → its column, for a generic table.
+        separator: separator of a table's columns, if it cannot be found from the text.
         files: what each file of a folder is: a ``sequence``, a ``layer`` or a ``rank``.
-        stack: which half of an encoder-decoder model is imported.
+        stack: the half of an encoder-decoder model to import.
     """
 
     model: str | None = Field(default=None, min_length=1)
@@ -80,7 +80,7 @@ def option_name(field: str) -> str:
 
 
 def parse_columns(settings: Sequence[str]) -> dict[str, str] | None:
-    """Columns by role from texts like ``ids=expert_ids``; ``None`` where there are none.
+    """Role → column, from texts like ``ids=expert_ids``; ``None`` if there are none.
 
     Raises:
         ForestageError: for a text without ``=``, or a role that is given twice.
@@ -100,7 +100,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """Layer indices from ``3-60`` or ``0,2,5-7``.
 
     Raises:
-        ForestageError: if ``text`` is no such list.
+        ForestageError: if ``text`` is not such a list.
     """
     layers: list[int] = []
     for part in text.split(","):

@@ -1,19 +1,19 @@
-"""What a reader tells beside the trace: warnings, and how far it is."""
+"""What a reader reports beside the trace: warnings and progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
 def _silent(done: int, total: int) -> None:
-    """No progress shown."""
+    """Show no progress."""
 
 
 @dataclass
 class Report:
-    """Handed to every reader.
+    """Takes warnings and progress from a reader.
 
     Attributes:
-        progress: called with (done, total) by long readers, in a unit of their own.
+        progress: long readers call it with (done, total), in their own unit.
         warnings: one line each, in the order found.
     """
 
@@ -21,6 +21,6 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, line: str) -> None:
-        """Add a warning, once however often it is given."""
+        """Add a warning, unless it was already given."""
         if line not in self.warnings:
             self.warnings.append(line)

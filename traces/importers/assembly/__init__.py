@@ -1,1 +1,1 @@
-"""What the formats share: opening files, naming the model, and putting rows together into a trace or loads."""
+"""What the formats share: opening files, identifying the model, and putting rows together into a trace or loads."""

@@ -1,4 +1,4 @@
-"""Files of a few named arrays: ``.pt``, ``.npz``, ``.npy``, ``.safetensors`` and JSON, told by their content."""
+"""Read files of a few named arrays (``.pt``, ``.npz``, ``.npy``, ``.safetensors``, JSON), recognised by content."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.safetensors_file import open_tensors
 
 UNNAMED = ""
-"""The name of the one array of a file that names none."""
+"""The name given to a file's only array if the file has no names."""
 
 MAX_JSON_CHARACTERS = 1 << 28
 
@@ -21,10 +21,10 @@ MAX_REASON_CHARACTERS = 200
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of ``path`` by name; in JSON, nested lists of numbers; values that are no arrays are left out.
+    """The arrays of ``path`` by name; in JSON, nested lists of numbers; other values are left out.
 
-    An ``.npz`` may hold Python objects (``None``, lists of unequal length), which are pickles: in their place stands
-    an array of the type ``object``.
+    An ``.npz`` may contain Python objects (``None``, lists of unequal length), which are pickles and are not loaded: an
+    array of type ``object`` stands in their place.
 
     Raises:
         ForestageError: if the file cannot be read, is damaged or in none of those formats.
@@ -38,7 +38,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_named(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
-    """The arrays by name, or the one that has none."""
+    """The arrays by name, or the only array of a file without names."""
     start = starting_bytes(path, 1 << 10)
     if torch_file.is_torch_file(start):
         value = torch_file.load(path)
@@ -64,13 +64,13 @@ def is_safetensors(start: bytes) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What NumPy says of a damaged file, on one line of bounded length."""
+    """NumPy's message about a damaged file, on one line of bounded length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAX_REASON_CHARACTERS else text[: MAX_REASON_CHARACTERS - 3] + "..."
 
 
 def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
-    """Of an ``.npz`` or ``.npy``."""
+    """The arrays of an ``.npz`` or ``.npy``."""
     try:
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
@@ -84,7 +84,7 @@ def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
 
 
 def _member(archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
-    """An array of an ``.npz``; of Python objects, which are not loaded, ``None`` in their place."""
+    """An array of an ``.npz``; an array with ``None`` in place of Python objects, which are not loaded."""
     try:
         return np.asarray(archive[name])
     except ValueError as error:
@@ -94,7 +94,7 @@ def _member(archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
 
 
 def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
-    """Of a JSON document: an object of nested lists, or one nested list."""
+    """The arrays of a JSON document: an object of nested lists, or one nested list."""
     with open_text(path) as (text, _):
         document = text.read(MAX_JSON_CHARACTERS)
     try:

@@ -1,7 +1,8 @@
-"""Making a trace from tokens that arrive piece by piece, in memory that does not grow with them.
+"""Make a trace from tokens that arrive piece by piece, in constant memory.
 
-The readers give the ids as they stand in the file. What only the whole file tells (which layers are dense, whether ids
-are ranked, what the weights are) is settled at the end, in chunks; large traces lie in temporary files by then.
+The readers give the ids as they are in the file. Facts that only the whole file shows (which layers are dense, whether
+ids are ranked, what the weights are) are determined at the end, in chunks; by then, large traces are in temporary
+files.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from traces.validation import counted_from_one, names_first
 CHUNK_TOKENS = 1 << 13
 
 RAW_UNRECORDED = MAX_EXPERTS
-"""What a row that was not recorded is kept as until the end; readers give it as −1."""
+"""The id of an unrecorded row until the end; readers give it as −1."""
 
 
 class TraceBuilder:
@@ -32,9 +33,9 @@ class TraceBuilder:
 
     Args:
         origin: what is being read, for errors.
-        layers: of the rows that will be given; dense ones may be among them.
-        top_k: ids a row.
-        weights, hashes: whether gate weights and token identities will be given.
+        layers: number of layers in the rows that will be given, dense ones included.
+        top_k: ids per row.
+        weights, hashes: whether the reader will give gate weights and token identities.
     """
 
     def __init__(self, origin: Path, *, layers: int, top_k: int, weights: bool = False, hashes: bool = False) -> None:
@@ -54,7 +55,7 @@ class TraceBuilder:
 
     @property
     def tokens(self) -> int:
-        """Tokens given so far."""
+        """Number of tokens given so far."""
         return self._ids.rows
 
     @property
@@ -78,8 +79,8 @@ class TraceBuilder:
             ids: integers ``[tokens, layers, top_k]``; a row of −1 was not recorded.
             position: ``[tokens]``, absolute in the context; ``None`` counts on from the sequence's last token, or 0.
             phase: ``PREFILL`` or ``DECODE``, of all or ``[tokens]``.
-            weights: ``[tokens, layers, top_k]``, required where the builder was made with ``weights``.
-            token_hash: u32 ``[tokens]``, required where it was made with ``hashes``.
+            weights: ``[tokens, layers, top_k]``, required if the builder was made with ``weights``.
+            token_hash: u32 ``[tokens]``, required if it was made with ``hashes``.
             where: place in the file (``line 7``), for errors.
 
         Raises:
@@ -119,14 +120,14 @@ class TraceBuilder:
             self._datasets.append(dataset)
 
     def used_layers(self) -> tuple[int, ...]:
-        """Layers in which some row holds distinct ids or an id other than 0: the others are dense or were not run."""
+        """Layers in which a row has distinct ids or an id other than 0; other layers are dense or were not run."""
         used = np.zeros(self.layers, dtype=np.bool_)
         for part in _pieces(self._ids.array()):
             used |= ((part != 0) & (part != RAW_UNRECORDED)).any(axis=(0, 2))
         return tuple(np.flatnonzero(used).tolist())
 
     def largest_id(self) -> int:
-        """The largest id of any recorded row, −1 where there is none."""
+        """The largest id of any recorded row; −1 if there is none."""
         largest = -1
         for part in _pieces(self._ids.array()):
             recorded = part[part != RAW_UNRECORDED]
@@ -146,15 +147,15 @@ class TraceBuilder:
     ) -> RoutingTrace:
         """The trace; every sequence must have been ended.
 
-        A row that names an expert twice is no top-k choice: it counts as not recorded, and a warning says so.
+        A row that names an expert twice is not a top-k choice: it counts as not recorded, and a warning says so.
 
         Args:
             model: what was recorded, and which of the given layers are kept.
             report: takes the warnings.
-            source, licence: as in the metadata.
-            ranked: whether ids are in rank order; ``None``: where every row's weights descend (never without weights).
-            gate_weight_kind: what the weights are; ``None``: as their sums tell.
-            missing_told: the reader gave the rows of −1 itself, and has said why; else a warning counts them.
+            source, licence: of the metadata.
+            ranked: whether ids are in rank order; ``None``: if all rows' weights descend (never without weights).
+            gate_weight_kind: the kind of the weights; ``None``: inferred from their sums.
+            missing_told: whether the reader has already warned about the rows of −1; else a warning counts them.
 
         Raises:
             ForestageError: if nothing was recorded, an id is out of range or a weight or position is wrong.
@@ -261,7 +262,7 @@ class TraceBuilder:
         return settled.array()
 
     def _kind(self, weights: npt.NDArray[np.float16], ids: npt.NDArray[Any]) -> GateWeightKind:
-        """What the recorded rows' weights are: the weakest claim that any piece allows."""
+        """The kind of the recorded rows' weights: the weakest of the pieces' claims."""
         kinds: set[GateWeightKind] = set()
         unrecorded_id = np.iinfo(ids.dtype).max
         for start in range(0, len(weights), CHUNK_TOKENS):

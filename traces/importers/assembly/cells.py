@@ -1,8 +1,8 @@
-"""Cells of a table as numbers, lists of numbers and texts, and nothing that would be a guess.
+"""Parse cells of a table as numbers, lists of numbers and texts, without guessing.
 
-A column arrives as texts (CSV), as JSON values, or as an Arrow array (Parquet). A whole number is digits alone: no
-``3.0``, no ``1,234``, nothing empty. A list in a text is ``[1, 2]``, ``1 2``, ``1;2``, ``1|2``, with brackets or
-without, separated in one way.
+A column comes as texts (CSV), as JSON values, or as an Arrow array (Parquet). A whole number has only digits: no
+``3.0``, no ``1,234``, no empty cell. A list in a text is ``[1, 2]``, ``1 2``, ``1;2`` or ``1|2``, with or without
+brackets and with one kind of separator.
 """
 
 import re
@@ -20,13 +20,13 @@ Cells = Any
 
 Array = npt.NDArray[Any]
 Place = Callable[[int], str]
-"""Where a row of the batch stands: its file, line and column, for errors."""
+"""Row of the batch → its file, line and column, for errors."""
 
 BLANKS = r"[ \t\r\n]*"
-"""What may stand around a number. Python's ``\\s`` takes ASCII's separators, which only damage writes, as well."""
+"""Blanks allowed around a number. Python's ``\\s`` also matches ASCII's separators, which only damage writes."""
 
 FLAGS = {"true": 1, "false": 0, "1.0": 1, "0.0": 0, "1": 1, "0": 0}
-"""What programs write for yes and no, in lower case."""
+"""Programs' words for yes and no, in lower case."""
 
 WHOLE = r"[0-9]{1,18}"
 NUMBER = r"(?:[0-9]{1,300}(?:\.[0-9]{0,300})?|\.[0-9]{1,300})(?:[eE][+-]?[0-9]{1,3})?"
@@ -36,7 +36,7 @@ SHOWN = 60
 
 
 def _list_pattern(number: str) -> re.Pattern[str]:
-    """A list of such numbers, in brackets or bare, separated in one way."""
+    """The pattern of a list of such numbers, with or without brackets, with one kind of separator."""
     gaps = *(f"{BLANKS}{mark}{BLANKS}" for mark in (",", ";", r"\|")), r"[ \t\r\n]+"
     parts = "|".join(f"{number}(?:{gap}{number})*" for gap in gaps)
     inner = f"{BLANKS}({parts}){BLANKS}"
@@ -49,7 +49,7 @@ GAPS = re.compile(r"[ \t\r\n,;|]+")
 
 
 def show(value: Any) -> str:
-    """A cell as an error names it, on one line."""
+    """A cell as text for an error, on one line."""
     text = " ".join((value if isinstance(value, str) else repr(value)).split())
     return f"'{text[:SHOWN]}'" if len(text) <= SHOWN else f"'{text[:SHOWN]}…'"
 
@@ -93,14 +93,14 @@ def numbers(cells: Cells, place: Place) -> npt.NDArray[np.float64]:
 
 
 def ids(columns: Sequence[Cells], place: Place, largest: int) -> npt.NDArray[np.int64]:
-    """Expert ids ``[rows, k]``, of one column of lists or of several columns; −1 where there is none.
+    """Expert ids ``[rows, k]`` from one column of lists or from several columns; −1 where there is none.
 
     Raises:
-        ForestageError: naming the first cell that is no list of ids, or as long as no list before.
+        ForestageError: naming the first cell that is not a list of ids, or not as long as the others.
     """
     expected = f"expected expert ids from 0 to {largest} (or -1, of all, where none was recorded)"
     if len(columns) > 1:
-        if len(columns) > 2:  # a column an expert, perhaps
+        if len(columns) > 2:  # perhaps one column per expert
             columns = [_flags(column) for column in columns]
             expected += "; of columns that are an expert each, 0 and 1 alone are read: whether it was chosen"
         return np.stack([_signed(column, place, largest, expected) for column in columns], axis=1)
@@ -120,10 +120,10 @@ def ids(columns: Sequence[Cells], place: Place, largest: int) -> npt.NDArray[np.
 
 
 def number_lists(columns: Sequence[Cells], place: Place, what: str) -> npt.NDArray[np.float64]:
-    """Numbers ``[rows, k]``, of one column of lists or of several columns, finite and not negative.
+    """Finite numbers ≥ 0, ``[rows, k]``, from one column of lists or from several columns.
 
     Raises:
-        ForestageError: naming the first cell that is no list of such numbers, or as long as no list before.
+        ForestageError: naming the first cell that is not a list of such numbers, or not as long as the others.
     """
     expected = "expected finite numbers ≥ 0"
     if len(columns) > 1:
@@ -137,10 +137,10 @@ def number_lists(columns: Sequence[Cells], place: Place, what: str) -> npt.NDArr
 
 
 def nested_ids(cells: Cells, place: Place, largest: int) -> npt.NDArray[np.int64]:
-    """Expert ids ``[rows, layers, k]`` of one column of lists of lists.
+    """Expert ids ``[rows, layers, k]`` from one column of lists of lists.
 
     Raises:
-        ForestageError: naming the first cell that is none, or of another shape than those before.
+        ForestageError: naming the first cell that is not such a list, or has another shape than those before.
     """
     array = _nested(cells, place, "ids")
     expected = f"expected expert ids from 0 to {largest} (or -1, of all, where none was recorded)"
@@ -151,7 +151,7 @@ def nested_ids(cells: Cells, place: Place, largest: int) -> npt.NDArray[np.int64
 
 
 def nested_numbers(cells: Cells, place: Place) -> npt.NDArray[np.float64]:
-    """Numbers ``[rows, layers, k]`` of one column of lists of lists.
+    """Numbers ``[rows, layers, k]`` from one column of lists of lists.
 
     Raises:
         ForestageError: as ``nested_ids``.
@@ -174,17 +174,17 @@ def texts(cells: Cells, place: Place) -> list[str]:
 
 
 def list_of(cells: Cells) -> list[Any]:
-    """A column's values as Python has them."""
+    """A column's values as Python objects."""
     return cells if isinstance(cells, list) else cells.to_pylist()
 
 
 def _whole_texts(values: list[Any]) -> npt.NDArray[np.int64] | None:
-    """Texts of digits alone; ``None`` where one is anything else."""
+    """The numbers of texts with only digits; ``None`` if a text is anything else."""
     if not all(isinstance(value, str) for value in values) or not ALL_WHOLE.fullmatch("\n".join(values)):
         return None
     try:
         return np.array(values, dtype=object).astype(np.int64)
-    except ValueError:  # a cell of two lines
+    except ValueError:  # a cell with two lines
         return None
 
 
@@ -235,7 +235,7 @@ def _number_list(value: Any, place: Place, row: int, expected: str) -> list[floa
 
 
 def _flags(cells: Cells) -> Cells:
-    """A column of yes and no (``True``, ``1.0``, …) as 1 and 0; one with anything else as it is."""
+    """A column of yes and no (``True``, ``1.0``, …) as 1 and 0; a column with anything else unchanged."""
     values = list_of(cells)
     if not values or not isinstance(values[0], str | bool | float) or values[0] in ("0", "1"):
         return cells
@@ -244,7 +244,7 @@ def _flags(cells: Cells) -> Cells:
 
 
 def _flag(value: Any) -> int | None:
-    """1 or 0 for what says yes or no, else ``None``."""
+    """1 for yes, 0 for no, else ``None``."""
     if isinstance(value, str):
         return FLAGS.get(value.strip().lower())
     return int(value) if value in (0, 1) else None
@@ -271,14 +271,14 @@ def _signed(cells: Cells, place: Place, largest: int, expected: str) -> npt.NDAr
 
 
 def _same_lengths(values: Sequence[Sequence[Any]], place: Place, what: str) -> None:
-    """Refuse the first list that is not as long as the batch's first."""
+    """Refuse the first list whose length is not that of the batch's first list."""
     for row, value in enumerate(values):
         if len(value) != len(values[0]):
             raise ForestageError(f"{place(row)}: {len(value)} {what}; the rows before have {len(values[0])}")
 
 
 def _checked_numbers(array: Array, place: Place, expected: str) -> npt.NDArray[np.float64]:
-    """Refuse NaN, infinity and what is below 0."""
+    """Refuse NaN, infinity and negative numbers."""
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)).reshape(len(array), -1).all(axis=1))
     if len(bad):
         raise ForestageError(f"{place(int(bad[0]))}: {show(array[bad[0]].tolist())}; {expected}")
@@ -286,7 +286,7 @@ def _checked_numbers(array: Array, place: Place, expected: str) -> npt.NDArray[n
 
 
 def _nested(cells: Cells, place: Place, what: str) -> Array:
-    """``[rows, layers, k]`` of lists of lists."""
+    """``[rows, layers, k]`` from lists of lists."""
     made: list[Array] = []
     for row, value in enumerate(list_of(cells)):
         if isinstance(value, str):
@@ -316,7 +316,7 @@ def _nested(cells: Cells, place: Place, what: str) -> Array:
 
 
 def _arrow_numbers(cells: Cells, place: Place, kinds: str, expected: str) -> Array | None:
-    """An Arrow column of numbers as NumPy has it; ``None`` where the cells are Python's or texts."""
+    """An Arrow column of numbers as a NumPy array; ``None`` if the cells are Python objects or texts."""
     if isinstance(cells, list):
         return None
     import pyarrow as pa
@@ -333,12 +333,12 @@ def _arrow_numbers(cells: Cells, place: Place, kinds: str, expected: str) -> Arr
         raise ForestageError(f"{place(0)}: the column's type is {kind}; {expected}")
     array = cells.to_numpy(zero_copy_only=False)
     if array.dtype == np.uint64:
-        array = np.where(array > 2**62, np.uint64(2**62), array).astype(np.int64)  # beyond every limit
+        array = np.where(array > 2**62, np.uint64(2**62), array).astype(np.int64)  # above every limit
     return array
 
 
 def _arrow_lists(cells: Cells, place: Place, kinds: str, expected: str, what: str) -> Array | None:
-    """An Arrow column of lists as ``[rows, k]``; ``None`` where the cells are Python's or texts."""
+    """An Arrow column of lists as ``[rows, k]``; ``None`` if the cells are Python objects or texts."""
     if isinstance(cells, list):
         return None
     import pyarrow as pa

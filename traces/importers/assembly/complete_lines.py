@@ -1,4 +1,4 @@
-"""Lines of a text whose last one must be ended: one cut off within its last number would else pass for a whole line."""
+"""Read lines and require an end of the last one, which could otherwise be cut off within its last number."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Runs of identical rows within sequences: what warm-up, profile and padded runs leave in a recording.
+"""Find runs of identical rows within sequences, which warm-up, profiling and padding leave in a recording.
 
-Two rows are identical where the layers that both recorded have the same experts, in whatever order (equal scores leave
-the order to chance); a row of which nothing was recorded is identical to none.
+Two rows are identical if the layers recorded in both have the same experts in any order (equal scores make the order
+random); a row without any recorded layer is identical to none.
 """
 
 from array import array
@@ -17,7 +17,7 @@ from traces.gather import gather_in_file
 from traces.trace import RoutingTrace
 
 COPIED_TOKENS = 1 << 14
-"""Of what is kept, copied at a time."""
+"""Most tokens copied at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class ConstantRuns:
     """Runs of identical rows.
 
     Attributes:
-        least: tokens of the shortest run that is among them.
-        spans: i64 ``[runs, 2]``, first token of each and one past the last, ascending.
+        least: tokens of the shortest run looked for.
+        spans: i64 ``[runs, 2]``, first token of each run and one past its last, ascending.
     """
 
     least: int
@@ -34,11 +34,11 @@ class ConstantRuns:
 
     @property
     def tokens(self) -> int:
-        """Tokens in all of them."""
+        """Number of tokens in all runs."""
         return int(np.diff(self.spans, axis=1).sum())
 
     def at_least(self, tokens: int) -> "ConstantRuns":
-        """Those of at least so many tokens."""
+        """The runs of at least ``tokens`` tokens."""
         long = np.diff(self.spans, axis=1)[:, 0] >= tokens
         return ConstantRuns(max(tokens, self.least), self.spans[long])
 
@@ -46,7 +46,7 @@ class ConstantRuns:
 def constant_runs(trace: RoutingTrace, least: int) -> ConstantRuns:
     """Every run of at least ``least`` (2 or more) identical rows; reads the trace once, in chunks.
 
-    Where a model uses all of its experts, or has one, rows cannot differ, and there are none.
+    If a model uses all of its experts, or has only one, rows cannot differ, and no runs are returned.
     """
     if trace.experts == trace.top_k:
         return ConstantRuns(least, np.empty((0, 2), np.int64))
@@ -68,11 +68,11 @@ def constant_runs(trace: RoutingTrace, least: int) -> ConstantRuns:
 
 
 def without(trace: RoutingTrace, runs: ConstantRuns) -> RoutingTrace:
-    """``trace`` less the tokens of ``runs``, in a temporary file.
+    """``trace`` without the tokens of ``runs``, in a temporary file.
 
-    What is left of a sequence stays one sequence, its tokens at their positions: a sequence that was cut in two could
-    stand on both sides of a split, and would count as two where intervals are drawn over sequences. Sequences of which
-    nothing is left are left out.
+    The rest of a sequence stays one sequence, with its tokens at their positions: if it became two, they could be on
+    both sides of a split, and would count as two in bootstrap intervals. Sequences without remaining tokens are
+    dropped.
 
     Raises:
         ForestageError: if nothing is left of the trace.
@@ -88,7 +88,7 @@ def without(trace: RoutingTrace, runs: ConstantRuns) -> RoutingTrace:
 
 
 def _kept(trace: RoutingTrace, spans: npt.NDArray[np.int64]) -> Iterator[tuple[RoutingTrace, bool]]:
-    """The tokens outside ``spans`` in pieces; whether each goes on with the sequence that the one before ended in."""
+    """The tokens outside ``spans`` in pieces, each with whether it continues the last sequence of the piece before."""
     last_sequence = -1
     begins, ends = [0, *spans[:, 1].tolist()], [*spans[:, 0].tolist(), trace.tokens]
     for begin, end in zip(begins, ends, strict=True):
@@ -112,9 +112,9 @@ def _find(
 ) -> int:
     """Write the runs of at least ``least`` tokens that end within ``ids`` to ``found``; returns their number.
 
-    ``first [layers, top_k]`` has, of the run that is open, each layer's first recorded row (``experts`` where there is
-    none yet), and ``begun [1]`` its first token; both go on from chunk to chunk. An id ≥ experts marks an unrecorded
-    row; ``offset`` is the first token of ``ids`` in the trace.
+    ``first [layers, top_k]`` has each layer's first recorded row in the open run (``experts`` if there is none yet),
+    and ``begun [1]`` the run's first token; both are kept from chunk to chunk. An id ≥ experts marks an unrecorded row;
+    ``offset`` is the first token of ``ids`` in the trace.
     """
     tokens, layers, top_k = ids.shape
     count = 0

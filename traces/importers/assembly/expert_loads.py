@@ -1,4 +1,4 @@
-"""Making loads from counts, the same for every format that holds no more."""
+"""Make expert loads from counts, for every format that has only these."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
 LARGEST_COUNT = float(1 << 53)
-"""Whole numbers up to it are exact in a load's f64, and their sums far from infinite."""
+"""Largest count: whole numbers up to it are exact in f64, and their sums are finite."""
 
 LOADS_ONLY = "expert loads only: which experts a token chose is not in it, so it can be described but not simulated"
 
@@ -29,20 +29,20 @@ def build_load(
     top_k: int | None = None,
     steps_ordered: bool = True,
 ) -> ExpertLoad:
-    """Loads from ``counts [steps, layers, experts]``, warned of as such; layers that count nothing are left out.
+    """Loads from ``counts [steps, layers, experts]``, with a warning that they are loads; empty layers are left out.
 
     Args:
         counts: numbers ≥ 0.
         origin: the file or folder.
-        options: what the user says.
+        options: the user's options.
         report: takes the warnings.
-        source: what wrote the file.
-        layer_map: the model's index of each layer, where the file says.
-        top_k: experts a token uses, where the file says.
+        source: the program that wrote the file.
+        layer_map: the model's index of each layer, if the file states it.
+        top_k: experts that a token uses, if the file states it.
         steps_ordered: whether the steps are in the order in which they ran.
 
     Raises:
-        ForestageError: if a count is none from 0 to ``LARGEST_COUNT``, nothing was counted, or the model is not known.
+        ForestageError: if a count is not within 0 … ``LARGEST_COUNT``, nothing was counted, or the model is not known.
     """
     if counts.dtype.kind not in "iuf" or counts.ndim != 3 or not counts.size:
         raise ForestageError(
@@ -58,7 +58,7 @@ def build_load(
             f"expected a number from 0 to {LARGEST_COUNT:g}"
         )
     used = np.flatnonzero(exact.sum(axis=(0, 2)) > 0).tolist()
-    if layer_map is not None:  # the file's own indices: keep those that count something
+    if layer_map is not None:  # the file states indices: keep layers with counts
         exact, layer_map = exact[:, used], tuple(layer_map[layer] for layer in used)
         used = list(range(len(used)))
     model = recorded_model(

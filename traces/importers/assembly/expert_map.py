@@ -1,12 +1,12 @@
-"""Which logical expert each physical one is a copy of.
+"""Expert maps: the logical expert of which each physical expert is a copy.
 
-Servers that balance experts keep some of them several times: a *physical* expert is one such copy. The maps that are
-read are those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy [layers, logical, copies]`` with −1
+Servers that balance experts keep several copies of some: a *physical* expert is one such copy. The maps read here are
+those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy [layers, logical, copies]`` with −1
 where there are fewer copies) and SGLang's (``physical_to_logical_map``, ``last_physical_to_logical_map``), in any file
 of ``traces.importers.assembly.array_file``; and the JSON of vLLM-Ascend and MindIE (what vLLM-Ascend's expert-load
 balancer exports): ``{"moe_layer_count", "layer_list": [{"layer_id", "device_count", "device_list": [{"device_id",
-"device_expert": [logical expert of each physical expert]}]}]}``. Physical experts are numbered from device
-to device there, as vLLM-Ascend's ``log2phy`` does.
+"device_expert": [logical expert of each physical expert]}]}]}``. In it, physical experts are numbered from device
+to device, as in vLLM-Ascend's ``log2phy``.
 """
 
 from dataclasses import dataclass
@@ -69,24 +69,24 @@ class ExpertMap:
 
     @property
     def layers(self) -> int:
-        """Layers of the map."""
+        """Number of layers."""
         return self.logical.shape[0]
 
     @property
     def physical(self) -> int:
-        """Physical experts a layer."""
+        """Physical experts per layer."""
         return self.logical.shape[1]
 
     @property
     def experts(self) -> int:
-        """Logical experts a layer."""
+        """Logical experts per layer."""
         return int(self.logical.max()) + 1
 
     def apply(self, ids: npt.NDArray[np.integer], place: str) -> npt.NDArray[np.int32]:
         """Logical ids of physical ``ids [tokens, layers, top_k]``; −1 stays −1.
 
         Raises:
-            ForestageError: naming ``place``, if the layers differ or an id is beyond the physical experts.
+            ForestageError: naming ``place``, if the number of layers differs or an id is beyond the physical experts.
         """
         if ids.shape[1] != self.layers:
             raise ForestageError(f"{place}: {ids.shape[1]} layers, but the expert map {self.origin} has {self.layers}")
@@ -106,7 +106,7 @@ def read_expert_map(path: Path) -> ExpertMap:
     """The map in ``path``.
 
     Raises:
-        ForestageError: if the file holds none, or one that is wrong.
+        ForestageError: if the file has no map, or a wrong one.
     """
     if is_device_layout(starting_bytes(path, 1 << 12)):
         return _read_device_layout(path)
@@ -129,10 +129,10 @@ def read_expert_map(path: Path) -> ExpertMap:
 
 
 def check_map(logical: npt.NDArray[Any], origin: str) -> ExpertMap:
-    """The map ``logical [layers, physical]``.
+    """Check the map ``logical [layers, physical]``.
 
     Raises:
-        ForestageError: naming ``origin``, if it is no such array or leaves a logical expert without a copy.
+        ForestageError: naming ``origin``, if it is not such an array or leaves a logical expert without a copy.
     """
     if logical.ndim != 2 or logical.dtype.kind not in "iu" or not logical.size:
         raise ForestageError(f"{origin}: {logical.dtype} {list(logical.shape)}; expected integers [layers, physical]")
@@ -187,7 +187,7 @@ def _read_device_layout(path: Path) -> ExpertMap:
 
 
 def _inverse(physical: npt.NDArray[Any], origin: str) -> npt.NDArray[np.int64]:
-    """``[layers, physical]`` from ``[layers, logical, copies]``, whose −1 are no copies."""
+    """``[layers, physical]`` from ``[layers, logical, copies]``, in which −1 means no copy."""
     if physical.ndim != 3 or physical.dtype.kind not in "iu" or not physical.size:
         raise ForestageError(
             f"{origin}: {physical.dtype} {list(physical.shape)}; expected integers [layers, logical, copies]"

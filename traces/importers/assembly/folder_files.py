@@ -1,11 +1,11 @@
-"""Finding the files of a format in a folder and the folders within."""
+"""Find the files of a format in a folder and its subfolders."""
 
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 LEVELS = 2
-"""Folders within folders that are looked into: the published collections need no more."""
+"""Levels of subfolders that are searched; published collections need no more."""
 
 
 def files_within(folder: Path, pattern: str) -> Iterator[Path]:
@@ -17,7 +17,7 @@ def files_within(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def in_number_order(files: Iterable[Path]) -> list[Path]:
-    """Files by their names, in which numbers count as such: ``request_9`` stands before ``request_10``."""
+    """Files sorted by name, with numbers compared as numbers: ``request_9`` comes before ``request_10``."""
 
     def order(file: Path) -> list[tuple[int, int, str]]:
         parts = re.split(r"(\d+)", file.name)

@@ -1,14 +1,14 @@
-"""Sequences of a recording that has forward passes but names no request, as llama.cpp's recordings do."""
+"""Find the sequences in a recording of forward passes that does not name requests, such as llama.cpp's."""
 
 from catalog.errors import ForestageError
 
 
 class ForwardPasses:
-    """Tells where a sequence begins, pass by pass, of one request at a time.
+    """Determines, pass by pass, where a sequence begins; requests must run one at a time.
 
-    A prompt is evaluated in pieces of one size, the last of which may be smaller; then every generated token in a pass
-    of its own. So a pass of several tokens begins a sequence after a pass of one token, and continues the prompt after
-    a full piece. Anything else is a batch, or several prompts without an answer between them, and refused.
+    A prompt is evaluated in pieces of equal size (the last may be smaller), then every generated token in its own pass.
+    So a pass of several tokens begins a sequence if it follows a pass of one token, and continues the prompt if it
+    follows a full piece. Anything else is a batch, or several prompts without an answer between them, and is refused.
     """
 
     def __init__(self) -> None:
@@ -19,11 +19,11 @@ class ForwardPasses:
         """Whether a pass of ``tokens`` begins a sequence.
 
         Args:
-            tokens: of the pass.
-            place: where it stands, for errors.
+            tokens: number of tokens in the pass.
+            place: its place in the file, for errors.
 
         Raises:
-            ForestageError: if the passes cannot be of one request at a time.
+            ForestageError: if requests cannot have run one at a time.
         """
         first = self._before == 0
         begins = first or (tokens > 1 and self._before == 1)
@@ -38,5 +38,5 @@ class ForwardPasses:
         return begins
 
     def end(self) -> None:
-        """What follows is another recording."""
+        """End the recording; the next pass is of another one."""
         self._piece = self._before = 0

@@ -1,4 +1,4 @@
-"""JSON objects from a file, one at a time: a document, an array of them, or one after another (JSON Lines)."""
+"""Read JSON objects from a file one at a time: a document, an array of objects, or JSON Lines."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from traces.importers.report import Report
 READ_CHARACTERS = 1 << 20
 
 MAX_RECORD_CHARACTERS = 1 << 30
-"""Of one object: a request of 100,000 tokens, 94 layers and 8 experts takes 0.4 GiB."""
+"""Most characters of an object; a request of 100,000 tokens, 94 layers and 8 experts takes 0.4 GiB."""
 
 TRUNCATION_MARGIN = 16
-"""Where a text ends in the midst of a literal, number or escape, the decoder stumbles this close to the end."""
+"""If a text ends within a literal, number or escape, the decoder fails at most so many characters before the end."""
 
 
 def read_records(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -40,10 +40,10 @@ def read_records(path: Path, report: Report) -> Iterator[tuple[int, dict[str, An
 
 
 def json_object(text: str, place: str) -> dict[str, Any]:
-    """The JSON object that is ``text``, a line or an event.
+    """The JSON object in ``text``, a line or an event.
 
     Raises:
-        ForestageError: naming ``place``, if it is none.
+        ForestageError: naming ``place``, if it is not an object.
     """
     try:
         value = parse_json(text)
@@ -66,7 +66,7 @@ class _Window:
         self.ended = False
 
     def peek(self) -> str:
-        """The next character that is no space, without taking it; empty at the end."""
+        """The next character that is not a space, without taking it; empty at the end."""
         while True:
             while self.start < len(self.text) and self.text[self.start] in " \t\r\n":
                 self.start += 1
@@ -76,23 +76,23 @@ class _Window:
                 return ""
 
     def grow(self) -> bool:
-        """Read on, dropping what was taken; ``False`` at the end of the file."""
+        """Read more and drop what was taken; ``False`` at the end of the file."""
         self.lines += self.text.count("\n", 0, self.start)
         self.text, self.start = self.text[self.start :], 0
-        # Twice what there is: an object is scanned a few times, not once a piece.
+        # Double the text, so that an object is scanned a few times, not once per piece.
         more = self.read(max(READ_CHARACTERS, len(self.text)))
         self.text += more
         self.ended = not more
         return bool(more)
 
     def take_character(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """Take the next character that is not a space; empty at the end."""
         character = self.peek()
         self.start += len(character)
         return character
 
     def take_object(self) -> dict[str, Any]:
-        """The JSON object that comes next."""
+        """Take the next JSON object."""
         if (begin := self.peek()) != "{":
             self.fault(self.start, "expected a JSON object" + ("" if begin else "; is the file cut off?"))
         while True:
@@ -112,12 +112,12 @@ class _Window:
                 return dict(value)
 
     def fault(self, position: int, text: str) -> NoReturn:
-        """Raise, naming the line of ``position`` in the window."""
+        """Raise an error that names the line of ``position`` in the window."""
         raise ForestageError(f"{self.path}: line {self.lines + self.text.count(chr(10), 0, position) + 1}: {text}")
 
 
 def _in_array(window: _Window) -> Iterator[dict[str, Any]]:
-    """The objects of the one array that is the file."""
+    """The objects of the array that makes up the file."""
     window.take_character()
     if window.peek() != "]":
         yield window.take_object()

@@ -1,12 +1,12 @@
-"""Router logits that were saved with other axes than transformers returns them with.
+"""Router logits that were saved with other axes than transformers uses.
 
-transformers returns a tensor ``[batch · sequence, experts]`` a layer. Read are, where nothing is left to guess:
+transformers returns one tensor ``[batch · sequence, experts]`` per layer. Also read, if unambiguous:
 
-* tensors with an axis of the batch, ``[batch, sequence, experts]``: of one sequence, or with the ``input_ids`` or the
-  ``attention_mask`` whose shape they have;
-* one tensor of all layers, ``[layers, tokens, experts]`` or ``[tokens, layers, experts]``: as ``--layers`` says, or as
-  the model has layers, if the grid beside it has the other axis's number of tokens. Without either it might be one
-  layer's batch.
+* tensors with a batch axis, ``[batch, sequence, experts]``: of one sequence, or beside an ``input_ids`` or
+  ``attention_mask`` of the same ``[batch, sequence]``;
+* one tensor of all layers, ``[layers, tokens, experts]`` or ``[tokens, layers, experts]``: the layer axis is found by
+  ``--layers`` or the model's number of layers, if the grid beside it has as many tokens as the other axis. Without
+  either, the tensor could be one layer's batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class RawPass:
-    """A pass as it stands in the file.
+    """A pass as in the file.
 
     Attributes:
-        shapes: of each layer's entry, ``None`` of a dense one.
-        logits: an entry, read when asked for.
-        grids: what stands beside it, by name.
+        shapes: shape of each layer's entry; ``None`` for a dense layer.
+        logits: reads a layer's entry.
+        grids: arrays beside the logits, by name.
     """
 
     shapes: list[Shape | None]
@@ -40,16 +40,16 @@ class RawPass:
 
 
 def unstacked(stack: Array, grids: dict[str, Any], options: ImportOptions, place: str) -> RawPass:
-    """The pass whose layers stand in one tensor.
+    """The pass whose layers are in one tensor.
 
     Args:
         stack: the tensor.
-        grids: what stands beside it, by name.
-        options: tell the layers, or the model.
+        grids: arrays beside it, by name.
+        options: name the layers, or the model.
         place: for errors.
 
     Raises:
-        ForestageError: if nothing tells on which axis the layers are.
+        ForestageError: if the layer axis cannot be determined.
     """
     if stack.ndim != 3 or 0 in stack.shape:
         raise ForestageError(
@@ -69,7 +69,7 @@ def unstacked(stack: Array, grids: dict[str, Any], options: ImportOptions, place
 def _layers_axis(
     shape: Shape, grids: dict[str, Any], options: ImportOptions, record: ModelRecord | None, place: str
 ) -> int:
-    """Which axis of a tensor of three the layers are on."""
+    """The layer axis (0 or 1) of a tensor with three axes."""
     sizes: set[int] = set()
     if options.layers is not None:
         sizes = {len(options.layers)}
@@ -91,15 +91,15 @@ def _layers_axis(
 
 
 def flattened(part: RawPass, grids: Sequence[Array], place: str) -> RawPass:
-    """The pass without axes of a batch.
+    """The pass without batch axes.
 
     Args:
         part: the pass.
-        grids: ``[batch, …]``, the pass's own and those of the whole file.
+        grids: arrays ``[batch, …]`` of the pass and of the whole file.
         place: for errors.
 
     Raises:
-        ForestageError: if a batch has no grid beside it, or one of another batch.
+        ForestageError: if a batch has no grid beside it, or one with another batch size.
     """
     if {len(shape) for shape in part.shapes if shape is not None} != {3}:
         return part
@@ -129,5 +129,5 @@ def flattened(part: RawPass, grids: Sequence[Array], place: str) -> RawPass:
 
 
 def _is_empty(values: Array) -> bool:
-    """Whether a dense layer's place holds nothing."""
+    """Whether the entry of a dense layer is empty."""
     return not values.any() or bool(np.isnan(values).all())

@@ -1,6 +1,6 @@
-"""The forward passes in a file of transformers' router logits, with what is known of their tokens.
+"""The forward passes in a file of transformers' router logits, with the known facts about their tokens.
 
-``formats.hf_router_logits`` says how such files are laid out.
+``formats.hf_router_logits`` describes the layout of such files.
 """
 
 import re
@@ -34,10 +34,10 @@ class LogitPass:
     """A forward pass over a batch: row ``b · width + s`` is the s-th token that it processed of the b-th sequence.
 
     Attributes:
-        width: tokens of each sequence.
-        logits: the logits of a layer ``[batch · width, experts]``, read when asked for.
+        width: number of tokens of each sequence.
+        logits: reads the logits of a layer, ``[batch · width, experts]``.
         tokens: ``[batch, width]`` vocabulary indices, or ``None``.
-        kept: ``[batch, width]``, false where the token is padding.
+        kept: bool ``[batch, width]``, false where the token is padding.
     """
 
     width: int
@@ -52,13 +52,13 @@ class LogitFile:
 
     Attributes:
         passes: the first holds the prompt, or its beginning.
-        batch: sequences.
-        layers: entries of a pass's tuple.
-        used: those that hold logits; the others are dense.
-        experts: of a layer.
-        batch_is_stated: whether a grid of tokens or a mask tells the sequences apart.
-        padding_is_stated: whether a mask tells padding from tokens, in every pass of the prompt.
-        prompt_passes: passes that the prompt took: the first, and those of several tokens after it.
+        batch: number of sequences.
+        layers: number of entries in a pass's tuple.
+        used: indices of the entries with logits; the others are dense layers.
+        experts: number of experts in a layer.
+        batch_is_stated: whether a grid of tokens or a mask shows the sequences.
+        padding_is_stated: whether a mask marks padding in every pass of the prompt.
+        prompt_passes: number of passes for the prompt: the first, and those of several tokens after it.
     """
 
     passes: tuple[LogitPass, ...]
@@ -72,15 +72,15 @@ class LogitFile:
 
     @property
     def rows(self) -> int:
-        """Of all passes."""
+        """Number of rows in all passes."""
         return sum(self.batch * part.width for part in self.passes)
 
     def kept_rows(self) -> npt.NDArray[np.int64]:
-        """Rows of all passes that are no padding, ascending."""
+        """Rows of all passes that are not padding, ascending."""
         return np.flatnonzero(np.concatenate([part.kept.reshape(-1) for part in self.passes]))
 
     def where(self, row: int) -> str:
-        """What a row of all passes is, for errors."""
+        """Description of a row, numbered over all passes, for errors."""
         for number, part in enumerate(self.passes):
             if row < self.batch * part.width:
                 sequence, token = divmod(row, part.width)
@@ -92,16 +92,16 @@ class LogitFile:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether every pass knows its tokens."""
+        """Whether the tokens of every pass are known."""
         return all(part.tokens is not None for part in self.passes)
 
 
 def read_passes(path: Path, options: ImportOptions) -> LogitFile:
-    """Every pass of a file, with shapes that fit each other.
+    """All passes of a file, with shapes checked to fit each other.
 
     Args:
         path: the file.
-        options: of a tensor that holds all layers, tell which axis they are on.
+        options: determine the layer axis of a tensor with all layers.
 
     Raises:
         ForestageError: if the file is damaged or in no known layout.
@@ -113,7 +113,7 @@ def read_passes(path: Path, options: ImportOptions) -> LogitFile:
 
 
 def _torch_passes(path: Path, options: ImportOptions) -> tuple[list[RawPass], dict[str, Any]]:
-    """Passes of a ``.pt``, and what stands beside them."""
+    """Passes of a ``.pt``, and the values beside them."""
     value = torch_file.load(path)
     if isinstance(value, dict):
         beside = {name: part for name, part in value.items() if name not in (NAME, PASSES)}
@@ -151,7 +151,7 @@ def _torch_passes(path: Path, options: ImportOptions) -> tuple[list[RawPass], di
 
 
 def _safetensors_passes(path: Path, options: ImportOptions) -> tuple[list[RawPass], dict[str, Any]]:
-    """Passes of a ``.safetensors``, and what stands beside them."""
+    """Passes of a ``.safetensors``, and the values beside them."""
     from safetensors import SafetensorError, safe_open
 
     def tensor(name: str) -> Array:
@@ -208,7 +208,7 @@ def _stacked_passes(
     tensor: Callable[[str], Array],
     options: ImportOptions,
 ) -> tuple[list[RawPass], dict[str, Any]]:
-    """Passes of a ``.safetensors`` that has one tensor a pass, by the pass's number (``None`` of a single one)."""
+    """Passes of a ``.safetensors`` with one tensor per pass, by the pass's number (``None`` for a single pass)."""
     numbers = sorted(int(number) for number in stacked if number is not None)
     mixed = any(TENSOR.fullmatch(name) for name in shapes)
     if mixed or (None in stacked and numbers) or numbers != list(range(len(numbers))):
@@ -225,12 +225,12 @@ def _stacked_passes(
 
 
 def _grids_of(named: dict[str, Any]) -> dict[str, Any]:
-    """Those of what stands beside a pass that are grids of its tokens."""
+    """The values beside a pass that are grids of its tokens."""
     return {name: named[name] for name in GRIDS if name in named}
 
 
 def _checked(path: Path, raw: list[RawPass], beside: dict[str, Any]) -> LogitFile:
-    """Passes whose shapes fit each other and the grids."""
+    """The passes, with shapes checked to fit each other and the grids."""
     own = [{name: _grid(path, part.grids, name, number, len(raw)) for name in GRIDS} for number, part in enumerate(raw)]
     common = {name: _grid(path, beside, name, None, len(raw)) for name in (*GRIDS, "sequences")}
     grids = [grid for part in [*own, common] for grid in part.values() if grid is not None]
@@ -264,7 +264,7 @@ def _checked(path: Path, raw: list[RawPass], beside: dict[str, Any]) -> LogitFil
 
 
 def _layers(path: Path, raw: list[RawPass]) -> tuple[tuple[int, ...], int]:
-    """Which entries of the tuples hold logits, and of how many experts; the same in every pass."""
+    """Indices of the entries with logits, and the number of experts; the same in every pass."""
     first = raw[0].shapes
     widths = {shape[1] for shape in first if shape is not None and len(shape) == 2}
     experts = max(widths, default=0)
@@ -310,12 +310,12 @@ def _grid(path: Path, named: dict[str, Any], name: str, number: int | None, pass
 
 
 def _named(name: str, number: int, passes: int) -> str:
-    """A thing of a pass."""
+    """The name of a pass's value, for errors."""
     return name if passes == 1 else f"{name} of pass {number}"
 
 
 def _prompt_passes(path: Path, widths: Sequence[int], batch_is_stated: bool) -> int:
-    """How many passes the prompt took: the first, and the pieces of several tokens after it; then one token each."""
+    """Number of passes for the prompt: the first, and those of several tokens after it; then passes have one token."""
     count = 1
     while count < len(widths) and widths[count] > 1:
         count += 1
@@ -375,7 +375,7 @@ def _kept(
     batch: int,
     prompt_passes: int,
 ) -> list[npt.NDArray[np.bool_]]:
-    """Which tokens of each pass are no padding; a mask is of a pass's own tokens, or of all until then."""
+    """Which tokens of each pass are not padding; a mask covers the pass's own tokens, or all up to it."""
     ends = np.cumsum(widths).tolist()
     kept = []
     for number, (part, width, end) in enumerate(zip(own, widths, ends, strict=True)):
@@ -409,7 +409,7 @@ def _end_at_padding(
     kept: list[npt.NDArray[np.bool_]],
     prompt_passes: int,
 ) -> None:
-    """A generated sequence of a batch ends where padding begins, while the others go on."""
+    """Mark padding after the end of each generated sequence, while others of the batch go on."""
     batch = len(kept[0])
     if batch == 1 or len(kept) == prompt_passes:
         return

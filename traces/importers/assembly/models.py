@@ -1,4 +1,4 @@
-"""Which model a recording is of, where its file does not say."""
+"""Determine the model of a recording whose file does not state it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from traces.importers.report import Report
 
 @dataclass(frozen=True)
 class RecordedModel:
-    """What a recording is of.
+    """The model and layers of a recording.
 
     Attributes:
         name: the model's name.
-        experts: routed experts a layer.
-        kept_layers: which of the recorded layers hold routing (the others are dense), ascending.
+        experts: routed experts per layer.
+        kept_layers: indices of the recorded layers with routing (the others are dense), ascending.
         layer_map: the model's index of each kept layer.
     """
 
@@ -41,29 +41,29 @@ def recorded_model(
     written_for: str = "",
     has_dense: bool = False,
 ) -> RecordedModel:
-    """What a recording is of, from what the file says, what the user says and what the catalogue knows.
+    """The model and layers of a recording, from the file, the user's options and the catalogue.
 
-    Layers are told in this order: the file's own indices, unless they count from 0 without a gap and so may count the
-    MoE layers alone; ``--layers``; the model's MoE layers where the recording has as many layers as the model has MoE
-    layers, or as it has layers in all (the dense ones then hold nothing); else the used layers, by their place in the
-    recording. What rests on no name, and what was left out or cut, is told.
+    Layers are determined by the first of these that applies: the file's own indices, unless they count from 0 without a
+    gap and so may number only the MoE layers; ``--layers``; the model's MoE layers, if the recording has as many layers
+    as the model has MoE layers, or as it has layers in all (then the dense ones are empty); else the used layers, by
+    their place in the recording. A warning tells what does not rest on a name, and what was left out or cut.
 
     Args:
-        options: what the user says.
+        options: the user's options.
         report: takes the warnings.
         origin: the file, for errors.
-        layers: on the recording's layer axis.
-        top_k: ids a row; ``None`` where the recording has none (loads).
+        layers: length of the recording's layer axis.
+        top_k: ids per row; ``None`` if the recording has none (loads).
         used_layers: layers in which anything was recorded.
         name: the model's name in the file, if there is one; ``--model`` takes its place (``stated.check_model``).
-        experts: routed experts a layer, where the file says.
-        layer_map: the model's index of each layer on the axis, where the file says.
-        written_for: how the names of the models begin whose code writes the format; of several models of the
-            recording's shape, it is theirs.
-        has_dense: the format has all of the model's layers on its axis, so that an empty one is known to be dense.
+        experts: routed experts per layer, if the file states them.
+        layer_map: the model's index of each layer on the axis, if the file states it.
+        written_for: first part of the names of the models whose code writes the format; among several models with the
+            recording's shape, such a model is taken.
+        has_dense: whether the format has all of the model's layers on its axis, so that an empty one must be dense.
 
     Raises:
-        ForestageError: if something is missing that an option would give, or two sources contradict each other.
+        ForestageError: if something is missing that an option can give, or two sources contradict each other.
     """
     used = tuple(used_layers)
     check_model(options, name, origin, report)
@@ -111,7 +111,7 @@ def recorded_model(
 
 
 def _check_layers(record: ModelRecord, indices: Sequence[int], origin: str) -> None:
-    """Refuse layers that the model lacks, or that are dense in it."""
+    """Refuse layers that the model lacks or that are dense in it."""
     stray = set(indices) - set(record.layer_map)
     if stray:
         raise ForestageError(
@@ -124,7 +124,7 @@ def _check_layers(record: ModelRecord, indices: Sequence[int], origin: str) -> N
 def _tell_shape(
     options: ImportOptions, report: Report, origin: str, record: ModelRecord, layers: int, *, named: bool
 ) -> None:
-    """Warn where the model was told by its shape alone, or was run with another top-k than its own."""
+    """Warn if only the shape determined the model, or if it was run with another top-k than its own."""
     if options.model is None and not named:
         report.warn(
             f"{origin}: names no model; taken for {record.name} by its {layers} MoE layers (--model, if it is another)"
@@ -134,7 +134,7 @@ def _tell_shape(
 
 
 def _tell_empty(report: Report, origin: str, layers: int, kept: Sequence[int]) -> None:
-    """Warn of layers of an unknown model that hold nothing, and are taken for dense ones."""
+    """Warn of empty layers of an unknown model, which are taken for dense ones."""
     empty = sorted(set(range(layers)) - set(kept))
     if empty:
         named = ", ".join(map(str, empty[:4])) + (f" and {len(empty) - 4} more" if len(empty) > 4 else "")
@@ -153,10 +153,10 @@ def _records(
     experts: int | None,
     written_for: str,
 ) -> list[ModelRecord]:
-    """The catalogue's record of the name given; without a name, all records of that shape."""
+    """The catalogue's record of the given name; without a name, all records of the shape."""
     catalog = load_catalog()
     if options.model is not None:
-        # A model of one's own is welcome where its experts are known.
+        # An unknown model is accepted if its number of experts is known.
         record = catalog.match_shape(options.model) if experts is not None else catalog.find_shape(options.model)
         return [record] if record is not None else []
     if name is not None:
@@ -182,7 +182,7 @@ def _layers(
     record: ModelRecord | None,
     layer_map: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which layers of the axis are kept, and the model's index of each."""
+    """The layers of the axis that are kept, and the model's index of each."""
     everything = tuple(range(layers))
     if layer_map is not None:
         if options.layers not in (None, tuple(layer_map)):

@@ -1,8 +1,8 @@
-"""Choices written as a 0 or a 1 for every expert (one-hot, or multi-hot), in place of the chosen experts' ids.
+"""Read choices written as 0 or 1 for every expert (one-hot or multi-hot), in place of the chosen experts' ids.
 
-A row of three numbers and more that are all 0 or 1 cannot be ids, as those of a choice are distinct. Most rows must be
-such; a few may be broken rows of ids. The n-th number is of the n-th expert; columns whose names end in numbers must
-count from 0, or from 1, without a gap. Such rows have no order: the trace is not *ranked*.
+A row of three or more numbers that are all 0 or 1 cannot be ids, since a choice's ids are distinct. Most rows must be
+like this; a few may be broken rows of ids. The n-th number belongs to the n-th expert; columns whose names end in
+numbers must count from 0 or from 1 without a gap. Such rows have no order, so the trace is not *ranked*.
 """
 
 import re
@@ -17,19 +17,19 @@ from traces.importers.assembly.cells import Place
 from traces.importers.assembly.table_columns import shown
 
 NUMBERED = re.compile(r"[^#].*?([0-9]{1,6})")
-"""A column's name that ends in a number; ``#3`` is a place."""
+"""A column's name that ends in a number; ``#3`` is a column's index."""
 
 NARROWEST = 3
-"""Two ids may be 0 and 1."""
+"""Fewest numbers in a multi-hot row, since two ids may be 0 and 1."""
 
 
 @dataclass
 class MultiHot:
-    """What the rows of a table's ``ids`` are, as most of the first that are not all zeros tell.
+    """The kind of a table's ``ids`` rows, decided by the majority of the first rows that are not all zeros.
 
     Attributes:
-        experts: numbers a row, where the rows are multi-hot.
-        top_k: ones a row, likewise.
+        experts: numbers per row, if the rows are multi-hot.
+        top_k: ones per row, if the rows are multi-hot.
     """
 
     experts: int | None = None
@@ -38,23 +38,23 @@ class MultiHot:
 
     @property
     def ranked(self) -> bool | None:
-        """Whether ids are in rank order; ``None`` where the rows are lists of ids, whose weights tell."""
+        """Whether ids are in rank order; ``None`` for lists of ids, whose weights show it."""
         return None if self.top_k is None else self.top_k == 1
 
     def chosen(
         self, rows: npt.NDArray[np.int64], place: Place, *, weighed: bool, columns: Sequence[str] = ()
     ) -> npt.NDArray[np.int64]:
-        """The ids ``[rows, top_k]`` of some rows, ascending where they are multi-hot; else the rows as they are.
+        """The ids ``[rows, top_k]`` of some rows, ascending if they are multi-hot; other rows unchanged.
 
         Args:
             rows: ``[rows, width]``.
-            place: names one of them in an error.
-            weighed: whether there are weights beside them.
-            columns: names of the columns, where every number has one.
+            place: names a row in an error.
+            weighed: whether there are weights beside the rows.
+            columns: names of the columns, if every number has its own.
 
         Raises:
-            ForestageError: if columns are left out or not in order, rows are multi-hot and others not, of as many ones,
-                or there are weights beside them.
+            ForestageError: if columns are missing or not in order, only some rows are multi-hot, the numbers of ones
+                differ, or there are weights beside them.
         """
         if not self._told and len(rows):
             used = rows[rows.any(axis=1)]

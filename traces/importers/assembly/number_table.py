@@ -1,4 +1,4 @@
-"""Comma-separated lines of plain decimal numbers, every field checked."""
+"""Read comma-separated lines of plain decimal numbers, with every field checked."""
 
 import re
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from catalog.errors import ForestageError
 NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*")
 
 STRANGE = re.compile(r"[^0-9eE+\-.,naifNAIF \t]")
-"""What neither a number nor ``nan`` and ``inf`` are written with. NumPy takes any of Unicode's spaces, separators of
-ASCII's control characters included, for a blank: a damaged byte would pass for nothing."""
+"""Characters that occur in no number, ``nan`` or ``inf``. NumPy takes all of Unicode's spaces and ASCII's separator
+control characters for blanks, so that it would ignore a damaged byte."""
 
 
 def number_table(path: Path, lines: Sequence[str], names: Sequence[str], first_line: int) -> npt.NDArray[np.float64]:
     """``lines`` of ``path``, the first of them numbered ``first_line``, as f64 ``[lines, names]``.
 
     Raises:
-        ForestageError: naming the first line with another number of fields than ``names``, or the field that is no
-            number; ``nan`` and ``inf`` are left to the caller, who knows what a column may hold.
+        ForestageError: naming the first line whose number of fields is not that of ``names``, or the field that is not
+            a number; ``nan`` and ``inf`` are left to the caller, which knows the columns.
     """
     try:
         if not all(lines) or any(STRANGE.search(line) for line in lines):
@@ -35,7 +35,7 @@ def number_table(path: Path, lines: Sequence[str], names: Sequence[str], first_l
 
 
 def _first_fault(lines: Sequence[str], names: Sequence[str], first_line: int) -> str:
-    """The first line that is no row of numbers, and why."""
+    """The first line that is not a row of numbers, and why."""
     for number, line in enumerate(lines, start=first_line):
         if not line.strip():
             return f"line {number}: empty line"

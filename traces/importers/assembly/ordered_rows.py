@@ -1,4 +1,4 @@
-"""Rows that came by sequence, position and layer: walked in pieces, however many they are."""
+"""Rows that came in order of sequence, position and layer, and are walked in pieces."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from traces.importers.assembly.sorted_rows import Rows, SortedRows
 from traces.mapping import release
 
 PIECE_ROWS = 1 << 18
-"""So many rows are looked at at a time."""
+"""Number of rows in a piece."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrderedRows(Rows):
-    """Rows that came by sequence, position and layer: the same as ``SortedRows``, in pieces.
+    """Rows that came in order of sequence, position and layer: like ``SortedRows``, but in pieces.
 
     Attributes:
-        cuts: first row of each piece, which begins a token, and the number of rows.
-        tokens: how many.
-        gaps: how often positions are skipped within a sequence.
+        cuts: first row of each piece (where a token begins), then the number of rows.
+        tokens: number of tokens.
+        gaps: number of gaps in positions within sequences.
     """
 
     cuts: tuple[int, ...]
@@ -34,7 +34,7 @@ class OrderedRows(Rows):
 
     @classmethod
     def of(cls, places: RowPlaces, facts: Array, ids: Array, weights: Array | None) -> "OrderedRows | None":
-        """The rows, or ``None`` where they did not come in order.
+        """The rows, or ``None`` if they did not come in order.
 
         Raises:
             ForestageError: as ``RoutingRows.sort``.
@@ -79,7 +79,7 @@ class OrderedRows(Rows):
 
     @property
     def missing(self) -> int:
-        """Rows (token, layer) that no row was given for."""
+        """Number of rows (token, layer) that were not given."""
         return self.tokens * len(self.layers) - len(self.facts)
 
     def skipped_positions(self) -> int:
@@ -101,7 +101,7 @@ class OrderedRows(Rows):
                     release(array)
 
     def _pieces(self) -> Iterator[tuple[SortedRows, npt.NDArray[np.bool_], npt.NDArray[np.int32]]]:
-        """The rows by pieces; whether each is of the same token as the one before, and its layer."""
+        """The rows in pieces; for each row, whether it has the same token as the row before, and its layer."""
         for begin, stop in pairwise(self.cuts):
             sequence, position, layer = columns(self.facts, begin, stop)
             same = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1])

@@ -1,4 +1,4 @@
-"""Published recordings whose files do not say whose they are."""
+"""Published recordings whose files do not state their origin."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class Recording:
     """A published recording.
 
     Attributes:
-        prefix: what its files' names begin with; further files of the same origin may, too.
-        model: which model it is of; ``None`` where its files say so themselves.
-        source: whose it is.
-        licence: under which licence.
-        digests: SHA-256 of the expert ids u8 ``[tokens, layers, top_k]`` of the files that were published.
+        prefix: beginning of its files' names; other files of the same origin may have it too.
+        model: the recorded model; ``None`` if its files state it.
+        source: who published it.
+        licence: its licence.
+        digests: SHA-256 of the expert ids (u8 ``[tokens, layers, top_k]``) of each published file.
     """
 
     prefix: str
@@ -58,11 +58,11 @@ RECORDINGS = (
 
 
 def model_of_name(path: Path) -> str | None:
-    """The model of the published recording whose files are named as ``path`` is; a hint, which a shape can refute."""
+    """The model of the published recording whose files have names like ``path``; a hint, which the shape may refute."""
     return next((recording.model for recording in RECORDINGS if path.name.startswith(recording.prefix)), None)
 
 
 def published_recording(ids: npt.NDArray[np.unsignedinteger]) -> Recording | None:
-    """The published recording with exactly these expert ids: a name alone must claim neither source nor licence."""
+    """The published recording with exactly these expert ids: a file's name does not prove source or licence."""
     digest = hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest()
     return next((recording for recording in RECORDINGS if digest in recording.digests), None)

@@ -1,17 +1,18 @@
-"""Whose tokens are whose, in a recording of forward passes that names no requests.
+"""Assign tokens to requests, in a recording of forward passes that does not name requests.
 
-What is used, all of it how SGLang's scheduler works (source: its ``ForwardMode`` and recorder, sgl-project/sglang):
+The rules follow SGLang's scheduler (source: its ``ForwardMode`` and recorder, sgl-project/sglang):
 
-* an *extend* pass prefills; ``extend_seq_lens`` tells how many consecutive tokens each request has in it. One that
-  begins at position 0 is a new request; one that begins where a prefill of the passes just before has ended is the next
-  piece of that prefill (of several that ended there, nothing tells which); any other is a new request whose beginning
-  was found in the prefix cache. A warning counts either;
-* a *decode* pass has one token of each running request; a request without one has ended. A token belongs to the
-  request that ended one position before it. Where several ended there and as many tokens have that position, they are
-  paired in the order of the batch, which the scheduler keeps (a warning counts them); where the numbers differ, nothing
-  tells which went on: those tokens begin new sequences, so that no sequence is wrong (a warning counts them too);
-* a *mixed* pass is an extend pass in which running requests take part with one token each (a prefill whose next piece
-  is a single token is taken for one of them);
+* an *extend* pass prefills; ``extend_seq_lens`` gives the number of consecutive tokens of each request in it. A request
+  that begins at position 0 is new; one that begins where a prefill in the passes just before ended is the next piece of
+  that prefill (if several ended there, it is not known which); any other is a new request whose beginning was found in
+  the prefix cache. A warning counts the last two cases;
+* a *decode* pass has one token of each running request; a request without one has ended. A token belongs to the request
+  whose last position is one before it. If several requests have that last position and as many tokens follow, they are
+  paired in the order of the batch, which the scheduler keeps (a warning counts them). If the numbers differ, it is not
+  known which requests went on: those tokens begin new sequences, so that no sequence is wrong (a warning counts them
+  too);
+* a *mixed* pass is an extend pass in which running requests have one token each (a prefill whose next piece is a single
+  token is taken for such a request);
 * an *idle* pass has no tokens of a request.
 """
 
@@ -28,7 +29,7 @@ from traces.importers.report import Report
 from traces.schema import DECODE, PREFILL
 
 MODES = {1: "extend", 2: "decode", 3: "mixed", 4: "idle"}
-"""``forward_mode`` as recorded; the values above are of speculative decoding, disaggregation and the like."""
+"""Recorded ``forward_mode`` → its name; larger values are for speculative decoding, disaggregation and the like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class ForwardPass:
         place: file and record, for errors.
         mode: a value of ``MODES``.
         positions, input_ids: i64 ``[tokens]``.
-        lengths: i64 ``[requests]``, tokens of each, in extend and mixed passes.
+        lengths: i64 ``[requests]``, number of tokens of each request, in extend and mixed passes.
     """
 
     place: str
@@ -50,10 +51,10 @@ class ForwardPass:
 
     @classmethod
     def joined(cls, parts: Sequence[Self], place: str) -> Self:
-        """One pass of several parts (two half batches run in turns).
+        """One pass made of several parts (two half batches that run in turns).
 
         Raises:
-            ForestageError: if the parts are of different modes.
+            ForestageError: if the parts have different modes.
         """
         parts = [part for part in parts if part.mode != "idle"] or parts
         if len({part.mode for part in parts}) > 1:
@@ -70,7 +71,7 @@ class ForwardPass:
 
 @dataclass
 class _Request:
-    """A request that may go on: its number, the position after its last token, and whether it has begun to decode."""
+    """A request that may continue: its number, the position after its last token, and whether it has begun decoding."""
 
     number: int
     following: int
@@ -79,11 +80,11 @@ class _Request:
 
 @dataclass
 class RequestChains:
-    """Gives the tokens of one rank's passes, in their order, to requests numbered from ``requests`` on.
+    """Assigns the tokens of one rank's passes, in order, to requests numbered from ``requests`` on.
 
     Attributes:
-        requests: the next new request's number.
-        phase: u8 ``[tokens]`` of the pass given last.
+        requests: number of the next new request.
+        phase: u8 ``[tokens]``, the phases of the last pass's tokens.
     """
 
     requests: int
@@ -113,7 +114,7 @@ class RequestChains:
         return self._extend(forward)
 
     def tell(self, path: Path, report: Report) -> None:
-        """Warn of what rests on the order of the batch, and of sequences broken off or without their beginning."""
+        """Warn of assignments that rest on the batch's order, and of sequences cut off or without their beginning."""
         if self._cached:
             report.warn(
                 f"{path}: {self._cached_tokens} cached tokens at the beginning of {self._cached} requests have no "
@@ -183,12 +184,12 @@ class RequestChains:
             self.phase[running] = DECODE
             numbers[running] = self._decode(forward.positions[running], before)
             before = self._live
-        # The scheduler runs what was prefilled last after what was running.
+        # The scheduler puts the requests prefilled last after those that were running.
         self._live = [*before, *prefilled]
         return numbers
 
     def _decode(self, positions: npt.NDArray[np.int64], live: list[_Request]) -> npt.NDArray[np.int32]:
-        """Requests of tokens, one each, of the ``live`` ones; what has no token has ended."""
+        """The requests among ``live`` of tokens, one each; a request without a token has ended."""
         waiting: dict[int, list[_Request]] = {}
         for request in live:
             waiting.setdefault(request.following, []).append(request)
@@ -205,7 +206,7 @@ class RequestChains:
                 self._broken += len(rows) if candidates else 0
                 self._unbegun += 0 if candidates else len(rows)
                 by_row.update((row, self._new(position, decoding=True)) for row in rows)
-        # Kept in the order of the batch, which the next pass keeps too.
+        # Keep the order of the batch, which the next pass keeps too.
         self._live = [by_row[row] for row in range(len(positions))]
         for request, position in zip(self._live, positions.tolist(), strict=True):
             request.following, request.decoding = position + 1, True

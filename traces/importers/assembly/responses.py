@@ -1,4 +1,4 @@
-"""What servers' responses have in common: texts in base64, and the numbers of tokens beside them."""
+"""Parse what servers' responses have in common: base64 texts, and the numbers of tokens beside them."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ LARGEST = 2**31 - 1
 
 
 def whole_number(value: Any, field: str, place: str) -> int:
-    """``value`` as a whole number from 0 on.
+    """``value`` as a whole number ≥ 0.
 
     Raises:
         ForestageError: naming ``place`` and ``field``.
@@ -36,7 +36,7 @@ def decoded_bytes(value: str, field: str, place: str) -> bytes:
 
 
 def token_ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64] | None:
-    """A list of vocabulary indices, or ``None`` where there is none.
+    """A list of vocabulary indices, or ``None`` if there is none.
 
     Raises:
         ForestageError: naming ``place`` and ``field``.
@@ -49,7 +49,7 @@ def token_ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64] | Non
 
 
 def objects(value: Any, field: str, place: str) -> list[dict[str, Any]]:
-    """A list of JSON objects with at least one.
+    """A list of at least one JSON object.
 
     Raises:
         ForestageError: naming ``place`` and ``field``.
@@ -60,10 +60,10 @@ def objects(value: Any, field: str, place: str) -> list[dict[str, Any]]:
 
 
 def model_name(response: dict[str, Any], place: str) -> str | None:
-    """The model that a response names, if it does.
+    """The model that a response names, if any.
 
     Raises:
-        ForestageError: if it is no text.
+        ForestageError: if it is not a text.
     """
     name = response.get("model")
     if name is not None and (not isinstance(name, str) or not name):
@@ -72,6 +72,6 @@ def model_name(response: dict[str, Any], place: str) -> str | None:
 
 
 def short(value: Any) -> str:
-    """A value as it can stand in an error."""
+    """A value as a short text for an error."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

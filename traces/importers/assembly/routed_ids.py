@@ -1,11 +1,12 @@
-"""The ids of a ``routed_experts`` field, in every form that servers give them.
+"""Read the ids of a ``routed_experts`` field, in every form that servers use.
 
 * nested lists ``[tokens][layers][top_k]``;
 * a NumPy file in base64 (vLLM: ``vllm/entrypoints/openai/*/protocol.py``, "base64-encoded .npy bytes");
-* an object ``{data, shape}`` with ``dtype``, ``encoding`` and ``start`` where the writer gives them (prime-rl's and
-  dynamo's servers around vLLM): raw little-endian integers. Without ``dtype``, the bytes divided by the product of the
-  shape tell the width: 1 is unsigned (expert ids above 127 are common), 2, 4 and 8 are signed. Without ``encoding``, it
-  is base64, or int32 in base85 (prime-rl's first version), whichever the length of the text fits: never both.
+* an object ``{data, shape}`` with optional ``dtype``, ``encoding`` and ``start`` (prime-rl's and
+  dynamo's servers around vLLM): raw little-endian integers. Without ``dtype``, the number of bytes
+  divided by the product of the shape is the width: 1 is unsigned (expert ids above 127 are common), 2, 4 and 8 are
+  signed. Without ``encoding``, the data are base64, or int32 in base85 (prime-rl's first version), whichever fits the
+  length of the text: never both.
 """
 
 import base64
@@ -28,23 +29,23 @@ NUMPY_START = b"\x93NUMPY"
 DTYPE = re.compile(r"(?:torch\.|numpy\.|np\.)?(u?int(?:8|16|32|64))|[<|=]?([iu][1248])")
 
 RAW_DTYPES = ("|u1", "<i2", "<i4", "<i8")
-"""Of raw integers, told by their size, where nothing states it."""
+"""Possible types of raw integers if no dtype is stated; their width decides."""
 
 BASE85_DTYPES = ("<i4",)
-"""Of a text in base85 that does not say so."""
+"""Possible types of integers in a base85 text without a stated encoding."""
 
 DECODERS = {"base64": lambda text: base64.b64decode(text, validate=True), "base85": base64.b85decode}
 
 
 @dataclass(frozen=True, eq=False)
 class RoutedIds:
-    """What a field holds.
+    """The content of a field.
 
     Attributes:
         ids: i64 ``[tokens, layers, top_k]``.
-        start: position of the first token, where the field states it.
+        start: position of the first token, if the field states it.
         largest: the largest id that the field's integers can hold.
-        dtype: of these integers, for errors; empty where they are text.
+        dtype: type of these integers, for errors; empty if they are text.
     """
 
     ids: npt.NDArray[np.int64]
@@ -53,19 +54,19 @@ class RoutedIds:
     dtype: str = ""
 
     def without(self, tokens: int) -> "RoutedIds":
-        """The same without its last ``tokens``."""
+        """The same without its last ``tokens`` tokens."""
         return RoutedIds(self.ids[: len(self.ids) - tokens], self.start, self.largest, self.dtype)
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Values that the events of a stream gave for one field, in their order."""
+    """Values that the events of a stream gave for one field, in order."""
 
     values: tuple[Any, ...]
 
 
 def routed_ids(value: Any, field: str, place: str) -> RoutedIds | None:
-    """The ids of a field, ``None`` where it is missing, null or holds no token.
+    """The ids of a field; ``None`` if it is missing, null or has no token.
 
     Raises:
         ForestageError: naming ``place`` and ``field``, if it is in no known form, damaged or contradicts itself.
@@ -87,7 +88,8 @@ def nested_ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64]:
     """Nested lists ``[tokens][layers][top_k]`` of whole numbers as an array; an empty list has shape (0, 0, 0).
 
     Raises:
-        ForestageError: naming ``place`` and ``field``, if they are not three deep, ragged or of other values.
+        ForestageError: naming ``place`` and ``field``, if the lists are not three deep, are ragged or have other
+            values.
     """
     if not isinstance(value, list) or not all(isinstance(token, list) for token in value):
         raise ForestageError(f"{place}: {field}: expected lists [tokens][layers][top_k]")
@@ -101,7 +103,7 @@ def nested_ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64]:
     top_k = len(rows[0]) if rows else 0
     if {len(token) for token in value} != {layers} or {len(row) for row in rows} != {top_k} or not flat:
         raise ForestageError(f"{place}: {field}: tokens or layers differ in length, or are empty")
-    # Not by NumPy's conversion, which takes true for 1 and 2.0 for 2.
+    # NumPy's conversion would take true for 1 and 2.0 for 2.
     if set(map(type, flat)) != {int} or not all(-1 <= number <= LARGEST for number in (min(flat), max(flat))):
         raise ForestageError(f"{place}: {field}: expected whole numbers from 0 on, or -1 where nothing was recorded")
     return np.array(flat, np.int64).reshape(tokens, layers, top_k)
@@ -130,7 +132,7 @@ def checked_array(array: npt.NDArray[Any], field: str, place: str, start: int | 
     """An array of ids ``[tokens, layers, top_k]``.
 
     Raises:
-        ForestageError: naming ``place`` and ``field``, if it is of other values or another shape.
+        ForestageError: naming ``place`` and ``field``, if it has other values or another shape.
     """
     if array.ndim != 3 or array.dtype.kind not in "iu":
         raise ForestageError(
@@ -171,7 +173,7 @@ def _described(value: dict[str, Any], field: str, place: str) -> RoutedIds:
 
 
 def _stated_width(dtype: Any, field: str, place: str) -> str | None:
-    """The NumPy name of a stated dtype, ``None`` where none is."""
+    """The NumPy name of a stated dtype; ``None`` if none is stated."""
     if dtype is None:
         return None
     match = DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
@@ -181,7 +183,7 @@ def _stated_width(dtype: Any, field: str, place: str) -> str | None:
 
 
 def _decodings(data: str, encoding: Any, field: str, place: str) -> list[tuple[bytes, tuple[str, ...]]]:
-    """What a text may stand for, each with the dtypes that it may be of: in the encoding stated, or in either."""
+    """The possible bytes of a text, each with its possible dtypes: in the stated encoding, or in either."""
     if encoding not in (None, *DECODERS):
         raise ForestageError(f"{place}: {field}.encoding: {short(encoding)}; read are {', '.join(DECODERS)}")
     if encoding == "base64":
@@ -199,7 +201,7 @@ def _decodings(data: str, encoding: Any, field: str, place: str) -> list[tuple[b
 
 
 def _joined(parts: list[RoutedIds | None], field: str, place: str) -> RoutedIds | None:
-    """The pieces of a stream as one: the last where each begins with the one before, else one after another."""
+    """The pieces of a stream as one: the last if each begins with the one before, else all concatenated."""
     given = [part for part in parts if part is not None]
     if not given:
         return None

@@ -1,12 +1,12 @@
-"""Collects the rows of a foreign file (one token's choice in one layer) on their way into a trace.
+"""Collect the rows of a foreign file (one token's choice in one layer) for a trace.
 
-Rows may come in any order: by token, by layer or mixed. They wait as NumPy rows, on disk where they are many. Those
-that came by sequence, position and layer are walked in pieces, however many they are; sorting the others needs 44
-bytes of memory a row.
+Rows may come in any order: by token, by layer or mixed. They are kept as NumPy rows, on disk if they are many. Rows
+that came in order of sequence, position and layer are walked in pieces; sorting other rows needs 44 bytes of memory per
+row.
 
-What cannot be a whole recording is refused: a row that comes twice, and a sequence whose last token lacks a layer. The
-last token passes through every layer, so a file that was cut off, or a stray layer, position or sequence, shows there.
-Any other missing row becomes *not recorded*.
+Incomplete recordings are refused: a row that occurs twice, and a sequence whose last token lacks a layer. The last
+token passes through every layer, so a truncated file, or a stray layer, position or sequence, shows there. Any other
+missing row becomes *not recorded*.
 """
 
 from pathlib import Path
@@ -23,18 +23,18 @@ from traces.importers.assembly.values import LARGEST_WEIGHT
 from traces.schema import PREFILL
 
 BUFFERED_ROWS = 1 << 14
-"""Rows held as Python numbers before they become arrays."""
+"""Number of rows held as Python numbers before they become arrays."""
 
 
 class RoutingRows:
-    """Rows on their way into a trace; ``begin`` names where the following ones come from.
+    """Rows collected for a trace; ``begin`` names the origin of the rows that follow.
 
     Args:
-        position_name: what the file calls a token's place, for errors.
-        line_name: what ``line`` counts, for errors.
-        whole: every token has a row in every layer; without, only the last of a sequence must.
-        copies: what is wrong with two rows of one token and layer that name other experts, for the error; rows that
-            come twice are then left out where they name the same. ``None``: a row that comes twice is refused.
+        position_name: the file's name for a token's position, for errors.
+        line_name: the name of what ``line`` counts, for errors.
+        whole: whether every token must have a row in every layer; if not, only the last token of a sequence must.
+        copies: the error's text for two rows of one token and layer that name different experts; if they name the same,
+            the second is left out. ``None``: a row that occurs twice is refused.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RoutingRows:
         self._buffered_weights: list[list[float]] = []
 
     def begin(self, origin: Path | str) -> None:
-        """Following rows come from ``origin``: a file, or a part of one."""
+        """Set the origin of the following rows: a file, or a part of one."""
         self._flush()
         self.places.origins.append(str(origin))
 
@@ -67,10 +67,10 @@ class RoutingRows:
         phase: int = PREFILL,
         token: int = NO_TOKEN,
     ) -> None:
-        """One row; sequence, position and layer must be within 0 and ``LARGEST``, ids within 0 and ``LARGEST_ID``.
+        """Add one row; sequence, position and layer must be within 0 … ``LARGEST``, ids within 0 … ``LARGEST_ID``.
 
         Raises:
-            ForestageError: if it has another number of ids or weights than the first row, or a weight is none.
+            ForestageError: if its number of ids or weights differs from the first row's, or a weight is invalid.
         """
         self._check_widths(line, len(ids), None if weights is None else len(weights))
         self._buffer.append((sequence, position, layer, phase, token, line, len(self.places.origins) - 1))
@@ -83,7 +83,7 @@ class RoutingRows:
     def add_unrecorded(
         self, line: int, *, sequence: int, position: int, layer: int, phase: int = PREFILL, token: int = NO_TOKEN
     ) -> None:
-        """A row of a token that no expert was recorded for, which the file says itself; limits as for ``add``."""
+        """Add a row that the file itself marks as unrecorded; limits as for ``add``."""
         self.unrecorded += 1
         self._buffer.append((sequence, position, layer, phase, token, line, len(self.places.origins) - 1))
         self._buffered_ids.append([])  # becomes as wide as the others
@@ -104,9 +104,10 @@ class RoutingRows:
         phase: int | Array = PREFILL,
         token: int | Array = NO_TOKEN,
     ) -> None:
-        """Rows: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``, limits as above.
+        """Add rows: ``line``, ``position`` and ``layer [rows]``, ``ids [rows, top_k]``; limits as for ``add``.
 
-        Sequence, phase and token are of all, or ``[rows]``; a row whose ids are all ``UNRECORDED`` has none.
+        Sequence, phase and token are one for all rows, or ``[rows]``; a row whose ids are all ``UNRECORDED`` has no
+            choice.
 
         Raises:
             ForestageError: as ``add``.
@@ -122,11 +123,11 @@ class RoutingRows:
         self._append(facts, ids, weights)
 
     def sort(self) -> SortedRows | ordered_rows.OrderedRows:
-        """All rows by sequence, position and layer; nothing may be added after.
+        """All rows in order of sequence, position and layer; no row may be added after this.
 
         Raises:
-            ForestageError: naming the file and line of a row that comes twice or differs within its token, or of a
-                sequence's last token that lacks a layer.
+            ForestageError: naming the file and line of a row that occurs twice or contradicts its token's other rows,
+                or of a sequence's last token that lacks a layer.
         """
         self._flush()
         if self.ids is None:
@@ -168,7 +169,7 @@ class RoutingRows:
     def _without_copies(
         self, facts: Array, ids: Array, order: Array, sequence: Array, position: Array, layer: Array
     ) -> npt.NDArray[np.bool_]:
-        """Which sorted rows are the first of their token and layer; the others must name the same experts."""
+        """Whether each sorted row is the first of its token and layer; later ones must name the same experts."""
         repeats = (sequence[1:] == sequence[:-1]) & (position[1:] == position[:-1]) & (layer[1:] == layer[:-1])
         places = np.flatnonzero(repeats) + 1
         differs = places[(ids[order[places]] != ids[order[places - 1]]).any(axis=1)]
@@ -182,7 +183,7 @@ class RoutingRows:
         return np.concatenate([[True], ~repeats])
 
     def _check_widths(self, line: int, ids: int, weights: int | None) -> None:
-        """Every row is as the first: so many ids, as many weights or none."""
+        """Check that a row has as many ids as the first, and as many weights or none."""
         if self.ids is None:
             self.ids = Spool(np.uint16, (ids,))
             self.weights = None if weights is None else Spool(np.float32, (ids,))
@@ -213,7 +214,7 @@ class RoutingRows:
         self._buffer, self._buffered_ids, self._buffered_weights = [], [], []
 
     def _append(self, facts: Array, ids: Array, weights: Array | None) -> None:
-        """Keep a chunk of checked width."""
+        """Keep a chunk whose width has been checked."""
         assert self.ids is not None
         self.facts.append(facts)
         self.ids.append(ids.astype(np.uint16))

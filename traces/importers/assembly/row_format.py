@@ -1,4 +1,4 @@
-"""What is kept of a foreign file's row (one token's choice in one layer), and how a row is named in errors."""
+"""The form in which a foreign file's rows (one token's choice in one layer) are kept, and their names in errors."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 LARGEST = 2**31 - 1
-"""Of a position, a layer or a sequence: they are kept as i32."""
+"""Largest position, layer or sequence: they are kept as i32."""
 
 LARGEST_ID = 65_534
-"""Of an expert: 65,535 marks an unrecorded row."""
+"""Largest expert id: 65,535 marks an unrecorded row."""
 
 UNRECORDED = LARGEST_ID + 1
-"""Every id of a row that the file has, but that says of no expert that it was chosen."""
+"""Every id of a row that the file has but that names no chosen expert."""
 
 NO_TOKEN = -1
-"""As a token's identity: the file does not say."""
+"""A token's identity if the file does not state it."""
 
 ROW = np.dtype(
     [
@@ -29,20 +29,20 @@ ROW = np.dtype(
         ("origin", np.int32),
     ]
 )
-"""What is kept of a row beside its ids and weights."""
+"""The fields of a row beside its ids and weights."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(eq=False)
 class RowPlaces:
-    """Where rows come from, and what their file calls things.
+    """The origins of rows, and their file's names for things.
 
     Attributes:
-        position_name: what the file calls a token's place.
-        line_name: what a row's ``line`` counts.
-        whole: every token has a row in every layer; without, only the last of a sequence must.
-        origins: the files, or parts of one, that a row's ``origin`` numbers.
+        position_name: the file's name for a token's position.
+        line_name: the name of what a row's ``line`` counts.
+        whole: whether every token must have a row in every layer; if not, only the last token of a sequence must.
+        origins: the files, or parts of one; a row's ``origin`` is an index into it.
     """
 
     position_name: str
@@ -51,7 +51,7 @@ class RowPlaces:
     origins: list[str] = field(default_factory=list)
 
     def of(self, row: Any) -> str:
-        """Where a row of ``ROW`` comes from."""
+        """The origin and line of a row of type ``ROW``."""
         return f"{self.origins[row['origin']]}: {self.line_name} {row['line']}"
 
 
@@ -63,7 +63,7 @@ def columns(facts: Array, begin: int, stop: int) -> tuple[Array, Array, Array]:
 
 
 def ascend(sequence: Array, position: Array, layer: Array) -> bool:
-    """Whether rows stand by sequence, position and layer already."""
+    """Whether rows are already in order of sequence, position and layer."""
     later = sequence[1:] > sequence[:-1]
     same = sequence[1:] == sequence[:-1]
     later |= same & (position[1:] > position[:-1])

@@ -1,13 +1,13 @@
-"""Signs in single rows and whole sequences that routing is not a text's: equal weights, padding, repetition.
+"""Find signs in rows and sequences that routing does not come from a text: equal weights, padding, repetition.
 
 One pass counts them all, in chunks:
 
-* a token whose gate weights are *equal* in every layer (to the bit): a router that saw nothing scores all alike.
-  Weights of exactly 1 are not judged: PhiMoE gives them where no other expert comes near;
+* a token whose gate weights are *equal* in every layer (to the bit): a router without input scores all experts equally.
+  Weights of exactly 1 do not count: PhiMoE gives them if no other expert's score is near;
 * a token whose rows are all the first experts *in order*, 0, 1, … k − 1: the k best of equal scores;
-* sequences of at least ``REPEATED_TOKENS`` that are *the same* token for token: short prompts do come again.
+* sequences of at least ``REPEATED_TOKENS`` that are *the same* token by token: shorter prompts may well occur twice.
 
-Chance gives some of each where rows are short or layers few, so each has its expectation beside it.
+If rows are short or layers few, some of each occur by chance, so each count has its expectation beside it.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from traces.compiled import njit
 from traces.trace import RoutingTrace
 
 REPEATED_TOKENS = 8
-"""Of a sequence that repeats another: shorter ones are greetings."""
+"""Fewest tokens of a sequence that counts as repeating another; shorter ones are greetings."""
 
 SAMPLED_TOKENS = 1 << 16
-"""Tokens, spread over the trace, that tell how often two tokens are the same by chance."""
+"""Number of tokens, spread over the trace, that measure how often two tokens are equal by chance."""
 
 _HALF_ONE = 0x3C00
-"""The bits of 1 in f16."""
+"""The bit pattern of 1 in f16."""
 
 _HASH_START = 0xCBF29CE484222325
 _HASH_PRIME = 0x100000001B3
@@ -34,12 +34,12 @@ _HASH_PRIME = 0x100000001B3
 
 @dataclass(frozen=True, eq=False)
 class SignedTokens:
-    """Tokens that bear a sign in every recorded layer.
+    """The tokens with a sign in every recorded layer.
 
     Attributes:
-        tokens: how many.
-        first, last: of them; −1 where there are none.
-        expected: how many there would be at most if layers were independent of each other.
+        tokens: number of tokens.
+        first, last: the first and the last of them; −1 if there are none.
+        expected: the most to expect if layers were independent of each other.
     """
 
     tokens: int
@@ -50,12 +50,12 @@ class SignedTokens:
 
 @dataclass(frozen=True, eq=False)
 class RowSigns:
-    """What one pass counted.
+    """The counts of one pass.
 
     Attributes:
-        equal_weights: tokens of equal gate weights.
-        in_order: tokens of the first experts in order.
-        repeated: i64 ``[sequences that repeat an earlier one, 2]``: the sequence, and the first that it is the same as.
+        equal_weights: tokens with equal gate weights.
+        in_order: tokens with the first experts in order.
+        repeated: i64 ``[sequences that repeat an earlier one, 2]``: the sequence, and the first one equal to it.
     """
 
     equal_weights: SignedTokens
@@ -64,7 +64,7 @@ class RowSigns:
 
 
 def row_signs(trace: RoutingTrace) -> RowSigns:
-    """Count the signs of ``trace``; 8 bytes of memory a sequence."""
+    """Count the signs in ``trace``; needs 8 bytes of memory per sequence."""
     layers = trace.layers
     rows, equal, ordered = (np.zeros(layers, np.int64) for _ in range(3))
     totals = np.array([[0, -1, -1], [0, -1, -1]], np.int64)
@@ -85,7 +85,7 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
         _close_sequences(hashes, closing, open_hash, sequence_hashes[ended:closed])
         ended = closed
         done += part.tokens
-    # f16 has 10 bits of fraction: weights that differ at all agree in them about one time in 2^10.
+    # f16 has 10 bits of fraction: different weights round to the same value about once in 2^10.
     by_bits = 8.0 * trace.tokens * 2.0 ** (-10 * (trace.top_k - 1) * layers)
     return RowSigns(
         equal_weights=_signed(totals[0], min(by_bits, _expected(trace, rows, equal, totals[0, 0]))),
@@ -95,16 +95,16 @@ def row_signs(trace: RoutingTrace) -> RowSigns:
 
 
 def _signed(total: npt.NDArray[np.int64], expected: float) -> SignedTokens:
-    """Of ``total [(tokens, first, last)]``."""
+    """``total [(tokens, first, last)]`` with its expectation."""
     return SignedTokens(int(total[0]), int(total[1]), int(total[2]), expected)
 
 
 def _expected(
     trace: RoutingTrace, rows: npt.NDArray[np.int64], signed: npt.NDArray[np.int64], everywhere: int
 ) -> float:
-    """Tokens that bear a sign in every layer, if the ``rows`` of the others bear theirs (``signed``) independently.
+    """Expected tokens with a sign in every layer, if the other tokens' ``rows`` have theirs (``signed``) independently.
 
-    Of few layers nothing can be said: the tokens in question would be their own expectation.
+    With few layers this cannot be estimated: the tokens in question would be their own expectation.
     """
     if trace.layers < 4:
         return float(trace.tokens)
@@ -113,7 +113,7 @@ def _expected(
 
 
 def _chance(hashes: npt.NDArray[np.uint64]) -> float:
-    """How often two of the sampled tokens are the same in every layer."""
+    """Chance that two of the sampled tokens are equal in every layer."""
     if len(hashes) < 2:
         return 1.0
     counts = np.unique(hashes, return_counts=True)[1].astype(np.float64)
@@ -121,9 +121,9 @@ def _chance(hashes: npt.NDArray[np.uint64]) -> float:
 
 
 def _repeated(trace: RoutingTrace, hashes: npt.NDArray[np.uint64], chance: float) -> npt.NDArray[np.int64]:
-    """Repetitions among sequences of a length at which chance would give fewer than one in a hundred."""
+    """Repetitions among sequences so long that chance would give fewer than one in a hundred."""
     lengths = np.diff(trace.sequence_offsets)
-    order = np.lexsort((hashes, lengths))  # stable: sequences that are the same stay in order
+    order = np.lexsort((hashes, lengths))  # stable: equal sequences stay in order
     same = np.zeros(len(order), np.bool_)
     same[1:] = (hashes[order[1:]] == hashes[order[:-1]]) & (lengths[order[1:]] == lengths[order[:-1]])
     first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
@@ -149,7 +149,7 @@ def _count_signs(
 ) -> None:
     """Add the signs of ``ids`` to the counts by layer and to ``totals [2, (tokens, first, last)]``; fill ``hashes``.
 
-    ``weights`` are the bits of the gate weights, none where the trace has none. Rows of one expert bear no sign.
+    ``weights`` are the bits of the gate weights, empty if the trace has none. Rows of one expert have no sign.
     """
     tokens, layers, top_k = ids.shape
     weighed = len(weights) > 0 and top_k > 1
@@ -200,7 +200,7 @@ def _close_sequences(
     open_hash: npt.NDArray[np.uint64],
     closed: npt.NDArray[np.uint64],
 ) -> None:
-    """Hashes of the sequences that end at ``ends`` within these tokens; ``open_hash [1]`` is that of the one begun."""
+    """Hashes of the sequences that end at ``ends`` within these tokens; ``open_hash [1]`` is the unfinished one's."""
     sequence = 0
     for token in range(len(hashes)):
         open_hash[0] = (open_hash[0] ^ hashes[token]) * np.uint64(_HASH_PRIME)

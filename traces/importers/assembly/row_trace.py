@@ -1,4 +1,4 @@
-"""A trace of collected rows: which model and layers they are of, and their way through the builder."""
+"""Make a trace from collected rows: find their model and layers, and pass them through the builder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from traces.metadata import TraceMetadata
 from traces.trace import RoutingTrace
 
 ROW_OPTIONS = frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"})
-"""What every format of rows can be told."""
+"""The options of every format of rows."""
 
 UNLABELLED = "unlabelled"
-"""Domain of sequences that neither the file nor the user labels."""
+"""Domain of sequences without a label from file or user."""
 
 
 def model_of_layers(
@@ -31,20 +31,20 @@ def model_of_layers(
     name: str | None = None,
     written_for: str = "",
 ) -> RecordedModel:
-    """What rows with the layer numbers ``layers`` are of (``recorded_model``).
+    """The model of rows with the layer numbers ``layers`` (see ``recorded_model``).
 
     Args:
-        options: what the user says; ``--layers`` overrides the numbers.
+        options: the user's options; ``--layers`` overrides the numbers.
         origin: the file or folder, for errors.
         layers: the file's numbers, ascending.
-        top_k: ids a row.
+        top_k: ids per row.
         report: takes the warnings.
-        experts: routed experts a layer, where the file says.
+        experts: routed experts per layer, if the file states them.
         name: the model's name in the file, if there is one.
         written_for: as in ``recorded_model``.
 
     Raises:
-        ForestageError: if the model or its experts are not known, or it lacks such layers.
+        ForestageError: if the model or its experts are not known, or it lacks these layers.
     """
     return recorded_model(
         options,
@@ -79,19 +79,19 @@ def trace_of_rows(
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
     Args:
-        rows: all of them.
-        labels: domain and dataset of each sequence, by its number; ``None`` where the file does not say.
-        options: what the user says; uses ``ROW_OPTIONS``.
+        rows: all rows.
+        labels: domain and dataset of each sequence, by its number; ``None`` if the file does not state them.
+        options: the user's options; uses ``ROW_OPTIONS``.
         report: takes the warnings.
         origin: the file or folder.
         format: the importer's name.
-        experts: routed experts a layer, where the file says.
-        ranked: whether ids are in rank order; ``None``: where every row's weights descend.
+        experts: routed experts per layer, if the file states them.
+        ranked: whether ids are in rank order; ``None``: if all rows' weights descend.
         name: the model's name in the file, if there is one; ``--model`` overrides it.
-        source: the metadata's source, where it is more than the format and the file's name.
+        source: the metadata's source, if it is more than the format and the file's name.
         written_for: as in ``recorded_model``.
-        expert_map: of the rows' ids, where they are of physical experts.
-        facts: what the file says of all of it.
+        expert_map: the map of the rows' ids, if they are of physical experts.
+        facts: the file's metadata about the whole recording.
 
     Raises:
         ForestageError: as ``RoutingRows.sort``, ``checked_options``, ``model_of_layers`` and ``TraceBuilder.finish``.
@@ -125,10 +125,10 @@ def trace_of_rows(
 def label(
     options: ImportOptions, format: str, domain: str | None = None, dataset: str | None = None
 ) -> tuple[str, str]:
-    """Domain and dataset of a sequence: as the file says, else the user, else none and the format's name."""
+    """Domain and dataset of a sequence: from the file, else from the user, else none and the format's name."""
     return domain or options.domain or UNLABELLED, dataset or options.dataset or format
 
 
 def source_of(format: str, origin: Path) -> str:
-    """The metadata's source of a recording that names none."""
+    """The metadata's source for a recording that does not state one."""
     return f"{format}, from {origin.name or origin.resolve().name}"

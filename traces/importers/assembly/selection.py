@@ -1,6 +1,6 @@
-"""The rule by which a recording's experts follow from its router logits: of the model, or as the user says.
+"""The rule by which a recording's experts follow from its router logits: the model's, or the user's.
 
-Nothing is assumed of a model that ``selection_table`` does not know: its rule is said by options, or the import
+Nothing is assumed about a model that ``selection_table`` does not know: options state its rule, or the import is
 refused.
 """
 
@@ -19,21 +19,21 @@ from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
 SELECTION_OPTIONS = frozenset({"select", "selection_bias", "groups", "top_groups", "gate_weights"})
-"""What every format of router logits can be told of the rule."""
+"""The options about the rule, for every format of router logits."""
 
 NO_BIAS = Path("none")
-"""``--selection-bias none``: the router has none."""
+"""``--selection-bias none``: the router has no bias."""
 
 HOW_TO_SAVE_A_BIAS = "save it from the model as it runs: docs/router-logits.md"
 
 
 @dataclass(frozen=True)
 class ChosenRule:
-    """A rule, and what is known of its model.
+    """A rule, and the facts known about its model.
 
     Attributes:
         rule: how experts are chosen and weighed.
-        known: the model, where the table has it.
+        known: the model in the table; ``None`` if it is not there.
     """
 
     rule: SelectionRule
@@ -41,7 +41,7 @@ class ChosenRule:
 
     @property
     def returns(self) -> Literal["logits", "softmax"]:
-        """What transformers records of the model."""
+        """The numbers that transformers returns for the model."""
         return self.known.family.returns if self.known is not None else "logits"
 
     @property
@@ -54,7 +54,7 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
     """The rule of ``model``, from the table and the options.
 
     Raises:
-        ForestageError: naming what is missing, and how it is given; or an option that contradicts what is known.
+        ForestageError: naming what is missing and how to give it, or an option that contradicts the table.
     """
     known = _known(model, origin)
     if known is not None and known.family.refusal is not None:
@@ -70,10 +70,10 @@ def selection_rule(options: ImportOptions, model: str, origin: str, report: Repo
 
 
 def _known(model: str, origin: str) -> KnownModel | None:
-    """What the table has of the model by its name, or by the architecture that its record states.
+    """The table's entry for the model, by its name or by the architecture in its record.
 
     Raises:
-        ForestageError: if the model is called by one family's name and is of another.
+        ForestageError: if the model has one family's name but another's architecture.
     """
     named = known_model(model)
     record = load_catalog().match_shape(model)
@@ -91,7 +91,7 @@ def _known(model: str, origin: str) -> KnownModel | None:
 
 
 def check_named(options: ImportOptions, origin: str) -> None:
-    """Refuse scores of a model that the user does not name: models of one shape choose differently.
+    """Refuse scores if the user does not name the model: models of the same shape choose differently.
 
     Raises:
         ForestageError: without ``--model``.
@@ -104,7 +104,7 @@ def check_named(options: ImportOptions, origin: str) -> None:
 
 
 def check_shape(chosen: ChosenRule, model: str, experts: int, top_k: int, origin: str) -> None:
-    """Refuse a rule that cannot hold of a layer of so many experts.
+    """Refuse a rule that is impossible for a layer of so many experts.
 
     Raises:
         ForestageError: saying why.
@@ -115,7 +115,7 @@ def check_shape(chosen: ChosenRule, model: str, experts: int, top_k: int, origin
 
 
 def _check_groups(options: ImportOptions, origin: str) -> None:
-    """Both options of groups or none, and no more groups chosen than there are."""
+    """Check that both options of groups are given or neither, and that no more groups are chosen than there are."""
     groups, chosen = options.groups, options.top_groups
     if (groups is None) != (chosen is None):
         lacking = "--top-groups" if chosen is None else "--groups"
@@ -125,7 +125,7 @@ def _check_groups(options: ImportOptions, origin: str) -> None:
 
 
 def _stated_rule(options: ImportOptions, model: str, origin: str) -> SelectionRule:
-    """The rule of a model that is not known, as the options say."""
+    """The rule of an unknown model, from the options."""
     bias = options.selection_bias
     if options.select is None:
         raise ForestageError(
@@ -164,7 +164,7 @@ def _stated_rule(options: ImportOptions, model: str, origin: str) -> SelectionRu
 
 
 def known_rule(options: ImportOptions, known: KnownModel, model: str, origin: str) -> SelectionRule:
-    """The rule of a model of the table; what its configuration leaves open is said by options, the rest agrees.
+    """The rule of a model in the table; options state what its configuration leaves open, and must not contradict it.
 
     Raises:
         ForestageError: naming what is missing, or the option that contradicts.
@@ -203,7 +203,7 @@ def known_rule(options: ImportOptions, known: KnownModel, model: str, origin: st
 
 
 def _agrees(select: str, score: str, known: KnownModel) -> bool:
-    """Whether ``--select`` says what is known; logits and their softmax have the same order, if nothing is added."""
+    """Whether ``--select`` agrees with the table; logits and their softmax have the same order, if nothing is added."""
     plain = known.bias is False and (known.family.group_score is None or known.groups == 1)
     return select == score or (plain and {select, score} == {"logits", "softmax"})
 
@@ -228,7 +228,7 @@ def _known_bias(options: ImportOptions, known: KnownModel, model: str, origin: s
 
 
 def _known_groups(options: ImportOptions, known: KnownModel, model: str, origin: str) -> tuple[int, int]:
-    """How many groups there are, and how many are chosen from."""
+    """The number of groups, and the number of groups from which experts are chosen."""
     groups, top_groups = options.groups, options.top_groups
     if known.groups is None or known.top_groups is None:
         if groups is None or top_groups is None:
@@ -246,7 +246,7 @@ def _known_groups(options: ImportOptions, known: KnownModel, model: str, origin:
 
 
 def _warn_of_no_weights(known: KnownModel | None, model: str, origin: str, report: Report) -> None:
-    """Say why a trace has no gate weights."""
+    """Warn that a trace has no gate weights, and why."""
     if known is not None and known.family.weight is None:
         report.warn(
             f"{origin}: without gate weights: {model} multiplies them by a parameter that the file does not have"
@@ -266,14 +266,14 @@ def read_bias(
     own_indices: bool,
     report: Report,
 ) -> Floats | None:
-    """The bias ``[layers, experts]``, where the rule has one.
+    """The bias ``[layers, experts]``, if the rule has one.
 
     Args:
-        options: name its file.
+        options: name the bias file.
         chosen: the rule.
         model: what was recorded.
-        own_indices: whether its layers' indices are surely the model's own, so that they tell which biases are theirs.
-        report: warned where one row stands for all layers, which only a model that is not known may do.
+        own_indices: whether its layers' indices are certainly the model's, so that they select the biases.
+        report: warned if one row serves all layers, which is allowed only for an unknown model.
 
     Raises:
         ForestageError: as ``read_selection_bias``.

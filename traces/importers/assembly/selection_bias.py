@@ -1,13 +1,13 @@
-"""The bias that routers add to their scores for the choice alone, from a file of its own or the model's weights.
+"""Read the bias that routers add to their scores for the choice only, from its own file or the model's weights.
 
-Read are, in any kind of file of arrays (``array_file``; of ``.safetensors``, every floating-point type):
+The file may be any file of arrays (``array_file``; ``.safetensors`` with any floating-point type), with:
 
-* one array ``[layers, experts]``, a row a recorded layer, in their order. Of a model of the catalogue, also a row a MoE
-  layer of the model's, or a row a layer of all of them, if those of the dense ones are empty (zeros or NaN; in a list
-  of a ``.pt``, ``None``): the recorded layers' rows are then taken by the model's index;
-* an array ``[experts]`` (or ``[1, experts]``) a layer, named as in the model, ``model.layers.3.mlp.gate.
-  e_score_correction_bias``: the names end in one of ``NAMES`` and hold the model's own layer number. A checkpoint's
-  ``.safetensors`` will do as it is, and so will the folder of its parts: only those tensors are read.
+* one array ``[layers, experts]``, one row per recorded layer, in order. For a model in the catalogue it may also have
+  one row per MoE layer of the model, or one per layer if those of dense layers are empty (zeros or NaN; in a list in a
+  ``.pt``, ``None``): then the recorded layers' rows are selected by the model's index;
+* one array ``[experts]`` (or ``[1, experts]``) per layer, named as in the model, ``model.layers.3.mlp.gate.
+  e_score_correction_bias``: the names end in one of ``NAMES`` and contain the model's layer number. A checkpoint's
+  ``.safetensors``, or the folder of its parts, can be used directly: only those tensors are read.
 """
 
 import re
@@ -25,7 +25,7 @@ from traces.importers.assembly.array_file import UNNAMED, is_safetensors, read_a
 from traces.importers.assembly.text_file import starting_bytes
 
 NAMES = ("e_score_correction_bias", "expert_bias", "exp_probs_b", "exp_probs_b.bias")
-"""Ends of the biases' names: transformers' DeepSeek-V3 and its kin, LFM2 and AFMoE, and GGUF's."""
+"""Endings of the biases' names: of DeepSeek-V3 and its relatives, LFM2 and AFMoE in transformers, and of GGUF."""
 
 TENSOR = re.compile(r"(?:.*\.)?(?:layers|blk)\.(\d{1,5})\.(?:.*\.)?(?:" + "|".join(map(re.escape, NAMES)) + ")")
 
@@ -41,19 +41,19 @@ def read_selection_bias(
     may_repeat: bool,
     record: ModelRecord | None = None,
 ) -> tuple[Floats, bool]:
-    """The bias ``[count, experts]``, and whether one row stands for all layers.
+    """The bias ``[count, experts]``, and whether one row serves all layers.
 
     Args:
         path: a file, or a folder of ``.safetensors``.
-        layers: the model's index of each recorded layer, where it is known; ``None``: not known, so that names must be
-            as many as the recorded layers.
-        count: recorded layers.
-        experts: a layer's.
-        may_repeat: one row may stand for all layers.
-        record: the model's, where the catalogue has it.
+        layers: the model's index of each recorded layer; ``None``: not known, so that there must be as many names as
+            recorded layers.
+        count: number of recorded layers.
+        experts: number of experts in a layer.
+        may_repeat: whether one row may serve all layers.
+        record: the model's catalogue record, if there is one.
 
     Raises:
-        ForestageError: naming the file, and the array that is missing, of another shape or not finite.
+        ForestageError: naming the file, and the array that is missing, has another shape or is not finite.
     """
     if path.is_dir():
         named = _folder_biases(path)
@@ -74,7 +74,7 @@ def _whole(
     may_repeat: bool,
     record: ModelRecord | None,
 ) -> tuple[Floats, bool]:
-    """The one array of a file."""
+    """The bias from a file's only array."""
     if len(arrays) != 1:
         raise ForestageError(
             f"{path}: holds {len(arrays)} arrays, and none is named like a router's bias "
@@ -102,11 +102,11 @@ def _recorded_rows(
     experts: int,
     record: ModelRecord | None,
 ) -> Floats:
-    """The recorded layers' rows of an array that has others too.
+    """The recorded layers' rows of an array that also has others.
 
     Raises:
-        ForestageError: unless the number of rows is the model's MoE layers, or all of its layers and those of the dense
-            ones are empty.
+        ForestageError: unless the number of rows is that of the model's MoE layers, or of all its layers and the dense
+            layers' rows are empty.
     """
     expected = f"expected [{count}, {experts}], a row a recorded layer"
     if array.ndim != 2 or array.shape[1] != experts or len(array) < count:
@@ -130,17 +130,17 @@ def _recorded_rows(
 
 
 def _rows_of(what: str, array: npt.NDArray[Any], rows: Sequence[int]) -> Floats:
-    """Some rows, checked; errors name them as the file has them."""
+    """Some rows, checked; errors use the file's numbering."""
     return np.stack([_floats(f"{what}[{row}]", array[row]) for row in rows])
 
 
 def _is_empty(row: npt.NDArray[Any]) -> bool:
-    """Whether a row says that there is no bias."""
+    """Whether a row means that there is no bias."""
     return not row.any() or (row.dtype.kind == "f" and bool(np.isnan(row).all()))
 
 
 def _ranges(layers: Sequence[int]) -> str:
-    """Layer numbers, in short."""
+    """Layer numbers, abbreviated."""
     whole = len(layers) == layers[-1] - layers[0] + 1
     return f"layers {layers[0]} to {layers[-1]}" if whole else "layers " + ", ".join(map(str, layers))
 
@@ -148,7 +148,7 @@ def _ranges(layers: Sequence[int]) -> str:
 def _by_layer(
     path: Path, named: dict[str, npt.NDArray[Any]], layers: Sequence[int] | None, count: int, experts: int
 ) -> Floats:
-    """Arrays named by the model's layers."""
+    """The bias from arrays named by the model's layers."""
     found: dict[int, tuple[str, npt.NDArray[Any]]] = {}
     for name, array in named.items():
         match = TENSOR.fullmatch(name)
@@ -180,7 +180,7 @@ def _by_layer(
 
 
 def _some(layers: dict[int, Any]) -> str:
-    """Layer numbers, in short."""
+    """Layer numbers, abbreviated."""
     numbers = sorted(layers)
     return f"layers {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"layer {numbers[0]}"
 
@@ -211,7 +211,7 @@ def _folder_biases(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file; of a safetensors file with biases, these alone."""
+    """The arrays of a file; of a safetensors file with biases, only these."""
     start = starting_bytes(path, 1 << 10)
     if is_safetensors(start):
         return _safetensors(path, only_biases=True) or _safetensors(path, only_biases=False)
@@ -228,7 +228,7 @@ def _listed(path: Path, rows: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
     """A list of rows as one array; ``None`` becomes a row of NaN.
 
     Raises:
-        ForestageError: if it is of other things, or its rows differ in length.
+        ForestageError: if it contains other things, or its rows differ in length.
     """
     given = [row for row in rows if row is not None]
     shapes = {row.shape if isinstance(row, np.ndarray) else None for row in given}

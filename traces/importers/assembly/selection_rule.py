@@ -1,8 +1,8 @@
-"""What a router makes of its logits: which experts it chooses, and what their weights are.
+"""Compute what a router makes of its logits: the experts it chooses, and their weights.
 
-A router scores the experts (the logits themselves, their softmax or sigmoid), may add a bias that counts for the choice
-alone, may bar all but the best groups of experts, and takes the k largest of what is left. The weights follow from the
-scores without the bias. One rule says all of it; ``selection_table`` has those of the models that are known.
+A router scores the experts (by the logits themselves, their softmax or sigmoid), may add a bias that counts only for
+the choice, may bar all but the best groups of experts, and takes the k largest of the rest. The weights follow from the
+scores without the bias. One ``SelectionRule`` describes all of this; ``selection_table`` has those of known models.
 """
 
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ Score = Literal["logits", "softmax", "sigmoid"]
 Floats = npt.NDArray[np.float32]
 
 ROUNDINGS = 4
-"""Scores closer than so many roundings of their type may stand the other way round in the model's own arithmetic."""
+"""Scores closer than so many roundings of their type may be ordered the other way in the model's own arithmetic."""
 
 SPARSE_MIXER_MARGIN = 2 * 0.01
-"""Twice ``router_jitter_noise`` of the published PhiMoE models: what lies further below the best is left out."""
+"""Twice ``router_jitter_noise`` of the published PhiMoE models: scores further below the best are left out."""
 
 MANTISSA_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
-"""Of a type of numbers, without the hidden one."""
+"""Fraction bits of a type of numbers, without the hidden bit."""
 
 
 class SelectionRule(StrictModel):
     """How experts are chosen and weighed.
 
     Attributes:
-        score: what the choice is the k largest of.
-        bias: a bias is added to the scores for the choice alone.
-        groups, top_groups: experts stand in so many groups of one size, one after another, and are chosen within so
-            many of them.
-        group_score: what groups are compared by: their ``best`` expert (DeepSeek-V2), or the sum of their
-            ``best_two`` (DeepSeek-V3).
-        weight: what the gate weights are made of: ``softmax`` over all experts, ``sigmoid``, PhiMoE's
-            ``sparse_mixer``; ``None`` where they do not follow from the logits.
-        normalised: the chosen experts' weights are divided by their sum.
-        coarse: scores are rounded to the type of the logits, as the model keeps them in it; else float32.
-        coarse_bias: and so is the bias.
+        score: the scores of which the k largest are chosen.
+        bias: whether a bias is added to the scores for the choice only.
+        groups, top_groups: experts are divided in order into ``groups`` groups of equal size, and chosen only in
+            ``top_groups`` of them.
+        group_score: score of a group: its ``best`` expert's (DeepSeek-V2), or the sum of its ``best_two`` experts'
+            (DeepSeek-V3).
+        weight: how gate weights are computed: ``softmax`` over all experts, ``sigmoid``, PhiMoE's ``sparse_mixer``;
+            ``None``: they do not follow from the logits.
+        normalised: whether the chosen experts' weights are divided by their sum.
+        coarse: whether scores are rounded to the type of the logits, as in the model; else they are float32.
+        coarse_bias: whether the bias is rounded too.
     """
 
     score: Score
@@ -65,12 +65,12 @@ class SelectionRule(StrictModel):
 
     @property
     def limits_groups(self) -> bool:
-        """Whether some groups are barred."""
+        """Whether the rule bars some groups."""
         return self.top_groups < self.groups
 
     @property
     def gate_weight_kind(self) -> GateWeightKind:
-        """What a trace's metadata call the weights."""
+        """The kind of the weights for a trace's metadata."""
         if self.weight is None:
             return "none"
         if self.normalised:
@@ -78,7 +78,7 @@ class SelectionRule(StrictModel):
         return "unknown" if self.weight == "sparse_mixer" else self.weight
 
     def fault(self, experts: int, top_k: int) -> str | None:
-        """Why the rule cannot hold of a layer of so many experts, if it cannot."""
+        """Why the rule is impossible for a layer of so many experts; ``None`` if it is possible."""
         if top_k > experts:
             return f"top-{top_k} of {experts} experts"
         if experts % self.groups:
@@ -95,14 +95,14 @@ class SelectionRule(StrictModel):
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What a rule makes of some rows.
+    """The result of a rule for some rows.
 
     Attributes:
-        ids: ``[rows, top_k]``, the heaviest weight first (the best score, where there are no weights).
+        ids: ``[rows, top_k]``, the heaviest weight first (without weights, the best score).
         weights: ``[rows, top_k]``, or ``None``.
-        open: ``[rows]``, where the last that was chosen, expert or group, is as good as the first that was not.
-        below_zero: ``[rows]``, where groups are barred and a chosen score is negative: modelling code that gives barred
-            experts 0 in place of −∞ (DeepSeek-V3's first) chooses otherwise.
+        open: bool ``[rows]``, whether the last chosen expert or group is as good as the first not chosen.
+        below_zero: bool ``[rows]``, whether groups are barred and a chosen score is negative: modelling code that gives
+            barred experts 0 in place of −∞ (DeepSeek-V3's first) would choose differently.
     """
 
     ids: npt.NDArray[np.int32]
@@ -120,15 +120,15 @@ def select_experts(
     values_are: Score = "logits",
     kept_as: str = "float32",
 ) -> Selection:
-    """The experts that ``rule`` chooses in each row; of equals, the one with the smaller id.
+    """The experts that ``rule`` chooses in each row; among equal scores, the smaller id.
 
     Args:
         rule: must have no ``fault`` for these experts and ``top_k``.
         values: finite ``[rows, experts]``.
-        top_k: experts a row.
-        bias: ``[experts]``, where the rule has one.
-        values_are: what ``values`` are: logits, or scores already. Of scores, the rule must have the same.
-        kept_as: the type that the model keeps its logits in, for what is ``coarse``.
+        top_k: experts per row.
+        bias: ``[experts]``, if the rule has one.
+        values_are: what ``values`` are: logits, or the rule's own kind of score.
+        kept_as: the type in which the model keeps its logits, to which ``coarse`` values are rounded.
     """
     if values_are not in ("logits", rule.score):
         raise ValueError(f"the {rule.score} does not follow from the {values_are}")
@@ -141,7 +141,7 @@ def select_experts(
     open_rows = np.zeros(len(values), np.bool_)
     if rule.limits_groups:
         choice, open_rows = _bar_groups(rule, choice)
-    # Softmax and sigmoid may run together at their ends where the logits do not.
+    # Near their limits, different logits may have equal softmax or sigmoid values.
     ranked_by = values if bias is None and not rule.limits_groups else choice
     order = np.argsort(-ranked_by, axis=1, kind="stable")
     edge = np.take_along_axis(choice, order[:, top_k - 1 : top_k + 1], axis=1)
@@ -168,7 +168,7 @@ def score_experts(score: Score, logits: Floats) -> Floats:
 
 
 def weigh_experts(rule: SelectionRule, values: Floats, values_are: Score, ids: npt.NDArray[Any]) -> Floats | None:
-    """The weights ``[rows, top_k]`` of experts that are known to be chosen; as ``select_experts`` has them."""
+    """The weights ``[rows, top_k]`` of experts whose choice is known, as in ``select_experts``."""
     if rule.weight is None:
         return None
     scores = values if values_are != "logits" or rule.score == "logits" else score_experts(rule.score, values)
@@ -187,7 +187,7 @@ def round_to(values: Floats, type_name: str) -> Floats:
 
 
 def kept_as(values: npt.NDArray[Any]) -> str:
-    """The type that logits were kept in: bfloat16 where float32 numbers all end in its zeros."""
+    """The type in which logits were kept: bfloat16 if all float32 numbers end in the zeros of a bfloat16."""
     if values.dtype == np.float16:
         return "float16"
     low = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32) & np.uint32(0xFFFF)
@@ -195,7 +195,7 @@ def kept_as(values: npt.NDArray[Any]) -> str:
 
 
 def _bar_groups(rule: SelectionRule, choice: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """``choice`` with −∞ outside the best groups, and where the last of them is as good as the next."""
+    """``choice`` with −∞ outside the best groups, and whether the last of these is as good as the next group."""
     rows, experts = choice.shape
     grouped = np.sort(choice.reshape(rows, rule.groups, experts // rule.groups), axis=2)
     value = grouped[:, :, -1] if rule.group_score == "best" else grouped[:, :, -1] + grouped[:, :, -2]
@@ -208,7 +208,7 @@ def _bar_groups(rule: SelectionRule, choice: Floats) -> tuple[Floats, npt.NDArra
 
 
 def _as_good(better: Floats, other: Floats, *, exact: bool) -> npt.NDArray[np.bool_]:
-    """Where ``other`` is not surely less than ``better``."""
+    """Whether ``other`` may be as good as ``better``, given the rounding."""
     if exact:
         return better == other
     return better - other <= ROUNDINGS * np.finfo(np.float32).eps * np.abs(better)
@@ -232,13 +232,13 @@ def _weights(
     if not rule.normalised:
         return chosen
     total = chosen.sum(axis=1, keepdims=True)
-    # Where every chosen score underflows, the models divide by a floor, or by nothing.
+    # If every chosen score underflows, the models divide by a lower bound, or not at all.
     return np.divide(chosen, total, out=np.zeros_like(chosen), where=total > 0)
 
 
 def _sparse_mixer(logits: Floats, ids: npt.NDArray[Any]) -> Floats:
-    """PhiMoE's weights of its two experts: each one's softmax over those not far below it, the first left out of the
-    second's. Source: ``sparsemixer`` of transformers' ``modeling_phimoe.py`` in evaluation.
+    """PhiMoE's weights of its two experts: each one's softmax over the experts not far below it, the second's without
+    the first expert. Source: ``sparsemixer`` of transformers' ``modeling_phimoe.py`` in evaluation.
     """
     weights = np.zeros(ids.shape, np.float32)
     left = logits.astype(np.float32)

@@ -1,13 +1,12 @@
-"""The models that are known to choose by a certain rule, from the modelling code of transformers 5.23.
+"""The models whose selection rule is known from the modelling code of transformers 5.23.
 
-A *family* is a module of transformers, under its ``model_type``; what its code leaves to ``config.json`` is ``None``
-here. A *published model* adds what its ``config.json`` says. A model that is in neither list is not known, and nothing
-is concluded of it from the likeness of its name: variants of one name choose differently (Qwen3-30B-A3B divides its
-weights by their sum, Qwen1.5-MoE does not; GLM-4.5 has a bias, GLM-4-9B no experts).
+A *family* is a module of transformers, named by its ``model_type``; settings that its code takes from ``config.json``
+are ``None`` here. A *published model* adds the settings of its ``config.json``. A model in neither list is not known,
+and nothing is inferred from a similar name: variants of one name choose differently (Qwen3-30B-A3B divides its weights
+by their sum, Qwen1.5-MoE does not; GLM-4.5 has a bias, GLM-4-9B no experts).
 
-What ``output_router_logits=True`` returns was read in each family's ``_can_record_outputs`` (``OutputRecorder(router,
-index)``) and its router's ``forward``: the logits before anything is made of them, but for Gemma 4, whose router
-returns probabilities.
+Each family's ``_can_record_outputs`` (``OutputRecorder(router, index)``) and its router's ``forward`` show what
+``output_router_logits=True`` returns: the unprocessed logits, except for Gemma 4, whose router returns probabilities.
 """
 
 import re
@@ -25,15 +24,15 @@ class Family(StrictModel):
     """The routers of a module of transformers.
 
     Attributes:
-        model_type: its name there, and as ``--model``.
+        model_type: its name in transformers and for ``--model``.
         score, group_score, weight, coarse, coarse_bias: as in ``SelectionRule``; no ``group_score``: no groups.
-        bias: whether a bias is added for the choice; ``None``: by the configuration.
-        bias_at: where it is in the model, as its parameters and buffers are named.
-        normalised: whether weights are divided by their sum; ``None``: by the configuration.
+        bias: whether a bias is added for the choice; ``None``: the configuration decides.
+        bias_at: name of the bias among the model's parameters and buffers.
+        normalised: whether weights are divided by their sum; ``None``: the configuration decides.
         returns: what is recorded as router logits.
-        router_bias: the router's own linear layer has a bias, which the logits hold, but llama.cpp's
-            ``ffn_moe_logits`` not yet.
-        refusal: why the choice does not follow from what is recorded, if it does not.
+        router_bias: whether the router's linear layer has a bias; the logits include it, llama.cpp's ``ffn_moe_logits``
+            do not.
+        refusal: why the choice does not follow from the recorded numbers, if it does not.
     """
 
     model_type: str
@@ -51,12 +50,12 @@ class Family(StrictModel):
 
 
 class PublishedModel(StrictModel):
-    """A model, or several that differ in size or tuning alone.
+    """A model, or several that differ only in size or tuning.
 
     Attributes:
-        names: a regular expression of the whole name, in lower case, without its owner, with ``-`` for ``_``.
-        family: of which it is.
-        groups, top_groups, normalised, bias: what its ``config.json`` says, where the family leaves it open.
+        names: regular expression for the whole name, in lower case, without its owner, with ``-`` for ``_``.
+        family: its family.
+        groups, top_groups, normalised, bias: settings of its ``config.json`` that the family leaves open.
         evidence: ``P`` published configuration; ``B`` background knowledge, not looked up.
     """
 
@@ -83,7 +82,7 @@ def _noaux(model_type: str, at: str = "model.layers.N.mlp.gate.e_score_correctio
 
 
 FAMILIES: tuple[Family, ...] = (
-    # Softmax over all experts; weights over their sum.
+    # Softmax over all experts; weights divided by their sum.
     Family(model_type="mixtral", normalised=True),
     Family(model_type="minimax", normalised=True),
     Family(model_type="qwen3_5_moe", normalised=True),
@@ -91,13 +90,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(model_type="qwen3_vl_moe", normalised=True),
     Family(model_type="qwen3_vl_moe_text", normalised=True),
     Family(model_type="hunyuan_v1_moe", normalised=True),
-    # Softmax over all experts; weights over their sum where norm_topk_prob is set.
+    # Softmax over all experts; weights divided by their sum if norm_topk_prob is set.
     Family(model_type="qwen2_moe", normalised=None),
     Family(model_type="qwen3_moe", normalised=None),
     Family(model_type="qwen3_next", normalised=None),
     Family(model_type="olmoe", normalised=None),
     Family(model_type="flex_olmo", normalised=None),
-    # Softmax over all experts; weights as they are.
+    # Softmax over all experts; weights unchanged.
     Family(model_type="jamba"),
     # The largest logits; weights the softmax of the chosen, which is the softmax of all over its sum.
     Family(model_type="gpt_oss", score="logits", normalised=True, router_bias=True),
@@ -165,7 +164,7 @@ FAMILIES: tuple[Family, ...] = (
     # The router returns probabilities; weights are multiplied by per_expert_scale, a parameter.
     Family(model_type="gemma4", weight=None, returns="softmax"),
     Family(model_type="gemma4_text", weight=None, returns="softmax"),
-    # What does not follow.
+    # Families whose choice does not follow from the recorded numbers.
     Family(
         model_type="switch_transformers",
         refusal="experts have a capacity, beyond which tokens are dropped, and encoder and decoder are routed apart",
@@ -177,7 +176,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(model_type="zaya", refusal="some of the experts that the router knows do nothing"),
     Family(model_type="deepseek_v4", refusal="some layers choose by the token, without a router"),
 )
-"""Every family that is known."""
+"""All known families."""
 
 PUBLISHED: tuple[PublishedModel, ...] = (
     PublishedModel(names=r"(open-)?mixtral-8x(7|22)b.*", family="mixtral"),
@@ -227,13 +226,13 @@ PUBLISHED: tuple[PublishedModel, ...] = (
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A family, with what is known of its configuration.
+    """A family, with the known settings of its configuration.
 
     Attributes:
-        family: its code.
-        groups, top_groups: ``None`` where they are not known.
-        normalised, bias: likewise.
-        is_published: a model and not a family was named, so that its configuration is known.
+        family: the family.
+        groups, top_groups: ``None`` if not known.
+        normalised, bias: ``None`` if not known.
+        is_published: whether a model, not a family, was named, so that its configuration is known.
     """
 
     family: Family
@@ -245,7 +244,7 @@ class KnownModel:
 
 
 def known_model(name: str) -> KnownModel | None:
-    """What is known of a model by its name, or of a family by its ``model_type``; ``None``: nothing.
+    """The known settings of a model by its name, or of a family by its ``model_type``; ``None``: unknown.
 
     ``deepseek_v2`` is the family, ``DeepSeek-V2`` the published model, whose configuration is known too.
     """

@@ -1,14 +1,14 @@
-"""The rows of servers' answers, each counted once.
+"""Collect the rows of servers' answers, and count each once.
 
-A server with a prefix cache does not process the tokens that an earlier request left in it, but may return their rows
-all the same: vLLM and SGLang keep the rows by the cache's slots, so a later turn of a conversation brings the rows of
-the turns before (`cached_tokens` says how many), and each of several texts for one prompt brings the prompt's. Such a
-row is *repeated*. It is left out where another answer of the file has it as its own, or had it before; else it is
-kept, because nothing else in the file has it, and both are told. A repeated row is known by its position and its ids in
-all layers; an answer begins with the first row that is kept, so that its tokens stay neighbours.
+A server with a prefix cache does not process tokens that an earlier request left in it, but may still return their
+rows: vLLM and SGLang keep rows by the KV cache's slots. So a later turn of a conversation has the rows of earlier turns
+(``cached_tokens`` states how many), and each of several texts for one prompt has the prompt's rows. Such a row is
+*repeated*. It is left out if another answer in the file processed it or had it before; else it is kept, because nothing
+else in the file has it; warnings count both. A repeated row is recognised by its position and its ids in all layers. An
+answer begins with its first kept row, so that its tokens stay consecutive.
 
-Servers do not always say what they found in the cache (vLLM with ``--enable-prompt-tokens-details`` alone). Prompts
-that begin with the rows of another answer are then told, though each keeps them.
+Servers do not always state what they found in the cache (vLLM only with ``--enable-prompt-tokens-details``). Then a
+warning counts prompts that begin with the rows of another answer, and each keeps them.
 """
 
 from dataclasses import dataclass, field
@@ -29,11 +29,11 @@ from traces.schema import DECODE, PREFILL
 from traces.trace import RoutingTrace
 
 KEY_SEED = 0x0F0E57A6E
-"""Of the multipliers that make a row's key."""
+"""Seed of the multipliers that make a row's key."""
 
 
 TOLD_ROWS = 16
-"""The least that vLLM finds in its cache: a block of as many tokens."""
+"""Fewest tokens that vLLM finds in its cache: one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +43,14 @@ class Answer:
     Attributes:
         ids: ``[tokens, layers, top_k]``.
         first: position of the first token.
-        prompt: length of the prompt.
-        repeated: leading rows that this request did not process.
-        cached: how many of these rows the server says were in its cache (others repeat a prompt shared in one request).
-        tokens: vocabulary indices ``[tokens]``, where known.
-        place: in the file, for errors.
-        counted: whether the server says how many tokens it had in its cache.
+        prompt: length of the prompt, in tokens.
+        repeated: number of leading rows that this request did not process.
+        cached: how many of them were in the server's cache, as it states (others repeat a prompt within one request).
+        tokens: vocabulary indices ``[tokens]``, if known.
+        place: its place in the file, for errors.
+        counted: whether the server states how many tokens were in its cache.
         largest: the largest id that the file's integers can hold.
-        dtype: of these integers.
+        dtype: type of these integers.
     """
 
     ids: npt.NDArray[Any]
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass
 class _Kept:
-    """What is remembered of an answer once its rows are in the spool."""
+    """The facts kept about an answer once its rows are in the spool."""
 
     length: int
     first: int
@@ -82,9 +82,9 @@ class ServedRows:
     """Collects the answers of one file or folder.
 
     Attributes:
-        path: what is read.
-        options: what the user says.
-        dataset: label of sequences for which the user says none.
+        path: the file or folder.
+        options: the user's options.
+        dataset: label of sequences if the user gives none.
     """
 
     path: Path
@@ -101,14 +101,14 @@ class ServedRows:
 
     @property
     def sequences(self) -> int:
-        """Answers given so far."""
+        """Number of answers given so far."""
         return len(self._answers)
 
     def append(self, answer: Answer) -> None:
         """Add an answer; one without tokens is left out.
 
         Raises:
-            ForestageError: if its layers or ids a row are others than before.
+            ForestageError: if its number of layers or of ids per row differs from before.
         """
         if not len(answer.ids):
             return
@@ -140,11 +140,11 @@ class ServedRows:
         self._answers.append(_Kept(len(answer.ids), answer.first, answer.prompt, repeated, answer.cached, answer.place))
 
     def finish(self, report: Report, *, source: str, name: str | None) -> RoutingTrace:
-        """The trace of every answer given; at least one must have been.
+        """The trace of all answers given, of which there must be one.
 
         Args:
             report: takes the warnings.
-            source: as in the metadata.
+            source: the metadata's source.
             name: the model's name in the file, if there is one.
 
         Raises:
@@ -195,7 +195,7 @@ class ServedRows:
         return builder.finish(model, report, source=source, ranked=False)
 
     def _row_keys(self, rows: npt.NDArray[np.int32], first: int) -> npt.NDArray[np.uint64]:
-        """A key of each row and its position: a sum of products with odd numbers, modulo 2⁶⁴."""
+        """A key for each row with its position: a sum of products with odd numbers, modulo 2⁶⁴."""
         assert self._multipliers is not None
         flat = rows.reshape(len(rows), -1).astype(np.uint64)
         position = (first + np.arange(len(rows))).astype(np.uint64)
@@ -203,7 +203,7 @@ class ServedRows:
         return keys
 
     def _skipped(self, report: Report) -> list[int]:
-        """How many leading rows of each answer are left out, because they stand elsewhere in the file."""
+        """How many leading rows of each answer are left out because they occur elsewhere in the file."""
         if not any(answer.repeated for answer in self._answers):
             return [0] * len(self._answers)
         keys = self._keys.array()
@@ -237,9 +237,9 @@ class ServedRows:
         return skipped
 
     def _tell_same_beginnings(self, report: Report) -> None:
-        """Warn of prompts that begin with the rows of another answer, where no answer says what was in the cache.
+        """Warn of prompts that begin with the rows of another answer, if no answer states what was in the cache.
 
-        (A server that says so may leave the number out where it is 0.)
+        (A server that states it may leave out a number of 0.)
         """
         if self._cache_is_told or len(self._answers) < 2:
             return
@@ -263,7 +263,7 @@ class ServedRows:
             )
 
     def _tell(self, report: Report, gone: int, shared: int, kept: int) -> None:
-        """Warn of rows that were not processed where they stand."""
+        """Warn of rows in answers whose request did not process them."""
         if gone:
             report.warn(
                 f"{self.path}: {gone} cached tokens have their rows in another answer of the file too: left out where "

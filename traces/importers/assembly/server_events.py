@@ -1,11 +1,11 @@
-"""Servers' responses from a file: whole, or put together from the events of streams.
+"""Read servers' responses from a file: whole ones, or put together from the events of streams.
 
-A file holds JSON (one response, an array, or one after another), or what a stream sent: lines ``data: {…}`` up to
-``data: [DONE]`` (server-sent events: WHATWG HTML, 9.2.6; comments and lines of other fields are left alone). An event
-has its part of each choice (``token_ids``: new tokens alone) or all of it so far (SGLang's ``/generate``); ``usage`` is
-in the last or in each. Events belong together by the request's id, choices by their index. Chunks that were saved as
-JSON are put together likewise. Lines of ``vllm run-batch`` have the response under ``response.body``. A folder of such
-files is one recording.
+A file has JSON (one response, an array, or one after another), or the lines of a stream: ``data: {…}`` up to ``data:
+[DONE]`` (server-sent events: WHATWG HTML, 9.2.6; comments and lines of other fields are ignored). An event has a new
+part of each choice (``token_ids``: only new tokens) or all of it so far (SGLang's ``/generate``); ``usage`` is in the
+last event or in each. Events are joined by the request's id, choices by their index. Chunks that were saved as JSON are
+joined likewise. Lines of ``vllm run-batch`` have the response under ``response.body``. A folder of such files is one
+recording.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,27 +24,27 @@ from traces.importers.report import Report
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 EVENT_FIELDS = ("event:", "id:", "retry:", ":")
-"""Lines of server-sent events that hold no response."""
+"""Beginnings of lines of server-sent events without a response."""
 
 RESPONSE_FIELDS = (b'"choices"', b'"meta_info"')
 
 SCANNED_CHARACTERS = 1 << 28
-"""How far a file of responses is searched for the field of its routing, which may come after long texts."""
+"""Characters of a file of responses that are searched for the routing's field, which may come after long texts."""
 
 READ_CHARACTERS = 1 << 20
 
 SNIFFED_BYTES = 1 << 16
 
 SNIFFED_FILES = 8
-"""Of a folder: some may hold the requests, or answers without routing."""
+"""Files of a folder that are examined: some may hold requests, or answers without routing."""
 
 MAX_LINE_CHARACTERS = 1 << 30
-"""Of an event, which may hold the routing of a whole request."""
+"""Most characters of an event, which may hold the routing of a whole request."""
 
 ROUTED = "routed_experts"
 
 LEFT_ALONE = frozenset({"delta", "text", "message", "logprobs"})
-"""Fields of an event's choice that nothing here reads."""
+"""Fields of an event's choice that are not read."""
 
 
 def is_event_stream(start: bytes) -> bool:
@@ -59,9 +59,9 @@ def is_json(start: bytes) -> bool:
 
 
 def first_field(path: Path, start: bytes, names: tuple[bytes, ...]) -> bytes | None:
-    """Which of ``names`` (in their quotes) comes first in a file of responses; ``None`` where it is no such file.
+    """Which of ``names`` (in their quotes) comes first in a file of responses; ``None`` if it is not such a file.
 
-    Beyond ``start``, its first bytes, a file is searched only where these name a field that every response has.
+    Beyond its first bytes, ``start``, a file is searched only if these name a field that every response has.
     """
     if not is_json(start) and not is_event_stream(start):
         return None
@@ -76,7 +76,7 @@ def first_field(path: Path, start: bytes, names: tuple[bytes, ...]) -> bytes | N
                 piece = kept + more.encode()
                 found = _first(piece, names)
                 kept = piece[-max(map(len, names)) :]
-    except ForestageError:  # damaged further on: its reader tells
+    except ForestageError:  # damaged further on; its reader reports it
         return None
     return found
 
@@ -88,14 +88,14 @@ def _first(data: bytes, names: tuple[bytes, ...]) -> bytes | None:
 
 
 def holds_responses(folder: Path, sniff: Callable[[Path, bytes], bool]) -> bool:
-    """Whether one of the first files of a folder is what ``sniff`` looks for."""
+    """Whether ``sniff`` recognises one of the first files of a folder."""
     return any(sniff(file, starting_bytes(file, SNIFFED_BYTES)) for file in files_of(folder)[:SNIFFED_FILES])
 
 
 def read_responses(
     path: Path, sniff: Callable[[Path, bytes], bool], report: Report
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The responses of a file, or of those files of a folder that ``sniff`` finds, each with its place for errors.
+    """The responses of a file, or of a folder's files that ``sniff`` recognises, each with its place for errors.
 
     Raises:
         ForestageError: as ``read_file``.
@@ -114,12 +114,12 @@ def read_responses(
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a folder, by the numbers in their names."""
+    """The files of a folder, sorted by the numbers in their names."""
     return in_number_order(file for file in folder.iterdir() if file.is_file())
 
 
 def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The responses in a file, plain or gzipped, numbered from 1; what are errors instead is left out and told.
+    """The responses in a file, plain or gzipped, numbered from 1; a warning counts error answers, which are left out.
 
     Raises:
         ForestageError: if the file cannot be read, is in none of the forms above, or is cut off.
@@ -149,7 +149,7 @@ def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]
 
 
 def _records(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | None, bool]]:
-    """Place, JSON object and whether it is an event of a stream; no object where a stream ends."""
+    """Place, JSON object, and whether it is an event of a stream; no object at the end of a stream."""
     with open_text(path) as (text, _):
         start = text.read(1 << 10).encode()
     if is_event_stream(start):
@@ -170,7 +170,7 @@ def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | 
                 raise ForestageError(f"{place}: longer than {MAX_LINE_CHARACTERS} characters")
             line = line.strip()
             if not line or line.startswith(EVENT_FIELDS):
-                if "{" in line:  # else a damaged event would be passed over
+                if "{" in line:  # else a damaged event would be skipped silently
                     raise ForestageError(f"{place}: {short(line)}; holds an object, but is no data of an event")
                 continue
             value = line.removeprefix("data:").strip()
@@ -186,7 +186,7 @@ def _events(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | 
 
 
 def _unwrapped(record: dict[str, Any]) -> dict[str, Any]:
-    """The response in a line of ``vllm run-batch``; anything else as it is."""
+    """The response in a line of ``vllm run-batch``; anything else unchanged."""
     inner = record.get("response")
     if "choices" in record or "meta_info" in record or not isinstance(inner, dict):
         return record
@@ -195,14 +195,14 @@ def _unwrapped(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_error(response: dict[str, Any]) -> bool:
-    """Whether a server says that it could not answer."""
+    """Whether a server's answer is an error."""
     if "choices" in response or "meta_info" in response:
         return False
     return response.get("error") is not None or response.get("object") == "error"
 
 
 def _is_chunk(response: dict[str, Any]) -> bool:
-    """Whether a JSON object is an event of a stream, as its ``object`` or its choices say."""
+    """Whether a JSON object is an event of a stream, by its ``object`` or its choices."""
     kind, choices = response.get("object"), response.get("choices")
     if isinstance(kind, str) and kind.endswith(".chunk"):
         return True
@@ -211,26 +211,26 @@ def _is_chunk(response: dict[str, Any]) -> bool:
 
 @dataclass
 class _Answer:
-    """What the events of one request have said so far."""
+    """The content of the events of one request so far."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     choices: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def response(self) -> dict[str, Any]:
-        """As if the server had not streamed."""
+        """The response as if the server had not streamed."""
         choices = [_settled(choice) for _, choice in sorted(self.choices.items())]
         return {**_settled(self.fields), **({"choices": choices} if choices else {})}
 
 
 class _Streams:
-    """The requests of a file of events that have begun."""
+    """The unfinished requests of a file of events."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open: dict[Any, _Answer] = {}
 
     def add(self, event: dict[str, Any], place: str) -> None:
-        """Take an event."""
+        """Add an event to its request."""
         answer = self._open.setdefault(_request(event, place), _Answer())
         choices = event.get("choices")
         if choices is not None and not isinstance(choices, list):
@@ -243,18 +243,18 @@ class _Streams:
             _merge(answer.choices.setdefault(index, {}), choice, place)
 
     def end_connection(self) -> list[dict[str, Any]]:
-        """What is finished by a ``[DONE]``: the one request, where one is open (several: nothing tells which)."""
+        """The request that a ``[DONE]`` finishes, if exactly one is open (of several it is not known which)."""
         return self.end() if len(self._open) == 1 else []
 
     def end(self) -> list[dict[str, Any]]:
-        """Every request, in the order in which they began."""
+        """All requests, in the order in which they began."""
         finished = [answer.response() for answer in self._open.values()]
         self._open.clear()
         return finished
 
 
 def _request(event: dict[str, Any], place: str) -> tuple[Any, ...]:
-    """What names the request of an event: its id, and of a request with several texts (SGLang) the index."""
+    """The key of an event's request: its id and, for a request with several texts (SGLang), the index."""
     meta = event.get("meta_info")
     names = [event.get("id"), event.get("request_id"), meta.get("id") if isinstance(meta, dict) else None]
     if "choices" not in event:
@@ -265,7 +265,7 @@ def _request(event: dict[str, Any], place: str) -> tuple[Any, ...]:
 
 
 def _merge(into: dict[str, Any], event: dict[str, Any], place: str) -> None:
-    """Take an event's fields: tokens are added, routing is collected, of anything else the last value holds."""
+    """Merge an event's fields: tokens are appended, routing is collected, other fields keep their last value."""
     for name, value in event.items():
         if value is None or name in LEFT_ALONE:
             continue
@@ -287,7 +287,7 @@ def _merge(into: dict[str, Any], event: dict[str, Any], place: str) -> None:
 
 
 def _settled(fields: dict[str, Any]) -> dict[str, Any]:
-    """With the routing of a single event as that event gave it."""
+    """The fields, with the routing of a single event in the form in which it came."""
     settled = {}
     for name, value in fields.items():
         if isinstance(value, Pieces) and len(value.values) == 1:

@@ -1,4 +1,4 @@
-"""Rows by sequence, position and layer, checked, and handed on token by token."""
+"""Rows sorted by sequence, position and layer, checked, and passed on token by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from traces.validation import counted_from_one, names_first
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rows:
-    """Collected rows, in whatever order.
+    """Collected rows, in any order.
 
     Attributes:
-        places: where they come from.
-        facts: ``ROW [rows]``, as collected, like ``ids`` and ``weights [rows, top_k]``.
+        places: the rows' origins.
+        facts: ``ROW [rows]``, in the order collected, as are ``ids`` and ``weights [rows, top_k]``.
         layers: the file's layer numbers, ascending.
-        left_out: rows that repeat another.
+        left_out: number of rows left out because they repeat another.
     """
 
     places: RowPlaces
@@ -39,7 +39,7 @@ class Rows:
 
     @property
     def top_k(self) -> int:
-        """Ids a row."""
+        """Ids per row."""
         return int(self.ids.shape[1])
 
     @property
@@ -50,13 +50,13 @@ class Rows:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SortedRows(Rows):
-    """Rows by sequence, position and layer.
+    """Rows sorted by sequence, position and layer.
 
     Attributes:
-        order: the collected row that stands at each sorted place.
+        order: index of the collected row at each sorted place.
         starts: sorted place of each token's first row.
         column: index into ``layers`` of each sorted row.
-        ends: the last token is the last of its sequence (it may not be, of a piece of the rows).
+        ends: whether the last token is the last of its sequence (in a piece of the rows it may not be).
     """
 
     order: npt.NDArray[np.int64]
@@ -66,11 +66,11 @@ class SortedRows(Rows):
 
     @property
     def missing(self) -> int:
-        """Rows (token, layer) that no row was given for."""
+        """Number of rows (token, layer) that were not given."""
         return len(self.starts) * len(self.layers) - len(self.order)
 
     def skipped_positions(self) -> int:
-        """How often a token's position exceeds that of the token before it, in the same sequence, by more than one."""
+        """How often a token's position is more than one above that of the token before it in the same sequence."""
         tokens = self.facts[self.order[self.starts]]
         same = tokens["sequence"][1:] == tokens["sequence"][:-1]
         return int((same & (tokens["position"][1:] > tokens["position"][:-1] + 1)).sum())
@@ -82,13 +82,13 @@ class SortedRows(Rows):
         experts: int,
         expert_map: ExpertMap | None = None,
     ) -> None:
-        """Append every sequence to ``builder``, which was made with this object's layers, top-k, weights and tokens.
+        """Append every sequence to ``builder``, which must have been made for these layers, top-k, weights and tokens.
 
         Args:
             builder: takes the tokens.
             labels: domain and dataset of each sequence, by its number.
-            experts: of a layer.
-            expert_map: of the rows' ids, where they are of physical experts.
+            experts: number of experts in a layer.
+            expert_map: the map of the rows' ids, if they are of physical experts.
 
         Raises:
             ForestageError: naming the file and line of a row with an id that the model (or the map) lacks.
@@ -104,7 +104,7 @@ class SortedRows(Rows):
     def _feed_tokens(
         self, builder: TraceBuilder, begin: int, end: int, experts: int, expert_map: ExpertMap | None
     ) -> None:
-        """Tokens ``[begin, end)`` of one sequence."""
+        """Append tokens ``[begin, end)`` of one sequence."""
         stop = self.starts[end] if end < len(self.starts) else len(self.order)
         places = slice(self.starts[begin], stop)
         rows, column = self.order[places], self.column[places]
@@ -140,14 +140,14 @@ class SortedRows(Rows):
         )
 
     def check(self, same_token: npt.NDArray[np.bool_], layer: npt.NDArray[np.int32]) -> None:
-        """No row twice, one phase and identity a token, and the last token of a sequence in every layer.
+        """Check that no row occurs twice, a token has one phase and identity, and a sequence's last token all layers.
 
         Args:
-            same_token: whether a sorted row is of the same token as the one before.
-            layer: of each sorted row.
+            same_token: bool ``[rows]``, whether a sorted row has the same token as the one before.
+            layer: i32 ``[rows]``, layer of each sorted row.
 
         Raises:
-            ForestageError: naming the file and line.
+            ForestageError: naming the file and line of a faulty row.
         """
         places = self.places
         repeats = np.flatnonzero(same_token & (layer[1:] == layer[:-1]))
@@ -173,7 +173,7 @@ class SortedRows(Rows):
         self._check_layers()
 
     def _check_layers(self) -> None:
-        """The last token of every sequence (or every token, where rows are ``whole``) has a row in every layer."""
+        """Check that every sequence's last token (or every token, if rows are ``whole``) has a row in every layer."""
         sequence = self.facts["sequence"][self.order[self.starts]]
         rows = np.diff(self.starts, append=len(self.order))
         is_last = np.diff(sequence, append=-1 if self.ends else sequence[-1]) != 0

@@ -1,4 +1,4 @@
-"""Growing arrays that move to disk when they become large."""
+"""Growing arrays that move to disk when they become large; see ``Spool``."""
 
 import tempfile
 from typing import IO, Any
@@ -9,11 +9,11 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 
 SPILL_BYTES = 64 << 20
-"""Kept in memory up to here; beyond, in an unnamed file in ``tempfile.gettempdir()`` (set by ``TMPDIR``)."""
+"""Most bytes kept in memory; beyond, rows go to an unnamed file in ``tempfile.gettempdir()`` (set by ``TMPDIR``)."""
 
 
 class Spool:
-    """Rows appended in pieces; ``array`` gives them whole, mapped where they went to disk."""
+    """Rows appended in pieces; ``array`` returns all of them, mapped if they went to disk."""
 
     def __init__(self, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
         self.dtype = np.dtype(dtype)
@@ -38,7 +38,7 @@ class Spool:
             self._spill()
 
     def array(self) -> npt.NDArray[Any]:
-        """All rows ``[rows, *row_shape]``; nothing may be appended after."""
+        """All rows ``[rows, *row_shape]``; no row may be appended after this."""
         if self._file is None:
             return np.concatenate([np.empty((0, *self.row_shape), self.dtype), *self._pieces])
         self._spill()

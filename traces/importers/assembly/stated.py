@@ -1,4 +1,4 @@
-"""What a file says of itself, held against what the user says of it."""
+"""Compare what a file states about itself with the user's options."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from traces.importers.report import Report
 
 
 def check_model(options: ImportOptions, stated: str | None, origin: str, report: Report) -> None:
-    """Refuse a ``--model`` whose shape the catalogue knows to be another than that of the one a file names.
+    """Refuse a ``--model`` whose shape in the catalogue differs from that of the model a file names.
 
-    Any other takes the place of the file's name (which may be the alias that a server serves it under, a path, or a
-    copy of another owner); a warning tells, unless the two differ by no more than owner, tuning, version or weight
-    format. The shape is compared wherever the file states it.
+    Any other name replaces the file's name (which may be a server's alias, a path, or the name of another owner's
+    copy); there is a warning unless the two differ only in owner, tuning, version or weight format. The shape is
+    compared wherever the file states it.
 
     Args:
-        options: what the user says.
-        stated: the model's name in the file, ``None`` where there is none.
+        options: the user's options.
+        stated: the model's name in the file; ``None`` if there is none.
         origin: the file, for the error.
         report: takes the warning.
 
@@ -42,7 +42,7 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
 
 
 def called(options: ImportOptions, stated: str | None) -> str | None:
-    """The model's name: the user's, else the file's, else that of the configuration that the user gave."""
+    """The model's name: the user's, else the file's, else that of the user's configuration."""
     if stated is not None and options.model is not None and configuring_option(options.model) is not None:
         return stated
     return options.model or stated
@@ -54,12 +54,12 @@ def model_option(given: str) -> str:
 
 
 def check_number(option: str, given: int | None, stated: int | None, origin: str) -> None:
-    """Refuse a number that is another than the one a file states.
+    """Refuse a number that differs from the one a file states.
 
     Args:
-        option: as typed (``--top-k``).
-        given: what the user says.
-        stated: what the file says.
+        option: the option as typed (``--top-k``).
+        given: the user's number.
+        stated: the file's number.
         origin: the file, for the error.
 
     Raises:
@@ -79,14 +79,14 @@ def check_stated(
     top_k: int,
     layer_map: Sequence[int],
 ) -> None:
-    """Refuse options that contradict a file which states everything; the model's record must have the experts too.
+    """Refuse options that contradict a file that states everything; the model's record must have as many experts.
 
     Args:
-        options: what the user says.
-        report: takes the warning of another model's name.
+        options: the user's options.
+        report: takes the warning about another model's name.
         origin: the file, for errors.
-        model: its name in the file, where that is one.
-        experts, top_k, layer_map: as the file states them.
+        model: the model's name in the file, if it has one.
+        experts, top_k, layer_map: the file's.
 
     Raises:
         ForestageError: naming the option and both values.

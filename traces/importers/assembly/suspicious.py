@@ -1,4 +1,4 @@
-"""Signs that a recording is not what it seems, the same for every format."""
+"""Warn of signs that a recording is not what it seems, for every format."""
 
 from collections.abc import Sequence
 
@@ -12,29 +12,29 @@ from traces.trace import RoutingTrace
 from traces.validation import counted_from_one
 
 CONSTANT_ROWS = 8
-"""So many equal rows one after another are no text's routing: a layer or run shorter than this is not judged.
+"""So many equal consecutive rows do not come from a text; a layer or run shorter than this is not judged.
 
 Over all of their layers the longest runs of identical rows in five recordings (gpt-oss-20b's 172,891 decode tokens with
 their looping generations, DeepSeek-V2-Lite, Gemma-4's and Qwen3-30B's chats, the shipped model) are 1, 1, 1, 1 and 4
-tokens, the 4 being one repeated token of text. Of fewer layers or experts they are longer: see ``judged_rows``.
+tokens, the 4 being one repeated token of text. With fewer layers or experts they are longer: see ``judged_rows``.
 """
 
 FEWEST_IDS, FEW_LAYERS_IDS = 20, 64
-"""Ids seen for each expert before it is odd that none is 0, of four layers and more and of fewer."""
+"""Ids per expert after which it is odd that none is 0; for four layers or more, and for fewer."""
 
 NAMED_SPANS = 3
-"""Runs and sequences that a warning names."""
+"""Most runs and sequences that a warning names."""
 
 BEYOND_CHANCE = 1000
-"""A sign is told where it is so many times what chance gives."""
+"""A sign is reported if its count is so many times what chance gives."""
 
 
 def judged_rows(layers: int, top_k: int) -> int:
-    """Tokens from which on a run of identical rows is told.
+    """The length, in tokens, from which on a run of identical rows is reported.
 
-    Longest runs in the recordings named above, cut to their k best experts and any so many consecutive layers: 209 of
-    one layer; of two, 129 where k is below 4 and 43 where it is 4; of three, 85 and 26; of four, 35 and 12; 14 of six
-    layers of one expert; at most 8 from five layers of four experts on, and 7 of eight layers of one.
+    Longest runs in the recordings named above, reduced to their k best experts and to consecutive layers: one layer
+    209; two layers 129 for k below 4 and 43 for 4; three layers 85 and 26; four layers 35 and 12; six layers of one
+    expert 14; five layers or more of four experts at most 8; eight layers of one expert 7.
     """
     if layers >= 8 or (layers >= 4 and layers * top_k >= 24):
         return CONSTANT_ROWS
@@ -43,9 +43,9 @@ def judged_rows(layers: int, top_k: int) -> int:
 
 
 def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
-    """Warn of what is not a text's routing: layers and runs of identical rows, equal weights, padding, repetition.
+    """Warn of routing that does not come from a text: layers and runs of equal rows, equal weights, padding, repeats.
 
-    Reads the trace four times, in chunks (once it has seen expert 0, the last stops).
+    Reads the trace four times, in chunks (the last time only until it has seen expert 0).
     """
     layers = _constant_layers(trace)
     if layers:
@@ -62,14 +62,14 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
 
 
 def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
-    """Warn where expert 0 was never chosen, though it had many chances: ids may count from 1."""
+    """Warn if expert 0 was never chosen although it had many chances: ids may count from 1."""
     ids = 0
     for part in trace.chunks():
         recorded = part.expert_ids[part.recorded()]
         if (recorded == 0).any():
             return
         ids += recorded.size
-    # One expert of one layer may be dead; that the first is, in each of several layers, is no chance.
+    # One expert of one layer may be dead; but that the first is dead in each of several layers is not chance.
     if ids >= (FEW_LAYERS_IDS if trace.layers < 4 else FEWEST_IDS) * trace.experts:
         report.warn(
             f"{trace.origin}: no row has expert 0, in any layer{counted_from_one(trace.experts, trace.experts)}"
@@ -77,7 +77,7 @@ def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
 
 
 def _runs_line(trace: RoutingTrace, runs: ConstantRuns) -> str:
-    """The runs in one line."""
+    """The runs, as one line."""
     spans = [f"{first}–{stop - 1}" for first, stop in runs.spans[:NAMED_SPANS].tolist()]
     more = len(runs.spans) - NAMED_SPANS
     named = ", ".join(spans) + (f" and {more} more runs" if more > 0 else "")
@@ -89,7 +89,7 @@ def _runs_line(trace: RoutingTrace, runs: ConstantRuns) -> str:
 
 
 def _warn_of_signs(trace: RoutingTrace, signs: RowSigns, report: Report) -> None:
-    """A line for each sign that is not chance."""
+    """Warn of each sign that is not chance."""
     for sign, what, meaning in (
         (signs.equal_weights, "equal weights", "a token's gate weights are all equal in every layer"),
         (signs.in_order, "experts in order", f"a token's experts are 0 to {trace.top_k - 1} in order in every layer"),
@@ -125,7 +125,7 @@ def _named(layers: Sequence[int]) -> str:
 
 
 def _constant_layers(trace: RoutingTrace) -> list[int]:
-    """Layers with at least ``CONSTANT_ROWS`` recorded rows, all of them the same."""
+    """Layers with at least ``CONSTANT_ROWS`` recorded rows that are all equal."""
     first = np.full((trace.layers, trace.top_k), trace.unrecorded_id, dtype=trace.expert_ids.dtype)
     rows = np.zeros(trace.layers, dtype=np.int64)
     same = np.ones(trace.layers, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Which columns of a table play which role."""
+"""Find the columns of a table for each role."""
 
 import difflib
 import re
@@ -22,7 +22,7 @@ ROLES: dict[str, str] = {
     "count": "of a table of loads: tokens that chose the expert; a list, or several columns, of all experts",
     "step": "of a table of loads: a number of the step",
 }
-"""What a column can be, and what that means."""
+"""Role of a column → its meaning."""
 
 WIDE = frozenset({"ids", "weights", "count"})
 """Roles that several columns may play together."""
@@ -40,7 +40,7 @@ SYNONYMS = {
     "token_idx": "token",
     "iteration": "step",
 }
-"""Words that are near to no role by their letters."""
+"""Words whose spelling is near to no role → the role meant."""
 
 PLACE = "#[1-9][0-9]{0,5}"
 NUMBERED = re.compile(r"(.*?)([0-9]{1,6})")
@@ -48,7 +48,7 @@ SHOWN_COLUMNS = 24
 
 
 def check_roles(columns: Mapping[str, str], origin: str) -> None:
-    """Refuse roles that no column can play.
+    """Refuse unknown roles.
 
     Raises:
         ForestageError: naming the nearest role.
@@ -63,12 +63,12 @@ def check_roles(columns: Mapping[str, str], origin: str) -> None:
 
 
 def by_number(columns: Mapping[str, str]) -> bool:
-    """Whether every column is named by its place (``#1``), so that a table needs no heading."""
+    """Whether every column is named by its number (``#1``), so that a table needs no heading."""
     return all(numbered(name) is not None for name in columns.values())
 
 
 def numbered(name: str) -> tuple[int, ...] | None:
-    """The places, from 0 on, that ``#3``, ``#3,#5`` or ``#3..#5`` names; ``None`` where it is none of these."""
+    """The indices, from 0 on, that ``#3``, ``#3,#5`` or ``#3..#5`` names; ``None`` if it is none of these."""
     if re.fullmatch(rf"{PLACE}(?:\s*,\s*{PLACE})*", name):
         return tuple(int(part) - 1 for part in re.findall(r"[0-9]+", name))
     match = re.fullmatch(rf"#({PLACE[1:]})\.\.#({PLACE[1:]})", name)
@@ -76,24 +76,24 @@ def numbered(name: str) -> tuple[int, ...] | None:
 
 
 def resolve(columns: Mapping[str, str], heading: Sequence[str], place: str) -> dict[str, tuple[int, ...]]:
-    """The places, in ``heading``, of the columns of every role.
+    """Role → indices in ``heading`` of its columns.
 
-    A column is named by its name, by its place from 1 on (``#3``), or, where several make a list, by a pattern of their
-    numbers (``expert_*``), the first and the last (``expert_0..expert_7``, ``#3..#10``) or all of them (``a,b,c``).
+    A column is given by its name or by its number from 1 on (``#3``). Several columns that make a list are given by a
+    pattern (``expert_*``), the first and the last (``expert_0..expert_7``, ``#3..#10``), or all of them (``a,b,c``).
 
     Args:
-        columns: role → what the user names.
+        columns: role → the user's text.
         heading: the table's columns.
         place: the file (and line), for errors.
 
     Raises:
-        ForestageError: naming a column that is not there, or there twice, or a pattern that leaves one out.
+        ForestageError: naming a column that is missing or occurs twice, or a pattern that leaves one out.
     """
     return {role: _places(role, name, heading, f"{place}: --column {role}={name}") for role, name in columns.items()}
 
 
 def _places(role: str, name: str, heading: Sequence[str], place: str) -> tuple[int, ...]:
-    """The places of one role's columns."""
+    """The indices of one role's columns."""
     if name in heading:
         return (_only(name, heading, place),)
     places = numbered(name)
@@ -108,7 +108,7 @@ def _places(role: str, name: str, heading: Sequence[str], place: str) -> tuple[i
 
 
 def _several(name: str, heading: Sequence[str], place: str) -> list[str] | None:
-    """The columns that a pattern, a range or a list names; ``None`` where it is none of these."""
+    """The columns that a pattern, a range or a list names; ``None`` if it is none of these."""
     if name.count("*") == 1:
         before, after = name.split("*")
         found: dict[int, str] = {}
@@ -138,7 +138,7 @@ def _several(name: str, heading: Sequence[str], place: str) -> list[str] | None:
 
 
 def _only(name: str, heading: Sequence[str], place: str) -> int:
-    """The place of a column that is there once."""
+    """The index of a column that must occur exactly once."""
     if heading.count(name) != 1:
         state = f"{heading.count(name)} columns are called '{name}'; give its place (#1 is the first)"
         raise ForestageError(f"{place}: {state if name in heading else f'no column {name}; {_known(name, heading)}'}")
@@ -146,14 +146,14 @@ def _only(name: str, heading: Sequence[str], place: str) -> int:
 
 
 def _known(name: str, heading: Sequence[str]) -> str:
-    """The columns that there are, and the nearest to ``name``."""
+    """The table's columns, and the one nearest to ``name``, for an error."""
     nearest = difflib.get_close_matches(name, list(heading), n=1, cutoff=0.6)
     hint = f"the nearest is '{nearest[0]}'; " if nearest else ""
     return f"{hint}there are {shown(heading)}"
 
 
 def shown(heading: Sequence[str]) -> str:
-    """Columns by name, the first of many."""
+    """Names of columns; of many, only the first."""
     listed = ", ".join(column[:40] for column in heading[:SHOWN_COLUMNS])
     more = f" and {len(heading) - SHOWN_COLUMNS} more" if len(heading) > SHOWN_COLUMNS else ""
     return " ".join(f"{listed}{more}".split()) or "none"

@@ -1,4 +1,4 @@
-"""The loads in a table: rows of a layer, an expert and a count, or of a layer and the counts of all its experts."""
+"""Read expert loads from a table: a row has a layer, an expert and a count, or a layer and all its experts' counts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from traces.importers.report import Report
 from traces.validation import counted_from_one
 
 SHARED_OUT = 64
-"""Choices for each expert before it is odd that the first has none."""
+"""Choices per expert after which it is odd that the first has none."""
 
 COUNT = np.dtype(
     [("step", np.int64), ("layer", np.int64), ("expert", np.int64), ("count", np.float64), ("line", np.int64)]
@@ -26,7 +26,7 @@ COUNT = np.dtype(
 """One count of a table."""
 
 MAX_CELLS = 1 << 27
-"""Of counts, steps × layers × experts: they are held in memory as f64, 1 GiB."""
+"""Most counts (steps × layers × experts): as f64 in memory they take 1 GiB."""
 
 
 class CountTable:
@@ -38,14 +38,14 @@ class CountTable:
         self.width: int | None = None
 
     def add(self, batches: Iterator[Batch], *, layer: int | None = None, step: int | None = None) -> None:
-        """Take a table's rows.
+        """Add a table's rows.
 
         Args:
             batches: the table.
-            layer, step: of all rows, where the file tells it.
+            layer, step: the layer and step of all rows, if the file determines them.
 
         Raises:
-            ForestageError: naming the file, line and column of a cell that is no such number.
+            ForestageError: naming the file, line and column of a cell that is not such a number.
         """
         for batch in batches:
             if not self._origin or self._origin[-1][1] != batch.origin:
@@ -82,7 +82,7 @@ class CountTable:
         """All counts ``COUNT [counts]``, by step, layer and expert.
 
         Raises:
-            ForestageError: naming the line of a count that comes twice.
+            ForestageError: naming the line of a count that occurs twice.
         """
         counts = self._counts.array()
         order = np.lexsort((counts["expert"], counts["layer"], counts["step"]))
@@ -106,16 +106,16 @@ class CountTable:
 
 
 def known_experts(options: ImportOptions, layers: list[int], largest: int, origin: Path) -> int:
-    """Routed experts a layer of loads whose rows name experts one by one, so that those without a load may be missing.
+    """Routed experts per layer, for loads with one row per expert, in which experts without a load may be missing.
 
     Args:
-        options: what the user says.
+        options: the user's options.
         layers: the layers that have loads.
         largest: the largest expert.
         origin: the file or folder, for the error.
 
     Raises:
-        ForestageError: if neither the user nor the catalogue tells, or an expert is beyond them.
+        ForestageError: if neither the user nor the catalogue gives it, or an expert is beyond it.
     """
     experts = options.experts
     catalog = load_catalog()
@@ -142,14 +142,14 @@ def known_experts(options: ImportOptions, layers: list[int], largest: int, origi
 
 
 def warn_of_first_expert(counts: npt.NDArray[Any], experts: int, origin: Path, report: Report) -> None:
-    """Warn where expert 0 has no load though there was much to share out: ids may count from 1."""
+    """Warn if expert 0 has no load although there are many choices: ids may count from 1."""
     loaded = counts[counts["count"] > 0]
     if counts["count"].sum() >= SHARED_OUT * experts and not (loaded["expert"] == 0).any():
         report.warn(f"{origin}: expert 0 has no load in any layer{counted_from_one(experts, experts)}")
 
 
 def dense(counts: npt.NDArray[Any], experts: int, origin: Path) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
-    """``[steps, layers, experts]`` of counts ``COUNT``, 0 where there is none, and the layers.
+    """``[steps, layers, experts]`` from counts ``COUNT`` (0 where there is none), and the layers.
 
     Raises:
         ForestageError: if there are more than fit into memory.

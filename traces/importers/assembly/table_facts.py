@@ -1,8 +1,8 @@
-"""What a Parquet table of this project's own says of its trace, held against its rows and against the options.
+"""Compare the metadata of a Parquet table of this project's own with its rows and with the options.
 
 ``forestage trace export --format table`` writes the trace's metadata as JSON under ``PARQUET_KEY`` of the file's
-key-value metadata, which programs that filter or sort the table usually keep. So they are of the trace that was
-exported: its layers may have become fewer, and nothing else may differ.
+key-value metadata, which programs that filter or sort the table usually keep. So they describe the trace that was
+exported: the table may have fewer layers, but nothing else may differ.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from traces.metadata import PARQUET_KEY, TraceMetadata
 from traces.trace import RoutingTrace
 
 SHOWN = ("model", "experts", "top_k", "ranked", "gate_weight_kind", "source", "licence", "synthetic")
-"""What the tables of one recording say alike."""
+"""Metadata that all tables of one recording must share."""
 
 
 def table_facts(files: Sequence[Path]) -> TraceMetadata | None:
-    """What the tables say of the trace that they hold, ``None`` where they are others' tables.
+    """The metadata in the tables about their trace; ``None`` if the tables are not the project's own.
 
     Raises:
         ForestageError: if the metadata are damaged, or differ between the files.
@@ -53,7 +53,7 @@ def _facts_of(file: Path) -> TraceMetadata | None:
 
     try:
         stated = (pq.read_schema(file).metadata or {}).get(PARQUET_KEY.encode())
-    except (pa.ArrowException, OSError):  # damaged: who reads the rows tells
+    except (pa.ArrowException, OSError):  # damaged; the reader of the rows reports it
         return None
     if stated is None:
         return None
@@ -70,13 +70,13 @@ def _facts_of(file: Path) -> TraceMetadata | None:
 def checked_options(
     facts: TraceMetadata, options: ImportOptions, layers: Sequence[int], top_k: int, origin: Path, report: Report
 ) -> ImportOptions:
-    """The options, with what the file states in place of what the user need not say.
+    """The options, completed by what the file states.
 
     Args:
-        facts: what the file states.
-        options: what the user says.
-        layers: of the rows, ascending.
-        top_k: ids a row.
+        facts: the file's metadata.
+        options: the user's options.
+        layers: the rows' layers, ascending.
+        top_k: ids per row.
         origin: the file or folder, for errors.
         report: takes the warnings.
 
@@ -104,9 +104,9 @@ def checked_options(
 
 
 def with_facts(trace: RoutingTrace, facts: TraceMetadata) -> RoutingTrace:
-    """The trace with what its rows cannot say: where it is from, whether it is synthetic, and what its weights are.
+    """The trace with the facts that rows cannot state: its origin, whether it is synthetic, its kind of weights.
 
-    Ids are ranked where both the file says so and the weights, if there are any, descend.
+    Ids are ranked if the file states it and the weights, if there are any, descend.
     """
     kind = "none" if trace.gate_weights is None else facts.gate_weight_kind
     said = {name: getattr(facts, name) for name in ("source", "licence", "synthetic", "synthesis")}

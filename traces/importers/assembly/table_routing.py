@@ -1,11 +1,11 @@
-"""The routing in a table: which token, layer and sequence every row is of.
+"""Read routing from a table: determine the token, layer and sequence of every row.
 
 A row is one token's choice in one layer (a list of ids), one expert of such a choice (``expert``; the rows of a choice
-stand together), or a token's choices in all layers (a list of lists, without a column for the layer).
+are consecutive), or a token's choices in all layers (a list of lists, without a column for the layer).
 
-What tells tokens apart, the first of these that there is: ``position`` or ``token``; the order of the rows of a layer
-within a sequence, where sequences are told apart; or the layers, which begin anew with every forward pass. Rows without
-any of these must come in whole passes: every layer of the first pass in each, with as many rows.
+Tokens are distinguished by the first of these that the table has: ``position`` or ``token``; the order of a layer's
+rows within a sequence, if sequences are distinguished; or the layers, which start again with every forward pass. Rows
+with none of the first two must come in whole passes: each has every layer of the first pass, all with as many rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,27 +34,27 @@ PHASE_WORDS = {
     "generated": DECODE,
     "generation": DECODE,
 }
-"""What a phase is called, whatever its case."""
+"""Names of the phases, in any case."""
 
 LARGEST_TOKEN = 2**32 - 1
-"""Of a token's index in a vocabulary: identities are u32."""
+"""Largest index of a token in a vocabulary: identities are u32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """Rows of a batch, one token's choice in one layer each.
+    """Rows of a batch; each is one token's choice in one layer.
 
     Attributes:
-        batch: where they come from.
-        row: the batch's row of each.
+        batch: the batch from which they come.
+        row: index in the batch of each row.
         layer: i64 ``[rows]``.
         ids: i64 ``[rows, k]``, ``UNRECORDED`` where none was recorded.
         weights: f64 ``[rows, k]`` or none.
-        token: i64 ``[rows]``: what the table says of the token's place, or none.
-        sequence: of each row, what the table calls its sequence, or none.
+        token: i64 ``[rows]``, the table's position or token number, or none.
+        sequence: the table's name of each row's sequence, or none.
         phase: u8 ``[rows]`` or none.
-        identity: i64 ``[rows]``: the token's index in the vocabulary, or none.
-        labels: domain and dataset of each row, where the table has them.
+        identity: i64 ``[rows]``, the token's index in the vocabulary, or none.
+        labels: domain and dataset of each row, if the table has them.
     """
 
     batch: Batch
@@ -101,11 +101,11 @@ def choices(batches: Iterator[Batch], layer: int | None, hot: MultiHot) -> Itera
 
     Args:
         batches: the table.
-        layer: of all rows, where the file tells it; else a column does, or the choices are of all layers.
-        hot: learns whether the ids are written as a 0 or 1 for every expert.
+        layer: layer of all rows, if the file determines it; else a column does, or rows have all layers.
+        hot: determines whether the ids are written as a 0 or 1 for every expert.
 
     Raises:
-        ForestageError: naming the file, line and column of what is not as the module has it.
+        ForestageError: naming the file, line and column of a cell that is not as described above.
     """
     held: Choices | None = None
     for batch in batches:
@@ -125,7 +125,7 @@ def choices(batches: Iterator[Batch], layer: int | None, hot: MultiHot) -> Itera
 
 
 def _facts(batch: Batch) -> dict[str, Any]:
-    """What a batch says of its rows beside layer, ids and weights."""
+    """The facts in a batch's columns, beside layer, ids and weights."""
     cells = batch.cells
 
     def column(role: str, largest: int) -> Array | None:
@@ -152,7 +152,7 @@ def _phases(batch: Batch) -> Array:
 
 
 def _listed(batch: Batch, layer: int | None, hot: MultiHot | None) -> Choices:
-    """Rows of a list of ids each, which may be ``hot`` (or of a single one)."""
+    """Choices from rows with a list of ids (perhaps ``hot``) or a single id each."""
     role = "expert" if hot is None else "ids"
     found = ids(batch.cells[role], batch.place(role), LARGEST_ID)
     if hot is not None:
@@ -171,7 +171,7 @@ def _listed(batch: Batch, layer: int | None, hot: MultiHot | None) -> Choices:
 
 
 def _nested(batch: Batch, hot: MultiHot) -> Choices:
-    """Rows of all layers, taken apart; layers are counted from 0."""
+    """Choices from rows with all layers; layers are counted from 0."""
     found = nested_ids(batch.cells["ids"][0], batch.place("ids"), LARGEST_ID)
     rows, layers, width = found.shape
     place = batch.place("ids")
@@ -217,7 +217,7 @@ def _unrecorded(batch: Batch, role: str, found: Array) -> Array:
 
 
 def _group_starts(rows: Choices) -> Array:
-    """Where a row is of another token or layer than the one before."""
+    """Indices of the rows whose token or layer differs from the row before."""
     assert rows.token is not None
     changes = (np.diff(rows.token) != 0) | (np.diff(rows.layer) != 0)
     if rows.sequence is not None:
@@ -226,7 +226,7 @@ def _group_starts(rows: Choices) -> Array:
 
 
 def _joined(held: Choices, more: Choices) -> Choices:
-    """Rows of a batch with those that the batch before left."""
+    """The rows left from the batch before, and those of the next batch."""
 
     def both(name: str) -> Any:
         first, second = getattr(held, name), getattr(more, name)
@@ -248,7 +248,7 @@ def _joined(held: Choices, more: Choices) -> Choices:
 
 
 def _grouped(rows: Choices, starts: Array) -> Choices:
-    """Rows of one expert each, put together by token and layer; as many each."""
+    """Rows of one expert each, joined by token and layer; each choice must have as many."""
     sizes = np.diff(starts, append=len(rows))
     bad = np.flatnonzero(sizes != sizes[0])
     if len(bad):
@@ -279,13 +279,13 @@ def _grouped(rows: Choices, starts: Array) -> Choices:
 
 @dataclass
 class Sequences:
-    """Numbers of the sequences by what they are called, and their labels."""
+    """Name of a sequence → its number; and the sequences' labels."""
 
     numbers: dict[Any, int] = field(default_factory=dict)
     labels: list[dict[str, str]] = field(default_factory=list)
 
     def number(self, key: Any) -> int:
-        """The number of a sequence, a new one where it was not met before."""
+        """The number of a sequence; a new one if it has not occurred before."""
         if key not in self.numbers:
             self.numbers[key] = len(self.numbers)
             self.labels.append({})
@@ -295,7 +295,7 @@ class Sequences:
         """Keep the labels of the sequences.
 
         Raises:
-            ForestageError: if one has two.
+            ForestageError: if a sequence has two different labels.
         """
         for name, values in part.labels.items():
             for row, (number, value) in enumerate(zip(sequence.tolist(), values, strict=True)):
@@ -307,14 +307,14 @@ class Sequences:
 
 
 class TokenPlaces:
-    """Gives every choice of one file its sequence and position.
+    """Determines the sequence and position of every choice in one file.
 
     Args:
-        sequences: of the whole source.
-        file_key: what the file's sequences are called beside their own names; ``None`` where all files share them.
-        one_sequence: the file is one sequence, unless a column says otherwise.
-        absolute: the table's numbers of tokens are positions.
-        firsts: the number of each sequence's first token, kept over files.
+        sequences: the sequences of the whole source.
+        file_key: distinguishes the file's sequences from those of other files; ``None``: all files share sequences.
+        one_sequence: whether the file is one sequence, unless a column states otherwise.
+        absolute: whether the table's token numbers are positions.
+        firsts: sequence → number of its first token, kept over files.
     """
 
     def __init__(
@@ -333,7 +333,7 @@ class TokenPlaces:
         """Sequence and position ``[rows]``.
 
         Raises:
-            ForestageError: if a token's number is below that of its sequence's first.
+            ForestageError: if a token's number is below that of its sequence's first token.
         """
         sequence = self._sequence_of(part)
         if part.token is None:
@@ -355,7 +355,7 @@ class TokenPlaces:
         return sequence, position
 
     def _sequence_of(self, part: Choices) -> Array:
-        """Sequence ``[rows]``: as the table names it, or by how often the file's first token and layer came again."""
+        """Sequence ``[rows]``: by the table's name, or by how often the file's first token and layer have recurred."""
         if part.sequence is not None:
             return np.array([self._sequences.number((self._file_key, name)) for name in part.sequence])
         if part.token is None or self._one_sequence:
@@ -370,7 +370,7 @@ class TokenPlaces:
         return numbers[index]
 
     def _counted(self, part: Choices, sequence: Array) -> Array:
-        """Position ``[rows]``: how many rows of the same sequence and layer came before."""
+        """Position ``[rows]``: number of earlier rows with the same sequence and layer."""
         counts = self._counts
         position = np.empty(len(part), dtype=np.int64)
         for row, key in enumerate(zip(sequence.tolist(), part.layer.tolist(), strict=True)):
@@ -381,7 +381,7 @@ class TokenPlaces:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass: choices in the order of their layers, as many a layer."""
+    """A forward pass: choices in the order of their layers, equally many per layer."""
 
     parts: Sequence[Choices]
     layers: Array
@@ -392,7 +392,7 @@ def passes(parts: Iterator[Choices]) -> Iterator[Pass]:
     """The forward passes of choices without tokens or sequences: a layer below the one before begins another.
 
     Raises:
-        ForestageError: naming the line where the choices do not come in whole passes.
+        ForestageError: naming the line where the choices do not make whole passes.
     """
     held: list[Choices] = []
     wanted: Array | None = None
@@ -413,7 +413,7 @@ def passes(parts: Iterator[Choices]) -> Iterator[Pass]:
 
 
 def _whole_pass(held: Sequence[Choices], wanted: Array | None) -> Pass:
-    """Choices as one pass, checked."""
+    """Choices as one checked pass."""
     layer = np.concatenate([part.layer for part in held])
     layers, rows = np.unique(layer, return_counts=True)
     place = held[0].place(0)
@@ -435,7 +435,7 @@ def _whole_pass(held: Sequence[Choices], wanted: Array | None) -> Pass:
 
 
 class PassPlaces:
-    """Gives the passes of one file their sequences: of one request at a time, a prompt and single tokens after it."""
+    """Determines the sequences of a file's passes; requests run one at a time: a prompt, then single tokens."""
 
     def __init__(self, sequences: Sequences, file_key: Any) -> None:
         self._sequences = sequences
@@ -447,10 +447,10 @@ class PassPlaces:
         self.passes = 0
 
     def place(self, run: Pass) -> tuple[int, int, int | None]:
-        """Sequence, first position and phase (``None``: not told) of a pass.
+        """Sequence, first position and phase (``None``: not stated) of a pass.
 
         Raises:
-            ForestageError: if the passes cannot be of one request at a time.
+            ForestageError: if requests cannot have run one at a time.
         """
         if run.tokens > 1 and self._before > 1:
             raise ForestageError(
@@ -470,7 +470,7 @@ class PassPlaces:
 
 
 def add_choices(rows: RoutingRows, part: Choices, sequence: Array | int, position: Array, phase: Array | int) -> None:
-    """Add choices whose places are known."""
+    """Add choices with known sequences and positions."""
     rows.add_block(
         part.batch.numbers[part.row],
         sequence=sequence,

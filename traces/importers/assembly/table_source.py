@@ -1,8 +1,8 @@
-"""Tables from files: CSV and other separated text, JSON Lines and Parquet, a batch of rows at a time.
+"""Read tables from files (CSV and other separated text, JSON Lines, Parquet), a batch of rows at a time.
 
-A text's heading is the first of its lines that has every named column, so that a title or comments may stand above it;
-it may begin with ``#``. Below it, empty lines and lines that begin with ``#`` are left out. The last line must be
-ended, as a number that was cut off would else pass for a whole one.
+A text's heading is its first line with every named column, so that a title or comments may precede it; it may begin
+with ``#``. After it, empty lines and lines that begin with ``#`` are skipped. The last line must have an end; otherwise
+its last number may be cut off.
 """
 
 import csv
@@ -26,20 +26,20 @@ from traces.importers.report import Report
 
 PARQUET_MAGIC = b"PAR1"
 SUFFIX = re.compile(r"\.(?:csv|tsv|txt|log|dat|jsonl|ndjson|json|parquet|pq)(?:\.gz)?$")
-"""Of files that may be tables."""
+"""Suffixes of files that may be tables."""
 
 BATCH_ROWS = 1 << 13
 NAME_OF_COLUMN = r"[A-Za-z_][\w ./-]{0,40}"
-"""What a line that may be a heading consists of."""
+"""The pattern of a column's name in a line that may be a heading."""
 
 HEAD_LINES = 64
-"""So many lines are looked through for the heading."""
+"""Number of lines searched for the heading."""
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "space"}
-"""Tried in this order, where the user names none; a space stands for any number of them."""
+"""Separators in the order in which they are tried if the user names none; a space means any number of spaces."""
 
 SPELT = {**{name: character for character, name in SEPARATORS.items()}, "\\t": "\t"}
-"""Separators as they may be typed, beside the character itself."""
+"""Names of separators that a user may type, beside the character itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,10 @@ class Batch:
 
     Attributes:
         origin: the file.
-        row_name: what ``numbers`` count: lines or rows.
-        numbers: i64 ``[rows]``, where each row stands.
+        row_name: name of what ``numbers`` count: lines or rows.
+        numbers: i64 ``[rows]``, line or row number of each row.
         cells: role → its columns.
-        names: role → how its columns are called, for errors.
+        names: role → the name of its columns for errors.
         columns: role → the name of each of its columns.
     """
 
@@ -75,16 +75,16 @@ class Batch:
 
 
 def read_table(path: Path, columns: Mapping[str, str], separator: str | None, report: Report) -> Iterator[Batch]:
-    """The rows of ``path``, of the columns that play a role; progress in bytes, or rows of a Parquet file.
+    """The rows of ``path``, in the columns with a role; progress in bytes, or in rows for a Parquet file.
 
     Args:
         path: a file.
-        columns: role → column, as ``traces.importers.assembly.table_columns.resolve`` has it.
-        separator: between the columns of a text; ``None``: the one by which some line has them all.
+        columns: role → column, as in ``traces.importers.assembly.table_columns.resolve``.
+        separator: separator of a text's columns; ``None``: the one with which some line has all columns.
         report: takes the warnings.
 
     Raises:
-        ForestageError: naming the file, and line or row, of what is no such table.
+        ForestageError: naming the file, and the line or row, that is not such a table.
     """
     start = starting_bytes(path, 1 << 12)
     if not start:
@@ -101,7 +101,7 @@ def read_table(path: Path, columns: Mapping[str, str], separator: str | None, re
 
 
 def columns_of(path: Path, start: bytes) -> list[str] | None:
-    """The columns that a file seems to have, for a hint; ``None`` where it is no table that can be read.
+    """The columns that a file seems to have, for a hint; ``None`` if it is not a readable table.
 
     Args:
         path: a file.
@@ -174,7 +174,7 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
 def _find_heading(
     path: Path, head: list[tuple[int, str]], columns: Mapping[str, str], separator: str | None
 ) -> tuple[str, list[str], int]:
-    """The separator, the columns' names, and the number of lines down to the heading (0 where there is none)."""
+    """The separator, the columns' names, and the number of lines up to the heading (0 if there is none)."""
     candidates = [separator] if separator is not None else list(SEPARATORS)
     if by_number(columns):
         return _without_heading(path, head, columns, candidates, separator is not None)
@@ -204,7 +204,7 @@ def _find_heading(
 
 
 def _check_above(path: Path, above: list[tuple[int, str]], separator: str, width: int) -> None:
-    """Refuse rows that stand above the heading: of another file, put before this one."""
+    """Refuse rows before the heading, which come from another file put before this one."""
     for number, line in above:
         cells = _heading_cells(line, separator)
         if len(cells) == width and re.fullmatch(WHOLE, cells[0]):
@@ -214,7 +214,7 @@ def _check_above(path: Path, above: list[tuple[int, str]], separator: str, width
 def _without_heading(
     path: Path, head: list[tuple[int, str]], columns: Mapping[str, str], candidates: list[str], is_given: bool
 ) -> tuple[str, list[str], int]:
-    """As ``_find_heading``, of columns named by their places."""
+    """As ``_find_heading``, for columns named by their numbers."""
     told = {role: numbered(name) or (0,) for role, name in columns.items()}
     last = max(place for places in told.values() for place in places) + 1
     rows = [(number, line) for number, line in head if line.strip() and not line.lstrip().startswith("#")]
@@ -226,7 +226,7 @@ def _without_heading(
         if len({len(_split(line, candidate)) for _, line in rows[1:] or rows}) == 1
         and len(_split(rows[-1][1], candidate)) >= max(last, min(2, len(told)))
     ]
-    if len(fitting) > 1 and " " in fitting:  # spaces within the cells of another separator
+    if len(fitting) > 1 and " " in fitting:  # spaces within cells that another separator separates
         fitting.remove(" ")
     if len(fitting) != 1:
         named = " or ".join(SEPARATORS[candidate] for candidate in fitting if candidate in SEPARATORS)
@@ -264,7 +264,7 @@ def _split(line: str, separator: str) -> list[str]:
 def _records(
     path: Path, lines: Iterator[tuple[int, str]], separator: str, width: int, comments: "_Comments"
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the heading: the line each begins in, and its cells."""
+    """The rows after the heading: the line where each begins, and its cells."""
     if separator == " ":
         for number, line in lines:
             cells = line.split()
@@ -295,13 +295,13 @@ def _records(
 
 @dataclass
 class _Comments:
-    """How many lines below the heading were left out."""
+    """The number of lines after the heading that were skipped."""
 
     count: int = 0
 
 
 class _Lines:
-    """Lines as the CSV reader takes them, and which it took for a row."""
+    """Lines for the CSV reader, and the lines that it took for the current row."""
 
     def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
         self._lines = lines
@@ -309,7 +309,7 @@ class _Lines:
         self.last = ""
 
     def begin(self) -> None:
-        """What is taken from here on is of the next row."""
+        """Begin the next row: lines taken from here on belong to it."""
         self.taken = 0
 
     def __iter__(self) -> "_Lines":
@@ -324,7 +324,7 @@ class _Lines:
 
 
 def _of_width(path: Path, number: int, cells: list[str], width: int) -> list[str]:
-    """A row of as many cells as there are columns."""
+    """The cells of a row, checked to be as many as there are columns."""
     if len(cells) == width:
         return cells
     raise ForestageError(f"{path}: line {number}: {len(cells)} cells, but the table has {width} columns")
@@ -334,7 +334,7 @@ def _of_width(path: Path, number: int, cells: list[str], width: int) -> list[str
 
 
 def _json(path: Path, columns: Mapping[str, str], report: Report) -> Iterator[Batch]:
-    """The rows of a file of JSON objects, one a line."""
+    """The rows of a file with one JSON object per line."""
     names: dict[str, list[str]] | None = None
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []
@@ -384,13 +384,13 @@ def _json_batch(path: Path, numbers: list[int], rows: list[dict[str, Any]], name
 
 
 def _has_any(columns: Mapping[str, str], value: Mapping[str, Any]) -> bool:
-    """Whether an object has one of the columns that are named as they are."""
+    """Whether an object has one of the columns that are given by plain names."""
     exact = [name for name in columns.values() if not re.search(r"[*,#]|\.\.", name)]
     return any(name in value for name in exact) or not exact
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    """A line as a JSON object without a key twice."""
+    """A line as a JSON object in which no key occurs twice."""
     try:
         value = parse_json(line)
     except (ValueError, RecursionError) as error:
@@ -443,12 +443,12 @@ def _parquet(path: Path, columns: Mapping[str, str], report: Report) -> Iterator
 
 
 def table_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a folder that may be tables, by the numbers in their names, and those that are left out."""
+    """The files of a folder that may be tables, sorted by the numbers in their names, and those that are left out."""
     found = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_"))]
     tables = [path for path in found if SUFFIX.search(path.name.lower())]
     return sorted(tables, key=natural), sorted(path for path in found if path not in tables)
 
 
 def natural(path: Path) -> tuple[list[int], str]:
-    """Order by the numbers in a name, so that part_9 comes before part_10."""
+    """Sort key by the numbers in a name, so that part_9 comes before part_10."""
     return [int(number) for number in re.findall(r"\d{1,18}", path.name)], path.name

@@ -1,4 +1,4 @@
-"""Text files, plain or gzipped, read in bounded memory."""
+"""Read text files, plain or gzipped, in bounded memory."""
 
 import codecs
 import gzip
@@ -16,15 +16,15 @@ from traces.importers.report import Report
 GZIP_MAGIC = b"\x1f\x8b"
 
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-"""How a text in UTF-16 begins, as PowerShell's ``>`` writes it."""
+"""First bytes of a UTF-16 text, which PowerShell's ``>`` writes."""
 
 MAX_LINE_CHARACTERS = 64 << 20
-"""Of a line: more than any format writes; a file without line ends must not be read whole."""
+"""Most characters of a line, more than any format writes, so that a file without line ends is not read whole."""
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn the faults of reading ``path`` into one line each."""
+    """Turn errors of reading ``path`` into a ``ForestageError`` of one line."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -37,10 +37,10 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
-    """``path`` as UTF-8 text (without its byte-order mark), and the bytes beneath, whose position tells how far it is.
+    """``path`` as UTF-8 text (without a byte-order mark), and the underlying bytes, whose position shows the progress.
 
     Raises:
-        ForestageError: if it cannot be read, is no UTF-8 text or a damaged gzip file; also while it is being read.
+        ForestageError: if it cannot be read, is not UTF-8 text or is a damaged gzip file; also while it is being read.
     """
     with readable(path), path.open("rb") as raw:
         start = raw.read(2)
@@ -72,9 +72,9 @@ def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
 
 
 def starting_bytes(path: Path, count: int) -> bytes:
-    """The first ``count`` bytes of ``path``, or of what it holds where it is gzipped; fewer where it has fewer.
+    """The first ``count`` bytes of ``path``, unzipped if it is gzipped; fewer if it is shorter.
 
-    A byte-order mark of UTF-8 is left out, so that a format is told by what follows it.
+    A UTF-8 byte-order mark is left out, so that formats are recognised by what follows it.
 
     Raises:
         ForestageError: if the file cannot be read.

@@ -1,8 +1,8 @@
-"""PyTorch's files as NumPy arrays and plain values; the only module of ``traces`` that imports torch, and late.
+"""Read PyTorch's files as NumPy arrays and plain values; only this module of ``traces`` imports torch, when needed.
 
-A ``.pt`` file is a zip archive around a pickle, and a pickle can run code when it is read. Files are therefore read
-with ``weights_only=True`` and nothing else, which builds tensors and plain containers and refuses everything beyond;
-and only in the zip form, whose checksums are compared first (PyTorch itself does not compare them).
+A ``.pt`` file is a zip archive around a pickle, and a pickle can run code when it is read. Therefore files are read
+only with ``weights_only=True``, which builds tensors and plain containers and refuses everything else; and only in the
+zip form, whose checksums are compared first (PyTorch itself does not compare them).
 """
 
 import pickletools
@@ -17,13 +17,13 @@ import numpy as np
 from catalog.errors import ForestageError
 
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""What ``torch.save`` wrote before version 1.6, without checksums (its magic number, pickled)."""
+"""Beginning of files that ``torch.save`` wrote before version 1.6, without checksums (its magic number, pickled)."""
 
 MET = re.compile(r"(?:GLOBAL|Unsupported|Can only|TorchScript) [^\n]*?(?=\s(?:was not|whose|but|passed)|\.\s|\n|$)")
-"""What PyTorch says that it met in a file that it refuses."""
+"""The part of PyTorch's error that names what it refuses in a file."""
 
 SCANNED_BYTES = 1 << 16
-"""Of the pickle, for its first names."""
+"""Bytes of the pickle that are searched for its first names."""
 
 
 def is_torch_file(start: bytes) -> bool:
@@ -37,7 +37,7 @@ def is_torch_file(start: bytes) -> bool:
 def names_in(path: Path) -> frozenset[str]:
     """The first texts in the pickle of a PyTorch file (keys of dictionaries and the like), found without running it.
 
-    Empty where there are none to be found; needs no torch.
+    Empty if none are found; needs no torch.
     """
     found: set[str] = set()
     try:
@@ -48,14 +48,14 @@ def names_in(path: Path) -> frozenset[str]:
                     if isinstance(argument, str):
                         found.add(argument)
     except Exception:
-        # A pickle cut off at SCANNED_BYTES ends so, and a damaged archive can raise anything; its reader tells.
+        # The pickle is cut off at SCANNED_BYTES, and a damaged archive can raise anything; the reader reports damage.
         return frozenset(found)
     return frozenset(found)
 
 
 def is_bare_list(path: Path) -> bool:
-    """Whether a PyTorch file holds several tensors and no names of its own; needs no torch."""
-    # Beside the keys of dictionaries, a pickled tensor's own texts: classes ("module name"), where it lay, its number.
+    """Whether a PyTorch file has several tensors and no names; needs no torch."""
+    # Texts other than dictionary keys belong to pickled tensors: classes ("module name"), device, storage number.
     names = names_in(path) - {"storage", "cpu"}
     tensors = [name for name in names if name.isdecimal()]
     own = [name for name in names if not name.isdecimal() and " " not in name and not name.startswith("cuda")]
@@ -63,20 +63,20 @@ def is_bare_list(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """What ``torch.save`` wrote: dictionaries, lists, tuples, numbers and texts; tensors as NumPy arrays.
+    """The content of a ``torch.save`` file: dictionaries, lists, tuples, numbers, texts, and tensors as NumPy arrays.
 
-    Arrays are mapped from the file where it holds them as they are; bfloat16 becomes float32.
+    Arrays are mapped from the file if it stores them uncompressed; bfloat16 becomes float32.
 
     Raises:
-        ForestageError: if torch is missing, or the file is damaged, no PyTorch file, or holds more than data.
+        ForestageError: if torch is missing, or the file is damaged, not a PyTorch file, or contains more than data.
     """
     _check_archive(path)
     torch = _torch(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of an archive of TorchScript, which is refused anyway
+        with warnings.catch_warnings(action="ignore"):  # about TorchScript archives, which are refused anyway
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        # Its unpickler raises many kinds for a damaged or hostile file. Of the text, what it met; not how to run it.
+        # The unpickler raises many kinds for a damaged or hostile file. Quote what it met, not how to run it.
         met = MET.search(str(error))
         reason = " ".join(met[0].split()) if met else _first_line(error)
         raise ForestageError(
@@ -92,7 +92,7 @@ def load(path: Path) -> Any:
 
 
 def load_safetensors(path: Path, name: str) -> np.ndarray:
-    """Tensor ``name`` of a safetensors file, of a dtype that NumPy has not (bfloat16 becomes float32).
+    """Tensor ``name`` of a safetensors file, for dtypes that NumPy lacks (bfloat16 becomes float32).
 
     Raises:
         ForestageError: if torch is missing or the tensor cannot be read.
@@ -117,7 +117,7 @@ def _torch(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse all but a whole zip archive; its members' checksums are compared."""
+    """Refuse anything but an undamaged zip archive; the checksums of its members are compared."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -141,7 +141,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _plain(value: Any, torch: Any) -> Any:
-    """``value`` with tensors as arrays, containers as built-in ones."""
+    """``value`` with tensors as arrays and containers as built-in ones."""
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
             raise TypeError(f"a tensor of {value.dtype}, {value.layout} on {value.device} is not read")
@@ -162,7 +162,7 @@ def _key(key: Any) -> Any:
 
 
 def _odd(value: Any) -> Any:
-    """Refuse what no recording holds."""
+    """Refuse a value that no recording contains."""
     raise TypeError(f"it holds a {type(value).__name__}")
 
 

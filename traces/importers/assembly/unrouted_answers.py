@@ -1,6 +1,6 @@
-"""Servers' answers in which nothing was recorded, because the server was not told to.
+"""Refuse servers' answers without routing, which the server was not told to record.
 
-What turns the recording on. vLLM: ``--enable-return-routed-experts``, for all requests (its documentation, *Routed
+How to turn the recording on. vLLM: ``--enable-return-routed-experts``, for all requests (its documentation, *Routed
 Experts Return*). SGLang: the flag of the same name, and ``return_routed_experts`` in each request (its documentation of
 the OpenAI-compatible API, *Returning Routed Experts*).
 """
@@ -25,18 +25,18 @@ VLLM_REMEDY = "start vLLM with --enable-return-routed-experts"
 SGLANG_REMEDY = "start SGLang with --enable-return-routed-experts and request them with return_routed_experts"
 
 CHOICE_FIELDS = (b'"finish_reason"', b'"usage"', b'"object"')
-"""What stands beside or in the ``choices`` of a server; ``choices`` alone are those of many a questionnaire."""
+"""Fields beside or in a server's ``choices``; ``choices`` alone also occur in questionnaires."""
 
 
 def refuse_unrouted(source: Path, start: bytes) -> None:
-    """Refuse a source that is a server's answers; to be asked once no format has found routing in it.
+    """Refuse a source that consists of a server's answers; call it when no format has found routing in it.
 
     Args:
         source: a file or folder.
         start: the first bytes of a file, unzipped.
 
     Raises:
-        ForestageError: saying how the server is made to record; or, if a file is damaged, where.
+        ForestageError: telling how to make the server record; or, if a file is damaged, where.
     """
     if not source.is_dir():
         if _is_answer(start):
@@ -57,12 +57,12 @@ def _is_answer(start: bytes) -> bool:
 
 
 def _is_error(start: bytes) -> bool:
-    """Whether a file that starts so begins with what a server answers where it cannot."""
+    """Whether a file that starts so begins with a server's error answer."""
     return b'"error"' in start and b'"message"' in start and b'"code"' in start
 
 
 def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
-    """Refuse a file of answers, read to its end, so that damage is told first."""
+    """Refuse a file of answers, after reading it to its end so that damage is reported first."""
     answers = unfinished = 0
     for _, answer in read_file(file, Report()):
         answers += 1
@@ -78,7 +78,7 @@ def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
 
 
 def _is_finished(answer: dict[str, Any]) -> bool:
-    """Whether an answer says why it ended, in its choices or as a text of SGLang's."""
+    """Whether an answer states why it ended, in its choices or as a text of SGLang's."""
     choices = answer.get("choices")
     parts = choices if isinstance(choices, list) else [answer.get("meta_info")]
     return all(isinstance(part, dict) and part.get("finish_reason") is not None for part in parts)

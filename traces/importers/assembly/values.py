@@ -1,4 +1,4 @@
-"""Ids, token identities and gate weights as files hold them, in the dtypes of a trace."""
+"""Convert ids, token identities and gate weights of files to the dtypes of a trace."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from traces.schema import id_dtype
 from traces.validation import counted_from_one, names_first
 
 SUM_TOLERANCE = 0.01
-"""Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
+"""Rows of f16 weights are normalised over the chosen experts if all their sums are this close to 1."""
 
 LARGEST_WEIGHT = float(np.finfo(np.float16).max)
-"""Traces keep gate weights in f16."""
+"""Largest gate weight, which traces keep in f16."""
 
 
 def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np.uint8 | np.uint16]:
@@ -34,7 +34,7 @@ def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np
 
 
 def narrow(values: npt.NDArray[Any], dtype: type[np.integer], field: str, origin: str) -> npt.NDArray[Any]:
-    """Whole numbers ``[rows]`` from 0 on, as ``dtype``.
+    """Whole numbers ``[rows]`` ≥ 0, as ``dtype``.
 
     Raises:
         ForestageError: naming the first row that is negative or does not fit.
@@ -47,7 +47,7 @@ def narrow(values: npt.NDArray[Any], dtype: type[np.integer], field: str, origin
 
 
 def weight_kind(weights: npt.NDArray[np.floating]) -> GateWeightKind:
-    """What weights ``[rows, top_k]`` are, as far as their sums tell (sigmoid scores are not told from ``unknown``)."""
+    """The kind of weights ``[rows, top_k]``, as far as their sums show it (sigmoid scores give ``unknown``)."""
     sums = weights.astype(np.float32).sum(axis=-1)
     if np.all(np.abs(sums - 1.0) <= SUM_TOLERANCE):
         return "normalised"
@@ -62,7 +62,7 @@ def are_ranked(weights: npt.NDArray[np.floating]) -> bool:
 def token_identity(token_ids: npt.NDArray[Any], origin: str) -> npt.NDArray[np.uint32]:
     """u32 ``[tokens]``: the identity of tokens known by their vocabulary index: the index itself.
 
-    Recordings that know the token's text have its CRC-32 instead; only equality within one trace means anything.
+    Recordings with the token's text use its CRC-32 instead; only equality within one trace is meaningful.
 
     Raises:
         ForestageError: naming the first index that is negative or beyond 32 bits.

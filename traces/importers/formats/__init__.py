@@ -1,1 +1,1 @@
-"""One module a foreign format: how to tell it, what it uses of the options, and how it is read."""
+"""One module per foreign format: how to recognise it, which options it uses, and how it is read."""

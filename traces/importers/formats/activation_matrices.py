@@ -1,8 +1,8 @@
-"""MoE-Infinity's expert activation matrices: a ``.npy`` of ``[requests, layers, experts]``, one matrix a request.
+"""MoE-Infinity's expert activation matrices: a ``.npy`` of ``[requests, layers, experts]``, one matrix per request.
 
-An entry is how many tokens of the request the expert got. The collection has a fixed number of places (``capacity`` of
-MoE-Infinity's ``ExpertTracer``): those that were never filled hold zeros, and a full one replaces what was matched
-least, so that the order of the requests is not known.
+An entry is the number of the request's tokens that the expert got. The collection has a fixed number of places
+(``capacity`` of MoE-Infinity's ``ExpertTracer``). Places that were never filled hold zeros; a full collection replaces
+the matrix that was matched least, so the order of the requests is not known.
 """
 
 from pathlib import Path
@@ -24,21 +24,21 @@ MAGIC = b"\x93NUMPY"
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A ``.npy`` of floating-point numbers with three axes: MoE-Infinity counts in them, ids never are."""
+    """A ``.npy`` of floating-point numbers with three axes: MoE-Infinity counts in floats, ids are never floats."""
     if not start.startswith(MAGIC):
         return False
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # its header is parsed as Python's literals, which can fail in many ways; the reader tells
+    except Exception:  # its header is parsed as Python's literals, which can fail in many ways; the reader reports it
         return False
     return array.ndim == 3 and array.dtype.kind == "f"
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
-    """The counts of the requests that have any, a step a request.
+    """The counts of all requests that have any, one step per request.
 
     Raises:
-        ForestageError: if the file is damaged or no such array, a value is no count, or the model is not known.
+        ForestageError: if the file is damaged or not such an array, a value is not a count, or the model is not known.
     """
     counts = _load(path)
     if counts.ndim != 3 or counts.dtype.kind not in "iuf" or not counts.size:
@@ -77,7 +77,7 @@ def _load(path: Path) -> npt.NDArray[Any]:
 
 
 def _check_counts(path: Path, counts: npt.NDArray[Any]) -> None:
-    """Refuse what are no counts: router logits, gate weights, or ids."""
+    """Refuse values that are not counts: router logits, gate weights, or ids."""
     for request, matrix in enumerate(counts):
         bad = np.argwhere(~((matrix >= 0) & (matrix == np.floor(matrix))))
         if len(bad):

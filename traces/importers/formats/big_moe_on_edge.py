@@ -1,11 +1,11 @@
 """BigMoeOnEdge ``route_trace v1``: a CSV of every expert use, plain or gzipped, with residency and bytes.
 
-A ``#`` preamble gives the model, ``n_layer``, ``n_expert``, ``n_expert_used`` and a line a layer with its
-``expert_bytes`` and ``dense_bytes``; then ``turn,phase,step,layer,slot,expert,weight,residency,expert_bytes``, a row an
-expert use (phase 0 prefill, 1 decode; residency 0 miss, 1 hit, 2 speculative hit; ``expert_bytes`` is what was read, 0
-on a hit). A turn becomes a sequence and a step a token. Where the last layer of a prefill computed only its last token,
-the other tokens' rows of that layer are unrecorded; any other missing event is told, and a turn whose last token lacks
-one is refused: that is what a file cut off looks like.
+A ``#`` preamble gives the model, ``n_layer``, ``n_expert``, ``n_expert_used`` and one line per layer with its
+``expert_bytes`` and ``dense_bytes``; then ``turn,phase,step,layer,slot,expert,weight,residency,expert_bytes``, one row
+per expert use (phase 0 prefill, 1 decode; ``slot`` the expert's rank; residency 0 miss, 1 hit, 2 speculative hit;
+``expert_bytes`` the bytes read, 0 on a hit). A turn becomes a sequence and a step a token. If the last layer of a
+prefill computed only its last token, the other tokens' rows of that layer are unrecorded. Any other missing event gives
+a warning; a turn whose last token lacks one is refused, since a truncated file looks like that.
 """
 
 import gzip
@@ -35,14 +35,14 @@ COLUMNS = ("turn", "phase", "step", "layer", "slot", "expert", "weight", "reside
 MAGIC = "# route_trace v1"
 
 LARGEST = 2**31 - 1
-"""Of every whole column: positions are i32, and no expert has 2 GiB."""
+"""Largest value in a column of whole numbers: positions are i32, and no expert has 2 GiB."""
 
 RESIDENCY_MISS, RESIDENCY_HIT, RESIDENCY_SPECULATIVE_HIT, RESIDENCY_UNRECORDED = 0, 1, 2, 255
 
 
 @dataclass(frozen=True, eq=False)
 class Residency:
-    """What a ``RoutingTrace`` cannot hold of such a file; tokens and layers as in the imported trace.
+    """The data of such a file that a ``RoutingTrace`` cannot hold; tokens and layers as in the imported trace.
 
     Attributes:
         residency: u8 ``[tokens, layers, top_k]``: 0 miss, 1 hit, 2 speculative hit, 255 not recorded.
@@ -59,7 +59,7 @@ class Residency:
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """A parsed file: its columns, and for each row its place in ``[tokens, layers, top_k]``."""
+    """A parsed file: its columns, and each row's place in ``[tokens, layers, top_k]`` (``slot``: the last index)."""
 
     preamble: dict[str, str]
     layer_bytes: dict[int, tuple[int, int]]
@@ -73,7 +73,7 @@ class _Grid:
     layer_map: tuple[int, ...]
 
     def place(self, values: npt.NDArray[Any], fill: float, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """``values`` a row as an array ``[tokens, layers, top_k]``, ``fill`` where there is no row."""
+        """The rows' ``values`` as an array ``[tokens, layers, top_k]``, with ``fill`` where there is no row."""
         grid = np.full(self.shape, fill, dtype=dtype)
         grid[self.token, self.layer, self.slot] = values
         return grid
@@ -146,9 +146,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _check_shape(path: Path, options: ImportOptions, grid: _Grid) -> None:
-    """Refuse a model named by the user that has not the preamble's shape.
+    """Refuse a model named by the user whose shape is not the preamble's.
 
-    A run may be cut to fewer experts a token than the model's, as recorded runs were.
+    A run may use fewer experts per token than the model, as recorded runs did.
     """
     record = None if options.model is None else load_catalog().match_shape(options.model)
     if record is None:
@@ -187,7 +187,7 @@ def read_residency(path: str | Path) -> Residency:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The text lines of a plain or gzipped file; they end in bare numbers, so the last must be ended as well."""
+    """The text lines of a plain or gzipped file. The last must have an end too, or its last number may be cut off."""
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
@@ -225,7 +225,7 @@ def _read_preamble(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[i
         if layer:
             layer_bytes[int(layer[1])] = (int(layer[2]), int(layer[3]))
         else:
-            # A model's path may hold spaces: a value reaches to the next " key=" or the end.
+            # A model's path may contain spaces: a value ends at the next " key=" or at the line's end.
             preamble.update(re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line))
     for key in ("model", "n_expert", "n_expert_used"):
         if key not in preamble:
@@ -237,7 +237,7 @@ def _read_preamble(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[i
 
 
 def _read_columns(path: Path, lines: list[str], body: int) -> dict[str, npt.NDArray[np.float64]]:
-    """The known columns by name; every field must be a number and all but the weight whole and ≥ 0."""
+    """The known columns by name; every field must be a number, and all but the weight whole and ≥ 0."""
     names = lines[body].strip().split(",") if body < len(lines) else []
     for column in COLUMNS:
         if column not in names:
@@ -269,7 +269,7 @@ def _place_rows(
     columns: dict[str, npt.NDArray[np.float64]],
     first_line: int,
 ) -> _Grid:
-    """Give every row its place and check that events are whole: k slots, one phase a token."""
+    """Give every row its place, and check that every event has k rows and every token one phase."""
     whole = {name: columns[name].astype(np.int64) for name in COLUMNS if name != "weight"}
     top_k = int(preamble["n_expert_used"])
     _refuse(path, whole["slot"] >= top_k, first_line, f"slot: the preamble says n_expert_used={top_k}")

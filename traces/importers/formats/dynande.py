@@ -1,11 +1,12 @@
-"""DynaNDE's dense CSV: ``layer_id,token_id,expert_0,…,expert_<N-1>``, a file, or a folder of one file a layer.
+"""DynaNDE's dense CSV: ``layer_id,token_id,expert_0,…,expert_<N-1>``, a file, or a folder with one file per layer.
 
-A row is one token's choice in one layer: an expert's score where it was selected, 0 elsewhere (or 1 and 0, which is no
-weight). Scores give the rank order. The columns tell the number of experts.
+A row is one token's choice in one layer: the score of each selected expert, 0 for the others (or 1 and 0, which are not
+weights). Scores give the rank order; the number of columns gives the number of experts.
 
-Published folders hold a file a layer, all with ``layer_id`` 0; the layer is the number after ``layer`` in the file's
-name, or else in its folder's. Files named ``…_stats.csv`` are left out. No column tells which sequence a token is of:
-all are taken as one, in the order of ``token_id``; nor which phase: prefill, unless the user says otherwise.
+Published folders have one file per layer, all with ``layer_id`` 0; the layer is the number after ``layer`` in the
+file's name, or else in its folder's. Files named ``…_stats.csv`` are left out. No column gives a token's sequence: all
+tokens are taken as one sequence, in the order of ``token_id``. No column gives the phase: it is prefill unless the user
+says otherwise.
 """
 
 import re
@@ -48,7 +49,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``, a file or a folder.
 
     Raises:
-        ForestageError: naming the file, line and column that is not as described above, or what an option must say.
+        ForestageError: naming the file, line and column that is not as described above, or the option that is needed.
     """
     files = _layer_files(path) if path.is_dir() else {None: path}
     rows = RoutingRows("token_id", whole=True)
@@ -71,11 +72,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 class _Tables:
-    """What the files say together.
+    """Facts that all files share.
 
     Attributes:
-        experts: columns of experts, the same in every file.
-        is_mask: every value is 0 or 1; ``None`` before the first.
+        experts: number of expert columns, the same in every file.
+        is_mask: whether every value is 0 or 1; ``None`` before the first.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class _Tables:
         self.is_mask: bool | None = None
 
     def read(self, file: Path, report: Report) -> Iterator[tuple[int, Table]]:
-        """The rows of ``file`` in pieces, with the line of the first."""
+        """The rows of ``file`` in pieces, each with the line of its first row."""
         lines = complete_lines(file, report)
         names = next(lines, (1, ""))[1].split(",")
         experts = len(names) - 2
@@ -128,7 +129,7 @@ def _parse(file: Path, piece: list[tuple[int, str]], names: list[str]) -> Table:
 def _add(
     rows: RoutingRows, tables: _Tables, file: Path, first_line: int, table: Table, layer: int | None, phase: int
 ) -> None:
-    """Add the selected experts of every row, best first; ``layer`` overrides the column where a file has one layer."""
+    """Add the selected experts of every row, best first; ``layer`` overrides the column if a file has one layer."""
     scores = table[:, 2:]
     chosen = (scores != 0).sum(axis=1)
     top_k = rows.ids.row_shape[0] if rows.ids is not None else int(chosen[0])
@@ -163,7 +164,7 @@ def _add(
 
 
 def _csv_files(folder: Path) -> list[Path]:
-    """The CSV files of a folder and of the folders in it, statistics left out."""
+    """The CSV files of a folder and its subfolders, without statistics."""
     found = [*folder.glob("*.csv"), *folder.glob("*/*.csv")]
     return sorted(file for file in found if not file.name.endswith("_stats.csv"))
 
@@ -192,7 +193,7 @@ def _layer_files(folder: Path) -> dict[int | None, Path]:
 
 
 def _starts_with_heading(file: Path) -> bool:
-    """Whether a file begins as the format does."""
+    """Whether a file begins with the format's heading."""
     with file.open("rb") as stream:
         return stream.read(len(HEADING)) == HEADING.encode()
 

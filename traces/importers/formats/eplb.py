@@ -1,8 +1,8 @@
-"""DeepSeek EPLB's input: ``weight [layers, logical experts]``, how much load each expert had.
+"""DeepSeek EPLB's input: ``weight [layers, logical experts]``, the load of each expert.
 
-A tensor alone, or one named ``weight``, in any file of ``traces.importers.assembly.array_file``. Layers are the MoE
-layers, or all layers with the dense ones zero. The balancer's outputs (``phy2log``, ``log2phy``) are maps, not loads,
-and so is vLLM-Ascend's ``expert_map.json``: see ``traces.importers.assembly.expert_map``.
+It is a file's only tensor, or the one named ``weight``, in any file of ``traces.importers.assembly.array_file``. Layers
+are the MoE layers, or all layers with zeros in the dense ones. The balancer's outputs (``phy2log``, ``log2phy``) are
+maps, not loads, and so is vLLM-Ascend's ``expert_map.json``: see ``traces.importers.assembly.expert_map``.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     """The loads, as one step.
 
     Raises:
-        ForestageError: if the file is damaged, holds no such array or a map instead, or the model is not known.
+        ForestageError: if the file is damaged, has no such array or a map instead, or the model is not known.
     """
     if is_device_layout(starting_bytes(path, 1 << 12)):
         raise ForestageError(

@@ -1,9 +1,9 @@
-"""ESFT's expert logs: a folder of ``expert_weights_<l>.txt``, a file a model layer, or a folder of such folders.
+"""ESFT's expert logs: a folder of ``expert_weights_<l>.txt``, one file per model layer, or a folder of such folders.
 
 A line is a sample (one forward pass, all of it prefill): the ids of all its tokens, tab-separated, two tabs, and as
-many weights. Line n of every file is the same sample. How many ids a token has is not in the files: ``--top-k`` or the
-model tells. A sample is a sequence; its domain is the folder's name (the parent's, for the folders ``rank_<r>`` of a
-parallel run).
+many weights. Line n of every file is the same sample. The files do not state how many ids a token has: ``--top-k`` or
+the model gives it. A sample becomes a sequence; its domain is the folder's name (the parent's, for the folders
+``rank_<r>`` of a parallel run).
 """
 
 import re
@@ -30,7 +30,7 @@ from traces.trace import RoutingTrace
 
 NAME = "esft"
 WRITTEN_FOR = "DeepSeek-V2-Lite"
-"""The model whose experts ESFT's own scripts log (deepseek-ai/ESFT, scripts/expert)."""
+"""The model whose experts ESFT's scripts log (deepseek-ai/ESFT, scripts/expert)."""
 
 FILE_NAME = re.compile(r"expert_weights_([0-9]{1,9})\.txt(?:\.gz)?")
 RANK_FOLDER = re.compile(r"rank_\d+")
@@ -41,7 +41,7 @@ Sample = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A folder that holds a layer's file, itself or in a folder within."""
+    """A folder that contains a layer's file, directly or in a subfolder."""
     del start
     return any(FILE_NAME.fullmatch(file.name) for file in files_within(path, "expert_weights_*"))
 
@@ -50,7 +50,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import the folder ``path``.
 
     Raises:
-        ForestageError: naming the file, line and token that is not as described above, or what an option must say.
+        ForestageError: naming the file, line and token that is not as described above, or the option that is needed.
     """
     folders = _folders(path)
     layers = tuple(folders[0][1])
@@ -71,7 +71,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _folders(path: Path) -> list[tuple[Path, dict[int, Path]]]:
-    """Folders with layer files, by name, and the file of each layer, ascending."""
+    """Folders with layer files, by name, each with the file of each layer, ascending."""
     found: dict[Path, dict[int, Path]] = {}
     for file in sorted(files_within(path, "expert_weights_*")):
         match = FILE_NAME.fullmatch(file.name)
@@ -88,7 +88,7 @@ def _folders(path: Path) -> list[tuple[Path, dict[int, Path]]]:
 
 
 def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...], report: Report) -> int:
-    """Ids a token: from the option, or of the model named or of the only one with so many layers."""
+    """Ids per token: from the option, the named model, or the only model with so many layers."""
     if options.top_k is not None:
         return options.top_k
     model = recorded_model(
@@ -108,7 +108,7 @@ def _top_k(options: ImportOptions, path: Path, layers: tuple[int, ...], report: 
 
 
 def _samples(files: list[Path], report: Report) -> Iterator[tuple[int, list[Sample]]]:
-    """Line number and, by layer, ids and weights of every sample."""
+    """Line number, and ids and weights by layer, of every sample."""
     silent = Report()
     readers = [complete_lines(file, report if file == files[0] else silent) for file in files]
     number = 0

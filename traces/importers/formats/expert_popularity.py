@@ -1,8 +1,8 @@
 """Expert popularity, JSON: ``{"expert_popularity": [layers][experts]}``, how often each expert was chosen.
 
-Written by offloading studies of Mixtral (one file a subject, with ``total_input_tokens`` beside it), whose simulators
-divide a layer's values by their sum. So they are relative to each other within a layer, and no more: whether they are
-counts, shares or counts over the largest, the file does not say. They are kept as they stand.
+Offloading studies of Mixtral write it (one file per subject, with ``total_input_tokens`` beside it); their simulators
+divide a layer's values by their sum. So values are only relative to each other within a layer: the file does not state
+whether they are counts, shares, or counts divided by the largest. They are kept unchanged.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class Popularity(BaseModel):
-    """The file; further keys are left alone."""
+    """The file; other keys are ignored."""
 
     expert_popularity: list[list[Share]] = Field(min_length=1)
 
@@ -42,7 +42,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     """The popularity, as one step.
 
     Raises:
-        ForestageError: if the file is no such object, its layers have not as many experts, or the model is not known.
+        ForestageError: if the file is not such an object, its layers differ in experts, or the model is not known.
     """
     with open_text(path) as (text, _):
         document = text.read(MAX_CHARACTERS)

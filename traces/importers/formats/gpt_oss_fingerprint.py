@@ -1,9 +1,9 @@
-"""Expert-fingerprint JSON of gpt-oss: an object a sequence, a file or a folder of ``…_examples.json``.
+"""Expert-fingerprint JSON of gpt-oss: one object per sequence, in a file or a folder of ``…_examples.json``.
 
 ``router_data[t]["token_<position>"]["layer_<l>"] = {"selected_experts": […], "selected_probs": […]}``; each item ``t``
-is a forward pass: of one token, decode; of several, prefill. Beside it, where given: ``dataset`` and ``category`` (the
+is a forward pass: decode if it has one token, prefill if it has several. Optional: ``dataset``, ``category`` (the
 domain), and ``full_text``, the text of every token of the context, whose CRC-32 becomes the token's identity. A file
-may hold one object or an array of them.
+has one object or an array of them.
 """
 
 import re
@@ -34,14 +34,14 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class Selection(BaseModel):
-    """One token's choice in one layer; further keys (all scores) are left alone."""
+    """One token's choice in one layer; other keys (all scores) are ignored."""
 
     selected_experts: list[Id] = Field(min_length=1)
     selected_probs: list[Weight] | None = None
 
 
 class FingerprintRecord(BaseModel):
-    """A sequence; further keys are left alone."""
+    """A sequence; other keys are ignored."""
 
     router_data: list[dict[str, dict[str, Selection]]]
     full_text: list[str] | str | None = None
@@ -62,7 +62,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``, a file or a folder.
 
     Raises:
-        ForestageError: naming the file, item and field that is not as described above, or what an option must say.
+        ForestageError: naming the file, item and field that is not as described above, or the option that is needed.
     """
     rows = RoutingRows("position", line_name="router_data item", whole=True)
     labels: list[tuple[str | None, str | None]] = []
@@ -74,7 +74,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _records(path: Path, report: Report) -> Iterator[tuple[str, FingerprintRecord]]:
-    """The sequences of a file, or of a folder's files in the order of their names, and what to call each."""
+    """The sequences of a file, or of a folder's files in the order of their names, each with its name for errors."""
     if not path.is_dir():
         for number, value in read_records(path, report):
             origin = str(path) if number == 1 else f"{path}: record {number}"

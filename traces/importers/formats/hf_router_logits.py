@@ -2,23 +2,24 @@
 
 The library writes no file itself. These layouts are read, ``.pt`` (``torch.save``) or ``.safetensors``:
 
-* of one forward pass, the tuple ``output.router_logits`` of a tensor ``[batch · sequence, experts]`` a MoE layer, alone
-  or as ``router_logits`` in a dictionary with, where wanted, ``input_ids`` and ``attention_mask [batch, sequence]``; in
-  safetensors ``router_logits.<n>`` (n the place in the tuple), and the same two. Entries for dense layers, ``None`` or
-  ``[batch · sequence, 1]`` as some versions return, are left out, and the others keep their place as the model's index.
-* of a generation, a pass after the other: ``passes``, a list of such dictionaries; or ``router_logits`` as a tuple of
-  tuples, with ``sequences`` (what ``generate`` returns). In safetensors a pass's number stands before its names:
-  ``3.router_logits.0``. The ``input_ids`` of a pass are what it *processed*. The first pass, and those of several
-  tokens after it, are the prompt; the passes of one token are decode steps. In a batch, a sequence is at its end where
+* one forward pass: the tuple ``output.router_logits``, one tensor ``[batch · sequence, experts]`` per MoE layer, alone
+  or as ``router_logits`` in a dictionary with, optionally, ``input_ids`` and ``attention_mask [batch, sequence]``. In
+  safetensors the tensors are ``router_logits.<n>`` (n: index in the tuple), and the same two. Entries for dense layers
+  (``None`` or ``[batch · sequence, 1]``, as some versions return) are left out; the index of each other entry is the
+  model's layer index.
+* a generation, pass after pass: ``passes``, a list of such dictionaries; or ``router_logits`` as a tuple of tuples,
+  with ``sequences`` (what ``generate`` returns). In safetensors a pass's number precedes its names:
+  ``3.router_logits.0``. The ``input_ids`` of a pass are the tokens it *processed*. The first pass, and later passes of
+  several tokens, are the prompt; passes of one token are decode steps. In a batch, a sequence has ended where
   ``pad_token_id`` was processed.
 
-Tensors with an axis of the batch, and one tensor of all layers, are read as ``assembly.logit_axes`` says.
+``assembly.logit_axes`` describes how tensors with a batch axis, and one tensor of all layers, are read.
 
 Without ``input_ids`` or a mask, all rows are one sequence. Tokens that the mask leaves out are dropped.
 
-The choice is made by the model's rule (``assembly.selection_table``), or as ``--select`` and its companions say; of any
-other model the file is refused. A file in which every row already sums to 1 is taken as softmaxed, and one whose
-numbers all lie between 0 and 1 otherwise is refused: sigmoid scores are no logits.
+The model's rule (``assembly.selection_table``), or ``--select`` and its companions, determine the choice; without
+either, the file is refused. If every row sums to 1, the numbers are taken as softmaxed. If all numbers are between 0
+and 1 but rows do not sum to 1, the file is refused: sigmoid scores are not logits.
 """
 
 from dataclasses import dataclass, replace
@@ -52,17 +53,17 @@ from traces.schema import DECODE, PREFILL
 from traces.trace import RoutingTrace
 
 SUM_TOLERANCE = 0.01
-"""Softmaxed rows in bfloat16 miss a sum of 1 by less."""
+"""Softmaxed rows in bfloat16 differ from a sum of 1 by less."""
 
 CHUNK_ROWS = 1 << 12
 
 Kind = Literal["logits", "softmax", "unit"]
-"""What numbers are: logits; probabilities of a row; or all between 0 and 1, which logits never are."""
+"""Kind of numbers: logits; probabilities of a row; or all between 0 and 1, which logits never are."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Choices:
-    """Of all rows of all passes: ids and weights ``[rows, layers, top_k]``."""
+    """Ids and weights ``[rows, layers, top_k]`` of all rows of all passes."""
 
     ids: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32] | None
@@ -80,8 +81,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The choices that follow from the logits.
 
     Raises:
-        ForestageError: if the file is damaged or in no such layout, a logit is not finite, or the model's top-k or how
-        it chooses is not known.
+        ForestageError: if the file is damaged or in another layout, a logit is not finite, or the model's top-k or its
+            rule is not known.
     """
     check_named(options, str(path))
     recorded = read_passes(path, options)
@@ -164,7 +165,7 @@ def _trace(
 def _bias(
     options: ImportOptions, chosen: ChosenRule, model: RecordedModel, recorded: LogitFile, report: Report
 ) -> Floats | None:
-    """The bias of each kept layer, where the rule has one."""
+    """The bias of each kept layer, if the rule has one."""
     own_indices = (
         options.layers is not None
         or len(recorded.used) < recorded.layers
@@ -182,13 +183,13 @@ def _choose(
     bias: Floats | None,
     report: Report,
 ) -> _Choices:
-    """The experts of every row and kept layer; rows where the choice is open are told with their number."""
+    """The experts of every row and kept layer; a warning counts rows whose choice is ambiguous."""
     layers = len(model.kept_layers)
     ids = np.zeros((recorded.rows, layers, top_k), np.int32)
     weights = np.zeros(ids.shape, np.float32) if chosen.rule.weight is not None else None
     ties = below_zero = 0
     kinds: set[Kind] = set()
-    rows = recorded.kept_rows()  # what is padding may be anything: attention over nothing gives NaN
+    rows = recorded.kept_rows()  # padding may have any value: attention over nothing gives NaN
     if not len(rows):
         raise ForestageError(f"{path}: attention_mask: leaves out every token")
     for column, layer in enumerate(model.kept_layers):
@@ -237,7 +238,7 @@ def _choose(
 
 
 def _rows(path: Path, recorded: LogitFile, layer: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """A layer's logits of some rows of all passes."""
+    """A layer's logits for some rows of all passes."""
     parts = []
     for part in recorded.passes:
         logits = part.logits(layer)
@@ -251,7 +252,7 @@ def _rows(path: Path, recorded: LogitFile, layer: int, rows: npt.NDArray[np.int6
 def _finite(
     path: Path, recorded: LogitFile, logits: npt.NDArray[Any], layer: int, rows: npt.NDArray[np.int64]
 ) -> Floats:
-    """Logits of some rows in float32, all finite."""
+    """The logits in float32; refused if one is not finite."""
     with np.errstate(over="ignore"):  # becomes inf, which is refused
         part = logits.astype(np.float32)
     if not np.isfinite(part).all():
@@ -265,7 +266,7 @@ def _finite(
 
 
 def _kind(logits: npt.NDArray[Any]) -> Kind:
-    """What all rows of a layer are."""
+    """The kind of numbers in all rows of a layer."""
     unit = sums = True
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(logits), CHUNK_ROWS):
@@ -278,7 +279,7 @@ def _kind(logits: npt.NDArray[Any]) -> Kind:
 
 
 def _rule_for(kind: Kind, rule: SelectionRule, place: str) -> SelectionRule:
-    """The rule, as it applies to numbers of that kind.
+    """The rule, adapted to numbers of that kind.
 
     Raises:
         ForestageError: if the choice or its weights do not follow from them.

@@ -1,4 +1,4 @@
-"""Routing as JSON Lines, a line a token and layer: three field lists in use.
+"""Routing as JSON Lines, one line per token and layer: three variants in use.
 
 * *request*: ``type`` (``"route"``), ``req_id``, ``token_idx``, ``layer``, ``topk_ids``, ``topk_weights``;
 * *problem*: ``dataset``, ``problem_id``, ``layer``, ``experts``, ``gating_probs``, ``token_idx``;
@@ -6,16 +6,16 @@
   ``selected_experts``, ``selected_probabilities``: the files of moe-cache-lab (``routing-trace-v1`` and ``-v2``, of its
   ``schemas``), and others like them.
 
-Weights and ``token_id`` may be absent, null or empty. Lines of another ``type`` or ``record_type`` are left out, and
-further keys are left alone. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names none,
-and a new sequence begins where the position and layer of the file's first selection come again. The first two lists
-tell no phase: the user does, or all is prefill.
+Weights and ``token_id`` may be absent, null or empty. Lines of another ``type`` or ``record_type`` are skipped, and
+other keys are ignored. A sequence is a ``req_id``, or a ``dataset`` and ``problem_id``; a selection names no sequence,
+so a new one begins where the position and layer of the file's first selection occur again. The first two variants do
+not state the phase: the user does, or all tokens are prefill.
 
-Before selections may stand a line ``record_type: metadata`` with the model's name (``model_id``), ``num_experts`` and
+A line ``record_type: metadata`` may precede the selections, with the model's name (``model_id``), ``num_experts`` and
 ``experts_per_token``, or, in version 2, ``routing_stages``: these numbers for the encoder and the decoder of a model
-that has both. Version 2 says of every selection which ``routing_stage`` it is of, and its ``assignment_state``: a token
-that found its expert full is ``unassigned``, and its row *not recorded*. Encoder and decoder have experts of their own
-under the same numbers, so one of them is imported.
+that has both. In version 2 every selection has its ``routing_stage`` and its ``assignment_state``: a token whose expert
+was full is ``unassigned``, and its row becomes *not recorded*. Encoder and decoder number their own experts alike, so
+only one of them is imported.
 """
 
 from pathlib import Path
@@ -56,11 +56,11 @@ SELECTION_PHASES = {
     "generated": DECODE,
     "decoder_generated": DECODE,
 }
-"""The phases of selections, of every version."""
+"""Phase names of selections, in every version."""
 
 
 class RouteLine(BaseModel):
-    """One token's choice in one layer; a variant gives its own names to the fields and adds what marks a sequence."""
+    """One token's choice in one layer; a variant has its own names for the fields, and fields that mark a sequence."""
 
     position: Whole
     layer: Whole
@@ -103,7 +103,7 @@ class SelectionLine(RouteLine):
 
 
 class StageFacts(BaseModel):
-    """Of the encoder or the decoder; further keys are left alone."""
+    """Facts about the encoder or the decoder; other keys are ignored."""
 
     routing_stage: Stage
     num_experts: Count
@@ -111,7 +111,7 @@ class StageFacts(BaseModel):
 
 
 class MetadataLine(BaseModel):
-    """What stands before selections; further keys are left alone."""
+    """The line before selections; other keys are ignored."""
 
     record_type: Literal["metadata"]
     model_id: Annotated[str, Field(min_length=1, strict=True)] | None = None
@@ -122,10 +122,10 @@ class MetadataLine(BaseModel):
 
 
 VARIANTS: dict[str, type[RouteLine]] = {"req_id": RequestLine, "problem_id": ProblemLine, "record_type": SelectionLine}
-"""By a key that only this variant's lines have."""
+"""A key that only this variant's lines have → the variant."""
 
 KINDS = {RequestLine: ("type", "route"), SelectionLine: ("record_type", "routing_selection")}
-"""The key and value that tell a routing line from the others of such a file."""
+"""The key and value that distinguish a routing line from the file's other lines."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -138,7 +138,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``; a problem's dataset is its domain too.
 
     Raises:
-        ForestageError: naming the line and field that is not as the variant has it, or what an option must say.
+        ForestageError: naming the line and field that does not fit the variant, or the option that is needed.
     """
     rows, facts, datasets = read_rows(path, options, report)
     return trace_of_rows(
@@ -154,12 +154,12 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 class Facts:
-    """What a file says of the whole, from its metadata line on.
+    """Facts about a whole file, from its metadata line.
 
     Attributes:
-        model: the model's name, ``None`` where the file has none.
-        experts, top_k: of the part that is imported.
-        stage: the part that is imported, where the file has an encoder and a decoder or says which of them it is.
+        model: the model's name; ``None`` if the file has none.
+        experts, top_k: those of the imported part.
+        stage: the imported part, if the file has an encoder and a decoder or states which of them it has.
     """
 
     def __init__(self, path: Path, options: ImportOptions, report: Report) -> None:
@@ -198,7 +198,7 @@ class Facts:
         self._settle(place, stated)
 
     def _settle(self, place: str, stated: MetadataLine) -> None:
-        """Model, experts and top-k of what is imported, held against the options."""
+        """Set model, experts and top-k of the imported part, and compare them with the options."""
         if len(self._stages) > 1 and self.stage is None:
             raise ForestageError(self._choose(place))
         of_stage = self._stages.get(self.stage or "")
@@ -207,16 +207,16 @@ class Facts:
         self.model = stated.model_id
         self.experts = stated.num_experts if of_stage is None else of_stage.num_experts
         self.top_k = stated.experts_per_token if of_stage is None else of_stage.assigned_experts_per_token
-        # Before the selections are read; in the words that ``recorded_model`` uses again, so that it is told once.
+        # Checked before the selections are read, with the words of ``recorded_model``, so that it is printed only once.
         check_model(self._options, self.model, str(self._path), self._report)
         check_number("--experts", self._options.experts, self.experts, place)
         check_number("--top-k", self._options.top_k, self.top_k, place)
 
     def takes(self, number: int, route: SelectionLine) -> bool:
-        """Whether a selection is of the part that is imported.
+        """Whether a selection is in the imported part.
 
         Raises:
-            ForestageError: if the part is not known, or the selection is not as the metadata say.
+            ForestageError: if the part is not known, or the selection contradicts the metadata.
         """
         place = f"{self._path}: line {number}"
         if route.routing_stage is None and self._options.stack is not None:
@@ -235,7 +235,7 @@ class Facts:
         return True
 
     def _choose(self, place: str) -> str:
-        """What to do about a file of an encoder and a decoder."""
+        """The remedy for a file with an encoder and a decoder."""
         return (
             f"{place}: the file holds an encoder and a decoder, which have experts of their own; choose one with "
             "--stack encoder or --stack decoder"
@@ -243,7 +243,7 @@ class Facts:
 
 
 class _Sequences:
-    """Numbers of the sequences, in order of appearance, and the dataset of each (``None`` where none is named)."""
+    """Numbers of the sequences in order of appearance, and the dataset of each (``None`` if not named)."""
 
     def __init__(self) -> None:
         self._known: dict[object, int] = {}
@@ -265,7 +265,7 @@ class _Sequences:
         return self._known[key]
 
     def _restarts(self, route: SelectionLine) -> int:
-        """How often the position and layer of the file's first selection have come again."""
+        """How often the position and layer of the file's first selection have occurred again."""
         place = (route.position, route.layer)
         if self._first is None:
             self._first = place
@@ -274,10 +274,10 @@ class _Sequences:
 
 
 def read_rows(path: Path, options: ImportOptions, report: Report) -> tuple[RoutingRows, Facts, list[str | None]]:
-    """The rows of ``path``, what it says of the whole, and each sequence's dataset (``None`` where it names none).
+    """The rows of ``path``, the facts about the whole file, and each sequence's dataset (``None`` if not named).
 
     Raises:
-        ForestageError: naming the line and field that is not as the variant has it, or a phase given that it tells.
+        ForestageError: naming the line and field that does not fit the variant, or a phase option that it contradicts.
     """
     rows = RoutingRows("position")
     rows.begin(path)
@@ -320,14 +320,14 @@ def _add(rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence:
     """Add one line's row.
 
     Raises:
-        ForestageError: if a selection has no experts though it is assigned, or some though it is not.
+        ForestageError: if a selection is assigned but has no experts, or is not assigned but has some.
     """
     token = NO_TOKEN if route.token is None else route.token
     phase = PHASES[options.phase or "prefill"]
     weights = route.weights
     if isinstance(route, SelectionLine):
         phase = SELECTION_PHASES[route.phase]
-        weights = weights or None  # an empty list where no probabilities were recorded
+        weights = weights or None  # an empty list: no probabilities were recorded
         is_assigned = route.assignment_state == "assigned"
         if is_assigned != bool(route.ids) or (weights and not route.ids):
             state = "assigned, but names no expert" if is_assigned else "unassigned, but names experts"
@@ -350,7 +350,7 @@ def _add(rows: RoutingRows, path: Path, number: int, route: RouteLine, sequence:
 
 
 def _variant(path: Path, number: int, line: str) -> type[RouteLine] | None:
-    """The variant that a line is of; ``None`` for a line of another kind."""
+    """The variant of a line; ``None`` for a line of another kind."""
     value = json_object(line, f"{path}: line {number}")
     found = next((variant for key, variant in VARIANTS.items() if key in value), None)
     if found is None and value.get("type", "route") == "route":
@@ -361,7 +361,7 @@ def _variant(path: Path, number: int, line: str) -> type[RouteLine] | None:
 
 
 def _parse(path: Path, number: int, line: str, variant: type[RouteLine]) -> RouteLine | dict[str, Any] | None:
-    """A line as ``variant``; a metadata line as it stands; ``None`` for one of another kind."""
+    """A line as ``variant``; a metadata line as a plain object; ``None`` for a line of another kind."""
     try:
         return variant.model_validate_json(line)
     except ValidationError as error:

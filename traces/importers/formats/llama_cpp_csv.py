@@ -1,13 +1,13 @@
-"""The CSV ``layer,expert`` proposed for llama.cpp (``examples/moe-trace``): a row an expert use, no token column.
+"""The CSV ``layer,expert`` proposed for llama.cpp (``examples/moe-trace``): one row per expert use, no token column.
 
-Rows stand in the order in which the layers ran: in a forward pass, by layer, within a layer by token, within a token
-the k experts. A layer below the one before begins another pass. k is not in the file (``--top-k``, or the model, tells
-it), and it tells how many tokens a pass has: that many rows a layer, divided by k. In the last layer of a prompt only
-the last token may have been computed.
+Rows are in the order in which the layers ran: in a forward pass by layer, within a layer by token, within a token the k
+experts. A layer below the one before begins another pass. k is not in the file (``--top-k`` or the model gives it); a
+pass has as many tokens as a layer's rows divided by k. In the last layer of a prompt, possibly only the last token was
+computed.
 
-A pass of several tokens is prefill, of one token decode; ``ForwardPasses`` tells where sequences begin. The heading may
-come again (files put together): it begins a sequence too. What does not come out whole is ambiguous, and refused: a
-file of one layer, rows of a layer that are no multiple of k, passes with other layers than the first.
+A pass of several tokens is prefill, a pass of one token decode; ``ForwardPasses`` determines where sequences begin. The
+heading may occur again (in concatenated files): it begins a sequence too. Ambiguous files are refused: a file of one
+layer, rows of a layer that are not a multiple of k, passes with other layers than the first.
 """
 
 import re
@@ -42,7 +42,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass: its rows, and the line of the first."""
+    """A forward pass: its rows, and the line of its first row."""
 
     line: int
     layer: Integers
@@ -50,7 +50,7 @@ class Pass:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A text with the format's heading alone in its first line."""
+    """A text whose first line is exactly the format's heading."""
     del path
     return start.split(b"\n", 1)[0].rstrip(b"\r") == HEADING.encode()
 
@@ -59,7 +59,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``.
 
     Raises:
-        ForestageError: naming the line where the rows do not come out whole, or what an option must say.
+        ForestageError: naming the line where rows do not make whole tokens, or the option that is needed.
     """
     top_k = ids_a_token(options, path)
     builder: TraceBuilder | None = None
@@ -94,10 +94,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def ids_a_token(options: ImportOptions, path: Path) -> int:
-    """k, which the user or the catalogue must tell.
+    """k, from the user or the catalogue.
 
     Raises:
-        ForestageError: if neither does.
+        ForestageError: if neither gives it.
     """
     if options.top_k is not None:
         return options.top_k
@@ -111,7 +111,7 @@ def ids_a_token(options: ImportOptions, path: Path) -> int:
 
 
 def _passes(path: Path, report: Report) -> Iterator[Pass | None]:
-    """The forward passes in order; ``None`` where the heading comes again."""
+    """The forward passes in order; ``None`` where the heading occurs again."""
     lines = complete_lines(path, report)
     heading = next(lines, (1, ""))[1]
     if heading != HEADING:
@@ -175,7 +175,7 @@ def _joined(pieces: list[Pass]) -> Iterator[Pass]:
 
 
 def _grid(path: Path, run: Pass, layers: Integers, top_k: int) -> Integers:
-    """A pass's ids ``[tokens, layers, top_k]``, −1 where the last layer computed the last token alone."""
+    """A pass's ids ``[tokens, layers, top_k]``; −1 where the last layer computed only the last token."""
     found, starts, rows = np.unique(run.layer, return_index=True, return_counts=True)
     if not np.array_equal(found, layers):
         odd = sorted(set(found.tolist()) ^ set(layers.tolist()))[0]

@@ -2,22 +2,23 @@
 
 Without the first, the choice may follow from the router's scores (``llama_cpp_scores``); with both, they must agree.
 
-A folder of ``.npy`` or ``.bin`` files, or one ``.npz``, with those names; weights may be absent. Several evaluations
-of the graph are told apart by a number before the name: ``<evaluation>/ffn_moe_topk-<l>`` (a folder each, or so named
-in the ``.npz``), in ascending order. How the tensors stand (NumPy's axes are ggml's reversed):
+The source is a folder of ``.npy`` or ``.bin`` files, or one ``.npz``, with those names; weights may be absent. A number
+before the name distinguishes several evaluations of the graph, in ascending order: ``<evaluation>/ffn_moe_topk-<l>`` (a
+folder each, or such names in the ``.npz``). Layout of the tensors (NumPy's axes are ggml's reversed):
 
-* ``ffn_moe_topk-<l>``: integers ``[tokens, stride]``, of which the first k of a row are the chosen, best first. ggml
-  makes the tensor a *view* into a sort of all experts, so that its row stride is that of all experts. A ``.bin`` holds
+* ``ffn_moe_topk-<l>``: integers ``[tokens, stride]``; the first k of a row are the chosen experts, best first. ggml
+  makes the tensor a *view* into a sort of all experts, so that its row stride is that of all experts. A ``.bin`` has
   the view's bytes as ``ggml_backend_tensor_get`` gives ``ggml_nbytes`` of them: i32, (tokens − 1) · experts + k
   numbers, the last row without its padding. Arrays may have the padding (stride = experts) or not (stride = k).
-* ``ffn_moe_weights-<l>``: ``[tokens, k]``, a third axis of 1 allowed; a ``.bin`` of f32. Of gpt-oss they are the chosen
-  experts' *logits*, of which the softmax is taken.
+* ``ffn_moe_weights-<l>``: ``[tokens, k]``, a third axis of 1 allowed; a ``.bin`` of f32. For gpt-oss they are the
+  chosen experts' *logits*, of which the softmax is taken.
 * ``ffn_moe_logits-<l>`` and the other scores: floats ``[tokens, experts]``; a ``.bin`` of f32.
 
-k comes from the weights, ``--top-k`` or the model. In the last layer of a prompt only the last token may be there.
-Evaluations of several tokens are prefill, of one decode; ``ForwardPasses`` tells where sequences begin.
+k comes from the weights, ``--top-k`` or the model. In the last layer of a prompt, possibly only the last token is
+present. Evaluations of several tokens are prefill, of one token decode; ``ForwardPasses`` determines where sequences
+begin.
 
-The log that ``llama-eval-callback`` prints is refused: it rounds, and leaves out all but the first and last values.
+The log that ``llama-eval-callback`` prints is refused: it rounds values, and prints only the first and last ones.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ LOG_MARKS = (b"ggml_debug:", b"common_debug_cb_eval:")
 
 Array = npt.NDArray[Any]
 Tensors = dict[tuple[str, int], tuple[str, Path | Array]]
-"""Of one evaluation, by kind and layer: what to call it, and its file or contents."""
+"""One evaluation: (kind, layer) → the tensor's name for errors, and its file or contents."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -69,7 +70,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``, a folder or an ``.npz``.
 
     Raises:
-        ForestageError: naming the file and tensor that is not as described above, or what an option must say.
+        ForestageError: naming the file and tensor that is not as described above, or the option that is needed.
     """
     evaluations = _evaluations(path)
     first = evaluations[min(evaluations)]
@@ -129,7 +130,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _layers(path: Path, tensors: Tensors) -> tuple[int, ...]:
-    """The layers whose choice is there or follows."""
+    """The layers whose choice is recorded or follows from scores."""
     kinds = ["topk"] if any(kind == "topk" for kind, _ in tensors) else list(SCORES)
     layers = tuple(sorted({layer for kind, layer in tensors if kind in kinds}))
     if not layers:
@@ -138,7 +139,7 @@ def _layers(path: Path, tensors: Tensors) -> tuple[int, ...]:
 
 
 def _experts(tensors: Tensors) -> int | None:
-    """Experts of a layer, where an array of scores says (a ``.bin`` has no shape)."""
+    """Experts per layer, if the shape of an array of scores gives it (a ``.bin`` has no shape)."""
     for (kind, _), (_, tensor) in sorted(tensors.items()):
         if kind in SCORES and not _is_bin(tensor):
             array = _array(tensor)
@@ -156,7 +157,7 @@ def _plan(
     chosen: bool,
     report: Report,
 ) -> ScorePlan | None:
-    """How the choice follows from the scores; beside ``ffn_moe_topk``, where nothing has to be said for it."""
+    """How the choice follows from the scores; beside ``ffn_moe_topk`` only if no option is needed for it."""
     kinds = frozenset(kind for kind in SCORES if all((kind, layer) in tensors for layer in layers))
     own_indices = (
         options.layers is not None
@@ -170,16 +171,16 @@ def _plan(
         raise ForestageError(f"{path}: {option_name(stated[0])}: ffn_moe_topk is the choice itself; leave it out")
     if options.model is None or known_model(model.name) is None:
         return None
-    with contextlib.suppress(ForestageError):  # what is missing to check is not missing to import
+    with contextlib.suppress(ForestageError):  # what a check lacks, the import need not have
         return plan_scores(kinds, options, model, top_k, path, own_indices, Report())
     return None
 
 
 def _softmax_of_chosen(path: Path, options: ImportOptions, model: RecordedModel, weighted: bool) -> bool:
-    """Whether ``ffn_moe_weights`` are logits, of which the model takes the softmax (gpt-oss).
+    """Whether ``ffn_moe_weights`` are logits whose softmax the model takes (gpt-oss).
 
     Raises:
-        ForestageError: if there are weights, and only the shape says that it is such a model.
+        ForestageError: if there are weights, and only the shape suggests that it is such a model.
     """
     known = known_model(model.name)
     are_logits = known is not None and known.family.router_bias
@@ -197,7 +198,7 @@ def _is_log(start: bytes) -> bool:
 
 
 def _folder_files(folder: Path) -> dict[str, Path]:
-    """Tensor files by name (``0/ffn_moe_topk-1``) in a folder and the folders in it."""
+    """Name (``0/ffn_moe_topk-1``) → tensor file, in a folder and its subfolders."""
     files: dict[str, Path] = {}
     for file in sorted([*folder.glob("ffn_moe_*"), *folder.glob("*/ffn_moe_*")]):
         name = file.relative_to(folder).with_suffix("").as_posix()
@@ -266,15 +267,15 @@ class _Evaluations:
     """Reads the evaluations of a dump.
 
     Args:
-        layers: of the tensors, ascending.
-        top_k: experts a token.
-        model: whose recording it is.
+        layers: the tensors' layers, ascending.
+        top_k: experts per token.
+        model: the recorded model.
         plan: how the choice follows from scores.
-        chosen: the choice is there, and the plan checks it.
-        softmax: the weights that are there are logits.
+        chosen: whether the choice is recorded; then the plan checks it.
+        softmax: whether the recorded weights are logits.
 
     Attributes:
-        open_rows: rows (token, layer) read so far of which another choice is as good.
+        open_rows: number of rows (token, layer) read so far for which another choice is as good.
     """
 
     def __init__(
@@ -309,7 +310,7 @@ class _Evaluations:
     def _layer(
         self, tensors: Tensors, column: int, layer: int
     ) -> tuple[str, npt.NDArray[np.int64], npt.NDArray[Any] | None]:
-        """What to call a layer's choice, its ids ``[tokens, top_k]``, and the weights that follow with them."""
+        """The name of a layer's choice, its ids ``[tokens, top_k]``, and the weights that follow from scores."""
         if not self.chosen:
             what, scored = self._scored(tensors, column, layer)
             self.open_rows += int(scored.open.sum())
@@ -323,7 +324,7 @@ class _Evaluations:
     def _recorded_weights(
         self, tensors: Tensors, layer: int, ids: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64] | None:
-        """The weights of a layer that stand beside its choice ``ids``."""
+        """The recorded weights of a layer, for its choice ``ids``."""
         if ("weights", layer) not in tensors:
             return None
         what, tensor = tensors["weights", layer]
@@ -333,7 +334,7 @@ class _Evaluations:
         return values
 
     def _scored(self, tensors: Tensors, column: int, layer: int) -> tuple[str, Scored]:
-        """What follows from the scores of a layer, and what to call them."""
+        """The name of a layer's scores, and what follows from them."""
         assert self.plan is not None
         scores = {kind: _scores(*tensors[kind, layer], self.model.experts) for kind in self.plan.kinds}
         what, values = scores[self.plan.decides]
@@ -343,7 +344,7 @@ class _Evaluations:
         return what, self.plan.choose(scores, column)
 
     def _check(self, ids: npt.NDArray[np.int64], what: str, name: str, scored: Scored) -> None:
-        """The recorded choice is the one that follows, unless another is as good."""
+        """Check that the recorded choice is the one that follows from scores, unless another is as good."""
         if len(scored.ids) != len(ids):
             raise ForestageError(f"{name}: {len(scored.ids)} tokens; {what} has {len(ids)}")
         wrong = (np.sort(ids, axis=1) != np.sort(scored.ids, axis=1)).any(axis=1) & ~scored.open
@@ -357,7 +358,7 @@ class _Evaluations:
 
 
 def _scores(what: str, tensor: Path | Array, experts: int) -> tuple[str, npt.NDArray[np.float32]]:
-    """What to call a tensor of scores, and its ``[tokens, experts]``."""
+    """The name of a tensor of scores, and its values ``[tokens, experts]``."""
     if _is_bin(tensor):
         numbers = _from_bytes(tensor, np.dtype("<f4"))
         if not len(numbers) or len(numbers) % experts:
@@ -410,7 +411,7 @@ def _chosen(what: str, tensor: Path | Array, top_k: int, experts: int) -> npt.ND
 
 
 def _weights(what: str, tensor: Path | Array, top_k: int | None, *, softmax: bool) -> npt.NDArray[np.float64]:
-    """The weights ``[tokens, k]`` of a tensor ``ffn_moe_weights``, or the softmax of them."""
+    """The weights ``[tokens, k]`` of a tensor ``ffn_moe_weights``, or their softmax."""
     if _is_bin(tensor):
         numbers = _from_bytes(tensor, np.dtype("<f4"))
         if top_k is None or not len(numbers) or len(numbers) % top_k:
@@ -434,7 +435,7 @@ def _weights(what: str, tensor: Path | Array, top_k: int | None, *, softmax: boo
 
 
 def _array(tensor: Path | Array) -> Array:
-    """The array itself, read where it is a file."""
+    """The array itself, read if it is a file."""
     if not isinstance(tensor, Path):
         return tensor
     arrays = read_arrays(tensor)

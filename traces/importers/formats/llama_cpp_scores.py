@@ -1,16 +1,17 @@
-"""The choice that follows from llama.cpp's score tensors, where ``ffn_moe_topk`` was not written out, or to check it.
+"""Compute the choice from llama.cpp's score tensors, if ``ffn_moe_topk`` was not written out, or to check it.
 
-What ``build_moe_ffn`` (llama.cpp, ``src/llama-graph.cpp``) names on its way, each ``[tokens, experts]``:
+The tensors that ``build_moe_ffn`` (llama.cpp, ``src/llama-graph.cpp``) names, each ``[tokens, experts]``:
 
-* ``ffn_moe_logits``: the router's product with the hidden state. Where the router's linear layer has a bias (gpt-oss),
-it is not in it yet; then comes ``ffn_moe_logits_biased``, which is what the choice is made from.
-* ``ffn_moe_probs``: their softmax or sigmoid; of gpt-oss, the logits again.
+* ``ffn_moe_logits``: the router's product with the hidden state, without the bias of the router's linear layer if it
+  has one (gpt-oss); ``ffn_moe_logits_biased`` then includes it, and the choice is made from that.
+* ``ffn_moe_probs``: their softmax or sigmoid; for gpt-oss, the logits again.
 * ``ffn_moe_probs_biased``: with the bias that is added for the choice (``exp_probs_b``).
 * ``ffn_moe_probs_masked``: −∞ outside the chosen groups. Groups are compared by their best two whatever the model, and
   whether they are limited depends on llama.cpp's version and the model file.
 
-The last of these that there is decides: k largest of it. From logits and plain probabilities the choice follows where
-the model's rule says so (``assembly.selection``). Llama 4 chooses by the logits, whose order its probabilities keep.
+The last of these that is recorded decides: its k largest are chosen. From logits and plain probabilities the choice
+follows if the model's rule allows it (``assembly.selection``). Llama 4 chooses by the logits, whose order its
+probabilities keep.
 """
 
 from collections.abc import Mapping
@@ -43,12 +44,12 @@ SUM_TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What follows of some tokens of a layer.
+    """The choice of some tokens in a layer, as it follows from scores.
 
     Attributes:
-        ids: ``[tokens, top_k]``, the heaviest weight first (the best score, where there are no weights).
+        ids: ``[tokens, top_k]``, the heaviest weight first (without weights, the best score).
         weights: ``[tokens, top_k]``, or ``None``.
-        open: ``[tokens]``, where another choice is as good.
+        open: ``[tokens]``, whether another choice is as good.
     """
 
     ids: npt.NDArray[np.int32]
@@ -58,14 +59,14 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class ScorePlan:
-    """How the choice follows.
+    """How the choice follows from scores.
 
     Attributes:
-        decides: the kind of tensor that the choice is made of.
-        rule: what is done with it; ``None``: it decides by itself, and the k largest of it are chosen.
-        bias: ``[layers, experts]``, where the rule has one.
-        weighed_by: the kind of tensor that weights are made of, by ``weight_rule``; ``None``: there are none.
-        top_k: experts a token.
+        decides: the kind of tensor from which the choice is made.
+        rule: the rule applied to it; ``None``: its k largest are chosen.
+        bias: ``[layers, experts]``, if the rule has one.
+        weighed_by: the kind of tensor from which ``weight_rule`` makes the weights; ``None``: there are no weights.
+        top_k: experts per token.
     """
 
     decides: str
@@ -77,18 +78,18 @@ class ScorePlan:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The tensors that are read."""
+        """The kinds of tensors that are read."""
         return (self.decides,) if self.weighed_by in (None, self.decides) else (self.decides, str(self.weighed_by))
 
     def choose(self, scores: Mapping[str, tuple[str, Floats]], column: int) -> Scored:
         """The experts of a layer's tokens.
 
         Args:
-            scores: by kind, what to call the tensor, and its ``[tokens, experts]``.
-            column: the layer's place among the recorded ones.
+            scores: kind → the tensor's name for errors, and its values ``[tokens, experts]``.
+            column: the layer's index among the recorded ones.
 
         Raises:
-            ForestageError: if the numbers are not what the tensor's name says.
+            ForestageError: if the numbers do not fit the tensor's name.
         """
         what, values = scores[self.decides]
         _check_finite(what, values, barred=self.decides == "probs_masked")
@@ -127,16 +128,16 @@ def plan_scores(
     """How the choice follows from tensors of these ``kinds``.
 
     Args:
-        kinds: of ``SCORES``, those that every layer has.
-        options: what the user says.
-        model: whose recording it is.
-        top_k: experts a token.
+        kinds: those of ``SCORES`` that every layer has.
+        options: the user's options.
+        model: the recorded model.
+        top_k: experts per token.
         origin: the dump, for errors.
-        own_indices: whether the layers' numbers are surely the model's own.
+        own_indices: whether the layers' numbers are certainly the model's.
         report: takes the warnings.
 
     Raises:
-        ForestageError: naming what is missing, and how it is given.
+        ForestageError: naming what is missing, and how to give it.
     """
     if top_k > model.experts:
         raise ForestageError(f"{origin}: top-k {top_k} of {model.experts} experts; see --top-k and --experts")
@@ -177,7 +178,7 @@ _NEITHER = (
 
 
 def _base(kinds: frozenset[str], known: KnownModel | None, model: str, origin: str) -> str | None:
-    """The tensor before any bias for the choice: logits whole, or probabilities."""
+    """The tensor before any bias for the choice: complete logits, or probabilities."""
     if "logits_biased" in kinds:
         return "logits_biased"
     if "logits" in kinds and not (known is not None and known.family.router_bias):
@@ -195,7 +196,7 @@ def _base(kinds: frozenset[str], known: KnownModel | None, model: str, origin: s
 def _deciding(
     kinds: frozenset[str], options: ImportOptions, known: KnownModel | None, model: str, origin: str
 ) -> str | None:
-    """The tensor of which the k largest are the choice, if there is one."""
+    """The tensor whose k largest are the choice, if there is one."""
     if "probs_masked" in kinds:
         return "probs_masked"
     if "probs_biased" not in kinds or options.selection_bias not in (None, NO_BIAS):
@@ -221,7 +222,7 @@ def _direct_plan(
     origin: str,
     report: Report,
 ) -> ScorePlan:
-    """A tensor decides by itself; the weights follow from the one before the bias, if the model is known."""
+    """The plan if a tensor decides by itself; weights follow from the one before the bias, if the model is known."""
     said = [name for name in ("select", "selection_bias") if getattr(options, name) is not None]
     if said:
         raise ForestageError(f"{origin}: {option_name(said[0])}: ffn_moe_{decides}-<l> decides by itself; leave it out")
@@ -243,7 +244,7 @@ def _direct_plan(
 
 
 def _llama_groups(options: ImportOptions, known: KnownModel | None, model: str, origin: str) -> ImportOptions:
-    """Options for the rule of a model that has groups: whether llama.cpp limits them, the user must say."""
+    """Options for the rule of a model with groups: the user must state whether llama.cpp limits them."""
     if known is None or known.groups in (None, 1):
         return options
     if options.groups is None or options.top_groups is None:
@@ -261,7 +262,7 @@ def _llama_groups(options: ImportOptions, known: KnownModel | None, model: str, 
 
 
 def _kind_of(tensor: str, values: Floats) -> Score:
-    """What a tensor's numbers are."""
+    """The kind of a tensor's numbers."""
     if tensor != "probs":
         return "logits"
     if not ((values >= 0) & (values <= 1 + SUM_TOLERANCE)).all():
@@ -270,10 +271,10 @@ def _kind_of(tensor: str, values: Floats) -> Score:
 
 
 def _as_they_are(rule: SelectionRule, tensor: str, kind: Score, what: str) -> SelectionRule:
-    """The rule for numbers that are a score already.
+    """The rule for numbers that are already a score.
 
     Raises:
-        ForestageError: if they are another.
+        ForestageError: if they are another score than the rule's.
     """
     if kind == "logits" and tensor == "probs" and rule.score != "logits":
         raise ForestageError(f"{what}: no probabilities, but the model chooses by its {rule.score}")
@@ -285,7 +286,7 @@ def _as_they_are(rule: SelectionRule, tensor: str, kind: Score, what: str) -> Se
 
 
 def _check_finite(what: str, values: Floats, *, barred: bool) -> None:
-    """Refuse what is not finite; −∞ may bar an expert."""
+    """Refuse values that are not finite, except −∞ where an expert may be ``barred``."""
     bad = np.argwhere(~(np.isfinite(values) | (barred & (values == -np.inf))))
     if len(bad):
         token, expert = (int(place) for place in bad[0])

@@ -1,15 +1,15 @@
 """Megatron-Core's router trace: ``router_trace_rank<r>.jsonl``, one file or a folder of the ranks' files.
 
 A line is one router call: ``{"step", "stage": "pre_dispatch", "block", "layer", "rank", "num_tokens", "topk",
-"top_indices": [[…], …]}``. The decoder's calls are imported; those of another block (multi-token prediction) are left
-out. Steps ascend in a file, and a step has every layer.
+"top_indices": [[…], …]}``. The decoder's calls are imported; those of another block (multi-token prediction) are
+skipped. Steps ascend in a file, and a step has every layer.
 
 The lines name no request. A step of several tokens begins a sequence (its tokens are the prefill); the steps of one
-token after it are its decoding. Where a router returned a map instead of indices, the ids of every row ascend: such a
+token after it decode this sequence. If a router returned a map instead of indices, the ids of every row ascend: such a
 trace is not ranked.
 
-Several ranks: those with the same layers hold tokens of their own (data or expert parallelism), unless one repeats
-another call for call; ranks without a common layer are the stages of one pipeline, put together step by step.
+Ranks with the same layers have different tokens (data or expert parallelism), unless one repeats another call by call;
+ranks without a common layer are the stages of one pipeline, which are put together step by step.
 """
 
 import re
@@ -44,7 +44,7 @@ Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]
 
 
 class RouterCall(BaseModel):
-    """A line; further keys point into files beside it and are left alone."""
+    """A line; other keys, which refer to other files, are ignored."""
 
     step: Whole
     stage: Literal["pre_dispatch"]
@@ -61,9 +61,9 @@ class Step:
     """The decoder's calls of one step of one rank.
 
     Attributes:
-        number: of the step.
-        line: where it begins.
-        calls: ids ``[tokens, top_k]`` by layer.
+        number: the step's number.
+        line: the line where it begins.
+        calls: layer → ids ``[tokens, top_k]``.
     """
 
     number: int
@@ -72,7 +72,7 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the step."""
+        """Number of tokens in the step."""
         return len(next(iter(self.calls.values())))
 
     def same_routing(self, other: "Step | None") -> bool:
@@ -83,7 +83,7 @@ class Step:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A folder that holds a rank's file; a text whose first object has the format's keys, or a file named so."""
+    """A folder with a rank's file, a text whose first object has the format's keys, or a file with a rank's name."""
     if path.is_dir():
         return bool(_rank_files(path))
     named = FILE_NAME.fullmatch(path.name) is not None
@@ -95,7 +95,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
     Raises:
         ForestageError: naming the file, line and field that is not as described above, ranks whose layers overlap
-            without being the same, or what an option must say.
+            without being the same, or the option that is needed.
     """
     files = _rank_files(path) if path.is_dir() else [path]
     if not files:
@@ -138,7 +138,7 @@ def _rank_files(folder: Path) -> list[Path]:
 
 
 def _arrange(origin: Path, files: Sequence[Path], report: Report) -> list[list[Path]]:
-    """Files that belong together: a pipeline's stages in one list, ranks with tokens of their own in several."""
+    """Files that belong together: a pipeline's stages in one list, ranks with different tokens in several."""
     silent = Report()
     firsts = [next(_steps(file, silent), None) for file in files]
     for file, first in zip(files, firsts, strict=True):
@@ -173,7 +173,7 @@ def _same_files(one: Path, other: Path) -> bool:
 
 
 def _axis(stages: Sequence[Sequence[Path]]) -> tuple[tuple[int, ...], Step]:
-    """The layers, ascending, and the first step."""
+    """The layers, ascending, and the first step, of all stages together."""
     silent = Report()
     firsts = [next(_steps(file, silent)) for file in stages[0]]
     return tuple(sorted(layer for step in firsts for layer in step.calls)), firsts[0]
@@ -251,7 +251,7 @@ def _steps(file: Path, report: Report) -> Iterator[Step]:
 
 
 def _parse(file: Path, number: int, line: str) -> RouterCall:
-    """A line, its counts checked."""
+    """A line, with its counts checked."""
     place = f"{file}: line {number}"
     try:
         call = RouterCall.model_validate_json(line)

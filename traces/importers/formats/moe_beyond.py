@@ -1,10 +1,10 @@
 """MoE-Beyond's CSV of activated experts: ``Layer ID,Batch Number,Token,Activated Expert IDs``, a file or a folder.
 
-A row is one token's choice in one layer, as a list: ``1,0,Ġthey,"[8, 30, 34, 55, 62, 59]"``; further columns are left
-alone. Rows stand by layer, within a layer by batch number, and within that in the order of the tokens, whose positions
-no column gives: they are counted. A layer below the one before begins another prompt. Each file, prompt and batch
-number is a sequence, all of it prefill (the recorder runs a prompt in one forward pass). The ids are in the order of
-the gate, which does not sort them; the CRC-32 of the token's text, as the tokeniser spells it, becomes its identity.
+A row is one token's choice in one layer, as a list: ``1,0,Ġthey,"[8, 30, 34, 55, 62, 59]"``; other columns are ignored.
+Rows are ordered by layer, within a layer by batch number, and then by token; no column gives the tokens' positions, so
+they are counted. A layer below the one before begins another prompt. Each file, prompt and batch number is a sequence,
+all of it prefill (the recorder runs a prompt in one forward pass). The ids are in the gate's order, which is not
+sorted. The CRC-32 of the token's text, as the tokeniser spells it, becomes its identity.
 """
 
 import csv
@@ -43,7 +43,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """Import ``path``: a file, or every ``.csv`` of a folder, in the order of the numbers in their names.
 
     Raises:
-        ForestageError: naming the file, line and column that is not as described above, or what an option must say.
+        ForestageError: naming the file, line and column that is not as described above, or the option that is needed.
     """
     files = sorted(path.glob("*.csv"), key=_natural) if path.is_dir() else [path]
     if not files:
@@ -61,12 +61,12 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 @dataclass
 class _Prompt:
-    """Rows counted since the layers last began anew.
+    """Counts of rows since the layers last started again.
 
     Attributes:
-        line: where it begins.
-        numbers: sequence of each batch number.
-        counts: rows so far of each (layer, batch number).
+        line: the line where the prompt begins.
+        numbers: batch number → sequence.
+        counts: (layer, batch number) → rows so far.
     """
 
     line: int
@@ -75,7 +75,7 @@ class _Prompt:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the longest sequence."""
+        """Number of tokens in the longest sequence."""
         return max(self.counts.values())
 
 
@@ -115,7 +115,7 @@ def _read_file(file: Path, rows: RoutingRows, sequences: int, report: Report) ->
 
 
 def _parse(file: Path, report: Report) -> Iterator[tuple[int, int, int, str, list[int]]]:
-    """Line, layer, batch number, token and ids of every row; a token may hold commas, quotes and line ends."""
+    """Line, layer, batch number, token and ids of every row; a token may contain commas, quotes and line ends."""
     with open_text(file) as (text, raw):
         total = file.stat().st_size
         reader = csv.reader(text, strict=True)
@@ -138,7 +138,7 @@ def _parse(file: Path, report: Report) -> Iterator[tuple[int, int, int, str, lis
 
 
 def _whole(text: str, name: str, file: Path, line: int) -> int:
-    """A whole number from 0 on."""
+    """A whole number ≥ 0."""
     if not WHOLE.fullmatch(text) or int(text) > LARGEST:
         raise ForestageError(f"{file}: line {line}: {name}: {text[:40]!r}; expected a whole number from 0 to {LARGEST}")
     return int(text)
@@ -162,13 +162,13 @@ def _ids(text: str, file: Path, line: int) -> list[int]:
 
 
 def _starts_with_heading(file: Path) -> bool:
-    """Whether a file begins as the format does."""
+    """Whether a file begins with the format's heading."""
     with file.open("rb") as stream:
         return stream.read(len(HEADING)) == HEADING
 
 
 def _natural(file: Path) -> tuple[list[int], str]:
-    """Order by the numbers in a name, so that prompt_9 comes before prompt_10."""
+    """Sort key by the numbers in a name, so that prompt_9 comes before prompt_10."""
     return [int(number) for number in re.findall(r"\d{1,18}", file.name)], file.name
 
 

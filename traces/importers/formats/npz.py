@@ -1,13 +1,13 @@
-"""Recordings kept as ``NAME.npz`` with ``NAME.sequences.jsonl`` beside it.
+"""Recordings in the form ``NAME.npz`` with ``NAME.sequences.jsonl`` beside it.
 
 Arrays: ``expert_ids [tokens, layers, top_k]``, ``seq_offsets [sequences + 1]`` and, optionally,
 ``gate_weights [tokens, layers, top_k]``, ``token_pos [tokens]`` (absolute context position), ``token_crc32 [tokens]``.
-A line of the jsonl a sequence: ``dataset``, ``category``, ``n_tokens`` and, optionally, ``n_prompt_tokens``.
+The jsonl has one line per sequence: ``dataset``, ``category``, ``n_tokens`` and, optionally, ``n_prompt_tokens``.
 
-A token at or beyond its sequence's ``n_prompt_tokens`` is decode; a sequence without that field is all of the phase
-that the user names, else prefill. Without ``token_pos``, positions count from the sequence's start. The file names no
-model: it is taken from the argument, from the name of a published recording, or from the one catalogue model with as
-many MoE layers and the same top-k.
+A token at or beyond its sequence's ``n_prompt_tokens`` is decode; a sequence without that field has the phase that the
+user names, else prefill. Without ``token_pos``, positions count from the sequence's start. The file names no model: it
+is taken from the argument, from the name of a published recording, or it is the only catalogue model with as many MoE
+layers and the same top-k.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ OPTIONAL = ("gate_weights", "token_pos", "token_crc32")
 
 
 class SequenceRecord(BaseModel):
-    """A line of ``.sequences.jsonl``; further keys are the recording's own and are left alone."""
+    """A line of ``.sequences.jsonl``; other keys are the recording's own and are kept as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -55,7 +55,7 @@ def sniff(path: Path, start: bytes) -> bool:
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
-    """Import ``path``; ``options.model`` overrides what the file's name or shape tells.
+    """Import ``path``; ``options.model`` overrides the model found by the file's name or shape.
 
     Raises:
         ForestageError: if the archive is damaged, an array or label is missing or wrong, or the model is unknown.
@@ -113,10 +113,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _unrecorded(path: Path, ids: npt.NDArray[Any], report: Report) -> npt.NDArray[np.bool_]:
-    """bool ``[tokens, layers]``: rows of −1, or of zeros where a row has several ids, which are no choice; told.
+    """bool ``[tokens, layers]``: rows of −1, or of zeros if a row has several ids: no choices; warns of them.
 
     Raises:
-        ForestageError: if there is no other row.
+        ForestageError: if there are no other rows.
     """
     first = ids[:, :, 0]
     missing = (first == -1) & (ids == -1).all(axis=2)
@@ -133,7 +133,7 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
     """The lines of ``NAME.sequences.jsonl`` beside ``NAME.npz``, with the recording's own keys as extra attributes.
 
     Raises:
-        ForestageError: if the file is missing or a line is no such record.
+        ForestageError: if the file is missing or a line is not such a record.
     """
     beside = path.with_name(path.name.removesuffix(".npz") + ".sequences.jsonl")
     try:
@@ -158,11 +158,11 @@ def read_sequence_records(path: Path) -> tuple[SequenceRecord, ...]:
 
 
 def _read_arrays(path: Path) -> Arrays:
-    """The known arrays of the archive, their kinds and shapes checked."""
+    """The known arrays of the archive, with kinds and shapes checked."""
     try:
         with path.open("rb") as stream:
             start = stream.read(6)
-        # NumPy would take anything else for a pickle, and advise to load that.
+        # NumPy would take anything else for a pickle, and advise loading it.
         if start and not start.startswith((b"PK", b"\x93NUMPY")):
             raise ForestageError(f"{path}: not an .npz archive; leave --format out or choose another")
         with np.load(path, allow_pickle=False) as archive:
@@ -204,7 +204,7 @@ def _read_arrays(path: Path) -> Arrays:
 
 
 def _check_weights(path: Path, weights: npt.NDArray[np.floating]) -> None:
-    """Refuse what a trace's f16 cannot hold; the trace itself tells of NaN."""
+    """Refuse weights that overflow a trace's f16; the trace itself refuses NaN."""
     bad = np.argwhere(weights > LARGEST_WEIGHT)
     if len(bad):
         token, layer, choice = (int(i) for i in bad[0])
@@ -217,7 +217,7 @@ def _check_weights(path: Path, weights: npt.NDArray[np.floating]) -> None:
 def _check_lengths(
     path: Path, records: tuple[SequenceRecord, ...], offsets: npt.NDArray[np.int64], tokens: int
 ) -> None:
-    """One record a sequence, of the same length; offsets from 0 to ``tokens``."""
+    """Check for one record per sequence, with its length, and offsets from 0 to ``tokens``."""
     if (
         offsets.ndim != 1
         or len(offsets) < 2
@@ -244,7 +244,7 @@ def _phases(
     offsets: npt.NDArray[np.int64],
     position: npt.NDArray[Any],
 ) -> npt.NDArray[np.uint8]:
-    """u8 ``[tokens]``: decode from ``n_prompt_tokens`` on; ``options.phase``, or prefill, where that is not stated."""
+    """u8 ``[tokens]``: decode from ``n_prompt_tokens`` on; without it ``options.phase``, or prefill."""
     if options.phase is not None and all(record.n_prompt_tokens is not None for record in records):
         raise ForestageError(f"{path}: --phase: every sequence states its n_prompt_tokens; leave it out")
     silent = 0 if options.phase == "decode" else np.iinfo(np.int64).max

@@ -1,4 +1,4 @@
-"""The project's own files: traces and loads, both safetensors, told by the format in the header."""
+"""The project's own files: traces and expert loads, both safetensors, recognised by the format in the header."""
 
 from pathlib import Path
 

@@ -1,9 +1,10 @@
-"""SGLang's expert-distribution recorder of early 2025: a CSV of counts a rank, ``layer_id,expert_id,count``.
+"""SGLang's expert-distribution recorder of early 2025: one CSV of counts per rank, ``layer_id,expert_id,count``.
 
 A dump writes ``expert_distribution_rank<r>_timestamp<seconds>.csv`` for every rank (``dump_record`` in SGLang's
-``managers/expert_distribution.py`` up to April 2025); an expert that no token chose has no row, and a layer's index is
-the model's. Ranks with tokens of their own are added up; one that counted the same as another saw the same tokens
-(tensor parallelism) and is a copy. A folder may hold several dumps, each a step: the recorder begins anew after each.
+``managers/expert_distribution.py`` up to April 2025); an expert that no token chose has no row; layer indices are
+the model's. Ranks with different tokens are added up; a rank with the same counts as another saw the same tokens
+(tensor parallelism) and is a copy. A folder may have several dumps; each is a step, since the recorder restarts after
+each.
 """
 
 import re
@@ -33,18 +34,18 @@ Counts = npt.NDArray[Any]
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """A text with the format's heading alone in its first line, or a folder with a rank's file."""
+    """A text whose first line is exactly the format's heading, or a folder with a rank's file."""
     if path.is_dir():
         return any(FILE_NAME.fullmatch(file.name) for file in path.iterdir())
     return start.split(b"\n", 1)[0].rstrip(b"\r") == HEADING
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
-    """The loads of all ranks together, a step a dump.
+    """The loads of all ranks together, one step per dump.
 
     Raises:
-        ForestageError: naming the file and line of what is no such count, if ranks have not as many dumps, or if the
-            model or its experts are not known.
+        ForestageError: naming the file and line of an invalid count, if ranks have different numbers of dumps, or if
+            the model or its experts are not known.
     """
     dumps = _dumps(path, report) if path.is_dir() else [[path]]
     progress = Report(warnings=report.warnings) if path.is_dir() else report
@@ -85,12 +86,12 @@ def _read_file(file: Path, report: Report) -> Counts:
     if len(fractions):
         row = counts[fractions[0]]
         raise ForestageError(f"{file}: line {row['line']}: count: {row['count']:g}; expected a whole number")
-    counts["line"] = 0  # of no meaning when ranks are compared
+    counts["line"] = 0  # so that ranks compare equal whatever the lines
     return counts
 
 
 def _dumps(folder: Path, report: Report) -> list[list[Path]]:
-    """The files of each dump, by rank; a rank's first file is of the first dump, and so on."""
+    """The files of each dump, by rank; a rank's first file belongs to the first dump, and so on."""
     ranks: dict[int, list[tuple[float, Path]]] = {}
     for file in folder.iterdir():
         match = FILE_NAME.fullmatch(file.name)

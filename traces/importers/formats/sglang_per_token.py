@@ -1,13 +1,13 @@
 """SGLang's expert-distribution recorder in its mode ``per_token``: the experts of every token of every forward pass.
 
-A ``torch.save`` dictionary ``{records, last_physical_to_logical_map}``, one file a rank. A record is one forward pass
+A ``torch.save`` dictionary ``{records, last_physical_to_logical_map}``, one file per rank. A record is one forward pass
 (or a part of one: ``gatherer_key``) with ``forward_pass_id, rank, input_ids, positions, extend_seq_lens, forward_mode,
-topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1, or with 0 before the buffer's first use). Layers
-are all of the model's, ids are physical. Where SGLang fuses a model's shared experts with the routed ones, they take
-columns of their own after the chosen, with ids from the number of physical experts on; these are left out. Source:
+topk_ids_of_layer`` (int32 ``[layers, tokens, 8]``, padded with −1, or with 0 before the buffer's first use). The layers
+are all of the model's; ids are physical. If SGLang fuses a model's shared experts with the routed ones, they have
+separate columns after the chosen ones, with ids from the number of physical experts on; these are left out. Source:
 ``python/sglang/srt/eplb/expert_distribution.py`` (``_DetailSinglePassGatherer``) and pull request 4918.
 
-Requests have no names in it; ``traces.importers.assembly.requests`` tells them apart by their positions.
+The file does not name requests; ``traces.importers.assembly.requests`` separates them by their positions.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ LARGEST = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class _Recording:
-    """One rank's file: its path, records and the map in it."""
+    """One rank's file: its path, its records and its expert map."""
 
     path: Path
     records: list[dict[str, Any]]
@@ -59,7 +59,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The routing of every rank, request by request.
 
     Raises:
-        ForestageError: if a file is damaged or no such recording, a record contradicts itself, an id has no logical
+        ForestageError: if a file is damaged or not such a recording, a record contradicts itself, an id has no logical
             expert, or the model is not known.
     """
     files = _files(path) if path.is_dir() else [path]
@@ -83,7 +83,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 class _Collected:
-    """Tokens in the order in which they ran, and whose they are."""
+    """Tokens in the order in which they ran, and the request of each."""
 
     def __init__(self, origin: Path, shape: tuple[int, int]) -> None:
         self.origin = origin
@@ -130,7 +130,7 @@ class _Collected:
     def _part(
         self, record: dict[str, Any], place: str, expert_map: ExpertMap | None
     ) -> tuple[ForwardPass, npt.NDArray[np.int32]]:
-        """What a record says of its tokens, and their ids ``[tokens, layers, width]``."""
+        """A record's tokens, and their ids ``[tokens, layers, width]``."""
         forward = _forward_pass(record, place)
         raw = record.get("topk_ids_of_layer")
         if not isinstance(raw, np.ndarray) or raw.dtype.kind not in "iu" or raw.ndim != 3:
@@ -155,7 +155,7 @@ class _Collected:
         if ids.size and (ids.min() < -1 or ids.max() > LARGEST):
             raise ForestageError(f"{place}: topk_ids_of_layer: {int(ids.min())}; expected ids, or -1 as padding")
         ids = ids.astype(np.int32)
-        if self.width > 1:  # a dense layer, in a buffer that is zeroed rather than filled with -1
+        if self.width > 1:  # a dense layer, in a buffer filled with 0 instead of -1
             ids[(ids == 0).all(axis=2)] = -1
         physical = self.physical if expert_map is None else expert_map.physical
         if physical is not None:
@@ -165,7 +165,7 @@ class _Collected:
         return forward, ids if expert_map is None else expert_map.apply(ids, place)
 
     def finish(self, options: ImportOptions, report: Report) -> RoutingTrace:
-        """The trace: tokens sorted by request, padding cut off."""
+        """The trace: tokens sorted by request, without padding."""
         top_k = self._top_k(options)
         if self.fused_columns:
             report.warn(
@@ -210,7 +210,7 @@ class _Collected:
         return builder.finish(model, report, source=source, ranked=False)
 
     def _top_k(self, options: ImportOptions) -> int:
-        """Ids a row without the padding: as the user says, or as many columns as are used."""
+        """Ids per row without padding: from the user, or the number of columns used."""
         if options.top_k is None:
             # Two columns of zeros alone would name expert 0 twice in every row: the buffer's padding.
             return self.filled_columns if self.used_columns - self.filled_columns > 1 else self.used_columns
@@ -220,9 +220,9 @@ class _Collected:
 
 
 def _without_fused(ids: npt.NDArray[np.int32], physical: int) -> int:
-    """How many of the last columns in use hold ids beyond the experts in every row; they become −1 in ``ids``.
+    """How many of the last used columns have ids beyond the experts in every row; they become −1 in ``ids``.
 
-    What else is beyond the experts is left for the map, or the model, to refuse.
+    The map or the model refuses any other id beyond the experts.
     """
     fused = 0
     recorded = (ids != -1).any(axis=2)
@@ -238,7 +238,7 @@ def _without_fused(ids: npt.NDArray[np.int32], physical: int) -> int:
 
 
 def _columns(held: npt.NDArray[np.bool_]) -> int:
-    """Columns of ``held [tokens, layers, width]`` up to the last that is true anywhere."""
+    """Number of columns of ``held [tokens, layers, width]`` up to the last that is true anywhere."""
     columns = np.flatnonzero(held.any(axis=(0, 1)))
     return int(columns[-1]) + 1 if len(columns) else 0
 
@@ -281,7 +281,7 @@ def _width(recording: _Recording) -> tuple[int, int]:
 
 
 def _passes(recording: _Recording) -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Records with their places for errors, those of a forward pass together, passes in order."""
+    """The records of each forward pass, each with its place for errors; passes in order."""
     passes: dict[int, list[tuple[str, dict[str, Any]]]] = {}
     for number, record in enumerate(recording.records):
         place = f"{recording.path}: record {number}"
@@ -294,7 +294,7 @@ def _passes(recording: _Recording) -> Iterator[list[tuple[str, dict[str, Any]]]]
 
 
 def _forward_pass(record: dict[str, Any], place: str) -> ForwardPass:
-    """The tokens of a record, checked."""
+    """The checked tokens of a record."""
     mode = record.get("forward_mode")
     if type(mode) is not int or mode not in MODES:
         known = ", ".join(f"{value} {name}" for value, name in MODES.items())
@@ -326,7 +326,7 @@ def _whole_numbers(record: dict[str, Any], name: str, place: str) -> npt.NDArray
 
 
 def _fingerprint(recording: _Recording) -> bytes:
-    """A digest of the tokens and ids of a recording, which are not checked yet."""
+    """A digest of a recording's tokens and ids, which need not be checked yet."""
     digest = hashlib.sha256()
     for record in recording.records:
         for name in ("forward_pass_id", "gatherer_key", "positions", "input_ids", "topk_ids_of_layer"):

@@ -1,18 +1,18 @@
-"""SGLang's responses with ``return_routed_experts``: JSON, an array, a response a line, or a stream's events.
+"""SGLang's responses with ``return_routed_experts``: JSON, an array, one response per line, or a stream's events.
 
-The routing is int32 in base64, ``[tokens, layers, top_k]`` without its shape. It stands in ``meta_info`` (of
+The routing is int32 in base64, ``[tokens, layers, top_k]`` without its shape. It is in ``meta_info`` (of
 ``/generate``, or of a choice with ``return_meta_info``), or in ``sgl_ext`` (later ``sglext``) of each of the
-``choices``, or, where there is one choice, of the response. Source: SGLang's
+``choices`` or, if there is only one choice, of the response. Source: SGLang's
 ``python/sglang/srt/state_capturer/routed_experts.py``, ``managers/tokenizer_manager.py`` and its documentation of the
 OpenAI-compatible API; pull requests 12162 and 24851 (``routed_experts_start_len``), issue 20964 (prefill alone).
 
-The rows are of the positions ``[start, prompt + completion − 1)``: the last generated token was never processed. Where
-nothing was generated, some versions leave out the prompt's last token all the same, others do not: the number of rows
-tells. ``start`` follows from the numbers of tokens (``usage``, or ``meta_info``), or is given as
-``routed_experts_start_len``. A response has the rows of the tokens that were found in the prefix cache too
-(``cached_tokens``), and each of several choices has the prompt's: ``traces.importers.assembly.served_rows`` counts them
-once. The layers and the top-k come from the model. Layers are all of the model's, dense ones zero, or its MoE layers
-alone: what fits the length, and the zeros.
+The rows are those of positions ``[start, prompt + completion − 1)``: the last generated token was never processed. If
+nothing was generated, some versions leave out the prompt's last token nevertheless, others do not: the number of rows
+shows it. ``start`` follows from the numbers of tokens (``usage`` or ``meta_info``), or is given as
+``routed_experts_start_len``. A response also has the rows of tokens found in the prefix cache (``cached_tokens``), and
+each of several choices has the prompt's rows: ``traces.importers.assembly.served_rows`` counts them once. The layers
+and the top-k come from the model. The layers are all of the model's, with zeros in dense ones, or only its MoE layers,
+whichever fits the length and the zeros.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ MARKS = (b'"sgl_ext"', b'"sglext"', b'"meta_info"')
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """One choice: its ids in a row, and where the positions of its rows were said to begin."""
+    """One choice: its ids as a flat array, and the stated position of its first row."""
 
     values: npt.NDArray[np.int32]
     start: int | None
@@ -53,13 +53,13 @@ class _Choice:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Choices whose tokens are counted together.
+    """Choices whose numbers of tokens are stated together.
 
     Attributes:
-        choices: those with routing, in order.
-        texts: how many there are, those without routing too.
-        prompt, completion, cached: numbers of tokens; the prompt's of one choice, the others of all together.
-        field: where they are stated.
+        choices: the choices with routing, in order.
+        texts: number of choices, with or without routing.
+        prompt, completion, cached: numbers of tokens; ``prompt`` of one choice, the others of all together.
+        field: the field that states them.
         place: for errors.
     """
 
@@ -74,7 +74,7 @@ class _Group:
 
 @dataclass
 class _Told:
-    """Sequences whose last generated token, or whose prompt's last or first, have no row; choices without any."""
+    """Counts for warnings: sequences without rows for some tokens, and choices without any row."""
 
     last_missing: int = 0
     prompt_short: int = 0
@@ -83,7 +83,7 @@ class _Told:
     unrouted: int = 0
 
     def tell(self, path: Path, report: Report) -> None:
-        """Warn of all of it."""
+        """Warn of all that was counted."""
         if self.last_missing:
             report.warn(
                 f"{path}: the last token of {self.last_missing} sequences has no routing: it was generated, but never "
@@ -104,7 +104,7 @@ class _Told:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the routing, and SGLang's fields before it; or a folder of such."""
+    """JSON or a stream's events with the routing's name and SGLang's fields before it; or a folder of such files."""
     if path.is_dir():
         return holds_responses(path, sniff)
     found = first_field(path, start, (*MARKS, b'"routed_experts"'))
@@ -117,7 +117,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The routing of every choice of every response.
 
     Raises:
-        ForestageError: if a response is no such object, the bytes fit no shape of the model, or the model is not known.
+        ForestageError: if a response is not such an object, the bytes fit no shape of the model, or the model is not
+            known.
     """
     rows = ServedRows(path, options, dataset="SGLang")
     told = _Told()
@@ -146,7 +147,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
 
 
 def _groups(response: dict[str, Any], place: str) -> list[_Group]:
-    """The choices of a response with their numbers of tokens."""
+    """The choices of a response, grouped with their numbers of tokens."""
     if "meta_info" in response and "choices" not in response:
         return [_own_group(response["meta_info"], place)]
     choices = objects(response.get("choices"), "choices", place)
@@ -185,7 +186,7 @@ def _groups(response: dict[str, Any], place: str) -> list[_Group]:
 
 
 def _own_group(meta: Any, place: str) -> _Group:
-    """A text with numbers of its own."""
+    """The group of one text that states its own numbers."""
     if not isinstance(meta, dict):
         raise ForestageError(f"{place}: meta_info: {short(meta)}; expected an object")
     made = _choice(meta, place)
@@ -204,12 +205,12 @@ def _own_group(meta: Any, place: str) -> _Group:
 
 
 def _unrouted(texts: int, place: str) -> _Group:
-    """Texts without routing, whose numbers of tokens say nothing."""
+    """The group of texts without routing, whose numbers of tokens do not matter."""
     return _Group([], texts, 0, 0, None, "", place)
 
 
 def _extension(holder: dict[str, Any], place: str) -> dict[str, Any] | None:
-    """SGLang's extension of a choice or response, where there is one."""
+    """SGLang's extension of a choice or response, if there is one."""
     for name in EXTENSIONS:
         extension = holder.get(name)
         if extension is not None:
@@ -220,7 +221,7 @@ def _extension(holder: dict[str, Any], place: str) -> dict[str, Any] | None:
 
 
 def _choice(holder: dict[str, Any] | None, place: str) -> _Choice | None:
-    """The choice whose routing ``holder`` has; ``None`` where it has none."""
+    """The choice whose routing ``holder`` has; ``None`` if it has none."""
     value = None if holder is None else holder.get(FIELD)
     if holder is None or value is None:
         return None
@@ -230,7 +231,7 @@ def _choice(holder: dict[str, Any] | None, place: str) -> _Choice | None:
 
 
 def _int32(value: Any, place: str) -> npt.NDArray[np.int32]:
-    """The numbers of a text in base64, or of the texts of a stream's events."""
+    """The numbers of a base64 text, or of the texts of a stream's events."""
     if isinstance(value, Pieces):
         parts = [_int32(part, place) for part in value.values]
         longer = all(
@@ -247,7 +248,7 @@ def _int32(value: Any, place: str) -> npt.NDArray[np.int32]:
 
 
 def _shape(path: Path, options: ImportOptions, name: str | None, group: _Group) -> tuple[int, int]:
-    """Layers and top-k of the rows: the one candidate that the first response's length and empty layers fit."""
+    """Layers and top-k of the rows: the only candidate that fits the first response's length and empty layers."""
     called = options.model or name
     record = None if called is None else load_catalog().match_shape(called)
     dense: tuple[int, ...] = ()
@@ -276,7 +277,7 @@ def _shape(path: Path, options: ImportOptions, name: str | None, group: _Group) 
 
 
 def _has_its_dense_layers(group: _Group, shape: tuple[int, int], layers: int, dense: tuple[int, ...]) -> bool:
-    """Whether rows of a shape are empty in the dense layers where these are among them, and nowhere where not."""
+    """Whether rows of a shape are empty in exactly the dense layers, if these are among its layers, else nowhere."""
     ids = np.concatenate([choice.values.reshape(-1, *shape) for choice in group.choices])
     empty = (ids <= 0).all(axis=(0, 2))
     expected = np.zeros(shape[0], np.bool_)
@@ -286,7 +287,7 @@ def _has_its_dense_layers(group: _Group, shape: tuple[int, int], layers: int, de
 
 
 def _numbers(group: _Group) -> str:
-    """What was stated of the tokens, for an error."""
+    """The stated numbers of tokens, for an error."""
     starts = {choice.start for choice in group.choices} - {None}
     stated = f", {START} {min(s for s in starts if s is not None)}" if starts else ""
     several = f" of {group.texts} choices" if group.texts > 1 else ""
@@ -296,7 +297,7 @@ def _numbers(group: _Group) -> str:
 
 
 def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool) -> list[Answer]:
-    """The sequences of choices that are counted together; ``shared``: after one that may have the same prompt."""
+    """The sequences of a group; ``shared``: an earlier one may have the same prompt."""
     found = _start_of(group, shape)
     if found is None:
         raise ForestageError(
@@ -326,10 +327,10 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
 
 
 def _start_of(group: _Group, shape: tuple[int, int]) -> tuple[int, bool] | None:
-    """The first position of the choices' rows, and whether the prompt's last row is missing; ``None`` if none fits.
+    """The first position of the choices' rows, and whether the prompt's last row is missing; ``None`` if nothing fits.
 
-    The completions' lengths are known together alone, so their rows are counted together; a start that is not stated
-    follows only where there is one choice.
+    Only the sum of the completions' lengths is known, so their rows are counted together; a start that is not stated
+    can be inferred only if there is one choice.
     """
     row = shape[0] * shape[1]
     if any(len(choice.values) % row for choice in group.choices):
@@ -349,7 +350,7 @@ def _start_of(group: _Group, shape: tuple[int, int]) -> tuple[int, bool] | None:
     if beyond < 0 or beyond % texts:
         return None
     start = beyond // texts
-    # A request may begin anywhere in its prompt, not beyond.
+    # A request may begin anywhere in its prompt, but not after it.
     if start > group.prompt or not stated <= {start} or min(counts) < group.prompt - 1 - start:
         return None
     return (start, False) if stated or texts == 1 or start == 0 else None

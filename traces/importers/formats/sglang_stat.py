@@ -1,14 +1,14 @@
-"""SGLang's expert-distribution recorder in its modes ``stat`` and ``stat_approx``: counts a step, layer and expert.
+"""SGLang's expert-distribution recorder in its modes ``stat`` and ``stat_approx``: counts per step, layer and expert.
 
 A ``torch.save`` dictionary ``{rank, logical_count: int32 [buffered steps, layers, logical experts],
-average_utilization_rate_over_window}``. The steps lie in a circular buffer: unused ones are zero and are left out;
-where none is unused the buffer may have wrapped, and the order of the steps is not known. Layers are all of the
-model's; dense ones count nothing. The same array in JSON, ``[layers, experts]`` or with steps before, is what the
-server reads as ``--init-expert-location``; it was no buffer where it has one step.
+average_utilization_rate_over_window}``. The steps are in a circular buffer: unused ones are zero and are left out; if
+none is unused, the buffer may have wrapped, and the order of the steps is not known. Layers are all of the model's;
+counts of dense ones are 0. The same array in JSON, ``[layers, experts]`` or with steps before, is the server's
+``--init-expert-location`` file; with one step it was not a buffer.
 
 The file is the sum over all ranks (``all_reduce``), written by rank 0. Ranks of tensor parallelism see the same tokens,
-so that each is counted as often as there are such ranks; and in a step every layer that was counted whole has as many
-choices as any other. Source: ``python/sglang/srt/eplb/expert_distribution.py`` (``_StatAccumulator``).
+so each token is counted once per such rank. In a step, all layers that were counted completely have the same number of
+choices. Source: ``python/sglang/srt/eplb/expert_distribution.py`` (``_StatAccumulator``).
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     """The counts of the steps that counted anything.
 
     Raises:
-        ForestageError: if the file is damaged or no such dictionary, nothing was counted, or the model is not known.
+        ForestageError: if the file is damaged or not such a dictionary, nothing was counted, or the model is not known.
     """
     is_json = starting_bytes(path, 64).lstrip().startswith(b"{")
     value = read_arrays(path) if is_json else torch_file.load(path)
@@ -75,7 +75,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
 
 
 def _warn_of_sums(counts: npt.NDArray[np.int64], path: Path, report: Report) -> None:
-    """Tell of ``counts [steps, layers, experts]`` that were counted several times over, or not in every layer."""
+    """Warn if tokens were counted several times in ``counts [steps, layers, experts]``, or not in every layer."""
     often = int(np.gcd.reduce(counts, axis=None))
     if often > 1:
         report.warn(

@@ -1,8 +1,8 @@
 """Any table of routing or of loads, whose columns the user names: CSV, other separated text, JSON Lines or Parquet.
 
 ``--column role=name`` says which column plays which role (``traces.importers.assembly.table_columns``); a table with a
-``count`` is one of loads. A source is a file, or a folder of which ``--files`` says what each file is: a sequence, a
-layer (the number in its name), or a rank. Ranks may share tokens: what two of them say alike counts once.
+``count`` is one of expert loads. A source is a file or a folder; ``--files`` tells what each file of a folder is: a
+sequence, a layer (the number in its name), or a rank. Ranks may share tokens: equal rows of two ranks count once.
 """
 
 import re
@@ -43,7 +43,7 @@ OTHER_EXPERTS = "are the ranks' tokens of their own? Then import with --files se
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """Never: which columns play which role, only the user can say."""
+    """Never: only the user can tell which column plays which role."""
     del path, start
     return False
 
@@ -52,7 +52,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace | E
     """Import ``path``, a file or a folder of tables.
 
     Raises:
-        ForestageError: naming the file, line and column that is not as described above, or what an option must say.
+        ForestageError: naming the file, line and column that is not as described above, or the option that is needed.
     """
     columns = _columns(path, options)
     files = _files(path, options, report)
@@ -62,7 +62,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace | E
 
 
 def _columns(path: Path, options: ImportOptions) -> dict[str, str]:
-    """The columns by role, checked to be enough for one kind of table and for one only."""
+    """Role → column, checked to describe exactly one kind of table."""
     if not options.columns:
         raise ForestageError(
             f"{path}: --format table needs the columns by name: --column layer=NAME --column ids=NAME --column "
@@ -142,7 +142,7 @@ def _layer_of(file: Path) -> int:
 
 
 def _layers_of(files: list[Path], options: ImportOptions) -> list[int | None]:
-    """The layer of each file, where files are layers."""
+    """The layer of each file, if files are layers."""
     if options.files != "layer":
         return [None] * len(files)
     layers: dict[int, Path] = {}
@@ -169,7 +169,7 @@ def _read_routing(
     sequences, hot = Sequences(), MultiHot()
     firsts: dict[int, int] = {}
     facts = table_facts(files)
-    if facts is not None:  # before the rows are read, with which the rest is compared
+    if facts is not None:  # before the rows are read, which are compared with it
         check_number("--experts", options.experts, facts.experts, str(path))
         check_number("--top-k", options.top_k, facts.top_k, str(path))
     if facts is not None and options.expert_map is not None:
@@ -238,7 +238,7 @@ def _read_routing(
 
 
 def _position_in_pass(part: Choices, counts: dict[int, int], first: int) -> np.ndarray:
-    """Position ``[rows]`` of a pass's choices: their place within their layer."""
+    """Position ``[rows]`` of a pass's choices: their index within their layer."""
     position = np.empty(len(part), dtype=np.int64)
     for row, layer in enumerate(part.layer.tolist()):
         position[row] = first + counts.get(layer, 0)
@@ -256,7 +256,7 @@ def _tell(
     unrecorded: int,
     report: Report,
 ) -> None:
-    """Warn of what was taken from the order of the rows, and of what no column tells."""
+    """Warn of facts inferred from the order of the rows, and of facts that no column states."""
     if restarts > 0:
         report.warn(
             f"{path}: {columns.get('token', columns.get('position'))}: the numbers begin anew {restarts} times; each "
@@ -273,13 +273,13 @@ def _tell(
         report.warn(f"{path}: the table tells no phases; tokens count as prefill (--phase decode, or --column phase=)")
 
 
-# Loads
+# Expert loads
 
 
 def _read_loads(
     path: Path, files: list[Path], columns: dict[str, str], options: ImportOptions, report: Report
 ) -> ExpertLoad:
-    """The loads of all files: steps or layers of their own, or ranks that are added up."""
+    """The loads of all files, which are separate steps or layers, or ranks that are added up."""
     for name in ("domain", "dataset", "phase", "expert_map"):
         if getattr(options, name) is not None:
             raise ForestageError(f"{path}: {option_name(name)}: a table of loads has no use for it; leave it out")
@@ -328,12 +328,12 @@ def _read_loads(
 
 
 def _counted(layers: list[int]) -> bool:
-    """Whether layers run from 0 without a gap, so that they may count a model's MoE layers alone."""
+    """Whether layers run from 0 without a gap, so that they may number only a model's MoE layers."""
     return layers == list(range(len(layers)))
 
 
 def _bare(counts: np.ndarray) -> np.ndarray:
-    """Counts without the lines they stand in."""
+    """Counts without their line numbers."""
     return counts[["step", "layer", "expert", "count"]]
 
 

@@ -2,7 +2,7 @@
 
 ``meta_info.json`` has ``num_experts`` and ``num_experts_per_token``; a rank's file has a tensor
 ``"<iteration>_<layer>"`` of ``[num_experts]`` counts for each iteration and layer. Ranks count their own tokens and are
-added up; where every rank has the same counts (tensor parallelism: all see all tokens), one of them is taken.
+added up; if every rank has the same counts (tensor parallelism: all see all tokens), one of them is taken.
 """
 
 import re
@@ -32,7 +32,7 @@ Count = Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
 
 
 class MetaInfo(BaseModel):
-    """``meta_info.json``; further keys are left alone."""
+    """``meta_info.json``; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,7 +46,7 @@ def sniff(path: Path, start: bytes) -> bool:
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
-    """The loads of all ranks together, a step an iteration.
+    """The loads of all ranks together, one step per iteration.
 
     Raises:
         ForestageError: if a file is missing or damaged, ranks differ in their keys, or the model is not known.
@@ -76,7 +76,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     for step, iteration in enumerate(iterations):
         for row, layer in enumerate(layers):
             for rank in ranks:
-                # An iteration in which a layer was not run has no tensor, and counts nothing.
+                # If an iteration did not run a layer, there is no tensor, and the counts are 0.
                 counts[step, row] += rank.get((iteration, layer), np.int64(0))
     return build_load(
         counts,
@@ -90,7 +90,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
 
 
 def _rank_files(folder: Path) -> dict[int, Path]:
-    """The ranks' files by their numbers, ascending."""
+    """Rank → file, ascending."""
     found = {int(match[1]): file for file in folder.iterdir() if (match := RANK_FILE.fullmatch(file.name))}
     return dict(sorted(found.items()))
 

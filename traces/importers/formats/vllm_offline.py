@@ -1,11 +1,11 @@
-"""vLLM's offline outputs, saved by its user: an ``.npz`` a request, or a folder of them.
+"""vLLM's offline outputs, saved by its user: one ``.npz`` per request, or a folder of them.
 
 ``LLM.generate`` returns ``RequestOutput.prompt_token_ids`` and, of each ``CompletionOutput``, ``token_ids`` and
-``routed_experts`` (``vllm/outputs.py``; an array, with ``enable_return_routed_experts``). What is read are the arrays
-``routed_experts [tokens, layers, top_k]`` (or ``prompt_routed_experts`` with it), ``prompt_token_ids [tokens]`` and
-``output_token_ids`` or ``token_ids [tokens]``, and, where they are there, ``num_cached_tokens`` and ``start``, the
-position of the first row; other arrays are left alone. Which tokens have rows is told as for
-``traces.importers.formats.vllm_response``. Files of a folder stand in the order of the numbers in their names.
+``routed_experts`` (``vllm/outputs.py``; an array, with ``enable_return_routed_experts``). The arrays read are
+``routed_experts [tokens, layers, top_k]`` (perhaps with ``prompt_routed_experts``), ``prompt_token_ids [tokens]`` and
+``output_token_ids`` or ``token_ids [tokens]``, and optionally ``num_cached_tokens`` and ``start``, the position of the
+first row; other arrays are ignored. ``traces.importers.formats.vllm_response`` describes which tokens have rows. Files
+of a folder are ordered by the numbers in their names.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ START = "start"
 REMEDY = "make the LLM with enable_return_routed_experts=True"
 
 OTHERS = frozenset({"expert_ids", "seq_offsets"})
-"""Arrays of the project's own ``npz``, which is another format."""
+"""Arrays of the project's own ``npz``, a different format."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """An ``.npz`` that holds ``routed_experts``, or a folder whose first ``.npz`` does."""
+    """An ``.npz`` with ``routed_experts``, or a folder whose first ``.npz`` has it."""
     if path.is_dir():
         return any(_is_request(file) for file in _files(path)[:1])
     return start.startswith(ZIP_START) and _is_request(path)
@@ -53,8 +53,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The routing of every request.
 
     Raises:
-        ForestageError: if a file is damaged or no such request, its arrays contradict each other, two files are the
-            same, or the model is not known.
+        ForestageError: if a file is damaged or not such a request, its arrays contradict each other, two files are
+            equal, or the model is not known.
     """
     files = _files(path) if path.is_dir() else [path]
     if not files:
@@ -88,7 +88,7 @@ def _is_request(path: Path) -> bool:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-    is_unrouted = PROMPT_IDS in names and bool(names & set(OUTPUT_IDS))  # refused with what makes vLLM record
+    is_unrouted = PROMPT_IDS in names and bool(names & set(OUTPUT_IDS))  # refused, naming vLLM's option
     return (CHOICE in names or is_unrouted) and not names & OTHERS
 
 
@@ -98,7 +98,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
-    """A request as a response's only choice."""
+    """A request, as a response's only choice."""
     place = str(file)
     before, rows = _rows(arrays, PROMPT, place), _rows(arrays, CHOICE, place, _number(arrays, START, file))
     if rows is None and before is None:
@@ -130,7 +130,7 @@ def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
 
 
 def _rows(arrays: dict[str, npt.NDArray[Any]], name: str, place: str, start: int | None = None) -> RoutedIds | None:
-    """The ids of an array from the position ``start`` on, ``None`` where it is missing or holds no token."""
+    """The ids of an array from position ``start`` on; ``None`` if it is missing or has no token."""
     array = arrays.get(name)
     if array is None:
         return None
@@ -144,7 +144,7 @@ def _rows(arrays: dict[str, npt.NDArray[Any]], name: str, place: str, start: int
 
 
 def _token_ids(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> npt.NDArray[np.int64] | None:
-    """Vocabulary indices, ``None`` where the array is missing."""
+    """Vocabulary indices; ``None`` if the array is missing."""
     array = arrays.get(name)
     if array is None:
         return None
@@ -156,7 +156,7 @@ def _token_ids(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> np
 
 
 def _number(arrays: dict[str, npt.NDArray[Any]], name: str, file: Path) -> int | None:
-    """A whole number from 0 on, where the file has it (``None`` saved in its place is none)."""
+    """A whole number ≥ 0; ``None`` if the file lacks it or has ``None`` saved in its place."""
     value = arrays.get(name)
     if value is None or value.dtype.kind == "O":
         return None
@@ -166,7 +166,7 @@ def _number(arrays: dict[str, npt.NDArray[Any]], name: str, file: Path) -> int |
 
 
 def _fingerprint(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
-    """A digest of a request, whatever its file is called."""
+    """A digest of a request, which does not depend on its file's name."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())

@@ -1,23 +1,23 @@
-"""vLLM's responses with ``--enable-return-routed-experts``: JSON, an array, a response a line, or a stream's events.
+"""vLLM's responses with ``--enable-return-routed-experts``: JSON, an array, one response a line, or a stream's events.
 
 Source: vLLM's ``vllm/entrypoints/openai/{chat_completion,completion}/protocol.py`` and
 ``vllm/entrypoints/scale_out/token_in_token_out/protocol.py``; pull requests 28284, 39568 (HTTP), 51906
-(``routed_experts_prompt_start``) and 57966 (rows of cached prefixes left out). The forms that the ids come in are
-those of ``traces.importers.assembly.routed_ids``. Which tokens have a row differs:
+(``routed_experts_prompt_start``) and 57966 (rows of cached prefixes left out). ``traces.importers.assembly.routed_ids``
+reads the forms of the ids. Versions differ in which tokens have a row:
 
 * one version gives ``prompt_routed_experts [prompt tokens, layers, top_k]`` and each of the ``choices``
   ``routed_experts [generated tokens, layers, top_k]``;
 * later ones begin each choice's ``routed_experts`` with the prompt's rows: ``prompt + generated − 1`` tokens;
-* either may lack the first rows of the prompt: as the request asked, or because they were found in the prefix cache
-  (``usage.prompt_tokens_details.cached_tokens``). An object's ``start`` states the first position; else the numbers of
-  tokens tell it, and where they allow two readings the response is refused.
+* in both, the prompt's first rows may be missing: because the request asked for it, or because they were found in the
+  prefix cache (``usage.prompt_tokens_details.cached_tokens``). An object's ``start`` states the first position; else it
+  follows from the numbers of tokens, and if they allow two readings, the response is refused.
 
-The last generated token was never processed and has no row (or one of zeros). Where cached rows *are* given, they are
-of an earlier request: ``traces.importers.assembly.served_rows`` counts them once, and likewise the prompt of several
-choices. Versions differ on the layer axis: all of the model's layers, dense ones zero, or its MoE layers alone; the
-model tells, or where it is not in the catalogue, the layers that hold anything. A choice is a sequence; rows of
-``prompt_routed_experts`` belong to the first, further ones begin after the prompt. ``prompt_token_ids`` and
-``token_ids``, where given, become the tokens' identity.
+The last generated token was never processed and has no row (or a row of zeros). If cached rows *are* given, they come
+from an earlier request: ``traces.importers.assembly.served_rows`` counts them once, and likewise the prompt of several
+choices. The layer axis differs between versions: all of the model's layers, with zeros in dense ones, or only its MoE
+layers; the model decides or, if the catalogue does not know it, the layers that are not empty. A choice is a sequence;
+rows of ``prompt_routed_experts`` belong to the first choice, other choices begin after the prompt. ``prompt_token_ids``
+and ``token_ids``, if given, become the tokens' identity.
 """
 
 from dataclasses import dataclass
@@ -47,18 +47,18 @@ SGLANG_FIELDS = (b'"sgl_ext"', b'"sglext"', b'"meta_info"')
 
 @dataclass
 class Told:
-    """What was seen while reading that the user should know.
+    """Counts of facts seen while reading, of which the user is warned.
 
     Attributes:
         last_missing: sequences whose last generated token has no row.
-        prompt_short: sequences whose prompt's last token has none though nothing was generated.
-        unrouted: choices without rows, though tokens were generated.
-        unseen: sequences whose prompt lacks rows at its beginning.
-        unseen_tokens: rows that these lack.
-        inferred: those of which nothing but the number of rows says that it is the beginning that is missing.
-        alone: sequences without any row of their prompt.
-        unstated: responses that do not say how long their prompt is.
-        transferred: responses whose cache another server filled.
+        prompt_short: sequences in which nothing was generated and the prompt's last token has no row.
+        unrouted: choices that generated tokens but have no rows.
+        unseen: sequences whose prompt lacks its first rows.
+        unseen_tokens: rows that these lack, in all.
+        inferred: those of them for which only the number of rows shows that the first rows are missing.
+        alone: sequences without any row of the prompt.
+        unstated: responses that do not state the length of their prompt.
+        transferred: responses whose key-value cache another server filled.
     """
 
     last_missing: int = 0
@@ -72,7 +72,7 @@ class Told:
     transferred: int = 0
 
     def tell(self, path: Path, report: Report) -> None:
-        """Warn of all of it."""
+        """Warn of all that was counted."""
         lines = {
             f"the last token of {self.last_missing} sequences has no routing: it was generated, but never processed": (
                 self.last_missing
@@ -99,14 +99,14 @@ class Told:
 
 @dataclass(frozen=True, eq=False)
 class _Response:
-    """What a response says of all of its choices.
+    """The facts that a response states for all of its choices.
 
     Attributes:
         choices: the choices.
-        prompt: tokens of the prompt, ``None`` where nothing states it.
-        prompt_ids: their vocabulary indices, where given.
-        completion: tokens generated in all choices, where stated.
-        cached: tokens of the prompt that were in the cache, ``None`` where that is not stated.
+        prompt: tokens of the prompt; ``None`` if not stated.
+        prompt_ids: their vocabulary indices, if given.
+        completion: tokens generated in all choices, if stated.
+        cached: tokens of the prompt that were in the cache; ``None`` if not stated.
         place: for errors.
     """
 
@@ -120,17 +120,17 @@ class _Response:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A choice's own part.
+    """The facts and rows of one choice.
 
     Attributes:
-        before: rows of the prompt that are given apart, where they are given to this choice.
-        has_prompt: whether the response gives the prompt's rows apart at all.
-        rows: the choice's rows, one of zeros at the end taken off.
+        before: separately given rows of the prompt, if they belong to this choice.
+        has_prompt: whether the response gives the prompt's rows separately.
+        rows: the choice's rows, without a row of zeros at the end.
         padded: whether there was such a row.
-        prompt, prompt_ids: of its prompt.
-        generated, token_ids: of what it generated; ``None`` where not known.
+        prompt, prompt_ids: number and vocabulary indices of its prompt's tokens.
+        generated, token_ids: the same of its generated tokens; ``None`` if not known.
         place: for errors.
-        cached_field, start_field: what says, in such a file, how many tokens were in the cache, and where rows begin.
+        cached_field, start_field: the file's fields for the number of cached tokens and for the first row's position.
     """
 
     before: RoutedIds | None
@@ -147,12 +147,12 @@ class Choice:
 
     @property
     def count(self) -> int:
-        """Rows of the choice."""
+        """Number of rows of the choice."""
         return 0 if self.rows is None else len(self.rows.ids)
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """JSON or a stream's events that name the fields, and none of SGLang's; or a folder of such."""
+    """JSON or a stream's events with these fields and none of SGLang's; or a folder of such files."""
     if path.is_dir():
         return holds_responses(path, sniff)
     found = first_field(path, start, (*ROUTING_FIELDS, *SGLANG_FIELDS))
@@ -163,7 +163,8 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """The routing of every choice of every response.
 
     Raises:
-        ForestageError: if a response is no such object, its numbers contradict each other, or the model is not known.
+        ForestageError: if a response is not such an object, its numbers contradict each other, or the model is not
+            known.
     """
     rows = ServedRows(path, options, dataset="vLLM")
     told = Told()
@@ -197,7 +198,7 @@ def _answers(fields: dict[str, Any], place: str, told: Told) -> list[Answer]:
     _check_totals(given, response)
     answers = []
     for number, choice in enumerate(given):
-        # A single generated token was never processed: nothing of it is missing.
+        # If only one token was generated, it was never processed, so no row is missing.
         told.unrouted += not choice.count and not choice.padded and (choice.generated is None or choice.generated > 1)
         answer = placed(choice, response.cached, told, shared=number > 0)
         if answer is not None:
@@ -206,7 +207,7 @@ def _answers(fields: dict[str, Any], place: str, told: Told) -> list[Answer]:
 
 
 def _response(fields: dict[str, Any], place: str) -> _Response:
-    """The numbers of a response."""
+    """The response's choices and numbers of tokens."""
     choices = objects(fields.get("choices"), "choices", place)
     prompt_ids = token_ids(fields.get("prompt_token_ids"), "prompt_token_ids", place)
     cached = None
@@ -222,7 +223,7 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
         raise ForestageError(f"{place}: the prompt's length differs: {', '.join(f'{n} {v}' for n, v in known.items())}")
     prompt = next(iter(known.values()), None)
     if prompt is None and isinstance(logprobs := fields.get("prompt_logprobs"), list):
-        prompt = len(logprobs)  # one entry a token, the first null
+        prompt = len(logprobs)  # one entry per token, the first null
     if prompt is not None and cached is not None and cached > prompt:
         raise ForestageError(
             f"{place}: usage.prompt_tokens_details.cached_tokens is {cached}, but the prompt has {prompt} tokens"
@@ -231,7 +232,7 @@ def _response(fields: dict[str, Any], place: str) -> _Response:
 
 
 def _choices(fields: dict[str, Any], response: _Response) -> list[Choice]:
-    """The choices, each with its own numbers, on which everything that states them must agree."""
+    """The choices, each with its own numbers, about which all fields that state them must agree."""
     before = routed_ids(fields.get(PROMPT), PROMPT, response.place)
     single = len(response.choices) == 1
     own_prompts = [
@@ -281,7 +282,7 @@ def _prompt(
     response: _Response,
     place: str,
 ) -> int | None:
-    """Length of a choice's prompt, as stated; else as many as the prompt's rows, where these are given apart."""
+    """Length of a choice's prompt: as stated, else the number of the prompt's rows, if these are given separately."""
     length = stated if ids is None else len(ids)
     if before is None:
         return length
@@ -304,7 +305,7 @@ def _prompt(
 
 
 def _check_prompts(prompts: list[npt.NDArray[np.int64]], response: _Response) -> None:
-    """Refuse a number of prompt tokens that the choices' own prompts, each answered as often, do not add up to."""
+    """Refuse a stated number of prompt tokens that is not the sum of the choices' own prompts."""
     total = response.prompt
     if total is None:
         return
@@ -320,7 +321,7 @@ def _check_prompts(prompts: list[npt.NDArray[np.int64]], response: _Response) ->
 
 
 def _with_lengths(given: list[Choice], response: _Response) -> list[Choice]:
-    """The choices with what each generated, where only their sum is stated and one reading of their rows fits it."""
+    """The choices with their numbers of generated tokens, if only the sum is stated and one reading of rows fits."""
     total, prompts = response.completion, [choice.prompt for choice in given]
     readings: dict[tuple[int, ...], None] = {}
     if total is not None and None not in prompts:
@@ -354,7 +355,7 @@ def _replaced(choice: Choice, generated: int) -> Choice:
 
 
 def _check_totals(given: list[Choice], response: _Response) -> None:
-    """Refuse rows after a prompt given apart that contradict the sum of what was generated."""
+    """Refuse rows after a separately given prompt that contradict the number of generated tokens."""
     total = response.completion
     if total is None:
         return
@@ -371,12 +372,12 @@ def _check_totals(given: list[Choice], response: _Response) -> None:
 
 
 def placed(choice: Choice, in_cache: int | None, told: Told, *, shared: bool) -> Answer | None:
-    """A choice's rows with their positions; ``None`` where there are none.
+    """A choice's rows with their positions; ``None`` if there are none.
 
     Args:
         choice: the choice.
-        in_cache: tokens of the prompt that were in the cache, where that is known.
-        told: takes what is missing.
+        in_cache: tokens of the prompt that were in the cache, if known.
+        told: counts what is missing.
         shared: whether an earlier choice may have the same prompt.
     """
     if choice.before is None and choice.rows is None:
@@ -423,7 +424,7 @@ def placed(choice: Choice, in_cache: int | None, told: Told, *, shared: bool) ->
 
 
 def _unstated_prompt(choice: Choice) -> int:
-    """Length of a prompt that nothing states: what comes before the generated tokens, from the first position on."""
+    """Length of a prompt that is not stated: the rows before the generated tokens, from the first position on."""
     start = choice.rows.start if choice.rows is not None else None
     if choice.generated is None or choice.generated < 1:
         raise ForestageError(
@@ -440,7 +441,7 @@ def _unstated_prompt(choice: Choice) -> int:
 
 
 def _after_prompt(choice: Choice, prompt: int) -> tuple[int, bool]:
-    """First position of rows that follow the prompt's, given apart, and whether the last generated token has a row."""
+    """First position of rows after a separately given prompt, and whether the last generated token has a row."""
     if choice.rows is not None and choice.rows.start not in (None, prompt):
         raise ForestageError(f"{choice.place}: {CHOICE}.start: {choice.rows.start}; the prompt has {prompt} tokens")
     last = False
@@ -464,7 +465,7 @@ def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
             f"{choice.place}: usage: no completion_tokens, and no token_ids; nothing tells whether {CHOICE} begins "
             "with the prompt"
         )
-    # Rows up to the last token but one: those of versions that return what was processed.
+    # Versions that return what was processed have rows up to the second-to-last token.
     start = prompt + generated - 1 - choice.count
     stated = choice.rows.start
     readings = {
@@ -490,7 +491,7 @@ def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
 
 
 def _two_readings(choice: Choice, readings: list[tuple[int, bool]]) -> str:
-    """What to say of rows that fit two beginnings, and how the file can be made to tell."""
+    """The error for rows that fit two first positions, and how to make the file unambiguous."""
     several = " or ".join(
         f"the positions from {first} on" + (", the last generated token's among them" if last else "")
         for first, last in readings
@@ -518,7 +519,7 @@ def _tell(choice: Choice, prompt: int, first: int, rows: int, last: bool, told: 
 
 
 def _usage(response: dict[str, Any], field: str, place: str) -> int | None:
-    """A number of ``usage``, where there is one."""
+    """A number in ``usage``, if there is one."""
     usage = response.get("usage")
     if usage is None:
         return None
@@ -528,7 +529,7 @@ def _usage(response: dict[str, Any], field: str, place: str) -> int | None:
 
 
 def _number(holder: dict[str, Any], field: str, name: str, place: str) -> int | None:
-    """A whole number of an object, where it has it."""
+    """A whole number in an object, if it has it."""
     return None if holder.get(field) is None else whole_number(holder[field], f"{name}.{field}", place)
 
 
