@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from cocotb_tests.build import build
+from cocotb_tests.payloads import pack_events, request_fields
 from cocotb_tests.simulation import run
 from cocotb_tests.twin_fault import TwinFault
 from predictor.st_moe.events import RoutingEvent
 from predictor.st_moe.tables import StMoeTables
 from rtl.generate import prefetch_engine_verilog
-from rtl.prefetch.layouts import pack_events, request_fields
 
 _PATTERN_CYCLES = 4096
 

@@ -21,7 +21,7 @@ from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.streams import StableUntilReady, StreamConsumer, StreamProducer
 from cocotb_tests.twin_fault import FaultyTwin, TwinFault
 from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepResult
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
 from rtl.prefetch.address_map import (
     COUNTER_BITS,
@@ -84,7 +84,7 @@ class Bench:
     def __init__(self, dut: Any, stimulus: dict[str, Any]) -> None:
         self.dut = dut
         self.edge = RisingEdge(dut.clk)
-        self.limits = EngineParameters.model_validate(stimulus["limits"])
+        self.limits = EngineLimits.model_validate(stimulus["limits"])
         self.configuration = EngineConfiguration.model_validate(stimulus["configuration"])
         self.image: NDArray[np.uint32] = stimulus["image"]
         self.window = Window.of(self.limits)

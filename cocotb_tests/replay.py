@@ -11,7 +11,7 @@ from catalog.errors import ForestageError
 from cocotb_tests.lock_step import run_lock_step
 from cocotb_tests.twin_fault import TwinFault
 from predictor.st_moe.events import routing_events
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters, StMoeParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from traces import DECODE, RoutingTrace, split
 
@@ -48,7 +48,7 @@ class ReplayResult(StrictModel):
     counters: dict[str, int]
     waits: bool
     seed: int
-    limits: EngineParameters
+    limits: EngineLimits
     configuration: EngineConfiguration
 
 
@@ -56,7 +56,7 @@ def replay(
     trace: RoutingTrace,
     tokens: int,
     *,
-    limits: EngineParameters | None = None,
+    limits: EngineLimits | None = None,
     parameters: Mapping[str, Any] | None = None,
     lookahead: int = 1,
     issue_limit: int | None = None,
@@ -83,7 +83,7 @@ def replay(
         ForestageError: the trace exceeds the limits or has too few test tokens, or hardware runs are not possible here.
         SimulationError: the simulation failed.
     """
-    limits = limits or EngineParameters()
+    limits = limits or EngineLimits()
     chosen = StMoeParameters.parse(dict(parameters or {}), origin="predictor 'st-moe'")
     limits.check_trace(trace, candidates=chosen.candidates)
     train, test = split(trace)

@@ -4,13 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.issue import IssueSets
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import OFF_CYCLES, event_cycles
 from traces import RoutingTrace
 
 
 def trace_cycles(
-    limits: EngineParameters, configuration: EngineConfiguration, trace: RoutingTrace, issued: IssueSets
+    limits: EngineLimits, configuration: EngineConfiguration, trace: RoutingTrace, issued: IssueSets
 ) -> NDArray[np.int64]:
     """i64 ``[tokens, layers]``: cycles from the acceptance of each event to the next that can be accepted.
 

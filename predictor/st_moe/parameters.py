@@ -43,7 +43,7 @@ class StMoeParameters(StrictModel):
     replacement_confidence: int = Field(default=2, ge=0, le=CONFIDENCE_MAX)
 
 
-class EngineParameters(StrictModel):
+class EngineLimits(StrictModel):
     """Limits of a prefetch engine, fixed when it is generated.
 
     Attributes:

@@ -12,16 +12,12 @@ that a unit with another order of weights can use it as it is. All stages advanc
 and not taken.
 """
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
 from amaranth.back import verilog
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from numpy.typing import NDArray
 
 from pim_model.tile import ACCUMULATOR_BITS, TileParameters
 
@@ -311,29 +307,6 @@ class PimTile(wiring.Component):
 def generate_verilog(parameters: TileParameters) -> str:
     """Verilog of `PimTile`, top module ``pim_tile``; the same text for the same parameters on every machine."""
     return verilog.convert(PimTile(parameters), name="pim_tile", emit_src=False, strip_internal_attrs=True)
-
-
-def pack_vector(chunks: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Payloads of `vector_layout`, u8 ``[chunks, lanes + 1]`` little-endian, of the chunks int8 ``[chunks, lanes]``.
-
-    Lane i of `lane_values` is byte i; the bit after them marks the last chunk.
-    """
-    last = np.zeros((len(chunks), 1), np.uint8)
-    last[-1] = 1
-    return np.hstack([chunks.view(np.uint8), last])
-
-
-def pack_commands(commands: Sequence[Mapping[str, int]], parameters: TileParameters) -> NDArray[np.uint8]:
-    """Payloads of `command_layout`, u8 ``[commands, bytes]`` little-endian, of its fields by name."""
-    layout = command_layout(parameters)
-    width = -(-layout.size // 8)
-    payloads = [layout.const(command).as_value().value.to_bytes(width, "little") for command in commands]
-    return np.frombuffer(b"".join(payloads), np.uint8).reshape(-1, width)
-
-
-def unpack_results(payloads: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """The sums (int32) and end marks out of payloads of `result_layout`: the low word, and the bit above it."""
-    return payloads.astype(np.uint32).view(np.int32), (payloads >> np.uint64(ACCUMULATOR_BITS)).astype(np.bool_)
 
 
 def _add_pairs(terms: list) -> list:

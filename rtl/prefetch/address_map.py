@@ -9,7 +9,7 @@ from enum import IntEnum, IntFlag
 from typing import Literal
 
 from predictor.st_moe.events import EngineCounter
-from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration, EngineLimits
 from predictor.st_moe.rows import RowFormat
 
 IDENTITY = 0x4653_5045  # "FSPE"
@@ -75,12 +75,12 @@ class Setting:
     name: str
     offset: int
     low: Literal[0, 1] = 0
-    high: Callable[[EngineParameters], int]
+    high: Callable[[EngineLimits], int]
     reset: int | None = None
     locked: bool = False
     meaning: str
 
-    def reset_value(self, limits: EngineParameters) -> int:
+    def reset_value(self, limits: EngineLimits) -> int:
         """Value after reset."""
         return self.high(limits) if self.reset is None else self.reset
 
@@ -160,7 +160,7 @@ class Window:
     stride: int
 
     @classmethod
-    def of(cls, limits: EngineParameters) -> "Window":
+    def of(cls, limits: EngineLimits) -> "Window":
         """The window of an engine."""
         stride = 4 * _power_of_two(RowFormat(limits).words)
         size = stride << limits.layer_bits + limits.expert_bits
@@ -181,17 +181,17 @@ def counter_offset(counter: EngineCounter) -> int:
     return Offset.COUNTERS + 8 * counter
 
 
-def limits_word(limits: EngineParameters) -> int:
+def limits_word(limits: EngineLimits) -> int:
     """What LIMITS reads."""
     return limits.experts_max | limits.layers_max << 16
 
 
-def capability_word(limits: EngineParameters) -> int:
+def capability_word(limits: EngineLimits) -> int:
     """What CAPABILITY reads."""
     return limits.top_k_max | limits.candidates_max << 8 | RowFormat(limits).words << 16 | len(EngineCounter) << 24
 
 
-def window_word(limits: EngineParameters) -> int:
+def window_word(limits: EngineLimits) -> int:
     """What WINDOW reads."""
     window = Window.of(limits)
     return (window.base.bit_length() - 1) | (window.stride.bit_length() - 1) << 8
@@ -206,7 +206,7 @@ def configuration_writes(configuration: EngineConfiguration) -> Iterator[tuple[i
         yield setting.offset, values[setting.name]
 
 
-def register_table(limits: EngineParameters) -> str:
+def register_table(limits: EngineLimits) -> str:
     """The map of an engine as a Markdown table."""
     window = Window.of(limits)
     rows = [

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.prefetch.address_map import AGGREGATIONS, Window
 from rtl.prefetch.counters import Counters
@@ -33,7 +33,7 @@ class PrefetchEngine(wiring.Component):
     appear there.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {

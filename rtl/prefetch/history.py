@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.prefetch.layouts import experts_layout
 
 
@@ -23,7 +23,7 @@ class History(wiring.Component):
     clear the bits for the next cycle.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         layer = range(limits.layers_max)
         super().__init__(

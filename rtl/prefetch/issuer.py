@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 
 
 class RequestIssuer(wiring.Component):
@@ -22,7 +22,7 @@ class RequestIssuer(wiring.Component):
     there is none. ``limit`` (at most that many requests) is read at ``load``.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         best = data.StructLayout(
             {"expert": unsigned(limits.expert_bits), "score": unsigned(limits.score_bits), "last": 1}

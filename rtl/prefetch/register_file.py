@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
 from rtl.prefetch.address_map import (
@@ -31,7 +31,7 @@ from rtl.prefetch.tables import WindowSignature
 class SettingsSignature(wiring.Signature):
     """The settings' values, and masks of what they put to use (a cycle later)."""
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         values = {
             setting.name: Out(range(setting.high(limits) + 1), init=setting.reset_value(limits)) for setting in SETTINGS
         }
@@ -52,7 +52,7 @@ class RegisterFile(wiring.Component):
     two belong together.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_BITS, EngineLimits
 from rtl.prefetch.layouts import experts_layout, slots_layout
 
 
@@ -16,7 +16,7 @@ class Scorer(wiring.Component):
     that exist and reach the threshold. ``history`` is the decoded history, taken in at ``history_load``.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         score = unsigned(limits.score_bits)
         super().__init__(

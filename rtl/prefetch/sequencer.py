@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 
 
 class Sequencer(wiring.Component):
@@ -17,7 +17,7 @@ class Sequencer(wiring.Component):
     event ends with the later of ``predict_finishing`` and ``verify_finishing``, in whichever order they come.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import WORD_BITS, RowFormat
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, row_layout
 
@@ -17,7 +17,7 @@ class WindowSignature(wiring.Signature):
     ``read`` or ``write`` is held until ``ready``; the word read is in ``read_data`` in the cycle after.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         super().__init__(
             {
                 "read": Out(1),
@@ -38,7 +38,7 @@ class TableMemory(wiring.Component):
     window. Zero at start-up, as block RAM is; load it before use.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {

@@ -7,7 +7,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineLimits
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
 
 
@@ -29,7 +29,7 @@ class Updater(wiring.Component):
     ``needed`` and everything that configures must hold still until the last row is written.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         slot_count = range(limits.candidates_max + 1)
         super().__init__(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ForestageError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.generate import generate, prefetch_engine_verilog
 
-SMALL = EngineParameters(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+SMALL = EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +26,7 @@ def test_another_process_writes_the_same_text() -> None:
     """Text that depends on hash seeds, the folder or the run would defeat the cache of built models."""
     program = (
         "from rtl.generate import prefetch_engine_verilog as verilog; "
-        "from predictor.st_moe.parameters import EngineParameters as Limits; "
+        "from predictor.st_moe.parameters import EngineLimits as Limits; "
         "print(verilog(Limits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)), end='')"
     )
     other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

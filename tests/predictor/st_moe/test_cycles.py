@@ -6,7 +6,7 @@ import pytest
 from predictor.issue import issue_sets
 from predictor.st_moe.cycles import trace_cycles
 from predictor.st_moe.events import RoutingEvent
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.predictor import StMoePredictor
 from tests.routing import trace_of
 from traces import RoutingTrace
@@ -25,7 +25,7 @@ def random_trace(layers: int = 5, experts: int = 8, top_k: int = 2, tokens: int 
 def test_equal_to_the_streaming_twin(lookahead: int, limit: int) -> None:
     trace = random_trace()
     predictor = StMoePredictor.fit(trace.sequence(0), lookahead=lookahead)
-    limits = EngineParameters(experts_max=16, layers_max=8, top_k_max=4, candidates_max=4)
+    limits = EngineLimits(experts_max=16, layers_max=8, top_k_max=4, candidates_max=4)
     twin = predictor.tables(limits, issue_limit=limit)
     expected = np.zeros((trace.tokens, trace.layers), np.int64)
     for token in range(trace.tokens):

@@ -5,10 +5,10 @@ import pytest
 
 from catalog.errors import ForestageError
 from predictor.st_moe.events import NO_ERROR, EngineCounter, EventError, Request, RoutingEvent
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import OFF_CYCLES, REJECTED_CYCLES, StMoeTables, event_cycles
 
-LIMITS = EngineParameters(experts_max=8, layers_max=4, top_k_max=4, candidates_max=4)
+LIMITS = EngineLimits(experts_max=8, layers_max=4, top_k_max=4, candidates_max=4)
 
 
 def tables(rows: dict[tuple[int, int], list[tuple[int, int]]], **settings: object) -> StMoeTables:
@@ -229,7 +229,7 @@ def test_a_model_beyond_the_limits_names_the_option(field: str, value: int, mess
 )
 def test_impossible_limits_are_refused(values: dict[str, int], message: str) -> None:
     with pytest.raises(ForestageError, match=message):
-        EngineParameters.parse(values, origin="test")
+        EngineLimits.parse(values, origin="test")
 
 
 def test_threshold_beyond_any_score_is_refused() -> None:

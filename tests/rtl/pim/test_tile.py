@@ -2,7 +2,6 @@
 
 import random
 
-import numpy as np
 import pytest
 
 pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
@@ -102,23 +101,6 @@ def test_the_vector_buffer_holds_two_vectors_and_no_third() -> None:
     simulator.add_clock(1e-9)
     simulator.add_testbench(bench)
     simulator.run()
-
-
-def test_packed_streams_follow_the_layouts() -> None:
-    generator = np.random.default_rng(0)
-    chunks = generator.integers(-128, 128, (2, 4)).astype(np.int8)
-    layout = pim_tile.vector_layout(PARAMETERS)
-    for index, payload in enumerate(pim_tile.pack_vector(chunks)):
-        constant = layout.const({"chunk": chunks[index].tolist(), "last": index == 1})
-        assert int.from_bytes(payload.tobytes(), "little") == constant.as_value().value
-
-    beat = pim_tile.lane_values(4).const(chunks[0].tolist()).as_value().value
-    assert int.from_bytes(chunks[0].tobytes(), "little") == beat % 2**32
-
-    results = [(-(2**31), 0), (2**31 - 1, 1), (-1, 1)]
-    constants = [pim_tile.result_layout().const({"value": value, "last": last}) for value, last in results]
-    values, ends = pim_tile.unpack_results(np.array([c.as_value().value for c in constants], np.uint64))
-    assert list(zip(values.tolist(), ends.astype(int).tolist(), strict=True)) == results
 
 
 def test_verilog_is_the_same_everywhere() -> None:

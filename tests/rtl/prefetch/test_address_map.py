@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from rtl.prefetch.address_map import (
     SETTINGS,
     STATUS_ERROR_SHIFT,
@@ -27,7 +27,7 @@ def test_registers_do_not_overlap_nor_reach_the_window() -> None:
     offsets = singles + counters
     assert len(set(offsets)) == len(offsets)
     assert all(offset % 4 == 0 for offset in offsets)
-    assert max(offsets) < Window.of(EngineParameters(experts_max=8, layers_max=2)).base
+    assert max(offsets) < Window.of(EngineLimits(experts_max=8, layers_max=2)).base
 
 
 def test_status_bits_are_those_of_the_twin() -> None:
@@ -38,12 +38,12 @@ def test_status_bits_are_those_of_the_twin() -> None:
 @pytest.mark.parametrize(
     ("limits", "base", "stride"),
     [
-        (EngineParameters(), 2048 * 8, 8),
-        (EngineParameters(experts_max=128, layers_max=48, top_k_max=8, candidates_max=10), 8192 * 16, 16),
-        (EngineParameters(experts_max=8, layers_max=2), 0x1000, 8),
+        (EngineLimits(), 2048 * 8, 8),
+        (EngineLimits(experts_max=128, layers_max=48, top_k_max=8, candidates_max=10), 8192 * 16, 16),
+        (EngineLimits(experts_max=8, layers_max=2), 0x1000, 8),
     ],
 )
-def test_place_of_the_window(limits: EngineParameters, base: int, stride: int) -> None:
+def test_place_of_the_window(limits: EngineLimits, base: int, stride: int) -> None:
     window = Window.of(limits)
     assert (window.base, window.stride) == (base, stride)
     assert window.offset(3, 1) == base + 3 * stride + 4
@@ -61,11 +61,11 @@ def test_every_field_of_a_configuration_has_a_register() -> None:
 
 
 def test_the_guide_has_the_map() -> None:
-    assert register_table(EngineParameters()) in GUIDE.read_text(encoding="utf-8")
+    assert register_table(EngineLimits()) in GUIDE.read_text(encoding="utf-8")
 
 
 def test_the_table_names_every_register() -> None:
-    named = re.findall(r"^\| `0x[0-9a-f]+` \| `(\w+)`", register_table(EngineParameters()), re.MULTILINE)
+    named = re.findall(r"^\| `0x[0-9a-f]+` \| `(\w+)`", register_table(EngineLimits()), re.MULTILINE)
     settings = [setting.name.upper() for setting in SETTINGS]
     expected = [offset.name for offset in Offset if offset != Offset.COUNTERS]
     assert named == [*expected, *settings, *(counter.name for counter in EngineCounter), "TABLE"]

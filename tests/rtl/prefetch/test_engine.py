@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cocotb_tests.payloads import pack_events
 from predictor.st_moe.events import EngineCounter, EventError, RoutingEvent, StepResult
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables, first_request_cycle
 from rtl.prefetch.address_map import (
     SETTINGS,
@@ -22,11 +23,10 @@ from rtl.prefetch.address_map import (
     counter_offset,
 )
 from rtl.prefetch.engine import PrefetchEngine
-from rtl.prefetch.layouts import pack_events
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=8, layers_max=6, top_k_max=3, candidates_max=3)
+LIMITS = EngineLimits(experts_max=8, layers_max=6, top_k_max=3, candidates_max=3)
 CONFIGURATION = EngineConfiguration(experts=6, layers=5, top_k=2, candidates=3, issue_limit=6)
 
 

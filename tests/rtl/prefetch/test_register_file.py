@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.prefetch.address_map import (
     IDENTITY,
@@ -29,7 +29,7 @@ from rtl.prefetch.tables import TableMemory
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
 WINDOW = Window.of(LIMITS)
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from predictor.st_moe.events import EngineCounter, RoutingEvent
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
 from rtl.prefetch.address_map import REPLACEMENTS
 from rtl.prefetch.updater import Updater
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=2, top_k_max=4, candidates_max=5)
+LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=4, candidates_max=5)
 COUNTERS = (EngineCounter.CANDIDATE_HITS, EngineCounter.CANDIDATE_MISSES, EngineCounter.REPLACEMENTS)
 
 
