@@ -64,7 +64,7 @@ class StMoePredictor(Predictor):
             candidates=self.profile.candidates.shape[2],
             lookahead=self.lookahead,
             issue_limit=self.experts if issue_limit is None else issue_limit,
-            **self.parameters.model_dump(exclude={"candidates", "initial_confidence"}),
+            **self.parameters.policy(),
         )
 
     def tables(self, limits: EngineLimits | None = None, issue_limit: int | None = None) -> StMoeTables:

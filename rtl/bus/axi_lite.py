@@ -5,9 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from rtl.prefetch.address_map import DATA_BITS
-
-DATA_BYTES = DATA_BITS // 8
+from rtl.bus.register_map import DATA_BITS, DATA_BYTES
 
 
 class Response(enum.Enum, shape=2):  # type: ignore[call-arg]

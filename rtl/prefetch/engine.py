@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineLimits
+from predictor.st_moe.parameters import AGGREGATION_CODES, EngineLimits, TablePolicy
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
-from rtl.prefetch.address_map import AGGREGATIONS, Window
+from rtl.prefetch.address_map import Window
 from rtl.prefetch.counters import Counters
 from rtl.prefetch.history import History
 from rtl.prefetch.issuer import RequestIssuer
@@ -20,7 +20,7 @@ from rtl.prefetch.tables import TableMemory
 from rtl.prefetch.updater import Updater
 
 # Settings that may be written at any time: they are kept for the length of an event.
-_POLICY = ("threshold", "ht_confidence", "aggregation", "replacement", "replacement_confidence", "issue_limit")
+_POLICY = (*TablePolicy.model_fields, "issue_limit")
 
 
 class PrefetchEngine(wiring.Component):
@@ -159,7 +159,7 @@ class PrefetchEngine(wiring.Component):
             scorer.clear.eq(sequencer.check),
             scorer.slots.eq(self._tables.row.slots),
             scorer.slots_used.eq(settings.slots_used),
-            scorer.add.eq(policy["aggregation"] == AGGREGATIONS["sum"]),
+            scorer.add.eq(policy["aggregation"] == AGGREGATION_CODES["sum"]),
             scorer.history_valid.eq(history.target_in_sequence),
             scorer.history.eq(history.target),
             scorer.history_used.eq(settings.event_used),

@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import enum, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineLimits
+from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, REPLACEMENT_CODES, EngineLimits
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
-
-
-class ReplacementMode(enum.Enum, shape=2):  # type: ignore[call-arg]
-    """Which needed experts replace given-up candidates."""
-
-    NONE = 0
-    RANKED = 1
-    REVERSED = 2
 
 
 class Updater(wiring.Component):
@@ -40,7 +32,7 @@ class Updater(wiring.Component):
                 "slots_used": In(limits.candidates_max),
                 "needed": In(experts_layout(limits)),
                 "needed_used": In(limits.top_k_max),
-                "replacement": In(ReplacementMode),
+                "replacement": In(range(max(REPLACEMENT_CODES.values()) + 1)),
                 "replacement_confidence": In(CONFIDENCE_BITS),
                 "write": Out(RowWriteSignature(limits)),
                 "hits": Out(slot_count),
@@ -83,9 +75,11 @@ class Updater(wiring.Component):
         for slot, rank in zip(slots, _ranks(given_up), strict=True):
             taken = Signal(len(needed), name=f"taken{slot}")
             for nth in needed:
-                order = Mux(self.replacement == ReplacementMode.REVERSED, backward[nth], forward[nth])
+                order = Mux(self.replacement == REPLACEMENT_CODES["reversed"], backward[nth], forward[nth])
                 m.d.comb += taken[nth].eq(unlisted[nth] & (order == rank))
-            m.d.comb += replaced[slot].eq(given_up[slot] & taken.any() & (self.replacement != ReplacementMode.NONE))
+            m.d.comb += replaced[slot].eq(
+                given_up[slot] & taken.any() & (self.replacement != REPLACEMENT_CODES["none"])
+            )
             old, new = row.slots[slot], self.write.row.slots[slot]
             with m.If(replaced[slot]):
                 substitute = 0

@@ -14,11 +14,11 @@ SMALL = EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_top_module_is_written(tmp_path: Path) -> None:
+def test_every_file_is_written(tmp_path: Path) -> None:
     paths = generate(tmp_path / "verilog", SMALL)
-    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.v"]
+    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.rdl", "prefetch_engine.v"]
     assert sorted((tmp_path / "verilog").iterdir()) == paths
-    for path in paths:
+    for path in paths[::2]:
         assert f"module {path.stem}(" in path.read_text()
 
 

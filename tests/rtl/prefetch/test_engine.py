@@ -14,11 +14,8 @@ from predictor.st_moe.tables import StMoeTables, first_request_cycle
 from rtl.prefetch.address_map import (
     SETTINGS,
     STATUS_ERROR_SHIFT,
-    Command,
-    Control,
-    Offset,
-    Status,
     Window,
+    address_map,
     configuration_writes,
     counter_offset,
 )
@@ -27,6 +24,7 @@ from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
 LIMITS = EngineLimits(experts_max=8, layers_max=6, top_k_max=3, candidates_max=3)
+MAP = address_map(LIMITS)
 CONFIGURATION = EngineConfiguration(experts=6, layers=5, top_k=2, candidates=3, issue_limit=6)
 
 
@@ -60,7 +58,7 @@ class Driver:
                 assert await self.write(window.offset(address, nth), word) == OKAY
         for offset, value in configuration_writes(tables.configuration):
             assert await self.write(offset, value) == OKAY
-        assert await self.write(Offset.CONTROL, Control.ENABLE) == OKAY
+        assert await self.write(MAP.offset("CONTROL"), MAP.mask("CONTROL", "enable")) == OKAY
 
     async def step(self, event: RoutingEvent) -> tuple[list[tuple[int, ...]], list[tuple[int, int]], int, int]:
         """Requests, updates, the cycle of the first request (−1: none) and the cycles of one event."""
@@ -146,16 +144,16 @@ def test_off_discards_every_cycle_and_forgets_the_history() -> None:
         await driver.load(tables)
         for step in FIRST_TOKEN[:3]:
             await driver.compare(tables, step)
-        assert await driver.write(Offset.CONTROL, 0) == OKAY
+        assert await driver.write(MAP.offset("CONTROL"), 0) == OKAY
         tables.enabled = False
         for step in FIRST_TOKEN[:2]:
             await driver.compare(tables, step)  # one cycle each
-        assert await driver.write(Offset.CONTROL, Control.ENABLE) == OKAY
+        assert await driver.write(MAP.offset("CONTROL"), MAP.mask("CONTROL", "enable")) == OKAY
         tables.enabled = True
         assert (await driver.compare(tables, event(3, 1, 3))).updates == ()
         for counter in (EngineCounter.EVENTS, EngineCounter.DISCARDED, EngineCounter.BUSY_CYCLES):
             assert await driver.read(counter_offset(counter)) == tables.counters[counter]
-        await driver.write(Offset.COMMAND, Command.CLEAR_COUNTERS)
+        await driver.write(MAP.offset("COMMAND"), MAP.mask("COMMAND", "clear_counters"))
         assert await driver.read(counter_offset(EngineCounter.EVENTS)) == 0
 
     run(body)
@@ -173,8 +171,8 @@ def test_switching_off_during_an_event_lets_it_finish() -> None:
         await driver.ctx.tick()
         driver.ctx.set(driver.dut.events.valid, 0)
         # Nobody takes the requests, and yet the bus answers.
-        assert await driver.write(Offset.CONTROL, 0) == OKAY
-        assert await driver.read(Offset.STATUS) == Status.BUSY
+        assert await driver.write(MAP.offset("CONTROL"), 0) == OKAY
+        assert await driver.read(MAP.offset("STATUS")) == MAP.mask("STATUS", "busy")
         assert await driver.write(SETTINGS[0].offset, 3) == SLVERR
         assert await driver.read(Window.of(LIMITS).offset(0, 0)) == tables.to_memory_image()[0, 0]
         await driver.ctx.tick().until(driver.dut.requests.valid)
@@ -207,7 +205,7 @@ def test_a_bad_event_is_counted_and_changes_nothing(bad: RoutingEvent, error: Ev
         # Were it remembered, layer 3 would be verified against the rows of the wrong experts.
         for step in (*FIRST_TOKEN[:3], bad, *FIRST_TOKEN[3:], event(1, 3, 4, token=True)):
             await driver.compare(tables, step)
-        assert await driver.read(Offset.STATUS) == error << STATUS_ERROR_SHIFT
+        assert await driver.read(MAP.offset("STATUS")) == error << STATUS_ERROR_SHIFT
         assert await driver.read(counter_offset(EngineCounter.REJECTED)) == 1
 
     run(body)
