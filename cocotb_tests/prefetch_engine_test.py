@@ -1,10 +1,9 @@
 """In the simulator: the prefetch engine and its twin get the same events, and everything they do is compared.
 
 The stimulus (``cocotb_tests.lock_step`` writes it): limits, configuration, memory image, events and their payloads,
-wait patterns, the fault. The twin is loaded with the image and fed with the events; it never sees an output.
+wait patterns. The twin is loaded with the image and fed with the events; it never sees an output.
 """
 
-import json
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.streams import StableUntilReady, StreamConsumer, StreamProducer
-from cocotb_tests.twin_fault import FaultyTwin, TwinFault
 from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepResult
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
@@ -83,8 +81,7 @@ class Bench:
         self.image: NDArray[np.uint32] = stimulus["image"]
         self.map = address_map(self.limits)
         self.window = Window.of(self.limits)
-        fault = TwinFault.model_validate(json.loads(stimulus["fault"])) if stimulus["fault"] else None
-        self.twin = FaultyTwin(StMoeTables.from_memory_image(self.limits, self.configuration, self.image), fault)
+        self.twin = StMoeTables.from_memory_image(self.limits, self.configuration, self.image)
         self.waits = bool(stimulus["waits"])
         self.random = random.Random(stimulus["seed"])
         self.bus = AxiLiteMaster(dut, "control", waits=self.random if self.waits else None)
@@ -179,7 +176,7 @@ class Bench:
 
     async def read_back(self) -> dict[str, int]:
         """Compare the whole table, the counters and the sticky errors; returns the hardware's counters."""
-        twin = self.twin.tables
+        twin = self.twin
         for address, words in enumerate(twin.to_memory_image().tolist()):
             found = [await self.bus.read(self.window.offset(address, word)) for word in range(len(words))]
             self.comparison.equal_lists(f"read-back of row {address}, word", words, found)

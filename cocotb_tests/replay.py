@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from cocotb_tests.lock_step import run_lock_step
-from cocotb_tests.twin_fault import TwinFault
 from predictor.st_moe.events import routing_events
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
@@ -62,7 +61,6 @@ def replay(
     issue_limit: int | None = None,
     waits: bool = False,
     seed: int = 0,
-    fault: TwinFault | None = None,
     progress: Progress | None = None,
 ) -> ReplayResult:
     """Profile on the trace's training sequences, replay the first ``tokens`` tokens of its test sequences.
@@ -76,7 +74,6 @@ def replay(
         issue_limit: most requests an event may cause; none where None.
         waits: as ``run_lock_step``.
         seed: as ``run_lock_step``.
-        fault: what the twin does wrong.
         progress: called with (tokens done, tokens in all).
 
     Raises:
@@ -97,7 +94,6 @@ def replay(
         events,
         waits=waits,
         seed=seed,
-        fault=fault,
         progress=None if progress is None else lambda n: progress(int(done[n]), tokens),
     )
     return ReplayResult(

@@ -4,22 +4,20 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from amaranth.back import verilog
-
 from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
 from rtl.pim import tile as pim_tile
 from rtl.prefetch.address_map import address_map
 from rtl.prefetch.engine import PrefetchEngine
+from rtl.verilog import to_verilog
 from traces.files import write_text
 
 
 @lru_cache(maxsize=4)
 def prefetch_engine_verilog(limits: EngineLimits) -> str:
     """The prefetch engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    # Source locations would name the folders of this machine.
-    return verilog.convert(PrefetchEngine(limits), name="prefetch_engine", emit_src=False, strip_internal_attrs=True)
+    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
 
 
 FILES: dict[str, Callable[[EngineLimits], str]] = {

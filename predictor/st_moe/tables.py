@@ -119,12 +119,6 @@ class StMoeTables:
         used = np.s_[: configuration.layers, : configuration.experts, : configuration.candidates]
         return cls(limits, configuration, candidates[used], confidences[used])
 
-    def flip_bit(self, address: int, bit: int) -> None:
-        """Invert one stored bit of the row at ``address``: a fault, for the tests that must notice it."""
-        place = divmod(address, self.limits.experts_max)
-        row = self.rows.pack(self._candidates[place], self._confidences[place]) ^ 1 << bit
-        self._candidates[place], self._confidences[place] = self.rows.unpack(row)
-
     @property
     def enabled(self) -> bool:
         """Mode ``tables`` (True) or ``off``, which discards events and forgets the history."""

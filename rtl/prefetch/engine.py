@@ -8,6 +8,7 @@ from typing_extensions import override
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import AGGREGATION_CODES, EngineLimits, TablePolicy
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
+from rtl.checks import always, always_stable, implies
 from rtl.prefetch.address_map import Window
 from rtl.prefetch.counters import Counters
 from rtl.prefetch.history import History
@@ -83,6 +84,7 @@ class PrefetchEngine(wiring.Component):
         self._predict(m, policy)
         self._verify(m, event, policy)
         self._count(m, accept, errors.any())
+        self._check_requests(m)
         return m
 
     def _accept(self, m: Module, event: data.View, policy: dict[str, Signal]) -> Signal:
@@ -178,6 +180,14 @@ class PrefetchEngine(wiring.Component):
             self.requests.payload.score.eq(issuer.best.payload.score),
             self.requests.payload.last.eq(issuer.best.payload.last),
         ]
+
+    def _check_requests(self, m: Module) -> None:
+        """A request stays until it is taken, and is of an expert and a layer that the model has."""
+        settings, requests = self._registers.settings, self.requests
+        payload = requests.payload
+        always_stable(m, "requests", valid=requests.valid, ready=requests.ready, payload=payload.as_value())
+        exists = (self._history.target_layer < settings.layers) & (payload.expert < settings.experts)
+        always(m, implies(requests.valid, exists), "requests: an expert or a layer that the model has not")
 
     def _verify(self, m: Module, event: data.View, policy: dict[str, Signal]) -> None:
         """Update the rows and write them back."""

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.parameters import EngineLimits
+from rtl.checks import always, always_within
 from rtl.prefetch.layouts import experts_layout
 
 
@@ -76,4 +77,6 @@ class History(wiring.Component):
             m.d.sync += in_token.eq(0)
         with m.If(self.start_sequence):
             m.d.sync += in_sequence.eq(0)
+        always(m, (in_token & ~in_sequence) == 0, "history: a layer is of this token and not of its sequence")
+        always_within(m, self.layer, 0, layers - 1, "history: a layer is written that does not exist", where=self.write)
         return m

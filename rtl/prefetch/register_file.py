@@ -10,6 +10,7 @@ from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
 from rtl.bus.register_map import DATA_BITS, Field, Register
+from rtl.checks import always, always_kept, always_within, implies
 from rtl.prefetch.address_map import COUNTER_BITS, SETTINGS, Window, address_map
 from rtl.prefetch.tables import WindowSignature
 
@@ -84,7 +85,20 @@ class RegisterFile(wiring.Component):
                 self.registers.done.eq(self.window.ready | ~window_exists),
             ]
         self._read(m, in_window, window_exists, status)
+        self._check(m)
         return m
+
+    def _check(self, m: Module) -> None:
+        """Settings are in their range; those that are locked hold still while the engine is on or busy."""
+        for setting in SETTINGS:
+            register, value = self._map.register(setting.name.upper()), getattr(self.settings, setting.name)
+            (field,) = register.fields
+            most = field.mask if field.maximum is None else field.maximum
+            always_within(m, value, field.minimum, most, f"registers: {setting.name} out of range")
+            if register.locked:
+                always_kept(m, setting.name, value, where=self.enable | self.busy)
+        bus = self.registers
+        always(m, implies(bus.done, bus.read | bus.write), "registers: an answer to no access")
 
     def _address_window(self, m: Module) -> Value:
         """Point the window at the bus address; returns whether there is such a word."""

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import WORD_BITS, RowFormat
+from rtl.checks import always_within
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, row_layout
 
 
@@ -79,4 +80,7 @@ class TableMemory(wiring.Component):
                 write.data.eq(Cat(self.window.write_data for _ in range(words))),
                 write.en.eq(1 << self.window.word),
             ]
+        last = self.limits.rows - 1
+        always_within(m, read.addr, 0, last, "tables: a row is read that does not exist", where=read.en)
+        always_within(m, write.addr, 0, last, "tables: a row is written that does not exist", where=write.en.any())
         return m

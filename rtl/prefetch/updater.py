@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, REPLACEMENT_CODES, EngineLimits
+from rtl.checks import always, at_most_one, implies
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
 
 
@@ -70,6 +71,7 @@ class Updater(wiring.Component):
 
         forward, backward = _ranks(unlisted), _ranks(unlisted[::-1])[::-1]
         replaced = Signal(len(slots))
+        takes = []
         m.d.sync += [self.write.valid.eq(matched), self.write.address.eq(address)]
         m.d.sync += self.write.row.eq(row)
         for slot, rank in zip(slots, _ranks(given_up), strict=True):
@@ -80,6 +82,7 @@ class Updater(wiring.Component):
             m.d.comb += replaced[slot].eq(
                 given_up[slot] & taken.any() & (self.replacement != REPLACEMENT_CODES["none"])
             )
+            takes.append(taken)
             old, new = row.slots[slot], self.write.row.slots[slot]
             with m.If(replaced[slot]):
                 substitute = 0
@@ -91,6 +94,16 @@ class Updater(wiring.Component):
                     m.d.sync += new.confidence.eq(old.confidence + 1)
                 with m.If(self.slots_used[slot] & ~hit[slot] & (old.confidence != 0)):
                     m.d.sync += new.confidence.eq(old.confidence - 1)
+        for nth in needed:
+            slots_taking = [taken[nth] & gives for taken, gives in zip(takes, replaced, strict=True)]
+            always(m, implies(matched, at_most_one(slots_taking)), f"updater: two slots take the event's expert {nth}")
+        always(
+            m,
+            implies(matched, Cat(*(at_most_one(taken) for taken in takes)).all()),
+            "updater: a slot takes two experts",
+        )
+        used = _count(self.slots_used)
+        always(m, implies(self.write.valid, self.hits + self.misses == used), "updater: a slot neither hits nor misses")
         m.d.sync += [
             self.hits.eq(_count(hit)),
             self.misses.eq(_count(self.slots_used & ~hit)),

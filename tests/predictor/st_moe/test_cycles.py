@@ -5,10 +5,12 @@ import pytest
 
 from predictor.issue import issue_sets
 from predictor.st_moe.cycles import trace_cycles
-from predictor.st_moe.events import RoutingEvent
+from predictor.st_moe.events import RoutingEvent, routing_events
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.predictor import StMoePredictor
+from predictor.st_moe.tables import OFF_CYCLES
 from tests.routing import trace_of
+from tests.st_moe_samples import routing_trace
 from traces import RoutingTrace
 
 
@@ -40,3 +42,18 @@ def test_equal_to_the_streaming_twin(lookahead: int, limit: int) -> None:
     issued = issue_sets(predictor, trace, limit)
     assert np.array_equal(trace_cycles(limits, predictor.configuration(limit), trace, issued), expected)
     assert len(np.unique(expected)) > 2
+
+
+@pytest.mark.parametrize("lookahead", [1, 2])
+def test_rows_that_are_not_recorded_are_no_events(lookahead: int) -> None:
+    """The twin steps recorded rows only; the others take the cycles of an engine that is off."""
+    trace = routing_trace(experts=8, layers=5, top_k=2, lengths=(12, 2, 9), unrecorded=0.3, seed=4)
+    predictor = StMoePredictor.fit(trace, lookahead=lookahead)
+    limits = EngineLimits(experts_max=16, layers_max=8, top_k_max=4, candidates_max=4)
+    twin = predictor.tables(limits, issue_limit=3)
+    recorded = trace.recorded()
+    expected = np.full(recorded.shape, OFF_CYCLES)
+    expected[recorded] = [twin.step(event).cycles for event in routing_events(trace)]
+    issued = issue_sets(predictor, trace, 3)
+    assert np.array_equal(trace_cycles(limits, predictor.configuration(3), trace, issued), expected)
+    assert not recorded.all()
