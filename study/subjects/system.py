@@ -77,7 +77,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         tuple(LABELS),
         config,
         {"link_gb_per_s": settings.link_gb_per_s},
-        issue_sets=part.issued[: few.tokens],
+        issue_sets=part.issued.first_tokens(few.tokens),
         engine_cycles=part.cycles[: few.tokens],
         progress=lambda done, _: progress(len(runs) + done * len(LABELS), total),
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from catalog.errors import ForestageError
 from predictor.issue import issue_sets
 from predictor.st_moe.cycles import trace_cycles
 from predictor.st_moe.events import RoutingEvent, routing_events
@@ -57,3 +58,16 @@ def test_rows_that_are_not_recorded_are_no_events(lookahead: int) -> None:
     issued = issue_sets(predictor, trace, 3)
     assert np.array_equal(trace_cycles(limits, predictor.configuration(3), trace, issued), expected)
     assert not recorded.all()
+
+
+def test_sets_of_another_lookahead_or_limit_are_refused() -> None:
+    trace = random_trace()
+    predictor = StMoePredictor.fit(trace, lookahead=2)
+    issued = issue_sets(predictor, trace, 3)
+    configuration = predictor.configuration(3)
+    for change, message in (
+        ({"lookahead": 1}, "lookahead: the issue sets were made for 2, they are used at 1; make them for 1"),
+        ({"issue_limit": 4}, "issue_limit: 4 asked for, the issue sets hold at most 3; make them with a limit of 4"),
+    ):
+        with pytest.raises(ForestageError, match=message):
+            trace_cycles(EngineLimits(), configuration.model_copy(update=change), trace, issued)
