@@ -19,13 +19,14 @@ class GroupedQueryAttention(StrictModel):
     """Attention with ``kv_heads`` shared by ``query_heads``.
 
     Attributes:
-        query_heads, kv_heads: heads of the queries, and of the keys and values.
+        query_heads: heads of the queries.
+        kv_heads: heads of the keys, and of the values.
         head_dim: width of a head.
-        window: latest tokens that are attended to, the token itself included; ``None``: all.
-        chunk: tokens are attended to within chunks of so many (Llama 4), from the chunk's first to the token itself.
-        output_gate: the output is gated by a projection as wide as the queries' (Qwen3-Next).
-        key_is_value: values are the projected keys: no projection of their own (gemma-4's global layers). The cache
-            holds both, because keys alone are rotated.
+        window: how many of the latest tokens the layer attends to, the token itself included; ``None``: all.
+        chunk: tokens in a chunk (Llama 4); the layer attends from the chunk's first token to the token itself.
+        output_gate: a projection as wide as the queries' gates the output (Qwen3-Next).
+        key_is_value: the projected keys serve as values (gemma-4's global layers). The cache holds both, because only
+            keys are rotated.
         cross: a second attention of the same shape looks at an encoder's output (decoder layers of encoder-decoders).
     """
 
@@ -78,13 +79,15 @@ class LatentAttention(StrictModel):
     """DeepSeek's multi-head latent attention (arXiv 2405.04434, section 2.1), in its absorbed form when decoding.
 
     Attributes:
-        query_heads: heads.
-        query_rank: of the queries' low-rank projection; 0: none.
-        kv_rank: of the latent that keys and values are made of.
-        nope_dim, rope_dim: parts of a query without and with rotation.
+        query_heads: heads of the queries.
+        query_rank: rank of the queries' low-rank projection; 0: none.
+        kv_rank: width of the latent from which keys and values are made.
+        nope_dim: width of a query's part that is not rotated.
+        rope_dim: width of a query's part that is rotated.
         value_dim: width of a value.
-        index_heads, index_dim, index_top_k: of the indexer (DeepSeek-V3.2, arXiv 2512.02556), which scores the whole
-            context with small heads and lets the attention see ``index_top_k`` tokens of it; 0: none.
+        index_heads: heads of the indexer (DeepSeek-V3.2, arXiv 2512.02556), which scores the whole context; 0: none.
+        index_dim: width of such a head.
+        index_top_k: tokens that the indexer lets the attention see.
     """
 
     kind: Literal["mla"] = "mla"
@@ -137,9 +140,9 @@ class FixedState(StrictModel):
     """A layer whose memory of the context is a state of fixed size: linear attention, a state space, a convolution.
 
     Attributes:
-        of: what it is, in words.
+        of: what the layer is, in words.
         weights: parameters of the layer.
-        state_elements: of the state; read and written once a token, kept in FP32.
+        state_elements: elements of the state, which is kept in FP32 and read and written once for each token.
     """
 
     kind: Literal["state"]
@@ -215,8 +218,8 @@ class HybridAttention(StrictModel):
     """Layers of several kinds.
 
     Attributes:
-        kinds: name → the kind.
-        pattern: names of the layers' kinds, repeated to the last layer.
+        kinds: name → one of the kinds above.
+        pattern: names of the first layers' kinds, repeated up to the last layer.
     """
 
     kind: Literal["hybrid"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from catalog.dram import DramRecord
 from catalog.energy import EnergyRecord
@@ -31,8 +31,22 @@ WAYS_OUT = {
 
 RecordT = TypeVar("RecordT", bound=Record)
 
-_REGISTERED: ContextVar[tuple[tuple[ModelRecord, str], ...]] = ContextVar("registered models", default=())
-"""Models that are known for a while only, with their origins: those of ``--config``."""
+
+class Registered(NamedTuple):
+    """A model that is known for a while only: of ``--config``.
+
+    Attributes:
+        record: of the model.
+        origin: where it comes from, for errors.
+        option: as the user typed it, where nothing else gave the model a name.
+    """
+
+    record: ModelRecord
+    origin: str
+    option: str | None = None
+
+
+_REGISTERED: ContextVar[tuple[Registered, ...]] = ContextVar("registered models", default=())
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,7 @@ class Catalog:
 
 def _is_architecture(name: str) -> bool:
     """Whether ``name`` is a ``model_type`` and no model: none that is registered is called so."""
-    return "_" in name and name in FAMILIES and all(record.name != name for record, _ in _REGISTERED.get())
+    return "_" in name and name in FAMILIES and all(one.record.name != name for one in _REGISTERED.get())
 
 
 KINDS: dict[str, type[Record]] = {
@@ -154,18 +168,47 @@ KINDS: dict[str, type[Record]] = {
 
 
 @contextmanager
-def registered(record: ModelRecord, origin: str) -> Iterator[None]:
+def registered(record: ModelRecord, origin: str, option: str | None = None) -> Iterator[None]:
     """Within it, ``load_catalog`` knows ``record``, which goes before any other of its names.
 
     Args:
         record: a model, as of ``--config``.
         origin: where it comes from, for errors.
+        option: as the user typed it, if the record's name is the configuration's alone: a name that a recording
+            gives goes before it.
     """
-    token = _REGISTERED.set((*_REGISTERED.get(), (record, origin)))
+    token = _REGISTERED.set((*_REGISTERED.get(), Registered(record, origin, option)))
     try:
         yield
     finally:
         _REGISTERED.reset(token)
+
+
+def configuring_option(name: str) -> str | None:
+    """The option of the registered model of that name, which nothing but its configuration gave it; else ``None``."""
+    return next((one.option for one in _REGISTERED.get() if one.record.name == name), None)
+
+
+def registered_from() -> Path | None:
+    """The configuration of the model that is registered; ``None`` without one."""
+    known = _REGISTERED.get()
+    return Path(known[0].origin) if known else None
+
+
+def unclaimed() -> str | None:
+    """The name of the registered model that has it from its configuration alone, if there is one."""
+    return next((one.record.name for one in _REGISTERED.get() if one.option is not None), None)
+
+
+def call_registered(name: str) -> None:
+    """Let a model that has its name from its configuration alone be known by the one that a recording has for it, too.
+
+    It lasts as long as the registration does.
+    """
+    known = _REGISTERED.get()
+    alone = [one for one in known if one.option is not None and one.record.name != name]
+    renamed = [Registered(one.record.model_copy(update={"name": name, "aliases": ()}), one.origin) for one in alone]
+    _REGISTERED.set((*known, *renamed))
 
 
 def user_catalogue() -> Path:
@@ -193,7 +236,7 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
         for file in _files(path):
             for kind, record in parse_records(str(file), _read(file)):
                 found[kind].append((record, str(file)))
-    for model, origin in _REGISTERED.get():
+    for model, origin, _ in _REGISTERED.get():
         taken = {key(name) for name in (model.name, *model.aliases)}
         found["model"] = [pair for pair in map(_without(taken), found["model"]) if pair is not None]
         found["model"].append((model, origin))

@@ -514,6 +514,7 @@ FAMILIES: dict[str, Family] = {
     "bailing_hybrid": Family(typed_or_after_first, unknown, shared=counted_shared),
     "bailing_moe": _LING,
     "bailing_moe_v2": _LING,
+    "dbrx": Family(all_layers, grouped, width="intermediate_size", dense=None, activation="swiglu"),
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v32": Family(typed_or_after_first, indexed_latent, shared=counted_shared),
@@ -565,6 +566,18 @@ FAMILIES: dict[str, Family] = {
     ),
 }  # fmt: skip
 """By ``model_type`` of the (nested) text model."""
+
+NESTED_FIELDS = {
+    "dbrx": {
+        "ffn_config": {
+            "ffn_hidden_size": "intermediate_size", "moe_num_experts": "num_experts",
+            "moe_top_k": "num_experts_per_tok",
+        },
+        "attn_config": {"kv_n_heads": "num_key_value_heads"},
+    },
+}  # fmt: skip
+"""Of a ``model_type``: parts of its configuration, and what their fields are called elsewhere (DbrxConfig's
+``DbrxFFNConfig`` and ``DbrxAttentionConfig`` in transformers)."""
 
 SYNONYMS = {
     "qwen3_5_moe": "qwen3_5_moe_text", "qwen3_vl_moe": "qwen3_vl_moe_text", "qwen3_omni_moe": "qwen3_omni_moe_text",

@@ -17,6 +17,7 @@ from catalog.errors import ForestageError
 from catalog.families import (
     FAMILIES,
     LAYER_RULE_KEYS,
+    NESTED_FIELDS,
     SYNONYMS,
     Family,
     by_frequency_list,
@@ -77,6 +78,7 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
         raise ForestageError(f"{origin}: model_type: missing; give a model's config.json")
     if "tie_word_embeddings" in document and "tie_word_embeddings" not in text:
         text = {**text, "tie_word_embeddings": document["tie_word_embeddings"]}
+    text = _flat(text, model_type, origin)
     fields = ConfigFields(text, DEFAULTS.get(model_type, {}), origin, model_type)
     if fields.get("zero_expert_num"):
         raise fields.refuse(
@@ -112,6 +114,34 @@ def _text_model(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | N
         text = nested
         model_type = text.get("model_type") or SYNONYMS.get(str(outer), outer)
     return text, None if model_type is None else SYNONYMS.get(str(model_type), str(model_type))
+
+
+def _flat(text: Mapping[str, Any], model_type: str, origin: str) -> Mapping[str, Any]:
+    """``text`` with the fields of its parts in the family's ``NESTED_FIELDS`` at the top, under their usual names.
+
+    Raises:
+        ForestageError: if a part is missing: its fields are the model's shape.
+    """
+    parts = NESTED_FIELDS.get(model_type, {})
+    found: dict[str, Any] = {}
+    for part, names in parts.items():
+        if not isinstance(text.get(part), dict):
+            raise ForestageError(
+                f"{origin}: {part}: missing; a configuration of '{model_type}' has {', '.join(names)} in it"
+            )
+        found |= {usual: text[part][own] for own, usual in names.items() if own in text[part]}
+    return {**text, **found}
+
+
+def _speaks_of_experts(values: Mapping[str, Any]) -> list[str]:
+    """Keys, of parts with their part, that say something of experts."""
+    found = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += [f"{name}.{inner}" for inner in _speaks_of_experts(value)]
+        elif value is not None and ("expert" in name.lower() or "moe" in name.lower().split("_")):
+            found.append(name)
+    return found
 
 
 def _known(fields: ConfigFields, family: Family) -> dict[str, Any]:
@@ -196,6 +226,19 @@ def _checked_layers(fields: ConfigFields, layers: int) -> int:
 
 def _unknown(fields: ConfigFields) -> dict[str, Any]:
     """The record's values of a family without rules: only what is said beyond doubt."""
+    experts = _speaks_of_experts(fields.values)
+    if not experts:
+        raise fields.refuse(
+            "model_type", f"'{fields.family}' is a dense model, as no field speaks of experts; give the configuration "
+            "of a mixture-of-experts model"
+        )  # fmt: skip
+    nested = [name for name in experts if "." in name]
+    if nested and fields.given("experts") is None:
+        raise fields.refuse(
+            nested[0], f"is in a part of its own, and model_type '{fields.family}' is unknown, so what the parts mean "
+            f"is too; write num_experts, num_experts_per_tok and moe_intermediate_size beside "
+            "model_type, or a record of the model by hand (docs/catalogue.md) and name its file in FORESTAGE_CATALOG"
+        )  # fmt: skip
     layers = _checked_layers(fields, fields.integer("layers"))
     routed = _routed_of_unknown(fields, layers)
     family = Family(

@@ -117,7 +117,7 @@ def capture_model(
     tokenizer = folder.load_tokenizer()
     texts = [_encode(tokenizer, prompt.prompt, options.max_prompt, index) for index, prompt in enumerate(prompts)]
     names = {"model": model_name or folder.model_name(), "licence": licence, "source": _source(folder, options)}
-    metadata = CaptureNames.parse(names, origin="trace capture").model_dump()
+    metadata = CaptureNames.parse_settings(names, origin="trace capture").model_dump()
     parts = CaptureParts(out, _settings(folder, prompts, options, metadata), options.early_gate)
     missing = [index for index in range(len(prompts)) if not parts.has(index)]
     if missing:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 
 
 def check_device(name: str) -> None:
@@ -17,10 +17,15 @@ def check_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ForestageError(f"device: {name!r} is none that PyTorch knows; choose cpu or cuda") from error
+        raise SettingError(
+            "device",
+            "is none that PyTorch knows; choose cpu or cuda",
+            message=f"device: {name!r} is none that PyTorch knows; choose cpu or cuda",
+        ) from error
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= there:
-        raise ForestageError(f"device: {name!r} is not on this machine; choose cpu" + (" or cuda" if there else ""))
+        remedy = "is not on this machine; choose cpu" + (" or cuda" if there else "")
+        raise SettingError("device", remedy, message=f"device: {name!r} {remedy}")
 
 
 def default_device() -> str:

@@ -115,7 +115,9 @@ def _training_section(log: dict[str, Any]) -> str:
 
 def _statistics_row(name: str, figures: RoutingStatistics) -> list[str]:
     ratios = (figures.over_uniform, figures.over_popularity, figures.over_sequence)
-    values = (figures.temporal_overlap, *ratios, figures.load_entropy, figures.hottest_over_mean)
+    loads = (figures.load_entropy, figures.uniform_load_entropy)
+    hottest = (figures.hottest_over_mean, figures.uniform_hottest_over_mean)
+    values = (figures.temporal_overlap, *ratios, *loads, *hottest)
     return [name, *("—" if value is None else f"{value:.3f}" for value in values)]
 
 
@@ -132,7 +134,7 @@ def domain_distance(trace: RoutingTrace, layer: int) -> float:
 def _routing_section(trace: RoutingTrace) -> str:
     figures = statistics(trace)
     ratios = ["over K²/N", "over shuffled", "over shuffled in sequence"]
-    header = ["", "temporal overlap", *ratios, "load entropy", "hottest / mean"]
+    header = ["", "temporal overlap", *ratios, "load entropy", "null", "hottest / mean", "null"]
     rows = [_statistics_row("all", figures.overall)]
     rows += [_statistics_row(f"domain: {domain}", value) for domain, value in figures.by_domain.items()]
     rows += [_statistics_row(f"layer {layer}", value) for layer, value in enumerate(figures.by_layer)]
@@ -145,7 +147,8 @@ def _routing_section(trace: RoutingTrace) -> str:
         f"Temporal overlap is the number of experts that consecutive tokens share, of {trace.top_k}; K²/N = "
         f"{figures.uniform_overlap:.3f} is what choices would share that are independent and uniform. The other two "
         "ratios are to the same tokens shuffled: over all of the row, which keeps each expert's popularity, and within "
-        "each sequence, which destroys order alone. Load entropy is 1 where all experts of a layer are used alike.\n\n"
+        "each sequence, which destroys order alone. Load entropy is 1 where all experts of a layer are used alike; its "
+        "null and that of hottest / mean are of as many tokens that choose independently and uniformly.\n\n"
         f"{_table(header, rows)}\n"
         "Distance between the two domains' expert loads (total variation, 0 alike, 1 disjoint), layer by layer: "
         f"{distances}.\n"

@@ -14,6 +14,7 @@ from gpu_reference.moe_layer import ReplayMoELayer, record_block
 from gpu_reference.small_moe import load_model, load_tokenizer
 from gpu_reference.trace_tokens import tokens_of
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def replay_check(
         ForestageError: if the checkpoint or the device is missing, or the trace is not this checkpoint's.
     """
     check_device(device)
-    part = trace.select_sequences(range(min(sequences, trace.sequences)))
+    part = select_sequences(trace, range(min(sequences, trace.sequences)))
     if layer not in trace.metadata.layer_map:
         raise ForestageError(f"trace: layer {layer} of the model was not recorded")
     index = trace.metadata.layer_map.index(layer)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog, load_catalog
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from catalog.models import ModelRecord
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
@@ -210,10 +210,10 @@ def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConf
     # A model may have been run with another top_k than its own; its sizes are still its own.
     agree = trace.experts == model.experts if config.sizes_of is None else recorded == sizes
     if not agree and not config.allow_other_shape:
-        raise ForestageError(
-            f"simulation: sizes_of: the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; "
-            "name a model of the same shape, or set allow_other_shape"
+        differ = (
+            f"the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; name a model of the same shape"
         )
+        raise SettingError("sizes_of", differ, message=f"simulation: sizes_of: {differ}, or set allow_other_shape")
 
 
 def _check_trace(trace: RoutingTrace) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.config import StrictModel
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from traces import RoutingTrace
 
 Scores = NDArray[np.int32]
@@ -41,15 +41,21 @@ def check_lookahead(lookahead: int, layers: int) -> None:
     """Raise unless a model of ``layers`` layers can be predicted ``lookahead`` layers ahead.
 
     Raises:
-        ForestageError: naming the range.
+        SettingError: naming the range.
     """
     if layers == 1:
-        raise ForestageError(
-            f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or more"
+        raise SettingError(
+            "lookahead",
+            "a trace of one layer has no layer to predict ahead; give one of two or more",
+            message=f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or "
+            "more",
         )
     if not 1 <= lookahead < layers:
-        raise ForestageError(
-            f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
+        raise SettingError(
+            "lookahead",
+            f"choose one in 1…{layers - 1}: the trace has {layers} layers",
+            message=f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that "
+            "is",
         )
 
 

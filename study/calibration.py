@@ -9,6 +9,7 @@ from catalog.errors import ForestageError
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.probability import calibration_error, reliability, score_histogram
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 
 def calibration(
@@ -19,7 +20,7 @@ def calibration(
     Raises:
         ForestageError: if there is no sequence or nothing recorded in any, or the trace is of another model.
     """
-    evaluated = trace.select_sequences(sequences)
+    evaluated = select_sequences(trace, sequences)
     seen, hits = score_histogram(predictor, evaluated)
     table = predictor.tables.probabilities
     error = calibration_error(seen, hits, table)

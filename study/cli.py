@@ -8,6 +8,7 @@ import typer
 
 from catalog.errors import ForestageError
 from study.commands import cache, catalogue, pim, predictor, reference, rtl, system, trace
+from study.commands.command import use_options_command
 from study.commands.model_config import add_config_options
 from study.commands.study import study
 from study.extras import EXTRAS, missing
@@ -29,6 +30,7 @@ app.add_typer(pim.app, name="pim")
 app.add_typer(system.app, name="system")
 app.add_typer(reference.app, name="reference")
 add_config_options(app)
+use_options_command(app)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

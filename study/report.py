@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from study.blocks import Picture, Section
 from study.numbers import count, counted
 from study.pipeline import SUBJECTS
+from study.remaking import remade
 from study.stages import StudyContext
 from traces.files import write_text
 
@@ -18,7 +19,7 @@ def write_report(context: StudyContext) -> None:
     Raises:
         ForestageError: if a file cannot be written.
     """
-    sections = [subject.section(context) for subject in SUBJECTS]
+    sections = [remade(subject.section(context), context.model_config) for subject in SUBJECTS]
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Picture):
             write_text(context.out / "figures" / f"{block.identity}.svg", block.svg)

@@ -37,6 +37,7 @@ class StudyContext:
     Attributes:
         trace, trace_path, config, out: what is studied, how, and the study's folder.
         results: of the stages that have run, by name.
+        model_config: the configuration that describes the trace's model, where one was given.
         left_out: why a stage is not run, by its name; decided before the first one runs.
     """
 
@@ -45,6 +46,7 @@ class StudyContext:
     config: StudyConfig
     out: Path
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model_config: Path | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from traces.schema import PREFILL
 from traces.statistics.batches import distinct_experts, gather_ids
-from traces.trace import CHUNK_TOKENS, PREFILL, RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 MADE_BY = "interleaving single requests"
 

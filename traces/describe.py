@@ -8,7 +8,8 @@ from catalog.config import StrictModel
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule
 from traces.files import bytes_at
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 
 class LabelCount(StrictModel):

@@ -4,15 +4,12 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from traces.trace import RoutingTrace
 from traces.writer import TraceWriter
 
-Trace = TypeVar("Trace", bound=RoutingTrace)
 
-
-def gather_in_file(parts: Iterable[tuple[Trace, bool]], whole: Trace) -> Trace:
+def gather_in_file(parts: Iterable[tuple[RoutingTrace, bool]], whole: RoutingTrace) -> RoutingTrace:
     """The trace of ``parts``, mapped from a temporary file that goes when the last array of it does.
 
     The file lies where ``TMPDIR`` says.
@@ -30,4 +27,4 @@ def gather_in_file(parts: Iterable[tuple[Trace, bool]], whole: Trace) -> Trace:
             for part, continues in parts:
                 writer.append(part, continues=continues)
         # The name goes with the folder; the mapping keeps the contents. They were checked as they were written.
-        return replace(type(whole).load(path, validate=False), content="checked", origin=whole.origin)
+        return replace(RoutingTrace.load(path, validate=False), content="checked", origin=whole.origin)

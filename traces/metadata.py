@@ -16,6 +16,10 @@ MAX_EXPERTS = 65_535
 """65,535 is the u16 that marks an unrecorded row."""
 
 
+PARQUET_KEY = "forestage"
+"""Of a Parquet table's key-value metadata: a trace's own, as JSON."""
+
+
 class FittedFigure(StrictModel):
     """How a synthetic trace met one figure, means over the layers (or pairs of layers) that have it.
 

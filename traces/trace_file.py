@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.metadata import TraceMetadata
 from traces.safetensors_file import TensorFile, crc32
-
-if TYPE_CHECKING:
-    from traces.trace import RoutingTrace
+from traces.schema import ARRAYS, LABELS, TraceFields
 
 FORMAT = "forestage-trace"
 VERSION = "1"
@@ -32,15 +30,6 @@ BATCH = "batch"
 """Header entry of the schedule."""
 
 BATCH_TENSORS = ("batch_step_offsets", "batch_clock", "batch_token", "batch_slot", "batch_arrival")
-
-TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
-"""Fields of a trace with a row a token."""
-
-ARRAYS = (*TOKEN_ARRAYS, "sequence_offsets")
-"""All array fields of a trace."""
-
-LABELS = {"domain": "domains", "dataset": "datasets"}
-"""Kind of label → field of a trace."""
 
 
 def parse(path: Path, file: TensorFile) -> dict[str, Any]:
@@ -55,7 +44,7 @@ def parse(path: Path, file: TensorFile) -> dict[str, Any]:
     return {**fields, "metadata": TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata")}
 
 
-def compose(trace: "RoutingTrace") -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def compose(trace: TraceFields) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The tensors and the header's metadata of the file that holds ``trace``."""
     tensors = {name: getattr(trace, name) for name in ARRAYS}
     tensors = {name: array for name, array in tensors.items() if array is not None}

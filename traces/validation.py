@@ -1,20 +1,19 @@
 """What makes a trace valid: the cheap checks of its structure and the checks of every row."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.mapping import release
-
-if TYPE_CHECKING:
-    from traces.trace import RoutingTrace
+from traces.schema import TraceFields
 
 CHUNK_BYTES = 8 << 20
 """Of expert ids checked at a time, so that a mapped file never sits in memory as a whole."""
 
 
-def check_structure(trace: "RoutingTrace", origin: str) -> None:
+def check_structure(trace: TraceFields, origin: str) -> None:
     """Check dtypes, shapes, offsets and the agreement with the metadata, reading nothing a token.
 
     Raises:
@@ -54,7 +53,7 @@ def _is_text(label: object) -> bool:
     return isinstance(label, str) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
-def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
+def _check_ids_shape(trace: TraceFields, origin: str) -> None:
     """The dtype and shape of ``expert_ids`` against the metadata."""
     ids, metadata = trace.expert_ids, trace.metadata
     if ids is None or ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 3:
@@ -72,7 +71,22 @@ def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
         raise ForestageError(f"{origin}: expert_ids: {ids.shape[2]} ids a row, but metadata.top_k is {metadata.top_k}")
 
 
-def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
+def counted_from_one(largest: int, experts: int, *, has_first: bool = False) -> str:
+    """What to ask, behind an error, of ids of which the largest is as large as the number of experts; else nothing.
+
+    Nor is it asked of ids that name expert 0 too (``has_first``).
+    """
+    if largest != experts or has_first:
+        return ""
+    return "; do the ids count from 1? Then subtract 1 from each"
+
+
+def names_first(ids: npt.NDArray[Any]) -> bool:
+    """Whether a row of ``ids [..., k]`` has expert 0 beside another; a row of zeros is none."""
+    return bool(((ids == 0).any(axis=-1) & (ids != 0).any(axis=-1)).any())
+
+
+def _check_offsets(trace: TraceFields, origin: str) -> None:
     """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
     offsets = trace.sequence_offsets
     if offsets is None or offsets.dtype != np.int64 or offsets.ndim != 1 or len(offsets) < 2:
@@ -93,7 +107,7 @@ def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
         )
 
 
-def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int | None = None) -> None:
+def check_content(trace: TraceFields, origin: str, first: int = 0, last: int | None = None) -> None:
     """Check every row of tokens ``[first, last)``: ids, gate weights, positions, phases; the structure must be sound.
 
     Raises:
@@ -115,7 +129,7 @@ def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int 
             release(trace.expert_ids)  # of a mapped file, with every other array in it
 
 
-def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_ids(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     from traces import content  # numba loads in half a second: only where contents are checked
 
     fault, token, layer = content.find_bad_ids(
@@ -126,13 +140,16 @@ def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> Non
     row = trace.expert_ids[start + token, layer].tolist()
     where = f"{origin}: expert_ids[{start + token}, {layer}] (token {start + token}, layer {layer})"
     if fault == content.OUT_OF_RANGE:
-        raise ForestageError(f"{where}: {row}: every id must be below metadata.experts ({trace.experts})")
+        raise ForestageError(
+            f"{where}: {row}: every id must be below metadata.experts ({trace.experts})"
+            + counted_from_one(max(row), trace.experts, has_first=names_first(trace.expert_ids[start:stop]))
+        )
     if fault == content.UNRECORDED:
         raise ForestageError(f"{where}: not recorded ({row}), but metadata.has_unrecorded is false")
     raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")
 
 
-def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_weights(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     if trace.gate_weights is None:
         return
     from traces import content
@@ -154,7 +171,7 @@ def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) ->
     raise ForestageError(f"{where}: {row} sums to {sum(row):.3f}; gate_weight_kind 'normalised' needs a sum of 1")
 
 
-def _check_positions(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_positions(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     from traces import content
 
     begin = max(start - 1, 0)  # the predecessor of the chunk's first token

@@ -17,8 +17,9 @@ from catalog.errors import ForestageError
 from traces.files import atomic_path
 from traces.metadata import TraceMetadata
 from traces.safetensors_file import WRITE_CHUNK_BYTES, byte_chunks, encode_header, stored_order
+from traces.schema import ARRAYS, LABELS, TOKEN_ARRAYS
 from traces.trace import RoutingTrace
-from traces.trace_file import ARRAYS, LABELS, TOKEN_ARRAYS, describe_tensors
+from traces.trace_file import describe_tensors
 
 CONTENT_FACTS = ("experts", "top_k", "layer_map", "ranked", "gate_weight_kind", "has_unrecorded")
 """Metadata that says what arrays hold, so that parts must agree on it; the rest is the writer's own."""

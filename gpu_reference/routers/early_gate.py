@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from catalog.errors import SettingError
 from gpu_reference.routers.adapter import RouterOutput
 
 NONE = 0xFFFF
@@ -37,11 +38,18 @@ class EarlyGates:
         self._ranked: dict[int, list[np.ndarray]] = {lookahead: [] for lookahead in lookaheads}
 
     def layer(self, router: Any, adapter: Any, call: RouterOutput, top_k: int) -> None:
-        """Take the next layer's call: run its router on what entered the routers before it."""
+        """Take the next layer's call: run its router on what entered the routers before it.
+
+        Raises:
+            SettingError: for a width of more experts than the layer has.
+        """
         import torch
 
         hidden, *rest = call.inputs
-        width = min(call.logits.shape[-1], self._width or 4 * top_k)
+        experts = call.logits.shape[-1]
+        if self._width is not None and self._width > experts:
+            raise SettingError("early_gate_width", f"choose 1 to {experts}, the experts of a layer", value=self._width)
+        width = self._width or min(experts, 4 * top_k)
         for lookahead in self.lookaheads:
             if lookahead > len(self._entered):
                 ranked = np.full((len(call.ids), width), NONE, np.uint16)

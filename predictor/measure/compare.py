@@ -116,7 +116,7 @@ def compare(
         ForestageError: as ``evaluate``; also if no predictor is given, two have one name, or the files were trained
             for different lookaheads.
     """
-    wanted = EvaluationSettings.parse(settings, origin="comparison")
+    wanted = EvaluationSettings.parse_settings(settings, origin="comparison")
     measured = [laid(name, trace) for name in predictors]
     labels = [called(name) for name in measured]
     if not labels:

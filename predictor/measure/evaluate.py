@@ -11,7 +11,7 @@ from pydantic import Field
 
 from catalog.catalogue import load_catalog
 from catalog.config import StrictModel
-from catalog.errors import ForestageError, unknown_name
+from catalog.errors import ForestageError, SettingError, unknown_name
 from predictor import registry
 from predictor.base import BatchPredictor
 from predictor.baselines.popularity import PopularityPredictor
@@ -43,6 +43,7 @@ from predictor.predictions.scorer import LaidPredictions, PredictionsScorer, lay
 from predictor.requests import check_request
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 
 class EvaluationSettings(StrictModel):
@@ -203,7 +204,7 @@ def evaluate(
         ForestageError: for an unknown predictor, parameter or label, a limit or lookahead out of range, a part without
             sequences, a file that holds no predictor of this model, or predictions that are not of this trace.
     """
-    parsed = EvaluationSettings.parse(settings, origin="evaluation")
+    parsed = EvaluationSettings.parse_settings(settings, origin="evaluation")
     named = laid(predictor, trace)
     parts = select_parts(trace, parsed, trace_name, [named])
     asked = [] if isinstance(named, LaidPredictions) else [named]
@@ -269,7 +270,7 @@ def select_parts(
         train=train,
         chosen=chosen,
         left_out=asked - len(chosen),
-        evaluated=trace if whole else trace.select_sequences(chosen),
+        evaluated=trace if whole else select_sequences(trace, chosen),
         name=trace_name or trace.metadata.model,
         size=expert_size(trace, settings.expert_bytes),
         settings=settings,
@@ -280,7 +281,7 @@ def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArr
     """Those of the sequences ``chosen`` that every file of predictions covers whole."""
     files = [name for name in measured if isinstance(name, LaidPredictions)]
     if not files:
-        raise ForestageError("only_covered: no predictions are given; it restricts what their files do not cover")
+        raise SettingError("only_covered", "no predictions are given; it restricts what their files do not cover")
     kept = chosen[np.logical_and.reduce([name.covers()[chosen] for name in files])]
     if not len(kept):
         names = ", ".join(str(name.predictions.path) for name in files)
@@ -313,7 +314,7 @@ def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | Non
             f"predictor '{predictor}': the trace has no training sequences; give one of more sequences"
         )
     else:
-        train = parts.trace.select_sequences(parts.train)
+        train = select_sequences(parts.trace, parts.train)
     return registry.obtain(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
 
 
@@ -323,7 +324,7 @@ def bounds(parts: Parts, lookahead: int) -> Bounds:
     keys = [str(limit) for limit in limits]
     popular = None
     if len(parts.train):
-        fitted = PopularityPredictor.fit(parts.trace.select_sequences(parts.train), lookahead=lookahead)
+        fitted = PopularityPredictor.fit(select_sequences(parts.trace, parts.train), lookahead=lookahead)
         tally = tally_predictor(fitted, part, limits).overall().over(0)
         popular = Null(
             recall=by_limit(recall(tally).values(), keys), gate_mass=by_limit(gate_mass_recall(tally).values(), keys)

@@ -6,14 +6,19 @@ What is compiled here calls nothing compiled elsewhere: numba's cache on disk do
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from traces.compiled import njit
 
 
 def check_limit(limit: int, experts: int) -> None:
-    """Raise ForestageError unless ``limit`` experts can be issued for a layer of ``experts``."""
+    """Raise SettingError unless ``limit`` experts can be issued for a layer of ``experts``."""
     if not 1 <= limit <= experts:
-        raise ForestageError(f"issue: {limit} is not in 1…{experts} (experts of a layer); choose one that is")
+        raise SettingError(
+            ("limit", "issue"),
+            f"choose 1 to {experts}, the experts of a layer",
+            value=limit,
+            message=f"issue: {limit} is not in 1…{experts} (experts of a layer); choose one that is",
+        )
 
 
 @njit()

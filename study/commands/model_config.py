@@ -69,7 +69,9 @@ def with_model_config(callback: Callable[..., Any]) -> Callable[..., Any]:
             return callback(**values)
         given = {name for name in NAMED_BY if name in values and _was_given(ctx, name)}
         record, values = resolve(path, values, given)
-        with registered(record, str(path)):
+        # A name of the configuration's alone gives way to one that the recording has.
+        recorded = not given and (values.get("model") == record.name or _is_foreign(values))
+        with registered(record, str(path), f"{option} {path}" if recorded else None):
             return callback(**values)
 
     parameters = [
@@ -138,6 +140,13 @@ def _own_recording(source: Path) -> RoutingTrace | ExpertLoad | None:
     if importer is own.TRACE:
         return RoutingTrace.load(source, validate=False)
     return ExpertLoad.load(source) if importer is own.LOAD else None
+
+
+def _is_foreign(values: dict[str, Any]) -> bool:
+    """Whether a command that names no model is given a trace of another format, which the configuration then names."""
+    source = values.get("trace")
+    names_none = not any(name in values for name in NAMED_BY)
+    return names_none and isinstance(source, Path) and _own_recording(source) is None
 
 
 def _check_fits(record: ModelRecord, recorded: RoutingTrace | ExpertLoad, path: Path, source: Path | None) -> None:

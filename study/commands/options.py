@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from catalog.catalogue import call_registered, unclaimed
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
@@ -85,8 +86,11 @@ def _tell_batch_aside(path: Path, imported: Imported) -> None:
 
 
 def _import(path: Path, model: str | None) -> Imported:
-    """What is at ``path``."""
-    return import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    """What is at ``path``; a model of ``--config`` goes by its name from here on."""
+    model = model or unclaimed()
+    imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    call_registered(imported.recording.metadata.model)
+    return imported
 
 
 def tell_warnings(warnings: Iterable[str]) -> None:
@@ -120,13 +124,15 @@ def parse_parameters(settings: list[str]) -> dict[str, Any]:
     """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
 
     Raises:
-        ForestageError: for a text without ``=``.
+        ForestageError: for a text without ``=``, or a name that is given twice.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name:
             raise ForestageError(f"--set {setting}: write name=value")
+        if name in values:
+            raise ForestageError(f"--set {name}: given twice; give it once")
         try:
             values[name] = json.loads(text)
         except ValueError:

@@ -122,7 +122,7 @@ def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_
         "top_k_max": top_k_max,
         "candidates_max": candidates_max,
     }
-    return EngineLimits.parse(values, origin="forestage rtl")
+    return EngineLimits.parse_settings(values, origin="forestage rtl")
 
 
 def render_replay(console: Console, name: str, result: "ReplayResult") -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from catalog import load_catalog
+from catalog.catalogue import registered_from
 from catalog.errors import ForestageError, unknown_name
 from predictor import registry
 from predictor.base import check_lookahead
@@ -48,7 +49,7 @@ def study(
     path = trace or shipped_trace()
     recorded = open_trace(path, own_suspicions=True)
     settings = resolve(settings, recorded)
-    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
+    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out, model_config=registered_from())
     # Imported late: other commands start without the extras, and refusals come without torch's seconds.
     from study.pipeline import SUBJECTS
     from study.report import write_report

@@ -16,7 +16,9 @@ from perfmodel.results import SimulationResult
 from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
 from predictor.base import check_lookahead
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
@@ -36,14 +38,25 @@ def simulate_command(
     ] = 0.5,
     link_gb_per_s: Annotated[float | None, typer.Option("--link-gb-per-s", help="In place of the machine's")] = None,
     lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
-    issue_limit: Annotated[int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")] = 6,
+    issue_limit: Annotated[
+        int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")
+    ] = SystemStudyConfig.model_fields["issue_limit"].default,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences")] = 600,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """TPOT, where it goes, and the bytes moved, for one policy."""
-    find_policy(policy)
+    chosen_policy = find_policy(policy)
     registry.profiled_kind(predictor)
+    if not chosen_policy.has_cache:
+        refuse_unused(f"{policy} has no cache; leave it out", capacity_fraction="--capacity-fraction")
+    if not uses_predictor(policy):
+        refuse_unused(
+            f"{policy} prefetches nothing that a predictor foresees; leave it out",
+            predictor="--predictor",
+            lookahead="--lookahead",
+            issue_limit="--issue-limit",
+        )
     settings: dict[str, Any] = {
         "sizes_of": sizes_of,
         "machine": machine,
@@ -52,7 +65,7 @@ def simulate_command(
         "lookahead": lookahead,
         "issue_limit": issue_limit,
     }
-    config = SimulationConfig.parse(settings, origin="forestage system")
+    config = SimulationConfig.parse_settings(settings, origin="forestage system")
     catalog = load_catalog()
     catalog.machines.find(machine)
     if sizes_of is not None:

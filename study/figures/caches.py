@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study.figures.labels import CurveEnd, label_ends
-from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
+from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, SKY, VERMILION, figure_style, new_figure
 from study.numbers import tokens_of
 
 _LOOK: dict[str, dict[str, Any]] = {
@@ -16,6 +16,7 @@ _LOOK: dict[str, dict[str, Any]] = {
     "next use": {"color": VERMILION, "marker": "D", "linewidth": 2.2, "label": "next use, learned"},
     "belady": {"color": BOUND, "linestyle": "--", "label": "Belady (bound)"},
     "static": {"color": BOUND, "linestyle": ":", "label": "most used, static (null)"},
+    "static, profiled": {"color": SKY, "linestyle": ":", "label": "most used in training"},
 }
 _ORACLE: dict[str, Any] = {"color": PURPLE, "linestyle": ":", "linewidth": 1.2}
 
@@ -55,7 +56,8 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
         figure = Figure(figsize=(7.2, 5.4))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
         ends = [_curve(above, comparison, policy, "hit_rate") for policy in comparison["policies"]]
-        shares = [p for p in comparison["policies"] if p not in ("lru", "belady")]
+        # What is held from the start pays no first load, so that it is nowhere between LRU and Belady.
+        shares = [p for p in comparison["policies"] if p not in ("lru", "belady") and not p.startswith("static")]
         share_ends = [_curve(below, comparison, policy, "share_closed") for policy in shares]
         below.axhline(100 * AIM, color=BOUND, linestyle="--", linewidth=1)
         capacities = sorted({point["capacity"] for point in comparison["points"]})
@@ -65,7 +67,7 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             fontsize=8, ha="left", va="top",
         )  # fmt: skip
         above.set(ylabel="hit rate, %", xticks=capacities)
-        lowest = min(point["share_closed"] or 0 for point in comparison["points"])
+        lowest = min(point["share_closed"] or 0 for point in comparison["points"] if point["policy"] in shares)
         below.set(
             ylabel="share of LRU to Belady, %",
             xlabel=f"experts held, of {comparison['experts'] * (comparison['layers'] if shared else 1)} "

@@ -17,6 +17,7 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import split
+from traces.selection import select_sequences
 
 TITLE = "A predictor that is learned"
 
@@ -32,7 +33,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     selection = Selection()
     state = context.out / STATE_FILE
     predictor: LearnedPredictor = train(
-        context.trace.select_sequences(selection.indices(context.trace)),
+        select_sequences(context.trace, selection.indices(context.trace)),
         read_recipe(context.config.learned),
         lookahead=context.config.lookahead,
         trained_on=selection.describe(context.trace, context.trace_path.name),

@@ -25,6 +25,7 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE, RoutingTrace, split
+from traces.selection import select_sequences
 
 TITLE = "The whole system"
 
@@ -143,14 +144,14 @@ def simulated(trace: RoutingTrace, tokens: int) -> RoutingTrace:
     """The first ``tokens`` tokens of the test sequences, or all there are; no more sequences are gathered than that."""
     _, test = split(trace)
     ends = np.cumsum(np.diff(trace.sequence_offsets)[test])
-    chosen = trace.select_sequences(test[: int(np.searchsorted(ends, tokens)) + 1])
+    chosen = select_sequences(trace, test[: int(np.searchsorted(ends, tokens)) + 1])
     return chosen.token_range(0, min(tokens, chosen.tokens))
 
 
 def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
     """Training and test sequences as traces."""
     train, test = split(trace)
-    return trace.select_sequences(train), trace.select_sequences(test)
+    return select_sequences(trace, train), select_sequences(trace, test)
 
 
 def simulation_config(context: StudyContext) -> SimulationConfig:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
@@ -51,7 +51,7 @@ def check_tile(
 
     layers = checkpoint_layers(SHIPPED_CHECKPOINT)
     if not 0 <= layer < layers:
-        raise ForestageError(f"layer: {layer} is not in the shipped checkpoint; choose 0 to {layers - 1}")
+        raise SettingError("layer", f"is not in the shipped checkpoint; choose 0 to {layers - 1}", value=layer)
     require_tools()
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))

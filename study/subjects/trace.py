@@ -44,8 +44,8 @@ def section(context: StudyContext) -> Section:
             "× K²/N",
             "× shuffled",
             "× within",
-            "load entropy",
-            "hottest / mean",
+            "load entropy (null)",
+            "hottest / mean (null)",
         ),
         rows=rows(
             [
@@ -57,8 +57,8 @@ def section(context: StudyContext) -> Section:
                     fixed(part["over_uniform"], 2),
                     fixed(part["over_popularity"], 2),
                     fixed(part["over_sequence"], 2),
-                    percent(part["load_entropy"]),
-                    fixed(part["hottest_over_mean"], 2),
+                    f"{percent(part['load_entropy'])} ({percent(part['uniform_load_entropy'])})",
+                    f"{fixed(part['hottest_over_mean'], 2)} ({fixed(part['uniform_hottest_over_mean'], 2)})",
                 )
                 for label, part in [
                     ("all", {**overall, "sequences": info["sequences"], "tokens": info["tokens"]}),
@@ -68,7 +68,8 @@ def section(context: StudyContext) -> Section:
         ),
         caption="Means over layers. Shared: experts that consecutive tokens share; × K²/N: over what independent "
         "uniform choices share; × shuffled: over what the row's tokens share in any order (popularity kept); × within: "
-        "over what each sequence's tokens share in any order (what each text uses kept, order alone destroyed)."
+        "over what each sequence's tokens share in any order (what each text uses kept, order alone destroyed). Null "
+        "of the loads: as many tokens that choose independently and uniformly."
         + (f" {omitted} smaller domains are in results.json." if omitted > 0 else ""),
     )
     return Section(
@@ -86,7 +87,8 @@ def section(context: StudyContext) -> Section:
                 f"Left: of the {figures['top_k']} experts a token uses in a layer, how many the next token uses "
                 "again, beside three nulls: tokens shuffled within each sequence, shuffled over the trace, and "
                 f"independent uniform choices (K²/N = {figures['uniform_overlap']:.3f}). Right: how unevenly "
-                "a layer's experts are used over the whole trace (1: all alike).",
+                "a layer's experts are used over the whole trace (1: all alike; dashed: what as many independent "
+                "uniform choices have).",
             ),
             table,
             *(Note(f"Suspicious: {line}.") for line in result["suspicious"]),

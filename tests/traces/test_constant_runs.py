@@ -68,7 +68,7 @@ def repetitive_traces(draw: st.DrawFn) -> RoutingTrace:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RoutingTrace, "chunks", lambda trace: trace._walk(slice(0, trace.tokens), 3))
+    monkeypatch.setattr(RoutingTrace, "chunks", lambda trace: trace.walk(slice(0, trace.tokens), 3))
     monkeypatch.setattr(module, "COPIED_TOKENS", 2)
 
 

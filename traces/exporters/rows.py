@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.exporters.exporter import Progress
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 CHUNK_ROWS = 1 << 16
 

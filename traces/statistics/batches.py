@@ -22,8 +22,9 @@ import numpy.typing as npt
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.compiled import njit
+from traces.schema import PhaseName
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
-from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200

@@ -15,7 +15,9 @@ Definitions:
 
   ``over_uniform``, ``over_popularity`` and ``over_sequence`` are the overlap over each.
 * *load* of an expert: how often it was chosen. ``load_entropy`` is the entropy of a layer's loads over log N: 1 where
-  all experts are used alike. ``hottest_over_mean`` is the largest load over the mean one.
+  all experts are used alike. ``hottest_over_mean`` is the largest load over the mean one. Beside each stands
+  what as many tokens have that choose independently and uniformly (``traces.statistics.load_nulls``): a finite sample
+  is never even.
 
 Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out. Their ratios
 are ratios of these means (not means of the layers' ratios, in which layers that share little would weigh as much). A
@@ -30,6 +32,7 @@ import numpy.typing as npt
 
 from catalog.config import StrictModel
 from traces.compiled import njit
+from traces.statistics.load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 from traces.statistics.walk import sequence_groups
 from traces.trace import RoutingTrace
 
@@ -44,6 +47,7 @@ class RoutingStatistics(StrictModel):
             is 0.
         load_entropy: 0 (one expert takes all) to 1 (all alike).
         hottest_over_mean: largest load over the mean.
+        uniform_load_entropy, uniform_hottest_over_mean: their nulls, of as many independent uniform choices.
     """
 
     temporal_overlap: float | None
@@ -54,6 +58,8 @@ class RoutingStatistics(StrictModel):
     over_sequence: float | None
     load_entropy: float | None
     hottest_over_mean: float | None
+    uniform_load_entropy: float | None
+    uniform_hottest_over_mean: float | None
 
 
 class DomainStatistics(RoutingStatistics):
@@ -234,6 +240,8 @@ def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
                 over_sequence=_over(overlap, sequence),
                 load_entropy=entropy,
                 hottest_over_mean=float(load.max()) * experts / uses if uses else None,
+                uniform_load_entropy=uniform_load_entropy(rows, experts, top_k),
+                uniform_hottest_over_mean=uniform_hottest_over_mean(rows, experts, top_k),
             )
         )
     return tuple(figures)

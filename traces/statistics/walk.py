@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.compiled import njit
-from traces.trace import CHUNK_TOKENS, DECODE, PHASES, PhaseName, RoutingTrace
+from traces.schema import DECODE, PHASES, PhaseName
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 
 def phase_of_interest(trace: RoutingTrace) -> PhaseName:

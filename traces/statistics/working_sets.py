@@ -15,9 +15,10 @@ import numpy.typing as npt
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.compiled import njit
+from traces.schema import PhaseName
 from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
 from traces.statistics.walk import contiguous_runs, eligible, eligible_shares, phase_of_interest, sequence_groups
-from traces.trace import PhaseName, RoutingTrace
+from traces.trace import RoutingTrace
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

@@ -29,11 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.compiled import njit
+from traces.schema import id_dtype
 from traces.statistics.cross_layer import mutual_information_bits
 from traces.synthesis.measure import Floats
 from traces.synthesis.plan import Plan
 from traces.synthesis.profile import Profile, Shape
-from traces.trace import id_dtype
 
 NOISE_BYTES = 8 << 20
 """Of random words held at once."""

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.metadata import TraceMetadata
+from traces.schema import DECODE, PREFILL, id_dtype
 from traces.synthesis.model import Generator
 from traces.synthesis.plan import Plan
 from traces.synthesis.weights import WeightRows
-from traces.trace import DECODE, PREFILL, RoutingTrace, id_dtype
+from traces.trace import RoutingTrace
 
 PART_BYTES = 4 << 20
 """Of expert ids put into one part of a trace."""

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.trace import PREFILL, RoutingTrace
+from traces.schema import PREFILL
+from traces.trace import RoutingTrace
 
 MOST_TOKENS = 10**11
 MOST_SEQUENCES = 10**9

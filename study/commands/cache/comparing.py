@@ -12,6 +12,7 @@ from catalog.errors import ForestageError
 from predictor.next_use import file
 from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
 from staging.frequency import DEFAULT_SHIFT
+from staging.static import PROFILED, STATIC
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
@@ -19,7 +20,14 @@ from study.output import emit, progress_bar
 SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Of all experts: the capacities where none is given."""
 
-NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
+NAMES = {
+    STATIC: "static, hindsight",
+    PROFILED: "static, of training",
+    "lru": "LRU",
+    "lfu": "LFU",
+    "ema": "decayed frequency",
+    "belady": "Belady (bound)",
+}
 
 
 def compare_policies(
@@ -114,10 +122,13 @@ def _render(console: Console, result: CacheComparison) -> None:
         for capacity in capacities:
             table.add_column(count(capacity), justify="right")
         for policy in result.policies:
-            if cell is _hit_rate or policy not in ("lru", "belady"):
+            # What is held from the start pays no first load: it is nowhere on the way from LRU to Belady.
+            if cell is _hit_rate or policy not in ("lru", "belady", STATIC, PROFILED):
                 table.add_row(_name(policy), *(cell(by_place[policy, c]) for c in capacities))
         console.print(table)
-    note = "share closed: (hits − LRU's) / (Belady's − LRU's); below 0: fewer hits than LRU"
+    note = "static: the most used experts, held throughout: of this part (the null: what popularity alone gives"
+    note += "), or of the training sequences\n" if PROFILED in result.policies else ")\n"
+    note += "share closed: (hits − LRU's) / (Belady's − LRU's); below 0: fewer hits than LRU"
     if result.bootstrap.resamples:
         note += f"\n±: half the 95 % interval over sequences, {count(result.bootstrap.resamples)} resamples"
     console.print(note, style="dim", highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from catalog.errors import ForestageError
 from predictor.measure.evaluate import EvaluationResult, evaluate
 from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
@@ -70,6 +71,8 @@ def evaluate_predictor(
 
     A kind is profiled on the training sequences; a trained predictor is loaded; predictions are counted as they are.
     """
+    if not resamples:
+        refuse_unused("--resamples 0 draws nothing; leave it out", seed="--seed")
     given: list[str | Predictions] = [*(predictor or []), *map(open_predictions, predictions or [])]
     parameters = parse_parameters(parameter or [])
     _check_request(given, compare=compare, figure=figure, parameters=parameters)

@@ -25,6 +25,7 @@ from study.numbers import size
 from study.output import emit, messages, progress_bar
 from traces import split
 from traces.files import write_text
+from traces.selection import select_sequences
 
 
 def train_next_use(
@@ -63,7 +64,7 @@ def train_next_use(
     log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
     with progress_bar("training next use") as progress:
         predictor = train(
-            recorded.select_sequences(sequences),
+            select_sequences(recorded, sequences),
             parameters=parameters,
             training=training,
             trained_on=f"the training part of {trace.name} ({len(sequences)} sequences)",

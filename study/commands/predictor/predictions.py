@@ -56,7 +56,9 @@ def write_predictions(
     check_destination(out, trace)
     recorded = open_trace(trace, model)
     check_request(recorded, [predictor], limits=() if limit is None else (limit,), lookahead=lookahead)
-    parts = select_parts(recorded, EvaluationSettings.parse({"lookahead": lookahead, "split": split}, origin="--split"))
+    parts = select_parts(
+        recorded, EvaluationSettings.parse_settings({"lookahead": lookahead, "split": split}, origin="--split")
+    )
     chosen = obtain(parts, predictor, parameters)
     source = _source(chosen, predictor, parameters, parts.settings, trace.name, len(parts.train))
     with progress_bar(f"predicting with {predictor}") as progress:

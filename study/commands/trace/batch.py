@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.config import StrictModel
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
 from study.numbers import count, counted, fixed, tokens_of
 from study.output import emit
@@ -85,7 +86,7 @@ def batch_command(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the trace's sequences by continuous batching, and write it with the order of the steps."""
-    config = BatchConfig.parse(
+    config = BatchConfig.parse_settings(
         {
             "slots": batch,
             "arrivals_per_step": arrivals,
@@ -95,6 +96,8 @@ def batch_command(
         },
         origin="trace batch",
     )
+    if config.order == "trace" and arrivals is None:
+        refuse_unused("requests come in the trace's order and all at once; leave it out", seed="--seed")
     check_destination(out, trace)
     recorded = open_trace(trace, model)
     schedule = make_schedule(recorded, config)

@@ -142,7 +142,7 @@ def import_command(
         "files": files,
         "stack": stack,
     }
-    options = ImportOptions.parse(given, origin="options")
+    options = ImportOptions.parse_settings(given)
     check_destination(out, source)
     with progress_bar("reading") as progress:
         imported = import_recording(source, format, options, progress)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.commands.trace.loads import render_load
@@ -46,6 +47,13 @@ def stats_command(
         check_destination(figure)
     recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
+        refuse_unused(
+            "loads say nothing of single tokens, which it is about; leave it out",
+            batch="--batch",
+            samples="--samples",
+            seed="--seed",
+            figure="--figure",
+        )
         load = load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
         return
@@ -96,7 +104,7 @@ def _render_overlap(console: Console, profile: TraceProfile) -> None:
         "Overlap of consecutive tokens, × what tokens share that are: independent and uniform "
         f"(K²/N = {profile.uniform_overlap:.3f}); shuffled over the trace; shuffled in each sequence",
     )
-    table = Table("", "shared", "× K²/N", "× shuffled", "× within", "entropy", "hottest", box=None)
+    table = Table("", "shared", "× K²/N", "× shuffled", "× within", "entropy", "null", "hottest", "null", box=None)
 
     def add(label: str, part: RoutingStatistics) -> None:
         table.add_row(
@@ -106,13 +114,17 @@ def _render_overlap(console: Console, profile: TraceProfile) -> None:
             fixed(part.over_popularity, 2),
             fixed(part.over_sequence, 2),
             percent(part.load_entropy),
+            percent(part.uniform_load_entropy),
             fixed(part.hottest_over_mean, 2),
+            fixed(part.uniform_hottest_over_mean, 2),
         )
 
     add("all", profile.overall)
     for label, part in largest(profile.by_domain):
         add(label, part)
     console.print(table, highlight=False)
+    note = "entropy, hottest: of the experts' loads; null: of as many tokens that choose independently and uniformly"
+    console.print(f"[dim]{note}[/dim]", highlight=False, soft_wrap=True)
     tell_omitted(console, len(profile.by_domain))
 
 

@@ -26,7 +26,8 @@ from traces.exporters.exporter import (
 )
 from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks
-from traces.trace import DECODE, RoutingTrace
+from traces.schema import DECODE
+from traces.trace import RoutingTrace
 
 NAME = "npz"
 

@@ -23,10 +23,10 @@ from catalog.errors import ForestageError
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
 from traces.exporters.rows import PHASE_NAMES, Rows, walk_rows
 from traces.files import atomic_path
+from traces.metadata import PARQUET_KEY
 from traces.trace import RoutingTrace
 
 NAME = "table"
-METADATA_KEY = "forestage"
 
 UNRECORDED = -1
 """In place of every id of a row that was not recorded."""
@@ -158,7 +158,7 @@ def _parquet(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
     }
     fields = [(name, kinds[name if name in kinds else name.split("_")[0]]) for name in column_names(trace, wide=wide)]
     facts = json.dumps(trace.metadata.model_dump(mode="json"), ensure_ascii=False)
-    schema = pyarrow.schema(fields, metadata={METADATA_KEY: facts})
+    schema = pyarrow.schema(fields, metadata={PARQUET_KEY: facts})
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
 
         def append(values: Columns) -> None:
@@ -178,14 +178,15 @@ def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Column by column, with the model's name and shape."""
+    """Column by column, with the model's name and shape, which Parquet states itself."""
     trace, many = source.trace, "_*" if options.ids == "wide" else ""
     roles = {name: name for name in ("sequence", "position", "phase", "layer")} | {"ids": f"ids{many}"}
     roles |= {"weights": f"weights{many}"} if trace.gate_weights is not None else {}
     roles |= {"token_id": "token_hash"} if trace.token_hash is not None else {}
     roles |= {"domain": "domain", "dataset": "dataset"}
     columns = [word for role, name in roles.items() for word in ("--column", f"{role}={name}")]
-    return ("--format", NAME, *columns, *shape_options(source))
+    shape = () if path.suffix == ".parquet" else shape_options(source)
+    return ("--format", NAME, *columns, *shape)
 
 
 EXPORTER = Exporter(

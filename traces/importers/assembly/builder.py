@@ -17,7 +17,9 @@ from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import are_ranked, narrow, weight_kind
 from traces.importers.report import Report
 from traces.metadata import MAX_EXPERTS, GateWeightKind, TraceMetadata
-from traces.trace import RoutingTrace, id_dtype
+from traces.schema import id_dtype
+from traces.trace import RoutingTrace
+from traces.validation import counted_from_one, names_first
 
 CHUNK_TOKENS = 1 << 13
 
@@ -211,6 +213,11 @@ class TraceBuilder:
                 raise ForestageError(
                     f"{self.origin}: token {start + token}, layer {model.layer_map[layer]}: id "
                     f"{int(kept[token, layer, slot])}; {model.name} has experts 0 to {model.experts - 1}"
+                    + counted_from_one(
+                        self.largest_id(),
+                        model.experts,
+                        has_first=any(names_first(piece[:, model.kept_layers]) for piece in _pieces(raw)),
+                    )
                 )
             ordered = np.sort(kept, axis=2)
             doubled = (ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2) & ~unrecorded

@@ -22,6 +22,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
 from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.metadata import MAX_EXPERTS
+from traces.validation import counted_from_one, names_first
 
 PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")
 LOGICAL_TO_PHYSICAL = "log2phy"
@@ -95,6 +96,7 @@ class ExpertMap:
             raise ForestageError(
                 f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, slot])}; the expert map {self.origin} has "
                 f"physical experts 0 to {self.physical - 1}"
+                + counted_from_one(int(ids.max()), self.physical, has_first=names_first(ids))
             )
         layer_index = np.arange(self.layers)[None, :, None]
         return np.where(ids < 0, np.int32(-1), self.logical[layer_index, np.maximum(ids, 0)])
@@ -140,7 +142,10 @@ def check_map(logical: npt.NDArray[Any], origin: str) -> ExpertMap:
     for layer, row in enumerate(logical):
         missing = np.setdiff1d(np.arange(experts), row)
         if len(missing):
-            raise ForestageError(f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}")
+            raise ForestageError(
+                f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}"
+                + (counted_from_one(experts, experts) if logical.min() == 1 else "")
+            )
     return ExpertMap(logical.astype(np.int32), origin)
 
 
