@@ -95,7 +95,7 @@ def section(context: StudyContext) -> Section:
                         ("clock cycles", count(replayed["cycles"])),
                         ("clock cycles a token", f"{replayed['cycles_per_token']:.1f}"),
                         ("simulation speed, cycles a second", count(round(replayed["cycles_per_s"]))),
-                        *((f"Verilog: {name}", size(length)) for name, length in files.items()),
+                        *((f"written: {name}", size(length)) for name, length in files.items()),
                     ]
                 ),
             ),
