@@ -16,6 +16,7 @@ from typing import Any
 
 from catalog.errors import ForestageError
 from cocotb_tests import build_cache
+from rtl.verilog import CHECKS_MACRO
 
 # Amaranth sizes operands as Verilog's context rules would, without spelling the extension out, and writes no branch for
 # the indices that an array lacks. No other class is off.
@@ -127,7 +128,7 @@ def build_recipe(
         top=top,
         trace_waves=trace_waves,
         control=_control_file([(top, "*"), *public], lint_off),
-        arguments=("--no-timing", *verilator_arguments),
+        arguments=("--no-timing", "--assert", f"+define+{CHECKS_MACRO}", *verilator_arguments),
         tools=_tool_versions(),
     )
 

@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from cocotb_tests.build import build
+from cocotb_tests.payloads import pack_events, request_fields
 from cocotb_tests.simulation import run
-from cocotb_tests.twin_fault import TwinFault
 from predictor.st_moe.events import RoutingEvent
 from predictor.st_moe.tables import StMoeTables
 from rtl.generate import prefetch_engine_verilog
-from rtl.prefetch.layouts import pack_events, request_fields
 
 _PATTERN_CYCLES = 4096
 
@@ -46,7 +45,6 @@ def run_lock_step(
     *,
     waits: bool = False,
     seed: int = 0,
-    fault: TwinFault | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LockStepResult:
     """Stream ``events`` through an engine loaded and configured as ``tables``, and through a twin of it.
@@ -57,7 +55,6 @@ def run_lock_step(
         waits: events and requests wait at random, the bus too, and registers are read meanwhile; otherwise every event
             is offered at once and every request taken at once, and the cycles of every event are compared as well.
         seed: of the waits, and of the bits that the engine must ignore.
-        fault: what the twin does wrong.
         progress: called with the number of events done.
 
     Raises:
@@ -81,7 +78,6 @@ def run_lock_step(
             "request_pattern": _pattern(generator, waits, busy=0.4),
             "waits": waits,
             "seed": seed,
-            "fault": fault.model_dump_json() if fault else "",
         },
         seed=seed,
         timeout_s=600 + len(events) / 50,

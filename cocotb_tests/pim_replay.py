@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from cocotb_tests.build import build
+from cocotb_tests.payloads import pack_commands, pack_vector, unpack_results
 from cocotb_tests.simulation import run as run_simulation
 from pim_model import tile, tile_cycles
 from pim_model.tile import TileJob, TileParameters
@@ -85,7 +86,7 @@ def replay_tile(
         progress=progress,
     )
     payloads, cycles = simulation.values["payloads"], simulation.values["cycles"]
-    values, ends = pim_tile.unpack_results(payloads)
+    values, ends = unpack_results(payloads)
     rows = [len(job.weights) for job in jobs]
     arrived = len(values)
     wrong = (
@@ -110,8 +111,8 @@ def pack_streams(jobs: Sequence[TileJob], parameters: TileParameters) -> dict[st
     vectors = [tile.vector_chunks(job.vector, lanes) for job in jobs if job.vector is not None]
     kept = [following.vector is None for following in jobs[1:]] + [False]
     return {
-        "vector": np.concatenate([pim_tile.pack_vector(chunks) for chunks in vectors]),
-        "command": pim_tile.pack_commands(
+        "vector": np.concatenate([pack_vector(chunks) for chunks in vectors]),
+        "command": pack_commands(
             [
                 {
                     "rows": job.weights.shape[0],

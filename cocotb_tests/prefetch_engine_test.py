@@ -1,10 +1,9 @@
 """In the simulator: the prefetch engine and its twin get the same events, and everything they do is compared.
 
 The stimulus (``cocotb_tests.lock_step`` writes it): limits, configuration, memory image, events and their payloads,
-wait patterns, the fault. The twin is loaded with the image and fed with the events; it never sees an output.
+wait patterns. The twin is loaded with the image and fed with the events; it never sees an output.
 """
 
-import json
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,24 +18,17 @@ from numpy.typing import NDArray
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.streams import StableUntilReady, StreamConsumer, StreamProducer
-from cocotb_tests.twin_fault import FaultyTwin, TwinFault
 from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepResult
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
+from rtl.bus.register_map import DATA_BITS
 from rtl.prefetch.address_map import (
     COUNTER_BITS,
-    DATA_BITS,
-    IDENTITY,
     STATUS_ERROR_SHIFT,
-    Command,
-    Control,
-    Offset,
     Window,
-    capability_word,
+    address_map,
     configuration_writes,
     counter_offset,
-    limits_word,
-    window_word,
 )
 
 _PROGRESS_EVENTS = 100
@@ -84,12 +76,12 @@ class Bench:
     def __init__(self, dut: Any, stimulus: dict[str, Any]) -> None:
         self.dut = dut
         self.edge = RisingEdge(dut.clk)
-        self.limits = EngineParameters.model_validate(stimulus["limits"])
+        self.limits = EngineLimits.model_validate(stimulus["limits"])
         self.configuration = EngineConfiguration.model_validate(stimulus["configuration"])
         self.image: NDArray[np.uint32] = stimulus["image"]
+        self.map = address_map(self.limits)
         self.window = Window.of(self.limits)
-        fault = TwinFault.model_validate(json.loads(stimulus["fault"])) if stimulus["fault"] else None
-        self.twin = FaultyTwin(StMoeTables.from_memory_image(self.limits, self.configuration, self.image), fault)
+        self.twin = StMoeTables.from_memory_image(self.limits, self.configuration, self.image)
         self.waits = bool(stimulus["waits"])
         self.random = random.Random(stimulus["seed"])
         self.bus = AxiLiteMaster(dut, "control", waits=self.random if self.waits else None)
@@ -114,22 +106,17 @@ class Bench:
 
     async def load(self) -> None:
         """Check what the engine says of itself, load its table, configure it, switch it on."""
-        expected = {
-            Offset.IDENTITY: IDENTITY,
-            Offset.LIMITS: limits_word(self.limits),
-            Offset.CAPABILITY: capability_word(self.limits),
-            Offset.WINDOW: window_word(self.limits),
-            Offset.STATUS: 0,
-        }
-        for register, value in expected.items():
-            self.comparison.equal(register.name, value, await self.bus.read(register))
+        for register in self.map.registers:
+            if register.readable:
+                self.comparison.equal(register.name, register.reset, await self.bus.read(register.offset))
         for address, row in enumerate(self.image.tolist()):
             for word, value in enumerate(row):
                 await self.bus.write(self.window.offset(address, word), value)
         for offset, value in configuration_writes(self.configuration):
             await self.bus.write(offset, value)
-        await self.bus.write(Offset.COMMAND, Command.CLEAR_COUNTERS | Command.CLEAR_ERRORS)
-        await self.bus.write(Offset.CONTROL, Control.ENABLE)
+        command = self.map.register("COMMAND")
+        await self.bus.write(command.offset, sum(field.mask for field in command.fields))
+        await self.bus.write(self.map.offset("CONTROL"), self.map.mask("CONTROL", "enable"))
 
     async def stream(self, events: list[RoutingEvent], stimulus: dict[str, Any]) -> None:
         """Stream the events through and compare each one as the next is accepted."""
@@ -189,11 +176,11 @@ class Bench:
 
     async def read_back(self) -> dict[str, int]:
         """Compare the whole table, the counters and the sticky errors; returns the hardware's counters."""
-        twin = self.twin.tables
+        twin = self.twin
         for address, words in enumerate(twin.to_memory_image().tolist()):
             found = [await self.bus.read(self.window.offset(address, word)) for word in range(len(words))]
             self.comparison.equal_lists(f"read-back of row {address}, word", words, found)
-        status = await self.bus.read(Offset.STATUS)
+        status = await self.bus.read(self.map.offset("STATUS"))
         self.comparison.equal("STATUS", int(twin.errors) << STATUS_ERROR_SHIFT, status)
         counters = {}
         for counter in EngineCounter:
@@ -219,7 +206,7 @@ async def _disturb(bench: Bench) -> None:
     while bench.streaming:
         address = bench.random.randrange(len(bench.image))
         await bench.bus.read(bench.window.offset(address, 0))
-        await bench.bus.read(Offset.STATUS)
+        await bench.bus.read(bench.map.offset("STATUS"))
 
 
 @cocotb.test()

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from cocotb_tests.lock_step import run_lock_step
-from cocotb_tests.twin_fault import TwinFault
 from predictor.st_moe.events import routing_events
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters, StMoeParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from traces import DECODE, RoutingTrace, split
 from traces.selection import select_sequences
@@ -49,7 +48,7 @@ class ReplayResult(StrictModel):
     counters: dict[str, int]
     waits: bool
     seed: int
-    limits: EngineParameters
+    limits: EngineLimits
     configuration: EngineConfiguration
 
 
@@ -57,13 +56,12 @@ def replay(
     trace: RoutingTrace,
     tokens: int,
     *,
-    limits: EngineParameters | None = None,
+    limits: EngineLimits | None = None,
     parameters: Mapping[str, Any] | None = None,
     lookahead: int = 1,
     issue_limit: int | None = None,
     waits: bool = False,
     seed: int = 0,
-    fault: TwinFault | None = None,
     progress: Progress | None = None,
 ) -> ReplayResult:
     """Profile on the trace's training sequences, replay the first ``tokens`` tokens of its test sequences.
@@ -77,14 +75,13 @@ def replay(
         issue_limit: most requests an event may cause; none where None.
         waits: as ``run_lock_step``.
         seed: as ``run_lock_step``.
-        fault: what the twin does wrong.
         progress: called with (tokens done, tokens in all).
 
     Raises:
         ForestageError: the trace exceeds the limits or has too few test tokens, or hardware runs are not possible here.
         SimulationError: the simulation failed.
     """
-    limits = limits or EngineParameters()
+    limits = limits or EngineLimits()
     chosen = StMoeParameters.parse(dict(parameters or {}), origin="predictor 'st-moe'")
     limits.check_trace(trace, candidates=chosen.candidates)
     train, test = split(trace)
@@ -98,7 +95,6 @@ def replay(
         events,
         waits=waits,
         seed=seed,
-        fault=fault,
         progress=None if progress is None else lambda n: progress(int(done[n]), tokens),
     )
     return ReplayResult(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,7 +26,10 @@ _ENVIRONMENT = {
 
 
 class SimulationError(RuntimeError):
-    """A simulation that crashed, ran out of time, or whose test failed; the message ends with its last lines."""
+    """A simulation that crashed, ran out of time, broke a check of the circuit, or whose test failed.
+
+    The message begins with what the check said, where it was one, and ends with the simulation's last lines.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +135,22 @@ def _simulation_runner(folder: Path, timeout_s: float, progress: Callable[[int],
                         process.wait()
             if process.returncode:
                 what = f"signal {-process.returncode}" if process.returncode < 0 else f"status {process.returncode}"
-                raise SimulationError(f"the simulator ended with {what}: {last_lines(folder / 'log')}")
+                raise SimulationError(
+                    f"{_failed_check(folder / 'log')}the simulator ended with {what}: {last_lines(folder / 'log')}"
+                )
 
     runner = SimulationRunner()
     runner.log.setLevel("CRITICAL")
     return runner
+
+
+def _failed_check(log: Path) -> str:
+    """What the first check of ``rtl.checks`` that failed said, if one did: the line before Verilator's."""
+    lines = log.read_text(errors="replace").splitlines()
+    for before, line in pairwise(lines):
+        if "Assertion failed" in line:
+            return f"a check of the circuit failed, {before.strip()}: "
+    return ""
 
 
 def _wait(

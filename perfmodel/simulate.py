@@ -21,7 +21,7 @@ from perfmodel.policies import System, find_policy
 from perfmodel.results import Bounds, Breakdown, ExpertCounts, SimulationResult, TokenTime, TransferredBytes
 from perfmodel.tasks import PS_PER_S, Resource
 from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE
-from predictor.issue import perfect_issue_sets
+from predictor.issue import IssueSets, perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
 from traces import DECODE, RoutingTrace
 
@@ -33,7 +33,7 @@ def simulate(
     policy: str,
     config: SimulationConfig,
     *,
-    issue_sets: NDArray[np.int16] | None = None,
+    issue_sets: IssueSets | None = None,
     engine_cycles: NDArray[np.integer] | None = None,
     bounds: Bounds | None = None,
     progress: Progress | None = None,
@@ -45,8 +45,8 @@ def simulate(
         trace: the routing; decode rows must all be recorded.
         policy: a name of `perfmodel.policies`.
         config: sizes, machine, cache, prefetching.
-        issue_sets: i16 ``[tokens, layers, limit]``, best first, padded with −1 (`predictor.issue.issue_sets`, made
-            with ``config.lookahead``); for policies that prefetch a predictor's choice.
+        issue_sets: of `predictor.issue.issue_sets`, made with ``config.lookahead`` and at least ``config.issue_limit``
+            experts; for policies that prefetch a predictor's choice.
         engine_cycles: ``[tokens, layers]``, the prefetch engine's cycles for each routing event (from the twin), at
             the machine's engine clock; ``config.engine_cycles`` for all of them by default.
         bounds: to be put into the result (`compute_bounds`; they depend on trace and configuration alone).
@@ -55,8 +55,8 @@ def simulate(
 
     Raises:
         ForestageError: for an unknown policy, model or machine, sizes that do not fit the trace, a missing capacity or
-            one too small, issue sets missing or of the wrong shape, a trace without decode tokens or with unrecorded
-            ones.
+            one too small, issue sets missing, of the wrong shape, lookahead or limit, a trace without decode tokens or
+            with unrecorded ones.
     """
     chosen = find_policy(policy)
     costs, layers = resolve_costs(trace, config, catalog)
@@ -64,7 +64,11 @@ def simulate(
     if policy == "perfect_prefetch":
         issue_sets = perfect_issue_sets(trace)
     elif chosen.uses_issue_sets:
-        _check_shape("issue_sets", issue_sets, trace, f"policy {policy} fetches what a predictor issues")
+        given = None if issue_sets is None else issue_sets.experts
+        _check_shape("issue_sets", given, trace, f"policy {policy} fetches what a predictor issues")
+        if issue_sets is not None:
+            limit = min(config.issue_limit or issue_sets.limit, trace.experts)
+            issue_sets.check_use(lookahead=config.lookahead, limit=limit, origin="simulation")
     if engine_cycles is not None:
         _check_shape("engine_cycles", engine_cycles, trace, "one count a routing event")
     system = System(
@@ -74,7 +78,7 @@ def simulate(
         layers=trace.layers,
         experts=trace.experts,
         top_k=trace.top_k,
-        issue_sets=issue_sets,
+        issue_sets=None if issue_sets is None else issue_sets.experts,
         engine_cycles=None if engine_cycles is None else np.asarray(engine_cycles, np.int64),
     )
     loop = DecodeLoop(system, chosen(system), layers)

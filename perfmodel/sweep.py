@@ -10,6 +10,7 @@ from catalog.catalogue import Catalog
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.simulate import compute_bounds, simulate
+from predictor.issue import IssueSets
 from traces import RoutingTrace
 
 MOST_KEYS = 2
@@ -21,7 +22,7 @@ def sweep(
     config: SimulationConfig,
     axes: Mapping[str, Sequence[Any]],
     *,
-    issue_sets: NDArray[Any] | None = None,
+    issue_sets: IssueSets | None = None,
     engine_cycles: NDArray[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     catalog: Catalog | None = None,

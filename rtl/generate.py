@@ -1,44 +1,43 @@
-"""Verilog of every top module."""
+"""The files of the hardware: Verilog of every top module, SystemRDL of its registers."""
 
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from amaranth.back import verilog
-
 from catalog.files import write_text
 from pim_model.tile import TileParameters
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
+from rtl.bus.systemrdl import systemrdl
 from rtl.pim import tile as pim_tile
+from rtl.prefetch.address_map import address_map
 from rtl.prefetch.engine import PrefetchEngine
+from rtl.verilog import to_verilog
 
 
 @lru_cache(maxsize=4)
-def prefetch_engine_verilog(parameters: EngineParameters) -> str:
+def prefetch_engine_verilog(limits: EngineLimits) -> str:
     """The prefetch engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    # Source locations would name the folders of this machine.
-    return verilog.convert(
-        PrefetchEngine(parameters), name="prefetch_engine", emit_src=False, strip_internal_attrs=True
-    )
+    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
 
 
-TOPS: dict[str, Callable[[EngineParameters], str]] = {
-    "pim_tile": lambda _: pim_tile.generate_verilog(TileParameters()),
-    "prefetch_engine": prefetch_engine_verilog,
+FILES: dict[str, Callable[[EngineLimits], str]] = {
+    "pim_tile.v": lambda _: pim_tile.generate_verilog(TileParameters()),
+    "prefetch_engine.rdl": lambda limits: systemrdl(address_map(limits)),
+    "prefetch_engine.v": prefetch_engine_verilog,
 }
-"""Top modules by name, and what writes each."""
+"""What is written, by name: the Verilog of every top module, and the registers of those that have any."""
 
 
-def generate(out: Path, parameters: EngineParameters) -> list[Path]:
-    """Write ``NAME.v`` of every top module into ``out``; returns the paths in order of name.
+def generate(out: Path, limits: EngineLimits) -> list[Path]:
+    """Write every one of ``FILES`` into ``out``; returns the paths in order of name.
 
     Raises:
         ForestageError: if ``out`` cannot be written.
     """
-    texts = {name: verilog_of(parameters) for name, verilog_of in sorted(TOPS.items())}
+    texts = {name: text_of(limits) for name, text_of in sorted(FILES.items())}
     paths = []
     for name, text in texts.items():
-        path = Path(out) / f"{name}.v"
+        path = Path(out) / name
         write_text(path, text)
         paths.append(path)
     return paths

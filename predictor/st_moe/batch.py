@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.base import Scores, check_lookahead, id_chunks
-from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration
+from predictor.st_moe.parameters import CONFIDENCE_MAX, REPLACEMENT_CODES, EngineConfiguration
 from traces import RoutingTrace
 from traces.compiled import njit
 
 _COUNT_CHUNK_TOKENS = 8192
+_NONE, _REVERSED = REPLACEMENT_CODES["none"], REPLACEMENT_CODES["reversed"]  # compiled in
 
 Ids = NDArray[np.integer[Any]]
 
@@ -70,7 +71,7 @@ class BatchState:
             configuration.lookahead,
             configuration.aggregation == "sum",
             configuration.ht_confidence,
-            {"none": 0, "ranked": 1, "reversed": -1}[configuration.replacement],
+            REPLACEMENT_CODES[configuration.replacement],
             configuration.replacement_confidence,
             scores,
         )
@@ -98,7 +99,7 @@ def _score_tokens(
     lookahead: int,
     add: bool,
     ht_confidence: int,
-    order: int,
+    replacement: int,
     replacement_confidence: int,
     scores: Scores,
 ) -> None:
@@ -135,7 +136,7 @@ def _score_tokens(
                         confidences[source, expert],
                         chosen,
                         needed,
-                        order,
+                        replacement,
                         replacement_confidence,
                     )
             for i in range(top_k):
@@ -148,19 +149,19 @@ def _verify_row(
     confidences: NDArray[np.int8],
     chosen: Ids,
     needed: NDArray[np.bool_],
-    order: int,
+    replacement: int,
     replacement_confidence: int,
 ) -> None:
-    """One row ``[candidates]`` against the experts ``chosen``, in place; ``order`` −1 tries the last one first."""
+    """One row ``[candidates]`` against the experts ``chosen``, in place; ``replacement`` is a code."""
     for slot in range(len(candidates)):
         if needed[candidates[slot]]:
             confidences[slot] = min(confidences[slot] + 1, CONFIDENCE_MAX)
         elif confidences[slot] > 0:
             confidences[slot] -= 1
-        elif order != 0:
+        elif replacement != _NONE:
             # A replacement made in an earlier slot is listed by now, so the next slot gets the next expert.
             for nth in range(len(chosen)):
-                expert = chosen[nth if order > 0 else len(chosen) - 1 - nth]
+                expert = chosen[len(chosen) - 1 - nth if replacement == _REVERSED else nth]
                 if not _lists(candidates, expert):
                     candidates[slot] = expert
                     confidences[slot] = replacement_confidence

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import Self
 
 import numpy as np
 
@@ -48,30 +49,56 @@ class RowUpdate:
 
 
 class EventError(IntFlag):
-    """Why an event is rejected: it changes no table, and only its start flags take effect."""
+    """Why an event is rejected: it changes no table, and only its start flags take effect.
 
-    LAYER = 1  # layer ≥ the configured layers
-    EXPERT = 2  # an expert ≥ the configured experts
-    DUPLICATE = 4  # an expert twice
+    Attributes:
+        meaning: of a single error, a line for the register table.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str = "") -> Self:
+        """A member is its value and its meaning; several together, or none, have no meaning of their own."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    LAYER = 1, "an event's layer is not below LAYERS"
+    EXPERT = 2, "an event's expert is not below EXPERTS"
+    DUPLICATE = 4, "an event names an expert twice"
 
 
 NO_ERROR = EventError(0)
 
 
 class EngineCounter(IntEnum):
-    """What the engine counts, in the order of its counter registers."""
+    """What the engine counts, in the order of its counter registers.
 
-    EVENTS = 0  # accepted while the tables are on, rejected ones included
-    REJECTED = 1  # of these, rejected for an EventError
-    DISCARDED = 2  # accepted while the engine is off
-    PREDICTIONS = 3  # events that predicted a target layer
-    REQUESTS = 4  # requests handed over
-    CANDIDATE_HITS = 5  # verified candidates that were needed
-    CANDIDATE_MISSES = 6  # verified candidates that were not
-    UPDATES = 7  # table rows written back
-    REPLACEMENTS = 8  # candidates replaced
-    BUSY_CYCLES = 9  # cycles in which no event could be accepted
-    STALL_CYCLES = 10  # cycles in which a request waited for its consumer
+    Attributes:
+        meaning: a line for the register table.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """A member is its value and its meaning."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    EVENTS = 0, "events accepted while on, rejected ones included"
+    REJECTED = 1, "of these, events rejected for an error"
+    DISCARDED = 2, "events accepted while off"
+    PREDICTIONS = 3, "events that predicted a target layer"
+    REQUESTS = 4, "requests handed over"
+    CANDIDATE_HITS = 5, "verified candidates that were needed"
+    CANDIDATE_MISSES = 6, "verified candidates that were not needed"
+    UPDATES = 7, "table rows written back"
+    REPLACEMENTS = 8, "candidates replaced"
+    BUSY_CYCLES = 9, "cycles in which no event could be accepted"
+    STALL_CYCLES = 10, "cycles in which a request waited for its consumer"
 
 
 @dataclass(frozen=True, slots=True)

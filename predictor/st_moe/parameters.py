@@ -5,7 +5,7 @@ candidate) is a parameter here; the defaults are those that reproduce the publis
 ``docs/predictors.md``.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,31 +19,47 @@ CONFIDENCE_MAX = (1 << CONFIDENCE_BITS) - 1
 Aggregation = Literal["max", "sum"]
 Replacement = Literal["none", "ranked", "reversed"]
 
+# What registers and compiled code call them.
+AGGREGATION_CODES: dict[str, int] = {"max": 0, "sum": 1}
+REPLACEMENT_CODES: dict[str, int] = {"none": 0, "ranked": 1, "reversed": 2}
 
-class StMoeParameters(StrictModel):
-    """The algorithm's choices.
+
+class TablePolicy(StrictModel):
+    """How the tables predict and adapt; their one home of defaults and ranges.
 
     Attributes:
-        candidates: slots of a row of the cross-layer correlation table (CCT); ``None``: the model's top-k.
         aggregation: how the confidences of one candidate in several selected rows become one: ``max`` or ``sum``.
         ht_confidence: what being in the history table (HT) adds to a score.
         threshold: smallest score that is prefetched.
-        initial_confidence: of a profiled candidate ("favourable"); one never co-selected in training starts at 0.
         replacement: which needed experts that a row does not list replace its given-up candidates: in the order of the
             event (``ranked``: the router's favourite first), ``reversed``, or ``none`` do.
         replacement_confidence: of a candidate that has just replaced another.
     """
 
-    candidates: int | None = Field(default=None, ge=1)
     aggregation: Aggregation = "max"
     ht_confidence: int = Field(default=1, ge=0, le=CONFIDENCE_MAX)
     threshold: int = Field(default=2, ge=1)
-    initial_confidence: int = Field(default=2, ge=0, le=CONFIDENCE_MAX)
     replacement: Replacement = "ranked"
     replacement_confidence: int = Field(default=2, ge=0, le=CONFIDENCE_MAX)
 
 
-class EngineParameters(StrictModel):
+class StMoeParameters(TablePolicy):
+    """The algorithm's choices: the policy of ``TablePolicy``, and what the profile makes.
+
+    Attributes:
+        candidates: slots of a row of the cross-layer correlation table (CCT); ``None``: the model's top-k.
+        initial_confidence: of a profiled candidate ("favourable"); one never co-selected in training starts at 0.
+    """
+
+    candidates: int | None = Field(default=None, ge=1)
+    initial_confidence: int = Field(default=2, ge=0, le=CONFIDENCE_MAX)
+
+    def policy(self) -> dict[str, Any]:
+        """The fields of ``TablePolicy``."""
+        return {name: getattr(self, name) for name in TablePolicy.model_fields}
+
+
+class EngineLimits(StrictModel):
     """Limits of a prefetch engine, fixed when it is generated.
 
     Attributes:
@@ -131,15 +147,14 @@ class EngineParameters(StrictModel):
         )
 
 
-class EngineConfiguration(StrictModel):
-    """What is set at run time, one register each.
+class EngineConfiguration(TablePolicy):
+    """What is set at run time, one register each: the policy of ``TablePolicy``, and the model's shape.
 
     Attributes:
         experts, layers, top_k: shape of the model.
         candidates: slots in use of a table row.
         lookahead: layers between the gate that is known and the target layer.
         issue_limit: most requests an event may cause; ``experts`` for no limit.
-        aggregation, ht_confidence, threshold, replacement, replacement_confidence: as ``StMoeParameters``.
     """
 
     experts: int = Field(ge=1)
@@ -148,11 +163,14 @@ class EngineConfiguration(StrictModel):
     candidates: int = Field(ge=1)
     lookahead: int = Field(default=1, ge=1)
     issue_limit: int = Field(ge=0)
-    aggregation: Aggregation = "max"
-    ht_confidence: int = Field(default=1, ge=0, le=CONFIDENCE_MAX)
-    threshold: int = Field(default=2, ge=1)
-    replacement: Replacement = "ranked"
-    replacement_confidence: int = Field(default=2, ge=0, le=CONFIDENCE_MAX)
+
+    def register_values(self) -> dict[str, int]:
+        """The fields by name as numbers: choices by their codes."""
+        codes = {
+            "aggregation": AGGREGATION_CODES[self.aggregation],
+            "replacement": REPLACEMENT_CODES[self.replacement],
+        }
+        return {**self.model_dump(), **codes}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -14,11 +14,11 @@ from catalog.errors import ForestageError
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.st_moe.batch import BatchState, Profile, profile_trace
 from predictor.st_moe.events import RoutingEvent
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters, StMoeParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters
 from predictor.st_moe.tables import StMoeTables
 from traces import RoutingTrace
 
-__all__ = ["EngineConfiguration", "EngineParameters", "StMoeParameters", "StMoePredictor", "StMoeTables"]
+__all__ = ["EngineConfiguration", "EngineLimits", "StMoeParameters", "StMoePredictor", "StMoeTables"]
 
 
 class StMoePredictor(Predictor):
@@ -64,10 +64,10 @@ class StMoePredictor(Predictor):
             candidates=self.profile.candidates.shape[2],
             lookahead=self.lookahead,
             issue_limit=self.experts if issue_limit is None else issue_limit,
-            **self.parameters.model_dump(exclude={"candidates", "initial_confidence"}),
+            **self.parameters.policy(),
         )
 
-    def tables(self, limits: EngineParameters | None = None, issue_limit: int | None = None) -> StMoeTables:
+    def tables(self, limits: EngineLimits | None = None, issue_limit: int | None = None) -> StMoeTables:
         """The twin of an engine of ``limits`` (default: the smallest that fits) just after ``fit``.
 
         Raises:
@@ -75,7 +75,7 @@ class StMoePredictor(Predictor):
         """
         configuration = self.configuration(issue_limit)
         if limits is None:
-            limits = EngineParameters.holding(
+            limits = EngineLimits.holding(
                 layers=self.layers, experts=self.experts, top_k=self.top_k, candidates=configuration.candidates
             )
         return StMoeTables(limits, configuration, self.profile.candidates, self.profile.confidences)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineLimits
 
 WORD_BITS = 32
 
@@ -24,7 +24,7 @@ class RowFormat:
         bits: bits of a row, padding included.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         self.slot_bits = limits.expert_bits + CONFIDENCE_BITS
         self.words = -(-self.slot_bits * limits.candidates_max // WORD_BITS)

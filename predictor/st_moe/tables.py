@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from predictor.st_moe.events import NO_ERROR, EngineCounter, EventError, Request, RoutingEvent, RowUpdate, StepResult
-from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration, EngineLimits
 from predictor.st_moe.rows import RowFormat
 
 OFF_CYCLES = 1
@@ -37,7 +37,7 @@ _PREDICT_PIPELINE = 5  # accept, check; after the last row's address: row, contr
 _VERIFY_PIPELINE = 5  # accept, check; after the last row's address: row, match, write
 
 
-def event_cycles(limits: EngineParameters, *, top_k: int, requests: int, predicts: bool, verifies: bool) -> int:
+def event_cycles(limits: EngineLimits, *, top_k: int, requests: int, predicts: bool, verifies: bool) -> int:
     """Cycles from the acceptance of an event to the first cycle that can accept another, requests never waiting.
 
     A prediction reads ``top_k`` rows, one a cycle, loads the tournament tree, waits ``log2(experts_max)`` cycles for
@@ -51,7 +51,7 @@ def event_cycles(limits: EngineParameters, *, top_k: int, requests: int, predict
     return max(predict, verify)
 
 
-def first_request_cycle(limits: EngineParameters, *, top_k: int) -> int:
+def first_request_cycle(limits: EngineLimits, *, top_k: int) -> int:
     """Cycles from the acceptance of an event to the first request being valid."""
     return top_k + _PREDICT_PIPELINE + limits.expert_bits
 
@@ -69,7 +69,7 @@ class StMoeTables:
 
     def __init__(
         self,
-        limits: EngineParameters,
+        limits: EngineLimits,
         configuration: EngineConfiguration,
         candidates: NDArray[np.int16],
         confidences: NDArray[np.int8],
@@ -112,18 +112,12 @@ class StMoeTables:
 
     @classmethod
     def from_memory_image(
-        cls, limits: EngineParameters, configuration: EngineConfiguration, image: NDArray[np.uint32]
+        cls, limits: EngineLimits, configuration: EngineConfiguration, image: NDArray[np.uint32]
     ) -> Self:
         """The twin of an engine whose memory was loaded with ``image``, as from ``to_memory_image``."""
         candidates, confidences = RowFormat(limits).tables(image)
         used = np.s_[: configuration.layers, : configuration.experts, : configuration.candidates]
         return cls(limits, configuration, candidates[used], confidences[used])
-
-    def flip_bit(self, address: int, bit: int) -> None:
-        """Invert one stored bit of the row at ``address``: a fault, for the tests that must notice it."""
-        place = divmod(address, self.limits.experts_max)
-        row = self.rows.pack(self._candidates[place], self._confidences[place]) ^ 1 << bit
-        self._candidates[place], self._confidences[place] = self.rows.unpack(row)
 
     @property
     def enabled(self) -> bool:

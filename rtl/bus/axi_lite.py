@@ -1,13 +1,12 @@
 """AXI4-Lite: the signature, and a slave that turns transfers into accesses of a register file."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from rtl.prefetch.address_map import DATA_BITS
-
-DATA_BYTES = DATA_BITS // 8
+from rtl.bus.register_map import DATA_BITS, DATA_BYTES
+from rtl.checks import always, always_stable, at_most_one, exactly_one
 
 
 class Response(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -89,7 +88,7 @@ class AxiLiteSlave(wiring.Component):
         data = Signal(DATA_BITS)
         m.d.comb += [bus.bresp.eq(response), bus.rresp.eq(response), bus.rdata.eq(data)]
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(write_asked & ~(bus.arvalid & wrote_last)):
                     m.d.comb += [bus.awready.eq(1), bus.wready.eq(1)]
@@ -125,4 +124,9 @@ class AxiLiteSlave(wiring.Component):
                 m.d.comb += bus.rvalid.eq(1)
                 with m.If(bus.rready):
                     m.next = "IDLE"
+        states = ("IDLE", "WRITE", "WRITE RESPONSE", "READ", "READ RESPONSE")
+        always(m, exactly_one([fsm.ongoing(state) for state in states]), "bus: not in one state")
+        always_stable(m, "bus_b", valid=bus.bvalid, ready=bus.bready, payload=Value.cast(bus.bresp))
+        always_stable(m, "bus_r", valid=bus.rvalid, ready=bus.rready, payload=Cat(bus.rdata, bus.rresp))
+        always(m, at_most_one([registers.read, registers.write]), "bus: a register is read and written at once")
         return m

@@ -12,18 +12,15 @@ that a unit with another order of weights can use it as it is. All stages advanc
 and not taken.
 """
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from amaranth.back import verilog
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from numpy.typing import NDArray
 
 from pim_model.tile import ACCUMULATOR_BITS, TileParameters
+from rtl.checks import always, always_stable, always_within, implies
+from rtl.verilog import to_verilog
 
 
 def lane_values(lanes: int) -> data.ArrayLayout:
@@ -115,6 +112,15 @@ class VectorBuffer(wiring.Component):
             m.d.sync += write_address.eq(write_address + 1)
             with m.If(self.vector.p.last):
                 m.d.sync += [write_address.eq(0), write_bank.eq(~write_bank), full.bit_select(write_bank, 1).eq(1)]
+        always(m, implies(self.release, self.full), "vector buffer: a bank is given back that is not complete")
+        always_within(
+            m,
+            write_address,
+            0,
+            self._parameters.vector_chunks - 1,
+            "vector buffer: the vector given has more chunks than a bank",
+            where=write.en,
+        )
         with m.If(self.release):
             m.d.sync += [read_bank.eq(~read_bank), full.bit_select(read_bank, 1).eq(0)]
         return m
@@ -180,9 +186,26 @@ class GemvSequencer(wiring.Component):
                     m.d.sync += [chunk.eq(0), rows_left.eq(rows_left - job.group)]
             with m.If(end):
                 m.d.sync += active.eq(0)
-        with m.If(self.command.valid & self.command.ready):
+        accept = Signal()
+        m.d.comb += accept.eq(self.command.valid & self.command.ready)
+        self._check(m, accept)
+        always(m, implies(self.step, active), "sequencer: a beat is accepted without a job")
+        always(m, implies(active, rows_left != 0), "sequencer: a job without rows is in work")
+        always(m, implies(active, (chunk < job.chunks) & (row < job.group)), "sequencer: a beat is outside its job")
+        with m.If(accept):
             m.d.sync += [active.eq(1), job.eq(self.command.p), rows_left.eq(self.command.p.rows)]
         return m
+
+    def _check(self, m: Module, accept: Value) -> None:
+        """Check that the command given is one that the tile can do."""
+        limits = {
+            "rows": self._parameters.max_rows,
+            "chunks": self._parameters.vector_chunks,
+            "group": self._parameters.accumulators,
+        }
+        for name, limit in limits.items():
+            value = getattr(self.command.p, name)
+            always_within(m, value, 1, limit, f"sequencer: {name} of the command given", where=accept)
 
 
 class DotProductLanes(wiring.Component):
@@ -239,6 +262,25 @@ class DotProductLanes(wiring.Component):
         accumulators = Signal(layout, reset_less=True)
         sum_ = Signal(signed(ACCUMULATOR_BITS))
         m.d.comb += sum_.eq(Mux(beat.first, 0, accumulators[beat.accumulator]) + total)
+        exact = Mux(beat.first, 0, accumulators[beat.accumulator]) + total
+        begun = Signal(self._parameters.accumulators)
+        entering = self.advance & valid
+        always(m, implies(entering, sum_ == exact), "lanes: a sum overflows its accumulator")
+        always(
+            m,
+            implies(entering, begun.bit_select(beat.accumulator, 1) ^ beat.first),
+            "lanes: a sum begins twice, or goes on without a beginning",
+        )
+        always(m, implies(entering & beat.end, beat.last), "lanes: a job ends in the midst of a sum")
+        always_stable(
+            m,
+            "results",
+            valid=self.results.valid,
+            ready=self.results.ready,
+            payload=self.results.p.as_value(),
+        )
+        with m.If(entering):
+            m.d.sync += begun.bit_select(beat.accumulator, 1).eq(~beat.last)
         with m.If(self.advance):
             m.d.sync += self.results.valid.eq(valid & beat.last)
             with m.If(valid):
@@ -310,30 +352,7 @@ class PimTile(wiring.Component):
 
 def generate_verilog(parameters: TileParameters) -> str:
     """Verilog of `PimTile`, top module ``pim_tile``; the same text for the same parameters on every machine."""
-    return verilog.convert(PimTile(parameters), name="pim_tile", emit_src=False, strip_internal_attrs=True)
-
-
-def pack_vector(chunks: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Payloads of `vector_layout`, u8 ``[chunks, lanes + 1]`` little-endian, of the chunks int8 ``[chunks, lanes]``.
-
-    Lane i of `lane_values` is byte i; the bit after them marks the last chunk.
-    """
-    last = np.zeros((len(chunks), 1), np.uint8)
-    last[-1] = 1
-    return np.hstack([chunks.view(np.uint8), last])
-
-
-def pack_commands(commands: Sequence[Mapping[str, int]], parameters: TileParameters) -> NDArray[np.uint8]:
-    """Payloads of `command_layout`, u8 ``[commands, bytes]`` little-endian, of its fields by name."""
-    layout = command_layout(parameters)
-    width = -(-layout.size // 8)
-    payloads = [layout.const(command).as_value().value.to_bytes(width, "little") for command in commands]
-    return np.frombuffer(b"".join(payloads), np.uint8).reshape(-1, width)
-
-
-def unpack_results(payloads: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """The sums (int32) and end marks out of payloads of `result_layout`: the low word, and the bit above it."""
-    return payloads.astype(np.uint32).view(np.int32), (payloads >> np.uint64(ACCUMULATOR_BITS)).astype(np.bool_)
+    return to_verilog(PimTile(parameters), "pim_tile")
 
 
 def _add_pairs(terms: list) -> list:

@@ -1,73 +1,45 @@
-"""The prefetch engine's address map; the register file, drivers and docs/prefetch-engine.md take it from here.
+"""The prefetch engine's address map: every register of the register file, for whoever reads or writes one.
 
-Byte offsets; all registers are 32-bit words. This module needs no Amaranth.
+The circuit, the drivers, docs/prefetch-engine.md and the exported SystemRDL all read ``address_map``. What the tables
+themselves define stays there and is read from there: defaults and codes of settings in
+``predictor.st_moe.parameters``, counters and errors with their prose in ``predictor.st_moe.events``. This module needs
+no Amaranth.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Literal
 
-from predictor.st_moe.events import EngineCounter
-from predictor.st_moe.parameters import CONFIDENCE_MAX, EngineConfiguration, EngineParameters
+from predictor.st_moe.events import EngineCounter, EventError
+from predictor.st_moe.parameters import (
+    AGGREGATION_CODES,
+    CONFIDENCE_MAX,
+    REPLACEMENT_CODES,
+    EngineConfiguration,
+    EngineLimits,
+)
 from predictor.st_moe.rows import RowFormat
+from rtl.bus.register_map import DATA_BITS, DATA_BYTES, Access, AddressMap, Field, MemoryWindow, Register
 
 IDENTITY = 0x4653_5045  # "FSPE"
 VERSION = 1
-DATA_BITS = 32
 COUNTER_BITS = 48
+COUNTERS_OFFSET = 0x80
+STATUS_ERROR_SHIFT = 8  # of the bits of ``EventError`` in STATUS
 MINIMUM_WINDOW = 0x1000
-
-
-class Offset(IntEnum):
-    """Registers that are not settings, by name."""
-
-    IDENTITY = 0x00
-    VERSION = 0x04
-    LIMITS = 0x08
-    CAPABILITY = 0x0C
-    WINDOW = 0x10
-    CONTROL = 0x14
-    COMMAND = 0x18
-    STATUS = 0x1C
-    COUNTERS = 0x80
-
-
-class Control(IntFlag):
-    """Bits of CONTROL."""
-
-    ENABLE = 1
-
-
-class Command(IntFlag):
-    """Bits of COMMAND; what is written as 1 happens once."""
-
-    CLEAR_COUNTERS = 1
-    CLEAR_ERRORS = 2
-
-
-class Status(IntFlag):
-    """Bits of STATUS; all but BUSY are sticky. Bits 8 to 10 are those of ``EventError``."""
-
-    BUSY = 1
-    ERROR_LAYER = 1 << 8
-    ERROR_EXPERT = 1 << 9
-    ERROR_DUPLICATE = 1 << 10
-    ERROR_CONFIGURATION = 1 << 11
-
-
-STATUS_ERROR_SHIFT = 8
+NAME = "prefetch_engine"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A register that holds a value of a range.
+    """A register that is one number or one choice, a field of ``EngineConfiguration``.
 
     Attributes:
-        name: field of the register file's ``settings``.
+        name: the field's, and that of the register file's ``settings``.
         offset: its address.
         low, high: smallest (0 or 1) and largest value; any other is refused. ``high`` follows from the engine's limits.
-        reset: value after reset; ``None``: ``high``.
+        codes: names of values, where it is a choice.
         locked: writable only while the engine is off and not busy; the others take effect at the next event.
         meaning: a line for the register table.
     """
@@ -75,18 +47,28 @@ class Setting:
     name: str
     offset: int
     low: Literal[0, 1] = 0
-    high: Callable[[EngineParameters], int]
-    reset: int | None = None
+    high: Callable[[EngineLimits], int]
+    codes: dict[str, int] | None = None
     locked: bool = False
     meaning: str
 
-    def reset_value(self, limits: EngineParameters) -> int:
-        """Value after reset."""
-        return self.high(limits) if self.reset is None else self.reset
+    def register(self, limits: EngineLimits) -> Register:
+        """The register of an engine; after reset it holds the configuration's default, or else the largest value."""
+        high = self.high(limits)
+        configured = EngineConfiguration.model_fields[self.name]
+        default = high if configured.is_required() else configured.default
+        value = Field(
+            name=self.name,
+            meaning=self.meaning,
+            access=Access.SETTING,
+            width=high.bit_length(),
+            reset=default if self.codes is None else self.codes[str(default)],
+            minimum=self.low,
+            maximum=high,
+            codes=self.codes or {},
+        )
+        return Register(name=self.name.upper(), offset=self.offset, fields=(value,), locked=self.locked)
 
-
-AGGREGATIONS = {"max": 0, "sum": 1}
-REPLACEMENTS = {"none": 0, "ranked": 1, "reversed": 2}
 
 SETTINGS = (
     Setting(
@@ -107,7 +89,6 @@ SETTINGS = (
         offset=0x30,
         low=1,
         high=lambda x: x.layers_max - 1,
-        reset=1,
         locked=True,
         meaning="layers from the event's to the predicted one",
     ),
@@ -116,31 +97,32 @@ SETTINGS = (
         offset=0x34,
         low=1,
         high=lambda x: (1 << x.score_bits) - 1,
-        reset=2,
         meaning="smallest score that is requested",
     ),
     Setting(
         name="ht_confidence",
         offset=0x38,
         high=lambda _: CONFIDENCE_MAX,
-        reset=1,
         meaning="what the history table adds to a score",
     ),
     Setting(
-        name="aggregation", offset=0x3C, high=lambda _: 1, reset=0, meaning="of several rows' confidences: 0 max, 1 sum"
+        name="aggregation",
+        offset=0x3C,
+        high=lambda _: max(AGGREGATION_CODES.values()),
+        codes=AGGREGATION_CODES,
+        meaning="of several rows' confidences",
     ),
     Setting(
         name="replacement",
         offset=0x40,
-        high=lambda _: 2,
-        reset=1,
-        meaning="of given-up candidates: 0 none, 1 in the event's order, 2 in reverse",
+        high=lambda _: max(REPLACEMENT_CODES.values()),
+        codes=REPLACEMENT_CODES,
+        meaning="of candidates given up, by needed experts in the event's order (ranked) or in reverse",
     ),
     Setting(
         name="replacement_confidence",
         offset=0x44,
         high=lambda _: CONFIDENCE_MAX,
-        reset=2,
         meaning="of a candidate that replaced another",
     ),
     Setting(name="issue_limit", offset=0x48, high=lambda x: x.experts_max, meaning="most requests of an event"),
@@ -160,9 +142,9 @@ class Window:
     stride: int
 
     @classmethod
-    def of(cls, limits: EngineParameters) -> "Window":
+    def of(cls, limits: EngineLimits) -> "Window":
         """The window of an engine."""
-        stride = 4 * _power_of_two(RowFormat(limits).words)
+        stride = DATA_BYTES * _power_of_two(RowFormat(limits).words)
         size = stride << limits.layer_bits + limits.expert_bits
         return cls(base=max(MINIMUM_WINDOW, size), stride=stride)
 
@@ -173,91 +155,141 @@ class Window:
 
     def offset(self, address: int, word: int) -> int:
         """Address on the bus of a row's word."""
-        return self.base + address * self.stride + 4 * word
+        return self.base + address * self.stride + DATA_BYTES * word
+
+
+@lru_cache(maxsize=64)
+def address_map(limits: EngineLimits) -> AddressMap:
+    """Everything that the bus of an engine reaches."""
+    window, rows = Window.of(limits), RowFormat(limits)
+    counters = [register for counter in EngineCounter for register in _counter_registers(counter)]
+    return AddressMap(
+        name=NAME,
+        meaning="Prefetch engine: ST-MoE's tables over AXI4-Lite",
+        registers=(
+            *_fixed_registers(limits),
+            *(setting.register(limits) for setting in SETTINGS),
+            *counters,
+        ),
+        memory=MemoryWindow(
+            name="TABLE",
+            meaning="the cross-layer correlation table",
+            offset=window.base,
+            stride=window.stride,
+            rows=limits.rows,
+            words=rows.words,
+        ),
+    )
 
 
 def counter_offset(counter: EngineCounter) -> int:
     """Address of a counter's low word; the high one follows."""
-    return Offset.COUNTERS + 8 * counter
+    return COUNTERS_OFFSET + 2 * DATA_BYTES * counter
 
 
-def limits_word(limits: EngineParameters) -> int:
-    """What LIMITS reads."""
-    return limits.experts_max | limits.layers_max << 16
-
-
-def capability_word(limits: EngineParameters) -> int:
-    """What CAPABILITY reads."""
-    return limits.top_k_max | limits.candidates_max << 8 | RowFormat(limits).words << 16 | len(EngineCounter) << 24
-
-
-def window_word(limits: EngineParameters) -> int:
-    """What WINDOW reads."""
-    window = Window.of(limits)
-    return (window.base.bit_length() - 1) | (window.stride.bit_length() - 1) << 8
+def setting_writes(values: dict[str, int]) -> Iterator[tuple[int, int]]:
+    """The (offset, value) writes of settings by name, in the order of the map."""
+    for setting in SETTINGS:
+        if setting.name in values:
+            yield setting.offset, values[setting.name]
 
 
 def configuration_writes(configuration: EngineConfiguration) -> Iterator[tuple[int, int]]:
     """The (offset, value) writes that set a configuration, the engine being off."""
-    values = configuration.model_dump()
-    values["aggregation"] = AGGREGATIONS[configuration.aggregation]
-    values["replacement"] = REPLACEMENTS[configuration.replacement]
-    for setting in SETTINGS:
-        yield setting.offset, values[setting.name]
+    return setting_writes(configuration.register_values())
 
 
-def register_table(limits: EngineParameters) -> str:
-    """The map of an engine as a Markdown table."""
+def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
+    """All registers but settings and counters."""
     window = Window.of(limits)
-    rows = [
-        (Offset.IDENTITY, "IDENTITY", "R", f'`{IDENTITY:#x}`, "FSPE"'),
-        (Offset.VERSION, "VERSION", "R", f"{VERSION}"),
-        (Offset.LIMITS, "LIMITS", "R", "15:0 experts_max, 31:16 layers_max"),
-        (
-            Offset.CAPABILITY,
-            "CAPABILITY",
-            "R",
-            "7:0 top_k_max, 15:8 candidates_max, 23:16 words of a row, 31:24 counters",
-        ),
-        (Offset.WINDOW, "WINDOW", "R", "7:0 log2 of the table window's offset, 15:8 log2 of a row's stride, in bytes"),
-        (Offset.CONTROL, "CONTROL", "RW", "0 enable: 0 off (events are discarded, the history is forgotten), 1 tables"),
-        (Offset.COMMAND, "COMMAND", "W", "0 clear the counters, 1 clear the errors"),
-        (
-            Offset.STATUS,
-            "STATUS",
-            "R",
-            "0 busy; sticky errors: 8 layer, 9 expert, 10 duplicate expert, 11 refused configuration write",
-        ),
-        *(
-            (
-                setting.offset,
-                setting.name.upper(),
-                "RW, when off" if setting.locked else "RW",
-                f"{setting.meaning}; {setting.low}…{setting.high(limits)}, reset {setting.reset_value(limits)}",
-            )
-            for setting in SETTINGS
-        ),
-        *((counter_offset(counter), counter.name, "R", f"counter: {_COUNTED[counter]}") for counter in EngineCounter),
-        (window.base, "TABLE", "RW", f"{limits.rows} rows, {window.stride} bytes apart"),
+    status = [_bit("busy", 0, "an event is in work", Access.STATE)]
+    status += [
+        _bit(
+            f"error_{error.name}".lower(),
+            STATUS_ERROR_SHIFT + error.bit_length() - 1,
+            f"{error.meaning} (sticky)",
+            Access.STATE,
+        )
+        for error in EventError
     ]
-    lines = ["| offset | register | access | content |", "|---|---|---|---|"]
-    lines += [f"| `{offset:#06x}` | `{name}` | {access} | {content} |" for offset, name, access, content in rows]
-    return "\n".join(lines)
+    status += [
+        _bit(
+            "error_configuration",
+            STATUS_ERROR_SHIFT + len(EventError),
+            "the write of a setting was refused (sticky)",
+            Access.STATE,
+        )
+    ]
+    return (
+        _constants("IDENTITY", 0x00, ("identity", 0, 32, '"FSPE" in ASCII', IDENTITY)),
+        _constants("VERSION", 0x04, ("version", 0, 32, "version of this map", VERSION)),
+        _constants(
+            "LIMITS",
+            0x08,
+            ("experts_max", 0, 16, "most experts of a layer", limits.experts_max),
+            ("layers_max", 16, 16, "most MoE layers", limits.layers_max),
+        ),
+        _constants(
+            "CAPABILITY",
+            0x0C,
+            ("top_k_max", 0, 8, "most experts of an event", limits.top_k_max),
+            ("candidates_max", 8, 8, "slots of a table row", limits.candidates_max),
+            ("row_words", 16, 8, "words of a table row", RowFormat(limits).words),
+            ("counters", 24, 8, "number of counters", len(EngineCounter)),
+        ),
+        _constants(
+            "WINDOW",
+            0x10,
+            ("log2_offset", 0, 8, "log2 of the offset of TABLE", window.base.bit_length() - 1),
+            ("log2_stride", 8, 8, "log2 of the bytes from row to row", window.stride.bit_length() - 1),
+        ),
+        Register(
+            name="CONTROL",
+            offset=0x14,
+            fields=(_bit("enable", 0, "1 on, 0 off (events are discarded, the history is forgotten)", Access.SETTING),),
+        ),
+        Register(
+            name="COMMAND",
+            offset=0x18,
+            fields=(
+                _bit("clear_counters", 0, "all counters become 0", Access.COMMAND),
+                _bit("clear_errors", 1, "the sticky errors become 0", Access.COMMAND),
+            ),
+        ),
+        Register(name="STATUS", offset=0x1C, fields=tuple(status)),
+    )
 
 
-_COUNTED = {
-    EngineCounter.EVENTS: "events accepted while on, rejected ones included",
-    EngineCounter.REJECTED: "of these, rejected",
-    EngineCounter.DISCARDED: "events accepted while off",
-    EngineCounter.PREDICTIONS: "events that predicted a target layer",
-    EngineCounter.REQUESTS: "requests handed over",
-    EngineCounter.CANDIDATE_HITS: "verified candidates that were needed",
-    EngineCounter.CANDIDATE_MISSES: "verified candidates that were not",
-    EngineCounter.UPDATES: "table rows written back",
-    EngineCounter.REPLACEMENTS: "candidates replaced",
-    EngineCounter.BUSY_CYCLES: "cycles in which no event could be accepted",
-    EngineCounter.STALL_CYCLES: "cycles in which a request waited for its consumer",
-}
+def _constants(name: str, offset: int, *fields: tuple[str, int, int, str, int]) -> Register:
+    """A register of constants, given as (name, lowest bit, width, meaning, value)."""
+    return Register(
+        name=name,
+        offset=offset,
+        fields=tuple(
+            Field(name=field, lowest_bit=lowest, width=width, meaning=meaning, reset=value, access=Access.CONSTANT)
+            for field, lowest, width, meaning, value in fields
+        ),
+    )
+
+
+def _bit(name: str, place: int, meaning: str, access: Access) -> Field:
+    return Field(name=name, lowest_bit=place, meaning=meaning, access=access)
+
+
+def _counter_registers(counter: EngineCounter) -> tuple[Register, Register]:
+    """A counter's low word, whose read keeps the high one, and its high word."""
+    name, offset = counter.name.lower(), counter_offset(counter)
+    low = Field(name=name, width=DATA_BITS, meaning=f"counter: {counter.meaning}", access=Access.STATE)
+    high = Field(
+        name=f"{name}_high",
+        width=COUNTER_BITS - DATA_BITS,
+        meaning="the high word, as the low word was last read",
+        access=Access.STATE,
+    )
+    return (
+        Register(name=low.name.upper(), offset=offset, fields=(low,)),
+        Register(name=high.name.upper(), offset=offset + DATA_BYTES, fields=(high,)),
+    )
 
 
 def _power_of_two(value: int) -> int:

@@ -6,9 +6,10 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import AGGREGATION_CODES, EngineLimits, TablePolicy
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
-from rtl.prefetch.address_map import AGGREGATIONS, Window
+from rtl.checks import always, always_stable, implies
+from rtl.prefetch.address_map import Window
 from rtl.prefetch.counters import Counters
 from rtl.prefetch.history import History
 from rtl.prefetch.issuer import RequestIssuer
@@ -20,7 +21,7 @@ from rtl.prefetch.tables import TableMemory
 from rtl.prefetch.updater import Updater
 
 # Settings that may be written at any time: they are kept for the length of an event.
-_POLICY = ("threshold", "ht_confidence", "aggregation", "replacement", "replacement_confidence", "issue_limit")
+_POLICY = (*TablePolicy.model_fields, "issue_limit")
 
 
 class PrefetchEngine(wiring.Component):
@@ -33,7 +34,7 @@ class PrefetchEngine(wiring.Component):
     appear there.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {
@@ -83,6 +84,7 @@ class PrefetchEngine(wiring.Component):
         self._predict(m, policy)
         self._verify(m, event, policy)
         self._count(m, accept, errors.any())
+        self._check_requests(m)
         return m
 
     def _accept(self, m: Module, event: data.View, policy: dict[str, Signal]) -> Signal:
@@ -159,7 +161,7 @@ class PrefetchEngine(wiring.Component):
             scorer.clear.eq(sequencer.check),
             scorer.slots.eq(self._tables.row.slots),
             scorer.slots_used.eq(settings.slots_used),
-            scorer.add.eq(policy["aggregation"] == AGGREGATIONS["sum"]),
+            scorer.add.eq(policy["aggregation"] == AGGREGATION_CODES["sum"]),
             scorer.history_valid.eq(history.target_in_sequence),
             scorer.history.eq(history.target),
             scorer.history_used.eq(settings.event_used),
@@ -178,6 +180,14 @@ class PrefetchEngine(wiring.Component):
             self.requests.payload.score.eq(issuer.best.payload.score),
             self.requests.payload.last.eq(issuer.best.payload.last),
         ]
+
+    def _check_requests(self, m: Module) -> None:
+        """A request stays until it is taken, and is of an expert and a layer that the model has."""
+        settings, requests = self._registers.settings, self.requests
+        payload = requests.payload
+        always_stable(m, "requests", valid=requests.valid, ready=requests.ready, payload=payload.as_value())
+        exists = (self._history.target_layer < settings.layers) & (payload.expert < settings.experts)
+        always(m, implies(requests.valid, exists), "requests: an expert or a layer that the model has not")
 
     def _verify(self, m: Module, event: data.View, policy: dict[str, Signal]) -> None:
         """Update the rows and write them back."""

@@ -6,7 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
+from rtl.checks import always, always_within
 from rtl.prefetch.layouts import experts_layout
 
 
@@ -23,7 +24,7 @@ class History(wiring.Component):
     clear the bits for the next cycle.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         layer = range(limits.layers_max)
         super().__init__(
@@ -76,4 +77,6 @@ class History(wiring.Component):
             m.d.sync += in_token.eq(0)
         with m.If(self.start_sequence):
             m.d.sync += in_sequence.eq(0)
+        always(m, (in_token & ~in_sequence) == 0, "history: a layer is of this token and not of its sequence")
+        always_within(m, self.layer, 0, layers - 1, "history: a layer is written that does not exist", where=self.write)
         return m

@@ -5,7 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
+from rtl.checks import always, always_within, implies
 
 
 class RequestIssuer(wiring.Component):
@@ -22,7 +23,7 @@ class RequestIssuer(wiring.Component):
     there is none. ``limit`` (at most that many requests) is read at ``load``.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         best = data.StructLayout(
             {"expert": unsigned(limits.expert_bits), "score": unsigned(limits.score_bits), "last": 1}
@@ -95,4 +96,11 @@ class RequestIssuer(wiring.Component):
             for expert, leaf in enumerate(levels[0]):
                 m.d.sync += [leaf.score.eq(self.scores[expert]), leaf.valid.eq(self.eligible[expert])]
             m.d.sync += [node.valid.eq(0) for level in levels[1:] for node in level]
+        for child in levels[depth - 1]:
+            ordered = (root.score > child.score) | ((root.score == child.score) & (root.expert < child.expert))
+            always(m, implies(self.best.valid & child.valid, ordered), "issuer: a request overtakes a better one")
+        always_within(
+            m, remaining, 0, self.limits.experts_max, "issuer: more requests are allowed than there are experts"
+        )
+        always_within(m, to_fill, 0, depth, "issuer: the tree fills for longer than it is deep")
         return m

@@ -1,39 +1,28 @@
 """The prefetch engine's registers: settings, status, counters and the window onto the table memory."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
-from rtl.prefetch.address_map import (
-    COUNTER_BITS,
-    DATA_BITS,
-    IDENTITY,
-    SETTINGS,
-    STATUS_ERROR_SHIFT,
-    VERSION,
-    Command,
-    Control,
-    Offset,
-    Window,
-    capability_word,
-    counter_offset,
-    limits_word,
-    window_word,
-)
+from rtl.bus.register_map import DATA_BITS, Field, Register
+from rtl.checks import always, always_kept, always_within, implies
+from rtl.prefetch.address_map import COUNTER_BITS, SETTINGS, Window, address_map
 from rtl.prefetch.tables import WindowSignature
 
 
 class SettingsSignature(wiring.Signature):
     """The settings' values, and masks of what they put to use (a cycle later)."""
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         values = {
-            setting.name: Out(range(setting.high(limits) + 1), init=setting.reset_value(limits)) for setting in SETTINGS
+            setting.name: Out(field.width, init=field.reset)
+            for setting in SETTINGS
+            for field in setting.register(limits).fields
         }
         masks = {
             "experts_used": Out(limits.experts_max),
@@ -52,8 +41,9 @@ class RegisterFile(wiring.Component):
     two belong together.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
+        self._map = address_map(limits)
         super().__init__(
             {
                 "registers": In(RegisterBusSignature(Window.of(limits).address_bits)),
@@ -75,9 +65,13 @@ class RegisterFile(wiring.Component):
             self.settings.event_used.eq((1 << self.settings.top_k) - 1),
             self.settings.slots_used.eq((1 << self.settings.candidates) - 1),
         ]
-        errors, clear_errors, refused = Signal(len(EventError) + 1), Signal(), Signal()
-        m.d.sync += errors.eq(Mux(clear_errors, 0, errors) | Cat(self.event_errors, refused))
-        status = Cat(self.busy, Const(0, STATUS_ERROR_SHIFT - 1), errors)
+        clear_errors, refused = Signal(), Signal()
+        causes = {f"error_{error.name}".lower(): self.event_errors[nth] for nth, error in enumerate(EventError)}
+        causes["error_configuration"] = refused
+        status: dict[str, Value] = {"busy": self.busy}
+        for name, cause in causes.items():
+            status[name] = error = Signal(name=name)
+            m.d.sync += error.eq((error & ~clear_errors) | cause)
 
         in_window = self.registers.address[-1]
         window_exists = self._address_window(m)
@@ -91,7 +85,20 @@ class RegisterFile(wiring.Component):
                 self.registers.done.eq(self.window.ready | ~window_exists),
             ]
         self._read(m, in_window, window_exists, status)
+        self._check(m)
         return m
+
+    def _check(self, m: Module) -> None:
+        """Settings are in their range; those that are locked hold still while the engine is on or busy."""
+        for setting in SETTINGS:
+            register, value = self._map.register(setting.name.upper()), getattr(self.settings, setting.name)
+            (field,) = register.fields
+            most = field.mask if field.maximum is None else field.maximum
+            always_within(m, value, field.minimum, most, f"registers: {setting.name} out of range")
+            if register.locked:
+                always_kept(m, setting.name, value, where=self.enable | self.busy)
+        bus = self.registers
+        always(m, implies(bus.done, bus.read | bus.write), "registers: an answer to no access")
 
     def _address_window(self, m: Module) -> Value:
         """Point the window at the bus address; returns whether there is such a word."""
@@ -108,26 +115,29 @@ class RegisterFile(wiring.Component):
 
     def _write_register(self, m: Module, clear_errors: Signal, refused: Signal) -> None:
         value = self.registers.write_data
+        control, command = self._map.register("CONTROL"), self._map.register("COMMAND")
         with m.Switch(self.registers.address):
-            with m.Case(Offset.CONTROL):
-                m.d.sync += self.enable.eq(value[Control.ENABLE.bit_length() - 1])
-            with m.Case(Offset.COMMAND):
+            with m.Case(control.offset):
+                m.d.sync += self.enable.eq(_part(value, control.field("enable")))
+            with m.Case(command.offset):
                 m.d.comb += [
-                    self.clear_counters.eq(value[Command.CLEAR_COUNTERS.bit_length() - 1]),
-                    clear_errors.eq(value[Command.CLEAR_ERRORS.bit_length() - 1]),
+                    self.clear_counters.eq(_part(value, command.field("clear_counters"))),
+                    clear_errors.eq(_part(value, command.field("clear_errors"))),
                 ]
             for setting in SETTINGS:
-                with m.Case(setting.offset):
-                    locked = (self.enable | self.busy) if setting.locked else Const(0)
-                    too_small = value == 0 if setting.low else Const(0)
-                    m.d.comb += refused.eq(locked | too_small | (value > setting.high(self.limits)))
+                register = self._map.register(setting.name.upper())
+                (field,) = register.fields
+                with m.Case(register.offset):
+                    locked = (self.enable | self.busy) if register.locked else Const(0)
+                    too_small = value < field.minimum if field.minimum else Const(0)
+                    m.d.comb += refused.eq(locked | too_small | (value > field.maximum))
                     with m.If(~refused):
                         m.d.sync += getattr(self.settings, setting.name).eq(value)
                     m.d.comb += self.registers.error.eq(refused)
             with m.Default():
                 m.d.comb += self.registers.error.eq(1)
 
-    def _read(self, m: Module, in_window: Value, window_exists: Value, status: Value) -> None:
+    def _read(self, m: Module, in_window: Value, window_exists: Value, status: dict[str, Value]) -> None:
         """A read takes two cycles: the word is found and kept, then handed over."""
         found, exists, answering = Signal(DATA_BITS), Signal(), Signal()
         from_window = Signal()
@@ -150,31 +160,42 @@ class RegisterFile(wiring.Component):
                 self.registers.read_data.eq(Mux(from_window, self.window.read_data, found)),
             ]
 
-    def _find_register(self, m: Module, found: Signal, exists: Signal, status: Value) -> None:
+    def _find_register(self, m: Module, found: Signal, exists: Signal, status: dict[str, Value]) -> None:
+        """Take in what the register at the bus address holds."""
+        held: dict[str, Value] = {
+            **status,
+            "enable": self.enable,
+            **{setting.name: getattr(self.settings, setting.name) for setting in SETTINGS},
+        }
         high_word = Signal(COUNTER_BITS - DATA_BITS)
-        constants: dict[int, ValueLike] = {
-            Offset.IDENTITY: IDENTITY,
-            Offset.VERSION: VERSION,
-            Offset.LIMITS: limits_word(self.limits),
-            Offset.CAPABILITY: capability_word(self.limits),
-            Offset.WINDOW: window_word(self.limits),
-        }
-        signals: dict[int, ValueLike] = {setting.offset: getattr(self.settings, setting.name) for setting in SETTINGS}
-        readable = {
-            **constants,
-            **signals,
-            Offset.CONTROL: self.enable,
-            Offset.STATUS: status,
-        }
+        counters = {}
+        for counter in EngineCounter:
+            counters[counter.name] = value = self.counters[counter.value]
+            held[counter.name.lower()] = value[:DATA_BITS]
+            held[f"{counter.name.lower()}_high"] = high_word
         with m.Switch(self.registers.address):
-            for offset, content in readable.items():
-                with m.Case(offset):
-                    m.d.sync += found.eq(content)
-            for counter in EngineCounter:
-                with m.Case(counter_offset(counter)):
-                    value = self.counters[counter.value]
-                    m.d.sync += [found.eq(value[:DATA_BITS]), high_word.eq(value[DATA_BITS:])]
-                with m.Case(counter_offset(counter) + 4):
-                    m.d.sync += found.eq(high_word)
+            for register in self._map.registers:
+                if register.readable:
+                    with m.Case(register.offset):
+                        m.d.sync += found.eq(_word(register, held))
+                        if register.name in counters:
+                            m.d.sync += high_word.eq(counters[register.name][DATA_BITS:])
             with m.Default():
                 m.d.sync += exists.eq(0)
+
+
+def _part(word: Value, field: Field) -> Value:
+    """A field's bits of a word."""
+    return word[field.lowest_bit : field.lowest_bit + field.width]
+
+
+def _word(register: Register, held: dict[str, Value]) -> Value:
+    """What a register reads: its constants, and of its other fields what ``held`` has of their names."""
+    if register.constant:
+        return Const(register.reset, DATA_BITS)
+    parts: list[Value] = []
+    place = 0
+    for field in register.fields:
+        parts += [Const(0, field.lowest_bit - place), held[field.name]]
+        place = field.lowest_bit + field.width
+    return Cat(*parts)

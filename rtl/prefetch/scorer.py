@@ -5,7 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_BITS, EngineLimits
+from rtl.checks import always, implies
 from rtl.prefetch.layouts import experts_layout, slots_layout
 
 
@@ -16,7 +17,7 @@ class Scorer(wiring.Component):
     that exist and reach the threshold. ``history`` is the decoded history, taken in at ``history_load``.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         score = unsigned(limits.score_bits)
         super().__init__(
@@ -62,15 +63,19 @@ class Scorer(wiring.Component):
 
         # Second stage: aggregate.
         sums = [Signal(self.limits.score_bits, name=f"sum{expert}") for expert in range(experts)]
+        overflows = []
         for expert, total in enumerate(sums):
             confidence = Signal(CONFIDENCE_BITS, name=f"confidence{expert}")
             m.d.comb += confidence.eq(Cat(plane[expert] for plane in planes))
+            overflows.append((total + confidence)[-1])
             with m.If(self.clear):
                 m.d.sync += total.eq(0)
             with m.Elif(contributes):
                 # Under max a total never exceeds a confidence.
                 larger = Mux(confidence > total, confidence, total)
                 m.d.sync += total.eq(Mux(self.add, total + confidence, larger))
+
+        always(m, implies(contributes & self.add, ~Cat(*overflows).any()), "scorer: a sum overflows its score")
 
         # The history, decoded.
         recent = Signal(experts)

@@ -5,7 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
+from rtl.checks import always, exactly_one, implies
 
 
 class Sequencer(wiring.Component):
@@ -17,7 +18,7 @@ class Sequencer(wiring.Component):
     event ends with the later of ``predict_finishing`` and ``verify_finishing``, in whichever order they come.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {
@@ -58,7 +59,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += verifying.eq(0)
         finished = (~predicting | self.predict_finishing) & (~verifying | self.verify_finishing)
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(1)
                 with m.If(self.accept):
@@ -82,4 +83,9 @@ class Sequencer(wiring.Component):
                     m.next = "FINISH"
             with m.State("FINISH"), m.If(finished):
                 m.next = "IDLE"
+        states = ("IDLE", "CHECK", "READ TO PREDICT", "READ TO VERIFY", "FINISH")
+        always(m, exactly_one([fsm.ongoing(state) for state in states]), "sequencer: not in one state")
+        always(m, implies(reading, self.index < self.top_k), "sequencer: a row is read beyond the event's experts")
+        always(m, implies(self.predict_finishing, predicting), "sequencer: a prediction ends that did not begin")
+        always(m, implies(self.verify_finishing, verifying), "sequencer: a verification ends that did not begin")
         return m

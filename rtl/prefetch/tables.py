@@ -6,8 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import WORD_BITS, RowFormat
+from rtl.checks import always_within
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, row_layout
 
 
@@ -17,7 +18,7 @@ class WindowSignature(wiring.Signature):
     ``read`` or ``write`` is held until ``ready``; the word read is in ``read_data`` in the cycle after.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         super().__init__(
             {
                 "read": Out(1),
@@ -38,7 +39,7 @@ class TableMemory(wiring.Component):
     window. Zero at start-up, as block RAM is; load it before use.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         super().__init__(
             {
@@ -79,4 +80,7 @@ class TableMemory(wiring.Component):
                 write.data.eq(Cat(self.window.write_data for _ in range(words))),
                 write.en.eq(1 << self.window.word),
             ]
+        last = self.limits.rows - 1
+        always_within(m, read.addr, 0, last, "tables: a row is read that does not exist", where=read.en)
+        always_within(m, write.addr, 0, last, "tables: a row is written that does not exist", where=write.en.any())
         return m

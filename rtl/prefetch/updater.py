@@ -3,20 +3,13 @@
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import enum, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, EngineParameters
+from predictor.st_moe.parameters import CONFIDENCE_BITS, CONFIDENCE_MAX, REPLACEMENT_CODES, EngineLimits
+from rtl.checks import always, at_most_one, implies
 from rtl.prefetch.layouts import RowWriteSignature, address_bits, experts_layout, row_layout
-
-
-class ReplacementMode(enum.Enum, shape=2):  # type: ignore[call-arg]
-    """Which needed experts replace given-up candidates."""
-
-    NONE = 0
-    RANKED = 1
-    REVERSED = 2
 
 
 class Updater(wiring.Component):
@@ -29,7 +22,7 @@ class Updater(wiring.Component):
     ``needed`` and everything that configures must hold still until the last row is written.
     """
 
-    def __init__(self, limits: EngineParameters) -> None:
+    def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
         slot_count = range(limits.candidates_max + 1)
         super().__init__(
@@ -40,7 +33,7 @@ class Updater(wiring.Component):
                 "slots_used": In(limits.candidates_max),
                 "needed": In(experts_layout(limits)),
                 "needed_used": In(limits.top_k_max),
-                "replacement": In(ReplacementMode),
+                "replacement": In(range(max(REPLACEMENT_CODES.values()) + 1)),
                 "replacement_confidence": In(CONFIDENCE_BITS),
                 "write": Out(RowWriteSignature(limits)),
                 "hits": Out(slot_count),
@@ -78,14 +71,18 @@ class Updater(wiring.Component):
 
         forward, backward = _ranks(unlisted), _ranks(unlisted[::-1])[::-1]
         replaced = Signal(len(slots))
+        takes = []
         m.d.sync += [self.write.valid.eq(matched), self.write.address.eq(address)]
         m.d.sync += self.write.row.eq(row)
         for slot, rank in zip(slots, _ranks(given_up), strict=True):
             taken = Signal(len(needed), name=f"taken{slot}")
             for nth in needed:
-                order = Mux(self.replacement == ReplacementMode.REVERSED, backward[nth], forward[nth])
+                order = Mux(self.replacement == REPLACEMENT_CODES["reversed"], backward[nth], forward[nth])
                 m.d.comb += taken[nth].eq(unlisted[nth] & (order == rank))
-            m.d.comb += replaced[slot].eq(given_up[slot] & taken.any() & (self.replacement != ReplacementMode.NONE))
+            m.d.comb += replaced[slot].eq(
+                given_up[slot] & taken.any() & (self.replacement != REPLACEMENT_CODES["none"])
+            )
+            takes.append(taken)
             old, new = row.slots[slot], self.write.row.slots[slot]
             with m.If(replaced[slot]):
                 substitute = 0
@@ -97,6 +94,16 @@ class Updater(wiring.Component):
                     m.d.sync += new.confidence.eq(old.confidence + 1)
                 with m.If(self.slots_used[slot] & ~hit[slot] & (old.confidence != 0)):
                     m.d.sync += new.confidence.eq(old.confidence - 1)
+        for nth in needed:
+            slots_taking = [taken[nth] & gives for taken, gives in zip(takes, replaced, strict=True)]
+            always(m, implies(matched, at_most_one(slots_taking)), f"updater: two slots take the event's expert {nth}")
+        always(
+            m,
+            implies(matched, Cat(*(at_most_one(taken) for taken in takes)).all()),
+            "updater: a slot takes two experts",
+        )
+        used = _count(self.slots_used)
+        always(m, implies(self.write.valid, self.hits + self.misses == used), "updater: a slot neither hits nor misses")
         m.d.sync += [
             self.hits.eq(_count(hit)),
             self.misses.eq(_count(self.slots_used & ~hit)),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from catalog.files import check_folder
 from predictor.base import check_lookahead
-from predictor.st_moe.parameters import EngineParameters, StMoeParameters
+from predictor.st_moe.parameters import EngineLimits, StMoeParameters
 from study.commands.options import (
     JsonOption,
     ModelOption,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The hardware: Verilog, and lock-step replay under Verilator.", no_args_is_help=True)
 
-DEFAULTS = EngineParameters()
+DEFAULTS = EngineLimits()
 
 ExpertsMax = Annotated[int, typer.Option("--experts-max", help="Experts a layer that the engine can hold (2^n)")]
 LayersMax = Annotated[int, typer.Option("--layers-max", help="MoE layers that the engine can hold")]
@@ -64,7 +64,12 @@ def generate_command(
 def replay_command(
     trace: TraceOption,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to replay, from the test sequences")] = 500,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random waits, where there are any")] = 0,
+    waits: Annotated[
+        bool, typer.Option("--waits", help="Let both streams and the bus wait at random; cycles are then not compared")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the waits, and of the event bits that the engine must ignore")
+    ] = 0,
     lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, of the st-moe predictor")] = None,
     experts_max: ExpertsMax = DEFAULTS.experts_max,
@@ -74,7 +79,7 @@ def replay_command(
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream a trace through engine and twin; every request, table write and cycle is compared.
+    """Stream a trace through engine and twin; every request, table write and, without waits, cycle is compared.
 
     Exit status 1 if they differ.
     """
@@ -96,6 +101,7 @@ def replay_command(
             limits=limits,
             parameters=parameters,
             lookahead=lookahead,
+            waits=waits,
             seed=seed,
             progress=progress,
         )
@@ -104,7 +110,7 @@ def replay_command(
         sys.exit(1)
 
 
-def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_max: int) -> EngineParameters:
+def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_max: int) -> EngineLimits:
     """The engine's limits from the options.
 
     Raises:
@@ -116,7 +122,7 @@ def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_
         "top_k_max": top_k_max,
         "candidates_max": candidates_max,
     }
-    return EngineParameters.parse_settings(values, origin="forestage rtl")
+    return EngineLimits.parse_settings(values, origin="forestage rtl")
 
 
 def render_replay(console: Console, name: str, result: "ReplayResult") -> None:

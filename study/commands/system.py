@@ -18,6 +18,7 @@ from predictor import registry
 from predictor.base import check_lookahead
 from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
@@ -37,7 +38,9 @@ def simulate_command(
     ] = 0.5,
     link_gb_per_s: Annotated[float | None, typer.Option("--link-gb-per-s", help="In place of the machine's")] = None,
     lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
-    issue_limit: Annotated[int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")] = 6,
+    issue_limit: Annotated[
+        int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")
+    ] = SystemStudyConfig.model_fields["issue_limit"].default,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences")] = 600,
     model: ModelOption = None,
     as_json: JsonOption = False,

@@ -7,7 +7,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from cocotb_tests.build import require_tools
 from cocotb_tests.replay import replay
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.generate import generate
 from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows
@@ -41,17 +41,17 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     return {"files": files, "replay": result.model_dump(mode="json")}
 
 
-def engine_for(trace: RoutingTrace) -> EngineParameters:
-    """The default engine or, if it is too small for the trace's model, the smallest that is large enough.
+def engine_for(trace: RoutingTrace) -> EngineLimits:
+    """The default engine, or, where it is too small for the trace's model, the smallest that is large enough.
 
     Raises:
         ForestageError: if no engine can be large enough.
     """
-    limits = EngineParameters()
+    limits = EngineLimits()
     try:
         limits.check_trace(trace)
     except ForestageError:
-        return EngineParameters.holding(
+        return EngineLimits.holding(
             layers=trace.layers, experts=trace.experts, top_k=trace.top_k, candidates=trace.top_k
         )
     return limits
@@ -95,7 +95,7 @@ def section(context: StudyContext) -> Section:
                         ("clock cycles", count(replayed["cycles"])),
                         ("clock cycles a token", f"{replayed['cycles_per_token']:.1f}"),
                         ("simulation speed, cycles a second", count(round(replayed["cycles_per_s"]))),
-                        *((f"Verilog: {name}", size(length)) for name, length in files.items()),
+                        *((f"written: {name}", size(length)) for name, length in files.items()),
                     ]
                 ),
             ),

@@ -15,7 +15,7 @@ from perfmodel.sweep import sweep
 from predictor import registry
 from predictor.issue import IssueSets, issue_sets
 from predictor.st_moe.cycles import trace_cycles
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.predictor import StMoePredictor
 from study import needs
 from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
@@ -78,7 +78,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
         tuple(LABELS),
         config,
         {"link_gb_per_s": settings.link_gb_per_s},
-        issue_sets=part.issued[: few.tokens],
+        issue_sets=part.issued.first_tokens(few.tokens),
         engine_cycles=part.cycles[: few.tokens],
         progress=lambda done, _: progress(len(runs) + done * len(LABELS), total),
     )
@@ -174,7 +174,7 @@ def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahea
     """
     chosen = registry.fit(name, train, lookahead=lookahead)
     tables = chosen if isinstance(chosen, StMoePredictor) else StMoePredictor.fit(train, lookahead=lookahead)
-    limits = EngineParameters.holding(
+    limits = EngineLimits.holding(
         layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
     )
     issued = issue_sets(chosen, tokens, limit)

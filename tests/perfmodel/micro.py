@@ -7,6 +7,7 @@ import numpy as np
 
 from catalog.catalogue import Catalog, load_catalog
 from perfmodel.config import SimulationConfig
+from predictor.issue import IssueSets
 from tests.routing import trace_of
 from traces import RoutingTrace
 
@@ -87,9 +88,9 @@ def make_config(**values: Any) -> SimulationConfig:
     return SimulationConfig(**{"machine": "micro", "chunk_bytes": 10_000, **values})
 
 
-def issue(trace: RoutingTrace, named: dict[tuple[int, int], Sequence[int]], limit: int = 3) -> Any:
+def issue(trace: RoutingTrace, named: dict[tuple[int, int], Sequence[int]], limit: int = 3) -> IssueSets:
     """Issue sets that name ``named[token, layer]`` and nothing else."""
     sets = np.full((trace.tokens, trace.layers, limit), -1, np.int16)
     for (token, layer), experts in named.items():
         sets[token, layer, : len(experts)] = experts
-    return sets
+    return IssueSets(sets, None)

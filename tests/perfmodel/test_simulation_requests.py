@@ -12,6 +12,7 @@ from perfmodel.policies import policy_names
 from perfmodel.results import SimulationResult
 from perfmodel.simulate import compute_bounds, simulate
 from perfmodel.sweep import sweep
+from predictor.issue import IssueSets
 from tests.perfmodel.micro import issue, make_catalog, make_config, make_trace
 
 IDS = [[[0, 1], [2, 3]], [[1, 2], [3, 0]], [[1, 3], [2, 0]]]
@@ -125,7 +126,13 @@ def test_what_cannot_be_simulated_is_refused_in_one_line(catalog, trace, policy:
 def test_arrays_of_another_trace_are_refused(catalog) -> None:
     config = make_config(capacity_experts=6)
     with pytest.raises(ForestageError, match=r"issue_sets: .*give \[3, 2, …\], the given ones are \(2, 2, 3\)"):
-        simulate(TRACE, "st_moe_prefetch", config, issue_sets=issue(TRACE, {})[:2], catalog=catalog)
+        simulate(TRACE, "st_moe_prefetch", config, issue_sets=issue(TRACE, {}).first_tokens(2), catalog=catalog)
+    sets = issue(TRACE, {}).experts
+    with pytest.raises(ForestageError, match="lookahead: the issue sets were made for 2, they are used at 1"):
+        simulate(TRACE, "st_moe_prefetch", config, issue_sets=IssueSets(sets, 2), catalog=catalog)
+    more = make_config(capacity_experts=6, issue_limit=4)
+    with pytest.raises(ForestageError, match="issue_limit: 4 asked for, the issue sets hold at most 3"):
+        simulate(TRACE, "st_moe_prefetch", more, issue_sets=IssueSets(sets, 1), catalog=catalog)
     with pytest.raises(ForestageError, match=r"engine_cycles: .*the given ones are \(3, 3\)"):
         simulate(TRACE, "on_demand", config, engine_cycles=np.zeros((3, 3), np.int64), catalog=catalog)
 

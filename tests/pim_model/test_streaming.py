@@ -245,3 +245,15 @@ def test_streams_that_cannot_be(arguments: tuple[str, int, Access, Refresh | Non
     for call in (stream, stream_cycles_ck):
         with pytest.raises(ForestageError, match=message):
             call(timing.find_device(name), size, access, refresh=refresh)
+
+
+def test_of_equal_banks_the_first_is_refreshed() -> None:
+    """The banks of a set, one in each group, are needed equally late: they are refreshed in ascending order."""
+    device = timing.find_device("HBM2")
+    size = int(1.5 * device.trefi_ck * device.burst_bytes / device.burst_ck)
+    commands = recorded(device, size, Access.HOST_READ, Refresh.PER_BANK).commands
+    round_ = [c.bank for c in commands if c.command is Command.REFPB][: device.banks]
+    banks_per_group = timing.geometry(device, Access.HOST_READ).banks_per_group
+    for within in range(banks_per_group):
+        of_set = [bank for bank in round_ if bank % banks_per_group == within]
+        assert of_set == list(range(within, device.banks, banks_per_group))

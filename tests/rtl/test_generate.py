@@ -7,30 +7,31 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ForestageError
-from predictor.st_moe.parameters import EngineParameters
-from rtl.generate import generate, prefetch_engine_verilog
+from predictor.st_moe.parameters import EngineLimits
+from rtl.generate import FILES, generate, prefetch_engine_verilog
 
-SMALL = EngineParameters(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+SMALL = EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_top_module_is_written(tmp_path: Path) -> None:
+def test_every_file_is_written(tmp_path: Path) -> None:
     paths = generate(tmp_path / "verilog", SMALL)
-    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.v"]
+    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.rdl", "prefetch_engine.v"]
     assert sorted((tmp_path / "verilog").iterdir()) == paths
-    for path in paths:
+    for path in paths[::2]:
         assert f"module {path.stem}(" in path.read_text()
 
 
 def test_another_process_writes_the_same_text() -> None:
     """Text that depends on hash seeds, the folder or the run would defeat the cache of built models."""
     program = (
-        "from rtl.generate import prefetch_engine_verilog as verilog; "
-        "from predictor.st_moe.parameters import EngineParameters as Limits; "
-        "print(verilog(Limits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)), end='')"
+        "from rtl.generate import FILES; "
+        "from predictor.st_moe.parameters import EngineLimits as Limits; "
+        "limits = Limits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2); "
+        "print(*(text_of(limits) for text_of in FILES.values()), sep='', end='')"
     )
     other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    text = prefetch_engine_verilog(SMALL)
+    text = "".join(text_of(SMALL) for text_of in FILES.values())
     assert other.stdout == text
     assert str(ROOT) not in text
     assert "(* src" not in text

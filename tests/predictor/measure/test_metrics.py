@@ -153,7 +153,9 @@ def test_a_short_issue_is_no_exact_set():
 def test_issue_sets_are_what_the_metrics_count(name):
     train, test = routing_trace(seed=1), routing_trace(seed=2, lengths=(9, 3))
     fitted = registry.fit(name, train)
-    issued = issue_sets(fitted, test, 4)
+    sets = issue_sets(fitted, test, 4)
+    assert (sets.lookahead, sets.limit) == (1, 4)
+    issued = sets.experts
     assert issued.dtype == np.int16
     assert issued.shape == (12, test.layers, 4)
     tally = tally_predictor(fitted, test, (4,)).overall().over(0)
@@ -164,11 +166,12 @@ def test_issue_sets_are_what_the_metrics_count(name):
 
 def test_perfect_issue_is_the_routing():
     trace = routing_trace(top_k=3, unrecorded=0.2)
-    issued = perfect_issue_sets(trace)
+    assert perfect_issue_sets(trace).lookahead is None
+    issued = perfect_issue_sets(trace).experts
     np.testing.assert_array_equal(issued >= 0, np.repeat(trace.recorded()[..., None], 3, axis=2))
     np.testing.assert_array_equal(issued[trace.recorded()], trace.expert_ids[trace.recorded()])
-    np.testing.assert_array_equal(perfect_issue_sets(trace, 2), issued[..., :2])
-    assert (perfect_issue_sets(trace, 5)[..., 3:] == -1).all()
+    np.testing.assert_array_equal(perfect_issue_sets(trace, 2).experts, issued[..., :2])
+    assert (perfect_issue_sets(trace, 5).experts[..., 3:] == -1).all()
 
 
 @pytest.mark.parametrize("limit", [0, 17])

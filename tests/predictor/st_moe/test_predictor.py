@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from catalog.errors import ForestageError
 from predictor.base import stream_trace
 from predictor.st_moe.events import routing_events
-from predictor.st_moe.predictor import EngineParameters, StMoeParameters, StMoePredictor
+from predictor.st_moe.predictor import EngineLimits, StMoeParameters, StMoePredictor
+from tests.routing import trace_of
 from tests.st_moe_samples import routing_trace
 
 PARAMETERS = st.fixed_dictionaries(
@@ -54,7 +55,7 @@ def test_requests_are_the_batch_scores_that_reach_the_threshold(
     """The twin, fed with events, requests exactly what the batch scores say, in a larger engine too."""
     trace = routing_trace(unrecorded=unrecorded)
     predictor = StMoePredictor.fit(trace, lookahead=lookahead, **parameters)
-    twin = predictor.tables(EngineParameters(), issue_limit=limit)
+    twin = predictor.tables(EngineLimits(), issue_limit=limit)
     requests = [(r.layer, r.expert, r.score) for event in routing_events(trace) for r in twin.step(event).requests]
     expected = []
     for token, scores in enumerate(predictor.score_trace(trace)):
@@ -97,7 +98,7 @@ def test_nothing_is_predicted_below_the_lookahead() -> None:
 def test_tables_of_an_engine_too_small_name_the_remedy() -> None:
     predictor = StMoePredictor.fit(routing_trace(experts=128))
     with pytest.raises(ForestageError, match="--experts-max 128"):
-        predictor.tables(EngineParameters())
+        predictor.tables(EngineLimits())
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,13 @@ def test_figures_of_gpt_oss(
     assert result.recall["own"] == pytest.approx(recall, abs=0.01)
     assert result.precision["own"] == pytest.approx(precision, abs=0.01)
     assert result.issued_per_layer == pytest.approx(issued, abs=0.1)
+
+
+def test_a_sequence_starts_with_its_first_recorded_event() -> None:
+    """The second sequence's first token is recorded in no layer: its second token's first event starts the sequence."""
+    ids = routing_trace(lengths=(2, 2)).expert_ids.copy()
+    ids[2] = np.iinfo(ids.dtype).max
+    events = list(routing_events(trace_of(ids, experts=16, lengths=[2, 2])))
+    assert len(events) == 3 * 4
+    assert [n for n, event in enumerate(events) if event.starts_sequence] == [0, 8]
+    assert [n for n, event in enumerate(events) if event.starts_token] == [0, 4, 8]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import RowFormat
 
 SHAPES = [(64, 32, 8, 8, 2), (8, 3, 4, 4, 1), (128, 4, 8, 10, 3)]
@@ -16,9 +16,7 @@ SHAPES = [(64, 32, 8, 8, 2), (8, 3, 4, 4, 1), (128, 4, 8, 10, 3)]
 def test_rows_and_image_agree(
     experts: int, layers: int, top_k: int, candidates: int, words: int, data: st.DataObject
 ) -> None:
-    rows = RowFormat(
-        EngineParameters(experts_max=experts, layers_max=layers, top_k_max=top_k, candidates_max=candidates)
-    )
+    rows = RowFormat(EngineLimits(experts_max=experts, layers_max=layers, top_k_max=top_k, candidates_max=candidates))
     assert rows.words == words
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     ids = generator.integers(0, experts, (layers, experts, candidates)).astype(np.int16)
@@ -37,7 +35,7 @@ def test_rows_and_image_agree(
 
 
 def test_bits_of_a_row() -> None:
-    rows = RowFormat(EngineParameters())
+    rows = RowFormat(EngineLimits())
     # Slot 0: expert 5 at confidence 3; slot 1: expert 63 at 0.
     assert rows.pack(np.array([5, 63, 0, 0, 0, 0, 0, 0]), np.array([3, 0, 0, 0, 0, 0, 0, 0])) == 0x3F_C5
     assert rows.address(31, 63) == 2047

@@ -5,10 +5,10 @@ import pytest
 
 from catalog.errors import ForestageError
 from predictor.st_moe.events import NO_ERROR, EngineCounter, EventError, Request, RoutingEvent
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import OFF_CYCLES, REJECTED_CYCLES, StMoeTables, event_cycles
 
-LIMITS = EngineParameters(experts_max=8, layers_max=4, top_k_max=4, candidates_max=4)
+LIMITS = EngineLimits(experts_max=8, layers_max=4, top_k_max=4, candidates_max=4)
 
 
 def tables(rows: dict[tuple[int, int], list[tuple[int, int]]], **settings: object) -> StMoeTables:
@@ -179,13 +179,13 @@ def test_off_discards_and_forgets() -> None:
     assert twin.counters[EngineCounter.EVENTS] == 2
 
 
-def test_an_image_restores_the_tables_and_a_flipped_bit_is_one_bit() -> None:
+def test_an_image_restores_the_tables_bit_for_bit() -> None:
     twin = tables(ROWS)
-    other = StMoeTables.from_memory_image(LIMITS, twin.configuration, twin.to_memory_image())
-    other.flip_bit(twin.rows.address(0, 3), twin.rows.slot_bits + 1)
+    image = twin.to_memory_image()
+    image[twin.rows.address(0, 3), 0] ^= 1 << twin.rows.slot_bits + 1  # of the second slot's expert
+    other = StMoeTables.from_memory_image(LIMITS, twin.configuration, image)
     assert slots(other, 0, 3) == [(6, 2), (5, 1)]
-    difference = twin.to_memory_image() ^ other.to_memory_image()
-    assert difference.sum() == 1 << twin.rows.slot_bits + 1
+    assert (other.to_memory_image() == image).all()
 
 
 def test_event_of_another_width_is_refused() -> None:
@@ -229,7 +229,7 @@ def test_a_model_beyond_the_limits_names_the_option(field: str, value: int, mess
 )
 def test_impossible_limits_are_refused(values: dict[str, int], message: str) -> None:
     with pytest.raises(ForestageError, match=message):
-        EngineParameters.parse(values, origin="test")
+        EngineLimits.parse(values, origin="test")
 
 
 def test_threshold_beyond_any_score_is_refused() -> None:
@@ -243,3 +243,25 @@ def test_threshold_beyond_any_score_is_refused() -> None:
 def test_impossible_tables_are_refused(candidates: tuple[int, int], confidence: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tables({(0, 0): [(candidates[0], confidence), (candidates[1], confidence)]})
+
+
+@pytest.mark.parametrize("top_k", range(1, 17))
+def test_a_score_has_bits_for_every_row_and_the_history(top_k: int) -> None:
+    limits = EngineLimits(experts_max=64, top_k_max=top_k, candidates_max=1)
+    largest = 3 * top_k + 3
+    assert 1 << limits.score_bits - 1 <= largest < 1 << limits.score_bits
+
+
+def test_the_largest_score_needs_the_bit_of_the_history() -> None:
+    """Five rows at full confidence make 15, which four bits hold; the history makes it 18."""
+    limits = EngineLimits(experts_max=8, layers_max=2, top_k_max=5, candidates_max=1)
+    configuration = EngineConfiguration(
+        experts=8, layers=2, top_k=5, candidates=1, issue_limit=8, aggregation="sum", ht_confidence=3
+    )
+    everywhere = np.full((2, 8, 1), 6, np.int16)
+    twin = StMoeTables(limits, configuration, everywhere, np.full((2, 8, 1), 3, np.int8))
+    twin.step(RoutingEvent(0, (0, 1, 2, 3, 4), starts_sequence=True))
+    twin.step(RoutingEvent(1, (6, 1, 2, 3, 4)))
+    (best, *_) = twin.step(RoutingEvent(0, (0, 1, 2, 3, 4), starts_token=True)).requests
+    assert (best.expert, best.score) == (6, 18)
+    assert best.score < 1 << limits.score_bits

@@ -6,44 +6,54 @@ from pathlib import Path
 import pytest
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters, TablePolicy
 from rtl.prefetch.address_map import (
+    COUNTER_BITS,
     SETTINGS,
     STATUS_ERROR_SHIFT,
-    Offset,
-    Status,
     Window,
+    address_map,
     configuration_writes,
     counter_offset,
-    register_table,
 )
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "prefetch-engine.md"
 
 
-def test_registers_do_not_overlap_nor_reach_the_window() -> None:
-    singles = [offset for offset in Offset if offset != Offset.COUNTERS] + [setting.offset for setting in SETTINGS]
-    counters = [counter_offset(counter) + word for counter in EngineCounter for word in (0, 4)]
-    offsets = singles + counters
-    assert len(set(offsets)) == len(offsets)
-    assert all(offset % 4 == 0 for offset in offsets)
-    assert max(offsets) < Window.of(EngineParameters(experts_max=8, layers_max=2)).base
-
-
 def test_status_bits_are_those_of_the_twin() -> None:
+    status = address_map(EngineLimits())
     for error in EventError:
-        assert Status[f"ERROR_{error.name}"] == error << STATUS_ERROR_SHIFT
+        assert status.mask("STATUS", f"error_{error.name.lower()}") == error << STATUS_ERROR_SHIFT
+
+
+def test_a_counter_is_two_words() -> None:
+    found = address_map(EngineLimits())
+    for counter in EngineCounter:
+        low, high = found.register(counter.name), found.register(f"{counter.name}_HIGH")
+        assert (low.offset, high.offset) == (counter_offset(counter), counter_offset(counter) + 4)
+        assert [field.width for field in (*low.fields, *high.fields)] == [32, COUNTER_BITS - 32]
+
+
+def test_resets_are_the_defaults_of_a_configuration() -> None:
+    """What the tables take where nothing is said, the engine does after reset; a shape is the largest."""
+    limits = EngineLimits(experts_max=32, layers_max=9, top_k_max=3, candidates_max=5)
+    shape = {"experts": 32, "layers": 9, "top_k": 3, "candidates": 5, "issue_limit": 32}
+    resets = {setting.name: setting.register(limits).reset for setting in SETTINGS}
+    assert resets == EngineConfiguration(**shape).register_values()
+    assert StMoeParameters().policy() == {
+        name: getattr(EngineConfiguration(**shape), name) for name in TablePolicy.model_fields
+    }
 
 
 @pytest.mark.parametrize(
     ("limits", "base", "stride"),
     [
-        (EngineParameters(), 2048 * 8, 8),
-        (EngineParameters(experts_max=128, layers_max=48, top_k_max=8, candidates_max=10), 8192 * 16, 16),
-        (EngineParameters(experts_max=8, layers_max=2), 0x1000, 8),
+        (EngineLimits(), 2048 * 8, 8),
+        (EngineLimits(experts_max=128, layers_max=48, top_k_max=8, candidates_max=10), 8192 * 16, 16),
+        (EngineLimits(experts_max=8, layers_max=2), 0x1000, 8),
     ],
 )
-def test_place_of_the_window(limits: EngineParameters, base: int, stride: int) -> None:
+def test_place_of_the_window(limits: EngineLimits, base: int, stride: int) -> None:
     window = Window.of(limits)
     assert (window.base, window.stride) == (base, stride)
     assert window.offset(3, 1) == base + 3 * stride + 4
@@ -61,11 +71,12 @@ def test_every_field_of_a_configuration_has_a_register() -> None:
 
 
 def test_the_guide_has_the_map() -> None:
-    assert register_table(EngineParameters()) in GUIDE.read_text(encoding="utf-8")
+    assert address_map(EngineLimits()).markdown() in GUIDE.read_text(encoding="utf-8")
 
 
 def test_the_table_names_every_register() -> None:
-    named = re.findall(r"^\| `0x[0-9a-f]+` \| `(\w+)`", register_table(EngineParameters()), re.MULTILINE)
-    settings = [setting.name.upper() for setting in SETTINGS]
-    expected = [offset.name for offset in Offset if offset != Offset.COUNTERS]
-    assert named == [*expected, *settings, *(counter.name for counter in EngineCounter), "TABLE"]
+    found = address_map(EngineLimits())
+    named = re.findall(r"^\| `0x[0-9a-f]+` \| `(\w+)`", found.markdown(), re.MULTILINE)
+    assert named == [*(register.name for register in found.registers), "TABLE"]
+    assert {setting.name.upper() for setting in SETTINGS} < set(named)
+    assert {counter.name for counter in EngineCounter} < set(named)

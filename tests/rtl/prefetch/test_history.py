@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.prefetch.history import History
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=2, candidates_max=2)
+LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=2, candidates_max=2)
 
 
 def test_source_is_of_this_token_and_target_of_this_sequence() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.prefetch.issuer import RequestIssuer
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=2, top_k_max=2, candidates_max=2)
+LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=2, candidates_max=2)
 DEPTH = 4
 
 

@@ -9,27 +9,21 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.prefetch.address_map import (
-    IDENTITY,
     SETTINGS,
-    Command,
-    Control,
-    Offset,
-    Status,
     Window,
-    capability_word,
+    address_map,
     counter_offset,
-    limits_word,
-    window_word,
 )
 from rtl.prefetch.register_file import RegisterFile
 from rtl.prefetch.tables import TableMemory
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+MAP = address_map(LIMITS)
 WINDOW = Window.of(LIMITS)
 
 
@@ -64,16 +58,17 @@ def run(body: Callable[[Any, Registers], Awaitable[None]]) -> None:
 def test_what_the_engine_says_of_itself() -> None:
     async def body(ctx: Any, dut: Registers) -> None:
         expected = {
-            Offset.IDENTITY: IDENTITY,
-            Offset.VERSION: 1,
-            Offset.LIMITS: limits_word(LIMITS),
-            Offset.CAPABILITY: capability_word(LIMITS),
-            Offset.WINDOW: window_word(LIMITS),
-            Offset.CONTROL: 0,
-            Offset.STATUS: 0,
+            "IDENTITY": 0x4653_5045,
+            "VERSION": 1,
+            "LIMITS": 16 | 6 << 16,
+            "CAPABILITY": 3 | 5 << 8 | 1 << 16 | 11 << 24,  # 5 slots of 6 bits: a word
+            "WINDOW": 12 | 2 << 8,
+            "CONTROL": 0,
+            "STATUS": 0,
         }
-        for offset, value in expected.items():
-            assert await read(ctx, dut.bus, offset) == (value, OKAY)
+        for name, value in expected.items():
+            assert await read(ctx, dut.bus, MAP.offset(name)) == (value, OKAY)
+            assert MAP.register(name).reset == value
 
     run(body)
 
@@ -82,27 +77,30 @@ def test_what_the_engine_says_of_itself() -> None:
 def test_a_setting_holds_its_range_and_no_more(setting: Any) -> None:
     async def body(ctx: Any, dut: Registers) -> None:
         high = setting.high(LIMITS)
-        assert await read(ctx, dut.bus, setting.offset) == (setting.reset_value(LIMITS), OKAY)
+        assert await read(ctx, dut.bus, setting.offset) == (setting.register(LIMITS).reset, OKAY)
         for value in (high, setting.low):
             assert await write(ctx, dut.bus, setting.offset, value) == OKAY
             assert await read(ctx, dut.bus, setting.offset) == (value, OKAY)
             assert ctx.get(getattr(dut.file.settings, setting.name)) == value
-        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
         for value in (high + 1, *([0] if setting.low else []), high | 1 << 31):
             assert await write(ctx, dut.bus, setting.offset, value) == SLVERR
             assert await read(ctx, dut.bus, setting.offset) == (setting.low, OKAY)
-            assert await read(ctx, dut.bus, Offset.STATUS) == (Status.ERROR_CONFIGURATION, OKAY)
-        assert await write(ctx, dut.bus, Offset.COMMAND, Command.CLEAR_ERRORS) == OKAY
-        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+            assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (MAP.mask("STATUS", "error_configuration"), OKAY)
+        assert await write(ctx, dut.bus, MAP.offset("COMMAND"), MAP.mask("COMMAND", "clear_errors")) == OKAY
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
 
-        assert await write(ctx, dut.bus, Offset.CONTROL, Control.ENABLE) == OKAY
+        assert await write(ctx, dut.bus, MAP.offset("CONTROL"), MAP.mask("CONTROL", "enable")) == OKAY
         expected = SLVERR if setting.locked else OKAY
         assert await write(ctx, dut.bus, setting.offset, high) == expected
-        assert await write(ctx, dut.bus, Offset.CONTROL, 0) == OKAY
+        assert await write(ctx, dut.bus, MAP.offset("CONTROL"), 0) == OKAY
         ctx.set(dut.busy, 1)
         assert await write(ctx, dut.bus, setting.offset, high) == expected
-        status = await read(ctx, dut.bus, Offset.STATUS)
-        assert status == (Status.BUSY | (Status.ERROR_CONFIGURATION if setting.locked else 0), OKAY)
+        status = await read(ctx, dut.bus, MAP.offset("STATUS"))
+        assert status == (
+            MAP.mask("STATUS", "busy") | (MAP.mask("STATUS", "error_configuration") if setting.locked else 0),
+            OKAY,
+        )
         assert await read(ctx, dut.bus, setting.offset) == (setting.low if setting.locked else high, OKAY)
 
     run(body)
@@ -127,11 +125,15 @@ def test_event_errors_stick(error: EventError) -> None:
         ctx.set(dut.file.event_errors, error)
         await ctx.tick()
         ctx.set(dut.file.event_errors, 0)
-        expected = {1: Status.ERROR_LAYER, 2: Status.ERROR_EXPERT, 4: Status.ERROR_DUPLICATE}[error]
-        assert await read(ctx, dut.bus, Offset.STATUS) == (expected, OKAY)
-        assert await read(ctx, dut.bus, Offset.STATUS) == (expected, OKAY)
-        await write(ctx, dut.bus, Offset.COMMAND, Command.CLEAR_ERRORS)
-        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+        expected = {
+            1: MAP.mask("STATUS", "error_layer"),
+            2: MAP.mask("STATUS", "error_expert"),
+            4: MAP.mask("STATUS", "error_duplicate"),
+        }[error]
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (expected, OKAY)
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (expected, OKAY)
+        await write(ctx, dut.bus, MAP.offset("COMMAND"), MAP.mask("COMMAND", "clear_errors"))
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
 
     run(body)
 
@@ -161,8 +163,8 @@ def test_the_window_holds_words() -> None:
 @pytest.mark.parametrize(
     ("address", "strobe"),
     [
-        (Offset.STATUS, 0b1111),
-        (Offset.IDENTITY, 0b1111),
+        (MAP.offset("STATUS"), 0b1111),
+        (MAP.offset("IDENTITY"), 0b1111),
         (0x7C, 0b1111),
         (SETTINGS[0].offset, 0b0111),
         (SETTINGS[0].offset + 1, 0b1111),
@@ -174,12 +176,12 @@ def test_a_write_to_no_register_is_refused(address: int, strobe: int) -> None:
         before = await read(ctx, dut.bus, SETTINGS[0].offset)
         assert await write(ctx, dut.bus, address, 3, strobe=strobe) == SLVERR
         assert await read(ctx, dut.bus, SETTINGS[0].offset) == before
-        assert await read(ctx, dut.bus, Offset.STATUS) == (0, OKAY)
+        assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
 
     run(body)
 
 
-@pytest.mark.parametrize("address", [Offset.COMMAND, 0x7C, 0x22, WINDOW.offset(LIMITS.rows, 0)])
+@pytest.mark.parametrize("address", [MAP.offset("COMMAND"), 0x7C, 0x22, WINDOW.offset(LIMITS.rows, 0)])
 def test_a_read_of_no_register_is_refused(address: int) -> None:
     async def body(ctx: Any, dut: Registers) -> None:
         assert await read(ctx, dut.bus, address) == (0, SLVERR)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.prefetch.scorer import Scorer
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=2, top_k_max=3, candidates_max=4)
+LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=3, candidates_max=4)
 
 
 @pytest.mark.parametrize("add", [False, True])

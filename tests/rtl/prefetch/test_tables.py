@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from predictor.st_moe.parameters import EngineParameters
+from predictor.st_moe.parameters import EngineLimits
 from rtl.prefetch.tables import TableMemory
 from tests.rtl.simulate import simulate
 
 # 12 slots of 6 bits: three words a row.
-LIMITS = EngineParameters(experts_max=16, layers_max=2, top_k_max=2, candidates_max=12)
+LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=2, candidates_max=12)
 
 
 async def window_write(ctx: Any, dut: TableMemory, address: int, word: int, value: int) -> None:

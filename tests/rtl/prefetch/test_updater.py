@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from predictor.st_moe.events import EngineCounter, RoutingEvent
-from predictor.st_moe.parameters import EngineConfiguration, EngineParameters
+from predictor.st_moe.parameters import REPLACEMENT_CODES, EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
-from rtl.prefetch.address_map import REPLACEMENTS
 from rtl.prefetch.updater import Updater
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineParameters(experts_max=16, layers_max=2, top_k_max=4, candidates_max=5)
+LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=4, candidates_max=5)
 COUNTERS = (EngineCounter.CANDIDATE_HITS, EngineCounter.CANDIDATE_MISSES, EngineCounter.REPLACEMENTS)
 
 
@@ -28,7 +27,7 @@ def test_a_row_a_cycle_equals_the_twin(replacement: str) -> None:
     async def bench(ctx: Any) -> None:
         ctx.set(dut.slots_used, 0b01111)
         ctx.set(dut.needed_used, 0b0111)
-        ctx.set(dut.replacement, REPLACEMENTS[replacement])
+        ctx.set(dut.replacement, REPLACEMENT_CODES[replacement])
         ctx.set(dut.replacement_confidence, 1)
         for _ in range(25):
             candidates = np.array([[generator.choice(16, 4, replace=False) for _ in range(16)] for _ in range(2)])

