@@ -25,7 +25,7 @@ def check_request(
     """
     for name in predictors:
         if registry.is_saved(name):
-            registry.obtain(name, trace, lookahead=lookahead).check_trace(trace)
+            registry.load_or_fit(name, trace, lookahead=lookahead).check_trace(trace)
         else:
             registry.profiled_kind(str(name))
             check_lookahead(1 if lookahead is None else lookahead, trace.layers)

@@ -19,7 +19,7 @@ from predictor.measure.evaluate import (
     called,
     document,
     laid,
-    obtain,
+    load_or_fit,
     select_parts,
 )
 from predictor.measure.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
@@ -135,7 +135,7 @@ def compare(
     part = parts.evaluated
     for name in measured:
         if isinstance(name, LaidPredictions):
-            obtain(parts, name)  # refused before the others are measured
+            load_or_fit(parts, name)  # refused before the others are measured
     assert wanted.lookahead is not None, "set above"
     between = bounds(parts, wanted.lookahead)
     evaluations, tallies = [], []
@@ -145,7 +145,7 @@ def compare(
             if progress is not None:
                 progress(number * total + done, len(predictors) * total)
 
-        chosen = obtain(parts, name)
+        chosen = load_or_fit(parts, name)
         tally = tally_predictor(chosen, part, wanted.limits, progress=advance)
         evaluations.append(document(parts, name, chosen, tally, between))
         tallies.append(tally.curve)

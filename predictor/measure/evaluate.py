@@ -208,7 +208,7 @@ def evaluate(
     parts = select_parts(trace, parsed, trace_name, [named])
     asked = [] if isinstance(named, LaidPredictions) else [named]
     check_request(trace, asked, limits=parts.settings.limits, lookahead=parts.settings.lookahead)
-    chosen = obtain(parts, named, parameters)
+    chosen = load_or_fit(parts, named, parameters)
     tally = tally_predictor(chosen, parts.evaluated, parts.settings.limits, progress=progress)
     return document(parts, named, chosen, tally, bounds(parts, chosen.lookahead), parameters)
 
@@ -288,8 +288,8 @@ def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArr
     return kept
 
 
-def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | None = None) -> BatchPredictor:
-    """As ``registry.obtain``; the training sequences are gathered only for a kind, which needs them."""
+def load_or_fit(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | None = None) -> BatchPredictor:
+    """As ``registry.load_or_fit``; the training sequences are gathered only for a kind, which needs them."""
     if isinstance(predictor, LaidPredictions):
         path = predictor.predictions.path
         if parameters:
@@ -314,7 +314,7 @@ def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | Non
         )
     else:
         train = parts.trace.select_sequences(parts.train)
-    return registry.obtain(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
+    return registry.load_or_fit(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
 
 
 def bounds(parts: Parts, lookahead: int) -> Bounds:

@@ -15,7 +15,7 @@ from catalog import load_catalog
 from catalog.errors import ForestageError, unknown_name
 from predictor import registry
 from predictor.base import check_lookahead
-from predictor.learned.config import read_recipe
+from predictor.next_layer.recipes import read_recipe
 from study.commands.options import open_trace
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.measure.evaluate import EvaluationSettings, obtain, select_parts
+from predictor.measure.evaluate import EvaluationSettings, load_or_fit, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix
@@ -57,7 +57,7 @@ def write_predictions(
     recorded = open_trace(trace, model)
     check_request(recorded, [predictor], limits=() if limit is None else (limit,), lookahead=lookahead)
     parts = select_parts(recorded, EvaluationSettings.parse({"lookahead": lookahead, "split": split}, origin="--split"))
-    chosen = obtain(parts, predictor, parameters)
+    chosen = load_or_fit(parts, predictor, parameters)
     source = _source(chosen, predictor, parameters, parts.settings, trace.name, len(parts.train))
     with progress_bar(f"predicting with {predictor}") as progress:
         export_predictions(

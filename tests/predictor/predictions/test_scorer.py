@@ -8,7 +8,7 @@ import pytest
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.measure.compare import compare
-from predictor.measure.evaluate import EvaluationSettings, evaluate, obtain, select_parts
+from predictor.measure.evaluate import EvaluationSettings, evaluate, load_or_fit, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import Predictions, open_predictions
 from predictor.predictions.writer import write_predictions
@@ -25,7 +25,7 @@ def exported(path, name, trace: RoutingTrace = TRACE, *, part: str = "test", loo
     """The file of what a predictor says on a part of ``trace``."""
     parts = select_parts(trace, EvaluationSettings(split=part, lookahead=lookahead))
     export_predictions(
-        path, obtain(parts, name), parts.evaluated, whole=trace, sequences=parts.chosen, source="ours", **how
+        path, load_or_fit(parts, name), parts.evaluated, whole=trace, sequences=parts.chosen, source="ours", **how
     )
     return open_predictions(path)
 
