@@ -50,6 +50,7 @@ class NextUseTraining(TrainingConfig):
     epochs: int = Field(default=5, ge=1)
     patience: int = Field(default=2, ge=1)
     batch: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=1e-2, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     hidden_dropout: float = Field(default=0.0, ge=0, lt=1)
 

@@ -6,13 +6,13 @@ import pytest
 from catalog.errors import ForestageError
 from predictor.next_use.calibration import Reliability
 from predictor.next_use.evaluate import CacheComparison, compare_caches
-from predictor.next_use.parameters import NextUseParameters
 from staging.counting import counting_of
 from staging.events import events_of
 from staging.oracle import oracle_chunks
 from staging.results import Capacity
 from staging.simulate import run_priorities, simulate
-from tests.predictor.next_use.next_use_samples import cyclic_trace, random_predictor, random_trace
+from tests.learned_samples import PROVENANCE, random_next_use
+from tests.next_use_samples import cyclic_trace, random_trace
 from tests.routing import trace_of
 from traces import RoutingTrace, split
 
@@ -98,11 +98,11 @@ def test_the_test_part_is_run() -> None:
 
 def test_a_predictor_joins_and_a_second_refreshes_it(trace: RoutingTrace) -> None:
     generator = np.random.default_rng(1)
-    own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
+    own, ahead = (random_next_use(generator, **SHAPE, lookahead=d) for d in (0, 1))
     alone = compare_caches(trace, own, capacities=(9,), scope="global", split="all")
     both = compare_caches(trace, own, ahead=ahead, capacities=(9,), scope="global", split="all")
     assert alone.policies == ("lru", "lfu", "ema", "next use", "belady")
-    assert (alone.next_use, alone.ahead, both.ahead) == ("nothing", None, "nothing")
+    assert (alone.next_use, alone.ahead, both.ahead) == (PROVENANCE.trained_on, None, PROVENANCE.trained_on)
     # The second one's priorities are set one layer before their own: at the gate below.
     told = [
         (0, *(np.concatenate([part.copy() for _, part in each.priority_chunks(trace)]) for each in (own, ahead))),
@@ -116,7 +116,7 @@ def test_a_predictor_joins_and_a_second_refreshes_it(trace: RoutingTrace) -> Non
 
 def test_progress_ends_at_its_total(trace: RoutingTrace) -> None:
     steps: list[tuple[int, int]] = []
-    own = random_predictor(np.random.default_rng(1), **SHAPE)
+    own = random_next_use(np.random.default_rng(1), **SHAPE)
     settings = {"capacities": (3, 5), "split": "all", "oracle": (2,)}
     compare_caches(trace, own, progress=lambda done, total: steps.append((done, total)), **settings)
     assert steps == [(done, 10) for done in range(1, 11)]
@@ -124,7 +124,7 @@ def test_progress_ends_at_its_total(trace: RoutingTrace) -> None:
 
 def test_what_does_not_fit_is_refused(trace: RoutingTrace) -> None:
     generator = np.random.default_rng(1)
-    own, ahead = (random_predictor(generator, **SHAPE, lookahead=d) for d in (0, 1))
+    own, ahead = (random_next_use(generator, **SHAPE, lookahead=d) for d in (0, 1))
     for arguments, message in [
         ({"capacities": ()}, "capacities"),
         ({"capacities": (0,)}, "capacity: 0; give 1 or more"),
@@ -144,11 +144,17 @@ def test_what_does_not_fit_is_refused(trace: RoutingTrace) -> None:
 def test_chances_are_held_against_what_came() -> None:
     # One layer of 4 experts, horizons 1 and 2 of the tokens after this one: 0, 1, 2, 0 | 3, 3.
     trace = trace_of([[[0]], [[1]], [[2]], [[0]], [[3]], [[3]]], experts=4, lengths=[4, 2])
-    reliability = Reliability(trace, NextUseParameters(horizons=(1, 2)))
-    scores = np.full((6, 1, 2, 4), -128, np.int8)  # chance 0
-    scores[0, 0, 0, 1] = 127  # certain, and true
-    scores[1, 0, 0, 1] = 127  # certain, and false
-    scores[4:, 0, 1] = 127  # beyond the end of the sequence: counts for nothing
+    plain = {"horizons": (1, 2), "ngram_tables": ()}
+    predictor = random_next_use(np.random.default_rng(0), layers=1, experts=4, top_k=1, **plain)
+    table = predictor.network.tables.chances[0, 0]
+    table[:] = np.arange(256) * 257  # from 0 to certainty, horizon by horizon alike
+    reliability = Reliability(predictor, trace)
+    scores = np.full((6, 1, 2, 4), 1, np.int32)  # chance 0
+    scores[0, 0, 0, 1] = 4095  # certain, and true
+    scores[1, 0, 0, 1] = 4095  # certain, and false
+    scores[1, 0, 0, 2] = 90 << 4  # 90 of 255, in bin 5 of 16, and true
+    scores[2, 0, 0, 3] = 80 << 4  # 80 of 255, in bin 5, and false
+    scores[4:, 0, 1] = 4095  # beyond the end of the sequence: counts for nothing
     reliability.add(0, scores[:2])
     reliability.add(2, scores[2:])
     one, two = reliability.result()
@@ -156,8 +162,9 @@ def test_chances_are_held_against_what_came() -> None:
     # Horizon 1 is known of 4 tokens, horizon 2 of 2; each token's next wants one expert.
     assert one.wanted == 4 / 16
     assert two.wanted == 4 / 8
-    assert one.bin_share == [14 / 16] + [0] * 14 + [2 / 16]
+    assert one.bin_share == [12 / 16, 0, 0, 0, 0, 2 / 16] + [0] * 9 + [2 / 16]
     assert (one.bin_chance[0], one.bin_chance[1], one.bin_chance[15]) == (0, None, 1)
-    assert (one.bin_wanted[0], one.bin_wanted[15]) == (3 / 14, 1 / 2)
-    assert one.calibration_error == pytest.approx((3 + 1) / 16)
+    assert one.bin_chance[5] == pytest.approx(85 / 255)
+    assert (one.bin_wanted[0], one.bin_wanted[5], one.bin_wanted[15]) == (2 / 12, 1 / 2, 1 / 2)
+    assert one.calibration_error == pytest.approx((2 + (1 - 170 / 255) + 1) / 16)
     assert two.calibration_error == pytest.approx(4 / 8)
