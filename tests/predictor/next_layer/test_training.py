@@ -112,8 +112,8 @@ def test_layer_0_can_stand_for_identity(lengths, low, high):
         return trace_of(ids.reshape(-1, 2, 2), experts=8, lengths=[60] * sequences)
 
     quick = recipe(
-        ngram_tables=lengths, ngram_by="routing", decays=[], previous=[[0, 0]], layers_back=0, identity_rows=0, identities=0,
-        adaptation=False, epochs=8,
+        ngram_tables=lengths, ngram_by="routing", decays=[], previous=[[0, 0]], layers_back=0,
+        identity_rows=0, identities=0, adaptation=False, epochs=8,
     )  # fmt: skip
     predictor = train(made(60), quick)
     found = recall(tally_predictor(predictor, made(8), (2,)).by_layer).over(0).values()[1, 0]
