@@ -63,9 +63,9 @@ def lacks(context: StudyContext) -> str | None:
 
 
 def _recipe(context: StudyContext) -> NextLayerRecipe:
-    """The configuration's recipe, at the study's lookahead."""
-    lookahead = context.config.lookahead
-    return read_recipe(context.config.learned).at(lookahead, lookahead, origin="lookahead")
+    """The configuration's recipe, whose nearest lookahead is the study's."""
+    recipe, lookahead = read_recipe(context.config.learned), context.config.lookahead
+    return recipe.at(lookahead, max(lookahead, recipe.predictor.farthest), origin="lookahead")
 
 
 def section(context: StudyContext) -> Section:
