@@ -9,7 +9,7 @@ from predictor.base import Predictor
 from predictor.baselines.markov import SpatialMarkovPredictor, TemporalMarkovPredictor
 from predictor.baselines.popularity import PopularityPredictor
 from predictor.baselines.previous_token import PreviousTokenPredictor
-from predictor.learned.predictor import LearnedPredictor
+from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.st_moe.predictor import StMoePredictor
 from traces import RoutingTrace
 
@@ -21,7 +21,7 @@ _KINDS: dict[str, type[Predictor]] = {
         SpatialMarkovPredictor,
         TemporalMarkovPredictor,
         StMoePredictor,
-        LearnedPredictor,
+        NextLayerPredictor,
     )
 }
 
@@ -48,8 +48,9 @@ class Loadable(Protocol):
     """A kind that is trained once and kept in a file."""
 
     @classmethod
-    def load(cls, path: Path) -> Predictor:
-        """The predictor in the file ``path``; raises ForestageError if it holds none."""
+    def load(cls, path: Path, lookahead: int | None = None) -> Predictor:
+        """The predictor in the file, asked at ``lookahead`` (``None``: the nearest it serves); ForestageError for a
+        file that is none, or does not serve it."""
 
 
 def names() -> tuple[str, ...]:
@@ -110,11 +111,11 @@ def is_saved(name: str | Path) -> bool:
     return os.sep in name or path.suffix == SAVED_SUFFIX or path.is_file()
 
 
-def load(path: str | Path) -> Predictor:
-    """The trained predictor in the file ``path``.
+def load(path: str | Path, lookahead: int | None = None) -> Predictor:
+    """The trained predictor in the file ``path``, asked at ``lookahead``; ``None``: at the nearest that it serves.
 
     Raises:
-        ForestageError: if there is no such file, or it does not hold a predictor.
+        ForestageError: if there is no such file, it holds no predictor, or one that does not serve the lookahead.
     """
     path = Path(path)
     if not path.is_file():
@@ -124,7 +125,7 @@ def load(path: str | Path) -> Predictor:
             f"{path}: no trained predictor, which is a {SAVED_SUFFIX}; give predictions by --predictions"
         )
     (loadable,) = (kind for kind in _KINDS.values() if hasattr(kind, "load"))
-    return loadable.load(path)
+    return loadable.load(path, lookahead)
 
 
 def load_or_fit(
@@ -137,14 +138,13 @@ def load_or_fit(
     """The predictor that ``name`` means: loaded if it is a file (``is_saved``), else that kind fitted to ``trace``.
 
     Args:
-        name: name of a kind, or a file.
-        trace: the trace on which a kind is profiled; not used for a file.
-        lookahead: layers ahead; ``None``: a file's own, 1 for a kind.
-        parameters: parameters of a kind.
+        name: of a kind, or a file.
+        trace: to profile a kind on; a loaded predictor does not read it.
+        lookahead: layers ahead; ``None`` takes the nearest that a file serves, and 1 for a kind.
+        parameters: of a kind.
 
     Raises:
-        ForestageError: as ``fit`` and ``load``; also if ``lookahead`` or ``parameters`` differ from those with which
-            the file was trained.
+        ForestageError: as ``fit`` and ``load``; also if a file is asked for other parameters than it was trained with.
     """
     if not is_saved(name):
         return fit(str(name), trace, lookahead=1 if lookahead is None else lookahead, parameters=parameters)
@@ -152,12 +152,7 @@ def load_or_fit(
         raise ForestageError(
             f"{name}: {next(iter(parameters))} cannot be set; a trained predictor keeps its parameters"
         )
-    predictor = load(name)
-    if lookahead not in (None, predictor.lookahead):
-        raise ForestageError(
-            f"{name}: trained for lookahead {predictor.lookahead}, not {lookahead}; ask for its own, or train anew"
-        )
-    return predictor
+    return load(name, lookahead)
 
 
 def resolved_parameters(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

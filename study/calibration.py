@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.probability import calibration_error, reliability, score_histogram
+from predictor.next_layer.labels import NextLayerHead
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.row_network.chances import calibration_error, reliability, score_histogram
 from traces import RoutingTrace
 from traces.selection import select_sequences
 
 
 def calibration(
-    predictor: LearnedPredictor, trace: RoutingTrace, sequences: NDArray[np.int64], *, name: str, trace_name: str
+    predictor: NextLayerPredictor, trace: RoutingTrace, sequences: NDArray[np.int64], *, name: str, trace_name: str
 ) -> dict[str, Any]:
     """Reliability of ``predictor`` on the chosen ``sequences`` of ``trace``, as JSON values.
 
@@ -21,8 +22,8 @@ def calibration(
         ForestageError: if there is no sequence, no recorded row in any, or the trace is of another model.
     """
     evaluated = select_sequences(trace, sequences)
-    seen, hits = score_histogram(predictor, evaluated)
-    table = predictor.tables.probabilities
+    seen, hits = score_histogram(predictor.network, NextLayerHead((predictor.top_k,), predictor.top_k), evaluated)
+    table = predictor.tables.chances
     error = calibration_error(seen, hits, table)
     if error is None:
         raise ForestageError(

@@ -28,11 +28,12 @@ ALLOWED["study"] = set(ALLOWED)
 HEAVY: dict[str, set[str]] = {
     "torch": {
         "gpu_reference",
-        "predictor/learned/batches.py",
-        "predictor/learned/network.py",
-        "predictor/learned/training.py",
-        "predictor/next_use/network.py",
-        "predictor/next_use/training.py",
+        "predictor/next_layer/labels.py",
+        "predictor/next_layer/losses.py",
+        "predictor/next_use/labels.py",
+        "predictor/row_network/head.py",
+        "predictor/row_network/network.py",
+        "predictor/row_network/training.py",
         "traces/importers/assembly/torch_file.py",
     },
     "transformers": {"gpu_reference"},
@@ -120,7 +121,7 @@ def test_a_circle_of_files_is_seen() -> None:
         ("catalog/energy.py", "import traces", {"traces"}),
         ("perfmodel/costs.py", "def f():\n    from gpu_reference import capture", {"gpu_reference"}),
         ("predictor/base.py", "import torch.nn", {"torch"}),
-        ("predictor/learned/training.py", "import torch.nn", set()),
+        ("predictor/row_network/training.py", "import torch.nn", set()),
         ("study/cli.py", "import rtl.generate, catalog", set()),
     ],
 )

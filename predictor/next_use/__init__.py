@@ -1,1 +1,1 @@
-"""Next use: the chance that an expert is wanted within the next n tokens, for cache replacement."""
+"""A head of the row network: within how many tokens is each expert wanted again? What a cache should keep."""

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.base import read_ids
+from predictor.base import Scores
 from predictor.measure.results import Document
-from predictor.next_use.labels import wanted_within
-from predictor.next_use.parameters import NextUseParameters
-from predictor.next_use.tables import CERTAIN, CHANCES
+from predictor.next_use.labels import NextUseHead
+from predictor.next_use.predictor import NextUsePredictor
+from predictor.row_network.chances import count_answers, examples_of
+from predictor.row_network.integers import CERTAIN
 from traces import RoutingTrace
 
 BINS = 16
@@ -44,55 +45,34 @@ class Reliability:
     """Counts predictions chunk by chunk against a trace's future.
 
     Args:
-        trace: what is predicted; its labels take a byte a (token, layer, expert).
-        parameters: of the predictor.
+        predictor: whose chances are held against what came.
+        trace: what is predicted.
     """
 
-    def __init__(self, trace: RoutingTrace, parameters: NextUseParameters) -> None:
-        self._parameters = parameters
-        ids, recorded = read_ids(trace, 0, trace.tokens)
-        offsets = np.asarray(trace.sequence_offsets)
-        ends = np.repeat(offsets[1:], np.diff(offsets))
-        horizons = len(parameters.horizons)
-        # What is wanted within a horizon is within every longer one: the number of those is all there is to know.
-        self._within: NDArray[np.uint8] = np.empty((trace.tokens, trace.layers, trace.experts), np.uint8)
-        for layer in range(trace.layers):
-            wanted, known = wanted_within(
-                np.ascontiguousarray(ids[:, layer]),
-                np.ascontiguousarray(recorded[:, layer]),
-                ends,
-                trace.experts,
-                parameters.horizons,
-                including_now=parameters.lookahead > 0,
-            )
-            self._within[:, layer] = wanted.sum(axis=1)
-        self._known = known
-        self._seen = np.zeros((horizons, len(CHANCES)), np.int64)
-        self._came = np.zeros((horizons, len(CHANCES)), np.int64)
+    def __init__(self, predictor: NextUsePredictor, trace: RoutingTrace) -> None:
+        self._network = predictor.network
+        self._horizons = predictor.config.horizons
+        self._head = NextUseHead.of(predictor.config)
+        self._examples = examples_of(predictor.network, trace)
+        self._seen = np.zeros(predictor.network.tables.chances.shape, np.int64)
+        self._came = np.zeros_like(self._seen)
 
-    def add(self, first: int, scores: NDArray[np.int8]) -> None:
-        """Scores i8 ``[tokens, layers, horizons, experts]`` from token ``first`` on."""
-        part = slice(first, first + len(scores))
-        depth = self._parameters.lookahead
-        horizons = len(self._parameters.horizons)
-        for horizon in range(horizons):
-            known = self._known[part, horizon]
-            given = scores[known, depth:, horizon].astype(np.int64).ravel() + 128
-            came = (self._within[part][known, depth:] >= horizons - horizon).ravel()
-            self._seen[horizon] += np.bincount(given, minlength=len(CHANCES))
-            self._came[horizon] += np.bincount(given[came], minlength=len(CHANCES))
+    def add(self, first: int, scores: Scores) -> None:
+        """Scores i32 ``[tokens, layers, horizons, experts]`` from token ``first`` on."""
+        count_answers(self._network, self._head, self._examples, first, scores, self._seen, self._came)
 
     def result(self) -> list[HorizonCalibration]:
         """One entry a horizon that any prediction was counted for."""
-        bin_of = np.minimum(CHANCES * BINS // CERTAIN, BINS - 1)
         entries = []
-        for number, horizon in enumerate(self._parameters.horizons):
-            seen, came = self._seen[number], self._came[number]
+        for number, horizon in enumerate(self._horizons):
+            seen, came = (part[:, :, number].ravel() for part in (self._seen, self._came))
+            given = self._network.tables.chances[:, :, number].ravel().astype(np.int64)
+            bin_of = np.minimum(given * BINS // CERTAIN, BINS - 1)
             total = int(seen.sum())
             if not total:
                 continue
             count = np.bincount(bin_of, seen, BINS)
-            chance = np.bincount(bin_of, seen * CHANCES / CERTAIN, BINS)
+            chance = np.bincount(bin_of, seen * given / CERTAIN, BINS)
             wanted = np.bincount(bin_of, came, BINS)
             entries.append(
                 HorizonCalibration(

@@ -22,7 +22,7 @@ from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Progress, Ratio
 from predictor.measure.results import Document, SplitName
 from predictor.next_use.calibration import HorizonCalibration, Reliability
-from predictor.next_use.twin import NextUsePredictor
+from predictor.next_use.predictor import NextUsePredictor
 from staging.counting import Count, Counting
 from staging.events import Events, events_of
 from staging.frequency import DEFAULT_SHIFT
@@ -154,7 +154,7 @@ def compare_caches(
     runs = [run_static(events, room, count=count) for room in rooms]
     if profile is not None:
         runs += [run_static(events, room, count=count, profile=profile) for room in rooms]
-    reliability = None if predictor is None else Reliability(part, predictor.parameters)
+    reliability = None if predictor is None else Reliability(predictor, part)
     batches = _batches(part, events, rooms, count, chosen, predictor, ahead, reliability)
     for done, batch in enumerate(batches, start=1):
         runs += batch
@@ -189,12 +189,12 @@ def _check_predictors(trace: RoutingTrace, predictor: NextUsePredictor | None, a
     for given in (predictor, ahead):
         if given is not None:
             given.check_trace(trace)
-    if predictor is not None and predictor.parameters.lookahead:
+    if predictor is not None and predictor.lookahead:
         raise ForestageError(
-            f"next-use predictor: trained for lookahead {predictor.parameters.lookahead}; give one of lookahead 0, "
+            f"next-use predictor: trained for lookahead {predictor.lookahead}; give one of lookahead 0, "
             "and this one to refresh it"
         )
-    if ahead is not None and (predictor is None or not ahead.parameters.lookahead):
+    if ahead is not None and (predictor is None or not ahead.lookahead):
         raise ForestageError(
             "refreshing next-use predictor: it needs a lookahead of 1 or more, and one of lookahead 0 to refresh"
         )
@@ -244,7 +244,7 @@ def _batches(
         sighted = oracle_chunks(part, horizon, ema_shift=chosen.ema_shift)
         yield run_priorities(events, f"oracle {horizon}", sighted, rooms, count=count)
     if predictor is not None and reliability is not None:
-        lookahead = 0 if ahead is None else ahead.parameters.lookahead
+        lookahead = 0 if ahead is None else ahead.lookahead
         learned = _learned_chunks(part, predictor, ahead, reliability)
         yield run_priorities(events, LEARNED, learned, rooms, lookahead=lookahead, count=count)
 

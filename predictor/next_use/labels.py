@@ -1,69 +1,90 @@
-"""What is to be predicted: is expert e of a layer wanted within the next n tokens of its sequence?"""
+"""What the next-use head asks: is expert e of the target layer wanted within the next n tokens of its sequence?"""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from predictor.next_use.recipes import NextUseConfig
+from predictor.row_network.head import Answers
+from predictor.row_network.inputs import Examples
 from traces.compiled import njit
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def wanted_within(
-    ids: NDArray[np.int32],
-    recorded: NDArray[np.bool_],
-    ends: NDArray[np.int64],
-    experts: int,
-    horizons: Sequence[int],
-    *,
-    including_now: bool,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The truth for one layer, and where it is known.
 
-    Args:
-        ids: i32 ``[tokens, top_k]`` of the layer.
-        recorded: bool ``[tokens]``; a row that was not recorded wants nothing.
-        ends: i64 ``[tokens]``, the token after the last of each one's sequence.
-        experts: of the layer.
-        horizons: tokens ahead.
+@dataclass(frozen=True)
+class NextUseHead:
+    """The head.
+
+    Attributes:
+        horizons: tokens ahead, ascending.
         including_now: whether the first of the ``n`` tokens is this one (else the next).
-
-    Returns:
-        bool ``[tokens, horizons, experts]``, and bool ``[tokens, horizons]``: whether ``n`` tokens are left of the
-        sequence. What follows its end was never routed, so nothing is claimed of it.
+        adaptations: it does not adapt: what comes is known too late.
     """
-    limits = np.asarray(horizons, np.int64)
-    wanted = np.zeros((len(ids), len(limits), experts), np.bool_)
-    _fill(ids, recorded, ends, limits, including_now, wanted)
-    left = ends - np.arange(len(ids)) - (0 if including_now else 1)
-    return wanted, left[:, None] >= limits
+
+    horizons: tuple[int, ...]
+    including_now: bool
+    adaptations: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, config: NextUseConfig) -> "NextUseHead":
+        """What a network of this configuration is asked."""
+        return cls(config.horizons, config.nearest > 0)
+
+    def labels(self, examples: Examples, tokens: NDArray[np.int64]) -> tuple[Answers, Answers]:
+        """(wanted, whether that is known), as ``head.Head``.
+
+        A row that was not recorded wants nothing. Of a horizon beyond the end of the sequence nothing is known: what
+        follows it was never routed.
+        """
+        shape = (examples.ids.shape[1], len(tokens), len(self.horizons), examples.experts)
+        wanted, known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        horizons = np.array(self.horizons, np.int64)
+        _fill(examples.ids, examples.ends, tokens, horizons, 0 if self.including_now else 1, wanted, known)
+        return wanted, known
+
+    def loss(self, log_odds: "Tensor", truth: "Tensor", weight: "Tensor") -> "Tensor":
+        """Binary cross-entropy, the mean over what is known of a layer, summed over layers."""
+        from predictor.row_network.training import yes_or_no_loss  # PyTorch is needed here alone
+
+        return yes_or_no_loss(log_odds, truth, weight) / (weight[0].sum().clamp(min=1))
+
+    def figures(self, scores: Answers, truth: Answers, weight: Answers) -> dict[str, tuple[float, float]]:
+        """The mean log-likelihood of an answer that is known."""
+        lost = np.logaddexp(0, np.where(truth > 0, -scores, scores)) * weight
+        return {"log-likelihood": (-float(lost.sum(dtype=np.float64)), float(weight.sum(dtype=np.float64)))}
 
 
 @njit()
 def _fill(
-    ids: NDArray[np.int32],
-    recorded: NDArray[np.bool_],
+    ids: NDArray[np.int16],
     ends: NDArray[np.int64],
-    limits: NDArray[np.int64],
-    including_now: bool,
-    wanted: NDArray[np.bool_],
+    tokens: NDArray[np.int64],
+    horizons: NDArray[np.int64],
+    after: int,
+    wanted: Answers,
+    known: Answers,
 ) -> None:
-    tokens, top_k = ids.shape
-    horizons, experts = wanted.shape[1:]
-    upcoming = np.full(
-        experts, -1, np.int64
-    )  # the token of the next use; one at or after the end is of another sequence
-    for token in range(tokens - 1, -1, -1):
-        if including_now and recorded[token]:
-            for i in range(top_k):
-                upcoming[ids[token, i]] = token
-        first = token if including_now else token + 1
-        for expert in range(experts):
-            use = upcoming[expert]
-            if use < 0 or use >= ends[token]:
-                continue
-            for horizon in range(horizons):
-                if use < first + limits[horizon]:
-                    wanted[token, horizon, expert] = True
-        if not including_now and recorded[token]:
-            for i in range(top_k):
-                upcoming[ids[token, i]] = token
+    """``after``: tokens from this one to the first that counts."""
+    farthest = horizons[-1]
+    distance = np.empty(wanted.shape[3], np.int64)  # tokens to the next use, 1 being the first that counts
+    for row in range(len(tokens)):
+        token = tokens[row]
+        left = ends[token] - token - after
+        for layer in range(ids.shape[1]):
+            distance[:] = farthest + 1
+            for ahead in range(min(farthest, left), 0, -1):
+                chosen = ids[token + after + ahead - 1, layer]
+                if chosen[0] >= 0:
+                    for expert in chosen:
+                        distance[expert] = ahead
+            for question in range(len(horizons)):
+                if left < horizons[question]:
+                    continue
+                known[layer, row, question] = 1
+                for expert in range(len(distance)):
+                    if distance[expert] <= horizons[question]:
+                        wanted[layer, row, question, expert] = 1

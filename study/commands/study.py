@@ -17,7 +17,7 @@ from catalog.errors import ForestageError, unknown_name
 from catalog.files import check_folder, write_text
 from predictor import registry
 from predictor.base import check_lookahead
-from predictor.learned.config import read_recipe
+from predictor.next_layer.recipes import read_recipe
 from study.commands.options import open_trace
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all

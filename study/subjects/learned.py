@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from predictor.learned.config import read_recipe
-from predictor.learned.image import write_image
-from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.requirements import check_trainable
-from predictor.learned.selection import Selection
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_layer.recipes import NextLayerRecipe, read_recipe
+from predictor.next_layer.requirements import check_trainable
+from predictor.next_layer.selection import Selection
 from study import needs
 from study.blocks import Command, Row, Section, Table, Text, picture
 from study.calibration import calibration
@@ -28,21 +27,20 @@ STATE_FILE = "learned.state"
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Train on the training sequences, save, export."""
-    from predictor.learned.training import train  # only this needs PyTorch
+    from predictor.next_layer.training import train  # PyTorch is needed here alone
 
     selection = Selection()
     state = context.out / STATE_FILE
-    predictor: LearnedPredictor = train(
+    predictor: NextLayerPredictor = train(
         select_sequences(context.trace, selection.indices(context.trace)),
-        read_recipe(context.config.learned),
-        lookahead=context.config.lookahead,
+        _recipe(context),
         trained_on=selection.describe(context.trace, context.trace_path.name),
         state_path=state,
         progress=progress,
-    ).predictor
+    )
     predictor.save(context.out / PREDICTOR_FILE)
     state.unlink(missing_ok=True)
-    image = write_image(predictor, context.out / IMAGE_FILE)
+    image = predictor.export(context.out / IMAGE_FILE)
     return {
         "size": predictor.describe(),
         "provenance": predictor.provenance.model_dump(mode="json"),
@@ -61,10 +59,14 @@ def lacks(context: StudyContext) -> str | None:
         needs.test_sequences(context.trace)
         or needs.layers_ahead(context)
         or needs.refusal(Selection().indices, context.trace)
-        or needs.refusal(
-            check_trainable, context.trace, read_recipe(context.config.learned).predictor, context.config.lookahead
-        )
+        or needs.refusal(check_trainable, context.trace, _recipe(context).predictor)
     )
+
+
+def _recipe(context: StudyContext) -> NextLayerRecipe:
+    """The configuration's recipe, whose nearest lookahead is the study's."""
+    recipe, lookahead = read_recipe(context.config.learned), context.config.lookahead
+    return recipe.at(lookahead, max(lookahead, recipe.predictor.farthest), origin="lookahead")
 
 
 def section(context: StudyContext) -> Section:
@@ -83,7 +85,7 @@ def section(context: StudyContext) -> Section:
                 + (" and token identity" if figures["identities"] else "")
                 + (
                     "; so does what each layer chose when the last tokens were last the same"
-                    if figures["tagged"]
+                    if figures["ngram_tables"]
                     else ""
                 )
                 + ". Then ReLU, one int8 matrix, a score an expert. Trained in PyTorch on the training sequences "
@@ -92,7 +94,7 @@ def section(context: StudyContext) -> Section:
                 f"({IMAGE_FILE}, {size(result['image_bytes'])}) holds."
             ),
             _memory(figures),
-            _validation(provenance["validation_recall"]),
+            _validation(provenance["validation"]),
             picture(
                 reliability_diagram(result["calibration"]),
                 "reliability",
@@ -118,8 +120,8 @@ def _memory(figures: dict[str, Any]) -> Table:
     if figures["identity_bytes"]:
         rows.append(("identity rows, in far memory", size(figures["identity_bytes"])))
         rows.append(("– of these, fetched for each token in one burst", size(figures["identity_burst_bytes"])))
-    if figures["tagged"]:
-        rows.append(("tagged tables of a sequence, in far memory", size(figures["tagged_bytes_per_slot"])))
+    if figures["ngram_tables"]:
+        rows.append(("n-gram tables and log of a sequence, in far memory", size(figures["text_bytes_per_slot"])))
     if figures["far_bytes_per_token"]:
         rows.append(("far memory read and written for each token", size(figures["far_bytes_per_token"])))
     return Table(columns=("memory", ""), rows=tuple(Row(row) for row in rows))
@@ -130,7 +132,7 @@ def _validation(found: dict[str, dict[str, float]]) -> Table:
     names = {"floating_point": "floating point", "int8": "int8", "adapting": "int8, adapting while it decodes"}
     return Table(
         columns=("on validation sequences", *(f"recall@{limit}" for limit in limits)),
-        rows=tuple(Row((names[key], *(percent(found[key][limit]) for limit in limits))) for key in names),
+        rows=tuple(Row((names[key], *(percent(found[key][limit]) for limit in limits))) for key in names if found[key]),
         caption="Validation sequences are part of the training part: they stop the training and choose the scales. "
         "The test sequences are measured in the next section.",
     )

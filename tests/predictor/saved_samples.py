@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from predictor.baselines.popularity import PopularityPredictor
 from predictor.baselines.profile import selection_rates
+from predictor.next_layer.recipes import NextLayerConfig
 from traces import RoutingTrace
 
 
@@ -17,8 +18,10 @@ class KeptPopularity(PopularityPredictor):
     model = "elsewhere"
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, lookahead: int | None = None) -> Self:
         held = json.loads(path.read_text())
+        own = NextLayerConfig(nearest=held["lookahead"], farthest=held["lookahead"])
+        own.check_serves(own.nearest if lookahead is None else lookahead, str(path))
         trace = RoutingTrace.load(held["trace"])
         return cls(selection_rates(trace), top_k=trace.top_k, lookahead=held["lookahead"])
 

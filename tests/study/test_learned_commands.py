@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictor.learned.image import read_image
-from predictor.learned.sweep import grid_names, read_grid
+from predictor.next_layer.sweep import grid_names, read_grid
+from predictor.row_network.image import read_image
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
 
@@ -21,8 +21,8 @@ QUICK = """
 [predictor]
 hidden = 8
 layers_back = 1
-previous = [0]
-decays = [3]
+previous = [[0, 0]]
+decays = [[3, 0]]
 identity_rows = 8
 [training]
 epochs = 2
@@ -36,7 +36,7 @@ recipe = "RECIPE"
 issue = [2, 3]
 [variants.wide]
 [variants.narrow]
-set = { hidden = 2, identity_rows = 0, identities = 0, tagged = [] }
+set = { hidden = 2, identity_rows = 0, identities = 0, ngram_tables = [] }
 [variants.wide-on-b]
 trained_by = "wide"
 domains = ["b"]
@@ -93,6 +93,27 @@ def test_train_evaluate_calibrate_export(forestage: Forestage, trace: Path, reci
     assert "far memory" in forestage("predictor", "export", out, "--out", tmp_path / "image").out
 
 
+def test_one_bank_is_asked_at_every_lookahead(forestage: Forestage, trace: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    asked = ("predictor", "train", "--trace", trace, "--config", recipe, "--out", out, "--lookahead", "1-2")
+    trained = forestage(*asked)
+    assert trained.status == 0, trained.err
+    assert "lookahead 1…2" in " ".join(trained.out.split())
+    found = {}
+    for lookahead in (1, 2):
+        for command, more in (("evaluate", ("--issue", 2)), ("calibration", ())):
+            words = ("predictor", command, "--trace", trace, "--predictor", out, *more)
+            outcome = forestage(*words, "--lookahead", lookahead, "--json")
+            assert outcome.status == 0, outcome.err
+            document = json.loads(outcome.out)
+            assert document["lookahead"] == lookahead
+            found[command, lookahead] = document
+    assert found["evaluate", 1]["recall"] != found["evaluate", 2]["recall"]
+    assert found["calibration", 1]["reliability"] != found["calibration", 2]["reliability"]
+    shown = forestage("predictor", "evaluate", "--trace", trace, "--predictor", out, "--issue", 2, "--json")
+    assert json.loads(shown.out)["recall"] == found["evaluate", 1]["recall"]
+
+
 def test_what_is_trained_on_is_selected(forestage: Forestage, trace: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     asked = ("predictor", "train", "--trace", trace, "--config", recipe, "--set", "epochs=1", "--out", out, "--json")
@@ -109,7 +130,11 @@ def test_what_is_trained_on_is_selected(forestage: Forestage, trace: Path, recip
         (["--set", "hidden=0"], "hidden"),
         (["--config", "none.toml"], "none.toml: no such file"),
         (["--without-domain", "c"], "'c'; it has a, b"),
-        (["--lookahead", "3"], "--lookahead 3: choose"),
+        (["--lookahead", "3"], "lookahead: 3"),
+        (["--lookahead", "1-3"], "lookahead: 3"),
+        (["--lookahead", "2-1"], "--lookahead 2-1: give layers in 1…64, the nearest first"),
+        (["--lookahead", "0"], "--lookahead 0: give layers in 1…64"),
+        (["--lookahead", "far"], "--lookahead far: give a number of layers, or two as in 1-8"),
         (["--split", "test"], "--split test: choose"),
     ],
 )

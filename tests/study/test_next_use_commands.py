@@ -26,13 +26,14 @@ def test_training_says_what_it_made(forestage: Callable[..., Outcome], small_tra
     outcome = forestage("predictor", "train-next-use", "--trace", small_trace, "--out", out, *TINY, "--json")
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
-    assert document["parameters"]["hidden"] == 4
+    assert document["hidden"] == 4
     assert document["training"]["epochs"] == 1
     assert document["model"] == "made-for-tests"
     assert out.is_file()
-    lines = [json.loads(line) for line in Path(document["log"]).read_text().splitlines()]
-    assert [line["layer"] for line in lines] == [0, 1, 2]
-    assert [str(line["validation_loss"]) for line in lines] == [str(v) for v in document["validation_loss"].values()]
+    assert [(line["epoch"], line["figure"]) for line in document["log"]] == [(1, "log-likelihood")]
+    assert set(document["validation"]["int8"]) == {"log-likelihood"}
+    assert outcome.err.count("epoch ") == 1
+    assert sorted(path.name for path in tmp_path.glob("next*")) == ["next.safetensors"]  # the state is gone
 
 
 def test_identity_is_looked_at_where_it_is_recorded(
@@ -46,15 +47,14 @@ def test_identity_is_looked_at_where_it_is_recorded(
     def train(trace: Path, *more: str) -> Outcome:
         return forestage("predictor", "train-next-use", "--trace", trace, "--out", out, *TINY, *more)
 
-    note = "note: the trace does not record the identity of tokens; trained without contexts"
+    note = "note: the trace does not record the identity of tokens; trained without n-gram tables"
     outcome = train(tmp_path / "told.safetensors", "--json")
     assert (outcome.status, note in outcome.err) == (0, False)
     document = json.loads(outcome.out)
-    assert document["parameters"]["contexts"] == [1, 2, 3]
+    assert document["ngram_tables"] == [1, 2, 3]
     # Records of six ids, a beat of 64 bytes each: eight and three entries read, one and three entries written.
-    assert document["far_memory"] == {
-        "held_bytes": 3 * 4096 * 16 + 4096 * 64, "read_bytes": 11 * 64, "written_bytes": 4 * 64,
-    }  # fmt: skip
+    assert document["text_bytes_per_slot"] == 3 * 4096 * 16 + 4096 * 64
+    assert (document["text_bytes_read_per_token"], document["text_bytes_written_per_token"]) == (11 * 64, 4 * 64)
     shown = train(tmp_path / "told.safetensors").out
     assert "far memory: 704 B read and 256 B written a token, 459 kB held a sequence" in shown
     compare = ("cache", "compare", "--next-use", out, "--capacity", 3)
@@ -64,11 +64,11 @@ def test_identity_is_looked_at_where_it_is_recorded(
     outcome = train(small_trace, "--json")
     assert (outcome.status, outcome.err.count(note)) == (0, 1)
     document = json.loads(outcome.out)
-    assert (document["parameters"]["contexts"], document["far_memory"]["read_bytes"]) == ([], 0)
-    assert document["parameters"]["neighbour_shifts"] == [3, 5]  # the rows that are free tell of more
+    assert (document["ngram_tables"], document["text_bytes_read_per_token"]) == ([], 0)
+    assert document["decays"] == [[2, 0], [3, 2], [5, 2], [7, 0]]  # the rows that are free tell of more
     assert "far memory" not in train(small_trace).out
-    assert note not in train(small_trace, "--set", "contexts=[]").err
-    assert "contexts (1,): the trace does not record" in refused(train(small_trace, "--set", "contexts=[1]"))
+    assert note not in train(small_trace, "--set", "ngram_tables=[]").err
+    assert "ngram_tables (1,): the trace does not record" in refused(train(small_trace, "--set", "ngram_tables=[1]"))
 
 
 def test_comparing_with_a_figure(
@@ -111,18 +111,29 @@ def test_a_refresh_joins(forestage: Callable[..., Outcome], small_trace: Path, t
     assert json.loads(outcome.out)["ahead"].startswith("the training part of small.safetensors")
 
 
-def test_a_training_that_is_refused_leaves_the_log_alone(
+def test_a_training_that_is_refused_leaves_what_is_there_alone(
     forestage: Callable[..., Outcome], small_trace: Path, trained: Path, tmp_path: Path
 ) -> None:
     train = ("predictor", "train-next-use", "--trace", small_trace)
-    log = tmp_path / "next.log.jsonl"
-    before = log.read_text()
+    before = trained.read_bytes()
     refused(forestage(*train, "--out", trained, "--lookahead", 3))
-    assert log.read_text() == before
+    assert trained.read_bytes() == before
     refused(forestage(*train, "--out", tmp_path / "other.safetensors", "--lookahead", 3))
-    assert not (tmp_path / "other.log.jsonl").exists()
-    assert forestage(*train, "--out", trained, *TINY).status == 0  # anew, not in addition
-    assert len(log.read_text().splitlines()) == len(before.splitlines()) == 3
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_a_next_use_predictor_is_exported(
+    forestage: Callable[..., Outcome], small_trace: Path, trained: Path, tmp_path: Path
+) -> None:
+    outcome = forestage("predictor", "export", trained, "--out", tmp_path / "image", "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert (document["head"], document["questions"]) == ("next-use", 4)
+    assert document["size"] == (tmp_path / "image").stat().st_size
+    assert "n-gram tables and log" in forestage("predictor", "export", trained, "--out", tmp_path / "image").out
+    line = refused(forestage("predictor", "evaluate", "--trace", small_trace, "--predictor", trained))
+    assert "answers next-use, and next-layer is asked; give a file that `forestage predictor train` wrote" in line
+    assert "no trained predictor" in refused(forestage("predictor", "export", small_trace, "--out", tmp_path / "i"))
 
 
 def test_where_all_fits_no_share_is_drawn(
@@ -140,13 +151,13 @@ def test_refusals(forestage: Callable[..., Outcome], small_trace: Path, tmp_path
     train = ("predictor", "train-next-use", "--trace", small_trace)
     out = tmp_path / "next.safetensors"
     assert "end its name with .safetensors" in refused(forestage(*train, "--out", tmp_path / "p.bin"))
-    assert "the nearest known key is 'hidden'" in refused(forestage(*train, "--out", out, "--set", "hiden=3"))
-    assert "the nearest known key is 'epochs'" in refused(forestage(*train, "--out", out, "--set", "epoch=3"))
-    assert "give --lookahead" in refused(forestage(*train, "--out", out, "--set", "lookahead=3"))
+    assert "the nearest known name is 'hidden'" in refused(forestage(*train, "--out", out, "--set", "hiden=3"))
+    assert "the nearest known name is 'epochs'" in refused(forestage(*train, "--out", out, "--set", "epoch=3"))
+    assert "give --lookahead" in refused(forestage(*train, "--out", out, "--set", "nearest=3"))
     assert "lookahead: 3 for a model of 3 layers" in refused(forestage(*train, "--out", out, "--lookahead", 3))
     assert "seed: Input should be less than" in refused(forestage(*train, "--out", out, "--seed", 1 << 64))
     compare = ("cache", "compare", "--trace", small_trace)
     assert "end the name" in refused(forestage(*compare, "--figure", tmp_path / "p.gif"))
-    assert "no next-use predictor" in refused(forestage(*compare, "--next-use", small_trace))
+    assert "no trained predictor" in refused(forestage(*compare, "--next-use", small_trace))
     assert "cannot read" in refused(forestage(*compare, "--next-use", tmp_path / "absent.safetensors"))
     assert not out.exists()

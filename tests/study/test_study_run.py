@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from predictor.learned.image import read_image
+from predictor.row_network.image import read_image
 from study.pipeline import SUBJECTS
 from tests.study.conftest import Outcome
 
@@ -26,8 +26,8 @@ QUICK = """
 [predictor]
 hidden = 8
 layers_back = 1
-previous = [0]
-decays = [3]
+previous = [[0, 0]]
+decays = [[3, 0]]
 identity_rows = 64
 [training]
 epochs = 1

@@ -21,7 +21,7 @@ RECIPE = """
 hidden = 4
 identity_rows = 0
 identities = 0
-tagged = []
+ngram_tables = []
 [training]
 epochs = 2
 validation = 0.2

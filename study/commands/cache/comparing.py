@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
-from predictor.next_use import file
 from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
+from predictor.next_use.predictor import NextUsePredictor
 from staging.frequency import DEFAULT_SHIFT
 from staging.static import PROFILED, STATIC
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
@@ -64,8 +64,8 @@ def compare_policies(
         from study.figures.files import check_figure_path
 
         check_figure_path(figure)
-    own = None if next_use is None else file.load(next_use)
-    refreshing = None if ahead is None else file.load(ahead)
+    own = None if next_use is None else NextUsePredictor.load(next_use)
+    refreshing = None if ahead is None else NextUsePredictor.load(ahead)
     recorded, schedule = open_batched(trace, model)
     if schedule is not None:
         raise ForestageError(

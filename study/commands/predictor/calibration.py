@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
-from predictor.learned.predictor import LearnedPredictor
+from predictor.next_layer.predictor import NextLayerPredictor
 from study.calibration import calibration
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.figures.files import check_figure_path, write_figure
@@ -24,6 +24,10 @@ def calibration_of(
     trace: TraceOption,
     predictor: Annotated[Path, typer.Option("--predictor", help="A trained predictor")],
     part: Annotated[str, typer.Option("--split", help="test, or all for a trace that was not trained on")] = "test",
+    lookahead: Annotated[
+        int | None,
+        typer.Option("--lookahead", help="Layers between known gate and target (default: the nearest served)"),
+    ] = None,
     figure: Annotated[Path | None, typer.Option("--figure", help="Reliability, as FILE.svg, .png or .pdf")] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -33,7 +37,7 @@ def calibration_of(
         raise ForestageError(f"--split {part}: choose test or all")
     if figure is not None:
         check_figure_path(figure)
-    learned = LearnedPredictor.load(predictor)
+    learned = NextLayerPredictor.load(predictor, lookahead)
     recorded = open_trace(trace, model)
     if part == "test":
         require_test_sequences(recorded, trace)
@@ -41,6 +45,7 @@ def calibration_of(
     document = {
         **calibration(learned, recorded, chosen, name=predictor.stem, trace_name=trace.name),
         "split": part,
+        "lookahead": learned.lookahead,
     }
     if figure is not None:
         write_figure(reliability_diagram(document), figure)
@@ -51,7 +56,8 @@ def render_calibration(console: Console, document: dict[str, object]) -> None:
     """Print the calibration error, and the reliability as a table."""
     console.print(
         f"[bold]{escape(str(document['predictor']))}[/bold] on {escape(str(document['trace']))}, "
-        f"{document['split']} part: expected calibration error {document['calibration_error']:.4f}",
+        f"{document['split']} part, lookahead {document['lookahead']}: "
+        f"expected calibration error {document['calibration_error']:.4f}",
         highlight=False,
     )
     table = Table("probability", "was chosen", "predictions", box=None)

@@ -8,8 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from predictor.learned.image import Manifest, write_image
-from predictor.learned.predictor import LearnedPredictor
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import HEAD as NEXT_USE
+from predictor.next_use.predictor import NextUsePredictor
+from predictor.row_network import file
+from predictor.row_network.image import Manifest
 from study.commands.options import JsonOption, check_destination
 from study.numbers import count, size
 from study.output import emit
@@ -20,9 +23,10 @@ def export_predictor(
     out: Annotated[Path, typer.Option("--out", help="The image to write")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the predictor's memory image: a bank of SRAM a layer, identity rows for far memory."""
+    """Write a predictor's memory image, of either head: a bank of SRAM a layer, identity rows for far memory."""
     check_destination(out, predictor)
-    manifest = write_image(LearnedPredictor.load(predictor), out)
+    kind = NextUsePredictor if file.head_of(predictor) == NEXT_USE else NextLayerPredictor
+    manifest = kind.load(predictor).export(out)
     emit(manifest, as_json=as_json, render=lambda console: render_manifest(console, out, manifest))
 
 
@@ -39,6 +43,5 @@ def render_manifest(console: Console, out: Path, manifest: Manifest) -> None:
     table.add_row(
         "token hashes, for the host", size(manifest.size - manifest.token_offset), count(manifest.token_offset)
     )
-    tagged = len(manifest.config.tagged) * manifest.config.tagged_entries * manifest.entry_bytes
-    table.add_row("to allot, for each slot: tagged tables", size(tagged), "–")
+    table.add_row("to allot, for each slot: n-gram tables and log", size(manifest.text_per_slot), "–")
     console.print(table, highlight=False)

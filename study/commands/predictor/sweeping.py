@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.files import check_folder
-from predictor.learned.sweep import Measured, grid_names, read_grid, run_grid
 from predictor.measure.evaluate import evaluate
+from predictor.next_layer.sweep import Measured, grid_names, read_grid, run_grid
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
@@ -71,7 +71,7 @@ def render_sweep(console: Console, about: str, results: list[Measured]) -> None:
     for measured in results:
         cells = [with_interval(measured.recall[key], measured.intervals[key]) for key in limits]
         table.add_row(measured.name, size(measured.sram_bytes), *cells, fixed(measured.first_layer[limits[0]]))
-    validations = [(item.validation_recall.int8, item.validation_recall.floating_point) for item in results]
+    validations = [(item.validation.int8, item.validation.floating_point) for item in results]
     lost = [100 * (floating[key] - int8[key]) for int8, floating in validations for key in int8]
     table.caption_justify = "left"
     table.caption = (

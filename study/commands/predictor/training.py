@@ -1,5 +1,6 @@
 """``forestage predictor train``: train the learned predictor on a trace."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from predictor.learned.config import RECIPES, read_recipe
-from predictor.learned.model_file import EpochLog
-from predictor.learned.predictor import LearnedPredictor
-from predictor.learned.requirements import check_trainable
-from predictor.learned.selection import Selection
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_layer.recipes import RECIPES, read_recipe
+from predictor.next_layer.requirements import check_trainable
+from predictor.next_layer.selection import Selection
+from predictor.row_network.config import lookaheads_text, parse_lookaheads
+from predictor.row_network.file import EpochLog, Validation
 from study.commands.options import (
     JsonOption,
     ModelOption,
@@ -34,7 +36,12 @@ def train_predictor(
     config: Annotated[
         str, typer.Option("--config", help=f"A recipe: {', '.join(RECIPES)}, or a TOML file")
     ] = "deployed",
-    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
+    lookahead: Annotated[
+        str | None,
+        typer.Option(
+            "--lookahead", help="Layers between known gate and target, or a range as 1-8 (default: the recipe's, 1)"
+        ),
+    ] = None,
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a field of the recipe")] = None,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only sequences of this domain")] = None,
     dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only sequences of this dataset")] = None,
@@ -50,6 +57,8 @@ def train_predictor(
     The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
     """
     recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
+    if lookahead is not None:
+        recipe = recipe.at(*parse_lookaheads(lookahead, least=1), origin="--lookahead")
     check_destination(out)
     recorded = open_trace(trace, model)
     labels = {
@@ -61,23 +70,22 @@ def train_predictor(
     }
     selection = Selection.parse_settings(labels, origin="selection")
     chosen = selection.indices(recorded)
-    check_trainable(recorded, recipe.predictor, lookahead)
-    from predictor.learned import training  # only this needs PyTorch
+    check_trainable(recorded, recipe.predictor)
+    from predictor.next_layer import training  # PyTorch is needed here alone
+    from predictor.row_network.training import set_threads
 
     if threads is not None:
-        training.torch.set_num_threads(threads)
+        set_threads(threads)
     state = out.with_name(out.name + STATE_SUFFIX)
     with progress_bar("training") as progress:
-        trained = training.train(
+        predictor: NextLayerPredictor = training.train(
             select_sequences(recorded, chosen),
             recipe,
-            lookahead=lookahead,
             trained_on=selection.describe(recorded, trace.name),
             state_path=state,
             progress=progress,
             report=lambda entry: messages.print(epoch_line(entry), highlight=False),
         )
-    predictor: LearnedPredictor = trained.predictor
     predictor.save(out)
     state.unlink(missing_ok=True)
     document = {"predictor": str(out), **predictor.describe(), **predictor.provenance.model_dump(mode="json")}
@@ -87,28 +95,34 @@ def train_predictor(
 def epoch_line(entry: EpochLog) -> str:
     """One epoch of the log, for the terminal."""
     return (
-        f"epoch {entry.epoch}: loss {entry.loss:.4f}, validation recall {percent(entry.recall)}, {entry.seconds:.0f} s"
+        f"epoch {entry.epoch}: loss {entry.loss:.4f}, validation {entry.figure} {entry.validation:.4f}, "
+        f"{entry.seconds:.0f} s"
     )
 
 
-def render_training(console: Console, out: Path, predictor: LearnedPredictor) -> None:
-    """Print the trained predictor's size, and its recall before and after quantisation."""
+def render_training(console: Console, out: Path, predictor: NextLayerPredictor) -> None:
+    """What was trained: size, and recall before and after quantisation."""
     figures = predictor.describe()
     provenance = predictor.provenance
     console.print(
-        f"[bold]{escape(str(out))}[/bold]: {escape(provenance.model)}, lookahead {predictor.lookahead}, "
+        f"[bold]{escape(str(out))}[/bold]: {escape(provenance.model)}, lookahead {lookaheads_text(predictor.config)}, "
         f"{escape(provenance.trained_on)}",
         highlight=False,
     )
     console.print(
         f"{size(figures['sram_bytes_per_layer'])} of SRAM a layer, {size(figures['state_bytes_per_slot_layer'])} of "
         f"state a slot and layer, accumulators of {figures['accumulator_bits']} bits; in far memory "
-        f"{size(figures['identity_bytes'])} of identity rows and {size(figures['tagged_bytes_per_slot'])} of tagged "
-        f"tables a slot, {size(figures['far_bytes_per_token'])} read and written a token",
+        f"{size(figures['identity_bytes'])} of identity rows and {size(figures['text_bytes_per_slot'])} of "
+        f"n-gram tables and log a slot, {size(figures['far_bytes_per_token'])} read and written a token",
         highlight=False,
     )
-    found = provenance.validation_recall
-    table = Table("validation recall, issued", *found.int8, box=None)
+    console.print(validation_table("validation recall, issued", provenance.validation, percent), highlight=False)
+
+
+def validation_table(title: str, found: Validation, shown: Callable[[float], str]) -> Table:
+    """The figures on the validation sequences, before and after quantisation."""
+    table = Table(title, *found.int8, box=None)
     for name, values in (("floating point", found.floating_point), ("int8", found.int8), ("adapting", found.adapting)):
-        table.add_row(name, *(percent(value) for value in values.values()))
-    console.print(table, highlight=False)
+        if values:
+            table.add_row(name, *(shown(value) for value in values.values()))
+    return table

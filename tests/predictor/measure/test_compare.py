@@ -8,10 +8,10 @@ import pytest
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.learned.predictor import LearnedPredictor
 from predictor.measure.compare import compare, hits_at
 from predictor.measure.evaluate import evaluate
 from predictor.measure.metrics import Tally
+from predictor.next_layer.predictor import NextLayerPredictor
 from tests.learned_samples import identified_trace, random_predictor
 from tests.predictor.saved_samples import KeptPopularity, keep
 from tests.st_moe_samples import routing_trace
@@ -169,7 +169,7 @@ def test_progress_counts_tokens_over_all(kept):
 
 
 def test_a_learned_file_covers_the_layers_below_the_lookahead(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry._KINDS, "learned", LearnedPredictor)
+    monkeypatch.setitem(registry._KINDS, "learned", NextLayerPredictor)
     trace = identified_trace(layers=5, experts=9, lengths=LENGTHS)
     path = tmp_path / "random.safetensors"
     random_predictor(layers=5, experts=9).save(path)

@@ -1,0 +1,1 @@
+"""A head of the row network: which experts will a coming layer choose?"""
