@@ -1,8 +1,6 @@
-"""Writing a record into a catalogue file: the TOML that ``load_catalog`` reads."""
+"""Write a record into a catalogue file, the TOML that ``load_catalog`` reads."""
 
 import json
-import os
-import tempfile
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -10,13 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from catalog.catalogue import parse_records
+from catalog.catalogue import check_names, parse_records
 from catalog.errors import ForestageError
+from catalog.files import write_text
+from catalog.names import key
 from catalog.records import Record
 
 
 def record_toml(kind: str, record: Record) -> str:
-    """``record`` as an entry of a catalogue file; values that are their defaults are left out."""
+    """``record`` as an entry of a catalogue file; values equal to their defaults are left out."""
     lines = [f"[[{kind}]]"]
     for name, field in type(record).model_fields.items():
         value = getattr(record, name)
@@ -29,46 +29,31 @@ def record_toml(kind: str, record: Record) -> str:
 
 
 def add_record(path: Path, kind: str, record: Record, *, replace: bool = False) -> None:
-    """Append ``record`` to the catalogue file ``path``, which is made where it is not there; all of it, or nothing.
+    """Append ``record`` to the catalogue file ``path``, made if missing; nothing is written on an error.
 
     Args:
         path: the file.
-        kind: the record's table, as ``model``.
+        kind: the record's table, such as ``model``.
         record: what to add.
-        replace: take the place of the record of that name in the file.
+        replace: whether to replace a record of that name in the file.
 
     Raises:
-        ForestageError: if the file cannot be read or written or is no catalogue file, or holds the name already.
+        ForestageError: if the file cannot be read or written, is not a catalogue file, or already holds the name.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ForestageError(f"{path}: cannot read the catalogue file ({type(error).__name__})") from error
     known = parse_records(str(path), text)
-    if any(known_kind == kind and old.name == record.name for known_kind, old in known):
+    old = next((old for known_kind, old in known if known_kind == kind and key(old.name) == key(record.name)), None)
+    if old is not None:
         if not replace:
-            raise ForestageError(f"{path}: {kind} '{record.name}' is there already; give --replace, or another --name")
-        text = _without(text, kind, record.name)
+            raise ForestageError(f"{path}: {kind} '{old.name}' is there already; give --replace, or another --name")
+        text = _without(text, kind, old.name)
     separator = "\n" if text.strip() else ""
     text = (text.rstrip("\n") + "\n" if text.strip() else "") + separator + record_toml(kind, record)
-    parse_records(str(path), text)
-    _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    """The file as a whole."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ForestageError(f"{path}: cannot write the catalogue file ({error.strerror})") from error
+    check_names(str(path), parse_records(str(path), text))
+    write_text(path, text)
 
 
 def _without(text: str, kind: str, name: str) -> str:

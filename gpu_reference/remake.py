@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from gpu_reference import files
 from gpu_reference.capture import CaptureOptions, capture, choose_prompts
 from gpu_reference.corpus import balanced_texts, load_corpus
 from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, load_model, load_tokenizer, save_checkpoint, train_tokenizer
 from gpu_reference.training_options import TrainingOptions
-from traces.files import write_text
 
 MODEL_NAME = "forestage-small-moe"
 LICENCE = "Apache-2.0"
@@ -50,7 +50,7 @@ def train_stage(work: Path, out: Path, *, shape: SmallMoEShape, options: Trainin
 
 
 def capture_stage(out: Path, *, options: CaptureOptions, device: str) -> None:
-    """Record the routing of the checkpoint in ``out`` while it generates, into ``trace.safetensors`` there.
+    """Let the checkpoint in ``out`` generate, and record its routing in ``trace.safetensors`` there.
 
     Raises:
         ForestageError: if there is no checkpoint, the corpus cannot be fetched, or a check of the routing fails.
@@ -77,7 +77,7 @@ def capture_stage(out: Path, *, options: CaptureOptions, device: str) -> None:
 
 
 def card_stage(out: Path) -> None:
-    """Write the model card and its picture from what lies in ``out``.
+    """Write the model card and its picture from the files in ``out``.
 
     Raises:
         ForestageError: if the checkpoint, log or trace is missing or malformed.
@@ -110,7 +110,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the stages; a bad request is one line on stderr and exit status 2."""
+    """Run the stages; a bad request prints one line on stderr and gives exit status 2."""
     chosen = _arguments(arguments)
     stages = chosen.stage or STAGES
     try:

@@ -1,7 +1,7 @@
-"""Slots for expert weights on the device where transfers take time.
+"""Places for expert weights on the device, where transfers take time.
 
-The caches of `staging.residency` say who is resident and who gives way. Here a slot is *reserved* while its expert is
-on the way (the bytes need somewhere to go), so that a transfer costs room from its first byte.
+The caches of `staging.residency` decide which experts are resident and which are evicted. Here a place is *reserved*
+while its expert is on the way, so that a transfer takes up room from its first byte.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +10,8 @@ from perfmodel.config import Scope
 from staging.residency import Key, LruCache
 
 
-class _Slots(LruCache):
-    """A streaming cache whose slots can be given back."""
+class _Places(LruCache):
+    """A streaming cache that can forget an expert."""
 
     def remove(self, key: Key) -> None:
         """Forget a resident expert."""
@@ -19,45 +19,45 @@ class _Slots(LruCache):
 
 
 class DeviceCache:
-    """Least-recently-used slots that are reserved, then filled; experts are ``(layer, expert)``.
+    """Least-recently-used places that are reserved, then filled; experts are ``(layer, expert)``.
 
     Args:
         layers: of the model.
-        capacity: experts held, over all layers; with scope ``layer`` each layer has ``capacity // layers`` slots.
-        scope: whether each layer has slots of its own or all share them.
-        evicted: called with each expert that gives way to another.
+        capacity: experts held, over all layers; with scope ``layer`` each layer has ``capacity // layers`` places.
+        scope: whether each layer has places of its own or all share them.
+        evicted: called with each evicted expert.
     """
 
     def __init__(
         self, *, layers: int, capacity: int, scope: Scope, evicted: Callable[[Key], None] = lambda key: None
     ) -> None:
         count = layers if scope == "layer" else 1
-        self.slots = capacity // count
-        self._caches = [_Slots(self.slots) for _ in range(count)]
+        self.places = capacity // count
+        self._caches = [_Places(self.places) for _ in range(count)]
         self._evicted = evicted
         self._needed: Sequence[Key] = ()
         self._protected: set[Key] = set()
         self._on_the_way: set[Key] = set()
 
-    def _of(self, key: Key) -> _Slots:
+    def _of(self, key: Key) -> _Places:
         return self._caches[key[0] % len(self._caches)]
 
     def __contains__(self, key: Key) -> bool:
-        """Whether the expert's weights are on the device, complete."""
+        """Whether all of the expert's weights are on the device."""
         return key in self._of(key) and key not in self._on_the_way
 
     def access(self, layer: int, experts: Sequence[int]) -> list[bool]:
-        """One event of `staging.residency` with transfers that take no time: which were resident before it."""
+        """Handle one event of `staging.residency` in zero time; for each expert, whether it was resident before."""
         return self._caches[layer % len(self._caches)].access(layer, experts).tolist()
 
     def begin_use(self, keys: Sequence[Key]) -> None:
-        """A layer's experts are needed: until ``end_use`` they are not evicted."""
+        """Keep these experts, which a layer needs, from being evicted until ``end_use``."""
         self._needed = keys
         for key in keys:
             self._of(key).pin(*key)
 
     def end_use(self) -> None:
-        """The layer's experts have run: they become the most recently used, the last most of all."""
+        """The layer's experts have run: make them the most recently used, the last of them the most recent."""
         for key in self._needed:
             cache = self._of(key)
             cache.unpin(*key)
@@ -65,25 +65,25 @@ class DeviceCache:
         self._needed = ()
 
     def protect(self, keys: Iterable[Key]) -> None:
-        """These are predicted: until ``unprotect`` they give way to needed experts alone, and only as the last."""
+        """Until ``unprotect``, evict these predicted experts only for needed ones, and only after all others."""
         for key in keys:
             if key not in self._protected:
                 self._protected.add(key)
                 self._of(key).pin(*key)
 
     def unprotect(self, keys: Iterable[Key]) -> None:
-        """Take the protection of these back, where they have any."""
+        """Lift the protection of those of ``keys`` that have it."""
         for key in keys:
             if key in self._protected:
                 self._protected.remove(key)
                 self._of(key).unpin(*key)
 
     def reserve(self, key: Key, *, insist: bool) -> bool:
-        """Reserve a slot for an expert that is neither resident nor on its way; False where none can be had.
+        """Reserve a place for an expert that is neither resident nor on its way; False if no place can be freed.
 
         Args:
             key: the expert.
-            insist: it is needed, so that protected experts may be evicted for it.
+            insist: a gate needs the expert, so protected experts may be evicted for it.
         """
         cache = self._of(key)
         victim = cache.insert(*key)
@@ -100,13 +100,13 @@ class DeviceCache:
         return True
 
     def fill(self, key: Key) -> None:
-        """The expert in the reserved slot is complete; it is the most recently used."""
+        """The expert has arrived in its reserved place; it becomes the most recently used."""
         self._on_the_way.remove(key)
         self._of(key).unpin(*key)
         self._of(key).touch(*key)
 
     def release(self, key: Key) -> None:
-        """Give a reserved slot back."""
+        """Free a reserved place."""
         self._on_the_way.remove(key)
         self._of(key).unpin(*key)
         self._of(key).remove(key)

@@ -10,6 +10,7 @@ from predictor.next_layer.labels import NextLayerHead
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.row_network.chances import calibration_error, reliability, score_histogram
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 
 def calibration(
@@ -20,7 +21,7 @@ def calibration(
     Raises:
         ForestageError: if there is no sequence or nothing recorded in any, or the trace is of another model.
     """
-    evaluated = trace.select_sequences(sequences)
+    evaluated = select_sequences(trace, sequences)
     seen, hits = score_histogram(predictor.network, NextLayerHead((predictor.top_k,), predictor.top_k), evaluated)
     table = predictor.tables.chances
     error = calibration_error(seen, hits, table)

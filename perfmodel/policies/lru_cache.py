@@ -18,24 +18,24 @@ class LruCache(Policy):
 
     name = "lru_cache"
     has_cache = True
-    spare_slots = 0  # beside those of the current layer's experts
+    spare_places = 0  # needed beyond those of the current layer's experts
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
         capacity, scope = system.capacity, system.config.scope
         self._cache = DeviceCache(layers=system.layers, capacity=capacity, scope=scope, evicted=self._evicted)
         self._link = ExpertLink(
-            system.engine,
+            system.event_loop,
             expert_bytes=system.costs.expert_bytes,
             latency_ps=system.transfer_latency_ps,
             admit=self._admit,
             arrived=self._arrived,
             dropped=self._dropped,
         )
-        needed = min(system.top_k + self.spare_slots, system.experts)
-        if self._cache.slots < needed:
+        needed = min(system.top_k + self.spare_places, system.experts)
+        if self._cache.places < needed:
             raise ForestageError(
-                f"simulation: capacity: {capacity} experts leave {self._cache.slots} slots for "
+                f"simulation: capacity: {capacity} experts leave {self._cache.places} places for "
                 f"{'a layer' if scope == 'layer' else 'all layers'}, and policy {self.name} needs {needed}; "
                 "give a larger capacity"
             )
@@ -50,7 +50,7 @@ class LruCache(Policy):
         self._cache.access(layer, experts)
 
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
-        """Fetch what is not on the device, best ranked first; what is needed now is not evicted meanwhile."""
+        """Fetch missing experts, best ranked first; no expert that this layer needs is evicted meanwhile."""
         event = token * self.system.layers + layer
         self._cache.begin_use(needed)
         missing = [key for key in needed if key not in self._cache]
@@ -60,26 +60,26 @@ class LruCache(Policy):
         return [fetches.get(key) for key in needed]
 
     def end_layer(self, token: int, layer: int) -> None:
-        """The layer's experts become the most recently used."""
+        """Make the layer's experts the most recently used."""
         self._cache.end_use()
 
     def _fetch(self, key: Key, event: int) -> Fetch:
-        """Get a missing expert for a gate that waits for it."""
+        """Fetch a missing expert for a gate that waits for it."""
         self._make_room(key)
         return self._link.demand(key, event)
 
     def _make_room(self, key: Key) -> None:
-        """Reserve a slot for a needed expert."""
-        # Beside the needed experts only the prefetch on the link holds a slot: what is overtaken resumes before the
-        # next gate, since later predictions are for later layers. Hence `spare_slots`.
+        """Reserve a place for a needed expert."""
+        # Beside the needed experts only one prefetch, the one on the link, holds a place: an overtaken prefetch resumes
+        # before the next gate, since later predictions are for later layers. Hence `spare_places`.
         has_room = self._cache.reserve(key, insist=True)
         assert has_room, "the cache holds less than one layer needs"
 
     def _evicted(self, key: Key) -> None:
-        """An expert made room for another."""
+        """Called when an expert has been evicted for another."""
 
     def _admit(self, fetch: Fetch) -> bool:
-        raise AssertionError("a demand has a slot before it starts")
+        raise AssertionError("a demand has a place before it starts")
 
     def _arrived(self, fetch: Fetch) -> None:
         self._cache.fill(fetch.key)

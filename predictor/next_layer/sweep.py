@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
+from catalog.files import write_text
 from predictor import registry
 from predictor.measure.evaluate import EvaluationSettings, evaluate, select_parts
 from predictor.measure.metrics import recall, tally_predictor
@@ -24,7 +25,7 @@ from predictor.next_layer.requirements import check_trainable
 from predictor.next_layer.selection import Selection
 from predictor.row_network.file import Validation
 from traces import RoutingTrace
-from traces.files import write_text
+from traces.selection import select_sequences
 
 Progress = Callable[[int, int], None]
 
@@ -263,7 +264,7 @@ def _train(
     state = folder / f"{name}.state"
     folder.mkdir(parents=True, exist_ok=True)
     predictor: NextLayerPredictor = train(
-        trace.select_sequences(variant.train.indices(trace)),
+        select_sequences(trace, variant.train.indices(trace)),
         grid.recipe_of(name),
         trained_on=variant.train.describe(trace, trace_name),
         state_path=state,
@@ -306,7 +307,7 @@ def _rival(
     trace: RoutingTrace, trainer: Variant, measured: Variant, issue: tuple[int, ...], lookahead: int
 ) -> dict[str, float]:
     """Recall by limit of the best of the tables that need no training, for the same sequences."""
-    profiled = trace.select_sequences(trainer.train.indices(trace))
+    profiled = select_sequences(trace, trainer.train.indices(trace))
     rival = registry.fit(RIVAL, profiled, lookahead=lookahead)
     settings = EvaluationSettings(issue=issue, domains=measured.domains, datasets=measured.datasets)
     parts = select_parts(trace, settings)

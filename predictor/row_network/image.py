@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from predictor.row_network.config import NetworkConfig
 from predictor.row_network.integers import (
     BEAT_BYTES,
@@ -47,7 +48,6 @@ from predictor.row_network.integers import (
 )
 from predictor.row_network.sources import feeding_layers, rank_shifts
 from predictor.row_network.twin import RowNetwork
-from traces.files import atomic_path
 
 MAGIC = b"FORESTIM"
 VERSION = 2

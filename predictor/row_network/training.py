@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from predictor.row_network.config import Recipe, TrainingConfig
 from predictor.row_network.file import EpochLog, Provenance, Validation
 from predictor.row_network.head import Head
@@ -33,7 +34,7 @@ from predictor.row_network.quantise import (
 )
 from predictor.row_network.twin import RowNetwork
 from traces import RoutingTrace
-from traces.files import atomic_path
+from traces.selection import select_sequences
 
 EVALUATION_TOKENS = 2048
 HIDDEN_QUANTILE = 0.9995
@@ -118,7 +119,7 @@ def divide(trace: RoutingTrace, training: TrainingConfig) -> tuple[RoutingTrace,
         )
     kept = min(max(1, round(trace.sequences * training.validation)), trace.sequences - 1)
     order = np.random.default_rng(training.seed).permutation(trace.sequences)
-    return trace.select_sequences(np.sort(order[kept:])), trace.select_sequences(np.sort(order[:kept]))
+    return select_sequences(trace, np.sort(order[kept:])), select_sequences(trace, np.sort(order[:kept]))
 
 
 def fingerprint(trace: RoutingTrace, recipe: Recipe) -> str:

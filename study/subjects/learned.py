@@ -16,6 +16,7 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import split
+from traces.selection import select_sequences
 
 TITLE = "A predictor that is learned"
 
@@ -31,7 +32,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     selection = Selection()
     state = context.out / STATE_FILE
     predictor: NextLayerPredictor = train(
-        context.trace.select_sequences(selection.indices(context.trace)),
+        select_sequences(context.trace, selection.indices(context.trace)),
         _recipe(context),
         trained_on=selection.describe(context.trace, context.trace_path.name),
         state_path=state,

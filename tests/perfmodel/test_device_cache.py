@@ -17,7 +17,7 @@ def cache_with(keys: list[Key], *, capacity: int, evicted: list[Key] | None = No
     return cache
 
 
-def test_an_expert_is_resident_when_its_slot_is_filled() -> None:
+def test_an_expert_is_resident_when_its_place_is_filled() -> None:
     cache = DeviceCache(layers=2, capacity=2, scope="global")
     assert cache.reserve((0, 1), insist=False)
     assert (0, 1) not in cache
@@ -25,13 +25,13 @@ def test_an_expert_is_resident_when_its_slot_is_filled() -> None:
     assert (0, 1) in cache
 
 
-def test_a_reserved_slot_is_taken_and_given_back() -> None:
+def test_a_reserved_place_is_taken_and_given_back() -> None:
     evicted: list[Key] = []
     cache = cache_with([(0, 0)], capacity=2, evicted=evicted)
     assert cache.reserve((0, 1), insist=False)
     assert cache.reserve((0, 2), insist=True)
     assert evicted == [(0, 0)]
-    assert not cache.reserve((0, 3), insist=True)  # both slots are on the way
+    assert not cache.reserve((0, 3), insist=True)  # both places are on the way
     cache.release((0, 1))
     assert cache.reserve((0, 3), insist=False)
     assert evicted == [(0, 0)]
@@ -70,10 +70,10 @@ def test_protected_experts_give_way_only_to_who_insists_and_one_at_a_time() -> N
     assert evicted == [(1, 1), (1, 2)]
 
 
-def test_each_layer_has_slots_of_its_own_or_all_share() -> None:
+def test_each_layer_has_places_of_its_own_or_all_share() -> None:
     apart = DeviceCache(layers=2, capacity=3, scope="layer")
     together = DeviceCache(layers=2, capacity=3, scope="global")
-    assert (apart.slots, together.slots) == (1, 3)
+    assert (apart.places, together.places) == (1, 3)
     for cache in (apart, together):
         for key in ((0, 0), (1, 0), (0, 1)):
             cache.reserve(key, insist=False)

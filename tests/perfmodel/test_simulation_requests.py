@@ -48,7 +48,7 @@ def test_bounds_without_a_capacity_are_those_that_need_no_cache(catalog) -> None
 
 
 def test_bounds_are_those_of_the_cache(catalog) -> None:
-    # Layer 0: 0 1 | 1 2 | 1 3 in three slots: four loads. Layer 1: 2 3 | 3 0 | 2 0: three loads.
+    # Layer 0: 0 1 | 1 2 | 1 3 in three places: four loads. Layer 1: 2 3 | 3 0 | 2 0: three loads.
     bounds = compute_bounds(TRACE, make_config(capacity_experts=6), catalog=catalog)
     assert bounds.belady_hit_rate == bounds.lru_hit_rate == 5 / 12
     assert bounds.link_roofline_s == 7 * 30_000 / 1e9 / 3
@@ -103,9 +103,9 @@ def test_a_model_that_was_run_with_another_top_k_keeps_its_own_sizes(catalog) ->
             "sizes_of: the trace's model 'nobody's' is not",
         ),
         (TRACE, "lru_cache", {}, "capacity: this policy has a cache; give"),
-        (TRACE, "lru_cache", {"capacity_experts": 3}, "3 experts leave 1 slots for a layer.* needs 2"),
-        (TRACE, "perfect_prefetch", {"capacity_experts": 4}, "4 experts leave 2 slots for a layer.* needs 3"),
-        (TRACE, "lru_cache", {"capacity_gb": 1e-5}, "0 experts leave 0 slots"),
+        (TRACE, "lru_cache", {"capacity_experts": 3}, "3 experts leave 1 places for a layer.* needs 2"),
+        (TRACE, "perfect_prefetch", {"capacity_experts": 4}, "4 experts leave 2 places for a layer.* needs 3"),
+        (TRACE, "lru_cache", {"capacity_gb": 1e-5}, "0 experts leave 0 places"),
         (TRACE, "st_moe_prefetch", {"capacity_experts": 6}, "issue_sets: .*give .3, 2, ….*none were given"),
         (make_trace(IDS, experts=4, prompts=[0, 1, 2]), "on_demand", {}, "phase: no decode token"),
         (

@@ -130,12 +130,12 @@ def test_what_is_trained_on_is_selected(forestage: Forestage, trace: Path, recip
         (["--set", "hidden=0"], "hidden"),
         (["--config", "none.toml"], "none.toml: no such file"),
         (["--without-domain", "c"], "'c'; it has a, b"),
-        (["--lookahead", "3"], "lookahead: 3"),
-        (["--lookahead", "1-3"], "lookahead: 3"),
+        (["--lookahead", "3"], "--lookahead 3: choose one in 1…2"),
+        (["--lookahead", "1-3"], "--lookahead 1-3: choose one in 1…2"),
         (["--lookahead", "2-1"], "--lookahead 2-1: give layers in 1…64, the nearest first"),
         (["--lookahead", "0"], "--lookahead 0: give layers in 1…64"),
         (["--lookahead", "far"], "--lookahead far: give a number of layers, or two as in 1-8"),
-        (["--split", "test"], "part"),
+        (["--split", "test"], "--split test: choose"),
     ],
 )
 def test_refusals_of_train(

@@ -24,6 +24,7 @@ from study.commands.predictor.training import STATE_SUFFIX, epoch_line, validati
 from study.numbers import size
 from study.output import emit, messages, progress_bar
 from traces import split
+from traces.selection import select_sequences
 
 
 def train_next_use(
@@ -64,7 +65,7 @@ def train_next_use(
         raise ForestageError(
             f"{trace}: {len(sequences)} training sequence(s); at least 2 are needed, to fit and to stop by"
         )
-    fitted = recorded.select_sequences(sequences)
+    fitted = select_sequences(recorded, sequences)
     check_trainable(fitted, recipe)
     # Imported late: other commands start without torch's seconds, and refusals come without them.
     from predictor.next_use.training import train

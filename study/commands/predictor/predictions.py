@@ -1,4 +1,4 @@
-"""``forestage predictor predictions``: a predictor's predictions as a file that anybody can score."""
+"""``forestage predictor predictions``: write a predictor's predictions to a file that anybody can score."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +56,9 @@ def write_predictions(
     check_destination(out, trace)
     recorded = open_trace(trace, model)
     check_request(recorded, [predictor], limits=() if limit is None else (limit,), lookahead=lookahead)
-    parts = select_parts(recorded, EvaluationSettings.parse({"lookahead": lookahead, "split": split}, origin="--split"))
+    parts = select_parts(
+        recorded, EvaluationSettings.parse_settings({"lookahead": lookahead, "split": split}, origin="--split")
+    )
     chosen = load_or_fit(parts, predictor, parameters)
     source = _source(chosen, predictor, parameters, parts.settings, trace.name, len(parts.train))
     with progress_bar(f"predicting with {predictor}") as progress:
@@ -81,7 +83,7 @@ def write_predictions(
 def _source(
     chosen: Any, name: str, parameters: dict[str, Any], settings: EvaluationSettings, trace: str, train: int
 ) -> str:
-    """Who predicted, in a sentence."""
+    """Who predicted and how, in a sentence."""
     if registry.is_saved(name):
         made = f"{Path(name).name}, trained on {chosen.trained_on},"
     else:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.errors import ForestageError
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_layer.recipes import RECIPES, read_recipe
 from predictor.next_layer.requirements import check_trainable
@@ -26,6 +25,7 @@ from study.commands.options import (
 )
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
+from traces.selection import select_sequences
 
 STATE_SUFFIX = ".state"
 
@@ -60,8 +60,6 @@ def train_predictor(
     if lookahead is not None:
         recipe = recipe.at(*parse_lookaheads(lookahead, least=1), origin="--lookahead")
     check_destination(out)
-    if not out.parent.is_dir():
-        raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
     recorded = open_trace(trace, model)
     labels = {
         "part": part,
@@ -70,7 +68,7 @@ def train_predictor(
         "without_domains": tuple(without_domain or ()),
         "without_datasets": tuple(without_dataset or ()),
     }
-    selection = Selection.parse(labels, origin="selection")
+    selection = Selection.parse_settings(labels, origin="selection")
     chosen = selection.indices(recorded)
     check_trainable(recorded, recipe.predictor)
     from predictor.next_layer import training  # PyTorch is needed here alone
@@ -81,7 +79,7 @@ def train_predictor(
     state = out.with_name(out.name + STATE_SUFFIX)
     with progress_bar("training") as progress:
         predictor: NextLayerPredictor = training.train(
-            recorded.select_sequences(chosen),
+            select_sequences(recorded, chosen),
             recipe,
             trained_on=selection.describe(recorded, trace.name),
             state_path=state,

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from catalog.files import bytes_at
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording, tell_warnings
 from study.commands.trace.info import schedule_in
 from study.commands.trace.labels import TraceArgument
@@ -15,7 +16,6 @@ from study.numbers import size
 from study.output import emit, progress_bar
 from traces import RoutingTrace
 from traces.exporters import FORMATS, ExportOptions, check_export, export_recording, find_exporter
-from traces.files import bytes_at
 
 FORMAT_HELP = "; ".join(f"{name}: {exporter.description}" for name, exporter in FORMATS.items())
 
@@ -39,7 +39,7 @@ def export_command(
 ) -> None:
     """Write TRACE, or expert loads, as other programs read them; what a format cannot hold is refused or told."""
     given = {"ids": ids, "model_layers": model_layers, "devices": devices, "redundant": redundant}
-    options = ExportOptions.parse(given, origin="options")
+    options = ExportOptions.parse_settings(given)
     find_exporter(format, out, options)
     check_destination(out, trace)
     recording = open_recording(trace, model)
@@ -61,7 +61,7 @@ def export_command(
 
 
 def render(console: Console, document: dict[str, Any]) -> None:
-    """The files, and the command that reads them back."""
+    """Print the files, and the command that reads them back."""
     for file in document["files"]:
         console.print(f"written: {escape(file['path'])} ({size(file['bytes'])})", highlight=False, soft_wrap=True)
     if document["read_back"] is not None:

@@ -19,6 +19,7 @@ from predictor.row_network.inputs import Examples
 from tests.next_use_samples import cyclic_trace, random_trace
 from tests.routing import trace_of
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 torch = pytest.importorskip("torch", reason="needs the extra forestage[torch]")
 from predictor.next_use.training import train  # noqa: E402
@@ -109,8 +110,8 @@ def test_training_finds_what_followed(identity: bool) -> None:
     shape = {"hidden": 32, "horizons": (1, 2), "decays": ((2, 0),), "ngram_tables": (1,) * identity}
     how = {"epochs": 30, "patience": 30, "batch": 32, "learning_rate": 0.01}
     recipe = recipe_for({**shape, **how}, identity=identity, origin="")
-    predictor = train(trace.select_sequences(np.arange(32)), recipe)
-    comparison = compare_caches(trace.select_sequences(np.arange(32, 40)), predictor, capacities=(4,), split="all")
+    predictor = train(select_sequences(trace, np.arange(32)), recipe)
+    comparison = compare_caches(select_sequences(trace, np.arange(32, 40)), predictor, capacities=(4,), split="all")
     (share,) = (point.share_closed for point in comparison.points if point.policy == "next use")
     assert share is not None
     assert (share > 0.3) == identity

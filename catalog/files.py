@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever left half-written."""
+"""Write files so that none is ever left half-written."""
 
 import os
 import tempfile
@@ -13,10 +13,14 @@ from catalog.errors import ForestageError
 def atomic_path(destination: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``destination``; rename it there on success, remove it on failure.
 
+    A link stays one: the file that it names is replaced.
+
     Raises:
-        ForestageError: if the folder of ``destination`` cannot be written.
+        ForestageError: if ``destination`` is a device or the like, which a renamed file would take the place of, or its
+            folder cannot be written.
     """
-    destination = Path(destination)
+    _refuse_device(Path(destination))
+    destination = Path(os.path.realpath(destination)) if Path(destination).is_symlink() else Path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
@@ -26,7 +30,7 @@ def atomic_path(destination: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes the file private; what is published follows the user's umask.
+        # mkstemp makes the file private; give it the permissions of the user's umask.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -38,22 +42,29 @@ def atomic_path(destination: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise before long work whose result could not be written to the file ``path``.
+    """Raise, before long work, if its result could not be written to the file ``path``.
 
     Raises:
         ForestageError: naming the path.
     """
     if path.is_dir():
         raise ForestageError(f"{path}: is a folder; give the name of a file")
+    _refuse_device(path)
     check_folder(path.absolute().parent, path)
 
 
+def _refuse_device(path: Path) -> None:
+    """Raise if ``path`` is there and is neither a file nor a folder."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ForestageError(f"{path}: is no file but a device, pipe or socket; give the name of a file")
+
+
 def check_folder(folder: Path, what: Path | None = None) -> None:
-    """Raise before long work whose results could not be written into ``folder``, which need not be there yet.
+    """Raise, before long work, if its results could not be written into ``folder``, which need not exist yet.
 
     Args:
-        folder: where.
-        what: named in the error; the folder itself by default.
+        folder: the folder.
+        what: the path that the error names; the folder by default.
 
     Raises:
         ForestageError: naming the path.
@@ -66,7 +77,7 @@ def check_folder(folder: Path, what: Path | None = None) -> None:
 
 
 def bytes_at(path: Path) -> int:
-    """Bytes of the file ``path``, or of the files in the folder ``path``."""
+    """Total size of the file ``path``, or of the files in the folder ``path``."""
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     return sum(file.stat().st_size for file in files)
 
