@@ -1,4 +1,4 @@
-"""Measure the calibration of a learned predictor, for the command and the report."""
+"""Calibration of a learned predictor, as a document for the command and the report."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def calibration(
     """Reliability of ``predictor`` on the chosen ``sequences`` of ``trace``, as JSON values.
 
     Raises:
-        ForestageError: if there is no sequence, no recorded row in any, or the trace is of another model.
+        ForestageError: if there is no sequence or nothing recorded in any, or the trace is of another model.
     """
     evaluated = select_sequences(trace, sequences)
     seen, hits = score_histogram(predictor.network, NextLayerHead((predictor.top_k,), predictor.top_k), evaluated)

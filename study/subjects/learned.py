@@ -1,4 +1,4 @@
-"""The learned predictor: train it on the study's trace, quantise, export, and measure its calibration."""
+"""The learned predictor: trained on the study's trace, quantised, exported, and how true its probabilities are."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Why the trace lacks training or test sequences, or what the recipe needs; ``None`` if it lacks nothing."""
+    """Sequences to train and to measure on, and whatever the recipe looks at."""
     if context.config.learned == NO_LEARNED:
         return f'the configuration says learned = "{NO_LEARNED}"'
     return (
@@ -70,7 +70,7 @@ def _recipe(context: StudyContext) -> NextLayerRecipe:
 
 
 def section(context: StudyContext) -> Section:
-    """Show what was trained, the cost of quantisation, the memory on chip, and the calibration."""
+    """What was trained, what quantisation cost, what it takes on chip, and whether its probabilities are true."""
     result = context.results["learned"]
     figures, provenance = result["size"], result["provenance"]
     log = provenance["log"]
