@@ -7,8 +7,10 @@ OUT ?= out/study
 TRACE ?=
 PYTEST_WORKERS ?= 2
 FUZZ_INPUTS ?= 28000
+MUTANTS ?= 20
+PACKAGES ?=
 
-.PHONY: study test test-long lint types check-tools clean
+.PHONY: study test test-long mutants lint types check-tools clean
 .DELETE_ON_ERROR:
 
 study: $(STAMP)
@@ -21,6 +23,10 @@ test: lint types
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m "long and not fuzz"
 	FORESTAGE_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -n $(PYTEST_WORKERS) --dist worksteal tests/traces
+
+# Plants small faults and prints which share of them the tests notice (hours; goes on where it was interrupted).
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(PACKAGES) --count $(MUTANTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What stands before the feed-forward part of a layer: attention over the context, or a state of fixed size.
+"""What precedes the feed-forward part of a layer: attention over the context, or a state of fixed size.
 
 Parameters are counted without norms and biases (under 0.1 % of a layer's); elements are counted, not bytes.
 """
@@ -11,21 +11,22 @@ from catalog.config import StrictModel
 from catalog.records import PositiveInt
 
 STATE_PASSES = 3
-"""Multiply-adds a state's element and token: what the key finds there, what is written, what the query reads (the gated
-delta rule, arXiv 2412.06464 equation 10; a state-space layer decays and reads, and is taken to cost the same)."""
+"""Multiply-adds per state element and token: read with the key, write, read with the query (the gated delta rule, arXiv
+2412.06464 equation 10). A state-space layer, which decays and reads, is assumed to cost the same."""
 
 
 class GroupedQueryAttention(StrictModel):
     """Attention with ``kv_heads`` shared by ``query_heads``.
 
     Attributes:
-        query_heads, kv_heads: heads of the queries, and of the keys and values.
+        query_heads: heads of the queries.
+        kv_heads: heads of the keys, and of the values.
         head_dim: width of a head.
-        window: latest tokens that are attended to, the token itself included; ``None``: all.
-        chunk: tokens are attended to within chunks of so many (Llama 4), from the chunk's first to the token itself.
-        output_gate: the output is gated by a projection as wide as the queries' (Qwen3-Next).
-        key_is_value: values are the projected keys: no projection of their own (gemma-4's global layers). The cache
-            holds both, because keys alone are rotated.
+        window: how many of the latest tokens the layer attends to, the token itself included; ``None``: all.
+        chunk: tokens in a chunk (Llama 4); the layer attends from the chunk's first token to the token itself.
+        output_gate: a projection as wide as the queries' gates the output (Qwen3-Next).
+        key_is_value: the projected keys serve as values (gemma-4's global layers). The cache holds both, because only
+            keys are rotated.
         cross: a second attention of the same shape looks at an encoder's output (decoder layers of encoder-decoders).
     """
 
@@ -54,7 +55,7 @@ class GroupedQueryAttention(StrictModel):
         return (2 if self.cross else 1) * hidden * self.head_dim * (queries * self.query_heads + keys * self.kv_heads)
 
     def kv_elements(self) -> int:
-        """Elements that one token adds to the cache of one layer (of the self-attention)."""
+        """Elements that one token adds to the self-attention cache of one layer."""
         return 2 * self.kv_heads * self.head_dim
 
     def attended(self, context_tokens: int) -> int:
@@ -64,12 +65,12 @@ class GroupedQueryAttention(StrictModel):
         return (context_tokens - 1) % self.chunk + 1 if self.chunk is not None else context_tokens
 
     def cache_elements(self, context_tokens: int) -> int:
-        """Elements of the cache that one token reads; of an encoder's output, taken to be as long as the context."""
+        """Elements of the cache that one token reads; an encoder's output counts as if as long as the context."""
         cross = context_tokens if self.cross else 0
         return (self.attended(context_tokens) + cross) * self.kv_elements()
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections: scores, then values."""
+        """Multiply-adds for one token beyond the projections: scores, then values."""
         cross = context_tokens if self.cross else 0
         return (self.attended(context_tokens) + cross) * 2 * self.query_heads * self.head_dim
 
@@ -78,13 +79,15 @@ class LatentAttention(StrictModel):
     """DeepSeek's multi-head latent attention (arXiv 2405.04434, section 2.1), in its absorbed form when decoding.
 
     Attributes:
-        query_heads: heads.
-        query_rank: of the queries' low-rank projection; 0: none.
-        kv_rank: of the latent that keys and values are made of.
-        nope_dim, rope_dim: parts of a query without and with rotation.
+        query_heads: heads of the queries.
+        query_rank: rank of the queries' low-rank projection; 0: none.
+        kv_rank: width of the latent from which keys and values are made.
+        nope_dim: width of a query's part that is not rotated.
+        rope_dim: width of a query's part that is rotated.
         value_dim: width of a value.
-        index_heads, index_dim, index_top_k: of the indexer (DeepSeek-V3.2, arXiv 2512.02556), which scores the whole
-            context with small heads and lets the attention see ``index_top_k`` tokens of it; 0: none.
+        index_heads: heads of the indexer (DeepSeek-V3.2, arXiv 2512.02556), which scores the whole context; 0: none.
+        index_dim: width of such a head.
+        index_top_k: tokens that the indexer lets the attention see.
     """
 
     kind: Literal["mla"] = "mla"
@@ -128,18 +131,18 @@ class LatentAttention(StrictModel):
         return self.attended(context_tokens) * (self.kv_rank + self.rope_dim) + context_tokens * self.index_dim
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections: scores over latent and rotary key, values over the latent."""
+        """Multiply-adds for one token beyond the projections: scores (latent and rotary key), then values (latent)."""
         latent = self.attended(context_tokens) * self.query_heads * (2 * self.kv_rank + self.rope_dim)
         return latent + context_tokens * self.index_heads * self.index_dim
 
 
 class FixedState(StrictModel):
-    """A layer whose memory of the context is a state of fixed size: linear attention, a state space, a convolution.
+    """A layer that remembers the context in a state of fixed size: linear attention, a state space, a convolution.
 
     Attributes:
-        of: what it is, in words.
+        of: what the layer is, in words.
         weights: parameters of the layer.
-        state_elements: of the state; read and written once a token, kept in FP32.
+        state_elements: elements of the state, which is kept in FP32 and read and written once for each token.
     """
 
     kind: Literal["state"]
@@ -152,15 +155,15 @@ class FixedState(StrictModel):
         return self.weights
 
     def kv_elements(self) -> int:
-        """Elements that one token adds to a cache: none."""
+        """Elements that one token adds to a cache: 0."""
         return 0
 
     def cache_elements(self, context_tokens: int) -> int:
-        """BF16 elements' worth of state that one token moves: FP32, read and written."""
+        """State that one token moves (FP32, read and written), counted in BF16 elements."""
         return 4 * self.state_elements
 
     def multiply_adds(self, context_tokens: int) -> int:
-        """For one token beyond the projections."""
+        """Multiply-adds for one token beyond the projections."""
         return STATE_PASSES * self.state_elements
 
     @classmethod
@@ -169,8 +172,8 @@ class FixedState(StrictModel):
     ) -> Self:
         """Qwen3-Next's and Qwen3.5's linear attention, as transformers 5.23 builds it (Qwen3NextGatedDeltaNet).
 
-        Queries, keys, values, the output's gate, two gates a value head, a depthwise convolution over the first three,
-        and the output; the state is a matrix of key by value a value head, and the convolution's last inputs.
+        Weights: queries, keys, values, the output's gate, two gates per value head, a depthwise convolution over the
+        first three, the output. State: a key × value matrix per value head, and the convolution's last inputs.
         """
         keys, values = key_heads * key_dim, value_heads * value_dim
         convolved = 2 * keys + values
@@ -208,15 +211,15 @@ class FixedState(StrictModel):
 
 
 LayerAttention = Annotated[GroupedQueryAttention | LatentAttention | FixedState, Field(discriminator="kind")]
-"""What one layer may have."""
+"""The attention or state of one layer."""
 
 
 class HybridAttention(StrictModel):
     """Layers of several kinds.
 
     Attributes:
-        kinds: name → the kind.
-        pattern: names of the layers' kinds, repeated to the last layer.
+        kinds: name → one of the kinds above.
+        pattern: names of the first layers' kinds, repeated up to the last layer.
     """
 
     kind: Literal["hybrid"]

@@ -1,4 +1,4 @@
-"""Loading the catalogue: the shipped TOML files and the user's, checked together."""
+"""Load the catalogue: the shipped TOML files and the user's, checked together."""
 
 import difflib
 import os
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from catalog.dram import DramRecord
 from catalog.energy import EnergyRecord
@@ -22,22 +22,36 @@ from catalog.names import formats_of, key, stems_of, tunings_of
 from catalog.records import Record
 
 ENVIRONMENT = "FORESTAGE_CATALOG"
-"""Files or folders of TOML that are always loaded, separated as in PATH."""
+"""Environment variable: TOML files or folders that are always loaded, separated as in PATH."""
 
 WAYS_OUT = {
     "model": "; describe it with --config config.json, or add it for good with: forestage catalog add config.json",
 }
-"""What to do about an unknown name, by kind."""
+"""Remedy for an unknown name, by kind."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
-_REGISTERED: ContextVar[tuple[tuple[ModelRecord, str], ...]] = ContextVar("registered models", default=())
-"""Models that are known for a while only, with their origins: those of ``--config``."""
+
+class Registered(NamedTuple):
+    """A model that is known for a while only, such as the one of ``--config``.
+
+    Attributes:
+        record: the model.
+        origin: where it comes from, for errors.
+        option: the option as the user typed it, if the model has its name only from its configuration.
+    """
+
+    record: ModelRecord
+    origin: str
+    option: str | None = None
+
+
+_REGISTERED: ContextVar[tuple[Registered, ...]] = ContextVar("registered models", default=())
 
 
 @dataclass(frozen=True)
 class Records(Generic[RecordT]):
-    """Records of one kind by name, aliases and case understood."""
+    """Records of one kind, found by name or alias in any case."""
 
     kind: str
     by_name: Mapping[str, RecordT]
@@ -74,7 +88,7 @@ class Records(Generic[RecordT]):
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything known."""
+    """All records, by kind."""
 
     models: Records[ModelRecord]
     dram: Records[DramRecord]
@@ -92,13 +106,13 @@ class Catalog:
         return kinds[kind]
 
     def match_model(self, name: str) -> ModelRecord | None:
-        """The record whose experts have the very bytes of the model that a trace's model string means, or ``None``.
+        """The record whose experts have exactly the bytes of the model named ``name`` in a trace, or ``None``.
 
-        Names and aliases match whatever their case, owner (``openai/``), path or download cache, and ``_`` for ``-``;
-        endings that name a tuning or a date (``-Instruct-2507``) are dropped. An ending that names another weight
-        format (``-GGUF``, ``-AWQ``) is not: its experts have other bytes, so it needs a record of its own. For the
-        shape of the routing alone see ``match_shape``. A ``model_type`` (``deepseek_v3``) names an architecture, which
-        models of other shapes share.
+        Matching ignores case, owner (``openai/``), path and download cache, and takes ``_`` for ``-``; it drops endings
+        that name a tuning or a date (``-Instruct-2507``). It keeps an ending that names another weight format
+        (``-GGUF``, ``-AWQ``): those experts have other bytes, so they need a record of their own. ``match_shape``
+        matches the routing's shape only. A ``model_type`` (``deepseek_v3``) never matches: models of different shapes
+        share it.
         """
         if _is_architecture(name):
             return None
@@ -107,14 +121,14 @@ class Catalog:
     def match_shape(self, name: str) -> ModelRecord | None:
         """A record whose layers, experts and top-k are those of the model that ``name`` means, or ``None``.
 
-        As ``match_model``, but another weight format is the same model: its routing has the same shape. Its bytes are
-        not to be had from here.
+        As ``match_model``, but endings that name a weight format are dropped too: they do not change the routing's
+        shape. Do not take bytes from the record: they may differ.
         """
         record = self.match_model(name)
         if record is not None or _is_architecture(name):
             return record
         for stem in stems_of(name):
-            # A record may be of a weight format itself: its name without it is that shape's too.
+            # A record's own name may end in a weight format; without that ending it names the same shape.
             alike = {owner for known, owner in self.models.keys.items() if stem in formats_of(known)}
             found = sorted((self.models.by_name[owner] for owner in alike), key=lambda record: len(record.name))
             shapes = {record.routing_shape for record in found}
@@ -140,8 +154,8 @@ class Catalog:
 
 
 def _is_architecture(name: str) -> bool:
-    """Whether ``name`` is a ``model_type`` and no model: none that is registered is called so."""
-    return "_" in name and name in FAMILIES and all(record.name != name for record, _ in _REGISTERED.get())
+    """Whether ``name`` is a ``model_type`` and not the name of the registered model."""
+    return "_" in name and name in FAMILIES and all(one.record.name != name for one in _REGISTERED.get())
 
 
 KINDS: dict[str, type[Record]] = {
@@ -154,29 +168,58 @@ KINDS: dict[str, type[Record]] = {
 
 
 @contextmanager
-def registered(record: ModelRecord, origin: str) -> Iterator[None]:
-    """Within it, ``load_catalog`` knows ``record``, which goes before any other of its names.
+def registered(record: ModelRecord, origin: str, option: str | None = None) -> Iterator[None]:
+    """Within this context, ``load_catalog`` returns ``record`` for its names, before any other record.
 
     Args:
-        record: a model, as of ``--config``.
+        record: a model, such as the one of ``--config``.
         origin: where it comes from, for errors.
+        option: the option as the user typed it, if the record has its name only from the configuration: then a name
+            that a recording gives takes precedence.
     """
-    token = _REGISTERED.set((*_REGISTERED.get(), (record, origin)))
+    token = _REGISTERED.set((*_REGISTERED.get(), Registered(record, origin, option)))
     try:
         yield
     finally:
         _REGISTERED.reset(token)
 
 
+def configuring_option(name: str) -> str | None:
+    """The option of the registered model, if its name is ``name`` and only its configuration gave it; else ``None``."""
+    return next((one.option for one in _REGISTERED.get() if one.record.name == name), None)
+
+
+def registered_from() -> Path | None:
+    """The configuration file of the registered model; ``None`` without one."""
+    known = _REGISTERED.get()
+    return Path(known[0].origin) if known else None
+
+
+def unclaimed() -> str | None:
+    """The name of the registered model, if only its configuration gave it; else ``None``."""
+    return next((one.record.name for one in _REGISTERED.get() if one.option is not None), None)
+
+
+def call_registered(name: str) -> None:
+    """If only its configuration named the registered model, let ``name``, which a recording gives it, find it too.
+
+    This lasts as long as the registration.
+    """
+    known = _REGISTERED.get()
+    alone = [one for one in known if one.option is not None and one.record.name != name]
+    renamed = [Registered(one.record.model_copy(update={"name": name, "aliases": ()}), one.origin) for one in alone]
+    _REGISTERED.set((*known, *renamed))
+
+
 def user_catalogue() -> Path:
-    """The user's own file, which ``forestage catalog add`` writes: ``forestage/catalogue.toml`` where settings lie."""
+    """The file that ``forestage catalog add`` writes: ``forestage/catalogue.toml`` in the user's settings folder."""
     settings = os.environ.get("XDG_CONFIG_HOME")
     folder = Path(settings) if settings and Path(settings).is_absolute() else Path.home() / ".config"
     return folder / "forestage" / "catalogue.toml"
 
 
 def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Catalog:
-    """The shipped catalogue, the user's file, the files of ``FORESTAGE_CATALOG``, ``extra``, and what is registered.
+    """All records: shipped, the user's file, the files of ``FORESTAGE_CATALOG``, ``extra``, and the registered model.
 
     Args:
         extra: files or folders of ``*.toml``.
@@ -193,7 +236,7 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
         for file in _files(path):
             for kind, record in parse_records(str(file), _read(file)):
                 found[kind].append((record, str(file)))
-    for model, origin in _REGISTERED.get():
+    for model, origin, _ in _REGISTERED.get():
         taken = {key(name) for name in (model.name, *model.aliases)}
         found["model"] = [pair for pair in map(_without(taken), found["model"]) if pair is not None]
         found["model"].append((model, origin))
@@ -223,7 +266,7 @@ def _shipped() -> dict[str, list[tuple[Record, str]]]:
 
 
 def _without(taken: set[str]) -> Callable[[tuple[Record, str]], tuple[Record, str] | None]:
-    """Records without the names ``taken``: gone where it is their name, less an alias where it is one."""
+    """Drop records whose name is in ``taken``; drop aliases that are."""
 
     def rest(pair: tuple[Record, str]) -> tuple[Record, str] | None:
         record, origin = pair
@@ -279,7 +322,7 @@ def parse_records(origin: str, text: str) -> list[tuple[str, Record]]:
 
 
 def _index(kind: str, found: list[tuple[Record, str]]) -> Records[Any]:
-    """Records by name; a name or alias may be taken once."""
+    """Records by name; each name or alias may occur once."""
     keys: dict[str, str] = {}
     owners: dict[str, str] = {}
     for record, origin in found:

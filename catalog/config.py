@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 
 
 class StrictModel(BaseModel):
@@ -25,13 +25,31 @@ class StrictModel(BaseModel):
         except ValidationError as error:
             raise ForestageError(f"{origin}: {describe_validation_error(cls, error)}") from error
 
+    @classmethod
+    def parse_settings(cls, values: dict[str, Any], *, origin: str = "") -> Self:
+        """As ``parse``, for ``values`` that a user gave: the error carries the setting, so that a command can name it.
+
+        ``origin`` may be left out if the class holds a command's own options.
+
+        Raises:
+            SettingError: one line naming ``origin`` and the field; it carries the field and the remedy.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            message = (f"{origin}: " if origin else "") + describe_validation_error(cls, error)
+            fault = _first_fault(error)
+            settings = tuple(part for part in fault["loc"] if isinstance(part, str))
+            if not settings or fault["type"] == "extra_forbidden":
+                raise ForestageError(message) from error
+            value = fault["input"] if len(settings) < len(fault["loc"]) else None  # an entry of a list
+            raise SettingError(settings, _remedy(fault), value=value, message=message) from error
+
 
 def describe_validation_error(model: type[BaseModel], error: ValidationError) -> str:
     """The first fault of a pydantic error as one line: field, what is wrong, remedy."""
-    faults = error.errors()
-    # A misspelt required key is missing and unknown at once; the unknown one names the remedy.
-    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    field = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    first = _first_fault(error)
+    field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         known = sorted(_fields_at(model, first["loc"][:-1]))
@@ -39,7 +57,37 @@ def describe_validation_error(model: type[BaseModel], error: ValidationError) ->
         return (
             f"unknown key '{field}'; the nearest known key is '{nearest[0]}'" if nearest else f"unknown key '{field}'"
         )
-    return f"{field}: {first['msg']}"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return f"{field}: {said}" if field else said
+
+
+def _first_fault(error: ValidationError) -> Any:
+    """The fault to report."""
+    faults = error.errors()
+    # A misspelt required key is both missing and unknown; the fault of the unknown key names the remedy.
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+
+
+_REMEDIES = {
+    "greater_than_equal": "give {ge} or more",
+    "greater_than": "give a number above {gt}",
+    "less_than_equal": "give {le} or less",
+    "less_than": "give a number below {lt}",
+    "literal_error": "choose {expected}",
+    "string_too_short": "is empty; give a text",
+    "finite_number": "give a finite number",
+}
+"""What to give instead, by pydantic's name for the fault."""
+
+
+def _remedy(fault: Any) -> str:
+    """What to give instead, in the words of a user."""
+    if fault["type"] in _REMEDIES:
+        limits = {
+            name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in fault.get("ctx", {}).items()
+        }
+        return _REMEDIES[fault["type"]].format(**limits)
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Reading the fields of a Hugging Face ``config.json`` without guessing."""
+"""Read the fields of a Hugging Face ``config.json`` without guessing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "activation": ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn", "mlp_hidden_act"),
     "query_heads": ("num_attention_heads", "n_heads", "num_heads"),
 }  # fmt: skip
-"""What families call one and the same thing."""
+"""The names that families give to the same field."""
 
 
 @dataclass
 class ConfigFields:
-    """The fields of one configuration, with what its family's configuration class gives where the file is silent.
+    """The fields of one configuration; a field that the file lacks has the default of its family's configuration class.
 
     Attributes:
-        values: of the file's (nested) text model.
-        defaults: of the family's configuration class.
+        values: fields of the file's (nested) text model.
+        defaults: defaults of the family's configuration class.
         origin: the file, for errors.
         family: ``model_type``.
         defaulted: names that were taken from ``defaults``.
@@ -67,7 +67,7 @@ class ConfigFields:
         if value is not None:
             return value
         for alias in ALIASES.get(name, (name,)):
-            # A key that the file sets to null is not silent.
+            # A key that the file sets to null counts as given.
             if alias in self.values:
                 return None
         for alias in ALIASES.get(name, (name,)):
@@ -80,7 +80,7 @@ class ConfigFields:
         """A whole number of at least ``least``.
 
         Raises:
-            ForestageError: if it is missing or no such number.
+            ForestageError: if it is missing or is not such a number.
         """
         value = self.optional(name, least=least)
         if value is None:
@@ -91,15 +91,15 @@ class ConfigFields:
         return value
 
     def optional(self, name: str, *, least: int = 1) -> int | None:
-        """As ``integer``, ``None`` where it is missing."""
+        """As ``integer``, but ``None`` if it is missing."""
         value = self.get(name)
         return None if value is None else self._whole(self._label(name), value, least)
 
     def same_in_all_layers(self, name: str, layers: int, *, least: int = 1) -> int | None:
-        """As ``optional``, of a field that may be a list, one entry a layer; all entries must agree.
+        """As ``optional``, for a field that may be a list with one entry per layer; all entries must agree.
 
         Raises:
-            ForestageError: also if the list has another length, or entries that differ: a record has one number.
+            ForestageError: also if the list has another length or its entries differ: a record has one number.
         """
         value = self.get(name)
         if not isinstance(value, list):
@@ -126,7 +126,7 @@ class ConfigFields:
         """A list of layer indices below ``layers``; ``None`` where missing.
 
         Raises:
-            ForestageError: if it is no such list.
+            ForestageError: if it is not such a list.
         """
         value = self.get(name)
         if value is None:
@@ -136,7 +136,7 @@ class ConfigFields:
         return tuple(sorted(set(value)))
 
     def words(self, name: str, layers: int, known: Sequence[str]) -> tuple[str, ...] | None:
-        """A list of one of the ``known`` words a layer; ``None`` where missing.
+        """A list with one of the ``known`` words per layer; ``None`` where missing.
 
         Raises:
             ForestageError: if it has another length or an unknown word.
@@ -152,11 +152,11 @@ class ConfigFields:
         return tuple(value)
 
     def has(self, name: str) -> bool:
-        """Whether the file gives ``name``, null not counted."""
+        """Whether the file gives ``name`` a value other than null."""
         return self.values.get(name) is not None
 
     def _label(self, name: str) -> str:
-        """The name as the file has it."""
+        """The field's name in the file."""
         return next((alias for alias in ALIASES.get(name, (name,)) if self.has(alias)), ALIASES.get(name, (name,))[0])
 
     def _whole(self, label: str, value: Any, least: int) -> int:

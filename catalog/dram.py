@@ -13,20 +13,20 @@ SCALED_TIMINGS = (
     "cl_ck", "cwl_ck", "trcd_read_ck", "trcd_write_ck", "trp_ck", "tras_ck", "trc_ck", "trrd_s_ck", "trrd_l_ck",
     "tfaw_ck", "twr_ck", "trtp_s_ck", "trtp_l_ck", "twtr_s_ck", "twtr_l_ck", "trfc_ck", "trfc_per_bank_ck",
 )  # fmt: skip
-"""Shortest times taken to be fixed in ns. The column-to-column spacings are not: all published presets keep them at the
-same clocks whatever tCK is, and tCCD_S is the burst's own occupancy of the bus."""
+"""Shortest times, assumed to be fixed in ns. Column-to-column spacings are not among them: all published presets keep
+them at the same number of clocks whatever tCK is, and tCCD_S is the time the burst itself occupies the bus."""
 
 SCALED_INTERVALS = ("trefi_ck", "trefi_per_bank_ck")
-"""Longest times fixed in ns: rounded down."""
+"""Longest times, fixed in ns; rounded down."""
 
 
 class PimBlocks(StrictModel):
-    """Compute at the banks of one pseudo-channel.
+    """Compute blocks at the banks of one pseudo-channel.
 
     Attributes:
         blocks: MAC blocks.
         banks_per_block: banks that share a block.
-        datapath_bits: of one block: what it takes from its bank an operation.
+        datapath_bits: bits that one block takes from its bank per operation.
         operation_interval_ck: clocks between all-bank operations.
     """
 
@@ -42,31 +42,31 @@ class PimBlocks(StrictModel):
 
     @property
     def bytes_per_ck(self) -> float:
-        """Weight bytes that all blocks of a pseudo-channel take in a clock."""
+        """Weight bytes that all blocks of a pseudo-channel take per clock."""
         return self.blocks * self.datapath_bits / 8 / self.operation_interval_ck
 
 
 class DramRecord(Record):
-    """A DRAM device; ``_ck`` counts its clock, ``tck_ns``.
+    """A DRAM device; ``_ck`` counts clocks of ``tck_ns``.
 
     Attributes:
-        data_rate_gbps: gigabits a second and pin.
+        data_rate_gbps: gigabits per second and pin.
         tck_ns: clock period.
         pseudo_channel_bits: data pins of a pseudo-channel.
-        burst_length: transfers of a burst.
+        burst_length: transfers in a burst.
         burst_ck: clocks that a burst occupies the data bus.
-        bank_groups: bank groups a stack ID.
-        banks_per_group: banks in each.
+        bank_groups: bank groups per stack ID.
+        banks_per_group: banks in each bank group.
         stack_ids: ranks that share the pseudo-channel.
         row_bursts: bursts in a row.
         pseudo_channels: pseudo-channels of a stack.
-        activate_command_ck: clocks of the row command bus that an ACT takes.
-        trtp_s_ck: read to precharge, another bank group's read (where the device distinguishes).
-        trtp_l_ck: read to precharge, the same bank group.
-        tccd_r_ck: column to column across stack IDs; ``None`` where there is one.
-        trfc_ck, trfc_per_bank_ck: refresh of all banks, of one.
-        trefi_ck, trefi_per_bank_ck: interval between those; per bank as the preset counts (banks of both
-            pseudo-channels or stack IDs).
+        activate_command_ck: clocks for which an ACT occupies the row command bus.
+        trtp_s_ck: read to precharge, where the read is in another bank group (if the device distinguishes).
+        trtp_l_ck: read to precharge, same bank group.
+        tccd_r_ck: column to column across stack IDs; ``None`` if there is only one stack ID.
+        trfc_ck, trfc_per_bank_ck: duration of an all-bank and of a per-bank refresh.
+        trefi_ck, trefi_per_bank_ck: intervals between those; the per-bank one as the preset counts it (over the banks
+            of both pseudo-channels or stack IDs).
         pim: compute at the banks, or ``None``.
     """
 
@@ -134,19 +134,19 @@ class DramRecord(Record):
 
     @property
     def pseudo_channel_gb_per_s(self) -> float:
-        """Peak of a pseudo-channel's pins."""
+        """Peak bandwidth of a pseudo-channel's pins."""
         return self.pseudo_channel_bits * self.data_rate_gbps / 8
 
     @property
     def stack_gb_per_s(self) -> float:
-        """Peak of a stack's pins."""
+        """Peak bandwidth of a stack's pins."""
         return self.pseudo_channels * self.pseudo_channel_gb_per_s
 
     def at_data_rate(self, data_rate_gbps: float, *, name: str) -> "DramRecord":
         """This device at another data rate: shortest times become ``ceil(ns / tCK)``, refresh intervals the floor.
 
-        The arithmetic is exact (rates are taken as the decimals they print as), so a timing that divides evenly is
-        not pushed up a clock by a rounding error. The result is an assumption and says so.
+        The arithmetic is exact (rates are taken as the decimals they print as), so that no rounding error adds a clock
+        to a timing that divides evenly. The result's evidence is "assumption".
         """
         ratio = Fraction(str(data_rate_gbps)) / Fraction(str(self.data_rate_gbps))
         scaled = {timing: math.ceil(getattr(self, timing) * ratio) for timing in SCALED_TIMINGS}

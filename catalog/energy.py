@@ -13,14 +13,14 @@ class EnergyRecord(Record):
     """One set of DRAM energies.
 
     Attributes:
-        terms_pj_per_bit: what a bit costs on its way from the cell to the host, by part.
-        in_bank_terms: those of the parts that an in-bank (PIM) read pays; empty where the source has no such figure.
-        activate_precharge_pj: of one row opened and closed; ``None`` where ``terms_pj_per_bit`` includes it.
-        write_pj_per_bit: of a host write where it differs from a read.
-        refresh_all_bank_pj: of one all-bank refresh.
+        terms_pj_per_bit: part of the way from the cell to the host → its energy per bit.
+        in_bank_terms: the parts that an in-bank (PIM) read pays; empty if the source has no such figure.
+        activate_precharge_pj: opening and closing one row; ``None`` if ``terms_pj_per_bit`` includes it.
+        write_pj_per_bit: a host write, if it differs from a read.
+        refresh_all_bank_pj: one all-bank refresh.
         active_standby_mw, precharge_standby_mw: background power of a channel.
-        multiply_add_pj: of a multiply-add beside the banks.
-        device_link_pj_per_bit: between devices.
+        multiply_add_pj: one multiply-add at the banks.
+        device_link_pj_per_bit: a transfer between devices.
     """
 
     terms_pj_per_bit: dict[str, PicojoulePerBit] = Field(min_length=1)
@@ -42,10 +42,10 @@ class EnergyRecord(Record):
 
     @property
     def host_read_pj_per_bit(self) -> float:
-        """All parts; row activations come on top where ``activate_precharge_pj`` is given."""
+        """Sum of all parts; row activations come on top if ``activate_precharge_pj`` is given."""
         return sum(self.terms_pj_per_bit.values())
 
     @property
     def in_bank_read_pj_per_bit(self) -> float | None:
-        """The parts that an in-bank read pays, or ``None`` where the source does not tell."""
+        """Sum of the parts that an in-bank read pays, or ``None`` if the source does not tell."""
         return sum(self.terms_pj_per_bit[term] for term in self.in_bank_terms) if self.in_bank_terms else None

@@ -1,4 +1,4 @@
-"""The families of mixture-of-experts models: which layers have experts, how wide things are, what attention they have.
+"""Families of mixture-of-experts models: which layers have experts, how wide the parts are, which attention they use.
 
 Each rule is that of the family's configuration and modelling code in transformers 5.23 (``model_type`` names the
 module), or, for the families that transformers does not have (marked), of their publishers' code. tests/catalog builds
@@ -37,7 +37,7 @@ def all_layers(fields: ConfigFields, layers: int) -> Layers:
 
 
 def by_mlp_layer_types(fields: ConfigFields, layers: int) -> Layers | None:
-    """Those that ``mlp_layer_types`` calls sparse; ``None`` where the file has no such list."""
+    """The layers that ``mlp_layer_types`` calls sparse; ``None`` if the file has no such list."""
     kinds = fields.words("mlp_layer_types", layers, ("dense", *SPARSE))
     return None if kinds is None else tuple(layer for layer, kind in enumerate(kinds) if kind in SPARSE)
 
@@ -51,7 +51,7 @@ def after_first(fields: ConfigFields, layers: int) -> Layers:
         if listed != found:
             raise fields.refuse("moe_layer_freq", "contradicts first_k_dense_replace; correct the file")
     elif frequency not in (None, 1):
-        # DeepSeek's own code skips layers by it, transformers ignores it: no published model has another value.
+        # DeepSeek's own code skips layers by it, transformers ignores it; every published model has 1.
         raise fields.refuse("moe_layer_freq", f"{frequency!r} is read differently by different code; only 1 is sure")
     return found
 
@@ -83,7 +83,7 @@ def typed_or_all_but_first(fields: ConfigFields, layers: int) -> Layers:
 
 
 def by_frequency_list(fields: ConfigFields, layers: int) -> Layers:
-    """``moe_layer_freq`` as a list of 0 and 1, one a layer."""
+    """``moe_layer_freq`` as a list with 0 or 1 per layer."""
     flags = fields.get("moe_layer_freq")
     if len(flags) != layers or any(flag not in (0, 1) for flag in flags):
         raise fields.refuse("moe_layer_freq", f"not a list of {layers} times 0 or 1")
@@ -130,7 +130,7 @@ def where_enabled(fields: ConfigFields, layers: int) -> Layers:
 
 
 def of_both_stacks(first: Callable[[int, int], bool]) -> Callable[[ConfigFields, int], Layers]:
-    """The encoder's, then the decoder's, counted on (switch_transformers, nllb-moe); ``first``: of one stack."""
+    """``first`` for each layer of the encoder, then of the decoder, numbered through (switch_transformers …)."""
 
     def rule(fields: ConfigFields, layers: int) -> Layers:
         encoder, decoder = stacks(fields)
@@ -152,7 +152,7 @@ def stacks(fields: ConfigFields) -> tuple[int, int]:
 
 
 def sparse_step(fields: ConfigFields, stack: str, layers: int) -> int:
-    """How many layers of a stack there are to one with experts."""
+    """The n such that one in n layers of a stack has experts."""
     if fields.family != "switch_transformers":
         return fields.integer(f"{stack}_sparse_step")
     sparse = fields.integer(f"num_sparse_{stack}_layers", least=0)
@@ -169,33 +169,33 @@ def nllb_layer(layer: int, step: int) -> bool:
     return step > 0 and (layer + 1) % step == 0
 
 
-# How wide the shared experts are, all together; 0: there are none.
+# Total width of all shared experts; 0: there are none.
 
 
 def no_shared(fields: ConfigFields, width: int) -> int:
-    """None."""
+    """There are no shared experts."""
     return 0
 
 
 def counted_shared(fields: ConfigFields, width: int) -> int:
-    """So many of the routed experts' width (deepseek_v3, glm4_moe, ernie4_5_moe …)."""
+    """A number of shared experts, each as wide as a routed one (deepseek_v3, glm4_moe, ernie4_5_moe …)."""
     return (fields.optional("shared", least=0) or 0) * width
 
 
 def wide_shared(fields: ConfigFields, width: int) -> int:
-    """One of a width of its own (qwen2_moe, qwen3_next, granitemoeshared …)."""
+    """One shared expert with a width of its own (qwen2_moe, qwen3_next, granitemoeshared …)."""
     return fields.optional("shared_width", least=0) or 0
 
 
 def one_shared(fields: ConfigFields, width: int) -> int:
-    """One as wide as ``intermediate_size`` (llama4_text, hunyuan_v1_moe; gemma4_text's dense part)."""
+    """One shared expert as wide as ``intermediate_size`` (llama4_text, hunyuan_v1_moe; gemma4_text's dense part)."""
     count = fields.same_in_all_layers("shared", fields.integer("layers"), least=0)
     if count not in (None, 1):
         raise fields.refuse("num_shared_expert", f"{count}, but transformers builds one; which holds is not known")
     return fields.integer("intermediate_size")
 
 
-# Attention: functions of the fields and the number of layers; None where a record cannot say it.
+# Attention: functions of the fields and the number of layers; None if a record cannot express it.
 
 
 def grouped(fields: ConfigFields, layers: int) -> AnyAttention:
@@ -225,7 +225,7 @@ def _grouped(fields: ConfigFields, **more: Any) -> GroupedQueryAttention:
 
 
 def _windowed(fields: ConfigFields, plain: GroupedQueryAttention) -> GroupedQueryAttention:
-    """Every layer with ``sliding_window``, where the family's masks look at it and it is not switched off."""
+    """``plain`` with the ``sliding_window``, if the family's masks use it and it is switched on."""
     if fields.family not in {"mixtral", "phimoe", "qwen3_moe"} or fields.get("use_sliding_window") is False:
         return plain
     window = fields.optional("sliding_window", least=0)
@@ -233,7 +233,7 @@ def _windowed(fields: ConfigFields, plain: GroupedQueryAttention) -> GroupedQuer
 
 
 def hybrid(variants: Mapping[str, Any], names: tuple[str, ...]) -> AnyAttention:
-    """Layers of the kinds ``names``; their shortest repeating pattern."""
+    """Layers of the kinds ``names``, stored as their shortest repeating pattern."""
     used = {name: variants[name] for name in names}
     if len(set(used.values())) == 1:
         only: AnyAttention = next(iter(used.values()))
@@ -246,7 +246,7 @@ Rule = Callable[[ConfigFields, int], AnyAttention | None]
 
 
 def generated(pattern: Callable[[ConfigFields, int], str], attention: Rule) -> Rule:
-    """``attention`` with a ``layer_types`` of the class's making, where the file has none."""
+    """``attention`` with the ``layer_types`` that the configuration class makes if the file has none."""
 
     def rule(fields: ConfigFields, layers: int) -> AnyAttention | None:
         if not fields.has("layer_types"):
@@ -279,7 +279,7 @@ def every_nth_full(key: str) -> Callable[[ConfigFields, int], str]:
 
 
 def qwen2_windows(fields: ConfigFields, layer: int) -> str:
-    """A window in every second layer below ``max_window_layers``, where it is switched on (qwen2_moe)."""
+    """A window in every second layer below ``max_window_layers``, if it is switched on (qwen2_moe)."""
     if not fields.flag("use_sliding_window") or not fields.optional("sliding_window", least=0):
         return "full_attention"
     below = layer < fields.integer("max_window_layers", least=0)
@@ -287,14 +287,14 @@ def qwen2_windows(fields: ConfigFields, layer: int) -> str:
 
 
 def dots_windows(fields: ConfigFields, layer: int) -> str:
-    """A window from ``max_window_layers`` on, where there is one (dots1)."""
+    """A window in the layers from ``max_window_layers`` on, if there is one (dots1)."""
     window = fields.get("sliding_window")
     last = fields.integer("max_window_layers", least=0)
     return "sliding_attention" if window is not None and layer >= last else "full_attention"
 
 
 def llama4_chunks(fields: ConfigFields, layer: int) -> str:
-    """Chunks in the layers that rotate (llama4_text)."""
+    """Chunks in the layers with rotary positions (llama4_text)."""
     rotates = fields.get("no_rope_layers")
     if isinstance(rotates, list) and rotates:
         chunked = bool(rotates[layer]) if layer < len(rotates) else None
@@ -311,14 +311,14 @@ def gemma4_windows(fields: ConfigFields, layer: int) -> str:
 
 
 def gemma4(fields: ConfigFields, layers: int) -> AnyAttention | None:
-    """Windows with the one shape of head, the whole context with another (gemma4_text)."""
+    """Windows and whole-context layers, which have heads of different shapes (gemma4_text)."""
     if fields.optional("num_kv_shared_layers", least=0):
         return None
     names = list(fields.words("layer_types", layers, ("full_attention", "sliding_attention")) or ())
     names[-1] = "full_attention"  # as the class forces it
     shared = fields.flag("attention_k_eq_v")
     plain = _grouped(fields)
-    if fields.has("per_layer_config"):  # as transformers 5 writes what its classes were given under other names
+    if fields.has("per_layer_config"):  # transformers 5 writes per-layer values here
         given = fields.get("per_layer_config")
         full_layers = {str(layer) for layer, name in enumerate(names) if name == "full_attention"}
         if not isinstance(given, dict) or set(given) != full_layers or len({str(own) for own in given.values()}) != 1:
@@ -432,7 +432,7 @@ def latent(fields: ConfigFields, layers: int) -> AnyAttention:
 
 
 def indexed_latent(fields: ConfigFields, layers: int) -> AnyAttention:
-    """The same behind an indexer (deepseek_v32, glm_moe_dsa)."""
+    """Multi-head latent attention behind an indexer (deepseek_v32, glm_moe_dsa)."""
     index = {
         "index_heads": fields.integer("index_n_heads"),
         "index_dim": fields.integer("index_head_dim"),
@@ -453,7 +453,7 @@ def _latent(fields: ConfigFields) -> dict[str, int]:
 
 
 def two_stacks(fields: ConfigFields, layers: int) -> AnyAttention:
-    """An encoder's self-attention, then a decoder's with its look at the encoder (switch_transformers, nllb-moe)."""
+    """An encoder's self-attention, then a decoder's self- and cross-attention (switch_transformers, nllb-moe)."""
     encoder, decoder = stacks(fields)
     if fields.family == "switch_transformers":
         heads, dim = fields.integer("query_heads"), fields.integer("d_kv")
@@ -472,7 +472,7 @@ def two_stacks(fields: ConfigFields, layers: int) -> AnyAttention:
 
 
 def unknown(fields: ConfigFields, layers: int) -> None:
-    """A kind that a record cannot say (yet)."""
+    """Attention of a kind that a record cannot express yet."""
     return
 
 
@@ -482,14 +482,14 @@ class Family:
 
     Attributes:
         layers: which layers have experts.
-        attention: of the layers.
+        attention: which attention the layers use.
         width: field of an expert's width.
         dense: field of the width of a layer without experts.
         shared: width of all shared experts together.
-        matrices: of an expert.
+        matrices: number of matrices in an expert.
         bias: every expert matrix has a bias.
-        activation: of the experts, where the family has but one.
-        source: whose code the rule is.
+        activation: the experts' activation, if the family has only one.
+        source: the code from which the rule was taken.
     """
 
     layers: Callable[[ConfigFields, int], Layers]
@@ -514,6 +514,7 @@ FAMILIES: dict[str, Family] = {
     "bailing_hybrid": Family(typed_or_after_first, unknown, shared=counted_shared),
     "bailing_moe": _LING,
     "bailing_moe_v2": _LING,
+    "dbrx": Family(all_layers, grouped, width="intermediate_size", dense=None, activation="swiglu"),
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v32": Family(typed_or_after_first, indexed_latent, shared=counted_shared),
@@ -564,11 +565,23 @@ FAMILIES: dict[str, Family] = {
         of_both_stacks(switch_layer), two_stacks, width="d_ff", dense="d_ff", matrices=2
     ),
 }  # fmt: skip
-"""By ``model_type`` of the (nested) text model."""
+"""``model_type`` of the (nested) text model → how to read its configuration."""
+
+NESTED_FIELDS = {
+    "dbrx": {
+        "ffn_config": {
+            "ffn_hidden_size": "intermediate_size", "moe_num_experts": "num_experts",
+            "moe_top_k": "num_experts_per_tok",
+        },
+        "attn_config": {"kv_n_heads": "num_key_value_heads"},
+    },
+}  # fmt: skip
+"""``model_type`` → nested parts of its configuration, and the usual names of their fields (DbrxConfig's
+``DbrxFFNConfig`` and ``DbrxAttentionConfig`` in transformers)."""
 
 SYNONYMS = {
     "qwen3_5_moe": "qwen3_5_moe_text", "qwen3_vl_moe": "qwen3_vl_moe_text", "qwen3_omni_moe": "qwen3_omni_moe_text",
     "llama4": "llama4_text", "gemma4": "gemma4_text", "glm4v_moe": "glm4v_moe_text", "kimi_k25": "kimi_k2",
     "kimi_vl": "deepseek_v3",
 }  # fmt: skip
-"""Where the nested text model does not name itself: by the outer ``model_type``."""
+"""Outer ``model_type`` → the nested text model's, where that does not name itself."""

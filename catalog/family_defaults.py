@@ -1,6 +1,6 @@
 """Defaults of the configuration classes of transformers 5.23, as far as ``catalog.families`` reads them.
 
-``None`` and whatever the classes compute is left out. tests/catalog compares every entry with the classes.
+Defaults that are ``None`` or computed are left out. tests/catalog compares every entry with the classes.
 """
 
 DEFAULTS: dict[str, dict[str, int | str | bool]] = {
@@ -17,6 +17,7 @@ DEFAULTS: dict[str, dict[str, int | str | bool]] = {
         "num_key_value_heads": 32, "num_local_experts": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
         "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 157184,
     },
+    "dbrx": {"d_model": 2048, "n_heads": 16, "n_layers": 24, "tie_word_embeddings": False, "vocab_size": 32000},
     "deepseek_v2": {
         "first_k_dense_replace": 0, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008,
         "kv_lora_rank": 512, "moe_intermediate_size": 1407, "n_routed_experts": 64, "n_shared_experts": 2,

@@ -1,14 +1,14 @@
-"""JSON that says each thing once: of two values of one name Python's own reader takes the last, without a word."""
+"""Read JSON and refuse repeated names: of two values for one name, Python's own reader silently takes the last."""
 
 import json
 from typing import Any
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's members, as ``object_pairs_hook`` of ``json``.
+    """An object's members; pass it to ``json`` as ``object_pairs_hook``.
 
     Raises:
-        ValueError: if two have one name.
+        ValueError: if two members have the same name.
     """
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -21,10 +21,10 @@ DECODER = json.JSONDecoder(object_pairs_hook=distinct)
 
 
 def parse_json(text: str) -> Any:
-    """The value that ``text`` is.
+    """The value of the JSON ``text``.
 
     Raises:
-        ValueError: if it is no JSON, or an object has a name twice.
+        ValueError: if it is not JSON, or an object has a name twice.
         RecursionError: if it is nested too deeply.
     """
     return DECODER.decode(text)

@@ -1,4 +1,4 @@
-"""Machines: compute, memory, links, buffers and the engine's clock and bus."""
+"""Machines: compute, memory, links, buffers, and the prefetch engine's clock and bus."""
 
 from typing import Annotated
 
@@ -14,25 +14,25 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class MachineRecord(Record):
-    """One device and its links; peak figures, with the shares of them that models take as reachable.
+    """One device and its links: peak figures, and the shares of them that models assume can be reached.
 
     Attributes:
-        compute_tflops: dense peak at 16 bits (BF16), two operations a multiply-add.
+        compute_tflops: dense peak at 16 bits (BF16), two operations per multiply-add.
         fp8_tflops: dense peak at 8 bits.
         compute_utilisation, memory_utilisation: share of the peak that published models count on.
-        measured_matmul_tflops: of a large BF16 matrix product.
-        measured_copy_gb_per_s: of a device-to-device copy, reads and writes counted.
+        measured_matmul_tflops: measured with a large BF16 matrix product.
+        measured_copy_gb_per_s: measured with a device-to-device copy; reads and writes both count.
         memory_gb: capacity, 10⁹ bytes.
         memory_gb_per_s: peak bandwidth.
         memory_stacks: HBM stacks.
-        dram: name of the catalogue's device that the stacks are, where known.
-        device_link_gb_per_s: to other devices, per direction.
-        host_link_gb_per_s: to host memory, per direction.
-        host_link: what that link is.
+        dram: the stacks' DRAM device in the catalogue, if known.
+        device_link_gb_per_s: bandwidth to other devices, per direction.
+        host_link_gb_per_s: bandwidth to host memory, per direction.
+        host_link: name of that link.
         staging_buffer_bytes: on-chip buffer for expert weights (and the key-value cache).
         activation_buffer_bytes: on-chip buffer for activations.
         engine_clock_ghz: clock of the prefetch engine.
-        engine_bus_bits: width of its data bus.
+        engine_bus_bits: width of the prefetch engine's data bus.
     """
 
     compute_tflops: Teraflops
@@ -61,5 +61,5 @@ class MachineRecord(Record):
 
     @property
     def engine_gb_per_s(self) -> float:
-        """What the engine's bus carries."""
+        """Peak bandwidth of the prefetch engine's bus."""
         return self.engine_clock_ghz * self.engine_bus_bits / 8

@@ -1,9 +1,9 @@
 """A Hugging Face ``config.json`` → a `ModelRecord`.
 
-The families of ``catalog.families`` are read by their own rules; a key that the file lacks takes the default of the
-family's configuration class, and the record says so. Another ``model_type`` is read by keys that mean the same
-everywhere; where one is missing or ambiguous, the file is refused rather than guessed at: above all, a wrong number of
-layers with experts would mislead everything that follows.
+Each family of ``catalog.families`` is read by its own rules; a key that the file lacks takes the default of the
+family's configuration class, and the record says so. Any other ``model_type`` is read by the keys that mean the same
+everywhere; if one is missing or ambiguous, the file is refused: a wrong guess (above all of the number of layers with
+experts) would make everything that follows wrong.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from catalog.errors import ForestageError
 from catalog.families import (
     FAMILIES,
     LAYER_RULE_KEYS,
+    NESTED_FIELDS,
     SYNONYMS,
     Family,
     by_frequency_list,
@@ -36,13 +37,13 @@ from catalog.models import ModelRecord
 from catalog.weight_formats import expert_format
 
 NESTED = ("text_config", "thinker_config", "language_config", "llm_config")
-"""Where configurations of several modalities keep the text model."""
+"""Keys under which configurations of several modalities keep the text model."""
 
 ACTIVATIONS = {
     "silu": "swiglu", "swish": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu",
     "relu": "relu", "relu2": "relu2",
 }  # fmt: skip
-"""The inner function → what an expert is called by it; ``relu`` and ``relu2`` are not gated here."""
+"""A configuration's activation function → the record's name for it; ``relu`` and ``relu2`` have no gate matrix."""
 
 MAX_LAYERS = 10_000
 
@@ -71,12 +72,13 @@ def read_model_config(path: Path | str, name: str | None = None) -> ModelRecord:
 
 
 def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> ModelRecord:
-    """As ``read_model_config``, of a configuration that was read already from ``origin``."""
+    """As ``read_model_config``, for a configuration that was already read from ``origin``."""
     text, model_type = _text_model(document)
     if model_type is None:
         raise ForestageError(f"{origin}: model_type: missing; give a model's config.json")
     if "tie_word_embeddings" in document and "tie_word_embeddings" not in text:
         text = {**text, "tie_word_embeddings": document["tie_word_embeddings"]}
+    text = _flat(text, model_type, origin)
     fields = ConfigFields(text, DEFAULTS.get(model_type, {}), origin, model_type)
     if fields.get("zero_expert_num"):
         raise fields.refuse(
@@ -88,7 +90,7 @@ def model_of_config(document: Mapping[str, Any], name: str, *, origin: str) -> M
     family = FAMILIES.get(model_type)
     try:
         values = _known(fields, family) if family is not None else _unknown(fields)
-    except ValidationError as error:  # of an attention that cannot be
+    except ValidationError as error:  # an impossible attention
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise ForestageError(f"{origin}: attention: {where}{': ' if where else ''}{fault['msg']}") from error
@@ -112,6 +114,34 @@ def _text_model(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | N
         text = nested
         model_type = text.get("model_type") or SYNONYMS.get(str(outer), outer)
     return text, None if model_type is None else SYNONYMS.get(str(model_type), str(model_type))
+
+
+def _flat(text: Mapping[str, Any], model_type: str, origin: str) -> Mapping[str, Any]:
+    """``text`` with the fields of its ``NESTED_FIELDS`` parts moved to the top, under their usual names.
+
+    Raises:
+        ForestageError: if a part is missing, since the model's shape stands there.
+    """
+    parts = NESTED_FIELDS.get(model_type, {})
+    found: dict[str, Any] = {}
+    for part, names in parts.items():
+        if not isinstance(text.get(part), dict):
+            raise ForestageError(
+                f"{origin}: {part}: missing; a configuration of '{model_type}' has {', '.join(names)} in it"
+            )
+        found |= {usual: text[part][own] for own, usual in names.items() if own in text[part]}
+    return {**text, **found}
+
+
+def _speaks_of_experts(values: Mapping[str, Any]) -> list[str]:
+    """Keys that mention experts; those inside a part with the part's name before them."""
+    found = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += [f"{name}.{inner}" for inner in _speaks_of_experts(value)]
+        elif value is not None and ("expert" in name.lower() or "moe" in name.lower().split("_")):
+            found.append(name)
+    return found
 
 
 def _known(fields: ConfigFields, family: Family) -> dict[str, Any]:
@@ -145,7 +175,7 @@ def _known(fields: ConfigFields, family: Family) -> dict[str, Any]:
 
 
 def _width(fields: ConfigFields, family: Family, layers: int) -> int:
-    """Width of an expert; a second field that says otherwise is refused."""
+    """Width of an expert; refused if a second field contradicts the first."""
     width = fields.same_in_all_layers(family.width, layers)
     if width is None:
         raise fields.refuse(family.width, "missing, and the class has no default; add it to the file")
@@ -162,7 +192,7 @@ def _width(fields: ConfigFields, family: Family, layers: int) -> int:
 def _top_k(fields: ConfigFields, layers: int) -> int:
     """Experts a token uses."""
     if fields.family in ("switch_transformers", "nllb-moe"):
-        return 1 if fields.family == "switch_transformers" else 2  # of the modelling code; no field says so
+        return 1 if fields.family == "switch_transformers" else 2  # the modelling code fixes it; no field gives it
     top_k = fields.same_in_all_layers("top_k", layers)
     if top_k is None:
         raise fields.refuse(ALIASES["top_k"][0], "missing, and the class has no default; add it to the file")
@@ -170,7 +200,7 @@ def _top_k(fields: ConfigFields, layers: int) -> int:
 
 
 def _shared(width: int, expert: int) -> dict[str, int]:
-    """Fields of shared experts that are ``width`` wide together."""
+    """Record fields for shared experts with a total width of ``width``."""
     if not width:
         return {}
     if width % expert == 0:
@@ -188,14 +218,27 @@ def _activation(fields: ConfigFields) -> str:
 
 
 def _checked_layers(fields: ConfigFields, layers: int) -> int:
-    """``layers``, if a model may have so many."""
+    """``layers``; refused if no model may have so many."""
     if layers > MAX_LAYERS:
         raise fields.refuse("num_hidden_layers", f"no model has {layers} layers")
     return layers
 
 
 def _unknown(fields: ConfigFields) -> dict[str, Any]:
-    """The record's values of a family without rules: only what is said beyond doubt."""
+    """The record's values for a family without rules: only what the file says unambiguously."""
+    experts = _speaks_of_experts(fields.values)
+    if not experts:
+        raise fields.refuse(
+            "model_type", f"'{fields.family}' is a dense model, as no field speaks of experts; give the configuration "
+            "of a mixture-of-experts model"
+        )  # fmt: skip
+    nested = [name for name in experts if "." in name]
+    if nested and fields.given("experts") is None:
+        raise fields.refuse(
+            nested[0], f"is in a part of its own, and model_type '{fields.family}' is unknown, so what the parts mean "
+            f"is too; write num_experts, num_experts_per_tok and moe_intermediate_size beside "
+            "model_type, or a record of the model by hand (docs/catalogue.md) and name its file in FORESTAGE_CATALOG"
+        )  # fmt: skip
     layers = _checked_layers(fields, fields.integer("layers"))
     routed = _routed_of_unknown(fields, layers)
     family = Family(
@@ -210,7 +253,7 @@ def _unknown(fields: ConfigFields) -> dict[str, Any]:
 
 
 def _routed_of_unknown(fields: ConfigFields, layers: int) -> tuple[int, ...]:
-    """Layers with experts by the one rule whose keys are there."""
+    """Layers with experts, by the only rule whose keys the file has."""
     given = sorted(key for key in LAYER_RULE_KEYS if fields.has(key))
     if "mlp_layer_types" in given:
         found = by_mlp_layer_types(fields, layers)
@@ -238,7 +281,7 @@ def _routed_of_unknown(fields: ConfigFields, layers: int) -> tuple[int, ...]:
 
 
 def _attention_of_unknown(fields: ConfigFields) -> Any:
-    """Plain attention where no key hints at another kind; else none."""
+    """Plain attention if no key hints at another kind; else ``None``."""
     if fields.has("kv_lora_rank"):
         keys = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "num_attention_heads")
         return latent if all(map(fields.has, keys)) and not fields.has("index_topk") else lambda *_: None
@@ -250,7 +293,7 @@ def _attention_of_unknown(fields: ConfigFields) -> Any:
 
 
 def _shared_of_unknown(fields: ConfigFields) -> Any:
-    """The one way that the keys allow."""
+    """The rule for the shared experts' width, chosen by the keys that the file has."""
     if fields.given("shared") and fields.given("shared_width"):
         raise fields.refuse(
             next(key for key in ALIASES["shared_width"] if fields.has(key)),
@@ -262,7 +305,7 @@ def _shared_of_unknown(fields: ConfigFields) -> Any:
 
 
 def _own_name(document: Mapping[str, Any], file: Path) -> str:
-    """The model's name in the file, else of its folder (of a download cache: the repository's)."""
+    """The model's name in the file, else its folder's name (in a download cache, the repository's)."""
     stated = document.get("_name_or_path")
     if isinstance(stated, str) and stated.strip(" ./\\"):
         return stated

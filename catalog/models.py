@@ -24,25 +24,26 @@ class ModelRecord(Record):
 
     Attributes:
         layers: transformer layers of the model.
-        dense_layers: indices of those whose feed-forward part is no mixture of experts.
+        dense_layers: indices of the layers without experts.
         experts: routed experts a layer.
         shared_experts: experts that every token uses; they have the routed ones' shape, unless ``shared_intermediate``
             says otherwise.
-        shared_intermediate: width inside what every token uses, all of it together, where that is no multiple of
-            ``expert_intermediate``; ``None``: ``shared_experts`` times that.
+        shared_intermediate: width inside all shared experts together, if it is no multiple of ``expert_intermediate``;
+            ``None``: ``shared_experts`` times ``expert_intermediate``.
         top_k: routed experts a token uses in a layer.
         hidden: width of the residual stream.
-        expert_intermediate: width inside an expert.
+        expert_intermediate: inner width of an expert.
         expert_matrices: 3 (gate, up, down) or 2 (up, down).
         expert_bias: every matrix has a bias.
-        activation: how an expert combines them.
+        activation: the function between an expert's matrices.
         expert_weight_format: how the matrices are stored.
-        bits_per_weight: with scales.
-        dense_intermediate: width inside the feed-forward part of a layer without experts; ``None`` where not known.
-        attention: of every layer, or of layers of several kinds; ``None`` where not known.
-        vocabulary: tokens of the embedding; ``None`` where not known.
-        tied_embeddings: the embedding is the output matrix too.
-        architecture: its ``model_type`` in transformers, which tells how its routers choose; ``None`` where not stated.
+        bits_per_weight: of the experts' matrices, scales included.
+        dense_intermediate: width inside the feed-forward part of a layer without experts; ``None``: not known.
+        attention: the same in every layer, or of several kinds (below); ``None``: not known.
+        vocabulary: tokens of the embedding; ``None``: not known.
+        tied_embeddings: the embedding is also the output matrix.
+        architecture: the model's ``model_type`` in transformers, which tells how its routers choose; ``None``: not
+            stated.
     """
 
     layers: PositiveInt
@@ -109,7 +110,7 @@ class ModelRecord(Record):
     def dense_weights(self) -> int:
         """Elements of the feed-forward part of a layer without experts.
 
-        Where ``dense_intermediate`` is not known: as many as a token uses in another layer, shared and routed.
+        If ``dense_intermediate`` is not known: as many as all experts, shared and routed, that a token uses in a layer.
         """
         if self.dense_intermediate is not None:
             return self.expert_matrices * self.hidden * self.dense_intermediate
@@ -122,8 +123,8 @@ class ModelRecord(Record):
     def parameters(self, *, active: bool = False) -> int:
         """Weights of the whole model, or those that one token uses; norms, biases and unknown parts are left out.
 
-        Routed and shared experts, routers, dense layers, attention and embeddings (all of them where active, as
-        publishers count).
+        Counted: routed and shared experts, routers, dense layers, attention and embeddings (with ``active`` too all
+        embeddings, as publishers count).
         """
         routed = self.top_k if active else self.experts
         layer = routed * self.expert_weights + self.shared_weights + self.experts * self.hidden
@@ -143,5 +144,5 @@ class ModelRecord(Record):
 
     @property
     def expert_flops(self) -> int:
-        """Operations of one expert on one token, two a multiply-add."""
+        """Operations of one expert on one token, two per multiply-add."""
         return 2 * self.expert_weights

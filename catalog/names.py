@@ -1,9 +1,9 @@
 """What a model's name says: which model, which tuning, which weight format.
 
 ``key`` makes two spellings of one name equal. Endings that name a tuning, a version or a date change neither shape nor
-bytes; those that name a weight format change the bytes. They are dropped one by one, because one may belong to a
-model's own name (DeepSeek-V3). Nothing else is ever dropped: an ending that is not known (``-REAP-82B``,
-``-Distill-Qwen-32B``) may name another shape.
+bytes; endings that name a weight format change the bytes. They are dropped one at a time, because one may belong to
+the model's own name (DeepSeek-V3). Unknown endings (``-REAP-82B``, ``-Distill-Qwen-32B``) are never dropped, since
+they may name another shape.
 """
 
 import re
@@ -14,7 +14,7 @@ OWNERS = (
     "thudm", "moonshotai", "minimaxai", "baidu", "tencent", "inclusionai", "ai21labs", "allenai", "liquidai",
     "rednote-hilab", "unsloth", "bartowski", "nvidia", "lmstudio-community", "mlx-community",
 )  # fmt: skip
-"""Owners that some people put before a model's name with ``_`` (bartowski's files: ``Qwen_Qwen3-30B-A3B``)."""
+"""Owners that some people prefix to a model's name with ``_`` (bartowski's files: ``Qwen_Qwen3-30B-A3B``)."""
 
 VARIANT = re.compile(
     r"-(?:instruct|chat|thinking|think|base|it|hf|pt|paddle|sft|dpo|preview|v\d+(?:\.\d+)?|\d{4}|\d{6}|\d{8})$"
@@ -39,10 +39,10 @@ SNAPSHOT = re.compile(r"^[0-9a-f]{40}$")
 
 
 def key(name: str) -> str:
-    """A name as it is compared: its last part in lower case, ``-`` for ``_``, spaces and ``:``.
+    """The form in which names are compared: the last part in lower case, with ``-`` for ``_``, spaces and ``:``.
 
-    A path of the download cache (``models--OWNER--NAME/snapshots/HASH``) is NAME; of another path ending in a hash,
-    what stands before it; a file's ending is dropped.
+    A path of the download cache (``models--OWNER--NAME/snapshots/HASH``) gives NAME; another path that ends in a hash
+    gives the part before it; a file's extension is dropped.
     """
     text = name.strip().replace("\\", "/").rstrip("/")
     cached = CACHED.search(text)
@@ -62,22 +62,22 @@ def key(name: str) -> str:
 
 
 def tunings_of(name: str) -> Iterator[str]:
-    """A name's ``key``, then without its last ending that names a tuning, version or date, and so on."""
+    """A name's ``key``, then the same without its last tuning, version or date ending, and so on."""
     return _shorter(key(name), VARIANT)
 
 
 def formats_of(name: str) -> Iterator[str]:
-    """As ``tunings_of``, of endings that name weight formats."""
+    """As ``tunings_of``, for endings that name weight formats."""
     return _shorter(key(name), FORMAT)
 
 
 def stems_of(name: str) -> Iterator[str]:
-    """As ``tunings_of``, of both kinds of endings: further names of the same shape, the longest first."""
+    """As ``tunings_of``, for both kinds of endings: names of the same shape, the longest first."""
     return _shorter(key(name), EITHER)
 
 
 def _shorter(text: str, ending: re.Pattern[str]) -> Iterator[str]:
-    """``text``, then each time without one more such ending; never nothing."""
+    """``text``, then ``text`` with ever more such endings removed; never empty."""
     yield text
     while (found := ending.search(text)) is not None and found.start() > 0:
         text = text[: found.start()]

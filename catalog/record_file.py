@@ -1,4 +1,4 @@
-"""Writing a record into a catalogue file: the TOML that ``load_catalog`` reads."""
+"""Write a record into a catalogue file, the TOML that ``load_catalog`` reads."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from catalog.records import Record
 
 
 def record_toml(kind: str, record: Record) -> str:
-    """``record`` as an entry of a catalogue file; values that are their defaults are left out."""
+    """``record`` as an entry of a catalogue file; values equal to their defaults are left out."""
     lines = [f"[[{kind}]]"]
     for name, field in type(record).model_fields.items():
         value = getattr(record, name)
@@ -29,16 +29,16 @@ def record_toml(kind: str, record: Record) -> str:
 
 
 def add_record(path: Path, kind: str, record: Record, *, replace: bool = False) -> None:
-    """Append ``record`` to the catalogue file ``path``, which is made where it is not there; all of it, or nothing.
+    """Append ``record`` to the catalogue file ``path``, made if missing; nothing is written on an error.
 
     Args:
         path: the file.
-        kind: the record's table, as ``model``.
+        kind: the record's table, such as ``model``.
         record: what to add.
-        replace: take the place of the record of that name in the file.
+        replace: whether to replace a record of that name in the file.
 
     Raises:
-        ForestageError: if the file cannot be read or written or is no catalogue file, or holds the name already.
+        ForestageError: if the file cannot be read or written, is not a catalogue file, or already holds the name.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -56,7 +56,7 @@ def add_record(path: Path, kind: str, record: Record, *, replace: bool = False) 
 
 
 def _write(path: Path, text: str) -> None:
-    """The file as a whole."""
+    """Write the whole file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""What the catalogue's records have in common: a name and where each value comes from."""
+"""What all catalogue records share: a name, and the source of each value."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -21,9 +21,9 @@ class Evidence(StrEnum):
     MEASURED = "M"
     """Measured for this project; the source says how."""
     BACKGROUND = "B"
-    """Background knowledge that was not looked up."""
+    """Background knowledge, not looked up."""
     ASSUMPTION = "assumption"
-    """Published nowhere: an axis to sweep."""
+    """Published nowhere; sweep over it."""
 
 
 class Source(StrictModel):
@@ -39,11 +39,11 @@ class Source(StrictModel):
 
 
 class Record(StrictModel):
-    """A catalogue record; ``source`` and ``evidence`` hold for every field that ``field_sources`` does not name.
+    """A catalogue record; ``source`` and ``evidence`` apply to every field that ``field_sources`` does not name.
 
     Attributes:
         name: unique among the records of its kind, whatever the case.
-        aliases: further names it is found by.
+        aliases: other names by which it is found.
         source: where the values come from.
         evidence: how they are known.
         field_sources: field → its own source, where that differs.

@@ -1,4 +1,4 @@
-"""The folder of what is made once for a user and can be made again: compiled kernels, built simulations."""
+"""The folder for files that are made once per user and can be remade: compiled kernels, built simulations."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,6 @@ VARIABLE = "FORESTAGE_CACHE"
 
 
 def user_cache(name: str) -> Path:
-    """``$FORESTAGE_CACHE/<name>``, or ``~/.cache/forestage/<name>``; not made here."""
+    """``$FORESTAGE_CACHE/<name>``, or ``~/.cache/forestage/<name>``; the folder is not made here."""
     root = os.environ.get(VARIABLE)
     return (Path(root).expanduser().resolve() if root else Path.home() / ".cache" / "forestage") / name

@@ -1,4 +1,4 @@
-"""How a configuration says that its experts are stored: ``dtype``, and ``quantization_config`` where there is one."""
+"""Read how experts are stored from a configuration: ``dtype``, and ``quantization_config`` if there is one."""
 
 import json
 import re
@@ -10,23 +10,23 @@ from catalog.errors import ForestageError
 DTYPES = {"bfloat16": ("bf16", 16.0), "float16": ("fp16", 16.0), "float32": ("fp32", 32.0)}
 
 SCALE_BITS = 16
-"""AWQ, GPTQ and compressed-tensors keep a group's scale at 16 bits."""
+"""Bits of a group's scale in AWQ, GPTQ and compressed-tensors."""
 
 
 QUANTISATIONS = ("quantization_config", "compression_config")
-"""Where configurations say it; the second is compressed-tensors' older name."""
+"""Keys of the quantisation; the second is compressed-tensors' older name."""
 
 
 def expert_format(document: Mapping[str, Any], text: Mapping[str, Any], origin: str) -> tuple[str, float]:
-    """Format of the experts and bits a weight, scales included.
+    """Format of the experts, and bits per weight with scales included.
 
     Args:
         document: the whole configuration.
-        text: its text model (may be ``document`` itself).
+        text: the configuration's text model (may be ``document`` itself).
         origin: the file, for errors.
 
     Raises:
-        ForestageError: if neither is given, or the quantisation is not one whose bits are known.
+        ForestageError: if the configuration gives neither, or the bits of its quantisation are not known.
     """
     quantisation = next(
         (part[key] for key in QUANTISATIONS for part in (document, text) if part.get(key) is not None), None
@@ -64,7 +64,7 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
             "copy of the file to take the unquantised size"
         )
     if method == "mxfp4":
-        return "mxfp4", 4.25  # E2M1 with one E8M0 scale a block of 32 (OCP Microscaling 1.0)
+        return "mxfp4", 4.25  # E2M1 with one E8M0 scale per block of 32 (OCP Microscaling 1.0)
     if method == "fp8":
         block = given.get("weight_block_size")
         if block is None:
@@ -78,12 +78,12 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
         )
     bits, group = given.get("bits") or given.get("w_bit"), given.get("group_size") or given.get("q_group_size")
     if method in ("awq", "gptq") and bits in (4, 8):
-        # A scale and a zero point a group; GPTQ's and AWQ's zero points are as wide as the weights. -1: a whole row.
+        # A scale and a zero point per group; GPTQ's and AWQ's zero points are as wide as the weights. -1: a whole row.
         return f"int{bits}", bits + ((SCALE_BITS + bits) / group if group and group > 0 else 0.0)
     if method == "compressed-tensors":
         return _compressed_tensors(given, origin)
     if "nvfp4" in json.dumps(given).lower():
-        return "nvfp4", 4.5  # E2M1 with one E4M3 scale a block of 16; the matrix's FP32 scale is not counted
+        return "nvfp4", 4.5  # E2M1 with one E4M3 scale per block of 16; the matrix's FP32 scale is not counted
     raise ForestageError(
         f"{origin}: quantization_config: the bits of quant_method '{method or 'none'}' are not known; delete the field "
         "from a copy of the file to take the unquantised size"
@@ -91,7 +91,7 @@ def _quantised(given: Mapping[str, Any], origin: str) -> tuple[str, float]:
 
 
 def _mlx(given: Any, origin: str) -> tuple[str, float]:
-    """MLX's ``quantization``: ``bits`` and a scale and an offset of 16 bits each a group (``mlx.core.quantize``)."""
+    """MLX's ``quantization``: ``bits``, and a scale and an offset of 16 bits each per group (``mlx.core.quantize``)."""
     odd = not isinstance(given, dict) or given.get("mode", "affine") != "affine" or any(map(_is_part, given.values()))
     bits, group = (None, None) if odd else (given.get("bits"), given.get("group_size"))
     if bits not in (4, 8) or not isinstance(group, int) or group < 1:
@@ -103,7 +103,7 @@ def _mlx(given: Any, origin: str) -> tuple[str, float]:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether a value is of one module alone: an object, or ``false`` for one that is not quantised."""
+    """Whether a value describes a single module: an object, or ``false`` for one that is not quantised."""
     return isinstance(value, dict) or value is False
 
 
@@ -131,5 +131,5 @@ def _compressed_tensors(given: Mapping[str, Any], origin: str) -> tuple[str, flo
 
 
 def _is_expert(name: str) -> bool:
-    """Whether a list of modules names routed experts."""
+    """Whether the module name ``name`` is one of routed experts."""
     return re.search(r"(?<!shared_)experts?\b", name) is not None and "shared" not in name

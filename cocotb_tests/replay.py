@@ -14,6 +14,7 @@ from predictor.st_moe.events import routing_events
 from predictor.st_moe.parameters import EngineConfiguration, EngineParameters, StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from traces import DECODE, RoutingTrace, split
+from traces.selection import select_sequences
 
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 
@@ -88,7 +89,7 @@ def replay(
     limits.check_trace(trace, candidates=chosen.candidates)
     train, test = split(trace)
     stimulus = _first_tokens(trace, test, tokens)
-    predictor = StMoePredictor.fit(trace.select_sequences(train), lookahead=lookahead, **(parameters or {}))
+    predictor = StMoePredictor.fit(select_sequences(trace, train), lookahead=lookahead, **(parameters or {}))
     events = list(routing_events(stimulus))
     # Tokens done when so many events are.
     done = np.concatenate([[0], np.repeat(np.arange(1, tokens + 1), stimulus.recorded().sum(axis=1))])
@@ -134,4 +135,4 @@ def _first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int) -> 
             + (f"choose 1 to {available}" if available else "give a trace of more sequences")
         )
     needed = int(np.searchsorted(ends, tokens)) + 1
-    return trace.select_sequences(test[:needed]).token_range(0, tokens)
+    return select_sequences(trace, test[:needed]).token_range(0, tokens)

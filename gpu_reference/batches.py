@@ -1,4 +1,4 @@
-"""Training windows: which tokens are in which step, as a function of the seed and the step alone."""
+"""Training windows: the tokens of each step, which depend only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TokenStream:
 
 
 def tokenise(documents: list[Document], tokenizer: Tokenizer, seed: int) -> dict[str, TokenStream]:
-    """Return one stream a domain: documents in an order drawn from ``seed``, each closed by the end-of-text token."""
+    """Return one stream per domain: documents in an order drawn from ``seed``, each ended by the end-of-text token."""
     streams = {}
     for number, domain in enumerate(DOMAINS):
         chosen = [document for document in documents if document.domain == domain]
@@ -41,9 +41,9 @@ def tokenise(documents: list[Document], tokenizer: Tokenizer, seed: int) -> dict
 
 
 class WindowSampler:
-    """Windows of ``context + 1`` tokens, each domain's half of a batch drawn without replacement in every epoch.
+    """Windows of ``context + 1`` tokens; each domain gives half of a batch, drawn without replacement in every epoch.
 
-    An epoch's windows start at a phase of its own, so that no window boundary is the same twice.
+    Each epoch's windows start at a different offset, so that no window boundary occurs twice.
     """
 
     def __init__(self, streams: dict[str, TokenStream], *, context: int, batch: int, seed: int) -> None:
@@ -60,7 +60,7 @@ class WindowSampler:
 
     def _window(self, domain_number: int, index: int) -> np.ndarray:
         tokens = self.streams[DOMAINS[domain_number]].tokens
-        windows = (len(tokens) - self.context) // self.context - 1  # leaves room for any phase
+        windows = (len(tokens) - self.context) // self.context - 1  # leaves room for any offset
         windows = max(windows, 1)
         epoch, place = divmod(index, windows)
         key = (domain_number, epoch)
@@ -80,13 +80,13 @@ class WindowSampler:
         return np.stack(rows).astype(np.int64)
 
     def epochs_at(self, step: int) -> dict[str, float]:
-        """Return how often each domain has been read through before ``step``."""
+        """Return how many epochs of each domain come before ``step``."""
         tokens = step * self.batch // len(DOMAINS) * self.context
         return {domain: tokens / max(len(self.streams[domain].tokens), 1) for domain in DOMAINS}
 
 
 def validation_windows(stream: TokenStream, *, context: int, count: int) -> np.ndarray:
-    """Return ``count`` windows (or all there are) spread evenly over a stream: i64 ``[windows, context + 1]``."""
+    """Return up to ``count`` windows spread evenly over a stream: i64 ``[windows, context + 1]``."""
     available = (len(stream.tokens) - 1) // context
     if available < 1:
         raise ForestageError(f"validation: {len(stream.tokens)} held-out tokens are fewer than one window of {context}")

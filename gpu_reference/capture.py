@@ -1,4 +1,4 @@
-"""Recording the routing of the shipped model while it generates from held-out prompts of its corpus."""
+"""Record the routing of the shipped model while it generates from held-out prompts of its corpus."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class CaptureOptions(StrictModel):
     """How sequences are generated.
 
     Attributes:
-        sequences_per_domain: sequences of each domain.
-        prompt: tokens of a prompt, processed in one pass.
-        decode: tokens of a sequence processed one at a time, unless it ends earlier by itself.
-        temperature: of the sampling.
-        batch: sequences generated side by side.
-        seed: of the choice of prompts and of the sampling.
+        sequences_per_domain: number of sequences of each domain.
+        prompt: tokens of a prompt, which is processed in one pass.
+        decode: tokens of a sequence that are processed one at a time, unless the model ends it earlier.
+        temperature: sampling temperature.
+        batch: sequences generated together.
+        seed: seed of the choice of prompts and of the sampling.
     """
 
     sequences_per_domain: int = Field(default=96, ge=1)
@@ -49,7 +49,7 @@ class CaptureOptions(StrictModel):
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a sequence: ``tokens`` i64 ``[prompt]`` of a held-out document of ``domain``."""
+    """The beginning of a sequence: ``tokens`` (i64 ``[prompt]``) of a held-out document of ``domain``."""
 
     domain: str
     document: str
@@ -60,7 +60,7 @@ def choose_prompts(documents: list[Document], tokenizer: Tokenizer, options: Cap
     """Draw prompts from held-out documents, each beginning at the start of a line; the domains alternate.
 
     Raises:
-        ForestageError: if the held-out part is too small for so many prompts.
+        ForestageError: if the held-out part is too small for that many prompts.
     """
     chosen: list[list[Prompt]] = []
     for number, domain in enumerate(DOMAINS):
@@ -102,12 +102,12 @@ def capture(
     """Generate from every prompt and return the routing as a trace.
 
     ``metadata`` holds ``model``, ``source`` and ``licence``. The rows of the trace are the tokens *processed*: the
-    prompt (prefill) and every drawn token that was fed back (decode), each with the CRC-32 of its bytes. Ids are in
-    rank order and have been checked against the router's logits. ``progress`` is called with (sequences done,
+    prompt (prefill) and every sampled token that was fed back (decode), each with the CRC-32 of its bytes. Ids are in
+    rank order and are checked against the router's logits. ``progress`` is called with (sequences done,
     sequences).
 
     Raises:
-        ForestageError: if the model's routers are unknown, or chose other experts than their logits say.
+        ForestageError: if the model's routers are unknown, or chose other experts than follow from their logits.
     """
     import torch
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 
-_SNAPSHOTS = "snapshots"  # of the download cache: models--OWNER--NAME/snapshots/REVISION
+_SNAPSHOTS = "snapshots"  # in the download cache: models--OWNER--NAME/snapshots/REVISION
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class ModelFolder:
         return cls(path, config)
 
     def model_name(self) -> str:
-        """The publisher's name, as far as the folder tells.
+        """The model's name as its publisher writes it, as far as the folder tells.
 
-        From ``_name_or_path`` of the configuration if it reads OWNER/NAME, else from the download cache's folder, else
-        the folder's own name.
+        It is the configuration's ``_name_or_path`` if that has the form OWNER/NAME, else the name from the download
+        cache's folder, else the folder's own name.
         """
         named = self.config.get("_name_or_path")
         name = self.path.resolve().name
@@ -68,7 +68,7 @@ class ModelFolder:
         return name
 
     def fingerprint(self) -> str:
-        """Of the configuration, the tokenizer and the weights' names and sizes: tells one model folder from another."""
+        """A hash of configuration, tokenizer and the weights' names and sizes, which identifies the model folder."""
         digest = hashlib.sha256()
         for name in ("config.json", "tokenizer.json"):
             digest.update((self.path / name).read_bytes())
@@ -91,9 +91,9 @@ class ModelFolder:
             raise ForestageError(f"{file}: not a tokenizer ({_one_line(error)})") from error
 
     def load_model(self, *, dtype: Dtype, device: str) -> Any:
-        """The causal language model in evaluation mode; code that the folder brings is not run.
+        """The causal language model in evaluation mode; code in the folder is not run.
 
-        A model that `transformers` has only together with its image encoder is loaded so, and given text alone.
+        A model that `transformers` has only with its image encoder is loaded with it, and gets only text.
 
         Raises:
             ForestageError: if `transformers` does not know the architecture, or weights are missing or do not fit.

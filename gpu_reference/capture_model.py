@@ -1,4 +1,4 @@
-"""Recording the routing of a local Hugging Face model while it answers prompts."""
+"""Record the routing of a local Hugging Face model while it answers prompts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 LEAST_TEMPERATURE = 1e-4
-"""Above 0; logits over less would leave single precision."""
+"""Smallest temperature above 0; logits divided by less would overflow single precision."""
 
 
 class CaptureNames(StrictModel):
-    """What the trace's metadata say of its origin; checked before the model runs."""
+    """Metadata about the trace's origin, checked before the model runs."""
 
     model: str = Field(min_length=1)
     licence: str = Field(min_length=1)
@@ -42,16 +42,16 @@ class ModelCaptureOptions(StrictModel):
     """How a local model is run.
 
     Attributes:
-        new_tokens: tokens generated and processed after each prompt, unless the model ends earlier by itself.
-        max_prompt: of a longer prompt only so many tokens are kept, the first ones.
-        temperature: of the sampling; 0 takes the likeliest token, else ``LEAST_TEMPERATURE`` or more.
-        seed: of the sampling; each sequence has a generator of its own, so that none depends on the others.
-        device: as PyTorch names it.
-        dtype: of the weights; ``auto``: as they are stored.
-        early_gate: lookaheads at which the layers' gates are also run early (`routers.early_gate`); none: not at all.
-        early_gate_width: experts ranked by each; ``None``: four times the ``top_k``.
-        trust_router: record an unknown router's choice, as its experts are told it, even where no rule explains it.
-        adapters: places ("module:Name") of adapters registered for this capture.
+        new_tokens: tokens generated and processed after each prompt, unless the model ends the sequence earlier.
+        max_prompt: a longer prompt is cut to its first ``max_prompt`` tokens.
+        temperature: sampling temperature, at least ``LEAST_TEMPERATURE``; or 0: take the likeliest token.
+        seed: seed of the sampling; each sequence has its own generator, so that none depends on the others.
+        device: PyTorch's name of the device.
+        dtype: type of the weights; ``auto``: as stored.
+        early_gate: lookaheads at which the layers' gates also run early (`routers.early_gate`); empty: none.
+        early_gate_width: experts that each early gate ranks; ``None``: four times the ``top_k``.
+        trust_router: record the choice that an unknown router's experts are called with, even if no rule explains it.
+        adapters: adapters to register for this capture, as "module:Name".
     """
 
     new_tokens: int = Field(default=128, ge=0)
@@ -92,23 +92,23 @@ def capture_model(
 ) -> list[Path]:
     """Run the model in folder ``path`` on every prompt and write the routing of every token processed to ``out``.
 
-    A prompt is one pass (prefill), then every generated token one (decode). The sequences run one at a time. Each
-    is kept in the folder ``OUT.parts`` as soon as it is finished; the same call goes on after an interruption. The
-    router's choice is recomputed from its logits at every token and layer (`routers.check`). What will not do is told
-    before anything is written. Returns the files of predictions that were written beside ``out``, one a lookahead.
+    A prompt takes one pass (prefill), then every generated token takes one (decode). The sequences run one at a time.
+    Each finished sequence is kept in the folder ``OUT.parts``; after an interruption the same call continues there. The
+    router's choice is recomputed from its logits at every token and layer (`routers.check`). Requests are checked
+    before anything is written. Returns the files of predictions written beside ``out``, one per lookahead.
 
     Args:
         path: a folder with config.json, tokenizer.json and safetensors weights.
         prompts: at least one.
         out: the trace file.
         options: how the model is run.
-        model_name: in place of the name that the folder tells.
-        licence: of the recording.
+        model_name: the model's name; by default the one that the folder gives.
+        licence: licence of the recording.
         progress: called with (sequences done, sequences).
 
     Raises:
-        ForestageError: if the folder, the device or a prompt will not do, the architecture's routers are unknown, a
-            choice differs from its logits, or ``out`` was begun with other settings.
+        ForestageError: if the folder, the device or a prompt cannot be used, the architecture's routers are unknown, a
+            choice does not follow from the logits, or ``out`` was begun with other settings.
     """
     check_device(options.device)
     for place in options.adapters:
@@ -117,7 +117,7 @@ def capture_model(
     tokenizer = folder.load_tokenizer()
     texts = [_encode(tokenizer, prompt.prompt, options.max_prompt, index) for index, prompt in enumerate(prompts)]
     names = {"model": model_name or folder.model_name(), "licence": licence, "source": _source(folder, options)}
-    metadata = CaptureNames.parse(names, origin="trace capture").model_dump()
+    metadata = CaptureNames.parse_settings(names, origin="trace capture").model_dump()
     parts = CaptureParts(out, _settings(folder, prompts, options, metadata), options.early_gate)
     missing = [index for index in range(len(prompts)) if not parts.has(index)]
     if missing:
@@ -149,7 +149,7 @@ def _record(
             "they do not belong together"
         )
     hashes = identity_hashes(tokenizer, vocabulary)
-    # An embedding may be padded beyond the tokenizer's vocabulary; what has no text is not drawn.
+    # An embedding may be padded beyond the tokenizer's vocabulary; ids without a text must not be drawn.
     last = min(vocabulary, max(tokenizer.get_vocab().values()) + 1)
     sampling = Sampling(options.temperature, _end_tokens(model), last)
     done = len(prompts) - len(missing)
@@ -186,7 +186,7 @@ def _encode(tokenizer: Tokenizer, text: str, longest: int, index: int) -> np.nda
 
 
 def _end_tokens(model: Any) -> frozenset[int]:
-    """Tokens that end a sequence, as the folder's generation configuration says, else the model's."""
+    """Tokens that end a sequence, from the folder's generation configuration, else from the model's configuration."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     if ends is None:
         ends = getattr(model.config, "eos_token_id", None)
@@ -208,7 +208,7 @@ def _source(folder: ModelFolder, options: ModelCaptureOptions) -> str:
 def _settings(
     folder: ModelFolder, prompts: list[CapturePrompt], options: ModelCaptureOptions, metadata: dict[str, str]
 ) -> dict[str, str]:
-    """Everything that decides what is recorded, by name."""
+    """Name → value, for everything that determines what is recorded."""
     import transformers
 
     text = "\n".join(prompt.model_dump_json() for prompt in prompts)

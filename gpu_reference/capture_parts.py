@@ -1,4 +1,4 @@
-"""Finished sequences of a capture, kept until all are there, so that an interrupted one goes on where it was."""
+"""Keep the finished sequences of a capture until all are done, so that it can continue after an interruption."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SETTINGS_FILE = "capture.json"
 
 
 class CaptureParts:
-    """The folder ``OUT.parts``: the settings of the capture, and what was recorded of each finished sequence.
+    """The folder ``OUT.parts``: the capture's settings, and the recording of each finished sequence.
 
-    Nothing is written before the first sequence is finished, so that a start which is refused leaves nothing behind.
+    Nothing is written before the first sequence is finished, so that a refused start leaves nothing behind.
 
     Args:
         out: the trace to be written.
-        settings: everything that decides what is recorded.
-        lookaheads: of the gates run early; each has a file of its own.
+        settings: everything that determines what is recorded.
+        lookaheads: lookaheads of the early gates; each has its own file.
 
     Raises:
-        ForestageError: if the folder was begun with other settings, or it or ``out`` could not be written.
+        ForestageError: if the folder was begun with other settings, or it or ``out`` cannot be written.
     """
 
     def __init__(self, out: Path, settings: dict[str, str], lookaheads: tuple[int, ...] = ()) -> None:
@@ -54,7 +54,7 @@ class CaptureParts:
 
     @property
     def predictions(self) -> list[Path]:
-        """The files of what gates run early ranked, one a lookahead."""
+        """The files with the rankings of early gates, one per lookahead."""
         return [predictions_path(self.out, lookahead) for lookahead in self._lookaheads]
 
     def has(self, index: int) -> bool:
@@ -62,10 +62,10 @@ class CaptureParts:
         return (self.folder / SETTINGS_FILE).is_file() and self._file(index).is_file()
 
     def add(self, index: int, sequence: RoutingTrace, early: Mapping[int, np.ndarray]) -> None:
-        """Keep the finished sequence ``index``, and what each lookahead's gates ranked of it.
+        """Keep the finished sequence ``index``, and the rankings of its early gates by lookahead.
 
         Raises:
-            ForestageError: if it cannot be kept; a folder that was not there before is then gone again.
+            ForestageError: if it cannot be kept; a folder made by this call is then removed.
         """
         begins = not self.folder.exists()
         try:
@@ -80,7 +80,7 @@ class CaptureParts:
             raise
 
     def join(self, count: int) -> TraceMetadata:
-        """Write sequences 0 … ``count`` − 1 to ``out`` and remove the folder; returns their metadata.
+        """Write sequences 0 … ``count`` − 1 to ``out``, remove the folder, and return the trace's metadata.
 
         Raises:
             ForestageError: if a part is damaged, or the trace cannot be written.
@@ -103,7 +103,7 @@ class CaptureParts:
 
 
 def _check_writable(path: Path) -> None:
-    """Raise unless ``path``, or the nearest folder above it that is there, can be written."""
+    """Raise unless ``path``, or the nearest existing folder above it, can be written."""
     place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(place, os.W_OK | os.X_OK):
@@ -111,7 +111,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _check_settings(file: Path, settings: dict[str, str]) -> None:
-    """Raise where ``file`` holds other settings."""
+    """Raise if ``file`` holds other settings."""
     try:
         begun = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Prompts for a capture, from a file that people write."""
+"""Read prompts for a capture from a file that a user wrote."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from catalog.errors import ForestageError
 JSON_LINES = (".jsonl", ".ndjson")
 
 Label = Annotated[str, Field(min_length=0)]
-"""A text that UTF-8 can hold: pydantic looks into a text only where its length is bounded."""
+"""A text that UTF-8 can encode; pydantic checks that only for texts with a length limit."""
 
 
 class CapturePrompt(StrictModel):
     """One prompt.
 
     Attributes:
-        prompt: the text, as it goes to the tokenizer; special tokens named in it are taken as such.
+        prompt: the text for the tokenizer; names of special tokens in it become special tokens.
         domain: label of the sequence.
-        dataset: what splits stratify by; the domain where ``None``.
+        dataset: label by which splits are stratified; ``None``: the domain.
     """
 
     prompt: str = Field(min_length=1)
@@ -32,15 +32,15 @@ class CapturePrompt(StrictModel):
 
 
 def read_prompts(path: Path, *, domain: str) -> list[CapturePrompt]:
-    """The prompts of ``path``: JSON objects, a line each, where its name ends in .jsonl, else a prompt a line.
+    """The prompts in ``path``: one JSON object per line if its name ends in .jsonl, else one prompt per line.
 
-    Empty lines are passed over; ``domain`` labels prompts that name none.
+    Empty lines are skipped; prompts without a domain get ``domain``.
 
     Raises:
         ForestageError: naming the file and the line, if it cannot be read or holds no prompt.
     """
     try:
-        # Lines end at line feeds alone (a text may hold other separators); utf-8-sig passes over a byte order mark.
+        # Only line feeds end lines (a text may contain other separators); utf-8-sig skips a byte order mark.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

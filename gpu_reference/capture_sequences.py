@@ -1,4 +1,4 @@
-"""Generating sequences from prompts with a key-value cache, the routing of every pass recorded."""
+"""Generate sequences from prompts with a key-value cache, and record the routing of every pass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class RecordedSequence:
-    """One sequence: the tokens processed, of which the first ``prompt`` in one pass, and the routing of each pass.
+    """One sequence: the processed tokens, the first ``prompt`` of them in one pass, and the routing of each pass.
 
-    ``ids`` and ``weights`` hold an array ``[tokens of the pass, layers, top_k]`` a pass, ``early`` one
-    ``[tokens of the pass, layers, width]`` a pass for each lookahead; ``open`` until it ends.
+    ``ids`` and ``weights`` hold one array ``[tokens of the pass, layers, top_k]`` per pass, ``early`` one array
+    ``[tokens of the pass, layers, width]`` per lookahead and pass; the sequence is ``open`` until it ends.
     """
 
     tokens: list[int]
@@ -35,7 +35,7 @@ class RecordedSequence:
     open: bool = True
 
     def ranked_early(self) -> dict[int, np.ndarray]:
-        """What gates run early ranked: lookahead → u16 ``[tokens, layers, width]``."""
+        """The rankings of early gates: lookahead → u16 ``[tokens, layers, width]``."""
         return {lookahead: np.concatenate(parts) for lookahead, parts in self.early.items()}
 
 
@@ -46,7 +46,7 @@ class Sampling:
     Attributes:
         temperature: 0 takes the likeliest token.
         ends: tokens that end a sequence; they are not processed, so they have no routing.
-        vocabulary: tokens that may be drawn are below it; ``None`` for all.
+        vocabulary: only tokens below it may be drawn; ``None``: all.
     """
 
     temperature: float
@@ -72,9 +72,9 @@ def generate(
     sampling: Sampling,
     generator: torch.Generator,
 ) -> list[RecordedSequence]:
-    """Continue equally long ``prompts`` (i64 ``[prompt]`` each) side by side, by at most ``decode`` tokens.
+    """Continue equally long ``prompts`` (i64 ``[prompt]`` each) together, by at most ``decode`` tokens.
 
-    Nothing is drawn after the last pass: every token kept was processed by exactly one pass.
+    No token is drawn after the last pass, so exactly one pass processed every token kept.
     """
     import torch
 
@@ -109,18 +109,18 @@ def generate(
 
 
 LEAST_AGREEMENT = 0.8
-"""Share of a sequence's decoded experts that one pass without a cache must choose too. Rounding, which differs between
-passes of different lengths, moves a few per cent in half precision; a cache that is not handled right moves most."""
+"""Share of a sequence's decoded experts that one pass without a cache must choose too. Rounding differs between passes
+of different lengths and changes a few per cent in half precision; a wrongly handled cache changes most."""
 
 FEW = 8
-"""So many other experts prove nothing: a short sequence's share is coarse."""
+"""So many differing experts are always allowed, because a short sequence's share is coarse."""
 
 
 def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecorder, origin: str) -> None:
-    """Run ``sequence`` again in one pass without a cache and compare what its decode steps chose.
+    """Run ``sequence`` again in one pass without a cache, and compare the choices of its decode steps.
 
     Raises:
-        ForestageError: naming ``origin``, if they chose other experts.
+        ForestageError: naming ``origin``, if too many choices differ.
     """
     import torch
 
@@ -141,7 +141,7 @@ def check_decode(model: Any, sequence: RecordedSequence, recorder: RoutingRecord
 
 
 def _last_only(model: Any) -> dict[str, int]:
-    """What keeps a model from computing the logits of every token, where it knows how."""
+    """The argument that makes a model compute only the last token's logits, if it has one."""
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
 
 
@@ -154,7 +154,7 @@ def build_trace(
     datasets: Sequence[str],
     metadata: dict[str, str],
 ) -> RoutingTrace:
-    """Lay finished sequences one after another as a `RoutingTrace`.
+    """Put finished sequences one after another into a `RoutingTrace`.
 
     ``hashes`` (u32 ``[vocabulary]``) identifies tokens; ``metadata`` holds ``model``, ``source`` and ``licence``.
     """

@@ -1,4 +1,4 @@
-"""The identity of a token: CRC-32 of its bytes, for the tokenizers that published models come with."""
+"""The identity of a token: CRC-32 of its bytes, for the tokenizers of published models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What SentencePiece writes for a blank."""
+"""SentencePiece's character for a blank."""
 
 
 def identity_hashes(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
-    """CRC-32 of every token's bytes: u32 ``[vocabulary]``; 0 for an id that stands for no token.
+    """CRC-32 of every token's bytes: u32 ``[vocabulary]``; 0 for an id without a token.
 
-    In a byte-level tokenizer every character of a token stands for a byte; in others (SentencePiece's) it is text with
-    ``▁`` for a blank and ``<0x0A>`` for a byte. An added (special) token's bytes are those of its name.
+    In a byte-level tokenizer every character of a token stands for a byte; in others (SentencePiece's) a token is text
+    with ``▁`` for a blank and ``<0x0A>`` for a byte. The bytes of an added (special) token are those of its name.
     """
     texts = {token: text for text, token in tokenizer.get_vocab().items()}
     added = set(tokenizer.get_added_tokens_decoder())

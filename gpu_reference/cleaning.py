@@ -1,7 +1,7 @@
-"""Cleaning: from marked-up documentation to running English prose, and from source files to plain code.
+"""Clean texts: marked-up documentation to running English prose, and source files to plain code.
 
-The prose half matters: were directives, tables and code samples left in, the "prose" domain would be half code and
-the two domains would route alike for the wrong reason.
+If directives, tables and code samples were left in the prose, the "prose" domain would be half code, and the two
+domains would route alike for the wrong reason.
 """
 
 import re
@@ -50,7 +50,7 @@ def _inline(text: str) -> str:
 
 
 def _is_prose(paragraph: str) -> bool:
-    """Whether a paragraph reads as sentences: enough words, mostly letters, closed by punctuation."""
+    """Whether a paragraph is made of sentences: enough words, mostly letters, punctuation at the end."""
     if len(paragraph.split()) < _MINIMUM_WORDS or paragraph[-1] not in ".?!:)\"'”’":
         return False
     letters = sum(character.isalpha() for character in paragraph)
@@ -62,7 +62,7 @@ def _blocks(lines: list[str]) -> list[str]:
     """Group the lines of reST or Markdown into raw paragraphs, leaving out everything that is not prose."""
     paragraphs: list[str] = []
     current: list[str] = []
-    skip_deeper_than: int | None = None  # inside the body of something dropped
+    skip_deeper_than: int | None = None  # set inside the body of a dropped directive
     fenced = False
     paragraph_indent = 0
 
@@ -99,7 +99,7 @@ def _blocks(lines: list[str]) -> list[str]:
             skip_deeper_than = depth if _COMMENT.match(line) else None
             continue
         if _UNDERLINE.match(line) or _TABLE.match(line) or _FIELD.match(line) or line.startswith("#"):
-            current.clear()  # a title's text is the line above its underline: no sentence
+            current.clear()  # the line above an underline is a title, not a sentence
             continue
         item = _LIST_ITEM.match(line)
         if item:
@@ -113,9 +113,10 @@ def _blocks(lines: list[str]) -> list[str]:
 
 
 def prose_from_markup(text: str) -> str:
-    """Return the running prose of a reST or Markdown document, one paragraph a line, a blank line between them.
+    """Return the running prose of a reST or Markdown document: one paragraph per line, a blank line between them.
 
-    Titles, directives, code samples, tables, field lists and addresses are left out; inline markup becomes its text.
+    Titles, directives, code samples, tables, field lists and addresses are left out; inline markup is replaced by its
+    text.
     """
     kept = []
     for raw in _blocks(text.expandtabs(4).splitlines()):
@@ -140,7 +141,7 @@ def prose_from_book(text: str) -> str:
 
 
 def code_from_source(text: str) -> str:
-    """Return a source file with tabs expanded, trailing blanks stripped, and its leading licence comment left out."""
+    """Return a source file with tabs expanded, trailing blanks stripped, and its leading licence comment removed."""
     lines = [line.rstrip() for line in text.expandtabs(4).splitlines()]
     start = 0
     while start < len(lines) and (not lines[start] or lines[start].startswith("#")):

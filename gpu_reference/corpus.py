@@ -1,6 +1,6 @@
-"""The corpus: which files of which source distributions, in two domains, with a part held out by file.
+"""The corpus: files of source distributions in two domains; some whole files are held out.
 
-Everything in it is under a permissive licence or in the public domain; see `SOURCES` for versions, licences and hashes.
+All files have a permissive licence or are in the public domain; see `SOURCES` for versions, licences and hashes.
 """
 
 import fnmatch
@@ -27,7 +27,7 @@ _BOOK_PART_CHARACTERS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The files of one distribution that go into one domain; patterns match the path inside the archive."""
+    """The files of one distribution that are in one domain; patterns match the path inside the archive."""
 
     domain: str
     source: SourceDistribution
@@ -165,7 +165,7 @@ SELECTIONS = (
 
 
 def _parts(text: str) -> list[str]:
-    """Cut a book into parts of about `_BOOK_PART_CHARACTERS` at blank lines, so that some can be held out."""
+    """Cut a book at blank lines into parts of about `_BOOK_PART_CHARACTERS`, so that some can be held out."""
     parts, current, size = [], [], 0
     for paragraph in text.split("\n\n"):
         current.append(paragraph)
@@ -209,7 +209,7 @@ def read_selection(selection: Selection, archive: Path) -> Iterator[Document]:
 
 
 def load_corpus(cache: Path | None = None, selections: tuple[Selection, ...] = SELECTIONS) -> list[Document]:
-    """Fetch what is missing, verify every hash and return all documents; texts that occur twice are kept once.
+    """Fetch missing distributions, verify every hash and return all documents; a text that occurs twice is kept once.
 
     Raises:
         ForestageError: see `fetch` and `read_selection`.
@@ -223,9 +223,9 @@ def load_corpus(cache: Path | None = None, selections: tuple[Selection, ...] = S
 
 
 def balanced_texts(documents: list[Document]) -> list[str]:
-    """Return texts of all domains in about equal amounts of characters, so that a tokenizer favours none.
+    """Return texts with about the same number of characters from each domain, so that a tokenizer favours none.
 
-    Of a larger domain, documents are taken in the order of their names' CRC-32 until the smallest's size is reached.
+    From a larger domain, documents are taken in the order of their names' CRC-32 up to the smallest domain's size.
     """
     sizes = {domain: sum(len(d.text) for d in documents if d.domain == domain) for domain in DOMAINS}
     share = min(sizes.values())

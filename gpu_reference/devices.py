@@ -1,9 +1,9 @@
-"""The device that PyTorch computes on."""
+"""The device on which PyTorch computes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 
 
 def check_device(name: str) -> None:
@@ -17,14 +17,19 @@ def check_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ForestageError(f"device: {name!r} is none that PyTorch knows; choose cpu or cuda") from error
+        raise SettingError(
+            "device",
+            "is none that PyTorch knows; choose cpu or cuda",
+            message=f"device: {name!r} is none that PyTorch knows; choose cpu or cuda",
+        ) from error
     there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= there:
-        raise ForestageError(f"device: {name!r} is not on this machine; choose cpu" + (" or cuda" if there else ""))
+        remedy = "is not on this machine; choose cpu" + (" or cuda" if there else "")
+        raise SettingError("device", remedy, message=f"device: {name!r} {remedy}")
 
 
 def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
+    """``cuda`` if there is one, else ``cpu``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,8 +39,8 @@ def default_device() -> str:
 def one_thread() -> Iterator[None]:
     """Compute on one CPU thread inside this context.
 
-    The shipped model's matrices are too small to share out, and threads that wait for each other are many times slower
-    where other work keeps a core busy.
+    The shipped model's matrices are too small for several threads, and threads that wait for each other are many times
+    slower if other work keeps a core busy.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Fetching the source distributions that the corpus is made of, with pip alone, verified by hash."""
+"""Fetch the source distributions of the corpus with pip, and verify their hashes."""
 
 import hashlib
 import os
@@ -25,12 +25,12 @@ class SourceDistribution:
 
     @property
     def requirement(self) -> str:
-        """The exact requirement that pip is given."""
+        """The exact requirement for pip."""
         return f"{self.name}=={self.version}"
 
 
 def default_cache() -> Path:
-    """Return the folder that downloads are kept in: ``$FORESTAGE_CACHE``, or the user's cache folder."""
+    """Return the folder for downloads: ``$FORESTAGE_CACHE``, or the user's cache folder."""
     if "FORESTAGE_CACHE" in os.environ:
         return Path(os.environ["FORESTAGE_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
@@ -47,10 +47,10 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(source: SourceDistribution, cache: Path | None = None) -> Path:
-    """Return the path of a verified copy of ``source``, downloading it with pip where the cache has none.
+    """Return the path of a verified copy of ``source``; download it with pip if the cache has none.
 
     Raises:
-        ForestageError: if pip cannot fetch it, or what it fetched is not the file that was pinned.
+        ForestageError: if pip cannot fetch it, or the fetched file is not the pinned one.
     """
     folder = default_cache() if cache is None else cache
     path = folder / source.filename

@@ -1,4 +1,4 @@
-"""The file of what gates run early ranked, beside the trace of the same run (``predictor.predictions``)."""
+"""The file with the rankings of early gates, beside the trace of the same run (see ``predictor.predictions``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FED = "each layer's router run on what entered the router {lookahead} recorded l
 
 
 def predictions_path(out: Path, lookahead: int) -> Path:
-    """Where the predictions at ``lookahead`` lie that belong to the trace ``out``: T.early-gate-1.safetensors."""
+    """The file of predictions at ``lookahead`` for the trace ``out`` (T): T.early-gate-1.safetensors."""
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.early-gate-{lookahead}.safetensors")
 
 
@@ -29,7 +29,7 @@ def write_part(path: Path, ids: np.ndarray) -> None:
 
 
 def join_parts(path: Path, parts: Iterable[Path], trace: RoutingTrace, lookahead: int) -> None:
-    """Write the predictions of all sequences of ``trace``, one after the other, to ``path``; memory holds one of them.
+    """Write the predictions of all sequences of ``trace`` in order to ``path``; memory holds those of one sequence.
 
     Raises:
         ForestageError: if a part is damaged, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Where the shipped model, trace and card lie."""
+"""Paths of the shipped model, trace and card."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The picture of a training run: loss against tokens."""
+"""Draw a training run: loss against tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from traces.files import atomic_path
 
 _COLOURS = {CODE: "#0b6e99", PROSE: "#b5501b"}
 _SMOOTHING = 10
-"""Logged steps that the training curve is a running mean of."""
+"""Number of logged steps in the training curve's running mean."""
 
 
 def draw_loss_curve(log: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measuring what the system model assumes: copies to the device, and an expert's time over its tokens."""
+"""Measure what the system model assumes: copies to the device, and an expert's time for several batch sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu_reference.moe_layer import ReplayMoELayer
 from gpu_reference.records import Figure, MeasurementRecord, now, these_versions, this_machine
 
 TOKENS = (1, 4, 16, 64)
-"""Batches at which an expert is timed."""
+"""Batch sizes at which an expert is timed."""
 
 RUNS = 15
 WARM_RUNS = 3
@@ -26,12 +26,13 @@ Progress = Callable[[int, int], None]
 def measure_expert(
     model: ModelRecord, *, command: str, device: str = "cpu", seed: int = 0, progress: Progress | None = None
 ) -> MeasurementRecord:
-    """Time one expert of ``model``'s shape in BF16 on ``device``, with random weights: its copy there and its products.
+    """Time one expert of ``model``'s shape in BF16 with random weights: its copy to ``device``, and its products there.
 
-    On a GPU the copy is from pinned host memory; on a CPU it is a copy within memory, which reads and writes each byte.
+    On a GPU the copy comes from pinned host memory; on a CPU it is a copy within memory, which reads and writes each
+    byte.
 
     Raises:
-        ForestageError: if the device is not there.
+        ForestageError: if the machine does not have the device.
     """
     check_device(device)
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +65,7 @@ def measure_expert(
 
 
 def _timed(name: str, work: Callable[[], object], on_gpu: bool) -> Figure:
-    """Minimum, median and maximum of ``work`` over ``RUNS``, after ``WARM_RUNS``."""
+    """Minimum, median and maximum duration of ``work`` over ``RUNS`` runs, after ``WARM_RUNS``."""
     times = []
     for run in range(WARM_RUNS + RUNS):
         if on_gpu:

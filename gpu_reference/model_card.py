@@ -1,4 +1,4 @@
-"""The model card, generated from the training log, the checkpoint and the trace: it cannot disagree with them."""
+"""Generate the model card from the training log, the checkpoint and the trace, so that it cannot disagree with them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table: first column to the left, the others to the right."""
+    """Return a Markdown table: first column left-aligned, the others right-aligned."""
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows]) + "\n"
 
@@ -115,12 +115,14 @@ def _training_section(log: dict[str, Any]) -> str:
 
 def _statistics_row(name: str, figures: RoutingStatistics) -> list[str]:
     ratios = (figures.over_uniform, figures.over_popularity, figures.over_sequence)
-    values = (figures.temporal_overlap, *ratios, figures.load_entropy, figures.hottest_over_mean)
+    loads = (figures.load_entropy, figures.uniform_load_entropy)
+    hottest = (figures.hottest_over_mean, figures.uniform_hottest_over_mean)
+    values = (figures.temporal_overlap, *ratios, *loads, *hottest)
     return [name, *("—" if value is None else f"{value:.3f}" for value in values)]
 
 
 def domain_distance(trace: RoutingTrace, layer: int) -> float:
-    """Return the total-variation distance of the two domains' expert loads in a layer: 0 alike, 1 disjoint."""
+    """Return the total-variation distance of the two domains' expert loads in a layer: 0 if equal, 1 if disjoint."""
     of_token = np.repeat(np.asarray(trace.domains), np.diff(trace.sequence_offsets))
     loads = []
     for domain in DOMAINS:
@@ -132,7 +134,7 @@ def domain_distance(trace: RoutingTrace, layer: int) -> float:
 def _routing_section(trace: RoutingTrace) -> str:
     figures = statistics(trace)
     ratios = ["over K²/N", "over shuffled", "over shuffled in sequence"]
-    header = ["", "temporal overlap", *ratios, "load entropy", "hottest / mean"]
+    header = ["", "temporal overlap", *ratios, "load entropy", "null", "hottest / mean", "null"]
     rows = [_statistics_row("all", figures.overall)]
     rows += [_statistics_row(f"domain: {domain}", value) for domain, value in figures.by_domain.items()]
     rows += [_statistics_row(f"layer {layer}", value) for layer, value in enumerate(figures.by_layer)]
@@ -145,7 +147,8 @@ def _routing_section(trace: RoutingTrace) -> str:
         f"Temporal overlap is the number of experts that consecutive tokens share, of {trace.top_k}; K²/N = "
         f"{figures.uniform_overlap:.3f} is what choices would share that are independent and uniform. The other two "
         "ratios are to the same tokens shuffled: over all of the row, which keeps each expert's popularity, and within "
-        "each sequence, which destroys order alone. Load entropy is 1 where all experts of a layer are used alike.\n\n"
+        "each sequence, which destroys order alone. Load entropy is 1 where all experts of a layer are used alike; its "
+        "null and that of hottest / mean are of as many tokens that choose independently and uniformly.\n\n"
         f"{_table(header, rows)}\n"
         "Distance between the two domains' expert loads (total variation, 0 alike, 1 disjoint), layer by layer: "
         f"{distances}.\n"
@@ -153,7 +156,7 @@ def _routing_section(trace: RoutingTrace) -> str:
 
 
 def sample_texts(trace: RoutingTrace, checkpoint: Path, domain: str, count: int) -> list[tuple[str, str]]:
-    """Return (prompt, continuation) of the first ``count`` sequences of a domain, read back from the token hashes.
+    """Return (prompt, continuation) of the first ``count`` sequences of a domain, decoded from the token hashes.
 
     Raises:
         ForestageError: if the trace has no token hashes or they are not of this tokenizer.
@@ -180,7 +183,7 @@ def _samples_section(trace: RoutingTrace, checkpoint: Path) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """Write ``MODEL_CARD.md`` and ``loss_curve.png`` in ``folder`` from the log, checkpoint and trace that lie there.
+    """Write ``MODEL_CARD.md`` and ``loss_curve.png`` in ``folder`` from the log, checkpoint and trace in it.
 
     Raises:
         ForestageError: if one of them is missing or malformed.

@@ -1,4 +1,4 @@
-"""A mixture-of-experts layer in plain PyTorch that replays recorded routing: ids and gates are given, not computed."""
+"""A mixture-of-experts layer in plain PyTorch that replays recorded routing: it takes ids and gates as inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from traces import RoutingTrace
 
 
 class ReplayMoELayer(nn.Module):
-    """The experts of one layer: SwiGLU, no bias, weighted by given gates.
+    """The experts of one layer: SwiGLU without bias, weighted by the given gates.
 
     ``gate_up [experts, 2 · intermediate, hidden]`` holds each expert's gate rows, then its up rows;
     ``down [experts, hidden, intermediate]``.
@@ -41,10 +41,10 @@ class ReplayMoELayer(nn.Module):
     def from_checkpoint(
         cls, checkpoint: Path, layer: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> ReplayMoELayer:
-        """Load one layer's experts, and nothing else, from a checkpoint folder.
+        """Load only one layer's experts from a checkpoint folder.
 
         Raises:
-            ForestageError: if the folder has no checkpoint, or the checkpoint no such layer.
+            ForestageError: if the folder has no checkpoint, or the checkpoint does not have the layer.
         """
         return cls(*read_experts(checkpoint, layer)).to(device=device, dtype=dtype)
 
@@ -60,16 +60,16 @@ class ReplayMoELayer(nn.Module):
 
     @property
     def intermediate(self) -> int:
-        """Width inside an expert."""
+        """Inner width of an expert."""
         return self.down.shape[2]
 
     @property
     def expert_bytes(self) -> int:
-        """Bytes of one expert's weights as they are held here."""
+        """Bytes of one expert's weights in the layer's type."""
         return (self.gate_up[0].numel() + self.down[0].numel()) * self.gate_up.element_size()
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """Return expert ``index`` of ``x [rows, hidden]``, unweighted: ``[rows, hidden]``."""
+        """Return the unweighted output ``[rows, hidden]`` of expert ``index`` for ``x [rows, hidden]``."""
         gate, up = functional.linear(x, self.gate_up[index]).chunk(2, dim=-1)
         return functional.linear(functional.silu(gate) * up, self.down[index])
 
@@ -130,7 +130,7 @@ class ReplayMoELayer(nn.Module):
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """What one MoE block saw and did: ``x``, ``output [tokens, hidden]``; ``ids``, ``weights [tokens, top_k]``."""
+    """One MoE block's ``x`` and ``output`` (``[tokens, hidden]``), ``ids`` and ``weights`` (``[tokens, top_k]``)."""
 
     x: torch.Tensor
     ids: torch.Tensor
@@ -139,7 +139,7 @@ class BlockRecord:
 
 
 def checkpoint_layers(checkpoint: Path) -> int:
-    """Return the number of layers of a checkpoint folder, all of them MoE.
+    """Return the number of layers of a checkpoint folder; all of them are MoE layers.
 
     Raises:
         ForestageError: if a file is missing or malformed.
@@ -157,7 +157,7 @@ def checkpoint_layers(checkpoint: Path) -> int:
 
 
 def read_experts(checkpoint: Path, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``gate_up`` and ``down`` of one layer of a checkpoint folder, in the type they are stored in.
+    """Return ``gate_up`` and ``down`` of one layer of a checkpoint folder, in their stored type.
 
     Raises:
         ForestageError: if a file is missing or malformed, or has no such layer.
@@ -176,9 +176,9 @@ def read_experts(checkpoint: Path, layer: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def record_block(model: Any, token_ids: torch.Tensor, layer: int) -> BlockRecord:
-    """Run ``model`` on ``token_ids [sequences, tokens]`` and return what the MoE block of ``layer`` saw and returned.
+    """Run ``model`` on ``token_ids [sequences, tokens]``; return inputs, routing and output of ``layer``'s MoE block.
 
-    The routing is the block's own, as its router returned it. ``model`` is a `Qwen3MoeForCausalLM`.
+    The routing is what the block's router returned. ``model`` is a `Qwen3MoeForCausalLM`.
     """
     block = model.model.layers[layer].mlp
     seen: dict[str, torch.Tensor] = {}

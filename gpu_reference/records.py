@@ -1,4 +1,4 @@
-"""Measurement records: what was measured, on which machine, with which versions, when, and how often."""
+"""Measurement records: what was measured on which machine, with which versions, when, and how often."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VERSIONED = ("forestage", "numpy", "torch")
 
 
 class Figure(StrictModel):
-    """One measured quantity over repeated runs; the unit is in the name, as everywhere.
+    """One measured quantity over repeated runs; its name ends with the unit.
 
     Attributes:
         name: what was measured, with its unit at the end.
-        minimum, median, maximum: over the runs.
-        runs: how many.
+        minimum, median, maximum: values over the runs.
+        runs: number of runs.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Figure(StrictModel):
 
 
 class Machine(StrictModel):
-    """Where it was measured."""
+    """The machine on which something was measured."""
 
     processor: str
     cores: int
@@ -45,9 +45,9 @@ class MeasurementRecord(StrictModel):
     """A file of ``records/``.
 
     Attributes:
-        command: what remakes it.
+        command: the command that remakes the record.
         date: ISO 8601, UTC.
-        machine, versions: of the run.
+        machine, versions: those of the run.
         subject: what the figures are about (weights, shapes, trace).
         figures: every figure.
     """
@@ -69,7 +69,7 @@ class MeasurementRecord(StrictModel):
 
 
 def this_machine() -> Machine:
-    """The machine that this runs on."""
+    """The machine on which this process runs."""
     import torch
 
     return Machine(
@@ -81,17 +81,17 @@ def this_machine() -> Machine:
 
 
 def these_versions() -> dict[str, str]:
-    """Versions that a measurement depends on."""
+    """The versions on which a measurement depends."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED}}
 
 
 def now() -> str:
-    """The date of a record."""
+    """The current time, as a record's date."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _processor() -> str:
-    """The processor's name, as the kernel tells it."""
+    """The processor's name, from the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

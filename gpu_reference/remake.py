@@ -50,7 +50,7 @@ def train_stage(work: Path, out: Path, *, shape: SmallMoEShape, options: Trainin
 
 
 def capture_stage(out: Path, *, options: CaptureOptions, device: str) -> None:
-    """Record the routing of the checkpoint in ``out`` while it generates, into ``trace.safetensors`` there.
+    """Let the checkpoint in ``out`` generate, and record its routing in ``trace.safetensors`` there.
 
     Raises:
         ForestageError: if there is no checkpoint, the corpus cannot be fetched, or a check of the routing fails.
@@ -77,7 +77,7 @@ def capture_stage(out: Path, *, options: CaptureOptions, device: str) -> None:
 
 
 def card_stage(out: Path) -> None:
-    """Write the model card and its picture from what lies in ``out``.
+    """Write the model card and its picture from the files in ``out``.
 
     Raises:
         ForestageError: if the checkpoint, log or trace is missing or malformed.
@@ -110,7 +110,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the stages; a bad request is one line on stderr and exit status 2."""
+    """Run the stages; a bad request prints one line on stderr and gives exit status 2."""
     chosen = _arguments(arguments)
     stages = chosen.stage or STAGES
     try:

@@ -1,4 +1,4 @@
-"""Replaying a recorded trace against the model it came from: same text in, recorded routing, same output."""
+"""Replay a recorded trace against its model: the same text with the recorded routing must give the same output."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from gpu_reference.moe_layer import ReplayMoELayer, record_block
 from gpu_reference.small_moe import load_model, load_tokenizer
 from gpu_reference.trace_tokens import tokens_of
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayCheck:
-    """What `replay_check` found."""
+    """The result of `replay_check`."""
 
     layer: int
     device: str
     sequences: int
     tokens: int
     same_experts: float
-    """Part of the tokens whose recorded experts, in order, are those the model chooses for the same text."""
+    """Share of tokens for which the model chooses the recorded experts, in the same order."""
     relative_error: float
-    """Euclidean error of the replayed layer's output against the model's own, over the norm of the latter."""
+    """Euclidean error of the replayed layer's output against the model's own, divided by the norm of the latter."""
     tokens_per_s: float
-    """Tokens a second of the replayed layer, by itself."""
+    """Tokens per second of the replayed layer alone."""
 
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """``x [tokens, hidden]`` that entered a MoE block for some sequences of a trace, its routing and its ``output``."""
+    """A MoE block's input ``x`` and ``output`` ``[tokens, hidden]`` for sequences of a trace, and its ``ids``."""
 
     x: torch.Tensor
     ids: torch.Tensor
@@ -42,7 +43,7 @@ class LayerInputs:
 
 
 def layer_inputs(checkpoint: Path, trace: RoutingTrace, layer: int, *, device: str = "cpu") -> LayerInputs:
-    """Run the checkpoint's model on the text of ``trace``, whole sequences, and return what entered and left a block.
+    """Run the checkpoint's model on whole sequences of ``trace``; return input, routing and output of a block.
 
     Raises:
         ForestageError: if the checkpoint is missing, or the trace is not of its tokenizer.
@@ -58,22 +59,22 @@ def layer_inputs(checkpoint: Path, trace: RoutingTrace, layer: int, *, device: s
 def replay_check(
     checkpoint: Path, trace: RoutingTrace, layer: int, *, sequences: int = 8, device: str = "cpu"
 ) -> ReplayCheck:
-    """Replay the routing of the first ``sequences`` sequences through one layer's experts and compare with the model.
+    """Replay the routing of the first ``sequences`` sequences with one layer's experts, and compare with the model.
 
-    Where the model chooses the recorded experts, the error is that of half-precision gates and of reordered sums.
-    The recording was made with a key-value cache and other sequences beside it, so a near tie may fall the other way.
+    Where the model chooses the recorded experts, the error comes from half-precision gates and reordered sums. The
+    recording was made with a key-value cache and in a batch of sequences, so near ties may be decided differently.
 
     Raises:
         ForestageError: if the checkpoint or the device is missing, or the trace is not this checkpoint's.
     """
     check_device(device)
-    part = trace.select_sequences(range(min(sequences, trace.sequences)))
+    part = select_sequences(trace, range(min(sequences, trace.sequences)))
     if layer not in trace.metadata.layer_map:
         raise ForestageError(f"trace: layer {layer} of the model was not recorded")
     index = trace.metadata.layer_map.index(layer)
     seen = layer_inputs(checkpoint, part, layer, device=device)
     moe = ReplayMoELayer.from_checkpoint(checkpoint, layer, device=device)
-    moe.replay(seen.x, part, index)  # once for warmth
+    moe.replay(seen.x, part, index)  # warm up
     started = time.perf_counter()
     output = moe.replay(seen.x, part, index)
     if torch.device(device).type == "cuda":

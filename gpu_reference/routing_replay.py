@@ -1,4 +1,4 @@
-"""Replaying the routing of any trace through experts of the shipped model's size, checked against plain NumPy."""
+"""Replay the routing of any trace with experts of the shipped model's size, and check the result in plain NumPy."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from pim_model.quantise import float_expert, relative_error
 from traces import DECODE, RoutingTrace
 
 RANDOM_SCALE = 0.1
-"""Standard deviation of random weights, about that of a trained layer of this size."""
+"""Standard deviation of random weights; about that of a trained layer of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingReplay:
-    """What `replay_routing` found."""
+    """The result of `replay_routing`."""
 
     layer: int
     """Index of the trace's layer."""
     device: str
     tokens: int
     experts: str
-    """``checkpoint`` or ``random``: whose weights ran."""
+    """``checkpoint`` or ``random``: where the weights came from."""
     gates: str
-    """``recorded``, or ``equal`` where the trace has none."""
+    """``recorded``, or ``equal`` if the trace has no gate weights."""
     relative_error: float
-    """Euclidean error of the layer's output against float64 NumPy, expert by expert, over the norm of the latter."""
+    """Euclidean error of the layer's output against float64 NumPy, divided by the norm of the latter."""
     tokens_per_s: float
 
 
 def replay_routing(
     trace: RoutingTrace, layer: int, checkpoint: Path, *, tokens: int = 256, seed: int = 0, device: str = "cpu"
 ) -> RoutingReplay:
-    """Replay the first ``tokens`` recorded tokens of layer ``layer`` of ``trace``, decode ones where there are any.
+    """Replay the first ``tokens`` recorded tokens (decode tokens, if there are any) of layer ``layer`` of ``trace``.
 
-    The experts are those of the checkpoint's layer (modulo its layers) where it has as many as the trace, else random
-    ones of their size; inputs are random. So it is the routing that is real, and the arithmetic that is checked.
+    The experts are those of the checkpoint's layer (modulo its layers) if it has as many as the trace, else random ones
+    of the same size; inputs are random. The routing is real, and the check is of the arithmetic.
 
     Raises:
         ForestageError: if the trace has no such layer or no recorded token there, or checkpoint or device are missing.
@@ -62,7 +62,7 @@ def replay_routing(
         gates, source = trace.gate_weights[chosen, layer].astype(np.float32), "recorded"
     moe = moe.to(device)
     arguments = [torch.from_numpy(array).to(device) for array in (x, ids, gates)]
-    moe(*arguments)  # once for warmth
+    moe(*arguments)  # warm up
     started = time.perf_counter()
     output = moe(*arguments).cpu()
     elapsed_s = time.perf_counter() - started
@@ -90,7 +90,7 @@ def _first_recorded(trace: RoutingTrace, layer: int, tokens: int) -> NDArray[np.
 def _layer(
     trace: RoutingTrace, layer: int, checkpoint: Path, generator: np.random.Generator
 ) -> tuple[ReplayMoELayer, str]:
-    """The layer that runs, in float32, and whose weights it has."""
+    """The layer to run, in float32, and the source of its weights."""
     first = ReplayMoELayer.from_checkpoint(checkpoint, 0)
     if first.experts != trace.experts:
         shapes = ((trace.experts, *first.gate_up.shape[1:]), (trace.experts, *first.down.shape[1:]))

@@ -1,4 +1,4 @@
-"""The small mixture-of-experts language model that Forestage trains and ships: its shape, its tokenizer, its files."""
+"""The small mixture-of-experts language model that Forestage trains and ships: shape, tokenizer, files."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class SmallMoEShape(StrictModel):
     """The sizes of a small `Qwen3MoeForCausalLM`; the defaults are the shipped model's (8.1 million parameters).
 
     Attributes:
-        layers: decoder layers, every one of them mixture-of-experts.
+        layers: decoder layers, all of them mixture-of-experts layers.
         experts: experts in a layer.
         top_k: experts that a token uses in a layer.
         hidden: width of the residual stream.
-        intermediate: width inside an expert.
+        intermediate: inner width of an expert.
         heads: query heads.
         kv_heads: key and value heads.
         head_dim: width of a head.
         vocabulary: tokens of the byte-level BPE (256 bytes, the end of text, and merges).
-        context: positions that the rotary embedding is configured for.
+        context: number of positions for which the rotary embedding is configured.
     """
 
     layers: int = Field(default=8, ge=1)
@@ -81,7 +81,7 @@ class SmallMoEShape(StrictModel):
 
 
 def build_model(shape: SmallMoEShape, seed: int) -> Any:
-    """Return a new `Qwen3MoeForCausalLM` (float32, CPU), whose experts run as grouped matrix products."""
+    """Return a new `Qwen3MoeForCausalLM` (float32, CPU); its experts run as grouped matrix products."""
     import torch
     from transformers import Qwen3MoeForCausalLM
 
@@ -92,11 +92,11 @@ def build_model(shape: SmallMoEShape, seed: int) -> Any:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Train a byte-level BPE of ``vocabulary`` tokens; id 0 is the end of a text."""
+    """Train a byte-level BPE of ``vocabulary`` tokens; id 0 is the end-of-text token."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # As GPT-4's: runs of blanks (indentation) are tokens of their own, digits go in groups of three at most.
+    # As in GPT-4: runs of blanks (indentation) are separate tokens, digits are grouped in threes at most.
     pattern = (
         r"'(?i:[sdmt]|ll|ve|re)|"
         r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"

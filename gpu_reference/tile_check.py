@@ -1,4 +1,4 @@
-"""The PIM tile against PyTorch, on an expert of a checkpoint: equal integers, and how far int8 is from float."""
+"""Compare the PIM tile with PyTorch on an expert of a checkpoint: equal integers, and int8's error against float."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pim_model.quantise import Gemv, QuantisedExpert, relative_error
 
 @dataclass(frozen=True, kw_only=True)
 class TileCheck:
-    """What `tile_reference_check` found."""
+    """The result of `tile_reference_check`."""
 
     layer: int
     expert: int
     tokens: int
     products: int
-    """Matrix-vector products compared: gate, up and down of every token."""
+    """Number of matrix-vector products compared: gate, up and down of every token."""
     elements: int
-    """Integers compared."""
+    """Number of integers compared."""
     mismatches: int
-    """Integers that differ."""
+    """Number of integers that differ."""
     relative_error: float
-    """Euclidean error of all outputs against the float32 expert in PyTorch, over the norm of its outputs."""
+    """Euclidean error of all outputs against the float32 expert in PyTorch, divided by the norm of its outputs."""
     worst_relative_error: float
-    """The same of the worst token."""
+    """The same for the worst token."""
 
     @property
     def integers_equal(self) -> bool:
-        """Whether the tile gave PyTorch's integers, all of them."""
+        """Whether all of the tile's integers are PyTorch's."""
         return self.mismatches == 0
 
 
@@ -50,8 +50,8 @@ def tile_reference_check(
 ) -> TileCheck:
     """Run one expert on ``x [tokens, hidden]`` with the tile's products, and compare every product with PyTorch's.
 
-    Weights are quantised by rows, activations by vector, as `pim_model.quantise` has it; the error is against
-    `ReplayMoELayer.expert` in float32, which shares no code with it. ``tile_gemv`` is the twin, or the hardware.
+    Weights are quantised by rows and activations by vectors, as in `pim_model.quantise`; the error is against
+    `ReplayMoELayer.expert` in float32, which shares no code with it. ``tile_gemv`` is the twin or the hardware.
 
     Raises:
         ForestageError: if the checkpoint has no such layer or expert, ``x`` does not fit, or ``tile_gemv`` returns

@@ -1,4 +1,4 @@
-"""Reading the tokens of a trace back from their hashes, with the tokenizer that they were hashed by."""
+"""Decode the tokens of a trace from their hashes, with the tokenizer whose tokens were hashed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def byte_of_character() -> dict[str, int]:
-    """Return the byte that each character of a byte-level tokenizer's tokens stands for (GPT-2's alphabet)."""
+    """Return the byte for which each character of a byte-level tokenizer's tokens stands (GPT-2's alphabet)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in set(printable)]
     return {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Return the bytes of every token of a byte-level tokenizer, by id; a special token's are those of its name."""
+    """Return the bytes of every token of a byte-level tokenizer, by id; those of a special token are its name's."""
     byte_of = byte_of_character()
     special = set(tokenizer.get_added_tokens_decoder())
     texts = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -38,10 +38,10 @@ def token_hashes(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def tokens_of(trace: RoutingTrace, tokenizer: Tokenizer) -> np.ndarray:
-    """Return the token ids that a trace's hashes stand for: i64 ``[tokens]``.
+    """Return the token ids for which a trace's hashes stand: i64 ``[tokens]``.
 
     Raises:
-        ForestageError: if the trace has no hashes, they are not of this tokenizer, or two tokens share one.
+        ForestageError: if the trace has no hashes, they are not this tokenizer's, or two tokens have the same hash.
     """
     if trace.token_hash is None:
         raise ForestageError("trace: token_hash: none recorded; its tokens are not known")

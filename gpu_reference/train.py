@@ -1,4 +1,4 @@
-"""Training the small mixture-of-experts model: AdamW, warm-up and cosine, two budgets, resumable."""
+"""Train the small mixture-of-experts model: AdamW, warm-up and cosine, two budgets, resumable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOG_FILE = "training_log.json"
 
 @dataclass
 class TrainingLog:
-    """What is written to ``training_log.json``."""
+    """The content of ``training_log.json``."""
 
     options: dict[str, Any]
     shape: dict[str, Any]
@@ -42,10 +42,10 @@ class TrainingLog:
 
 
 def balance_loss(router_logits: tuple[torch.Tensor, ...], top_k: int) -> torch.Tensor:
-    """Return the load-balancing loss of Switch Transformers, layer by layer, then averaged; 1 where level.
+    """Return the load-balancing loss of Switch Transformers, per layer, then averaged; 1 for equal loads.
 
-    ``router_logits`` holds one ``[tokens, experts]`` tensor a layer. `transformers` averages over all layers *before*
-    it takes the product, which a layer with one hot expert can hide from; here each layer is judged by itself.
+    ``router_logits`` holds one ``[tokens, experts]`` tensor per layer. `transformers` averages over all layers *before*
+    it takes the product, which can hide a layer with one hot expert; here each layer is judged by itself.
     """
     import torch
 
@@ -93,7 +93,7 @@ def _optimizer(model: Any, options: TrainingOptions) -> torch.optim.AdamW:
 
 
 def machine() -> dict[str, Any]:
-    """Return what identifies the machine and the versions that a measurement was taken with."""
+    """Return the facts that identify the machine and the versions of a measurement."""
     import os
     import platform
 
@@ -118,7 +118,7 @@ def _save_state(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: Tra
 
 
 def _load_state(folder: Path, model: Any, optimizer: torch.optim.AdamW, log: TrainingLog, device: str) -> TrainingLog:
-    """Continue from a saved state; its options must be those asked for, budgets aside."""
+    """Continue from a saved state; except for the budgets, its options must be ``log``'s."""
     import torch
 
     path = folder / STATE_FILE
@@ -153,7 +153,8 @@ def train(
 ) -> tuple[Any, TrainingLog]:
     """Train to the end of the budget, saving state in ``folder``, and return the model and its log.
 
-    A state found in ``folder`` is continued. ``stop_after_steps`` ends this call early, as an interruption would.
+    If ``folder`` has a state, training continues from it. ``stop_after_steps`` ends this call early, as an interruption
+    would.
 
     Raises:
         ForestageError: if the folder cannot be written or its state belongs to other options.

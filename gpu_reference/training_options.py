@@ -1,4 +1,4 @@
-"""What training depends on beside the corpus and the model's shape, and the schedule that follows from it."""
+"""The options of training, and the learning-rate schedule that follows from them."""
 
 import math
 
@@ -11,21 +11,21 @@ class TrainingOptions(StrictModel):
     """How the small model is trained.
 
     Attributes:
-        seed: of the initial weights, the order of documents and the order of windows.
+        seed: seed of the initial weights, the order of documents and the order of windows.
         context: tokens in a training window.
-        batch: windows in a step, half of each domain.
-        tokens: token budget: training ends when it is reached.
-        minutes: wall-clock budget, likewise; the schedule follows whichever budget is further on.
-        learning_rate: at its peak.
-        final_learning_rate: at the end of the budget.
-        warmup: part of the budget with a rising learning rate.
-        weight_decay: of matrices.
+        batch: windows in a step, half from each domain.
+        tokens: token budget; training ends when it is reached.
+        minutes: wall-clock budget, likewise; the schedule follows the budget of which the larger part is used.
+        learning_rate: peak learning rate.
+        final_learning_rate: learning rate at the end of the budget.
+        warmup: share of the budget in which the learning rate rises.
+        weight_decay: weight decay of matrices.
         clip: largest norm of a step's gradient.
         balance: weight of the load-balancing loss.
         validate_every: steps between two validations.
         validation_windows: held-out windows of each domain in a validation.
         save_every: steps between two saved states.
-        bf16: whether to train under bfloat16 autocast; no faster on the CPU tried.
+        bf16: whether to train under bfloat16 autocast; it was not faster on the CPU tried.
         device: a torch device.
     """
 

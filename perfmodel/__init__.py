@@ -1,1 +1,1 @@
-"""The whole system: costs, the event engine, and one policy a system."""
+"""The whole system: costs, the event loop, and one policy per published system."""

@@ -1,4 +1,4 @@
-"""What an engine's resources have done, and what must hold of it."""
+"""What an event loop's resources have done so far, and the checks on it."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ from perfmodel.tasks import Resource, Station
 
 
 class Accounts:
-    """Time, resources at work, and tallies of tasks.
+    """The clock, the resources at work, and counts of tasks.
 
     Attributes:
-        now_ps: the time.
+        now_ps: the current time.
     """
 
     def __init__(self, resources: Iterable[Resource]) -> None:
@@ -27,11 +27,11 @@ class Accounts:
 
     @property
     def resource_names(self) -> tuple[str, ...]:
-        """In the order of declaration."""
+        """Names of the resources, in the order of declaration."""
         return tuple(self._stations)
 
     def busy_ps(self, resource: str) -> int:
-        """Time the resource has worked so far, services in progress included (summed over its servers)."""
+        """Time the resource has worked so far, summed over its servers and with services still in progress."""
         station = self._stations[resource]
         busy_ps = station.busy_ps
         for task in station.running:
@@ -42,11 +42,11 @@ class Accounts:
         return busy_ps
 
     def moved_bytes(self, resource: str) -> int:
-        """Bytes moved by services that have ended."""
+        """Bytes that the resource's finished services have moved."""
         return self._stations[resource].moved_bytes
 
     def check(self) -> None:
-        """Check what must hold of any schedule that has run out of events.
+        """Check what must hold once no event is left.
 
         Raises:
             AssertionError: a task neither finished nor was cancelled, a resource worked longer than the makespan, or

@@ -1,4 +1,4 @@
-"""TPOT of the policies that predict nothing, without the event engine; equal to it to the picosecond (tested).
+"""TPOT of the policies that predict nothing, without the event loop, whose times they equal to the picosecond (tested).
 
 Without prefetches the link is idle when a gate asks, so a layer's time depends on the number of missing experts alone.
 """
@@ -52,7 +52,7 @@ def cache_misses(trace: RoutingTrace, config: SimulationConfig, costs: CostModel
 
 
 def after_gate(missing: int, top_k: int, costs: CostModel, latency_ps: int) -> int:
-    """From a layer's gate to the end of its experts, ``missing`` of which cross an idle link one after the other."""
+    """Time from a layer's gate to the end of its experts, ps; ``missing`` of them cross an idle link one by one."""
     shared = costs.shared_experts()
     expert_ps = costs.expert().duration_ps
     free_ps = (0 if shared is None else shared.duration_ps) + (top_k - missing) * expert_ps

@@ -11,7 +11,7 @@ Scope = Literal["layer", "global"]
 
 
 class SimulationConfig(StrictModel):
-    """A decode of one sequence after the other on one device whose experts live in host memory.
+    """One device decodes sequence after sequence; its experts live in host memory.
 
     The cache's size is given by exactly one of ``capacity_experts``, ``capacity_fraction`` and ``capacity_gb``;
     policies without a cache ignore it.
@@ -28,8 +28,8 @@ class SimulationConfig(StrictModel):
     capacity_experts: int | None = Field(
         default=None, ge=1, description="Experts that the device's cache holds, in all"
     )
-    capacity_fraction: float | None = Field(default=None, gt=0, le=1, description="The same as a share of all experts")
-    capacity_gb: float | None = Field(default=None, gt=0, description="The same as 10⁹ bytes")
+    capacity_fraction: float | None = Field(default=None, gt=0, le=1, description="The cache's share of all experts")
+    capacity_gb: float | None = Field(default=None, gt=0, description="The cache's size in units of 10⁹ bytes")
     scope: Scope = Field(
         default="layer", description="layer: each layer has an equal share of the cache; global: all layers share it"
     )
@@ -69,7 +69,7 @@ class SimulationConfig(StrictModel):
         return any(v is not None for v in (self.capacity_experts, self.capacity_fraction, self.capacity_gb))
 
     def capacity(self, *, layers: int, experts: int, expert_bytes: int) -> int:
-        """Experts that the device's cache holds, over all layers; at most all there are.
+        """How many experts the device's cache holds, over all layers; never more than the model has.
 
         Raises:
             ForestageError: if no capacity is given.
@@ -78,7 +78,7 @@ class SimulationConfig(StrictModel):
         if self.capacity_experts is not None:
             capacity = self.capacity_experts
         elif self.capacity_fraction is not None:
-            # A share that is meant to be a whole number of experts stays one: 0.29 · 100 is 28.999….
+            # The 1e-9 keeps a share that means a whole number of experts whole: 0.29 · 100 is 28.999….
             capacity = int(self.capacity_fraction * everything + 1e-9)
         elif self.capacity_gb is not None:
             capacity = int(self.capacity_gb * 1e9) // expert_bytes

@@ -3,16 +3,16 @@
 A kernel's time is the roofline: the larger of its operations at ``compute_tflops · compute_utilisation`` and its bytes
 from HBM at ``memory_gb_per_s · memory_utilisation``. A transfer moves at the host link's peak.
 
-Assumptions, which hold for every policy alike:
+Assumptions, the same for every policy:
 
-* Attention and gate weights are BF16 (the catalogue gives a format for experts alone), and so is the key-value cache;
+* Attention and gate weights are BF16 (the catalogue gives a format only for experts), and so is the key-value cache;
   a state of fixed size (linear attention) is FP32, read and written once a token. A layer attends to what its kind
   sees: the whole context, a window, a chunk, or what an indexer picks. An encoder's output, where a decoder looks at
   one, is as long as the context.
 * Activations, norms, the embedding and the vocabulary's output matrix are not counted. Kernel launches take no time.
-* Shared experts are stored like routed ones, and so is the feed-forward part of a dense layer, which is, where the
-  catalogue does not give its width, as wide as the experts that a token uses in another layer together (exact for
-  DeepSeek-V3: 18432 = 9 · 2048).
+* Shared experts and the feed-forward part of a dense layer are stored like routed experts. Where the catalogue does not
+  give that part's width, it is taken to be as wide as all experts together that a token uses in a routed layer (exact
+  for DeepSeek-V3: 18432 = 9 · 2048).
 * Expert weights that arrive over the host link are written to HBM without slowing the kernels (1.6 % of an A100's
   bandwidth under PCIe 4).
 """
@@ -34,9 +34,9 @@ class Kernel:
     """Work on the device.
 
     Attributes:
-        flops: operations, two a multiply-add.
+        flops: operations, two per multiply-add.
         hbm_bytes: read from HBM.
-        compute_ps, hbm_ps: time each would take alone.
+        compute_ps, hbm_ps: the time that the operations, and the bytes, would take alone.
     """
 
     flops: int
@@ -46,7 +46,7 @@ class Kernel:
 
     @property
     def duration_ps(self) -> int:
-        """The roofline."""
+        """The larger of the two times (the roofline)."""
         return max(self.compute_ps, self.hbm_ps)
 
 
@@ -57,7 +57,7 @@ class CostModel:
     Args:
         model: whose sizes are used; its attention must be known.
         machine: where it runs; it must have a host link.
-        link_gb_per_s: in place of the machine's host link.
+        link_gb_per_s: bandwidth to use in place of the machine's host link.
 
     Raises:
         ForestageError: if the catalogue does not know the model's attention or the machine's host link.
@@ -86,16 +86,16 @@ class CostModel:
 
     @property
     def expert_bytes(self) -> int:
-        """What fetching one routed expert moves."""
+        """Bytes that fetching one routed expert moves."""
         return self.model.expert_bytes
 
     @property
     def expert_transfer_ps(self) -> int:
-        """Fetching one expert over an idle host link."""
+        """Time to fetch one expert over an idle host link."""
         return -(-self.expert_bytes * PS_PER_S // self.link_bytes_per_s)
 
     def kernel(self, flops: int, hbm_bytes: int) -> Kernel:
-        """The roofline of some work on this machine."""
+        """A kernel of ``flops`` operations and ``hbm_bytes`` on this machine."""
         flops_per_s = self.machine.compute_tflops * 1e12 * self.machine.compute_utilisation
         bytes_per_s = self.machine.memory_gb_per_s * 1e9 * self.machine.memory_utilisation
         compute_ps = math.ceil(flops / flops_per_s * PS_PER_S)
@@ -110,7 +110,7 @@ class CostModel:
         return self.kernel(2 * (weights + attention.multiply_adds(context_tokens)), elements * BF16_BYTES)
 
     def attentions(self, context_tokens: int, layers: Sequence[int]) -> list[Kernel]:
-        """As ``attention``, of each of ``layers``; layers of one kind share the kernel."""
+        """``attention`` for each of ``layers``; layers of one kind share the kernel."""
         kernels: dict[int, Kernel] = {}
         return [
             kernels.get(kind) or kernels.setdefault(kind, self.attention(context_tokens, layer))
@@ -133,12 +133,12 @@ class CostModel:
         return self._like_experts(weights) if weights else None
 
     def dense_layer(self, context_tokens: int, layer: int = 0) -> Kernel:
-        """The model's layer ``layer``, one without experts, for one token."""
+        """The model's layer ``layer``, which has no experts, for one token."""
         attention, rest = self.attention(context_tokens, layer), self._like_experts(self.model.dense_weights)
         return self.kernel(attention.flops + rest.flops, attention.hbm_bytes + rest.hbm_bytes)
 
     def _like_experts(self, weights: int) -> Kernel:
-        """``weights`` stored like routed experts, biases included, used by one token."""
+        """One token uses ``weights`` weights (biases included) that are stored like those of routed experts."""
         model = self.model
         return self.kernel(2 * weights, -(-weights * model.expert_bytes // model.expert_weights))
 
@@ -148,8 +148,8 @@ class SimulatedLayers:
     """Which of the model's layers a simulation runs.
 
     Attributes:
-        routed: of each layer of the trace.
-        dense: those without experts, run before the others.
+        routed: for each layer of the trace, the model's layer.
+        dense: the model's layers without experts; they run before the others.
     """
 
     routed: tuple[int, ...]
@@ -157,10 +157,10 @@ class SimulatedLayers:
 
     @classmethod
     def of(cls, model: ModelRecord, layer_map: Sequence[int], *, own: bool) -> "SimulatedLayers":
-        """Layers of ``model`` for a trace whose layers are ``layer_map``; ``own``: they are of that very model.
+        """Layers of ``model`` for a trace whose layers are ``layer_map``; ``own``: the trace is of that very model.
 
-        A trace of all the model's layers with experts has these, and the dense ones belong to it. A trace of some
-        layers has those it names, or, of another model, the first as many (from the start again where it has more).
+        A trace with as many layers as the model has layers with experts runs all of these and the dense ones. Any other
+        trace runs the layers it names or, if of another model, as many from the first on (starting over at the end).
         """
         if len(layer_map) == model.moe_layers:
             return cls(model.layer_map, model.dense_layers)

@@ -1,4 +1,4 @@
-"""The decode loop: one sequence after the other, batch 1, token by token through the event engine."""
+"""The decode loop: one sequence after the other, batch 1, token by token through the event loop."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from perfmodel.transfers import Fetch
 from traces import RoutingTrace
 
 GPU = ("gpu_compute", "hbm")
-"""A kernel holds both; how long each works is accounted."""
+"""A kernel holds both for its whole duration; the accounts record how long each really works."""
 
 PROGRESS_TOKENS = 64
 
@@ -22,12 +22,12 @@ class Parts:
     """What the time of the decode tokens was spent on, ps; the parts sum to it exactly.
 
     Attributes:
-        compute: kernels, as far as their operations take.
-        hbm: kernels, what their bytes from HBM take beyond that.
-        demand_wait: the device idle until an expert came that nobody had predicted.
-        late_prefetch_wait: the device idle until a prefetch came, less the next.
-        engine_latency: of the waits for late prefetches, what they lost because the link stood idle while the
-            prefetch engine was computing the prediction (each idle interval is blamed once).
+        compute: kernels, for as long as their operations take.
+        hbm: kernels, for as long as their bytes from HBM take beyond that.
+        demand_wait: the device idles until an expert arrives that no prediction had asked for.
+        late_prefetch_wait: the device idles until a prefetch arrives, ``engine_latency`` subtracted.
+        engine_latency: the part of the waits for late prefetches during which the link had stood idle because the
+            prefetch engine was still computing the prediction (each idle interval is charged to a wait once).
     """
 
     compute: int = 0
@@ -48,7 +48,7 @@ class DecodeLoop:
 
     Attributes:
         parts: see `Parts`.
-        token_ps: duration of each decode token.
+        token_ps: duration of each decode token, ps.
         prompt_tokens: tokens that warmed the cache, not timed.
     """
 
@@ -83,46 +83,46 @@ class DecodeLoop:
                 progress(done, trace.tokens)
                 reported = done
         self.policy.finish()
-        self.system.engine.run()
+        self.system.event_loop.run()
 
     def _decode(self, step: DecodeStep) -> None:
         """One decode step."""
-        engine, policy, costs = self.system.engine, self.policy, self.system.costs
+        event_loop, policy, costs = self.system.event_loop, self.policy, self.system.costs
         token, context_tokens = step.token, step.context_tokens
-        begin_ps, before_ps = engine.now_ps, self.parts.total
+        begin_ps, before_ps = event_loop.now_ps, self.parts.total
         attentions = costs.attentions(context_tokens, self.layers.routed)
         policy.begin_token(token)
         for dense in self.layers.dense:
-            engine.run_until(self._launch("dense layer", costs.dense_layer(context_tokens, dense)))
+            event_loop.run_until(self._launch("dense layer", costs.dense_layer(context_tokens, dense)))
         for layer, (experts, attention) in enumerate(zip(step.ids, attentions, strict=True)):
-            engine.run_until(self._launch("gate", self._gate, after=(self._launch("attention", attention),)))
+            event_loop.run_until(self._launch("gate", self._gate, after=(self._launch("attention", attention),)))
             fetches = policy.gate(token, layer, [(layer, expert) for expert in experts])
             if self._shared is not None:
-                engine.run_until(self._launch("shared experts", self._shared))
+                event_loop.run_until(self._launch("shared experts", self._shared))
             self._run_experts(fetches)
             policy.end_layer(token, layer)
-        elapsed_ps = engine.now_ps - begin_ps
+        elapsed_ps = event_loop.now_ps - begin_ps
         assert elapsed_ps == self.parts.total - before_ps, "the parts of a token's time do not sum to it"
         self.token_ps.append(elapsed_ps)
 
     def _run_experts(self, fetches: Sequence[Fetch | None]) -> None:
-        """Run a layer's experts, each when it is there, and blame every moment that the device is idle for one."""
-        engine = self.system.engine
-        free_ps = engine.now_ps
+        """Run each of a layer's experts when it has arrived, and charge all idle time to the fetch waited for."""
+        event_loop = self.system.event_loop
+        free_ps = event_loop.now_ps
         kernels = [
             (self._launch("expert", self._expert, after=() if fetch is None else (fetch.task,), order=rank), fetch)
             for rank, fetch in enumerate(fetches)
         ]
         for kernel, _ in kernels:
-            engine.run_until(kernel)
+            event_loop.run_until(kernel)
         for kernel, fetch in sorted(kernels, key=lambda pair: pair[0].start_ps):
             if kernel.start_ps > free_ps:
                 assert fetch is not None, "the device was idle with work at hand"
-                self._blame(fetch, kernel.start_ps - free_ps)
+                self._charge_wait(fetch, kernel.start_ps - free_ps)
             free_ps = kernel.end_ps
 
-    def _blame(self, fetch: Fetch, wait_ps: int) -> None:
-        """The device was idle for ``wait_ps`` until ``fetch`` arrived."""
+    def _charge_wait(self, fetch: Fetch, wait_ps: int) -> None:
+        """Charge the ``wait_ps`` that the device was idle until ``fetch`` arrived to the part it belongs to."""
         if fetch.prediction is None:
             self.parts.demand_wait += wait_ps
             return
@@ -136,6 +136,6 @@ class DecodeLoop:
         duration_ps = kernel.duration_ps
         self.parts.compute += kernel.compute_ps
         self.parts.hbm += duration_ps - kernel.compute_ps
-        return self.system.engine.submit(
+        return self.system.event_loop.submit(
             kind, GPU, duration_ps, busy_ps=(kernel.compute_ps, kernel.hbm_ps), order=order, after=after
         )

@@ -39,7 +39,7 @@ class TokenTime(Result):
 
 
 class Breakdown(Result):
-    """Where the decode tokens' time went, in all; see `perfmodel.decode.Parts`. They sum to ``total_ps`` exactly."""
+    """How all decode tokens' time was spent; see `perfmodel.decode.Parts`. The parts sum to ``total_ps`` exactly."""
 
     total_ps: int
     compute_ps: int
@@ -93,7 +93,7 @@ class ExpertCounts(Result):
     Attributes:
         hit_rate: ``hits / lookups``.
         accuracy: ``used_at_target / issued``; ``None`` where nothing was issued.
-        timeliness: of the prefetches that were used, those that arrived before: ``useful / (useful + late)``.
+        timeliness: share of the used prefetches that arrived in time: ``useful / (useful + late)``; ``None`` for none.
     """
 
     lookups: int
@@ -125,13 +125,13 @@ class ExpertCounts(Result):
 
 
 class Bounds(Result):
-    """What policies of the same configuration are held against; TPOT means, seconds.
+    """Bounds to compare every policy of the same configuration with; mean TPOT, seconds.
 
     Attributes:
         on_demand_s: no cache, no prediction.
         no_prefetch_s: the cache alone (LRU), no prediction: the floor that a predictor must clear.
-        perfect_prefetch_s: the same cache, link and lookahead with an oracle. It bounds predictors that issue what the
-            target layer needs; one that issues more may be lucky with a later token.
+        perfect_prefetch_s: the same cache, link and lookahead with an oracle. It bounds predictors that issue only
+            what the target layer needs; what one issues beyond that may serve a later token.
         all_resident_s: every expert in HBM, no transfer at all: no policy is faster.
         link_roofline_s: the bytes that Belady's cache must load, over the link's bandwidth: no policy with a cache of
             that size and scope is faster, on a trace without prompt tokens.
@@ -156,16 +156,17 @@ class SimulationResult(Result):
         policy: its name.
         routing_of: the model whose routing was recorded.
         sizes_of: the catalogue model whose layer and expert sizes were used.
-        synthetic: the trace was made by a generator.
+        synthetic: whether the trace was made by a generator.
         machine: catalogue name.
-        config: as resolved.
-        sequences, decode_tokens: simulated, batch 1, one sequence after the other.
+        config: the configuration, as resolved.
+        sequences, decode_tokens: how many were simulated, batch 1, one sequence after the other.
         prompt_tokens: recorded prompt tokens; they warm the cache at no time and are not counted.
         capacity_experts: of the cache, ``None`` for a policy without one.
         expert_bytes: what one fetch moves.
         link_gb_per_s: of the host link.
-        tpot, breakdown, tpot_parts_s, bytes, experts: see there.
-        utilisation: of each resource over the whole run, waits between sequences included.
+        tpot, breakdown, bytes, experts: see their classes.
+        tpot_parts_s: `Breakdown.per_token_s`.
+        utilisation: busy share of each resource over the whole run, waits between sequences included.
         bounds: ``None`` where they were not asked for.
     """
 

@@ -1,7 +1,7 @@
-"""Simulating a policy on a trace: TPOT, where it went, bytes by kind, and the bounds beside it.
+"""Simulate a policy on a trace: TPOT, how it was spent, bytes by kind, and the bounds to compare with.
 
-Decode of one sequence after the other, batch 1. Recorded prompt tokens warm the cache, at no time and no bytes, and are
-not counted.
+Sequences are decoded one after the other, batch 1. Recorded prompt tokens warm the cache, in zero time and zero bytes,
+and are not counted.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog, load_catalog
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from catalog.models import ModelRecord
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel, SimulatedLayers
 from perfmodel.decode import DecodeLoop
-from perfmodel.engine import Engine
+from perfmodel.event_loop import EventLoop
 from perfmodel.policies import System, find_policy
 from perfmodel.results import Bounds, Breakdown, ExpertCounts, SimulationResult, TokenTime, TransferredBytes
 from perfmodel.tasks import PS_PER_S, Resource
@@ -49,7 +49,7 @@ def simulate(
             with ``config.lookahead``); for policies that prefetch a predictor's choice.
         engine_cycles: ``[tokens, layers]``, the prefetch engine's cycles for each routing event (from the twin), at
             the machine's engine clock; ``config.engine_cycles`` for all of them by default.
-        bounds: to be put beside the result (`compute_bounds`; they depend on trace and configuration alone).
+        bounds: to be put into the result (`compute_bounds`; they depend on trace and configuration alone).
         progress: called with (tokens done, tokens).
         catalog: the shipped one by default.
 
@@ -68,7 +68,7 @@ def simulate(
     if engine_cycles is not None:
         _check_shape("engine_cycles", engine_cycles, trace, "one count a routing event")
     system = System(
-        engine=_make_engine(costs, config),
+        event_loop=_make_event_loop(costs, config),
         costs=costs,
         config=config,
         layers=trace.layers,
@@ -80,7 +80,7 @@ def simulate(
     loop = DecodeLoop(system, chosen(system), layers)
     loop.run(trace, progress)
     _check(loop)
-    engine = system.engine
+    event_loop = system.event_loop
     breakdown = Breakdown.of(loop.parts)
     return SimulationResult(
         policy=policy,
@@ -100,7 +100,7 @@ def simulate(
         tpot_parts_s=breakdown.per_token_s(len(loop.token_ps)),
         bytes=TransferredBytes.of(loop.policy.link_bytes),
         experts=ExpertCounts.of(loop.policy.counts),
-        utilisation={name: engine.busy_ps(name) / engine.now_ps for name in engine.resource_names},
+        utilisation={name: event_loop.busy_ps(name) / event_loop.now_ps for name in event_loop.resource_names},
         bounds=bounds,
     )
 
@@ -108,7 +108,7 @@ def simulate(
 def check_simulation(
     trace: RoutingTrace, policies: Iterable[str], config: SimulationConfig, catalog: Catalog | None = None
 ) -> None:
-    """Refuse at once what `simulate` would refuse of any of ``policies``, before issue sets are made for it.
+    """Refuse at once, before issue sets are made, what `simulate` would refuse for any of ``policies``.
 
     Raises:
         ForestageError: as `simulate`, but for the issue sets.
@@ -119,7 +119,7 @@ def check_simulation(
     for policy in chosen:
         policy(
             System(
-                engine=_make_engine(costs, config),
+                event_loop=_make_event_loop(costs, config),
                 costs=costs,
                 config=config,
                 layers=trace.layers,
@@ -141,8 +141,8 @@ def compute_bounds(
 ) -> Bounds:
     """The bounds of every policy on ``trace`` with ``config``; see `Bounds`.
 
-    ``perfect`` is the result of ``perfect_prefetch`` for the same trace and configuration, where it is at hand: the
-    rest takes little time.
+    ``perfect``: the result of ``perfect_prefetch`` for the same trace and configuration, if the caller has it; all
+    other bounds take little time.
 
     Raises:
         ForestageError: as `simulate`.
@@ -179,7 +179,7 @@ def compute_bounds(
 def resolve_costs(
     trace: RoutingTrace, config: SimulationConfig, catalog: Catalog | None = None
 ) -> tuple[CostModel, SimulatedLayers]:
-    """The costs that ``config`` means for ``trace``, and which of the model's layers are run.
+    """The costs that ``config`` and ``trace`` define, and which of the model's layers run.
 
     Raises:
         ForestageError: if model or machine is unknown, or the sizes are of a model of another shape and
@@ -206,10 +206,10 @@ def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConf
     # A model may have been run with another top_k than its own; its sizes are still its own.
     agree = trace.experts == model.experts if config.sizes_of is None else recorded == sizes
     if not agree and not config.allow_other_shape:
-        raise ForestageError(
-            f"simulation: sizes_of: the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; "
-            "name a model of the same shape, or set allow_other_shape"
+        differ = (
+            f"the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; name a model of the same shape"
         )
+        raise SettingError("sizes_of", differ, message=f"simulation: sizes_of: {differ}, or set allow_other_shape")
 
 
 def _check_trace(trace: RoutingTrace) -> None:
@@ -234,8 +234,8 @@ def _check_shape(field: str, array: NDArray[np.integer] | None, trace: RoutingTr
         raise ForestageError(f"simulation: {field}: {why}: give [{expected[0]}, {expected[1]}, …], {given}")
 
 
-def _make_engine(costs: CostModel, config: SimulationConfig) -> Engine:
-    return Engine(
+def _make_event_loop(costs: CostModel, config: SimulationConfig) -> EventLoop:
+    return EventLoop(
         [
             Resource("gpu_compute"),
             Resource("hbm"),
@@ -247,9 +247,9 @@ def _make_engine(costs: CostModel, config: SimulationConfig) -> Engine:
 
 def _check(loop: DecodeLoop) -> None:
     """What must hold of every finished simulation, whatever the policy."""
-    engine, counts = loop.system.engine, loop.policy.counts
-    engine.check()
+    event_loop, counts = loop.system.event_loop, loop.policy.counts
+    event_loop.check()
     assert sum(loop.token_ps) == loop.parts.total, "the parts of the tokens' time do not sum to it"
-    assert loop.policy.link_bytes.total == engine.moved_bytes(HOST_LINK), "bytes by kind are not those the link moved"
+    assert loop.policy.link_bytes.total == event_loop.moved_bytes(HOST_LINK), "bytes by kind are not the link's"
     ends = counts.useful + counts.late + counts.wasted + counts.dropped
     assert counts.issued == ends, f"{counts.issued} prefetches issued, {ends} accounted for"

@@ -1,4 +1,4 @@
-"""A trace as the steps that a device serving one request at a time makes."""
+"""A trace as the steps of a device that serves one request at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class PromptPass:
 
     Attributes:
         tokens: how many.
-        chosen: for each layer the experts that any of them chose, once, in the order of first choice (as
-            `staging.events`); none where nothing was recorded.
+        chosen: for each layer the experts that any of the tokens chose, each once, in the order of first choice (as in
+            `staging.events`); empty where nothing was recorded.
     """
 
     tokens: int
@@ -34,7 +34,7 @@ class DecodeStep:
     Attributes:
         token: row of the trace.
         ids: for each layer the experts it uses, in the trace's order.
-        context_tokens: in the key-value cache, itself included.
+        context_tokens: tokens in the key-value cache, this one included.
     """
 
     token: int
@@ -49,7 +49,7 @@ def steps_of(trace: RoutingTrace) -> Iterator[SequenceStart | PromptPass | Decod
         first = trace.sequence_slice(index).start
         part = trace.sequence(index)
         is_decode = part.phase == DECODE
-        # Where the phase changes, runs begin; each decode token is a step of its own.
+        # A run begins where the phase changes; each decode token is a step of its own.
         begins = np.flatnonzero(np.diff(is_decode, prepend=~is_decode[:1])).tolist()
         for begin, end in zip(begins, [*begins[1:], part.tokens], strict=True):
             run = part.token_range(begin, end)

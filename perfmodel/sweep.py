@@ -30,23 +30,23 @@ def sweep(
 
     Args:
         trace, policies, config, issue_sets, engine_cycles, catalog: as `simulate`.
-        axes: one or two configuration keys → their values, in place of those in ``config``. ``lookahead`` is no axis,
-            since the issue sets were made for one.
+        axes: one or two configuration keys → their values, in place of those in ``config``. ``lookahead`` cannot be an
+            axis, since the issue sets were made for one lookahead.
         progress: called with (points done, points).
 
     Returns:
-        A row a point, in the grid's order: the keys with their values, ``tpot_s`` (policy → mean TPOT, seconds),
+        One row per point, in the grid's order: the keys with their values, ``tpot_s`` (policy → mean TPOT, seconds),
         ``link_bytes`` and ``hit_rate`` (by policy), and ``bounds``.
 
     Raises:
-        ForestageError: for no key, too many, an unknown one, or a value that the configuration refuses.
+        ForestageError: for no axis, more than two, an unknown key, or a value that the configuration refuses.
     """
     if not 1 <= len(axes) <= MOST_KEYS:
         raise ForestageError(f"sweep: {len(axes)} keys; vary one or two")
     if "lookahead" in axes:
         raise ForestageError("sweep: lookahead: the issue sets were made for one; simulate each with its own")
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    # All refused before any is run.
+    # Check every point before any of them runs.
     configs = [SimulationConfig.parse({**_without(config, axes), **point}, origin="sweep") for point in points]
     rows = []
     for number, (point, varied) in enumerate(zip(points, configs, strict=True)):
@@ -71,7 +71,7 @@ def sweep(
 
 
 def _without(config: SimulationConfig, axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """The configuration's values; an axis that is one way of giving the capacity takes the place of the others."""
+    """The configuration's values; an axis that gives the capacity replaces every other way of giving it."""
     capacities = {"capacity_experts", "capacity_fraction", "capacity_gb"}
     dropped = capacities if capacities & set(axes) else set()
     return {key: value for key, value in config.model_dump().items() if key not in dropped}

@@ -1,4 +1,4 @@
-"""What the engine works on: resources, tasks and its own records of them."""
+"""What the event loop works on: resources, tasks, and its own records of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PS_PER_S = 10**12
 
 
 class TaskState(IntEnum):
-    """Where a task is in its life."""
+    """The state of a task."""
 
     WAITING = 0  # for dependencies or for its delay
     READY = 1  # for its resources
@@ -24,13 +24,13 @@ class TaskState(IntEnum):
 
 @dataclass(frozen=True)
 class Resource:
-    """What tasks hold.
+    """A thing that tasks hold while they run.
 
     Attributes:
-        name: unique in its engine.
+        name: unique in its event loop.
         servers: tasks it can serve at once.
         bandwidth_bytes_per_s: rate of transfers; ``None`` where the resource takes no transfers.
-        chunk_bytes: granularity at which a more urgent transfer overtakes; ``None`` for never.
+        chunk_bytes: granularity at which a more urgent transfer overtakes; ``None``: none does.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Resource:
             raise ValueError(f"resource {self.name}: bandwidth must be at least 1 byte/s")
         if self.chunk_bytes is not None and (self.chunk_bytes < 1 or self.servers != 1):
             raise ValueError(f"resource {self.name}: chunks need one server and at least 1 byte each")
-        # Otherwise chunk boundaries would share an instant of the engine's clock.
+        # Otherwise two chunk boundaries could fall into one picosecond, the clock's unit.
         if self.chunk_bytes is not None and self.chunk_bytes * PS_PER_S < (self.bandwidth_bytes_per_s or 0):
             raise ValueError(f"resource {self.name}: a chunk of {self.chunk_bytes} bytes must take 1 ps or more")
 
     def transfer_ps(self, size_bytes: int) -> int:
-        """Time of an undisturbed transfer: ``ceil(bytes · 10¹² / bandwidth)``.
+        """Time of a transfer that nothing overtakes, ps: ``ceil(bytes · 10¹² / bandwidth)``.
 
         Raises:
             ValueError: if the resource takes no transfers.
@@ -60,7 +60,7 @@ class Resource:
         return -(-size_bytes * PS_PER_S // self.bandwidth_bytes_per_s)
 
     def next_boundary_bytes(self, passed_ps: int) -> int:
-        """Smallest multiple of the chunk that takes ``passed_ps`` or longer to transfer; no end without chunks."""
+        """Smallest multiple of the chunk that takes ``passed_ps`` or longer to transfer; infinite without chunks."""
         if self.chunk_bytes is None or self.bandwidth_bytes_per_s is None:
             return sys.maxsize
         # The smallest k with ceil(k · chunk · 10¹² / bandwidth) ≥ passed_ps.
@@ -70,7 +70,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One uninterrupted service of a task on a resource, kept where the engine records."""
+    """One uninterrupted service of a task on a resource, kept if the event loop records."""
 
     resource: str
     task: Task
@@ -79,18 +79,18 @@ class Segment:
 
 
 class Task:
-    """A unit of work; made by :meth:`Engine.submit` and :meth:`Engine.transfer`, read by everyone else.
+    """A unit of work, which :meth:`EventLoop.submit` or :meth:`EventLoop.transfer` makes and others only read.
 
     Attributes:
         kind: a label for reports.
         priority, order: smaller is sooner.
         state: see :class:`TaskState`.
-        size_bytes, done_bytes: of a transfer; ``done_bytes`` counts whole chunks until the end.
+        size_bytes, done_bytes: of a transfer; until its end ``done_bytes`` counts whole chunks only.
         ready_ps, start_ps, end_ps: when it first became ready and started, and when it ended; −1 before.
-        tag: whatever the submitter wants to find again.
-        admit, on_finish, on_cancel: see the engine's methods.
+        tag: anything the submitter wants to find again.
+        admit, on_finish, on_cancel: see the event loop's methods.
 
-    The other attributes are the engine's own.
+    The other attributes are the event loop's own.
     """
 
     __slots__ = (
@@ -141,7 +141,7 @@ class Task:
         self.missing = 0
         self.dependants: list[Task] = []
         self.since_ps = -1
-        self.stamp = 0  # events of an earlier stamp are void
+        self.stamp = 0  # the event loop ignores events with an earlier stamp
         self.cancel_requested = False
 
     def __repr__(self) -> str:
@@ -164,7 +164,7 @@ class Station:
         self.running: list[Task] = []
         self.busy_ps = 0
         self.moved_bytes = 0
-        self.reserved_in = -1  # dispatch round in which a waiting task keeps it from less urgent ones
+        self.reserved_in = -1  # dispatch round in which a waiting task reserves it against less urgent ones
 
 
 class Queue:
@@ -182,7 +182,7 @@ class Queue:
         insort(self.ready, (task.priority, task.order, task.number, task))
 
     def remove(self, task: Task) -> None:
-        """Take out a task that waits here, by its current priority and order."""
+        """Take out a task that waits here; its priority and order must be those it was added with."""
         place = bisect_left(self.ready, (task.priority, task.order, task.number, task))
         assert self.ready[place][3] is task
         del self.ready[place]

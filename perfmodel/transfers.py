@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perfmodel.engine import Engine
+from perfmodel.event_loop import EventLoop
 from perfmodel.tasks import Task
 
 Key = tuple[int, int]
@@ -23,7 +23,7 @@ class Prediction:
 
     Attributes:
         event: the (token, layer) it is for, as ``token · layers + layer``.
-        link_idle_ps: time the link stood idle while the engine was computing it, not yet blamed for a wait.
+        link_idle_ps: time the link stood idle while the prefetch engine computed it, not yet charged to a wait.
     """
 
     event: int
@@ -35,10 +35,10 @@ class Fetch:
 
     Attributes:
         key: ``(layer, expert)``.
-        event: the latest (token, layer) that wants it, as ``token · layers + layer``.
-        prediction: who asked for it; ``None`` for a demand.
-        is_late: a prefetch that a gate asked for before it had arrived.
-        has_place: a place on the device is its own.
+        event: the latest (token, layer) for which it was asked, as ``token · layers + layer``.
+        prediction: what asked for it; ``None`` for a demand.
+        is_late: a gate asked for this prefetch before it had arrived.
+        has_place: room on the device is reserved for it.
         task: its transfer.
     """
 
@@ -54,7 +54,7 @@ class Fetch:
 
     @property
     def is_wanted(self) -> bool:
-        """A gate waits for it."""
+        """Whether a gate waits for it."""
         return self.prediction is None or self.is_late
 
 
@@ -63,7 +63,7 @@ class LinkBytes:
     """Bytes over the host link, each of one kind; their sum is what the link moved.
 
     Attributes:
-        demand: of experts that a gate asked for and nobody had predicted.
+        demand: of experts that a gate asked for and no prediction had.
         prefetch_useful: arrived before the first gate that used them.
         prefetch_late: asked for by a gate while they were on their way or waiting for the link.
         prefetch_wasted: evicted or left over without having been used, or abandoned on the way.
@@ -84,17 +84,17 @@ class ExpertLink:
     """Demands and prefetches of experts over the host link.
 
     Args:
-        engine: with a resource ``HOST_LINK``.
-        expert_bytes: what one fetch moves.
-        latency_ps: from asking until the transfer may start.
+        event_loop: has a resource ``HOST_LINK``.
+        expert_bytes: bytes that one fetch moves.
+        latency_ps: time from asking until the transfer may start.
         admit: asked when a prefetch without a place would start; ``False`` drops it.
-        arrived: called when an expert is complete.
+        arrived: called when all of an expert has arrived.
         dropped: called when a prefetch was cancelled or not admitted.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        event_loop: EventLoop,
         *,
         expert_bytes: int,
         latency_ps: int,
@@ -102,7 +102,7 @@ class ExpertLink:
         arrived: Callable[[Fetch], None],
         dropped: Callable[[Fetch], None],
     ) -> None:
-        self.engine = engine
+        self.event_loop = event_loop
         self.bytes = LinkBytes()
         self.in_flight: dict[Key, Fetch] = {}
         self._expert_bytes = expert_bytes
@@ -112,7 +112,7 @@ class ExpertLink:
         self._dropped = dropped
 
     def demand(self, key: Key, event: int) -> Fetch:
-        """Fetch an expert that a gate asked for, neither resident nor on its way, to a place that is its own."""
+        """Fetch an expert that a gate asked for, neither resident nor on its way, into a reserved place."""
         fetch = Fetch(key, event, None)
         fetch.has_place = True
         self._send("demand", fetch, DEMAND)
@@ -126,7 +126,7 @@ class ExpertLink:
 
     def _send(self, kind: str, fetch: Fetch, priority: int) -> None:
         self.in_flight[fetch.key] = fetch
-        fetch.task = self.engine.transfer(
+        fetch.task = self.event_loop.transfer(
             kind,
             HOST_LINK,
             self._expert_bytes,
@@ -140,15 +140,15 @@ class ExpertLink:
         )
 
     def promote(self, fetch: Fetch, event: int) -> None:
-        """A gate asks for what is on its way: it goes on as a demand, from where it is."""
+        """A gate asks for an expert on its way: make it a demand; what has been moved is kept."""
         fetch.event = event
         fetch.is_late = fetch.prediction is not None
-        self.engine.promote(fetch.task, DEMAND, event)
+        self.event_loop.promote(fetch.task, DEMAND, event)
 
     def retarget(self, fetch: Fetch, event: int) -> None:
-        """What is on its way is predicted again, for a later (token, layer)."""
+        """An expert on its way is predicted again, for a later (token, layer)."""
         fetch.event = event
-        self.engine.promote(fetch.task, PREFETCH, event)
+        self.event_loop.promote(fetch.task, PREFETCH, event)
 
     def _may_start(self, task: Task) -> bool:
         fetch: Fetch = task.tag

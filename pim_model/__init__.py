@@ -1,1 +1,1 @@
-"""HBM timing and the exact integer arithmetic of the PIM tile."""
+"""HBM timing, and the exact integer arithmetic of the PIM (processing-in-memory) tile."""

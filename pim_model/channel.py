@@ -9,11 +9,11 @@ _COMMANDS = {command: index for index, command in enumerate(Command)}
 
 
 class ChannelState:
-    """Earliest times from constraints, in the manner of Ramulator: each command issued pushes later ones back.
+    """Earliest time of each command, kept as Ramulator does: every issued command pushes later ones back.
 
     Args:
         geometry: The banks.
-        constraints: Distances between commands.
+        constraints: Minimum distances between commands.
     """
 
     def __init__(self, geometry: Geometry, constraints: Sequence[TimingConstraint]) -> None:
@@ -36,11 +36,11 @@ class ChannelState:
 
     @property
     def open_banks(self) -> list[int]:
-        """The banks that have a row open."""
+        """The banks that have an open row."""
         return [bank for bank, row in enumerate(self._open) if row is not None]
 
     def earliest_ck(self, command: Command, bank: int) -> int:
-        """First clock in which ``command`` may be issued to ``bank``, as far as commands issued so far constrain it."""
+        """First clock in which the commands issued so far allow ``command`` to ``bank``."""
         index = _COMMANDS[command]
         return max(ready[node][index] for ready, node in self._nodes(bank))
 
@@ -48,7 +48,7 @@ class ChannelState:
         """Issue ``command``; commands of all banks (PREab, REFab) ignore ``bank``.
 
         Raises:
-            ValueError: too early, or the bank is not in the state that the command needs.
+            ValueError: the command comes too early, or the bank is not in the state that it needs.
         """
         earliest = self.earliest_ck(command, bank)
         if at_ck < earliest:
@@ -59,7 +59,7 @@ class ChannelState:
                 rule.note(node, at_ck, self._ready[rule.scope][node])
 
     def _nodes(self, bank: int) -> list[tuple[list[list[int]], int]]:
-        """What holds ``bank`` back: its scopes' tables, and its place in each."""
+        """The tables of earliest times that apply to ``bank``, one per scope, with its index in each."""
         return [
             (self._ready[Scope.CHANNEL], 0),
             (self._ready[Scope.OTHER_STACK_ID], self._geometry.stack_id_of(bank)),
@@ -95,7 +95,7 @@ class ChannelState:
 
 
 class _Rule:
-    """A constraint with the times it remembers, for each node of its scope."""
+    """A constraint, with the times it must remember for each node of its scope."""
 
     def __init__(self, constraint: TimingConstraint, nodes: int) -> None:
         self.scope = constraint.scope
@@ -105,7 +105,7 @@ class _Rule:
         self._history: list[deque[int]] = [deque(maxlen=constraint.window) for _ in range(nodes)]
 
     def note(self, node: int, at_ck: int, ready: list[int]) -> None:
-        """A preceding command came: push the following ones back in ``ready``."""
+        """A preceding command was issued: push the following ones back in ``ready``."""
         history = self._history[node]
         history.append(at_ck)
         if len(history) == self._window:

@@ -1,4 +1,4 @@
-"""Energy of a stream: what its rows, its bits and its refreshes cost."""
+"""Energy of a stream: the cost of its row activations, its bits and its refreshes."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ class StreamEnergy:
 
     Attributes:
         source: Name of the catalogue's energy set.
-        parts_pj: What each part costs: the set's terms, and ``activate_precharge`` and ``refresh`` where it gives them.
-        moved_bytes: Bytes that it paid for.
+        parts_pj: Cost of each part: the set's terms, and ``activate_precharge`` and ``refresh`` if the set has them.
+        moved_bytes: Bytes moved for that energy.
     """
 
     source: str
@@ -30,7 +30,7 @@ class StreamEnergy:
 
     @property
     def pj_per_bit(self) -> float:
-        """Total a bit moved."""
+        """Total per bit moved."""
         return self.total_pj / (8 * self.moved_bytes)
 
 
@@ -44,14 +44,14 @@ def find_energy(name: str = DEFAULT_ENERGY) -> EnergyRecord:
 
 
 def stream_energy(stream: StreamResult, device: DramRecord, energy: EnergyRecord) -> StreamEnergy:
-    """Energy of ``stream``, which went through ``device``.
+    """Energy of ``stream`` through ``device``.
 
-    A host read pays all terms for each bit; a host write the set's own figure, if it has one, in their place; an
-    in-bank read those of ``energy.in_bank_terms``. Each row opened pays ACT+PRE; a per-bank refresh pays its bank's
-    share of an all-bank one. No background power: that belongs to a duration of the whole system.
+    Each bit of a host read costs all terms, of a host write the set's write figure (if it has none, all terms), of an
+    in-bank read the terms in ``energy.in_bank_terms``. Each opened row costs ACT+PRE; a per-bank refresh costs its
+    bank's share of an all-bank one. Background power is not counted: it depends on the whole system's time.
 
     Raises:
-        ForestageError: in-bank access with a set that does not tell what it costs.
+        ForestageError: in-bank access with an energy set that has no in-bank figure.
     """
     bits = 8 * stream.moved_bytes
     parts = {term: bits * pj for term, pj in _terms(stream.access, energy).items()}
@@ -64,7 +64,7 @@ def stream_energy(stream: StreamResult, device: DramRecord, energy: EnergyRecord
 
 
 def _terms(access: Access, energy: EnergyRecord) -> dict[str, float]:
-    """pJ a bit of the parts that ``access`` pays."""
+    """The parts that ``access`` pays, in pJ per bit."""
     if access is Access.IN_BANK:
         if not energy.in_bank_terms:
             raise ForestageError(

@@ -1,8 +1,8 @@
 """Symmetric int8, and a SwiGLU expert whose matrix products are int8 times int8 in int32.
 
 The rule, everywhere the same and all in float32: ``scale = max|x| / 127``; ``q = x / scale`` rounded half to even and
-clipped to ±127; all zeros where the scale is 0. Weights have a scale an output row, a vector has one. −128 is never
-made, so the code is symmetric.
+clipped to ±127; all zeros where the scale is 0. Weights have a scale per output row, a vector has one scale. −128
+never occurs, so the code is symmetric.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Gemv = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class QuantisedMatrix:
-    """``values · scales[:, None]`` approximates the matrix, each weight to within half its row's scale.
+    """``values · scales[:, None]`` approximates the matrix; each weight is off by at most half its row's scale.
 
     Attributes:
         values: int8 ``[rows, columns]``.
@@ -38,7 +38,7 @@ class QuantisedMatrix:
         """Quantise ``matrix`` ``[rows, columns]`` by rows.
 
         Raises:
-            ForestageError: it is no matrix or holds a value that is not finite.
+            ForestageError: it is not a matrix, or holds a value that is not finite.
         """
         return cls(*_quantise(_finite(matrix, "matrix", dimensions=2)))
 
@@ -47,7 +47,7 @@ def quantise_vector(vector: ArrayLike) -> tuple[NDArray[np.int8], np.float32]:
     """The vector ``[columns]`` as int8 ``[columns]``, and its scale.
 
     Raises:
-        ForestageError: it is no vector or holds a value that is not finite.
+        ForestageError: it is not a vector, or holds a value that is not finite.
     """
     values, scales = _quantise(_finite(vector, "vector", dimensions=1)[None])
     return values[0], scales[0]
@@ -72,7 +72,7 @@ class QuantisedExpert:
         """Quantise an expert's three matrices, each ``[output, input]``.
 
         Raises:
-            ForestageError: shapes that make no expert, or a value that is not finite.
+            ForestageError: the shapes do not fit together, or a value is not finite.
         """
         expert = cls(QuantisedMatrix.of(gate), QuantisedMatrix.of(up), QuantisedMatrix.of(down))
         gate_shape, up_shape, down_shape = (m.values.shape for m in (expert.gate, expert.up, expert.down))
@@ -84,7 +84,7 @@ class QuantisedExpert:
         return expert
 
     def run(self, x: ArrayLike, gemv: Gemv = tile.gemv) -> NDArray[np.float32]:
-        """The expert's output, f32 ``[hidden]``, for ``x`` ``[hidden]``, its matrix products done by ``gemv``.
+        """The expert's output, f32 ``[hidden]``, for ``x`` ``[hidden]``; ``gemv`` does the matrix products.
 
         The sums are scaled to float32; SiLU and the product with ``up`` are computed in float64 and rounded once to
         float32, then quantised as the input of ``down``. So the output depends on ``gemv`` only through its integers.
@@ -99,7 +99,7 @@ class QuantisedExpert:
         return _rescale(gemv(self.down.values, hidden), self.down.scales, hidden_scale)
 
     def products(self, x: ArrayLike) -> list[tuple[NDArray[np.int8], NDArray[np.int8]]]:
-        """The three products that ``run`` asks for, as (matrix, vector), in its order; what the hardware is given.
+        """The (matrix, vector) pairs of the three products in ``run``, in order: the hardware's input.
 
         Raises:
             ForestageError: as ``run``.
@@ -115,7 +115,7 @@ class QuantisedExpert:
 
 
 def float_expert(gate: ArrayLike, up: ArrayLike, down: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
-    """The same expert in float64, f64 ``[hidden]``: what quantisation is measured against."""
+    """The same expert in float64, f64 ``[hidden]``: the reference for the quantisation error."""
     gate, up, down, x = (np.asarray(value, np.float64) for value in (gate, up, down, x))
     return down @ _silu_times(gate @ x, up @ x)
 
@@ -131,13 +131,13 @@ def _quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
     scales = np.abs(rows).max(axis=1, initial=0) / np.float32(LARGEST)
     divisors = np.where(scales == 0, np.float32(1), scales)[:, None]
     codes = np.clip(np.rint(rows / divisors), -LARGEST, LARGEST).astype(np.int8)
-    # A scale can underflow to 0 though the row is not all zeros; its values are then 0 too.
+    # The scale of a row that is not all zeros can underflow to 0; its values become 0 too.
     codes[scales == 0] = 0
     return codes, scales
 
 
 def _rescale(sums: NDArray[np.int32], scales: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
-    """int32 ``[rows]`` to the float32 that it stands for: the sum, times the product of the two scales."""
+    """The float32 values that int32 ``[rows]`` sums stand for: each sum times the product of the two scales."""
     return sums.astype(np.float32) * (scales * scale)
 
 
@@ -147,7 +147,7 @@ def _swiglu(gated: NDArray[np.float32], raised: NDArray[np.float32]) -> NDArray[
 
 def _silu_times(gated: NDArray[np.float64], raised: NDArray[np.float64]) -> NDArray[np.float64]:
     """``SiLU(gated) ⊙ raised``, SiLU(g) = g / (1 + exp(−g))."""
-    with np.errstate(over="ignore"):  # exp(−g) of a very negative g is infinite and the quotient −0, as it should be
+    with np.errstate(over="ignore"):  # for a very negative g, exp(−g) overflows and the quotient is −0, as intended
         return gated / (1 + np.exp(-gated)) * raised
 
 

@@ -1,6 +1,6 @@
-"""Streaming in closed form: the cycles of any length without scheduling a command.
+"""Streaming in closed form: the cycles of a stream of any length, without scheduling commands.
 
-`pim_model.streaming.stream` is the exact schedule that this is tested against.
+Tests compare this with the exact schedule of `pim_model.streaming.stream`.
 """
 
 import math
@@ -14,20 +14,20 @@ from pim_model.timing import Access
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyState:
-    """A pseudo-channel that streams.
+    """The figures of a pseudo-channel that streams.
 
     Attributes:
         operation_bytes: Bytes that a column command moves.
         operation_ck: Clocks from one column command to the next, in the long run and without all-bank refreshes.
         start_ck: Clocks from the first ACT to the first column command.
-        first_operations: Operations of the first round, each in a row of its own.
-        first_lag_ck: Clocks that each of them but the first loses, because their ACTs are further apart than columns.
+        first_operations: Operations of the first round, in which each is in a different row.
+        first_lag_ck: Clocks that each of them except the first loses, because ACTs are further apart than columns.
         end_ck: Clocks from the last column command to the end of what it moves.
         stack_id_switch_ck: Clocks lost at a change of stack ID.
-        stack_id_operations: Operations between such changes; 0 where there are none.
-        refresh_interval_ck: Clocks between all-bank refreshes; 0 where there are none.
-        refresh_ck: Clocks that one costs.
-        peak_bytes_per_ck: What no schedule exceeds.
+        stack_id_operations: Operations between two such changes; 0 if there are none.
+        refresh_interval_ck: Clocks between all-bank refreshes; 0 if there are none.
+        refresh_ck: Clocks that one refresh costs.
+        peak_bytes_per_ck: Bytes per clock that no schedule exceeds.
     """
 
     operation_bytes: int
@@ -50,14 +50,14 @@ class SteadyState:
         if self.stack_id_operations:
             last += (operations - 1) // self.stack_id_operations * self.stack_id_switch_ck
         if self.refresh_interval_ck and last >= self.refresh_interval_ck:
-            # Each interval brings one refresh and the rest of it as work; the first comes after a whole one of work.
+            # Each interval holds one refresh and work for the rest; the first refresh comes after a whole interval.
             refreshes = (last - self.refresh_ck) // (self.refresh_interval_ck - self.refresh_ck)
             last += refreshes * self.refresh_ck
         return last + self.end_ck
 
     @property
     def bytes_per_ck(self) -> float:
-        """Bytes a clock of an endless stream, refreshes included."""
+        """Bytes per clock of an endless stream, refreshes included."""
         clocks = self.operation_ck
         if self.stack_id_operations:
             clocks += self.stack_id_switch_ck / self.stack_id_operations
@@ -86,11 +86,11 @@ def stream_cycles_ck(
 def steady_state(
     device: DramRecord, access: Access = Access.HOST_READ, *, refresh: Refresh | None = None
 ) -> SteadyState:
-    """What a long stream through one pseudo-channel of ``device`` comes to, its columns being what limits it.
+    """The figures of a long stream through one pseudo-channel of ``device``, limited by its column commands.
 
     Raises:
-        ForestageError: as `pim_model.streaming.stream`, or the device's rows are too short to hide opening, closing or
-            per-bank refreshing behind columns (no HBM's are), so that only the exact schedule tells.
+        ForestageError: as `pim_model.streaming.stream`; or the device's rows are too short to hide opening, closing or
+            per-bank refreshing behind columns (no HBM's are), so that only the exact schedule gives the cycles.
     """
     check_stream(1, access, refresh)
     refresh = refresh or default_refresh(access)
@@ -101,7 +101,7 @@ def steady_state(
     trcd, close = _open_and_close_ck(device, access)
     row_spacing = max(device.trrd_s_ck, math.ceil(device.activate_command_ck))
     _require_hidden(device, set_operations * spacing, groups, geometry.banks // groups, trcd, close, refresh)
-    # The first columns of a set that was not opened ahead come at the pace of its ACTs.
+    # If a set was not opened ahead, its first columns come at the pace of its ACTs.
     lag = max(0, row_spacing - spacing)
     reopen = device.trp_ck + device.trfc_ck + trcd + (groups - 1) * lag - spacing
     switches = access is not Access.IN_BANK and device.stack_ids > 1
@@ -133,7 +133,7 @@ def _require_hidden(
         rotation: Sets that take turns until a bank is used again.
         trcd: ACT to column.
         close: Column to PRE.
-        refresh: Which refreshes there are.
+        refresh: Kind of refreshes.
 
     Raises:
         ForestageError: naming what is not hidden.
@@ -142,10 +142,10 @@ def _require_hidden(
     opening = trcd + groups * row_spacing
     refreshing = device.trfc_per_bank_ck if refresh is Refresh.PER_BANK else 0
     needs = {
-        # name: (clocks needed, clocks there are)
+        # name: (clocks needed, clocks available)
         "opening the next rows": (opening, set_ck),
         "closing and opening again": (close + device.trp_ck + opening, (rotation - 1) * set_ck),
-        # The bank to refresh is closed for a set or more by then, and needed a set or more later.
+        # The bank to refresh has been closed for at least a set, and is needed at least a set later.
         "per-bank refresh": (refreshing and refreshing + device.trp_ck + opening, (rotation - 2) * set_ck),
     }
     for name, (needed, available) in needs.items():

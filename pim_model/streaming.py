@@ -1,13 +1,13 @@
-"""Streaming an expert's weights out of (or into) one pseudo-channel, command by command.
+"""Stream an expert's weights out of (or into) one pseudo-channel, command by command.
 
 The bytes lie in rows of consecutive *row sets*: one row in each bank group, bursts alternating over the groups; then
 the next bank of every group, then the next stack ID. One set is opened ahead of the one being read, as early as the
 constraints allow; a row is closed after its last burst. In-bank access is the same with one "group": the row set is
 the rows that one ACT opens in one bank of every block.
 
-A stream starts right after a refresh. Refreshes come due every tREFI (all banks: everything is closed and waits) or
-every per-bank interval (one bank a time: of those that this round has not refreshed yet, the closed one that the stream
-needs last).
+A stream starts right after a refresh. An all-bank refresh comes due every tREFI: every row
+is closed and the stream waits. A per-bank refresh comes due every per-bank interval: among the banks that this round
+has not refreshed yet, it takes the closed one that the stream needs last.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ class Refresh(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class IssuedCommand:
-    """A command of a schedule; ``bank`` is 0 for commands of all banks."""
+    """A command of a schedule; ``bank`` is 0 if the command is for all banks."""
 
     at_ck: int
     command: Command
@@ -46,15 +46,15 @@ class StreamResult:
         device: Name of the device.
         access: Who reads or writes.
         size_bytes: Bytes asked for.
-        moved_bytes: Bytes of the whole operations that this took.
-        operations: Bursts, or all-bank operations.
-        activations: Rows opened, counted in every bank.
-        all_bank_refreshes: REFab commands.
-        per_bank_refreshes: REFpb commands.
-        cycles_ck: From the first command to the end of the last burst, or of the last all-bank operation.
+        moved_bytes: Bytes that its operations moved, the last one whole.
+        operations: Number of bursts, or of all-bank operations.
+        activations: Number of rows opened, counted in every bank.
+        all_bank_refreshes: Number of REFab commands.
+        per_bank_refreshes: Number of REFpb commands.
+        cycles_ck: Clocks from the first command to the end of the last burst, or of the last all-bank operation.
         tck_ns: Clock period.
-        peak_bytes_per_ck: What no schedule exceeds.
-        commands: The schedule, where it was asked for.
+        peak_bytes_per_ck: Bytes per clock that no schedule exceeds.
+        commands: The schedule, if it was asked for.
     """
 
     device: str
@@ -77,7 +77,7 @@ class StreamResult:
 
     @property
     def gb_per_s(self) -> float:
-        """Bytes asked for over the duration; bytes a nanosecond are 10⁹ bytes a second."""
+        """Bytes asked for over the duration; a byte per ns is 10⁹ bytes per second."""
         return self.size_bytes / self.time_ns
 
     @property
@@ -87,7 +87,7 @@ class StreamResult:
 
 
 def default_refresh(access: Access) -> Refresh:
-    """Per bank for the host; all banks where they work in step."""
+    """Per bank for host accesses; all banks for in-bank access, whose banks work in step."""
     return Refresh.ALL_BANK if access is Access.IN_BANK else Refresh.PER_BANK
 
 
@@ -106,13 +106,13 @@ def stream(
 ) -> StreamResult:
     """Schedule ``size_bytes`` through one pseudo-channel of ``device``, exactly.
 
-    Some 4 · 10⁴ operations a second: for many sizes use `pim_model.steady_state.stream_cycles_ck`.
+    It schedules some 4 · 10⁴ operations per second: for many sizes use `pim_model.steady_state.stream_cycles_ck`.
 
     Args:
         device: From `timing.find_device`.
         size_bytes: Bytes in this pseudo-channel (`slice_bytes`).
         access: Who reads or writes.
-        refresh: ``default_refresh`` where None.
+        refresh: ``default_refresh`` if None.
         record_commands: Whether to keep the schedule.
 
     Raises:
@@ -124,7 +124,7 @@ def stream(
 
 
 def check_stream(size_bytes: int, access: Access, refresh: Refresh | None) -> None:
-    """Raise where ``stream`` would.
+    """Raise if ``stream`` would.
 
     Raises:
         ForestageError: as ``stream``.
@@ -136,7 +136,7 @@ def check_stream(size_bytes: int, access: Access, refresh: Refresh | None) -> No
 
 
 class _Scheduler:
-    """Issues, step by step, whichever of the possible commands may come first."""
+    """Issues, step by step, the possible command that may come first."""
 
     def __init__(
         self, device: DramRecord, size_bytes: int, access: Access, refresh: Refresh, record_commands: bool
@@ -165,7 +165,7 @@ class _Scheduler:
         self._issued: list[IssuedCommand] | None = [] if record_commands else None
 
     def run(self) -> StreamResult:
-        """Issue everything."""
+        """Issue all commands."""
         while self._next_operation < self._operations:
             at_ck, command, bank = min(self._possible())
             if self._refreshing is None and at_ck >= self._due_ck:
@@ -196,7 +196,7 @@ class _Scheduler:
             yield max(at_ck, int(self._due_ck)), command, bank
 
     def _earliest(self, command: Command, bank: int) -> tuple[int, Command, int]:
-        # A command that only now becomes possible may have been unconstrained for long.
+        # A command that has only just become possible must not be issued in the past.
         return max(self._now_ck, self._state.earliest_ck(command, bank)), command, bank
 
     def _row_to_open(self) -> int | None:
@@ -217,13 +217,13 @@ class _Scheduler:
         return self._geometry.bank(stack_id, group, bank)
 
     def _bank_to_refresh(self) -> int:
-        """Of the banks left in this round, a closed one if there is any, the one needed last (ties: the first)."""
+        """Among the banks left in this round the one needed last, closed ones preferred (ties: the first)."""
         if self._refresh is Refresh.ALL_BANK:
             return 0
         if not self._round:
             self._round = set(range(self._geometry.banks))
         sets = self._geometry.banks // self._groups
-        soonest = self._next_row // self._groups  # the set that is opened next
+        soonest = self._next_row // self._groups  # the set to be opened next
 
         def preference(bank: int) -> tuple[bool, int, int]:
             stack_id, within = self._geometry.stack_id_of(bank), bank % self._geometry.banks_per_group

@@ -3,8 +3,8 @@
 The tile multiplies an int8 matrix by an int8 vector, one *beat* of ``lanes`` weights a cycle. A *vector* is loaded as
 *chunks* of ``lanes`` values into one of two banks while the other is in use. A *job* is one matrix; it uses the vector
 loaded next or, where the job before kept it, the same one again. Rows are taken in groups of up to ``accumulators``;
-within a group a chunk of the vector meets all rows before the next chunk does, so each row of the group has an
-accumulator of its own. Results leave in row order. `pim_model.tile_cycles` has the cycle of each.
+within a group each chunk of the vector is multiplied with all rows before the next chunk, so each row of the group has
+its own accumulator. Results leave in row order. `pim_model.tile_cycles` gives the cycle of each result.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class TileParameters(StrictModel):
     """What the tile is generated with.
 
     Attributes:
-        lanes: Multipliers, the weights of a beat; a power of two.
+        lanes: Number of multipliers, and of weights in a beat; a power of two.
         vector_chunks: Chunks that one bank of the vector buffer holds.
-        accumulators: Rows that can be in work at once.
+        accumulators: Rows that can be in progress at once.
         max_rows: Largest number of rows of a job.
     """
 
@@ -73,8 +73,8 @@ class TileJob:
 
     Attributes:
         weights: int8 ``[rows, columns]``.
-        vector: int8 ``[columns]``, or None to use the vector of the job before again.
-        group: Rows in work at once, from 1 to the tile's accumulators.
+        vector: int8 ``[columns]``, or None to reuse the vector of the job before.
+        group: Rows in progress at once, from 1 to the tile's accumulators.
     """
 
     weights: NDArray[np.int8]
@@ -108,7 +108,7 @@ def gemv(weights: NDArray[np.int8], vector: NDArray[np.int8]) -> NDArray[np.int3
 
 
 def vector_chunks(vector: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
-    """The vector as the tile takes it, int8 ``[chunks, lanes]``: the last chunk filled up with zeros."""
+    """The vector as the tile takes it, int8 ``[chunks, lanes]``; zeros fill up the last chunk."""
     chunks = -(-len(vector) // lanes)
     padded = np.zeros(chunks * lanes, np.int8)
     padded[: len(vector)] = vector
@@ -118,7 +118,7 @@ def vector_chunks(vector: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:
 def weight_beats(weights: NDArray[np.int8], group: int, lanes: int) -> NDArray[np.int8]:
     """The matrix in the order the tile takes it, int8 ``[rows · chunks, lanes]``.
 
-    For each group of rows, for each chunk of columns, for each row of the group; the last chunk filled up with zeros.
+    Order: for each group of rows, each chunk of columns, each row of the group. Zeros fill up the last chunk.
     """
     rows, columns = weights.shape
     chunks = -(-columns // lanes)
@@ -165,14 +165,14 @@ def job_vectors(jobs: Sequence[TileJob]) -> list[NDArray[np.int8]]:
 def full_rate_cycles(jobs: Sequence[TileJob], parameters: TileParameters) -> int:
     """Cycles of ``jobs`` when nobody ever waits: the tile's latency formula.
 
-    A job of R rows and C chunks takes R · C cycles, one beat each, and starts in the cycle after the job before ended,
-    or as soon as its vector is loaded if that is later. Loading takes a cycle a chunk and starts when the load before
-    has ended and a bank is free: two vectors at most are held, each until the end of its last job. Commands cost no
-    cycle but the very first. The last result is taken ``result_latency_ck`` cycles after the last beat.
+    A job of R rows and C chunks takes R · C cycles, one beat each. It starts in the cycle after the previous job's end,
+    or when its vector is loaded if that is later. A load takes one cycle per chunk and starts when the previous load
+    has ended and a bank is free: the tile holds at most two vectors, each until the end of its last job. Only the very
+    first command costs a cycle. The last result is taken ``result_latency_ck`` cycles after the last beat.
     """
     check_jobs(jobs, parameters)
-    last_beat = 0  # the cycle before the first in which a beat can be accepted: the first command's
-    loaded = 0  # first cycle in which the vector loaded last can be used
+    last_beat = 0  # cycle before the first possible beat: that of the first command
+    loaded = 0  # first cycle in which the most recently loaded vector can be used
     released: list[int] = []  # last cycle of each vector's use
     for index, job in enumerate(jobs):
         chunks = -(-job.weights.shape[1] // parameters.lanes)

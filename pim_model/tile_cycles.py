@@ -1,6 +1,6 @@
-"""The PIM tile's control, cycle by cycle, at any pace of its surroundings.
+"""The PIM tile's control, cycle by cycle, at any pace of its producers and its consumer.
 
-`pim_model.tile.full_rate_cycles` is the closed form of this where nobody ever waits.
+`pim_model.tile.full_rate_cycles` is the closed form for the case in which nobody ever waits.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pim_model.tile import TileJob, TileParameters
 
 @dataclass(frozen=True, kw_only=True)
 class TilePace:
-    """When the tile's surroundings would move, cycle by cycle: four cyclic patterns of bool.
+    """The cycles in which producers and consumer are willing: four bool patterns, each repeated cyclically.
 
     A producer raises ``valid`` in a cycle whose pattern is True, and holds it until its item is accepted; the consumer
     is ``ready`` exactly where its pattern is True.
@@ -35,13 +35,13 @@ class TilePace:
 
     @classmethod
     def full(cls) -> "TilePace":
-        """Nobody ever waits."""
+        """The pace at which nobody ever waits."""
         always = np.ones(1, np.bool_)
         return cls(vector=always, command=always, weights=always, results=always)
 
     @classmethod
     def random(cls, seed: int, *, probability: float = 0.6, length: int = 1009) -> "TilePace":
-        """Each side moves in a cycle with ``probability``; the lengths of the patterns differ, so they drift."""
+        """Each side is willing with ``probability``; the patterns differ in length, so they drift apart."""
         generator = np.random.default_rng(seed)
         vector, command, weights, results = (generator.random(length + 2 * i) < probability for i in range(4))
         return cls(vector=vector, command=command, weights=weights, results=results)
@@ -53,7 +53,7 @@ class TileRun:
 
     Attributes:
         values: int32 ``[results]``, of all jobs in order.
-        result_cycles: i64 ``[results]``, the cycle in which each is taken; the first cycle after reset is 0.
+        result_cycles: i64 ``[results]``, the cycle in which each is taken; cycle 0 is the first after reset.
     """
 
     values: NDArray[np.int32]
@@ -61,7 +61,7 @@ class TileRun:
 
     @property
     def cycles(self) -> int:
-        """Cycles up to and with the one in which the last result is taken."""
+        """Cycles up to and including the one in which the last result is taken."""
         return int(self.result_cycles[-1]) + 1 if len(self.result_cycles) else 0
 
 
@@ -69,7 +69,7 @@ def run(jobs: Sequence[TileJob], parameters: TileParameters, pace: TilePace) -> 
     """The results of ``jobs`` and the cycle in which each is taken, at any pace, by stepping the tile's control.
 
     Raises:
-        ForestageError: a job that the tile cannot do.
+        ForestageError: the tile cannot do one of the jobs.
     """
     tile.check_jobs(jobs, parameters)
     vectors = tile.job_vectors(jobs)
@@ -88,7 +88,7 @@ class _Control:
         self._pace = pace
         self._loads = [-(-len(job.vector) // lanes) for job in jobs if job.vector is not None]
         self._beats = [_completions(job, lanes) for job in jobs]
-        # A vector is released by the last job that uses it: where the next job brings one of its own, or none follows.
+        # The last job that uses a vector releases it: the next job brings its own, or there is none.
         self._releases = [following.vector is not None for _, following in pairwise(jobs)] + [True]
         self._loaded_chunks = 0
         self._full = [False, False]
@@ -110,7 +110,7 @@ class _Control:
         return taken
 
     def _step(self, cycle: int) -> bool:
-        """Advance a cycle; whether a result is taken in it."""
+        """Advance a cycle; return whether a result is taken in it."""
         ready = bool(self._pace.results[cycle % len(self._pace.results)])
         taken = self._result and ready
         advance = not self._result or ready
@@ -141,7 +141,7 @@ class _Control:
 
     def _load(self, cycle: int) -> None:
         """Accept a chunk of a vector, if one is offered and a bank is free."""
-        # A bank released in this very cycle is free from the next: this runs before the release.
+        # A bank released in this cycle is free only from the next on, since this runs before the release.
         if self._offers("vector", cycle, bool(self._loads)) and not self._full[self._write_bank]:
             self._holding["vector"] = False
             self._loaded_chunks += 1
@@ -152,14 +152,14 @@ class _Control:
                 self._write_bank ^= 1
 
     def _offers(self, producer: str, cycle: int, has_items: bool) -> bool:
-        """Whether ``producer`` holds its valid up in this cycle."""
+        """Whether ``producer`` raises its valid in this cycle."""
         pattern = getattr(self._pace, producer)
         self._holding[producer] = has_items and (self._holding[producer] or bool(pattern[cycle % len(pattern)]))
         return self._holding[producer]
 
 
 def _completions(job: TileJob, lanes: int) -> list[bool]:
-    """For each beat of ``job``, whether it is a row's last."""
+    """For each beat of ``job``, whether it is its row's last."""
     rows, columns = job.weights.shape
     chunks = -(-columns // lanes)
     sizes = [min(job.group, rows - start) for start in range(0, rows, job.group)]

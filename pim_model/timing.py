@@ -1,10 +1,10 @@
-"""HBM timing as data: which command must keep which distance from which, in a pseudo-channel.
+"""HBM timing as data: the minimum distances between the commands of a pseudo-channel.
 
-Manner and constraints follow Ramulator 2 (`HBM3.cpp`, after JESD235/JESD238); the numbers are the catalogue's. Choices
-of this module, where the presets are silent: a per-bank refresh keeps the distance of an ACT (tRRD) from ACTs and other
+Form and constraints follow Ramulator 2 (`HBM3.cpp`, after JESD235/JESD238); the numbers are the catalogue's. Choices
+of this module where the presets are silent: a per-bank refresh keeps the distance of an ACT (tRRD) from ACTs and other
 refreshes; it does not count for tFAW; tRRD and tFAW hold across stack IDs; tRTP is the same-bank-group value, since
 only a bank's own reads keep it open. An all-bank ACT counts as one ACT for tRRD and tFAW (as PIMSimulator's controller
-has it). The row and column buses, which two pseudo-channels share, are taken as this one's alone.
+has it). The row and column buses, which two pseudo-channels share, are assumed to be this one's own.
 """
 
 import math
@@ -17,7 +17,7 @@ from catalog import DramRecord, ForestageError, PimBlocks, load_catalog
 
 
 class Command(StrEnum):
-    """What a pseudo-channel is told; ``RD`` is an all-bank operation where blocks compute in memory."""
+    """The commands of a pseudo-channel; with in-bank access, ``RD`` is an all-bank operation."""
 
     ACT = "ACT"
     PRE = "PRE"
@@ -29,7 +29,7 @@ class Command(StrEnum):
 
 
 class Scope(StrEnum):
-    """Which pairs of commands a constraint joins."""
+    """The part of the device within which a constraint holds."""
 
     CHANNEL = "pseudo-channel"
     OTHER_STACK_ID = "different stack IDs"
@@ -47,7 +47,7 @@ class Access(StrEnum):
 
 @dataclass(frozen=True)
 class TimingConstraint:
-    """``following`` comes at least ``latency_ck`` after the ``window``-th last of ``preceding`` in ``scope``."""
+    """``following`` comes at least ``latency_ck`` after the ``window``-th last ``preceding`` command in ``scope``."""
 
     name: str
     preceding: tuple[Command, ...]
@@ -59,7 +59,7 @@ class TimingConstraint:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The banks that commands address, numbered with the bank inside its group fastest.
+    """The banks that commands address; their numbers count banks within a group first.
 
     For `Access.IN_BANK` a "bank" is one bank of every block, all of which a command reaches at once.
     """
@@ -74,15 +74,15 @@ class Geometry:
         return self.stack_ids * self.bank_groups * self.banks_per_group
 
     def bank(self, stack_id: int, bank_group: int, bank: int) -> int:
-        """Number of a bank."""
+        """Number of the bank."""
         return (stack_id * self.bank_groups + bank_group) * self.banks_per_group + bank
 
     def bank_group_of(self, bank: int) -> int:
-        """Number of a bank's group, over all stack IDs."""
+        """Number of the bank's group, counted over all stack IDs."""
         return bank // self.banks_per_group
 
     def stack_id_of(self, bank: int) -> int:
-        """Stack ID of a bank."""
+        """Stack ID of the bank."""
         return bank // (self.banks_per_group * self.bank_groups)
 
 
@@ -100,7 +100,7 @@ def pim_blocks(device: DramRecord) -> PimBlocks:
     """The blocks of a device that computes in memory.
 
     Raises:
-        ForestageError: it has none.
+        ForestageError: the device has none.
     """
     if device.pim is None:
         raise ForestageError(
@@ -112,13 +112,13 @@ def pim_blocks(device: DramRecord) -> PimBlocks:
 def geometry(device: DramRecord, access: Access) -> Geometry:
     """The banks that ``access`` addresses."""
     if access is Access.IN_BANK:
-        # All blocks work in step on the first, second, … bank of theirs (PIMSimulator: the even or the odd banks).
+        # All blocks work in step on their first, second, … bank (PIMSimulator: the even or the odd banks).
         return Geometry(1, 1, pim_blocks(device).banks_per_block)
     return Geometry(device.stack_ids, device.bank_groups, device.banks_per_group)
 
 
 def operation_bytes(device: DramRecord, access: Access) -> int:
-    """Bytes that one column command moves: a burst, or what all blocks take."""
+    """Bytes that one column command moves: a burst, or the input of all blocks."""
     if access is Access.IN_BANK:
         blocks = pim_blocks(device)
         return blocks.blocks * blocks.datapath_bits // 8
@@ -126,7 +126,7 @@ def operation_bytes(device: DramRecord, access: Access) -> int:
 
 
 def peak_bytes_per_ck(device: DramRecord, access: Access) -> float:
-    """Bytes a clock that no schedule exceeds: of the pins, or of all blocks."""
+    """Bytes per clock that no schedule exceeds: the limit of the pins, or of all blocks."""
     if access is Access.IN_BANK:
         return pim_blocks(device).bytes_per_ck
     return device.burst_bytes / device.burst_ck
@@ -135,8 +135,8 @@ def peak_bytes_per_ck(device: DramRecord, access: Access) -> float:
 def per_bank_refresh_interval_ck(device: DramRecord) -> int:
     """Clocks between the per-bank refreshes of one pseudo-channel.
 
-    The presets' interval counts more banks than a pseudo-channel has where it is meant for both pseudo-channels of a
-    channel: as many as fit into tREFI.
+    A preset's interval may be meant for both pseudo-channels of a channel. The number of banks it counts is the number
+    of its intervals that fit into tREFI.
     """
     counted = round(device.trefi_ck / device.trefi_per_bank_ck)
     return device.trefi_per_bank_ck * counted // device.banks
@@ -159,7 +159,7 @@ def _row_constraints(device: DramRecord) -> tuple[TimingConstraint, ...]:
     write_recovery = device.cwl_ck + device.burst_ck + device.twr_ck
     make = TimingConstraint
     return (
-        # A row command starts on a rising edge, so an ACT of 1.5 clocks keeps the bus for 2.
+        # A row command starts on a rising edge, so an ACT of 1.5 clocks occupies the bus for 2.
         make("ACT on the row bus", activate, row_bus, math.ceil(device.activate_command_ck), Scope.CHANNEL),
         make("row bus", rest_of_row_bus, row_bus, 1, Scope.CHANNEL),
         make("tRRD_S", activate, activate, device.trrd_s_ck, Scope.CHANNEL),

@@ -1,22 +1,21 @@
-"""The interface of every predictor: which experts does a coming layer choose?
+"""The interface of every predictor: which experts will a coming layer choose?
 
-Order of events. Tokens of a sequence come one after the other; within a token, layers ascend. With lookahead ``d``,
-``predict(l)`` answers *when the gate of layer l − d is known*: it may use this token's layers up to ``l − d``, all of
-the previous tokens of the sequence, the identity of the token being processed (``start_token``), and whatever the
-predictor adapts online. For ``l < d`` no routing of this token is known yet; each predictor says what it scores there.
+Order of events: tokens of a sequence come one after the other; within a token, layers ascend. With lookahead ``d``,
+``predict(l)`` answers *when the gate of layer l − d is known*: it may use this token's layers up to ``l − d``, all
+previous tokens of the sequence, the identity of the token being processed (``start_token``), and whatever the predictor
+adapts online. For ``l < d`` no routing of this token is known yet; each predictor documents what it scores there.
 
 ``predict(l)`` gives the same answer at any moment after ``observe(l − d)`` and before ``observe(l)`` of the same token
-(for ``l < d``: from ``start_token`` on). The streaming and the batch form therefore agree however far a
-caller runs ahead.
+(for ``l < d``: from ``start_token`` on). Therefore the streaming and the batch form agree however early a caller asks.
 
 Scores are i32, larger is better, **0 means no evidence and is never issued**, and ties go to the smaller expert id.
 
-A layer whose routing was not recorded is observed as ``None``: it is unknown, not empty. The history of that layer is
-kept as it was (so it is older than one token), nothing is learnt or verified from it, and as this token's source layer
-it contributes nothing.
+A layer whose routing was not recorded is observed as ``None``: it is unknown, not empty. Its history stays as it was
+(so it is older than one token), the predictor learns and verifies nothing from it, and it contributes nothing as this
+token's source layer.
 
-State that adapts online (tables) persists across sequences unless the predictor documents otherwise;
-``start_sequence`` forgets the previous sequence's history alone, ``reset`` returns to the state just after ``fit``.
+State that adapts online (tables) persists across sequences unless the predictor documents otherwise; ``start_sequence``
+forgets only the previous sequence's history, ``reset`` returns to the state just after ``fit``.
 """
 
 from abc import ABC, abstractmethod
@@ -27,42 +26,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.config import StrictModel
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from traces import RoutingTrace
 
 Scores = NDArray[np.int32]
 ExpertIds = NDArray[np.integer[Any]]
 
 MAX_EXPERTS = 1 << 15  # an issued id is an i16
-CHUNK_BYTES = 16 << 20  # of scores held at once by the batch form, where the caller names no size
+CHUNK_BYTES = 16 << 20  # of scores that the batch form holds at once by default
 
 
 def check_lookahead(lookahead: int, layers: int) -> None:
     """Raise unless a model of ``layers`` layers can be predicted ``lookahead`` layers ahead.
 
     Raises:
-        ForestageError: naming the range.
+        SettingError: naming the range.
     """
     if layers == 1:
-        raise ForestageError(
-            f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or more"
+        raise SettingError(
+            "lookahead",
+            "a trace of one layer has no layer to predict ahead; give one of two or more",
+            message=f"lookahead: {lookahead}: a trace of one layer has no layer to predict ahead; give one of two or "
+            "more",
         )
     if not 1 <= lookahead < layers:
-        raise ForestageError(
-            f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that is"
+        raise SettingError(
+            "lookahead",
+            f"choose one in 1…{layers - 1}: the trace has {layers} layers",
+            message=f"lookahead: {lookahead} is not in 1…{layers - 1} for a model of {layers} layers; choose one that "
+            "is",
         )
 
 
 class BatchPredictor(Protocol):
-    """What the metrics ask: scores of a whole trace, from a fitted ``Predictor`` or from a file of predictions."""
+    """What the metrics need: scores of a whole trace, from a fitted ``Predictor`` or from a file of predictions."""
 
     @property
     def layers(self) -> int:
-        """Recorded layers of the model."""
+        """Number of recorded layers."""
 
     @property
     def experts(self) -> int:
-        """Experts of a layer."""
+        """Number of experts in a layer."""
 
     @property
     def lookahead(self) -> int:
@@ -78,7 +83,7 @@ class BatchPredictor(Protocol):
 
     @property
     def listed(self) -> int | None:
-        """The largest issue limit that the scores answer; ``None``: any."""
+        """The largest issue limit for which the scores suffice; ``None``: any."""
 
     @property
     def far_bytes_per_token(self) -> int | None:
@@ -93,13 +98,14 @@ class Predictor(ABC):
 
     Attributes:
         name: the kind's name in ``predictor.registry``.
-        parameters_model: what ``fit`` takes besides the trace and the lookahead, a StrictModel with every default.
+        parameters_model: the other parameters of ``fit``, a StrictModel with a default for each.
         lookahead: layers between the gate that is known and the target layer, ≥ 1.
-        threshold: the smallest score that is issued of the predictor's own accord; ``None`` where a policy must say how
-            many experts it wants (then every score above 0 may be issued).
-        layers, experts, top_k: shape of the model it was fitted to.
-        far_bytes_per_token: what the predictor itself reads from far memory and writes to it for each token.
-        listed: ``None``: its scores answer any issue limit (unlike those of a file that lists so many experts a row).
+        threshold: uncapped, every score at or above it is issued; ``None`` if a policy must limit the number of experts
+            (then every score above 0 may be issued).
+        layers, experts, top_k: shape of the model to which it was fitted.
+        far_bytes_per_token: bytes that the predictor itself reads from and writes to far memory for each token.
+        listed: ``None``: its scores suffice for any issue limit (unlike those of a file that lists few experts per
+            row).
     """
 
     name: ClassVar[str]
@@ -127,7 +133,7 @@ class Predictor(ABC):
             ForestageError: for an unknown parameter or a value out of range.
         """
 
-    # --- the streaming form, as the hardware sees it ---
+    # --- the streaming form, as in the hardware ---
 
     @abstractmethod
     def reset(self) -> None:
@@ -135,23 +141,23 @@ class Predictor(ABC):
 
     @abstractmethod
     def start_sequence(self) -> None:
-        """Forget the previous sequence's history; what adapts online stays."""
+        """Forget the previous sequence's history; state that adapts online stays."""
 
-    def start_token(self, identity: int | None) -> None:  # noqa: B027 – most kinds do not look at identity
-        """The token about to be processed has the identity (``token_hash``) ``identity``; ``None``: not recorded.
+    def start_token(self, identity: int | None) -> None:  # noqa: B027 – most kinds ignore the identity
+        """Take note of the identity (``token_hash``) of the token about to be processed; ``None``: not recorded.
 
-        Called before layer 0 of every token, where there is something to know; most kinds have no use for it.
+        The caller calls this before layer 0 of every token; most kinds ignore it.
         """
 
     @abstractmethod
     def predict(self, layer: int) -> Scores:
-        """Scores i32 ``[experts]`` of target ``layer`` of the current token; asking changes no later answer."""
+        """Scores i32 ``[experts]`` of target ``layer`` for the current token; asking changes no later answer."""
 
     @abstractmethod
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
-        """The gate of ``layer`` chose ``ids`` ``[top_k]`` in rank order (``None``: not recorded).
+        """Take note that the gate of ``layer`` chose ``ids`` ``[top_k]``, in rank order (``None``: not recorded).
 
-        Called for every layer of every token, ascending; layer 0 begins a token, the last layer ends it.
+        The caller calls this for every layer of every token, ascending; layer 0 begins a token, the last layer ends it.
         """
 
     # --- the batch form: the same algorithm over a whole trace ---
@@ -160,22 +166,22 @@ class Predictor(ABC):
     def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:
         """Yield ``(first_token, scores i32 [tokens of the chunk, layers, experts])`` in order.
 
-        Equal to the streaming form over every sequence in turn, begun from the state just after ``fit``; neither reads
-        nor changes the streaming state. A chunk's array may be reused for the next one: copy what you keep.
+        The scores equal those of the streaming form over every sequence in turn from the state just after ``fit``. The
+        streaming state is neither read nor changed. A chunk's array may be reused for the next one: copy what you keep.
 
         Raises:
-            ForestageError: if the trace's shape is not that of the model the predictor was fitted to.
+            ForestageError: if the trace's shape is not the one to which the predictor was fitted.
         """
 
     def score_trace(self, trace: RoutingTrace) -> Scores:
-        """Scores i32 ``[tokens, layers, experts]`` of the whole trace, for traces whose scores fit in memory."""
+        """Scores i32 ``[tokens, layers, experts]`` of the whole trace, if they fit in memory."""
         scores = np.empty((trace.tokens, self.layers, self.experts), np.int32)
         for first, chunk in self.score_chunks(trace):
             scores[first : first + len(chunk)] = chunk
         return scores
 
     def check_trace(self, trace: RoutingTrace) -> None:
-        """Raise ForestageError unless ``trace`` has the layers, experts and top-k this predictor was fitted to."""
+        """Raise ForestageError unless ``trace`` has the shape (layers, experts, top-k) to which it was fitted."""
         mine = (self.layers, self.experts, self.top_k)
         given = (trace.layers, trace.experts, trace.top_k)
         if mine != given:
@@ -186,21 +192,22 @@ class Predictor(ABC):
 
     @property
     def issue_threshold(self) -> int:
-        """The smallest score that may be issued at all: ``threshold``, or 1 where there is none."""
+        """The smallest score that may be issued at all: ``threshold``, or 1 if there is none."""
         return 1 if self.threshold is None else self.threshold
 
 
 def read_ids(trace: RoutingTrace, first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Tokens ``first … last − 1``: ids i32 ``[n, layers, top_k]`` and recorded bool ``[n, layers]``.
 
-    One dtype, whatever the file's, so that compiled kernels exist once; checked, so that they stay inside their tables.
+    The dtype does not depend on the file, so that kernels are compiled once; contents are checked, so that kernels stay
+    inside their tables.
     """
     part = trace.token_range(first, last)
     return part.expert_ids.astype(np.int32), part.recorded()
 
 
 def read_weights(trace: RoutingTrace, first: int, last: int) -> NDArray[np.float16] | None:
-    """Gate weights f16 ``[n, layers, top_k]`` of tokens ``first … last − 1``; ``None`` where the trace has none."""
+    """Gate weights f16 ``[n, layers, top_k]`` of tokens ``first … last − 1``; ``None`` if the trace has none."""
     return None if trace.gate_weights is None else trace.token_range(first, last).gate_weights
 
 
@@ -210,7 +217,7 @@ def id_chunks(
     """Walk a trace in chunks of tokens.
 
     Yields ``(first_token, ids i32 [n, layers, top_k], recorded bool [n, layers], starts bool [n])``; ``starts`` marks
-    the first token of each sequence. Without ``chunk_tokens`` a chunk's scores take ``CHUNK_BYTES``.
+    the first token of each sequence. By default a chunk's scores take ``CHUNK_BYTES``.
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_BYTES // (4 * trace.layers * trace.experts))
@@ -223,9 +230,9 @@ def id_chunks(
 
 
 def stream_trace(predictor: Predictor, trace: RoutingTrace) -> Scores:
-    """Drive the streaming form over a whole trace: scores i32 ``[tokens, layers, experts]``.
+    """Run the streaming form over a whole trace: scores i32 ``[tokens, layers, experts]``.
 
-    Each target is asked at the earliest legal moment. Slow; it is what the batch form is checked against.
+    It asks for each target at the earliest allowed moment. It is slow; tests compare the batch form with it.
     """
     predictor.check_trace(trace)
     predictor.reset()

@@ -1,4 +1,4 @@
-"""What policies consume: the experts a predictor would have fetched for every (token, layer)."""
+"""Issue sets, which policies consume: the experts that a predictor would fetch for every (token, layer)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ IssueSets = NDArray[np.int16]
 def issue_sets(predictor: Predictor, trace: RoutingTrace, limit: int) -> IssueSets:
     """The best ``limit`` experts whose score reaches the threshold: i16 ``[tokens, layers, limit]``.
 
-    Best first, padded with −1. Layers below the lookahead hold what the predictor issues from previous tokens alone
-    (see its documentation); a policy that may not issue so early ignores them.
+    Best first, padded with −1. In layers below the lookahead the predictor uses only previous tokens (see its
+    documentation); a policy that may not issue so early ignores them.
 
     Raises:
-        ForestageError: if ``limit`` is not in 1…experts, or the trace is of another shape than the predictor.
+        ForestageError: if ``limit`` is not in 1…experts, or the trace's shape is not the predictor's.
     """
     check_limit(limit, predictor.experts)
     issued = np.empty((trace.tokens, trace.layers, limit), np.int16)
@@ -28,10 +28,10 @@ def issue_sets(predictor: Predictor, trace: RoutingTrace, limit: int) -> IssueSe
 
 
 def perfect_issue_sets(trace: RoutingTrace, limit: int | None = None) -> IssueSets:
-    """The oracle's issue: exactly what each (token, layer) will choose, in rank order; the bound of every prefetch.
+    """The oracle's issue sets: exactly the experts that each (token, layer) will choose, in rank order.
 
-    i16 ``[tokens, layers, limit]``, ``limit`` being the trace's top-k unless given; a smaller one keeps the first
-    ranks. Rows that were not recorded are all −1.
+    i16 ``[tokens, layers, limit]``; ``limit`` is the trace's top-k by default, a smaller one keeps the first ranks.
+    Unrecorded rows are all −1.
 
     Raises:
         ForestageError: if ``limit`` is not in 1…experts.

@@ -1,4 +1,4 @@
-"""Names of predictors → their kinds, and files of trained ones → what they hold."""
+"""Find the kind of a predictor by its name, and load trained predictors from files."""
 
 import os
 from pathlib import Path
@@ -30,15 +30,15 @@ SAVED_SUFFIX = ".safetensors"
 
 @runtime_checkable
 class Saved(Protocol):
-    """What a predictor that came from a file says of itself, beside being a ``Predictor``."""
+    """What a predictor loaded from a file has beside the members of ``Predictor``."""
 
     @property
     def trained_on(self) -> str:
-        """Which sequences of which trace it was trained on, for a reader."""
+        """The sequences and the trace on which it was trained, in words."""
 
     @property
     def model(self) -> str:
-        """The model whose routing it was trained on, as its trace named it."""
+        """The model on whose routing it was trained, as its trace named it."""
 
     def describe(self) -> dict[str, Any]:
         """Its configuration and size in bytes, as JSON values."""
@@ -49,7 +49,7 @@ class Loadable(Protocol):
 
     @classmethod
     def load(cls, path: Path) -> Predictor:
-        """The predictor in the file; ForestageError for a file that is none."""
+        """The predictor in the file ``path``; raises ForestageError if it holds none."""
 
 
 def names() -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def names() -> tuple[str, ...]:
 
 
 def profiled_names() -> tuple[str, ...]:
-    """Names of the kinds that are profiled in seconds, so that a comparison fits them itself; the others are loaded."""
+    """Names of the kinds that are profiled in seconds, which a comparison fits itself; the others are loaded."""
     return tuple(name for name, kind in _KINDS.items() if not hasattr(kind, "load"))
 
 
@@ -74,7 +74,7 @@ def kind(name: str) -> type[Predictor]:
 
 
 def profiled_kind(name: str) -> type[Predictor]:
-    """The class of the predictor called ``name``, if it is one that is profiled on the spot.
+    """The class of the predictor called ``name``, if it is a kind that is profiled in seconds.
 
     Raises:
         ForestageError: naming the nearest known name, or how to train one.
@@ -91,17 +91,17 @@ def fit(name: str, trace: RoutingTrace, *, lookahead: int = 1, parameters: dict[
     """Fit the predictor called ``name`` to a training trace.
 
     Raises:
-        ForestageError: for an unknown name or parameter (the nearest known one is named), a value out of range, or a
-            kind that is trained and loaded.
+        ForestageError: for an unknown name or parameter (the error names the nearest known one), a value out of range,
+            or a kind that must be trained and loaded.
     """
     chosen = profiled_kind(name)
-    # Refused here with one line, before the profile is computed.
+    # Check the parameters before the profile is computed.
     chosen.parameters_model.parse(parameters or {}, origin=f"predictor '{name}'")
     return chosen.fit(trace, lookahead=lookahead, **(parameters or {}))
 
 
 def is_saved(name: str | Path) -> bool:
-    """Whether ``name`` means a file: a path, a name that ends in ``.safetensors``, or a file that no kind is called."""
+    """Whether ``name`` means a file: a path, a name ending in ``.safetensors``, or an existing file; no kind's name."""
     if isinstance(name, Path):
         return True
     if name in _KINDS:
@@ -114,7 +114,7 @@ def load(path: str | Path) -> Predictor:
     """The trained predictor in the file ``path``.
 
     Raises:
-        ForestageError: if there is no such file, or it holds no predictor.
+        ForestageError: if there is no such file, or it does not hold a predictor.
     """
     path = Path(path)
     if not path.is_file():
@@ -127,24 +127,24 @@ def load(path: str | Path) -> Predictor:
     return loadable.load(path)
 
 
-def obtain(
+def load_or_fit(
     name: str | Path,
     trace: RoutingTrace,
     *,
     lookahead: int | None = None,
     parameters: dict[str, Any] | None = None,
 ) -> Predictor:
-    """The predictor that ``name`` means: loaded where it is a file (``is_saved``), else that kind fitted to ``trace``.
+    """The predictor that ``name`` means: loaded if it is a file (``is_saved``), else that kind fitted to ``trace``.
 
     Args:
-        name: of a kind, or a file.
-        trace: to profile a kind on; a loaded predictor does not read it.
-        lookahead: layers ahead; ``None`` takes a file's own, and 1 for a kind.
-        parameters: of a kind.
+        name: name of a kind, or a file.
+        trace: the trace on which a kind is profiled; not used for a file.
+        lookahead: layers ahead; ``None``: a file's own, 1 for a kind.
+        parameters: parameters of a kind.
 
     Raises:
-        ForestageError: as ``fit`` and ``load``; also if a file is asked for another lookahead or other parameters than
-            it was trained with.
+        ForestageError: as ``fit`` and ``load``; also if ``lookahead`` or ``parameters`` differ from those with which
+            the file was trained.
     """
     if not is_saved(name):
         return fit(str(name), trace, lookahead=1 if lookahead is None else lookahead, parameters=parameters)

@@ -1,4 +1,4 @@
-"""What an evaluation is refused for, before anything is profiled or scored."""
+"""Check the request for an evaluation before anything is profiled or scored."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from traces import RoutingTrace
 def check_request(
     trace: RoutingTrace, predictors: Sequence[str | Path], *, limits: Sequence[int], lookahead: int | None
 ) -> None:
-    """Refuse limits, a lookahead and predictors that do not fit ``trace``, all of them before the first is measured.
+    """Refuse limits, a lookahead or predictors that do not fit ``trace``, before the first predictor is measured.
 
     Args:
-        trace: what they are asked of.
-        predictors: names of kinds, and files.
+        trace: the trace to evaluate on.
+        predictors: names of kinds, or files.
         limits: issue limits.
-        lookahead: layers ahead; ``None``: a file's own, and 1 for a kind.
+        lookahead: layers ahead; ``None``: a file's own, 1 for a kind.
 
     Raises:
         ForestageError: naming the limit, the lookahead, the kind or the file.
     """
     for name in predictors:
         if registry.is_saved(name):
-            registry.obtain(name, trace, lookahead=lookahead).check_trace(trace)
+            registry.load_or_fit(name, trace, lookahead=lookahead).check_trace(trace)
         else:
             registry.profiled_kind(str(name))
             check_lookahead(1 if lookahead is None else lookahead, trace.layers)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from staging.events import Events
 from traces.compiled import njit
 
@@ -28,10 +28,10 @@ def increment(shift: int) -> int:
     """What one use adds: the largest step that never carries a counter past ``COUNTER_BITS``.
 
     Raises:
-        ForestageError: if ``shift`` is not in 1 … ``MAX_SHIFT``.
+        SettingError: if ``shift`` is not in 1 … ``MAX_SHIFT``.
     """
     if not 1 <= shift <= MAX_SHIFT:
-        raise ForestageError(f"ema_shift: {shift} is not in 1…{MAX_SHIFT}; choose one that is")
+        raise SettingError("ema_shift", f"choose 1 to {MAX_SHIFT}", value=shift)
     return (1 << (COUNTER_BITS - shift)) - 1
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, increment
 from traces import RoutingTrace
 from traces.compiled import njit
@@ -28,10 +28,10 @@ def oracle_chunks(
     Tokens are counted across the ends of sequences, as a cache meets them.
 
     Raises:
-        ForestageError: for a horizon outside 1 … ``MAX_HORIZON``.
+        SettingError: for a horizon outside 1 … ``MAX_HORIZON``.
     """
     if not 1 <= horizon <= MAX_HORIZON:
-        raise ForestageError(f"oracle: {horizon} tokens; choose 1 to {MAX_HORIZON}")
+        raise SettingError("oracle", f"choose 1 to {MAX_HORIZON} tokens", value=horizon)
     step = increment(ema_shift)
     counters = np.zeros((trace.layers, trace.experts), np.int32)
     for first in range(0, trace.tokens, CHUNK_TOKENS):

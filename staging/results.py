@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from staging.counting import Count
 from staging.events import Events
 
@@ -45,12 +45,40 @@ class Capacity:
         chosen = self.experts if self.experts is not None else self.bytes
         assert chosen is not None
         if chosen < 1:
-            raise ForestageError(f"capacity: {chosen}; give 1 or more")
+            raise SettingError("capacity", "give 1 or more", value=chosen)
         if self.experts is not None:
             return np.ones(layers, np.int64), chosen
         if self.expert_bytes is None:
             raise ForestageError("capacity_bytes: needs expert_bytes, the bytes of one expert of each layer")
         return np.asarray(self.expert_bytes, np.int64), chosen
+
+    def check_within(self, layers: int, experts: int) -> None:
+        """Raise for more experts than there are, or for bytes that do not hold one: no cache is either.
+
+        More bytes than all experts take are a memory's size, and no fault: everything is held.
+
+        Args:
+            layers, experts: of the model.
+
+        Raises:
+            SettingError: naming what may be given; also as ``units``.
+        """
+        sizes, room = self.units(layers)
+        most = experts * (layers if self.scope == "global" else 1)
+        whose = f"of all {layers} layers" if self.scope == "global" else "of a layer"
+        if self.experts is not None and room > most:
+            raise SettingError(
+                "capacity", f"choose 1 to {most}, the experts {whose} (with {most} everything is held)", value=room
+            )
+        if self.bytes is not None and room < sizes.max():
+            raise SettingError(
+                "capacity_bytes", f"holds no expert, which takes {sizes.max() / 2**20:.4g} MiB; give at least that"
+            )
+
+    def holds_everything(self, layers: int, experts: int) -> bool:
+        """Whether nothing ever has to give way."""
+        sizes, room = self.units(layers)
+        return room >= experts * (int(sizes.sum()) if self.scope == "global" else int(sizes.max()))
 
 
 class CacheResult(BaseModel):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from staging.batch_events import batch_events
 from staging.belady import belady_values
 from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
@@ -148,7 +148,7 @@ def check_words(**words: str | Sequence[str] | None) -> None:
     """Raise unless ``policy``, ``scope``, ``count`` and ``prefill`` are words known; ``None`` is not given.
 
     Raises:
-        ForestageError: naming the field, the word and what is known.
+        SettingError: naming the field, the word and what is known.
     """
     known = {
         "policy": get_args(Policy),
@@ -159,7 +159,12 @@ def check_words(**words: str | Sequence[str] | None) -> None:
     for field, given in words.items():
         for word in [given] if isinstance(given, str) else given or ():
             if word not in known[field]:
-                raise ForestageError(f"{field}: unknown '{word}'; choose {' or '.join(known[field])}")
+                raise SettingError(
+                    field,
+                    f"choose {' or '.join(known[field])}",
+                    value=word,
+                    message=f"{field}: unknown '{word}'; choose {' or '.join(known[field])}",
+                )
 
 
 def _cache(events: Events, capacity: Capacity, *, by_recency: bool) -> ZeroTimeStager | SizedCache:

@@ -1,4 +1,4 @@
-"""What a section of the report is made of."""
+"""The parts of which a section of the report is made."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph of caution or provenance, set smaller."""
+    """A paragraph of caution or provenance, in smaller type."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -30,14 +30,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Command:
-    """The command that remakes what stands above it."""
+    """The command that remakes the figures above it."""
 
     kind: ClassVar[str] = "command"
     text: str
 
     @property
     def wrapped(self) -> str:
-        """The command, a line a command, long ones continued as a shell reads them."""
+        """The commands, one per line; long ones are continued in shell syntax."""
         return "\n".join(
             " \\\n    ".join(textwrap.wrap(line, COMMAND_COLUMNS, break_on_hyphens=False, break_long_words=False))
             for line in self.text.splitlines()
@@ -46,7 +46,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Row:
-    """A table row; ``bound`` marks what no real system reaches."""
+    """A table row; ``bound`` marks figures that no real system reaches."""
 
     cells: tuple[str, ...]
     bound: bool = False
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; columns are right-aligned but those in ``text_columns``."""
+    """A table of texts; columns are right-aligned, except those in ``text_columns``."""
 
     kind: ClassVar[str] = "table"
     columns: tuple[str, ...]
@@ -100,5 +100,5 @@ def picture(figure: Figure, identity: str, caption: str) -> Picture:
 
 
 def rows(cells: Sequence[Sequence[str]]) -> tuple[Row, ...]:
-    """Plain rows."""
+    """``cells`` as rows that are no bounds."""
     return tuple(Row(tuple(row)) for row in cells)

@@ -1,4 +1,4 @@
-"""Calibration of a learned predictor, as a document for the command and the report."""
+"""Measure the calibration of a learned predictor, for the command and the report."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from catalog.errors import ForestageError
 from predictor.learned.predictor import LearnedPredictor
 from predictor.learned.probability import calibration_error, reliability, score_histogram
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 
 def calibration(
@@ -17,9 +18,9 @@ def calibration(
     """Reliability of ``predictor`` on the chosen ``sequences`` of ``trace``, as JSON values.
 
     Raises:
-        ForestageError: if there is no sequence or nothing recorded in any, or the trace is of another model.
+        ForestageError: if there is no sequence, no recorded row in any, or the trace is of another model.
     """
-    evaluated = trace.select_sequences(sequences)
+    evaluated = select_sequences(trace, sequences)
     seen, hits = score_histogram(predictor, evaluated)
     table = predictor.tables.probabilities
     error = calibration_error(seen, hits, table)

@@ -1,4 +1,4 @@
-"""The ``forestage`` command: its groups, and what becomes of errors."""
+"""The ``forestage`` command: its groups, and how errors are reported."""
 
 import signal
 import sys
@@ -8,6 +8,7 @@ import typer
 
 from catalog.errors import ForestageError
 from study.commands import cache, catalogue, pim, predictor, reference, rtl, system, trace
+from study.commands.command import use_options_command
 from study.commands.model_config import add_config_options
 from study.commands.study import study
 from study.extras import EXTRAS, missing
@@ -29,16 +30,17 @@ app.add_typer(pim.app, name="pim")
 app.add_typer(system.app, name="system")
 app.add_typer(reference.app, name="reference")
 add_config_options(app)
+use_options_command(app)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""Click's, wherever this version of typer keeps it."""
+"""Click's class, wherever this version of typer keeps it."""
 
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; a user's error is one line on stderr and exit status 2."""
+    """Run the command; a user's error gives one line on stderr and exit status 2."""
     try:
         status = app(standalone_mode=False)
     except ForestageError as error:
@@ -60,14 +62,14 @@ def main() -> None:
 
 
 def fail(text: str) -> NoReturn:
-    """Print ``text``, where there is any, as the one line of a user's error, and exit."""
+    """Print ``text``, unless empty, as the one line of a user's error, and exit with status 2."""
     if text:
         print(f"forestage: error: {text}", file=sys.stderr)
     sys.exit(2)
 
 
 def usage_text(error: Any) -> str:
-    """A usage error as one line; empty where the help was printed instead, as for a group without a command."""
+    """A usage error as one line; empty if the help was printed instead, as for a group without a command."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
     where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
@@ -75,7 +77,7 @@ def usage_text(error: Any) -> str:
 
 
 def entry() -> None:
-    """The installed command: a request to end is an interruption, so that temporary files are removed."""
+    """The installed command; it treats SIGTERM as an interruption, so that temporary files are removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
 

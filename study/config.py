@@ -1,4 +1,4 @@
-"""What a study is asked to do: one frozen configuration, resolved and written beside the results."""
+"""The configuration of a study: frozen, resolved, and written beside the results."""
 
 import tomllib
 from pathlib import Path
@@ -10,7 +10,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 
 NO_LEARNED = "none"
-"""``StudyConfig.learned``: without the learned predictor."""
+"""Value of ``StudyConfig.learned`` that leaves out the learned predictor."""
 
 
 class SystemStudyConfig(StrictModel):
@@ -34,7 +34,7 @@ class SystemStudyConfig(StrictModel):
 class StudyConfig(StrictModel):
     """A whole study."""
 
-    seed: int = Field(default=0, ge=0, description="Seed of the simulator's random waits")
+    seed: int = Field(default=0, ge=0, description="Seed of the event bits that the hardware must ignore")
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
     issue: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(2, 4, 6, 8, 12),

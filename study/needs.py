@@ -1,4 +1,4 @@
-"""What stages of a study need of a trace: reasons why one is left out, and what to do about it."""
+"""Check what the stages of a study need of a trace: why one is left out, and what to do about it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from traces import RoutingTrace, split
 
 
 def refusal(check: Callable[..., Any], *arguments: Any, **options: Any) -> str | None:
-    """What ``check`` says when it refuses its arguments; ``None`` where it takes them."""
+    """The message with which ``check`` refuses its arguments; ``None`` if it accepts them."""
     try:
         check(*arguments, **options)
     except ForestageError as error:
@@ -19,7 +19,7 @@ def refusal(check: Callable[..., Any], *arguments: Any, **options: Any) -> str |
 
 
 def test_sequences(trace: RoutingTrace) -> str | None:
-    """Something to measure on, and something to profile on."""
+    """Why the trace lacks test or training sequences; ``None`` if it has both."""
     train, test = split(trace)
     if not len(test):
         return (
@@ -32,7 +32,7 @@ def test_sequences(trace: RoutingTrace) -> str | None:
 
 
 def layers_ahead(context: StudyContext) -> str | None:
-    """Layers to look ahead over."""
+    """Why the trace has too few layers for the lookahead; ``None`` if it has enough."""
     layers = context.trace.layers
     if layers <= context.config.lookahead:
         return f"the trace has {layers} MoE layer{'s' * (layers != 1)}, so no gate is known a layer ahead"
@@ -40,7 +40,7 @@ def layers_ahead(context: StudyContext) -> str | None:
 
 
 def known_sizes(context: StudyContext) -> str | None:
-    """A catalogue model whose weight sizes are taken."""
+    """Why no catalogue model's weight sizes can be used; ``None`` if one's can."""
     trace, wanted = context.trace, context.config.system.sizes_of
     if wanted is not None:
         return None

@@ -1,13 +1,13 @@
-"""How figures are written in tables, for a person."""
+"""Write numbers for tables."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as per cent; an en dash where there is none."""
+    """A share in per cent; an en dash for ``None``."""
     return "–" if value is None else f"{100 * value:.{digits}f}\u202f%"
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """A number with ``digits`` decimals; an en dash where there is none."""
+    """A number with ``digits`` decimals; an en dash for ``None``."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -27,7 +27,7 @@ def tokens_of(tokens: int, sequences: int) -> str:
 
 
 def billions(value: int) -> str:
-    """``20.9 billion``, ``1 026 billion``: three digits at least."""
+    """``20.9 billion``, ``1 026 billion``: at least three digits."""
     number = value / 1e9
     return f"{count(round(number)) if number >= 1000 else f'{number:.3g}'} billion"
 
@@ -38,12 +38,12 @@ def layers_text(number: int) -> str:
 
 
 def verdict(mismatches: int) -> str:
-    """``equal``, or how many differ."""
+    """``equal``, or the number of differences."""
     return "equal" if mismatches == 0 else f"{count(mismatches)} DIFFERENT"
 
 
 def seconds(value_s: float) -> str:
-    """A duration with a fitting unit."""
+    """A duration in a suitable unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value_s >= scale:
             return f"{value_s / scale:.3g} {unit}"

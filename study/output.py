@@ -1,4 +1,4 @@
-"""What commands print: one JSON document on stdout, or a table; progress and messages on stderr."""
+"""Print a command's output: one JSON document or a table on stdout; progress and messages on stderr."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 Document = BaseModel | dict[str, Any]
 ProgressCallback = Callable[[int, int], None]
-"""Called with (done, total) by long work."""
+"""Long work calls it with (done, total)."""
 
 messages = Console(stderr=True)
 
 
 def emit(document: Document, *, as_json: bool, render: Callable[[Console], None]) -> None:
-    """Print ``document`` as JSON on stdout, or let ``render`` draw it there for a person."""
+    """Print ``document`` on stdout as JSON, or let ``render`` print it there as tables."""
     if as_json:
         sys.stdout.write(json.dumps(jsonable(document), indent=2) + "\n")
     else:
@@ -40,7 +40,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    # Without a terminal there is nothing to draw, and Rich would leave an empty line.
+    # Without a terminal Rich would draw nothing but an empty line.
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         task = progress.add_task(label, total=None)
 

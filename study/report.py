@@ -1,4 +1,4 @@
-"""The report: every section drawn from the stages' results into one self-contained page."""
+"""Write the report: one self-contained page with a section for each subject's results."""
 
 from importlib import resources
 from typing import Any
@@ -8,17 +8,18 @@ from jinja2 import Environment, StrictUndefined
 from study.blocks import Picture, Section
 from study.numbers import count, counted
 from study.pipeline import SUBJECTS
+from study.remaking import remade
 from study.stages import StudyContext
 from traces.files import write_text
 
 
 def write_report(context: StudyContext) -> None:
-    """Write ``report.html`` and, for use elsewhere, its pictures under ``figures/``; the results must be complete.
+    """Write ``report.html``, and its pictures under ``figures/`` for use elsewhere; the results must be complete.
 
     Raises:
         ForestageError: if a file cannot be written.
     """
-    sections = [subject.section(context) for subject in SUBJECTS]
+    sections = [remade(subject.section(context), context.model_config) for subject in SUBJECTS]
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Picture):
             write_text(context.out / "figures" / f"{block.identity}.svg", block.svg)
@@ -26,7 +27,7 @@ def write_report(context: StudyContext) -> None:
 
 
 def render_sections(context: StudyContext, sections: list[Section]) -> str:
-    """Lay ``sections`` out in the page."""
+    """The page with ``sections``, as HTML."""
     template = resources.files("study").joinpath("templates/report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     trace = context.trace

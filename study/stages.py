@@ -1,4 +1,4 @@
-"""The stages of a study: run in order, each remembered so that an interrupted study goes on where it stopped."""
+"""Run the stages of a study in order, and keep each result so that an interrupted study continues where it stopped."""
 
 import hashlib
 import importlib.util
@@ -32,12 +32,13 @@ PACKAGES = (
 
 @dataclass
 class StudyContext:
-    """What every stage may use.
+    """The data that every stage may use.
 
     Attributes:
-        trace, trace_path, config, out: what is studied, how, and the study's folder.
-        results: of the stages that have run, by name.
-        left_out: why a stage is not run, by its name; decided before the first one runs.
+        trace, trace_path, config, out: the trace and its file, the study's configuration and its folder.
+        results: name of a stage that has run → its result.
+        model_config: the ``config.json`` that describes the trace's model, if one was given.
+        left_out: name of a stage that is not run → why; decided before the first stage runs.
     """
 
     trace: RoutingTrace
@@ -45,11 +46,12 @@ class StudyContext:
     config: StudyConfig
     out: Path
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model_config: Path | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def trace_name(self) -> str:
-        """The trace as a reader would name it in a command: relative where it lies below the current folder."""
+        """The trace's path for a command: relative if it is below the current folder."""
         path = self.trace_path.resolve()
         here = Path.cwd()
         return str(path.relative_to(here)) if path.is_relative_to(here) else str(self.trace_path)
@@ -63,11 +65,11 @@ class Stage:
     title: str
     run: Callable[[StudyContext, ProgressCallback], dict[str, Any]]
     outputs: tuple[str, ...] = ()
-    """Files under the study's folder that must still exist for a remembered result to stand."""
+    """Files under the study's folder that must still exist if a kept result is to be reused."""
 
 
 def code_fingerprint() -> str:
-    """SHA-256 over the sources of every package: a result is remembered only for the code that made it."""
+    """SHA-256 over the sources of all packages: a kept result is reused only by the code that made it."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -82,7 +84,7 @@ def code_fingerprint() -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the files in a folder; labels that lie beside an ``.npz`` belong to it."""
+    """SHA-256 of a file, or of the files in a folder; an ``.npz`` includes the labels file beside it."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     else:
@@ -96,9 +98,9 @@ def file_fingerprint(path: Path) -> str:
 
 
 def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> None:
-    """Run ``stages`` in order, leaving each result in ``context.results``.
+    """Run ``stages`` in order and put each result into ``context.results``.
 
-    A result found in the folder with the same ``key`` is reused. Each result is written the moment its stage ends.
+    A result in the folder with the same ``key`` is reused. Each result is written as soon as its stage ends.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:

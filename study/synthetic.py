@@ -1,4 +1,4 @@
-"""How results on a synthetic trace are marked: the word, and the errors of the fit."""
+"""Mark results on a synthetic trace: by a word, and by the errors of the fit."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,11 +16,11 @@ NAMES = {
     "hottest_over_mean": ("hottest expert's load", "× mean"),
     "mutual_information": ("mutual information of adjacent layers", "of log₂(N/K)"),
 }
-"""Figure of a fit → what it is called, and its unit."""
+"""Figure of a fit → its name for readers, and its unit."""
 
 
 def synthetic_mark(metadata: TraceMetadata) -> str:
-    """Empty for a recorded trace; else the mark to put behind its name, with the largest error of the fit."""
+    """The mark behind a synthetic trace's name, with the largest error of the fit; empty for a recorded trace."""
     if metadata.synthesis is None:
         return plain_mark(metadata.synthetic)
     name, figure = max(metadata.synthesis.figures.items(), key=lambda item: abs(item[1].error))
@@ -28,12 +28,12 @@ def synthetic_mark(metadata: TraceMetadata) -> str:
 
 
 def plain_mark(synthetic: bool) -> str:
-    """The mark behind a name, for a result that knows no more of its trace; empty for a recorded one."""
+    """The mark behind a name, for a result without the fit; empty for a recorded trace."""
     return " [red](synthetic)[/red]" if synthetic else ""
 
 
 def tell_fit(metadata: TraceMetadata) -> None:
-    """Say on stderr, for a trace that states its fit, every error of it: a result without them would mislead."""
+    """Print all errors of a trace's fit, if it states one, on stderr: a result without them would mislead."""
     if metadata.synthesis is None:
         return
     errors = ", ".join(f"{NAMES[name][0]} {error_text(figure)}" for name, figure in metadata.synthesis.figures.items())
@@ -51,7 +51,7 @@ def error_text(figure: FittedFigure) -> str:
 
 
 def render_fit(console: Console, fit: SynthesisFit) -> None:
-    """Every figure of the fit: asked for, achieved, error."""
+    """Print every figure of the fit: target, achieved value, error."""
     table = Table(
         "fitted figure, mean of layers",
         "unit",

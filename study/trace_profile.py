@@ -1,6 +1,6 @@
-"""Everything that ``forestage trace stats`` measures, as one document.
+"""Measure everything for ``forestage trace stats``, as one document.
 
-The hit rates of an LRU cache come from ``staging``, which ``traces`` does not know; that is why the parts meet here.
+The hit rates of an LRU cache come from ``staging``, which ``traces`` may not import; that is why the parts meet here.
 """
 
 from catalog.config import StrictModel
@@ -22,7 +22,7 @@ from traces.statistics import (
 from traces.statistics.batches import SAMPLES, SIZES
 
 LRU_TOKENS = 100_000
-"""The cache is run on the sequences from the first on that fit into so many tokens: its time grows with them."""
+"""Most tokens on which the cache runs (the first sequences that fit), since its time grows with them."""
 
 LRU_CAPACITIES = 8
 
@@ -32,9 +32,9 @@ class LruPoint(StrictModel):
 
     Attributes:
         capacity: experts held.
-        hit_rate: of an LRU cache in each layer.
-        static_hit_rate: its null: the most used experts held throughout (``staging.static``), which is what popularity
-            alone gives.
+        hit_rate: hit rate of an LRU cache in each layer.
+        static_hit_rate: its null, the hit rate if the most used experts are held throughout (``staging.static``): what
+            popularity alone gives.
     """
 
     capacity: int
@@ -46,10 +46,10 @@ class LruCurve(StrictModel):
     """Hit rate over capacity.
 
     Attributes:
-        tokens: that the cache was run on, whole sequences from the trace's first on.
+        tokens: tokens on which the cache ran: whole sequences from the trace's first on.
         count: events counted, ``decode`` or ``all``.
-        counted: what is counted, and how prompts ran, in words (``staging.counting``).
-        by_capacity: ascending.
+        counted: in words, what is counted and how prompts ran (``staging.counting``).
+        by_capacity: points by ascending capacity.
     """
 
     tokens: int
@@ -59,12 +59,12 @@ class LruCurve(StrictModel):
 
 
 class TraceProfile(TraceStatistics):
-    """``TraceStatistics`` and what goes beyond single layers and tokens.
+    """``TraceStatistics``, and figures over several layers and tokens.
 
     Attributes:
-        cross_layer: link of adjacent layers.
+        cross_layer: dependence of adjacent layers.
         batches: experts of sampled batches.
-        histogram_batch: the batch size that tables and figures show the tokens per expert of.
+        histogram_batch: batch size whose tokens per expert tables and figures show.
         working_sets: experts of windows of tokens.
         lru: hit rates of an LRU cache.
     """
@@ -88,9 +88,9 @@ def trace_profile(
 
     Args:
         trace: any trace; a lazily opened one is checked first.
-        batch: size shown in the histogram; measured beside the powers of two.
-        samples: batches drawn of each size.
-        seed: of the drawing.
+        batch: batch size shown in the histogram; measured beside the powers of two.
+        samples: number of batches drawn of each size.
+        seed: seed of the draws.
         progress: called with (steps done, steps).
 
     Raises:
@@ -135,12 +135,12 @@ def trace_profile(
 
 
 def lru_capacities(experts: int, top_k: int) -> list[int]:
-    """Up to ``LRU_CAPACITIES`` capacities spread over top_k … experts; the last holds all."""
+    """Up to ``LRU_CAPACITIES`` capacities spread over top_k … experts; the last holds all experts."""
     room = experts - top_k
     return sorted({top_k + round(room * step / (LRU_CAPACITIES - 1)) for step in range(LRU_CAPACITIES)})
 
 
 def leading_sequences(trace: RoutingTrace, tokens: int) -> RoutingTrace:
-    """Whole sequences from the first on, up to ``tokens`` tokens; the first one's beginning if it is longer."""
+    """Whole sequences from the first on, up to ``tokens`` tokens; only the first one's beginning if it is longer."""
     fitting = int((trace.sequence_offsets <= tokens).sum()) - 1
     return trace.token_range(0, int(trace.sequence_offsets[fitting]) if fitting else tokens)

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,41 @@ def test_no_circle() -> None:
         free = {p for p in ALLOWED if p not in done and ALLOWED[p] - {p} <= done}
         assert free, f"a circle among {set(ALLOWED) - done}"
         done |= free
+
+
+def module_imports(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which of the modules in ``sources`` (name → text) each imports, wherever in its text."""
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                # A name that is no module of its own is in the package, or the module, that it is imported from.
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= {name if name in sources else node.module for name in inner}
+        graph[module] = (named & set(sources)) - {module}
+    return graph
+
+
+def test_no_circle_of_files() -> None:
+    """Nor among the files of a package, imports inside functions and for types alone included."""
+    files = {path.relative_to(ROOT): path for package in ALLOWED for path in (ROOT / package).rglob("*.py")}
+    sources = {
+        ".".join(name.with_suffix("").parts).removesuffix(".__init__"): path.read_text(encoding="utf-8")
+        for name, path in files.items()
+    }
+    TopologicalSorter(module_imports(sources)).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_of_files_is_seen() -> None:
+    graph = module_imports(
+        {"traces": "", "traces.a": "from traces import b", "traces.b": "def f():\n    from traces.a import x"}
+    )
+    assert graph == {"traces": set(), "traces.a": {"traces.b"}, "traces.b": {"traces.a"}}
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize(

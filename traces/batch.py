@@ -1,14 +1,14 @@
-"""Decode batches made of single requests by continuous batching: which tokens each step of a device processes.
+"""Batches made from single requests by continuous batching: which tokens each step of a device processes.
 
-A device has a number of *slots*, each of which serves one sequence at a time. Requests arrive, wait in the order of
-their arrival and take the slot that fell free first; a sequence that ends gives its slot to the next one at the
+A device has a number of *slots* (sequence slots); each serves one sequence at a time. Requests wait in the order of
+their arrival and take the slot that has been free longest; when a sequence ends, the next one takes its slot at the
 following step (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). In a step every busy slot processes one
-decode token of its sequence, or up to ``prefill_chunk`` tokens of its prompt. Nothing is pre-empted, and a step takes
-one tick of the clock whatever it holds: how long it takes is the system model's to say.
+decode token of its sequence, or up to ``prefill_chunk`` tokens of its prompt. Nothing is pre-empted. Every step takes
+one tick of the clock; the system model determines how long that is.
 
-The trace remains what it was, sequence by sequence; the schedule is an order over its tokens. The routing of a sequence
-does not depend on its neighbours in a batch, so interleaving single requests is exact for models whose routers choose
-token by token; it says nothing of requests that were really sent together.
+The trace stays as it is, sequence after sequence; the schedule is an order over its tokens. Interleaving single
+requests is exact for models whose routers choose token by token, because a sequence's routing then does not depend on
+its neighbours in a batch. It does not show which requests were really sent together.
 """
 
 import heapq
@@ -21,24 +21,25 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from traces.schema import PREFILL
 from traces.statistics.batches import distinct_experts, gather_ids
-from traces.trace import CHUNK_TOKENS, PREFILL, RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 MADE_BY = "interleaving single requests"
 
 LEAST_ARRIVALS = 1e-9
-"""Requests a step; with fewer the clock would leave 64 bits."""
+"""Fewest requests per step; with fewer the clock would overflow 64 bits."""
 
 
 class BatchConfig(StrictModel):
     """How requests become batches.
 
     Attributes:
-        slots: sequences served at once.
-        arrivals_per_step: mean of the Poisson process of arrivals, in requests a step; ``None``: all are there at 0.
+        slots: number of sequences served at once.
+        arrivals_per_step: mean of the Poisson process of arrivals, requests per step; ``None``: all arrive at tick 0.
         prefill_chunk: tokens of a prompt that one step processes; ``None``: the whole prompt.
-        order: of arrival: the ``trace``'s, or ``shuffled``.
-        seed: of the arrivals and the shuffle.
+        order: order of arrival: the ``trace``'s, or ``shuffled``.
+        seed: seed of the arrivals and of the shuffle.
     """
 
     slots: int = Field(ge=1, le=65_535)
@@ -49,7 +50,7 @@ class BatchConfig(StrictModel):
 
 
 class Step(NamedTuple):
-    """The tokens of one step, slot by slot and in order within a slot; arrays ``[tokens of the step]``."""
+    """The tokens of one step, by slot and in order within a slot; arrays ``[tokens of the step]``."""
 
     slot: npt.NDArray[np.uint16]
     sequence: npt.NDArray[np.int64]
@@ -58,16 +59,16 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BatchSchedule:
-    """An order over the tokens of a trace, in steps; idle ticks are no steps.
+    """An order over the tokens of a trace, in steps; a tick without work is not a step.
 
     Attributes:
-        config: how it was made.
+        config: the configuration it was made with.
         step_offsets: i64 ``[steps + 1]``, first entry of each step in ``token`` and ``slot``.
         clock: i64 ``[steps]``, the tick of each step, ascending.
         token: i64 ``[tokens]``, index into the trace; every token once.
-        slot: u16 ``[tokens]``, the slot that processes it; ascending within a step.
-        arrival: i64 ``[sequences]``, the first tick at which the request is there.
-        sequence_offsets: of the trace.
+        slot: u16 ``[tokens]``, the slot that processes the token; ascending within a step.
+        arrival: i64 ``[sequences]``, the first tick at which the request waits or is served.
+        sequence_offsets: the trace's.
     """
 
     config: BatchConfig
@@ -84,7 +85,7 @@ class BatchSchedule:
         return len(self.clock)
 
     def step(self, index: int) -> Step:
-        """What step ``index`` processes.
+        """The tokens that step ``index`` processes.
 
         Raises:
             ForestageError: if there is no such step.
@@ -109,20 +110,20 @@ class BatchSchedule:
         return self.clock[self.step_of_token()[self.sequence_offsets[:-1]]] - self.arrival
 
     def busy_slots(self) -> npt.NDArray[np.int64]:
-        """Slots that process a token, by step: i64 ``[steps]``."""
+        """Number of slots that process a token in each step: i64 ``[steps]``."""
         begins = np.ones(len(self.slot), np.int64)
         begins[1:] = self.slot[1:] != self.slot[:-1]
         begins[self.step_offsets[:-1]] = 1
         return np.add.reduceat(begins, self.step_offsets[:-1])
 
     def prefill_tokens(self, trace: RoutingTrace) -> npt.NDArray[np.int64]:
-        """Prefill tokens of each step: i64 ``[steps]``; the others are decode."""
+        """Number of prefill tokens in each step: i64 ``[steps]``; the others are decode tokens."""
         prefill = (trace.phase[self.token] == PREFILL).astype(np.int64)
         return np.add.reduceat(prefill, self.step_offsets[:-1])
 
 
 def make_schedule(trace: RoutingTrace, config: BatchConfig) -> BatchSchedule:
-    """Serve the sequences of ``trace`` by continuous batching; needs about 60 bytes a token while it works."""
+    """Serve the sequences of ``trace`` by continuous batching; needs about 60 bytes per token while it works."""
     progress = _step_within_sequence(trace, config.prefill_chunk)
     steps_needed = progress[trace.sequence_offsets[1:] - 1] + 1
     arrival, order = _arrivals(trace.sequences, config)
@@ -145,7 +146,7 @@ def make_schedule(trace: RoutingTrace, config: BatchConfig) -> BatchSchedule:
 
 
 def distinct_experts_by_step(trace: RoutingTrace, schedule: BatchSchedule) -> npt.NDArray[np.int32]:
-    """Distinct experts that each step touches in each layer: i32 ``[steps, layers]``."""
+    """Number of distinct experts that each step uses in each layer: i32 ``[steps, layers]``."""
     counts = np.empty((schedule.steps, trace.layers), np.int32)
     offsets = schedule.step_offsets
     first = 0
@@ -159,11 +160,11 @@ def distinct_experts_by_step(trace: RoutingTrace, schedule: BatchSchedule) -> np
 
 
 def check_schedule(schedule: BatchSchedule, origin: str) -> None:
-    """Check that a schedule that was read is one.
+    """Check a schedule that was read from a file.
 
     Raises:
-        ForestageError: naming ``origin`` and the field, if a token is not there once, a sequence is not in order or
-            changes its slot, or a slot serves two sequences in a step.
+        ForestageError: naming ``origin`` and the field, if a token does not occur exactly once, a sequence is out of
+            order or changes its slot, or a slot serves two sequences in a step.
     """
     tokens = int(schedule.sequence_offsets[-1])
     _check_ascending(schedule.step_offsets, tokens, f"{origin}: batch_step_offsets")
@@ -189,7 +190,7 @@ def _check_ascending(offsets: npt.NDArray[np.int64], end: int, field: str) -> No
 
 
 def _check_slots(schedule: BatchSchedule, origin: str) -> None:
-    """A sequence's tokens run in order through one slot; a slot serves one sequence a step."""
+    """Check that a sequence's tokens run in order through one slot, and that a slot serves one sequence per step."""
     place = np.empty(len(schedule.token), np.int64)
     place[schedule.token] = np.arange(len(place))
     slot = schedule.slot[place]
@@ -210,7 +211,7 @@ def _check_slots(schedule: BatchSchedule, origin: str) -> None:
 
 
 def _step_within_sequence(trace: RoutingTrace, chunk: int | None) -> npt.NDArray[np.int64]:
-    """Of each token, how many steps of its sequence come before the one that processes it: i64 ``[tokens]``."""
+    """For each token, how many steps of its sequence precede the one that processes it: i64 ``[tokens]``."""
     first = np.zeros(trace.tokens, np.bool_)
     first[trace.sequence_offsets[:-1]] = True
     prefill = trace.phase == PREFILL
@@ -224,7 +225,7 @@ def _step_within_sequence(trace: RoutingTrace, chunk: int | None) -> npt.NDArray
 
 
 def _arrivals(sequences: int, config: BatchConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The tick at which each request is there, and the requests in the order of arrival; both i64 ``[sequences]``."""
+    """The tick of each request's arrival, and the requests in the order of arrival; both i64 ``[sequences]``."""
     generator = np.random.default_rng([config.seed, 0])
     order = generator.permutation(sequences) if config.order == "shuffled" else np.arange(sequences)
     arrival = np.zeros(sequences, np.int64)
@@ -239,7 +240,7 @@ def _serve(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """First come, first served: the tick at which each sequence begins, and its slot; both i64 ``[sequences]``."""
     begin, slot = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
-    free = [(0, index) for index in range(slots)]  # (tick from which a slot is free, slot): a heap as it stands
+    free = [(0, index) for index in range(slots)]  # (tick from which a slot is free, slot); already a heap
     for sequence in order.tolist():
         since, taken = heapq.heappop(free)
         begin[sequence], slot[sequence] = max(since, arrival[sequence]), taken

@@ -1,8 +1,8 @@
 """A trace and its batch schedule in one file.
 
-The file is the trace's own (``trace_file``), with version 2, five more tensors and a header entry ``batch`` (JSON:
-``made_by`` and ``config``). Readers of version 1 refuse it by its version; ``RoutingTrace.load`` reads the trace, which
-is in the order of its sequences, and ``load_schedule`` the order of the batch.
+The file is a trace file (``trace_file``) of version 2 with five more tensors and a header entry ``batch`` (JSON:
+``made_by`` and ``config``). Readers of version 1 refuse it. ``RoutingTrace.load`` reads the trace, in the order of its
+sequences; ``load_schedule`` reads the order of the batch.
 """
 
 import json
@@ -23,14 +23,14 @@ _DTYPES = {
     "slot": np.dtype(np.uint16),
     "arrival": np.dtype(np.int64),
 }
-"""Fields of the schedule that are tensors ``batch_…``."""
+"""Fields of the schedule that are stored as tensors ``batch_…``."""
 
 
 def save_batched(path: Path, trace: RoutingTrace, schedule: BatchSchedule) -> None:
     """Write ``trace`` and ``schedule``, which was made for it, to ``path``, atomically.
 
     Raises:
-        ForestageError: if it cannot be written, or one of the two is invalid.
+        ForestageError: if the file cannot be written, or trace or schedule is invalid.
     """
     if not np.array_equal(schedule.sequence_offsets, trace.sequence_offsets):
         raise ForestageError(f"{path}: the schedule was made for another trace")
@@ -42,19 +42,19 @@ def save_batched(path: Path, trace: RoutingTrace, schedule: BatchSchedule) -> No
 
 
 def has_schedule(path: Path) -> bool:
-    """Whether the trace file ``path`` holds a schedule; its header alone is read.
+    """Whether the trace file ``path`` holds a schedule; only its header is read.
 
     Raises:
-        ForestageError: naming the file, if it is no safetensors file.
+        ForestageError: naming the file, if it is not a safetensors file.
     """
     return trace_file.BATCH in open_tensors(path).metadata
 
 
 def load_schedule(path: Path) -> BatchSchedule | None:
-    """The schedule in trace file ``path``, checked; ``None`` where it has none.
+    """The schedule in trace file ``path``, checked; ``None`` if it has none.
 
     Raises:
-        ForestageError: naming the file and the field, if it is no trace or the schedule is invalid.
+        ForestageError: naming the file and the field, if it is not a trace or the schedule is invalid.
     """
     file = open_tensors(path)
     trace_file.parse(path, file)

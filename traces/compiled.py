@@ -1,8 +1,8 @@
-"""Numba's compiler for the kernels of every package, with a cache that no changed source can leave stale.
+"""Numba's compiler for the kernels of every package, with a cache that cannot go stale when a source changes.
 
-Numba keeps a compiled kernel until the kernel's own file changes. A constant, a named tuple or another kernel that it
-compiles in from another file is then an old one, and the result is wrong without a word. Here the folder of the cache
-is named by the digest of every source that the kernel can see: its own package and those that it may import.
+Numba keeps a compiled kernel until the kernel's own file changes. If a constant, a named tuple or another kernel that
+it compiled in from another file changes, the cached kernel silently gives a wrong result. Here the cache's folder is
+named by the digest of every source that the kernel can use: its own package and those it may import.
 
 Kernels are decorated with this module's ``njit``, never with numba's (a test looks for others).
 """
@@ -24,19 +24,19 @@ import numba
 from catalog.user_cache import user_cache
 
 CHAIN = ("catalog", "traces", "staging", "predictor")
-"""Packages with kernels, or with what kernels compile in; each imports those before it alone."""
+"""Packages with kernels, or with code that kernels compile in; each imports only those before it."""
 
 SUFFIXES = (".py", ".toml")
-"""Of files whose content a kernel can hold: code, and figures that a module reads when it is imported."""
+"""Suffixes of files that a kernel can depend on: code, and data that a module reads when it is imported."""
 
 UNUSED_DAYS = 30
-"""Kernels of sources that no process has used for so long are removed when others are compiled."""
+"""Kernels that no process has used for so long are removed when others are compiled."""
 
 _config: Any = numba.config
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.njit(**options)``, cached by the digest of the sources; not cached where no folder can be written.
+    """``numba.njit(**options)``, cached by the digest of the sources; not cached if no folder can be written.
 
     The cache is ``$NUMBA_CACHE_DIR/<digest>``, or else ``kernels/<digest>`` of the user's cache
     (``catalog.user_cache``).
@@ -47,7 +47,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         folder = _folder(CHAIN[: CHAIN.index(package) + 1] if package in CHAIN else (*CHAIN, package))
         if folder is None:
             return numba.njit(**options)(function)
-        # Numba reads the folder where it decorates; other libraries' kernels keep theirs.
+        # Numba reads the folder when it decorates; kernels of other libraries keep their own.
         before, _config.CACHE_DIR = _config.CACHE_DIR, str(folder)
         try:
             return numba.njit(cache=True, **options)(function)
@@ -59,7 +59,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @cache
 def _folder(packages: tuple[str, ...]) -> Path | None:
-    """The folder for kernels that see ``packages``; ``None`` where none can be written."""
+    """The folder for kernels that use ``packages``; ``None`` if none can be written."""
     own = _config.CACHE_DIR
     root = Path(own) if own else user_cache("kernels")
     folder = root / sources_digest([_root(package) for package in packages])
@@ -75,7 +75,7 @@ def _folder(packages: tuple[str, ...]) -> Path | None:
 
 
 def sources_digest(roots: list[Path]) -> str:
-    """The first 128 bits of the SHA-256 of every source in ``roots`` (folders, or files), path and content, as hex."""
+    """The first 128 bits, as hex, of the SHA-256 over path and content of all sources in ``roots`` (folders, files)."""
     digest = hashlib.sha256()
     for root in roots:
         files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
@@ -86,7 +86,7 @@ def sources_digest(roots: list[Path]) -> str:
 
 
 def _root(package: str) -> Path:
-    """The folder of ``package``, or the file of a module that is none; it need not be imported."""
+    """The folder of ``package``, or the file if it is a module; it need not be imported."""
     spec = find_spec(package)
     if spec is None or not spec.origin:
         raise ModuleNotFoundError(f"{package}: a kernel's package without a file")
@@ -95,9 +95,9 @@ def _root(package: str) -> Path:
 
 
 def _remove_unused(root: Path) -> None:
-    """Remove the folders that nobody used in UNUSED_DAYS, so that the cache does not grow with every change."""
+    """Remove the folders not used for UNUSED_DAYS, so that the cache does not grow with every change."""
     oldest = time.time() - UNUSED_DAYS * 86400
     for folder in root.iterdir():
-        with suppress(OSError):  # another process was faster
+        with suppress(OSError):  # another process removed it first
             if folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""The content checks of a trace: one compiled pass over a chunk, which returns the first faulty row."""
+"""Content checks of a trace: one compiled pass over a chunk, which returns the first faulty row."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,17 +9,18 @@ OK, OUT_OF_RANGE, DUPLICATE, UNRECORDED = 0, 1, 2, 3
 NOT_FINITE, WRONG_SUM = 1, 2
 
 NORMALISED_SUM_TOLERANCE = 0.02
-"""Ten f16 weights rounded to 11 bits miss a sum of 1 by less than 0.005; the rest is for models that round earlier."""
+"""Allowed error of a sum of 1: rounding ten weights to f16's 11 bits costs below 0.005, the rest is for models that
+round earlier."""
 
 HALF_TO_FLOAT = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-"""f16 by its bits: numba has no float16 on CPUs."""
+"""The value of each f16 bit pattern: numba has no float16 on CPUs."""
 
 
 @njit()
 def find_bad_ids(
     ids: npt.NDArray[np.unsignedinteger], experts: int, unrecorded_id: int, allow_unrecorded: bool
 ) -> tuple[int, int, int]:
-    """First bad row of ``ids [tokens, layers, top_k]``: (fault, token, layer); fault 0 where all are right."""
+    """First bad row of ``ids [tokens, layers, top_k]``: (fault, token, layer); fault 0 if there is none."""
     tokens, layers, top_k = ids.shape
     for token in range(tokens):
         for layer in range(layers):
@@ -53,9 +54,9 @@ def find_bad_weights(
     to_float: npt.NDArray[np.float32],
     tolerance: float,
 ) -> tuple[int, int, int]:
-    """First bad row of gate weights given as f16 ``bits [tokens, layers, top_k]``: (fault, token, layer).
+    """First bad row of gate weights, given as f16 ``bits [tokens, layers, top_k]``: (fault, token, layer).
 
-    Weights must be finite and ≥ 0 and, where ``normalised``, sum to 1 in every recorded row.
+    Weights must be finite and ≥ 0 and, if ``normalised``, sum to 1 in every recorded row.
     """
     tokens, layers, top_k = bits.shape
     for token in range(tokens):
@@ -72,9 +73,9 @@ def find_bad_weights(
 
 
 def find_bad_position(position: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> int | None:
-    """First token whose position is negative or not above its predecessor's in the same sequence.
+    """First token whose position is negative or not greater than its predecessor's in the same sequence.
 
-    ``starts`` are the tokens of this chunk that begin a sequence; the chunk's own first token has no predecessor here.
+    ``starts`` are the tokens of this chunk that begin a sequence; the chunk's first token is not compared with another.
     """
     bad = position < 0
     falls = position[1:] <= position[:-1]

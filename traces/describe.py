@@ -1,4 +1,4 @@
-"""What a trace holds, without looking at the routing itself."""
+"""Describe a trace without looking at the routing itself."""
 
 from pathlib import Path
 
@@ -8,24 +8,25 @@ from catalog.config import StrictModel
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule
 from traces.files import bytes_at
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 
 class LabelCount(StrictModel):
-    """How much of a trace bears a label."""
+    """How many sequences and tokens of a trace have a label."""
 
     sequences: int
     tokens: int
 
 
 class BatchInfo(StrictModel):
-    """The batch schedule that lies beside a trace.
+    """The batch schedule stored with a trace.
 
     Attributes:
-        made_by: how the batch came about.
-        config: of the schedule; its ``slots`` are the most sequences of a step.
-        steps: how many.
-        busy_slots: mean over steps.
+        made_by: what made the batch.
+        config: the schedule's; its ``slots`` is the largest number of sequences in a step.
+        steps: number of steps.
+        busy_slots: slots that process a token, mean over steps.
     """
 
     made_by: str
@@ -40,15 +41,15 @@ class TraceInfo(StrictModel):
     Attributes:
         tokens, layers, experts, top_k, sequences: the shape.
         prefill_tokens, decode_tokens: tokens by phase.
-        shortest, median, longest: tokens of a sequence.
+        shortest, median, longest: length of a sequence, in tokens.
         longest_context: the largest position, plus 1.
-        unrecorded_rows: (token, layer) rows that were not recorded.
+        unrecorded_rows: number of (token, layer) rows that were not recorded.
         gate_weights, token_hash: whether the trace has them.
-        datasets, domains: label → how many sequences and tokens bear it.
-        array_bytes: of all arrays.
-        file_bytes: of the file, or of the files in the folder, where there is one.
-        batch: the schedule in the file, where there is one.
-        metadata: as recorded.
+        datasets, domains: label → how many sequences and tokens have it.
+        array_bytes: size of all arrays.
+        file_bytes: size of the file, or of the files in the folder; ``None`` without either.
+        batch: the schedule in the file; ``None`` without one.
+        metadata: the trace's metadata.
     """
 
     tokens: int
@@ -74,7 +75,7 @@ class TraceInfo(StrictModel):
 
 
 def describe(trace: RoutingTrace, path: Path | str | None = None, schedule: BatchSchedule | None = None) -> TraceInfo:
-    """What ``trace`` holds, read in chunks; ``path`` is the file it came from and ``schedule`` lies in it, if any."""
+    """Describe ``trace``, reading it in chunks; ``path`` is its file and ``schedule`` the one in that file, if any."""
     lengths = np.diff(trace.sequence_offsets)
     phases = np.zeros(2, np.int64)
     last_position = unrecorded = 0

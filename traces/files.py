@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever left half-written."""
+"""Write files so that none is ever left half-written."""
 
 import os
 import tempfile
@@ -26,7 +26,7 @@ def atomic_path(destination: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes the file private; what is published follows the user's umask.
+        # mkstemp makes the file private; give it the permissions of the user's umask.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -38,7 +38,7 @@ def atomic_path(destination: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise before long work whose result could not be written to the file ``path``.
+    """Raise, before long work, if its result could not be written to the file ``path``.
 
     Raises:
         ForestageError: naming the path.
@@ -49,11 +49,11 @@ def check_writable(path: Path) -> None:
 
 
 def check_folder(folder: Path, what: Path | None = None) -> None:
-    """Raise before long work whose results could not be written into ``folder``, which need not be there yet.
+    """Raise, before long work, if its results could not be written into ``folder``, which need not exist yet.
 
     Args:
-        folder: where.
-        what: named in the error; the folder itself by default.
+        folder: the folder.
+        what: the path that the error names; the folder by default.
 
     Raises:
         ForestageError: naming the path.
@@ -66,7 +66,7 @@ def check_folder(folder: Path, what: Path | None = None) -> None:
 
 
 def bytes_at(path: Path) -> int:
-    """Bytes of the file ``path``, or of the files in the folder ``path``."""
+    """Total size of the file ``path``, or of the files in the folder ``path``."""
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     return sum(file.stat().st_size for file in files)
 

@@ -1,25 +1,22 @@
-"""Parts of a trace put together as one in a temporary file, where they are too large for memory."""
+"""Put the parts of a trace together in a temporary file, if they are too large for memory."""
 
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from traces.trace import RoutingTrace
 from traces.writer import TraceWriter
 
-Trace = TypeVar("Trace", bound=RoutingTrace)
 
+def gather_in_file(parts: Iterable[tuple[RoutingTrace, bool]], whole: RoutingTrace) -> RoutingTrace:
+    """The trace made of ``parts``, mapped from a temporary file that exists as long as any array of it.
 
-def gather_in_file(parts: Iterable[tuple[Trace, bool]], whole: Trace) -> Trace:
-    """The trace of ``parts``, mapped from a temporary file that goes when the last array of it does.
-
-    The file lies where ``TMPDIR`` says.
+    The file lies in the folder that ``TMPDIR`` names.
 
     Args:
-        parts: pieces of ``whole``, and whether the first sequence of each is the rest of the last one's last sequence.
-        whole: gives the metadata and the origin.
+        parts: pieces of ``whole``, each with whether its first sequence continues the last one of the piece before.
+        whole: the trace that gives metadata and origin.
 
     Raises:
         ForestageError: if there are no parts, or the file cannot be written.
@@ -29,5 +26,5 @@ def gather_in_file(parts: Iterable[tuple[Trace, bool]], whole: Trace) -> Trace:
         with TraceWriter(path, whole.metadata) as writer:
             for part, continues in parts:
                 writer.append(part, continues=continues)
-        # The name goes with the folder; the mapping keeps the contents. They were checked as they were written.
-        return replace(type(whole).load(path, validate=False), content="checked", origin=whole.origin)
+        # The file's name goes with the folder; the mapping keeps its contents, which were checked when written.
+        return replace(RoutingTrace.load(path, validate=False), content="checked", origin=whole.origin)

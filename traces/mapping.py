@@ -1,7 +1,8 @@
-"""Mapped files and the process's memory.
+"""Release the memory of mapped files.
 
-A page of a mapped file stays in the process's resident memory from the first touch until the system wants it back, so
-a walk over a large trace would look as large as its file. Whoever walks lets go of what is behind.
+A page of a mapped file stays in the process's resident memory from its first use until the system reclaims it, so a
+walk over a large trace would seem to need as much memory as its file. Code that walks therefore releases what it has
+passed.
 """
 
 import mmap
@@ -12,9 +13,9 @@ import numpy.typing as npt
 
 
 def release(array: npt.NDArray[Any]) -> None:
-    """Let go of every resident page of the file that ``array`` is a view of; nothing, where it is of no file.
+    """Release every resident page of the file of which ``array`` is a view; do nothing if it is not mapped.
 
-    The contents stay as they are: a page touched again is mapped again, as a rule from the system's file cache.
+    The contents do not change: a page that is used again is mapped again, usually from the system's file cache.
     """
     base: Any = array
     while isinstance(base, np.ndarray):

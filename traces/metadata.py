@@ -1,4 +1,4 @@
-"""What a trace says of itself."""
+"""The metadata of a trace."""
 
 from typing import Annotated, Literal, get_args
 
@@ -16,13 +16,17 @@ MAX_EXPERTS = 65_535
 """65,535 is the u16 that marks an unrecorded row."""
 
 
+PARQUET_KEY = "forestage"
+"""Key under which a Parquet table's metadata keep the trace's own, as JSON."""
+
+
 class FittedFigure(StrictModel):
-    """How a synthetic trace met one figure, means over the layers (or pairs of layers) that have it.
+    """How closely a synthetic trace meets one figure; means over the layers (or pairs of layers) that have it.
 
     Attributes:
-        target: of the recorded trace, carried to the shape of the synthetic one.
-        achieved: measured on the synthetic trace.
-        worst_layer: the largest difference, achieved less target, of a single layer.
+        target: the recorded trace's value, transferred to the shape of the synthetic one.
+        achieved: the value measured on the synthetic trace.
+        worst_layer: the largest difference (achieved − target) in a single layer.
     """
 
     target: float
@@ -31,7 +35,7 @@ class FittedFigure(StrictModel):
 
     @property
     def error(self) -> float:
-        """Achieved over target, less 1 (0 where the target is 0)."""
+        """achieved / target − 1; 0 if the target is 0."""
         return self.achieved / self.target - 1 if self.target else 0.0
 
 
@@ -39,10 +43,10 @@ class SynthesisFit(StrictModel):
     """What a synthetic trace was fitted to, and how well it fits.
 
     Attributes:
-        model, source: as the recorded trace's metadata say.
-        layers, experts, top_k, tokens: its shape.
-        seed: of the generator.
-        figures: by name; ``traces.synthesis.measure`` defines them.
+        model, source: the recorded trace's.
+        layers, experts, top_k, tokens: the recorded trace's shape.
+        seed: the generator's seed.
+        figures: name → figure; ``traces.synthesis.measure`` defines them.
     """
 
     model: str
@@ -60,16 +64,16 @@ class TraceMetadata(StrictModel):
 
     Attributes:
         model: name of the model, as its publisher writes it where known (``openai/gpt-oss-20b``).
-        experts: routed experts a layer (shared experts are not in a trace).
-        top_k: experts chosen a token and layer.
+        experts: routed experts per layer (shared experts are not in a trace).
+        top_k: experts chosen per token and layer.
         layer_map: the model's layer index of each recorded MoE layer, ascending.
-        ranked: ids are in the router's order, best first.
+        ranked: whether ids are in the router's order, best first.
         gate_weight_kind: what ``gate_weights`` are; ``none`` exactly where there are none.
         source: where the routing was recorded (repository and commit, command, paper).
         licence: SPDX name, or what is known.
-        synthetic: made by a generator, not by a model.
-        synthesis: the generator's fit, where `forestage trace synthesise` made the trace.
-        has_unrecorded: some rows were not recorded; each of their ids is the dtype's maximum.
+        synthetic: whether a generator, not a model, made it.
+        synthesis: the generator's fit, if `forestage trace synthesise` made the trace.
+        has_unrecorded: whether some rows were not recorded; each of their ids is the dtype's maximum.
     """
 
     model: str = Field(min_length=1)

@@ -1,10 +1,10 @@
-"""Reading and writing safetensors files without holding them in memory.
+"""Read and write safetensors files without holding them in memory.
 
 The format is an unsigned 64-bit little-endian header length, a JSON header and the tensors' bytes
 (https://github.com/huggingface/safetensors, "Format"). The ``safetensors`` library is not used here for two
-reasons: ``safe_open(...).get_slice`` copies every slice and is no array, so nothing could take a mapped trace for a
-loaded one; and ``save_file`` needs each tensor twice in memory. The tests read these files with the library and the
-library's with this module.
+reasons: ``safe_open(...).get_slice`` copies every slice and is not an array, so a mapped trace could not be used like a
+loaded one; and ``save_file`` needs each tensor twice in memory. The tests read these files with the library, and the
+library's files with this module.
 """
 
 import json
@@ -36,17 +36,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-"""safetensors' names of the dtypes that files of ours use; the rest of the format's dtypes are refused."""
+"""safetensors' names of the dtypes that our files use; others are refused."""
 
 MAX_HEADER_BYTES = 100_000_000
-"""The library's own limit."""
+"""Longest header, in bytes; the library's own limit."""
 
 WRITE_CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A mapped file: read-only arrays that are read from disk only where they are touched."""
+    """A mapped file: read-only arrays, of which only the parts that are used are read from disk."""
 
     tensors: dict[str, npt.NDArray[Any]]
     metadata: dict[str, str]
@@ -56,7 +56,7 @@ def open_tensors(path: Path) -> TensorFile:
     """Map every tensor of ``path``; only the header is read.
 
     Raises:
-        ForestageError: if the file is missing, truncated, longer than its header says or no safetensors file; the
+        ForestageError: if the file is missing, truncated, longer than its header says or not a safetensors file; the
             line names the file and the field.
     """
     try:
@@ -90,7 +90,7 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata:
 
 
 def stored_order(dtypes: Mapping[str, np.dtype[Any]]) -> list[str]:
-    """Names of the tensors as they lie in a file: widest dtype first, then by name."""
+    """Names of the tensors in the order of a file: widest dtype first, then by name."""
     return sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
 
 
@@ -105,7 +105,7 @@ def encode_header(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], 
         header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data starts on a multiple of 8, as the format asks
+    text += b" " * (-len(text) % 8)  # the format requires data to start on a multiple of 8
     return struct.pack("<Q", len(text)) + text
 
 
@@ -118,7 +118,7 @@ def crc32(array: npt.NDArray[Any]) -> int:
 
 
 def byte_chunks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of a C-contiguous array, a few MiB at a time; of a mapped one, memory holds no more."""
+    """The bytes of a C-contiguous array, a few MiB at a time; memory never holds more of a mapped array."""
     flat = array.reshape(-1).view(np.uint8)
     for start in range(0, flat.size, WRITE_CHUNK_BYTES):
         yield flat[start : start + WRITE_CHUNK_BYTES].data
@@ -160,7 +160,7 @@ Entry = tuple[np.dtype[Any], tuple[int, ...], int, int]
 
 
 def _check_header(path: Path, header: dict[str, Any], data_bytes: int) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Tensor entries (dtype, shape, start, stop) and metadata; the entries must cover the data without gap."""
+    """Tensor entries (dtype, shape, start, stop) and metadata; the entries must cover the data without a gap."""
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ForestageError(f"{path}: header: __metadata__ must map names to strings")
@@ -203,5 +203,5 @@ def _check_entry(path: Path, name: str, entry: Any) -> Entry:
 
 
 def _are_sizes(values: Any) -> bool:
-    """Whether ``values`` is a list of integers ≥ 0 (JSON's true and false are none)."""
+    """Whether ``values`` is a list of integers ≥ 0 (JSON's true and false are not integers)."""
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)

@@ -13,7 +13,7 @@ def split(trace: RoutingTrace, seed: int = 0) -> tuple[npt.NDArray[np.int64], np
 
     The rule: one generator ``numpy.random.Generator(numpy.random.PCG64(seed))``; the datasets in order of first
     appearance; the n sequences of a dataset, ascending, are permuted with ``generator.permutation(n)``; the first
-    ``max(1, floor(0.2 · n + 0.5))`` of the permutation are test where n ≥ 2, none where n = 1; the rest is training.
+    ``max(1, floor(0.2 · n + 0.5))`` of the permutation are test if n ≥ 2, none if n = 1; the others are training.
     A trace of a single sequence has an empty test side.
     """
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -1,4 +1,4 @@
-"""What a trace's safetensors file holds beyond the tensors: the header document, label tables and checksums.
+"""The parts of a trace's safetensors file beside the tensors: the header document, label tables and checksums.
 
 The header's ``__metadata__`` has ``format``, ``version``, ``trace`` (a JSON document: ``metadata``, ``domain_labels``,
 ``dataset_labels``), in version 2 ``batch`` (see ``batch_file``) and, optionally, ``checksums`` (JSON: tensor name,
@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,36 +18,25 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.metadata import TraceMetadata
 from traces.safetensors_file import TensorFile, crc32
-
-if TYPE_CHECKING:
-    from traces.trace import RoutingTrace
+from traces.schema import ARRAYS, LABELS, TraceFields
 
 FORMAT = "forestage-trace"
 VERSION = "1"
 
 BATCH_VERSION = "2"
-"""Of a trace with a batch schedule beside it (see ``batch_file``)."""
+"""Version of a file with a batch schedule (see ``batch_file``)."""
 
 BATCH = "batch"
-"""Header entry of the schedule."""
+"""Name of the schedule's header entry."""
 
 BATCH_TENSORS = ("batch_step_offsets", "batch_clock", "batch_token", "batch_slot", "batch_arrival")
 
-TOKEN_ARRAYS = ("expert_ids", "gate_weights", "position", "phase", "token_hash")
-"""Fields of a trace with a row a token."""
-
-ARRAYS = (*TOKEN_ARRAYS, "sequence_offsets")
-"""All array fields of a trace."""
-
-LABELS = {"domain": "domains", "dataset": "datasets"}
-"""Kind of label → field of a trace."""
-
 
 def parse(path: Path, file: TensorFile) -> dict[str, Any]:
-    """The fields of the trace in ``file``, which ``path`` names in errors; shapes and contents are not checked.
+    """The fields of the trace in ``file`` (``path`` in errors); shapes and contents are not checked.
 
     Raises:
-        ForestageError: if the header or the set of tensors is not a trace's.
+        ForestageError: if the header or the tensors' names are not a trace's.
     """
     header = _parse_header(path, file)
     fields: dict[str, Any] = {name: file.tensors.get(name) for name in ARRAYS}
@@ -55,7 +44,7 @@ def parse(path: Path, file: TensorFile) -> dict[str, Any]:
     return {**fields, "metadata": TraceMetadata.parse(header["metadata"], origin=f"{path}: metadata")}
 
 
-def compose(trace: "RoutingTrace") -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def compose(trace: TraceFields) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The tensors and the header's metadata of the file that holds ``trace``."""
     tensors = {name: getattr(trace, name) for name in ARRAYS}
     tensors = {name: array for name, array in tensors.items() if array is not None}
@@ -74,8 +63,8 @@ def describe_tensors(
     """The header's ``__metadata__``.
 
     Args:
-        metadata: of the trace.
-        tables: kind of label → its labels, in the order of their indices.
+        metadata: metadata of the trace.
+        tables: kind of label → its labels, by index.
         checksums: tensor → CRC-32, in the order of ``compose``.
     """
     header: dict[str, Any] = {"metadata": metadata.model_dump(mode="json", exclude_none=True)}
@@ -94,7 +83,7 @@ def add_batch(header: dict[str, str], tensors: Mapping[str, npt.NDArray[Any]], t
 
 
 def check_checksums(path: Path, file: TensorFile) -> None:
-    """Compare the CRC-32 of every tensor and of the header document with those stated, where they are stated.
+    """Compare the CRC-32 of every tensor and of the header document with the stated ones, if there are any.
 
     Raises:
         ForestageError: naming the first tensor that differs.
@@ -129,7 +118,7 @@ def _parse_header(path: Path, file: TensorFile) -> dict[str, Any]:
     batched = stated[1] == BATCH_VERSION
     if batched and BATCH not in file.metadata:
         raise ForestageError(f"{path}: header: version {BATCH_VERSION}, but no entry {BATCH!r} in __metadata__")
-    # A damaged name must not pass for an absent optional entry: then its checksums would not be compared.
+    # A damaged name must not look like an absent optional entry: then its checksums would not be compared.
     for name in sorted(set(file.metadata) - {"format", "version", "trace", "checksums", *([BATCH] if batched else [])}):
         raise ForestageError(f"{path}: header: unknown entry {name!r} in __metadata__")
     try:

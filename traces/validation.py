@@ -1,21 +1,20 @@
-"""What makes a trace valid: the cheap checks of its structure and the checks of every row."""
+"""Validate a trace: cheap checks of its structure, and checks of every row."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.mapping import release
-
-if TYPE_CHECKING:
-    from traces.trace import RoutingTrace
+from traces.schema import TraceFields
 
 CHUNK_BYTES = 8 << 20
-"""Of expert ids checked at a time, so that a mapped file never sits in memory as a whole."""
+"""Most bytes of expert ids checked at a time, so that a mapped file is never in memory as a whole."""
 
 
-def check_structure(trace: "RoutingTrace", origin: str) -> None:
-    """Check dtypes, shapes, offsets and the agreement with the metadata, reading nothing a token.
+def check_structure(trace: TraceFields, origin: str) -> None:
+    """Check dtypes, shapes, offsets and agreement with the metadata, without reading any token's rows.
 
     Raises:
         ForestageError: naming ``origin`` and the field.
@@ -50,12 +49,12 @@ def check_structure(trace: "RoutingTrace", origin: str) -> None:
 
 
 def _is_text(label: object) -> bool:
-    """Whether ``label`` is a string without lone surrogates, which no file could hold."""
+    """Whether ``label`` is a string without lone surrogates, which a file cannot hold."""
     return isinstance(label, str) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
-def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
-    """The dtype and shape of ``expert_ids`` against the metadata."""
+def _check_ids_shape(trace: TraceFields, origin: str) -> None:
+    """Check the dtype and shape of ``expert_ids`` against the metadata."""
     ids, metadata = trace.expert_ids, trace.metadata
     if ids is None or ids.dtype not in (np.uint8, np.uint16) or ids.ndim != 3:
         found = "missing" if ids is None else f"{ids.dtype} {list(ids.shape)}"
@@ -72,8 +71,23 @@ def _check_ids_shape(trace: "RoutingTrace", origin: str) -> None:
         raise ForestageError(f"{origin}: expert_ids: {ids.shape[2]} ids a row, but metadata.top_k is {metadata.top_k}")
 
 
-def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
-    """``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
+def counted_from_one(largest: int, experts: int, *, has_first: bool = False) -> str:
+    """A question for the end of an error, if the largest id equals the number of experts; else "".
+
+    "" too if the ids name expert 0 (``has_first``): then they do not count from 1.
+    """
+    if largest != experts or has_first:
+        return ""
+    return "; do the ids count from 1? Then subtract 1 from each"
+
+
+def names_first(ids: npt.NDArray[Any]) -> bool:
+    """Whether a row of ``ids [..., k]`` names expert 0 and another expert; rows of zeros do not count."""
+    return bool(((ids == 0).any(axis=-1) & (ids != 0).any(axis=-1)).any())
+
+
+def _check_offsets(trace: TraceFields, origin: str) -> None:
+    """Check that ``sequence_offsets`` ascends strictly from 0 to the number of tokens."""
     offsets = trace.sequence_offsets
     if offsets is None or offsets.dtype != np.int64 or offsets.ndim != 1 or len(offsets) < 2:
         found = "missing" if offsets is None else f"{offsets.dtype} {list(offsets.shape)}"
@@ -93,8 +107,8 @@ def _check_offsets(trace: "RoutingTrace", origin: str) -> None:
         )
 
 
-def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int | None = None) -> None:
-    """Check every row of tokens ``[first, last)``: ids, gate weights, positions, phases; the structure must be sound.
+def check_content(trace: TraceFields, origin: str, first: int = 0, last: int | None = None) -> None:
+    """Check every row of tokens ``[first, last)``: ids, gate weights, positions, phases. Check the structure before.
 
     Raises:
         ForestageError: naming ``origin``, the field and the row.
@@ -112,11 +126,11 @@ def check_content(trace: "RoutingTrace", origin: str, first: int = 0, last: int 
             token = start + int(bad[0])
             raise ForestageError(f"{origin}: phase[{token}]: {trace.phase[token]}; must be 0 (prefill) or 1 (decode)")
         if start + step < last:
-            release(trace.expert_ids)  # of a mapped file, with every other array in it
+            release(trace.expert_ids)  # releases a mapped file's other arrays too
 
 
-def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
-    from traces import content  # numba loads in half a second: only where contents are checked
+def _check_ids(trace: TraceFields, start: int, stop: int, origin: str) -> None:
+    from traces import content  # importing numba takes half a second: only if needed
 
     fault, token, layer = content.find_bad_ids(
         trace.expert_ids[start:stop], trace.experts, trace.unrecorded_id, trace.metadata.has_unrecorded
@@ -126,13 +140,16 @@ def _check_ids(trace: "RoutingTrace", start: int, stop: int, origin: str) -> Non
     row = trace.expert_ids[start + token, layer].tolist()
     where = f"{origin}: expert_ids[{start + token}, {layer}] (token {start + token}, layer {layer})"
     if fault == content.OUT_OF_RANGE:
-        raise ForestageError(f"{where}: {row}: every id must be below metadata.experts ({trace.experts})")
+        raise ForestageError(
+            f"{where}: {row}: every id must be below metadata.experts ({trace.experts})"
+            + counted_from_one(max(row), trace.experts, has_first=names_first(trace.expert_ids[start:stop]))
+        )
     if fault == content.UNRECORDED:
         raise ForestageError(f"{where}: not recorded ({row}), but metadata.has_unrecorded is false")
     raise ForestageError(f"{where}: {row}: an expert is chosen twice; ids of a row must be distinct")
 
 
-def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_weights(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     if trace.gate_weights is None:
         return
     from traces import content
@@ -154,7 +171,7 @@ def _check_weights(trace: "RoutingTrace", start: int, stop: int, origin: str) ->
     raise ForestageError(f"{where}: {row} sums to {sum(row):.3f}; gate_weight_kind 'normalised' needs a sum of 1")
 
 
-def _check_positions(trace: "RoutingTrace", start: int, stop: int, origin: str) -> None:
+def _check_positions(trace: TraceFields, start: int, stop: int, origin: str) -> None:
     from traces import content
 
     begin = max(start - 1, 0)  # the predecessor of the chunk's first token

@@ -1,4 +1,4 @@
-"""Writing a trace piece by piece, in memory that does not grow with it."""
+"""Write a trace piece by piece, in constant memory."""
 
 import shutil
 import tempfile
@@ -17,19 +17,20 @@ from catalog.errors import ForestageError
 from traces.files import atomic_path
 from traces.metadata import TraceMetadata
 from traces.safetensors_file import WRITE_CHUNK_BYTES, byte_chunks, encode_header, stored_order
+from traces.schema import ARRAYS, LABELS, TOKEN_ARRAYS
 from traces.trace import RoutingTrace
-from traces.trace_file import ARRAYS, LABELS, TOKEN_ARRAYS, describe_tensors
+from traces.trace_file import describe_tensors
 
 CONTENT_FACTS = ("experts", "top_k", "layer_map", "ranked", "gate_weight_kind", "has_unrecorded")
-"""Metadata that says what arrays hold, so that parts must agree on it; the rest is the writer's own."""
+"""Metadata that describe the arrays' contents, on which parts must agree; the writer's own give the rest."""
 
 
 class TraceWriter:
     """Writes the file that ``RoutingTrace.save`` would, byte for byte, from parts appended one after the other.
 
-    Use it as a context manager: the file appears, complete, when the block ends, and not at all where the block raises
-    or is interrupted. The parts' rows wait in unnamed temporary files beside the destination (so the folder needs room
-    for the file and its largest tensor); memory holds one part, and 16 bytes a sequence.
+    Use it as a context manager: the complete file appears when the block ends, and no file if the block raises or is
+    interrupted. Until then the parts' rows are in unnamed temporary files beside the destination, so the folder needs
+    room for the file and its largest tensor; memory holds one part, and 16 bytes per sequence.
 
     ::
 
@@ -39,7 +40,7 @@ class TraceWriter:
 
     Args:
         path: the file to write.
-        metadata: of the whole trace; what the end alone tells is corrected with ``amend``.
+        metadata: metadata of the whole trace; ``amend`` corrects what is known only at the end.
 
     Raises:
         ForestageError: if the folder of ``path`` cannot be written.
@@ -57,25 +58,25 @@ class TraceWriter:
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path.parent):
-                pass  # an unwritable folder is told before the work, not after it
+                pass  # an unwritable folder is an error before the work, not after it
 
     @property
     def tokens(self) -> int:
-        """Tokens appended so far."""
+        """Number of tokens appended so far."""
         return self._offsets[-1]
 
     @property
     def sequences(self) -> int:
-        """Sequences appended so far, the last of which may yet be continued."""
+        """Number of sequences appended so far; the last may still be continued."""
         return len(self._offsets) - 1
 
     def append(self, part: RoutingTrace, *, continues: bool = False) -> None:
         """Append the sequences of ``part``.
 
         Args:
-            part: valid as every trace is; it has the dtypes, optional arrays and content metadata
-                (``CONTENT_FACTS``) of the parts before it.
-            continues: the first sequence of ``part`` is the rest of the last one appended (with the same labels).
+            part: a trace with the same dtypes, optional arrays and content metadata (``CONTENT_FACTS``) as the parts
+                before it.
+            continues: the first sequence of ``part`` continues the last one appended (with the same labels).
 
         Raises:
             ForestageError: if ``part`` does not fit, or cannot be written.
@@ -102,10 +103,11 @@ class TraceWriter:
         self._last_position = int(part.position[-1])
 
     def amend(self, **facts: Any) -> None:
-        """Change fields of the metadata; where content metadata change, ``close`` reads the whole file again.
+        """Change fields of the metadata; if content metadata change, ``close`` reads the whole file again.
 
-        Parts must have the content metadata that stood when they were appended, so amend after the last of them. To
-        learn ``has_unrecorded``, ``gate_weight_kind`` or ``ranked`` on the way, begin with the laxest value.
+        Every part must have the content metadata valid when it is appended, so amend after the last part. If
+        ``has_unrecorded``, ``gate_weight_kind`` or ``ranked`` becomes known only on the way, begin with the laxest
+        value.
 
         Raises:
             ForestageError: for an unknown field or a value out of range.
@@ -117,11 +119,11 @@ class TraceWriter:
         self._amended |= any(getattr(self.metadata, name) != getattr(before, name) for name in CONTENT_FACTS)
 
     def close(self) -> None:
-        """Put the file in its place; called at the end of a ``with`` block.
+        """Put the file in its place; the end of a ``with`` block calls this.
 
         Raises:
-            ForestageError: if nothing was appended, the amended metadata do not hold of what was, or the file cannot be
-                written.
+            ForestageError: if nothing was appended, the amended metadata do not fit what was appended, or the file
+                cannot be written.
             ValueError: if the writer is closed.
         """
         self._require_open()
@@ -136,7 +138,7 @@ class TraceWriter:
             self.discard()
 
     def discard(self) -> None:
-        """Forget everything that was appended; ``path`` is left as it was."""
+        """Forget everything that was appended; ``path`` is not changed."""
         self._open = False
         for column in self._columns.values():
             column.file.close()
@@ -186,7 +188,7 @@ class TraceWriter:
             )
 
     def _assemble(self, temporary: Path) -> None:
-        """Write header and tensors; each token array's temporary file goes as soon as it is copied."""
+        """Write header and tensors; delete each token array's temporary file as soon as it is copied."""
         small: dict[str, npt.NDArray[Any]] = {"sequence_offsets": np.frombuffer(self._offsets, np.int64)}
         small |= {f"{kind}_index": np.frombuffer(labels.index, np.uint32) for kind, labels in self._labels.items()}
         checksums = {name: column.checksum for name, column in self._columns.items()}
@@ -210,7 +212,7 @@ class TraceWriter:
 
 
 class _Column:
-    """The rows of one token array, waiting in a temporary file without a name; its CRC-32 runs along."""
+    """The rows of one token array, in an unnamed temporary file, and their CRC-32 so far."""
 
     def __init__(self, folder: Path, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
         self.dtype = dtype
@@ -230,7 +232,7 @@ class _Column:
 
 
 class _Labels:
-    """One kind of label: the table of different ones, and an index a sequence."""
+    """One kind of label: the table of different labels, and an index per sequence."""
 
     def __init__(self) -> None:
         self.table: dict[str, int] = {}
@@ -245,7 +247,7 @@ class _Labels:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into the user's, naming the file that was to be written."""
+    """Turn an operating system's error into a ``ForestageError`` that names the file to be written."""
     try:
         yield
     except OSError as error:

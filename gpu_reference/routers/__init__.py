@@ -1,10 +1,10 @@
-"""Reading what a router chose: forward hooks on a model's routers, one adapter an architecture, every id checked.
+"""Record what routers choose: forward hooks on a model's routers, one adapter per architecture, every id checked.
 
 To capture from another architecture, register an adapter under the class name of its router:
 
     register_router("OtherTopKRouter", TopKRule("sigmoid", normalised=True, bias="correction"))
 
-A package does the same with an entry point of the group ``forestage.routers``.
+A package registers one by an entry point of the group ``forestage.routers``.
 """
 
 from gpu_reference.routers.adapter import LayerRouting, RouterAdapter, RouterOutput

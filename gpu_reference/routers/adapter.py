@@ -1,4 +1,4 @@
-"""What has to be known of an architecture's router."""
+"""What the recorder must know about an architecture's router."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class RouterOutput:
     """One call of one router.
 
     Attributes:
-        logits: ``[tokens, experts]``, in the type that the router computed them in.
+        logits: ``[tokens, experts]``, in the type in which the router computed them.
         ids: ``[tokens, top_k]``, in the router's own order.
         weights: ``[tokens, top_k]``, in the order of the ids.
-        inputs: the positional arguments of the call; a model may hand its router a selection bias or token ids.
+        inputs: positional arguments of the call; a model may pass a selection bias or token ids to its router.
     """
 
     logits: torch.Tensor
@@ -41,8 +41,8 @@ class RouterOutput:
 class LayerRouting:
     """Checked routing of one layer: ``ids`` i64 and ``weights`` f32, both ``[tokens, top_k]``, heaviest expert first.
 
-    Of a whole pass, ``[tokens, layers, top_k]``; ``early`` then holds the experts that the layers' gates ranked before
-    their turn: lookahead → u16 ``[tokens, layers, width]`` (see `early_gate`).
+    For a whole pass both are ``[tokens, layers, top_k]``; then ``early`` holds the rankings of early gates: lookahead →
+    u16 ``[tokens, layers, width]`` (see `early_gate`).
     """
 
     ids: np.ndarray
@@ -51,40 +51,40 @@ class LayerRouting:
 
 
 class RouterAdapter(Protocol):
-    """How an architecture's router chooses and weighs, said again in NumPy from its logits.
+    """How an architecture's router chooses and weighs experts, recomputed in NumPy from its logits.
 
-    `rule.TopKRule` is one for most; an adapter of your own may derive from it.
+    `rule.TopKRule` serves most architectures; your own adapter may derive from it.
     """
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """Return what the recorded weights of ``router`` are."""
+        """Return the kind of ``router``'s recorded weights."""
 
     def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
-        """Return what a forward call of ``router`` with the arguments ``inputs`` chose, from its ``output``."""
+        """Return the choice of a forward call of ``router`` with arguments ``inputs`` and result ``output``."""
 
     def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
-        """Return selection scores ``[tokens, experts]`` (f64), −∞ where barred; the largest are chosen.
+        """Return selection scores f64 ``[tokens, experts]``, −∞ for barred experts; the largest are chosen.
 
-        ``chosen`` (bool ``[tokens, experts]``) says what the router chose; it may only decide between groups of experts
+        ``chosen`` (bool ``[tokens, experts]``) is the router's choice; use it only to decide between groups of experts
         that tie (see ``margin``).
         """
 
     def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
-        """Return how far apart two scores may lie and still tie, for want of precision: f64 ``[tokens, experts]``."""
+        """Return the largest difference at which scores tie, given the precision: f64 ``[tokens, experts]``."""
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
         """Return the gate weights ``[tokens, top_k]`` that the router gives to the experts ``ids``."""
 
     def scale(self, router: Any) -> float | np.ndarray:
-        """Return the model's constants (one, or one an expert) that its weights are multiplied by.
+        """Return the constants (one, or one per expert) by which the model multiplies its weights.
 
-        What is recorded is without them.
+        The recorded weights are without them.
         """
 
     def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
-        """Return whether the layer's experts, called with the tensors ``received``, were given this choice.
+        """Return whether this choice is among the tensors ``received``, with which the layer's experts were called.
 
-        ``None`` where they were told no choice at all.
+        ``None`` if they are called without any choice.
         """
 
 
@@ -100,7 +100,7 @@ def three_tensors(router: Any, output: Any) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def chosen_by_experts(received: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return (ids, weights) among the tensors that a layer's experts were called with, told apart by type and shape.
+    """Return (ids, weights) from the tensors with which a layer's experts were called, found by type and shape.
 
     ``None`` unless exactly one integer matrix and one floating-point matrix of its shape are among them.
     """

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PhimoeRule(TopKRule):
-    """SparseMixer (arXiv:2409.12136) as it is evaluated: the largest logit, then the largest of the rest.
+    """SparseMixer (arXiv:2409.12136) in evaluation mode: the largest logit, then the largest of the others.
 
-    Each is weighed by its share in a softmax over those experts alone that come within ``2 · router_jitter_noise`` of
-    it, relative to its size; the two weights do not sum to 1.
+    Each chosen expert's weight is its share in a softmax over only those experts whose logits are within
+    ``2 · router_jitter_noise`` of its logit, relative to its size; the two weights do not sum to 1.
     """
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
-        """The two shares; where rounding may decide who comes within reach, the reading nearer to the router's."""
+        """The two shares; where rounding may decide which logits are within reach, those nearer to the router's."""
         import torch
 
         given = call.weights.detach().double().cpu().numpy()
@@ -39,12 +39,12 @@ class PhimoeRule(TopKRule):
         return weights
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """None that the trace format names."""
+        """``unknown``: the trace format has no name for them."""
         return "unknown"
 
     @staticmethod
     def _shares(router: Any, logits: np.ndarray, ids: np.ndarray, slack: float) -> np.ndarray:
-        """``[tokens, 2]``; the reach is ``slack`` wider."""
+        """The shares ``[tokens, 2]``, with a reach that is ``slack`` wider."""
         reach = 2 * router.router_jitter_noise + slack
         rest = logits.copy()
         shares = []
@@ -59,14 +59,14 @@ class PhimoeRule(TopKRule):
 
 @dataclass(frozen=True)
 class Llama4Rule(TopKRule):
-    """The largest logits, weighed by their sigmoids, which multiply what enters the experts.
+    """The largest logits; the weights are their sigmoids, which multiply the experts' inputs.
 
-    The router returns the weights of all experts (0 for those not chosen) and the logits; every expert is then given
-    every token, multiplied by its weight.
+    The router returns the weights of all experts (0 for those not chosen) and the logits; every expert then gets every
+    token multiplied by its weight.
     """
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """Each by itself."""
+        """``sigmoid``: each weight depends on its own logit only."""
         return "sigmoid"
 
     def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
@@ -76,11 +76,11 @@ class Llama4Rule(TopKRule):
         return RouterOutput(logits, best.indices, best.values, inputs)
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
-        """The sigmoids of the chosen."""
+        """The sigmoids of the chosen logits."""
         return sigmoid(np.take_along_axis(call.logits_f64(), ids, axis=-1))
 
     def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
-        """Whether each expert was given the tokens that chose it, times their weights, and zeros for the others."""
+        """Whether each expert got the tokens that chose it, multiplied by their weights, and zeros for all others."""
         import torch
 
         hidden = call.inputs[0]
@@ -94,15 +94,15 @@ class Llama4Rule(TopKRule):
 
 @dataclass(frozen=True)
 class Gemma4Rule(TopKRule):
-    """Softmax over all, over their sum; then each times a constant of its expert. Returns probabilities, not logits."""
+    """Chosen softmax probabilities over their sum, times a constant per expert. The router returns no logits."""
 
     def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
-        """Logarithms of probabilities are logits."""
+        """Use the logarithms of the returned probabilities as logits."""
         probabilities, weights, ids = three_tensors(router, output)
         return RouterOutput(probabilities.log(), ids, weights, inputs)
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
-        """With the constants."""
+        """The weights, multiplied by the constants."""
         shares = np.take_along_axis(softmax(call.logits_f64()), ids, axis=-1)
         return shares / shares.sum(axis=-1, keepdims=True) * self.scale(router)[ids]
 
@@ -113,17 +113,17 @@ class Gemma4Rule(TopKRule):
 
 @dataclass(frozen=True)
 class DeepseekV4HashRule(TopKRule):
-    """The experts that a table names for the token, weighed by their scores as in the layers that choose."""
+    """A table gives the token's experts; their scores weigh them, as in the layers with a choosing router."""
 
     def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
-        """1 for the token's experts."""
+        """1 for the token's experts in the table, 0 for others."""
         named = router.tid2eid[call.inputs[1].reshape(-1)].cpu().numpy().astype(np.int64)
         scores = np.zeros(chosen.shape)
         np.put_along_axis(scores, named, 1.0, axis=-1)
         return scores
 
     def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
-        """Nothing ties."""
+        """0: no scores tie."""
         return np.zeros(tuple(call.logits.shape))
 
 

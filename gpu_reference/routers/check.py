@@ -1,4 +1,4 @@
-"""Every recorded id is computed again, independently, from the router's logits."""
+"""Recompute every recorded id independently from the router's logits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _WEIGHT_TOLERANCE = 1e-4
 
 
 def check_routing(adapter: RouterAdapter, router: Any, call: RouterOutput, where: str) -> LayerRouting:
-    """Compare a router's choice with one computed independently from its logits, and return it, heaviest first.
+    """Compare a router's choice with one computed independently from its logits; return it, heaviest expert first.
 
-    The independent choice is made in double precision by a stable sort. Ids may differ only where the scores tie;
-    weights by 1e-4 and the rounding of the type that the router keeps them in. The weights returned are without the
-    router's constant ``scale``.
+    The independent choice uses double precision and a stable sort. Ids may differ only where scores tie; weights may
+    differ by 1e-4 plus the rounding of the router's type. The returned weights are without the router's constant
+    ``scale``.
 
     Raises:
         ForestageError: if an id or a weight differs; the message names ``where``, the row and both values.
@@ -43,7 +43,7 @@ def in_rank_order(ids: np.ndarray, weights: np.ndarray) -> LayerRouting:
 
 
 def _scale(adapter: RouterAdapter, router: Any, ids: np.ndarray, where: str) -> Any:
-    """The constants that each weight was multiplied by: one, or ``[tokens, top_k]``."""
+    """The constants by which the weights were multiplied: one number, or ``[tokens, top_k]``."""
     scale = np.asarray(adapter.scale(router), dtype=np.float32)
     if not (np.isfinite(scale) & (scale != 0)).all():
         raise ForestageError(f"{where}: the weights are multiplied by {scale.min():g}, which leaves nothing to record")
@@ -67,7 +67,7 @@ def _check_ids(adapter: RouterAdapter, router: Any, call: RouterOutput, ids: np.
     expected = np.argsort(-scores, axis=-1, kind="stable")[:, : ids.shape[1]]
     found = np.take_along_axis(ids, np.argsort(-np.take_along_axis(scores, ids, axis=-1), axis=-1), axis=-1)
     expected_scores = np.take_along_axis(scores, expected, axis=-1)
-    # Rounding may change either score. A barred expert scores −∞, which no margin reaches.
+    # Rounding may change both scores. A barred expert scores −∞, which no margin reaches.
     room = np.take_along_axis(margin, expected, axis=-1) + np.take_along_axis(margin, found, axis=-1)
     better = expected_scores - np.take_along_axis(scores, found, axis=-1) > room
     wrong = better.any(axis=-1) | (chosen.sum(axis=-1) != ids.shape[1])
@@ -80,7 +80,7 @@ def _check_ids(adapter: RouterAdapter, router: Any, call: RouterOutput, ids: np.
 
 
 def _rounding(weights: Any) -> float:
-    """Relative rounding of the weights' type: twice its epsilon, for a computation that rounds up to four times."""
+    """Relative rounding of the weights' type: twice its epsilon, since the computation may round four times."""
     import torch
 
     return 2 * float(torch.finfo(weights.dtype).eps)

@@ -1,4 +1,4 @@
-"""Finding a model's routers, the known and the others."""
+"""Find a model's routers, of known and of unknown classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_ROUTER = re.compile(r"shared|proj|norm|delta|act|mlp", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class FoundRouter:
-    """One router: its name and module, what reads it, and the experts that its block calls with its choice."""
+    """One router: its name and module, its adapter, and the experts that its block calls with its choice."""
 
     name: str
     router: Any
@@ -26,13 +26,14 @@ class FoundRouter:
 
 
 def find_routers(model: Any, *, trust: bool = False) -> list[FoundRouter]:
-    """Every router of ``model``, in the order of its modules.
+    """All routers of ``model``, in the order of its modules.
 
-    A block that holds ``experts`` and no router of a known class is read through what its experts are called with, by
-    an `InferredRule`. ``trust`` records such a choice even where no rule explains it.
+    If a block has ``experts`` but no router of a known class, an `InferredRule` reads the choice from the arguments of
+    the experts' call. With ``trust``, such a choice is recorded even if no rule explains it.
 
     Raises:
-        ForestageError: if there is no router, or a block whose router cannot be told; names what looks like one.
+        ForestageError: if there is no router, or a block whose router cannot be found; names modules that look like
+            one.
     """
     import torch
 
@@ -76,14 +77,14 @@ def layer_of(name: str) -> str:
 
 
 def _looks_like_router(name: str, module: Any) -> bool:
-    """Whether a module's own name or its class speaks of routing."""
+    """Whether a module's name or its class's name mentions routing."""
     own, kind = name.rpartition(".")[2], type(module).__name__
     speaks = bool(_ROUTER.search(kind)) or bool(_ROUTER.search(own))
     return speaks and not _NO_ROUTER.search(own) and not (_NO_ROUTER.search(kind) and not _ROUTER.search(own))
 
 
 def _message(model: Any, modules: dict[str, Any], unread: list[str], known: dict[str, RouterAdapter]) -> str:
-    """What was not found, what looks like it, and how to register an adapter."""
+    """The error: what was not found, which modules look like it, and how to register an adapter."""
     inside = tuple(f"{name}." for name in unread)
     alike: dict[str, list[str]] = {}
     for name, module in modules.items():

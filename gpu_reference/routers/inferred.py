@@ -1,7 +1,7 @@
-"""Reading a router of an unknown class through what the experts are called with.
+"""Read a router of an unknown class from the arguments with which the experts are called.
 
-The indices and weights that a layer's experts receive *are* the model's choice. They are recorded where the router's
-logits explain them: some rule of the usual ones must give this choice and these weights at every token of every pass.
+The indices and weights that a layer's experts receive *are* the model's choice. They are recorded if the router's
+logits explain them: one of the usual rules must give this choice and these weights at every token of every pass.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class InferredRule:
-    """The rule of one router, found among the usual ones; it serves as that router's adapter.
+    """One router's rule, found among the usual ones; it is that router's adapter.
 
     Args:
-        block: the module that holds the router and the experts; biases and scales are looked for in it.
-        name: of the router in the model, for messages.
-        trust: record what the experts are called with and ask for no rule; such weights are of an unknown kind.
+        block: the module with the router and the experts; it is searched for biases and scales.
+        name: the router's name in the model, for messages.
+        trust: record the experts' arguments without requiring a rule; the weights are then of an unknown kind.
     """
 
     def __init__(self, block: Any, name: str, *, trust: bool) -> None:
@@ -38,14 +38,14 @@ class InferredRule:
         self._candidates: list[tuple[TopKRule, Any]] | None = None
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """As the rule says; ``unknown`` before the first call and where there is none."""
+        """The rule's kind; ``unknown`` before the first call and without a rule."""
         if not self._candidates:
             return "unknown"
         kinds = {rule.gate_weight_kind(values) for rule, values in self._candidates}
         return kinds.pop() if len(kinds) == 1 else "unknown"
 
     def read(self, router: Any, inputs: tuple[Any, ...], output: Any) -> RouterOutput:
-        """The logits of a call whose choice nobody acted on (a gate run early); its ids are empty."""
+        """The logits of a call whose choice is not used (an early gate); its ids are empty."""
         import torch
 
         tokens = inputs[0].numel() // inputs[0].shape[-1]
@@ -54,10 +54,10 @@ class InferredRule:
         return RouterOutput(logits, empty, empty.float(), inputs)
 
     def witness(self, router: Any, inputs: tuple[Any, ...], output: Any, received: tuple[Any, ...]) -> RouterOutput:
-        """The choice that the experts were called with, ``received``, beside the router's logits.
+        """The choice in ``received``, with which the experts were called, and the router's logits.
 
         Raises:
-            ForestageError: if either cannot be told, or no rule explains the choice.
+            ForestageError: if either cannot be found, or no rule explains the choice.
         """
         where = f"{self._name} ({type(router).__name__})"
         told = chosen_by_experts(received)
@@ -75,34 +75,34 @@ class InferredRule:
         return call
 
     def check(self, router: Any, call: RouterOutput, where: str) -> LayerRouting:
-        """The routing, checked by a rule that explains it, or (trusted) as the experts were told it."""
+        """The routing, checked by a rule that explains it, or (if trusted) as the experts received it."""
         if self._candidates:
             rule, values = self._candidates[0]
             return check_routing(rule, values, call, where)
         return in_rank_order(call.ids.cpu().numpy().astype(np.int64), call.weights.float().cpu().numpy())
 
     def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
-        """Scores of the rule."""
+        """The rule's scores."""
         rule, values = self._only(router)
         return rule.select(values, call, chosen)
 
     def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
-        """Margin of the rule."""
+        """The rule's margin."""
         rule, values = self._only(router)
         return rule.margin(values, call)
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
-        """Weights of the rule."""
+        """The rule's weights."""
         rule, values = self._only(router)
         return rule.weigh(values, call, ids)
 
     def scale(self, router: Any) -> float:
-        """Scale of the rule."""
+        """The rule's scale."""
         rule, values = self._only(router)
         return rule.scale(values)
 
     def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
-        """True: it was read from there."""
+        """True: the choice was read from ``received``."""
         return True
 
     def _only(self, router: Any) -> tuple[TopKRule, Any]:
@@ -116,7 +116,7 @@ class InferredRule:
         """Keep the rules that explain ``call``.
 
         Raises:
-            ForestageError: if none is left.
+            ForestageError: if no rule is left.
         """
         before = list(_usual_rules(router, self._block, call)) if self._candidates is None else self._candidates
         self._candidates = [(rule, values) for rule, values in before if _explains(rule, values, call)]
@@ -127,10 +127,10 @@ class InferredRule:
             )
 
     def _experts(self, top_k: int, output: Any) -> int:
-        """Number of experts: as their weights or attributes say, else the width of the only matrix but the choice's.
+        """Number of experts: from their weights or attributes, else the width of the only other matrix of the output.
 
         Raises:
-            ForestageError: if nothing says it.
+            ForestageError: if it cannot be determined.
         """
         held = {value.shape[0] for value in self._block.experts.parameters() if value.dim() == 3}
         if len(held) == 1:
@@ -178,7 +178,7 @@ def _logits(name: str, output: Any, tokens: int, experts: int) -> Any:
 
 
 def _usual_rules(router: Any, block: Any, call: RouterOutput) -> Iterator[tuple[TopKRule, Any]]:
-    """Every combination of score, bias, weights and scale that may be at work, the plainest first."""
+    """Every possible combination of score, bias, weights and scale, the simplest first."""
     experts = call.logits.shape[-1]
     own = [*router.named_parameters(), *router.named_buffers()]
     beside = [
@@ -200,7 +200,7 @@ def _usual_rules(router: Any, block: Any, call: RouterOutput) -> Iterator[tuple[
         TopKRule(),
         TopKRule("sigmoid", normalised=True),
         TopKRule("sigmoid"),
-        TopKRule("logits", normalised=True),  # scores, not logits, were returned
+        TopKRule("logits", normalised=True),  # the router returned scores, not logits
         TopKRule("logits"),
     ]
     for scale in sorted(scales, key=lambda value: value != 1.0):

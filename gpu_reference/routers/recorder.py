@@ -1,4 +1,4 @@
-"""Forward hooks on a model's routers, and on the experts that are called with their choice."""
+"""Record routing by forward hooks on a model's routers and on the experts called with their choice."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class RoutingRecorder:
             model(input_ids=...)
             step = recorder.take()
 
-    Routers run in the order of the layers; ``layer_map`` holds the model's own layer index of each. Every choice is
-    checked twice: against one computed from the router's logits, and against what the layer's experts are called with.
+    Routers run in the order of the layers; ``layer_map`` holds the model's layer index of each. Every choice is checked
+    twice: against one computed from the router's logits, and against the arguments of the layer's experts.
 
     Args:
         model: a PyTorch module.
-        trust: record an unknown router's choice, as its experts are told it, even where no rule explains it.
-        early: what to rank before the layers' turn.
+        trust: record the choice that an unknown router's experts are called with, even if no rule explains it.
+        early: the gates to run early; ``None``: none.
 
     Raises:
-        ForestageError: if the model has no router that can be read, or they do not fit one trace.
+        ForestageError: if the model has no readable router, or its routers do not fit one trace.
     """
 
     def __init__(self, model: Any, *, trust: bool = False, early: EarlyGates | None = None) -> None:
@@ -57,7 +57,7 @@ class RoutingRecorder:
 
     @property
     def gate_weight_kind(self) -> GateWeightKind:
-        """What the weights are; of an inferred rule known once the routers have run.
+        """The kind of the weights; for an inferred rule it is known once the routers have run.
 
         Raises:
             ForestageError: if the layers' weights are of different kinds.
@@ -67,7 +67,7 @@ class RoutingRecorder:
 
     @property
     def experts(self) -> int:
-        """Experts a layer, known once the routers have run.
+        """Experts per layer, known once the routers have run.
 
         Raises:
             ForestageError: if the layers have different numbers of experts.
@@ -78,12 +78,12 @@ class RoutingRecorder:
 
     @property
     def seen_by_experts(self) -> tuple[bool, ...]:
-        """Whether each layer's choice was, in the last pass, also compared with what its experts were called with."""
+        """For each layer, whether the last pass compared its choice with the arguments of its experts."""
         return tuple(self._told)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the trace should know: routers that no built-in rule reads, and how they were read."""
+        """Remarks for readers of the trace: routers that no built-in rule reads, and how they were read."""
         notes = {}
         for one in self._found:
             if isinstance(one.adapter, InferredRule):
@@ -122,7 +122,7 @@ class RoutingRecorder:
         """Return and forget the routing of one forward pass: ``ids`` and ``weights`` of ``[tokens, layers, top_k]``.
 
         Raises:
-            RuntimeError: unless every router ran exactly once since the last call, and its experts after it.
+            RuntimeError: if not every router ran exactly once since the last call, and its experts after it.
             ForestageError: if the layers choose different numbers of experts.
         """
         counts = [len(calls) for calls in self._calls]
@@ -138,7 +138,7 @@ class RoutingRecorder:
         return LayerRouting(ids, weights, {} if self._early is None else self._early.take())
 
     def _check_early(self, early: EarlyGates) -> None:
-        """Raise unless every lookahead reaches a layer, and every layer's rule is known."""
+        """Raise if a lookahead reaches no layer, or a layer's rule is not known."""
         if max(early.lookaheads) >= len(self._found):
             raise ForestageError(
                 f"early gate: lookahead {max(early.lookaheads)} reaches no layer of {len(self._found)} with "
@@ -162,7 +162,7 @@ class RoutingRecorder:
         self._record(index, *waiting, received)
 
     def _record(self, index: int, inputs: tuple[Any, ...], output: Any, received: tuple[Any, ...] | None) -> None:
-        """Check one call of one router, in both ways, and keep it."""
+        """Check one router call in both ways, and keep it."""
         one = self._found[index]
         if isinstance(one.adapter, InferredRule):
             call = one.adapter.witness(one.router, inputs, output, received or ())

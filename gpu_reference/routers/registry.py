@@ -1,4 +1,4 @@
-"""Which adapter reads which class of router: the built-in ones, installed packages' and the user's own."""
+"""Find the adapter for each class of router: built-in ones, installed packages' and the user's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu_reference.routers.adapter import RouterAdapter
 from gpu_reference.routers.architectures import TRANSFORMERS
 
 ENTRY_POINTS = "forestage.routers"
-"""Group of the entry points: the name is a router's class name, the value an adapter or a class of adapters."""
+"""Group of the entry points: name = a router's class name, value = an adapter or a class of adapters."""
 
 _METHODS = ("gate_weight_kind", "read", "select", "margin", "weigh", "scale", "agrees")
 
@@ -21,7 +21,7 @@ _REGISTERED: dict[str, RouterAdapter] = {}
 
 
 def register_router(class_name: str, adapter: RouterAdapter) -> None:
-    """Make `RoutingRecorder` know routers whose class is called ``class_name``; goes before a built-in adapter.
+    """Let `RoutingRecorder` read routers of the class ``class_name`` by ``adapter``, also instead of a built-in one.
 
     Raises:
         ForestageError: if ``adapter`` lacks a method of `RouterAdapter`.
@@ -32,17 +32,17 @@ def register_router(class_name: str, adapter: RouterAdapter) -> None:
 def register_from(place: str) -> list[str]:
     """Register the adapter at ``place``, "module:Name", under the class names in its attribute ``routers``.
 
-    The module is looked for in the current folder too. Returns the class names.
+    The current folder is searched for the module too. Returns the class names.
 
     Raises:
-        ForestageError: if it cannot be imported or is no adapter.
+        ForestageError: if it cannot be imported or is not an adapter.
     """
     module_name, separator, name = place.partition(":")
     if not separator or not module_name or not name:
         raise ForestageError(f"--adapter {place}: write module:Name, such as my_router:MyRouterAdapter")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # at the end: no file here may stand before an installed module
+        sys.path.append(here)  # at the end, so that no file here hides an installed module
     importlib.invalidate_caches()
     try:
         value = getattr(importlib.import_module(module_name), name)
@@ -61,7 +61,7 @@ def register_from(place: str) -> list[str]:
 
 
 def adapters() -> dict[str, RouterAdapter]:
-    """Class name of a router → adapter: registered ones before installed packages' before the built-in.
+    """Class name of a router → adapter; registered ones override installed packages', which override built-in ones.
 
     Raises:
         ForestageError: if an installed package's adapter cannot be loaded.
@@ -88,7 +88,7 @@ def _installed() -> dict[str, RouterAdapter]:
 
 
 def _checked(value: Any, origin: str) -> RouterAdapter:
-    """``value``, or an instance of it where it is a class."""
+    """``value``, or an instance of it if it is a class."""
     try:
         adapter = value() if isinstance(value, type) else value
     except Exception as error:  # a user's class may raise anything

@@ -1,4 +1,4 @@
-"""The rule that most routers follow: score every expert, add a bias for the choice alone, take the best, weigh them."""
+"""The rule of most routers: score every expert, add a bias (for the choice only), take the best, weigh them."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 Score = Literal["logits", "softmax", "sigmoid", "sqrt_softplus"]
 
 RELATIVE_TIE = 1e-5
-"""Two scores closer than this (relative to what they are summed of) tie: single precision may order them either way."""
+"""Scores whose difference, relative to their summands, is smaller tie: single precision may order them either way."""
 
 UNDERFLOW = 1e-37
-"""Scores below single precision's smallest normal number (1.2e-38) tie, with some room."""
+"""Scores below this tie: single precision's smallest normal number (1.2e-38), with some room."""
 
 
 @dataclass(frozen=True)
 class TopKRule:
-    """The best ``top_k`` of ``score(logits) + bias``, weighed by ``score(logits)``.
+    """The ``top_k`` largest of ``score(logits) + bias`` are chosen; ``score(logits)`` are their weights.
 
-    Names of attributes are paths from the router, such as ``moe_statics.bias``; all are read at each call.
+    Attributes are named by paths from the router, such as ``moe_statics.bias``; they are read at each call.
 
     Attributes:
-        score: of an expert, by itself or (softmax) among all.
-        normalised: weights are divided by their sum; or the name of the attribute that says whether they are.
-        over_chosen: weights are the softmax over the chosen experts' logits instead of their scores.
-        bias: attribute that is added to the scores for the choice alone; or the place of that tensor among the
+        score: function from logits to scores, of each expert alone or (softmax) over all.
+        normalised: whether weights are divided by their sum, or the name of the attribute that says so.
+        over_chosen: whether weights are the softmax over the chosen experts' logits instead of their scores.
+        bias: attribute that is added to the scores for the choice only; or the index of that tensor among the
             arguments of the router's call.
         bias_if: attribute that says whether there is a bias.
-        groups: experts are chosen within the ``topk_group`` of ``num_group`` groups with the largest maximum, or the
-            largest sum of the best two.
-        groups_if: attribute and the value it has where groups count.
-        scale: attribute that all weights are multiplied by.
-        added: what is added to the sum that weights are divided by.
-        least: attribute that this sum is raised to where it is smaller.
-        in_logits_type: the router computes scores in the type of its logits, half precision included.
+        groups: choose experts only in the ``topk_group`` (of ``num_group``) groups with the largest maximum, or with
+            the largest sum of their best two.
+        groups_if: attribute, and its value when groups are used.
+        scale_by: attribute by which all weights are multiplied.
+        added: number added to the sum by which weights are divided.
+        least: attribute with the smallest value allowed for this sum.
+        in_logits_type: whether the router computes scores in the type of its logits, half precision included.
     """
 
     score: Score = "softmax"
@@ -57,7 +57,7 @@ class TopKRule:
     in_logits_type: bool = False
 
     def gate_weight_kind(self, router: Any) -> GateWeightKind:
-        """``normalised`` where weights sum to 1, else the score's name where the trace format has it."""
+        """``normalised`` if weights sum to 1, else the score's name if the trace format has it, else ``unknown``."""
         if self.over_chosen or self._divides(router):
             return "normalised"
         return self.score if self.score in ("softmax", "sigmoid") else "unknown"
@@ -68,7 +68,7 @@ class TopKRule:
         return RouterOutput(logits, ids, weights, inputs)
 
     def select(self, router: Any, call: RouterOutput, chosen: np.ndarray) -> np.ndarray:
-        """Scores plus bias, barred outside the best groups."""
+        """Scores plus bias; −∞ outside the best groups."""
         scores = self._scores(call.logits_f64())
         bias = self._bias(router, call)
         scores = scores if bias is None else scores + bias
@@ -80,7 +80,7 @@ class TopKRule:
         return bar_groups(scores, best.sum(axis=-1), router.topk_group, chosen, margin)
 
     def margin(self, router: Any, call: RouterOutput) -> np.ndarray:
-        """What rounding may change of a score: a share of each of its summands; nothing of a logit."""
+        """How much rounding may change a score: a share of each summand; 0 for a logit."""
         import torch
 
         if self.score == "logits" and self.bias is None:
@@ -91,7 +91,7 @@ class TopKRule:
         return relative * (scores if bias is None else scores + np.abs(bias)) + UNDERFLOW
 
     def weigh(self, router: Any, call: RouterOutput, ids: np.ndarray) -> np.ndarray:
-        """Scores of the chosen (or the softmax over them), divided and scaled as the router does."""
+        """Scores of the chosen experts (or the softmax over them), divided and scaled as the router does."""
         logits = call.logits_f64()
         if self.over_chosen:
             weights = softmax(np.take_along_axis(logits, ids, axis=-1))
@@ -103,7 +103,7 @@ class TopKRule:
         return weights * np.asarray(self.scale(router))
 
     def scale(self, router: Any) -> float:
-        """The attribute ``scale_by``."""
+        """The value of the attribute ``scale_by``; 1 without one."""
         return 1.0 if self.scale_by is None else float(attrgetter(self.scale_by)(router))
 
     def agrees(self, call: RouterOutput, received: tuple[Any, ...]) -> bool | None:
@@ -137,10 +137,10 @@ class TopKRule:
 def bar_groups(
     scores: np.ndarray, group_scores: np.ndarray, kept: int, chosen: np.ndarray, margin: np.ndarray
 ) -> np.ndarray:
-    """``scores`` with −∞ for experts outside the ``kept`` groups of the largest ``group_scores [tokens, groups]``.
+    """``scores`` with −∞ for experts outside the ``kept`` groups with the largest ``group_scores [tokens, groups]``.
 
-    Groups that lie within ``margin [tokens, 1]`` of the border may be open or closed, for want of precision: of these,
-    the ones that the router chose from come first, then those that would change its choice least.
+    Limited precision may put groups within ``margin [tokens, 1]`` of the border on either side. Of these, the groups
+    from which the router chose are kept first, then those that would change its choice least.
     """
     tokens, groups = group_scores.shape
     by_group = (tokens, groups, scores.shape[1] // groups)

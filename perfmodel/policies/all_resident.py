@@ -1,4 +1,4 @@
-"""Every expert is in HBM: the floor of latency. Whether they would fit is not asked."""
+"""Every expert is in HBM, whether they would fit or not: the lower bound of latency."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class AllResident(Policy):
 
     @property
     def link_bytes(self) -> LinkBytes:
-        """None."""
+        """No bytes: nothing is ever fetched."""
         return LinkBytes()
 
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:

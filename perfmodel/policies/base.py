@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
-from perfmodel.engine import Engine
+from perfmodel.event_loop import EventLoop
 from perfmodel.tasks import PS_PER_S
 from perfmodel.transfers import Fetch, Key, LinkBytes
 
@@ -20,15 +20,15 @@ class System:
     """What a policy acts on.
 
     Attributes:
-        engine: with the resources ``gpu_compute``, ``hbm``, ``host_link`` and ``prefetch_engine``.
+        event_loop: has the resources ``gpu_compute``, ``hbm``, ``host_link`` and ``prefetch_engine``.
         costs: durations and bytes.
-        config: the whole configuration.
+        config: the configuration of the simulation.
         layers, experts, top_k: of the trace.
-        issue_sets: i16 ``[tokens, layers, limit]``, −1 where nothing is issued; ``None`` where nobody predicts.
+        issue_sets: i16 ``[tokens, layers, limit]``, −1 where nothing is issued; ``None`` without a predictor.
         engine_cycles: i64 ``[tokens, layers]``, the prefetch engine's cycles for each routing event.
     """
 
-    engine: Engine
+    event_loop: EventLoop
     costs: CostModel
     config: SimulationConfig
     layers: int
@@ -44,7 +44,7 @@ class System:
 
     @property
     def transfer_latency_ps(self) -> int:
-        """From asking for an expert until its transfer may start."""
+        """Time from asking for an expert until its transfer may start."""
         return round(self.config.transfer_latency_us * 1e-6 * PS_PER_S)
 
     def engine_ps(self, token: int, layer: int) -> int:
@@ -58,18 +58,18 @@ class PolicyCounts:
     """What a policy did over the decode tokens, in experts.
 
     Attributes:
-        lookups: needed experts, ``top_k`` a (token, layer).
-        hits: those that were on the device when the gate asked, before anything was fetched for it.
+        lookups: needed experts, ``top_k`` for each (token, layer).
+        hits: lookups whose expert was on the device when the gate asked.
         predicted: members of the issue sets that the prefetch engine finished in time.
-        overdue: (token, layer) whose gate asked before the prefetch engine had finished its prediction.
-        issued: prefetches asked of the link: predicted, neither on the device nor on their way.
-        used_at_target: issued, and needed by the (token, layer) they were last predicted for, in time or late.
-        useful: arrived before the first gate that used them (their target's or a later one's).
+        overdue: predictions that the prefetch engine finished only after their (token, layer)'s gate had asked.
+        issued: prefetches sent to the link: experts predicted and neither on the device nor on their way.
+        used_at_target: issued, and needed by the (token, layer) for which they were last predicted, in time or late.
+        useful: arrived before the first gate that used them (their target's gate or a later one).
         late: asked for by a gate before they had arrived.
         wasted: evicted or left over unused.
-        dropped: given up before they arrived: their gate asked for others, the sequence ended, or ``refused``.
-        refused: dropped when they would have started, because nothing might be evicted for them.
-        polluted: misses that the same cache without prefetching would have had.
+        dropped: cancelled before they arrived: their gate asked for others, the sequence ended, or ``refused``.
+        refused: dropped when they would have started, because no resident expert could be evicted for them.
+        polluted: misses on experts that the same cache without prefetching would have held.
     """
 
     lookups: int = 0
@@ -94,8 +94,8 @@ class Policy(ABC):
 
     Attributes:
         name: in the registry and in reports.
-        has_cache: the configuration must give a capacity.
-        uses_issue_sets: a predictor's issue sets must be given.
+        has_cache: whether the configuration must give a capacity.
+        uses_issue_sets: whether the caller must give a predictor's issue sets.
     """
 
     name: ClassVar[str]
@@ -113,14 +113,14 @@ class Policy(ABC):
 
     @abstractmethod
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
-        """The gate of ``layer`` chose ``needed``, in rank order: for each, what to wait for, ``None`` for nothing."""
+        """The gate of ``layer`` chose ``needed``, in rank order: the fetch to wait for, or ``None``, for each."""
 
     def begin_sequence(self) -> None:
-        """A sequence begins; what was on its way for the last one is given up, what is on the device stays."""
+        """A sequence begins: cancel fetches still on their way for the last one; keep what is on the device."""
         return
 
     def warm(self, layer: int, experts: Sequence[int]) -> None:
-        """A prompt's pass through ``layer`` chose ``experts``: a cache sees them, at no time and no bytes."""
+        """A prompt's pass through ``layer`` chose ``experts``: update the cache, in zero time and zero bytes."""
         return
 
     def begin_token(self, token: int) -> None:
@@ -132,5 +132,5 @@ class Policy(ABC):
         return
 
     def finish(self) -> None:
-        """The trace has ended: settle what is left over."""
+        """The trace has ended: count what is left over."""
         return

@@ -19,7 +19,7 @@ class LruCache(Policy):
 
     name = "lru_cache"
     has_cache = True
-    more_places = 0  # than those of the current layer's experts
+    more_places = 0  # needed beyond those of the current layer's experts
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
@@ -36,7 +36,7 @@ class LruCache(Policy):
         )
         self._directory = Directory(limits, StagerSettings(shares=self._shares))
         self._link = ExpertLink(
-            system.engine,
+            system.event_loop,
             expert_bytes=system.costs.expert_bytes,
             latency_ps=system.transfer_latency_ps,
             admit=self._admit,
@@ -61,7 +61,7 @@ class LruCache(Policy):
         self._directory.use_at_once([self._index((layer, expert)) for expert in experts])
 
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
-        """Fetch what is not on the device, best ranked first; what is needed now is not evicted meanwhile."""
+        """Fetch missing experts, best ranked first; no expert that this layer needs is evicted meanwhile."""
         event = token * self.system.layers + layer
         self._needed = [self._index(key) for key in needed]
         self._directory.pin(self._needed)
@@ -72,7 +72,7 @@ class LruCache(Policy):
         return [fetches.get(key) for key in needed]
 
     def end_layer(self, token: int, layer: int) -> None:
-        """The layer's experts become the most recently used."""
+        """Make the layer's experts the most recently used."""
         self._directory.unpin(self._needed)
         self._needed = []
 
@@ -84,14 +84,14 @@ class LruCache(Policy):
         return self._directory.is_resident(self._index(key))
 
     def _fetch(self, key: Key, event: int) -> Fetch:
-        """Get a missing expert for a gate that waits for it."""
+        """Fetch a missing expert for a gate that waits for it."""
         self._make_room(key)
         return self._link.demand(key, event)
 
     def _make_room(self, key: Key) -> None:
         """Take a place for a needed expert."""
-        # Beside the needed experts only the prefetch on the link cannot give way: what is overtaken resumes before the
-        # next gate, since later predictions are for later layers. Hence `more_places`.
+        # Beside the needed experts only one prefetch, the one on the link, cannot give way: an overtaken prefetch
+        # resumes before the next gate, since later predictions are for later layers. Hence `more_places`.
         self._claim(key, demanded=True)
         group = self._directory.group_of(self._index(key))
         assert self._directory.held[group] <= self._shares[group], "the cache holds less than one layer needs"
@@ -104,7 +104,7 @@ class LruCache(Policy):
         return claim is not None
 
     def _evicted(self, key: Key) -> None:
-        """An expert made room for another."""
+        """Called when an expert has been evicted for another."""
 
     def _admit(self, fetch: Fetch) -> bool:
         raise AssertionError("a demand has a place before it starts")

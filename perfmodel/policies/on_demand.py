@@ -1,4 +1,4 @@
-"""Every expert is in host memory, and the device stages those of the current layer alone."""
+"""Every expert is in host memory; the device holds only those of the current layer."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from perfmodel.transfers import ExpertLink, Fetch, Key, LinkBytes
 
 
 class OnDemand(Policy):
-    """Each needed expert is fetched when its gate asks, and is gone with its layer."""
+    """Fetch each needed expert when its gate asks; drop it when its layer has run."""
 
     name = "on_demand"
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
         self._link = ExpertLink(
-            system.engine,
+            system.event_loop,
             expert_bytes=system.costs.expert_bytes,
             latency_ps=system.transfer_latency_ps,
             admit=lambda fetch: True,
@@ -24,11 +24,11 @@ class OnDemand(Policy):
 
     @property
     def link_bytes(self) -> LinkBytes:
-        """Demands alone."""
+        """What the host link moved: demands only."""
         return self._link.bytes
 
     def gate(self, token: int, layer: int, needed: Sequence[Key]) -> list[Fetch | None]:
-        """Fetch them all, best ranked first."""
+        """Fetch all of ``needed``, best ranked first."""
         self.counts.lookups += len(needed)
         event = token * self.system.layers + layer
         return [self._link.demand(key, event) for key in needed]

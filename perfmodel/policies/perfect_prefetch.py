@@ -1,7 +1,7 @@
 """Prefetching by an oracle, with the same cache, link and lookahead.
 
-It bounds predictors that issue what the target layer needs. It is no bound of those that issue more: a wrong prefetch
-that the link had time for may serve a later token.
+It bounds predictors that issue only what the target layer needs. A predictor that issues more can be faster: a wrong
+prefetch that the link had time for may serve a later token.
 """
 
 from dataclasses import replace
@@ -11,9 +11,9 @@ from perfmodel.policies.st_moe_prefetch import StMoePrefetch
 
 
 class PerfectPrefetch(StMoePrefetch):
-    """As `StMoePrefetch`, with issue sets that name exactly what each gate will ask for, and an engine of no latency.
+    """`StMoePrefetch` with issue sets that name exactly what each gate will ask for, and no prefetch-engine latency.
 
-    ``system.issue_sets`` must be ``predictor.issue.perfect_issue_sets`` of the trace; the issue limit is set aside.
+    ``system.issue_sets`` must be ``predictor.issue.perfect_issue_sets`` of the trace; the issue limit is ignored.
     """
 
     name = "perfect_prefetch"

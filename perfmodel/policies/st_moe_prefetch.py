@@ -1,17 +1,17 @@
-"""Prefetching into the cache what a predictor issues, as ST-MoE does (arXiv 2606.15453).
+"""A predictor's issue sets are prefetched into the cache, as ST-MoE does (arXiv 2606.15453).
 
 The issue sets may be any predictor's; the policy is named after the published system, whose tables are
-`predictor.st_moe`. Nothing is dropped and routing never changes: a wrong prediction costs time and bytes alone.
+`predictor.st_moe`. Routing never changes: a wrong prediction costs only time and bytes.
 
 * When the gate of layer l is known, the prefetch engine works on that event; when it has finished, the issue set of
-  layer l + lookahead is asked of the link, best first. What is issued for layers below the lookahead is asked for when
-  the token begins, at the cost of its first event.
-* A prefetch that starts takes a place, whose expert is evicted then. Experts that a pending prediction names are not
-  evicted for a prefetch, and for a demand only where nothing else can be: all predictions are of one chance, the values
-  of the stager's directory are 0, and moving has no price.
-* Demands overtake prefetches at the next chunk. A prefetch that becomes a demand goes on as one. When a gate asks for
-  other experts than were predicted, the wrong prefetches that wait are cancelled; a running one ends, unless a demand
-  wants the link: then it is given up at its next chunk.
+  layer l + lookahead is sent to the link, best first. Issue sets of layers below the lookahead are sent when the token
+  begins, after the engine's cycles for its first event.
+* A prefetch takes a place when its transfer starts, and evicts the expert there. Experts that a pending prediction
+  names are never evicted for a prefetch, and for a demand only where no other expert can be: in the stager's directory
+  all predictions are of one chance, other experts are worth nothing, and moving has no price.
+* Demands overtake prefetches at the next chunk. A prefetch that a gate asks for is promoted to a demand. When
+  a gate asks for other experts than were predicted, wrong prefetches that still wait are cancelled; a running one goes
+  on to its end unless a demand wants the link: then it stops at its next chunk.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,19 +37,19 @@ class StMoePrefetch(LruCache):
         super().__init__(system)
         assert system.issue_sets is not None
         self._issue_sets = system.issue_sets
-        # What would be on the device had nobody prefetched.
+        # What the device would hold without prefetching.
         self._shadow = ZeroTimeStager.empty(system.layers, system.experts, self._shares, by_recency=True)
-        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event it was last predicted for
-        self._event = -1  # the latest gate
+        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event for which it was last predicted
+        self._event = -1  # event of the latest gate
         self._answered = (0, 0)  # when the prefetch engine last finished, and the link's busy time then
 
     # --- what the decode calls ---
 
     def begin_sequence(self) -> None:
-        """Give up what is on its way: a wrong prefetch at most, since every prediction met its gate."""
+        """Cancel what is still on its way: at most a wrong prefetch, since every prediction's gate has come."""
         for fetch in list(self._link.in_flight.values()):
-            self.system.engine.cancel(fetch.task)
-        self.system.engine.run()
+            self.system.event_loop.cancel(fetch.task)
+        self.system.event_loop.run()
 
     def warm(self, layer: int, experts: Sequence[int]) -> None:
         """A prompt's pass through ``layer`` chose ``experts``."""
@@ -60,7 +60,7 @@ class StMoePrefetch(LruCache):
             self._evicted(key)
 
     def begin_token(self, token: int) -> None:
-        """Predict the layers that have no gate of this token a lookahead before them, where the predictor does."""
+        """Predict the layers below the lookahead, for which no gate of this token comes early enough."""
         lookahead = min(self.system.config.lookahead, self.system.layers)
         if (self._issue_sets[token, :lookahead] >= 0).any():
             self._predict(token, 0, range(lookahead))
@@ -81,7 +81,7 @@ class StMoePrefetch(LruCache):
         return fetches
 
     def finish(self) -> None:
-        """Give up what is on its way; what was never used is wasted."""
+        """Cancel what is still on its way; count as wasted what was never used."""
         self.begin_sequence()
         for key in list(self._unused):
             self._evicted(key)
@@ -93,22 +93,22 @@ class StMoePrefetch(LruCache):
     # --- predicting ---
 
     def _predict(self, token: int, layer: int, targets: Iterable[int]) -> None:
-        """Put the prefetch engine to work on the event of (token, layer); ask for its issue sets when it is done."""
-        engine = self.system.engine
-        asked = (engine.now_ps, engine.busy_ps(HOST_LINK))
+        """Have the prefetch engine work on the event of (token, layer), then send the ``targets``' issue sets."""
+        event_loop = self.system.event_loop
+        asked = (event_loop.now_ps, event_loop.busy_ps(HOST_LINK))
 
         def issue(task: Task) -> None:
-            # The engine began when it was asked, or when it had answered what was asked before.
+            # The prefetch engine began when it was asked, or when it had answered the request before.
             begin_ps, busy_ps = max(asked, self._answered)
-            self._answered = (engine.now_ps, engine.busy_ps(HOST_LINK))
+            self._answered = (event_loop.now_ps, event_loop.busy_ps(HOST_LINK))
             idle_ps = self._answered[0] - begin_ps - (self._answered[1] - busy_ps)
             for target in targets:
                 self._issue(token, target, idle_ps)
 
-        engine.submit("predict", (PREFETCH_ENGINE,), self.system.engine_ps(token, layer), on_finish=issue)
+        event_loop.submit("predict", (PREFETCH_ENGINE,), self.system.engine_ps(token, layer), on_finish=issue)
 
     def _issue(self, token: int, target: int, link_idle_ps: int) -> None:
-        """Ask for the issue set of (token, target), best first."""
+        """Send the issue set of (token, target) to the link, best first."""
         row = self._issue_sets[token, target, : self.system.config.issue_limit].tolist()
         keys = [(target, expert) for expert in row if expert >= 0]
         if not keys:
@@ -135,14 +135,14 @@ class StMoePrefetch(LruCache):
     # --- what becomes of a prefetch ---
 
     def _give_up_wrong(self, needed: Sequence[Key], *, link_is_wanted: bool) -> None:
-        """Cancel prefetches whose gate asked for others; a running one only if a demand wants the link."""
+        """Cancel prefetches whose gate asked for other experts; a running one only if a demand wants the link."""
         for fetch in list(self._link.in_flight.values()):
             is_wrong = fetch.event <= self._event and fetch.key not in needed
             if is_wrong and (link_is_wanted or fetch.task.state != TaskState.RUNNING):
-                self.system.engine.cancel(fetch.task)
+                self.system.event_loop.cancel(fetch.task)
 
     def _fetch(self, key: Key, event: int) -> Fetch:
-        """Get a missing expert for a gate that waits for it: promote it if it is on its way."""
+        """Fetch a missing expert for a gate that waits for it; if it is already on its way, promote it."""
         fetch = self._link.in_flight.get(key)
         if fetch is None:
             return super()._fetch(key, event)
@@ -155,7 +155,7 @@ class StMoePrefetch(LruCache):
         return fetch
 
     def _use(self, keys: Sequence[Key]) -> None:
-        """Resident experts are used: those that were prefetched were useful."""
+        """Resident experts are used: count those that were prefetched as useful."""
         for key in keys:
             if self._unused.pop(key, None) is not None:
                 self.counts.useful += 1

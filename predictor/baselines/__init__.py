@@ -1,1 +1,1 @@
-"""Unlearned predictors: what tables of counts and repetition foresee."""
+"""Unlearned predictors, which use tables of counts and repetition."""

@@ -1,8 +1,8 @@
 """First-order Markov predictors: across layers (spatial) and across tokens (temporal).
 
 Both sum, over the experts that were chosen at the source, the rate at which the target expert followed each of them in
-training: ``score(b) = Σ_a P(b | a)``. A sum of fixed-point rates, not of log-likelihoods: it is an integer, needs no
-smoothing, and ranks as the expected number of votes that ``b`` gets when each source expert votes by its own rates.
+training: ``score(b) = Σ_a P(b | a)``. The rates are fixed-point numbers, not log-likelihoods, so the sum is an integer
+and needs no smoothing; it is the expected number of votes for ``b`` if each source expert votes by its own rates.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class MarkovParameters(StrictModel):
 
 
 class _Markov(Predictor):
-    """What both share: a table of rates ``[layers, source expert, target expert]`` and a row of source experts."""
+    """Their common part: a table of rates ``[layers, source expert, target expert]`` and a row of source experts."""
 
     parameters_model: ClassVar[type[StrictModel]] = MarkovParameters
 
@@ -35,7 +35,7 @@ class _Markov(Predictor):
 
     @override
     def reset(self) -> None:
-        # The last known choice of each layer; −1: none.
+        # The latest known choice of each layer; −1: none.
         self.chosen = np.full((self.layers, self.top_k), -1, np.int32)
 
     @override
@@ -49,9 +49,9 @@ class _Markov(Predictor):
 
 
 class SpatialMarkovPredictor(_Markov):
-    """Target layer ``l`` from the experts that this token chose in layer ``l − lookahead``.
+    """Predicts layer ``l`` from the experts that this token chose in layer ``l − lookahead``.
 
-    All zero below the lookahead, and where the source layer was not recorded.
+    All scores are 0 in layers below the lookahead, and where the source layer was not recorded.
     """
 
     name: ClassVar[str] = "markov-spatial"
@@ -82,9 +82,9 @@ class SpatialMarkovPredictor(_Markov):
 
 
 class TemporalMarkovPredictor(_Markov):
-    """Target layer ``l`` from the experts that the previous recorded token of the sequence chose in layer ``l``.
+    """Predicts layer ``l`` from the experts that the sequence's previous recorded token chose in layer ``l``.
 
-    The lookahead changes nothing; all zero for a sequence's first token.
+    The lookahead changes nothing. All scores are 0 for a sequence's first token.
     """
 
     name: ClassVar[str] = "markov-temporal"
@@ -116,7 +116,7 @@ class TemporalMarkovPredictor(_Markov):
 
 @njit()
 def _sum_rates(rates: NDArray[np.int32], source: NDArray[np.int32], scores: Scores) -> None:
-    """Sum of the rows ``source`` of ``rates`` ``[experts, experts]``; a source of −1 (unknown) adds nothing."""
+    """Add to ``scores`` the rows ``source`` of ``rates [experts, experts]``; a source of −1 (unknown) adds nothing."""
     scores[:] = 0
     for i in range(len(source)):
         if source[i] >= 0:
@@ -128,7 +128,7 @@ def _sum_rates(rates: NDArray[np.int32], source: NDArray[np.int32], scores: Scor
 def _score_spatial(
     ids: ExpertIds, recorded: NDArray[np.bool_], distance: int, rates: NDArray[np.int32], scores: Scores
 ) -> None:
-    """Fill ``scores`` (zero on entry) where the source layer of the same token is known."""
+    """Fill ``scores`` (zeros on entry) in rows whose token has a known source layer."""
     for token in range(ids.shape[0]):
         for layer in range(distance, ids.shape[1]):
             if recorded[token, layer - distance]:

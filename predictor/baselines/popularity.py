@@ -1,4 +1,4 @@
-"""Popularity: the experts chosen most often in the training trace, whatever was routed before."""
+"""Popularity: predict the experts chosen most often in the training trace, whatever was routed before."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
@@ -18,9 +18,9 @@ class PopularityParameters(StrictModel):
 
 
 class PopularityPredictor(Predictor):
-    """Score of an expert: the share of training tokens that chose it in this layer (fixed point, ``RATE_BITS``).
+    """Scores an expert by the share of training tokens that chose it in this layer (fixed point, ``RATE_BITS``).
 
-    Static: the same for every token and every layer, those below the lookahead included.
+    A layer's scores are the same for every token, also in layers below the lookahead.
     """
 
     name: ClassVar[str] = "popularity"
@@ -38,11 +38,11 @@ class PopularityPredictor(Predictor):
 
     @override
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: there is no history."""
 
     @override
     def start_sequence(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: there is no history."""
 
     @override
     def predict(self, layer: int) -> Scores:
@@ -50,7 +50,7 @@ class PopularityPredictor(Predictor):
 
     @override
     def observe(self, layer: int, ids: ExpertIds | None) -> None:
-        """Nothing to remember."""
+        """Do nothing: routing does not change the scores."""
 
     @override
     def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:

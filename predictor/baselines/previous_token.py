@@ -1,4 +1,4 @@
-"""Previous token: the experts this layer chose for the token before, and a stated rule for what follows them."""
+"""Previous token: predict the experts that the previous token used in this layer, then others by a stated rule."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
@@ -15,28 +15,28 @@ from traces.compiled import njit
 
 Fill = Literal["popularity", "recency", "none"]
 
-_AGES = 1 << (30 - RATE_BITS)  # ages told apart: the age field sits above the rate field of a positive i32
+_AGES = 1 << (30 - RATE_BITS)  # ages that can be distinguished: the age field is above the rate field of a positive i32
 
 
 class PreviousTokenParameters(StrictModel):
-    """What ranks behind the previous token's experts.
+    """How experts that the previous token did not use are ranked.
 
     Attributes:
-        fill: ``popularity``: the share of training tokens that chose the expert; ``recency``: tokens since its last use
-            in this sequence, then popularity (the order of an LRU stack); ``none``: nothing, so that at most ``top_k``
-            experts are issued.
+        fill: ``popularity``: by the share of training tokens that chose the expert; ``recency``: by tokens since its
+            last use in this sequence, then popularity (the order of an LRU stack); ``none``: not at all, so that at
+            most ``top_k`` experts are issued.
     """
 
     fill: Fill = "popularity"
 
 
 class PreviousTokenPredictor(Predictor):
-    """Score of an expert: an age field above its training popularity.
+    """Scores an expert by an age field above its training popularity.
 
     ``age`` is the number of recorded tokens of this sequence and layer since the expert was last chosen (1: by the
     previous token). Let ``A = 1024``. The score is ``rate + ((A + 1 − age) << RATE_BITS)`` for ages of at most ``A``,
-    and ``rate`` for older or unused experts; fill ``popularity`` regards age 1 alone, and ``none`` does so with
-    ``rate = 0``. The lookahead changes nothing: only previous tokens are used, for every layer.
+    and ``rate`` for older or unused experts; fill ``popularity`` uses only age 1, and ``none`` does so with
+    ``rate = 0``. The lookahead changes nothing: only previous tokens are used, in every layer.
     """
 
     name: ClassVar[str] = "previous-token"
@@ -44,7 +44,7 @@ class PreviousTokenPredictor(Predictor):
 
     def __init__(self, rates: NDArray[np.int32], *, top_k: int, lookahead: int, fill: Fill) -> None:
         super().__init__(layers=rates.shape[0], experts=rates.shape[1], top_k=top_k, lookahead=lookahead)
-        # A rate of exactly one would carry into the age field.
+        # A rate of exactly 1 would carry into the age field.
         self.rates = np.minimum(rates, RATE_ONE - 1) if fill != "none" else np.zeros_like(rates)
         self.oldest = _AGES if fill == "recency" else 1
         self.reset()
@@ -86,7 +86,7 @@ class PreviousTokenPredictor(Predictor):
 
 @njit()
 def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step: int, scores: Scores) -> None:
-    """``step`` is what a token of age is worth: an argument, as a compiled constant of another file would go stale."""
+    """Fill ``scores [experts]``; each token of age costs ``step``."""
     for expert in range(len(ages)):
         scores[expert] = rates[expert]
         if ages[expert] > 0:
@@ -95,7 +95,7 @@ def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step:
 
 @njit()
 def _age(ages: NDArray[np.int32], ids: NDArray[np.int32], oldest: int) -> None:
-    """One recorded token passes: ages above ``oldest`` return to 0 (unused); the chosen experts become 1."""
+    """Age all experts by one recorded token: ages above ``oldest`` return to 0 (unused), chosen experts get age 1."""
     for expert in range(len(ages)):
         if ages[expert] > 0:
             ages[expert] = ages[expert] + 1 if ages[expert] < oldest else 0

@@ -1,4 +1,4 @@
-"""Counting a training trace: the profiles that the unlearned predictors are made of.
+"""Count a training trace: the profiles from which the unlearned predictors are made.
 
 All profiles are integers. A *rate* is a fixed-point fraction with ``RATE_BITS`` bits, floor-rounded, so that scores are
 reproducible on every machine and a sum of ``top_k`` rates stays far inside an i32.
@@ -29,14 +29,14 @@ def selection_rates(trace: RoutingTrace) -> NDArray[np.int32]:
 
 
 def spatial_rates(trace: RoutingTrace, distance: int) -> NDArray[np.int32]:
-    """P(target chooses b | the layer ``distance`` below chose a, same token).
+    """P(the target layer chooses b | the layer ``distance`` below it chose a for the same token).
 
     Fixed point i32 ``[layers, experts a, experts b]``, indexed by the target layer; zero where target < ``distance``.
 
     Raises:
-        ForestageError: if no target has a layer ``distance`` below it.
+        ForestageError: if no layer has a layer ``distance`` below it.
     """
-    check_lookahead(distance, trace.layers)  # it indexes memory in compiled code
+    check_lookahead(distance, trace.layers)  # compiled code indexes memory with it
     pairs = np.zeros((trace.layers, trace.experts, trace.experts), np.int64)
     given = np.zeros((trace.layers, trace.experts), np.int64)
     for _, ids, recorded, _ in id_chunks(trace, _COUNT_CHUNK_TOKENS):
@@ -45,7 +45,7 @@ def spatial_rates(trace: RoutingTrace, distance: int) -> NDArray[np.int32]:
 
 
 def temporal_rates(trace: RoutingTrace) -> NDArray[np.int32]:
-    """P(this token chooses b | the previous recorded token of the sequence chose a, same layer).
+    """P(this token chooses b | the sequence's previous recorded token chose a in the same layer).
 
     Fixed point i32 ``[layers, experts a, experts b]``.
     """
@@ -58,7 +58,7 @@ def temporal_rates(trace: RoutingTrace) -> NDArray[np.int32]:
 
 
 def _as_rates(counts: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int32]:
-    """``counts / of`` as floor-rounded fixed point; 0 where nothing was counted."""
+    """``counts / of`` as fixed point, rounded down; 0 where ``of`` is 0."""
     return ((counts << RATE_BITS) // np.maximum(of, 1)).astype(np.int32)
 
 

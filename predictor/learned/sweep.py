@@ -25,6 +25,7 @@ from predictor.measure.ranking import check_limit
 from predictor.measure.results import Ends
 from traces import RoutingTrace
 from traces.files import write_text
+from traces.selection import select_sequences
 
 Progress = Callable[[int, int], None]
 
@@ -261,7 +262,7 @@ def _train(
     state = folder / f"{name}.state"
     folder.mkdir(parents=True, exist_ok=True)
     predictor: LearnedPredictor = train(
-        trace.select_sequences(variant.train.indices(trace)),
+        select_sequences(trace, variant.train.indices(trace)),
         grid.recipe_of(name),
         lookahead=variant.lookahead,
         trained_on=variant.train.describe(trace, trace_name),
@@ -303,7 +304,7 @@ def _measure(trace: RoutingTrace, grid: Grid, name: str, path: Path, trace_name:
 
 def _rival(trace: RoutingTrace, trainer: Variant, measured: Variant, issue: tuple[int, ...]) -> dict[str, float]:
     """Recall by limit of the best of the tables that need no training, for the same sequences."""
-    profiled = trace.select_sequences(trainer.train.indices(trace))
+    profiled = select_sequences(trace, trainer.train.indices(trace))
     rival = registry.fit(RIVAL, profiled, lookahead=measured.lookahead)
     settings = EvaluationSettings(issue=issue, domains=measured.domains, datasets=measured.datasets)
     parts = select_parts(trace, settings)

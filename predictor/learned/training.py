@@ -28,6 +28,7 @@ from predictor.learned.requirements import check_trainable
 from predictor.learned.tables import LearnedTables
 from traces import RoutingTrace
 from traces.files import atomic_path
+from traces.selection import select_sequences
 
 EVALUATION_TOKENS = 2048
 HIDDEN_QUANTILE = 0.9995
@@ -118,7 +119,7 @@ def _parts(trace: RoutingTrace, training: TrainingConfig) -> tuple[RoutingTrace,
         )
     kept = min(max(1, round(trace.sequences * training.validation)), trace.sequences - 1)
     order = np.random.default_rng(training.seed).permutation(trace.sequences)
-    return trace.select_sequences(np.sort(order[kept:])), trace.select_sequences(np.sort(order[:kept]))
+    return select_sequences(trace, np.sort(order[kept:])), select_sequences(trace, np.sort(order[:kept]))
 
 
 def _fingerprint(trace: RoutingTrace, recipe: Recipe, lookahead: int) -> str:

@@ -1,1 +1,1 @@
-"""How predictors are measured, and compared."""
+"""Measure and compare predictors."""

@@ -1,12 +1,12 @@
 """95 % intervals of a metric: the percentile bootstrap over sequences.
 
-The unit is the sequence, not the token: tokens of one sequence resemble each other, so that intervals over tokens would
-be far too narrow. Of the ``n`` sequences evaluated, ``n`` are drawn with replacement; the metric of the draw is the
-ratio of the sums over the sequences drawn; the interval runs from the 2.5th to the 97.5th percentile of ``resamples``
-draws (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). It says how far the figure would
-move with other sequences of the same kind; it does not cover what another split trains differently.
+The unit is the sequence, not the token: tokens of one sequence resemble each other, so intervals over tokens would be
+far too narrow. Each draw takes ``n`` of the ``n`` evaluated sequences with replacement; its metric is the ratio of the
+sums over the drawn sequences. The interval runs from the 2.5th to the 97.5th percentile of ``resamples`` draws (Efron
+and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). It shows how far the figure would move with other
+sequences of the same kind; it does not include the effect of training on another split.
 
-The draws depend on the seed and on the number of sequences alone: two predictors on the same part are resampled alike.
+The draws depend only on the seed and the number of sequences: two predictors on the same part get the same draws.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class Bootstrap(StrictModel):
     """How intervals are resampled.
 
     Attributes:
-        resamples: how often; 0 gives no intervals.
-        seed: of the draws.
+        resamples: number of draws; 0 gives no intervals.
+        seed: seed of the draws.
     """
 
     resamples: int = Field(default=1000, ge=0, le=1_000_000)
@@ -37,17 +37,17 @@ class Bootstrap(StrictModel):
 
 
 class Interval(NamedTuple):
-    """Lower and upper ends, f64 arrays of one shape; NaN where there is no interval."""
+    """Lower and upper ends, f64 arrays of the same shape; NaN where there is no interval."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
 
 def interval(ratio: Ratio, bootstrap: Bootstrap) -> Interval:
-    """Intervals of ``ratio [sequences, …]``, a pair of arrays ``[…]``.
+    """Intervals of ``ratio``, whose arrays are ``[sequences, …]``: two arrays ``[…]``.
 
-    NaN where fewer than two sequences or no resamples are given, and where the metric itself is undefined. Draws in
-    which it is undefined are left out.
+    NaN if there are fewer than two sequences or no resamples, and where the metric itself is undefined. Draws in which
+    it is undefined are left out.
     """
     sequences = len(ratio.numerator)
     shape = ratio.numerator.shape[1:]
@@ -64,7 +64,7 @@ def interval(ratio: Ratio, bootstrap: Bootstrap) -> Interval:
 
 
 def _draws(sequences: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.float64]]:
-    """How often each sequence is in each draw: f64 ``[draws of the block, sequences]``, in blocks."""
+    """How often each draw contains each sequence: f64 ``[draws of the block, sequences]``, in blocks."""
     generator = np.random.Generator(np.random.PCG64(bootstrap.seed))
     block = max(1, _BLOCK_WEIGHTS // sequences)
     for first in range(0, bootstrap.resamples, block):
@@ -75,7 +75,7 @@ def _draws(sequences: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.float64]
 
 
 def _percentiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``PERCENTILES`` of every column of ``values [draws, columns]``, NaN left out: f64 ``[2, columns]``."""
+    """``PERCENTILES`` of every column of ``values [draws, columns]`` without NaN: f64 ``[2, columns]``."""
     ends = np.percentile(values, PERCENTILES, axis=0)
     for column in np.flatnonzero(np.isnan(values).any(axis=0)):
         defined = values[:, column][~np.isnan(values[:, column])]

@@ -1,4 +1,4 @@
-"""Predictors side by side: each one's evaluation, and its whole curve of recall against what is issued."""
+"""Compare predictors: each one's evaluation, and its whole curve of recall against issued experts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from predictor.measure.evaluate import (
     called,
     document,
     laid,
-    obtain,
+    load_or_fit,
     select_parts,
 )
 from predictor.measure.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
@@ -32,13 +32,13 @@ from traces import RoutingTrace
 
 
 class Curve(Document):
-    """Recall and issue at limits 1 … half of the experts, over rows with layer ≥ lookahead.
+    """Recall and issued experts at limits 1 … half of the experts, over rows with layer ≥ lookahead.
 
     Attributes:
-        predictor: label, unique in the comparison.
-        issued: mean experts issued a layer and token.
+        predictor: the predictor's label, unique in the comparison.
+        issued: mean number of experts issued per layer and token, at each limit.
         recall: at each limit.
-        low, high: ends of the 95 % bootstrap interval of the recall; ``None`` where there is none.
+        low, high: ends of the recall's 95 % bootstrap interval; ``None`` where there is none.
     """
 
     predictor: str
@@ -49,15 +49,15 @@ class Curve(Document):
 
 
 class EqualTraffic(Document):
-    """Every predictor at the issue that one of them chooses of its own accord.
+    """Every predictor's recall when it issues as many experts as one of them issues uncapped.
 
     Attributes:
-        reference: the one with a threshold of its own.
-        issued: its mean experts issued a layer and token, without a limit.
-        recall: of each predictor at that issue, between two limits in proportion (as if each limit held for a share of
-            the rows); ``None`` where a predictor never issues so many.
-        gain: the same less the reference's recall.
-        gain_intervals: 95 % of the gain, both predictors resampled together.
+        reference: the predictor with a threshold, from which the number is taken.
+        issued: its mean number of experts issued per layer and token, without a limit.
+        recall: each predictor's recall at that number, interpolated between two limits (as if each limit applied to a
+            share of the rows); ``None`` if a predictor never issues so many.
+        gain: that recall minus the reference's.
+        gain_intervals: 95 % bootstrap interval of the gain; both predictors are resampled together.
     """
 
     reference: str
@@ -68,16 +68,16 @@ class EqualTraffic(Document):
 
 
 class Comparison(Document):
-    """Every predictor on the same part of one trace, resampled alike.
+    """Every predictor on the same part of one trace, with the same bootstrap draws.
 
     Attributes:
         trace, model, layers, experts, top_k, synthetic: what was evaluated.
         split, lookahead, sequences, tokens: which part, and how far ahead.
-        size: of one expert.
-        evaluations: one a predictor, in the order compared.
+        size: size of one expert.
+        evaluations: one per predictor, in the order given.
         curves: in the same order.
-        bounds: at the issue limits.
-        equal_traffic: one entry a predictor that has a threshold of its own and issues anything.
+        bounds: bounds at the issue limits.
+        equal_traffic: one entry per predictor that has a threshold and issues anything.
     """
 
     trace: str
@@ -105,18 +105,17 @@ def compare(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Measure each of ``predictors`` as ``predictor.measure.evaluate`` does, with one pass each.
+    """Measure each of ``predictors`` as ``predictor.measure.evaluate`` does, in one pass each.
 
-    They are names of kinds, files of trained predictors, and predictions that somebody made.
-
-    Without a lookahead in ``settings``, the kinds are fitted for that of the files, and for 1 where there are none.
+    They are names of kinds, files of trained predictors, or opened files of predictions. Without a lookahead in
+    ``settings``, kinds are fitted for the files' lookahead, or for 1 if there are no files.
     ``progress(done, total)`` counts tokens over all predictors.
 
     Raises:
-        ForestageError: as ``evaluate``; also if no predictor is given, two have one name, or the files were trained
-            for different lookaheads.
+        ForestageError: as ``evaluate``; also if no predictor is given, two have the same name, or the files were
+            trained for different lookaheads.
     """
-    wanted = EvaluationSettings.parse(settings, origin="comparison")
+    wanted = EvaluationSettings.parse_settings(settings, origin="comparison")
     measured = [laid(name, trace) for name in predictors]
     labels = [called(name) for name in measured]
     if not labels:
@@ -135,7 +134,7 @@ def compare(
     part = parts.evaluated
     for name in measured:
         if isinstance(name, LaidPredictions):
-            obtain(parts, name)  # refused before the others are measured
+            load_or_fit(parts, name)  # raises before the others are measured
     assert wanted.lookahead is not None, "set above"
     between = bounds(parts, wanted.lookahead)
     evaluations, tallies = [], []
@@ -145,7 +144,7 @@ def compare(
             if progress is not None:
                 progress(number * total + done, len(predictors) * total)
 
-        chosen = obtain(parts, name)
+        chosen = load_or_fit(parts, name)
         tally = tally_predictor(chosen, part, wanted.limits, progress=advance)
         evaluations.append(document(parts, name, chosen, tally, between))
         tallies.append(tally.curve)
@@ -176,7 +175,7 @@ def compare(
 
 
 def _common_lookahead(predictors: Sequence[Measurable]) -> int:
-    """The lookahead of the files among ``predictors``; 1 where there are none."""
+    """The lookahead of the files among ``predictors``; 1 if there are none."""
     depths: dict[int, str] = {}
     for name in predictors:
         if isinstance(name, LaidPredictions):
@@ -190,7 +189,7 @@ def _common_lookahead(predictors: Sequence[Measurable]) -> int:
 
 
 def _curve(label: str, tally: Tally, experts: int, bootstrap: Bootstrap) -> Curve:
-    """The first half of ``tally.curve [sequences]``: beyond it half of the experts are moved for every token."""
+    """The curve of ``tally [sequences]`` up to half of the experts: more would be moved for every token beyond that."""
     half = slice(0, max(1, experts // 2))
     narrow = tally.limited(half)
     low, high = interval(recall(narrow), bootstrap)
@@ -204,7 +203,7 @@ def _curve(label: str, tally: Tally, experts: int, bootstrap: Bootstrap) -> Curv
 
 
 def _equal_traffic(reference: int, labels: list[str], tallies: list[Tally], bootstrap: Bootstrap) -> EqualTraffic:
-    """Every curve ``tallies [sequences]`` where it issues as much as predictor ``reference`` does without a limit."""
+    """Each of the curves ``tallies [sequences]`` at the issue of predictor ``reference`` without a limit."""
     own = tallies[reference]
     needed = own.rows * own.top_k
     issued = float(issued_per_layer(own).over(0).values()[-1])
@@ -225,13 +224,13 @@ def _equal_traffic(reference: int, labels: list[str], tallies: list[Tally], boot
 
 
 def hits_at(tally: Tally, issued: float) -> NDArray[np.float64] | None:
-    """Hits of each sequence where ``tally [sequences]``, with limits 1 … experts, issues ``issued`` experts a row.
+    """Hits of each sequence if ``tally [sequences]`` (limits 1 … experts) issues ``issued`` experts per row.
 
-    Between two limits in proportion; ``None`` if it never issues so many.
+    Interpolated between two limits; ``None`` if it never issues so many.
     """
     means = np.concatenate([[0.0], issued_per_layer(tally).over(0).values()])
     hits = np.concatenate([np.zeros((len(tally.hits), 1)), tally.hits], axis=1)
-    above = int(np.searchsorted(means, issued))  # the first limit that issues at least so many
+    above = int(np.searchsorted(means, issued))  # the first limit at which it issues at least so many
     if above == len(means):
         return None
     if above == 0:

@@ -1,4 +1,4 @@
-"""The document of ``forestage predictor evaluate``: one predictor measured on one trace."""
+"""Measure one predictor on one trace: the document of ``forestage predictor evaluate``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from catalog.catalogue import load_catalog
 from catalog.config import StrictModel
-from catalog.errors import ForestageError, unknown_name
+from catalog.errors import ForestageError, SettingError, unknown_name
 from predictor import registry
 from predictor.base import BatchPredictor
 from predictor.baselines.popularity import PopularityPredictor
@@ -43,20 +43,21 @@ from predictor.predictions.scorer import LaidPredictions, PredictionsScorer, lay
 from predictor.requests import check_request
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 
 class EvaluationSettings(StrictModel):
-    """What is evaluated, and how.
+    """Which part of the trace is evaluated, and how.
 
     Attributes:
-        issue: issue limits, experts a layer and token.
-        lookahead: layers ahead; ``None``: a trained predictor's own, and 1 for a kind.
-        split: the part of the trace by ``traces.split(seed=0)``; ``all`` for a trace that was not trained on.
-        domains, datasets: only sequences with one of these labels; none named: all.
-        only_covered: of a file of predictions that lacks tokens, evaluate the sequences that it covers whole, and
-            everyone on these.
-        expert_bytes: of one expert; ``None``: the catalogue's for the trace's model.
-        bootstrap: of the intervals.
+        issue: issue limits, in experts per layer and token.
+        lookahead: layers ahead; ``None``: a trained predictor's own, 1 for a kind.
+        split: the part of the trace by ``traces.split(seed=0)``; ``all`` for a trace not used in training.
+        domains, datasets: evaluate only sequences with one of these labels; empty: all.
+        only_covered: if a file of predictions lacks tokens, evaluate every predictor only on the sequences that the
+            file covers completely.
+        expert_bytes: bytes of one expert; ``None``: the catalogue's for the trace's model.
+        bootstrap: how the intervals are resampled.
     """
 
     issue: tuple[int, ...] = Field(default=(4, 6, 8), min_length=1)
@@ -75,23 +76,23 @@ class EvaluationSettings(StrictModel):
 
 
 class Evaluated(Document):
-    """What was measured, and on what.
+    """What was measured, and on which part of which trace.
 
     Attributes:
-        predictor: the kind's name, or that of the file without its ending.
-        file: of a trained predictor, or of predictions.
-        predictions: whether the file holds predictions that somebody made, and not a predictor.
-        trace: name of the trace evaluated (the model's where the caller gives none).
-        model: whose routing it is.
+        predictor: the kind's name, or the file's without its ending.
+        file: file of a trained predictor or of predictions; ``None`` for a kind.
+        predictions: whether the file holds predictions, not a predictor.
+        trace: name of the evaluated trace (the model's, if the caller gives none).
+        model: the model whose routing it is.
         lookahead: layers ahead.
         split: the part of the trace that was evaluated.
-        domains, datasets: the labels it was restricted to; none: all.
-        trained_on: which sequences the predictor was made from; of predictions, who made them and how.
-        synthetic: whether the trace was made by a generator.
-        sequences, tokens: size of the part evaluated.
-        parameters: the predictor's parameters, defaults filled in; a file's description of itself.
-        bootstrap: of the intervals.
-        notes: what a reader must know besides.
+        domains, datasets: the labels to which the part was restricted; empty: all.
+        trained_on: the sequences that the predictor was made from; for predictions, who made them and how.
+        synthetic: whether a generator made the trace.
+        sequences, tokens: size of the evaluated part.
+        parameters: the predictor's parameters with defaults filled in, or a file's description of itself.
+        bootstrap: how the intervals were resampled.
+        notes: remarks that a reader must know.
     """
 
     predictor: str
@@ -113,20 +114,20 @@ class Evaluated(Document):
 
 
 class Null(Document):
-    """Recall and gate-mass recall by issue limit of who looks at nothing that the trace shows."""
+    """Recall and gate-mass recall, by issue limit, of a predictor that ignores the evaluated trace."""
 
     recall: ByLimit
     gate_mass: ByLimit
 
 
 class Bounds(Document):
-    """What no predictor exceeds, and what needs none, by issue limit *m* of *N* experts, *k* of them chosen.
+    """Recall that no predictor exceeds, and that needs no predictor, by issue limit *m*; *k* of *N* experts are chosen.
 
     Attributes:
-        perfect: recall of one that knows the future, min(m / k, 1).
-        perfect_gate_mass: its gate-mass recall, of the heaviest m of the chosen; ``None`` where no weights are.
-        random: expected recall of a blind choice, m / N; so much of the gate mass too.
-        popularity: the training part's most popular experts; ``None`` where there is no training part.
+        perfect: recall of a predictor that knows the future, min(m / k, 1).
+        perfect_gate_mass: its gate-mass recall, if it issues the heaviest m chosen experts; ``None`` without weights.
+        random: expected recall of a random choice, m / N; its expected gate-mass recall too.
+        popularity: issuing the training part's most popular experts; ``None`` without a training part.
     """
 
     perfect: dict[str, float]
@@ -136,14 +137,14 @@ class Bounds(Document):
 
 
 class EvaluationResult(Metrics, Evaluated):
-    """Metrics by issue limit over layers ≥ lookahead, then in parts.
+    """Metrics by issue limit over layers ≥ lookahead, then by layer, domain and dataset.
 
     Attributes:
-        bounds: what the figures lie between.
-        issued_per_layer: the predictor's own uncapped issue where it has a threshold, else that at the largest limit.
-        traffic: bytes moved and wasted a token.
-        by_layer: one entry a layer of the trace, early ones included and marked.
-        by_domain, by_dataset: one entry a label.
+        bounds: bounds of the figures.
+        issued_per_layer: experts issued uncapped if the predictor has a threshold, else at the largest limit.
+        traffic: bytes moved and wasted per token.
+        by_layer: one entry per layer of the trace, early ones included and marked.
+        by_domain, by_dataset: one entry per label.
     """
 
     bounds: Bounds
@@ -156,17 +157,17 @@ class EvaluationResult(Metrics, Evaluated):
 
 @dataclass(frozen=True)
 class Parts:
-    """The two sides of an evaluation.
+    """The training and the evaluated part of a trace.
 
     Attributes:
-        trace: all of it.
-        train: sequences that a kind is profiled on.
-        chosen: sequences that are measured.
-        left_out: sequences of the part that no figure counts, as a file of predictions does not cover them.
-        evaluated: the part measured.
-        name: of the trace, for readers.
-        size: of one expert.
-        settings: as asked.
+        trace: the whole trace.
+        train: sequences on which a kind is profiled.
+        chosen: sequences that are evaluated.
+        left_out: number of sequences left out of all figures because a file of predictions does not cover them.
+        evaluated: the evaluated part, as a trace.
+        name: the trace's name, for readers.
+        size: size of one expert.
+        settings: the settings of the evaluation.
     """
 
     trace: RoutingTrace
@@ -180,7 +181,7 @@ class Parts:
 
 
 Measurable = str | Path | LaidPredictions
-"""What can be measured: the name of a kind, the file of a trained predictor, predictions laid on the trace."""
+"""What can be measured: the name of a kind, the file of a trained predictor, predictions aligned with the trace."""
 
 
 def evaluate(
@@ -194,27 +195,27 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure ``predictor`` on a part of ``trace``; ``settings`` are the fields of ``EvaluationSettings``.
 
-    The name of a kind is profiled on the training part of ``traces.split(seed=0)``, whichever part is evaluated (so
-    ``split="all"`` mixes sequences profiled and not); a file is loaded and knows nothing of this trace but what it was
-    trained on. What adapts online sees the sequences evaluated, in order, and no others. Predictions that somebody made
-    are counted as they are. ``progress(done, total)`` is called with tokens evaluated.
+    A kind is profiled on the training part of ``traces.split(seed=0)``, whichever part is evaluated (so
+    ``split="all"`` mixes profiled and other sequences). The file of a trained predictor is loaded and not fitted to
+    this trace. A predictor that adapts online sees only the evaluated sequences, in order. Predictions from a file are
+    counted as they are. ``progress(done, total)`` is called with tokens evaluated.
 
     Raises:
         ForestageError: for an unknown predictor, parameter or label, a limit or lookahead out of range, a part without
-            sequences, a file that holds no predictor of this model, or predictions that are not of this trace.
+            sequences, a file without a predictor for this model, or predictions of another trace.
     """
-    parsed = EvaluationSettings.parse(settings, origin="evaluation")
+    parsed = EvaluationSettings.parse_settings(settings, origin="evaluation")
     named = laid(predictor, trace)
     parts = select_parts(trace, parsed, trace_name, [named])
     asked = [] if isinstance(named, LaidPredictions) else [named]
     check_request(trace, asked, limits=parts.settings.limits, lookahead=parts.settings.lookahead)
-    chosen = obtain(parts, named, parameters)
+    chosen = load_or_fit(parts, named, parameters)
     tally = tally_predictor(chosen, parts.evaluated, parts.settings.limits, progress=progress)
     return document(parts, named, chosen, tally, bounds(parts, chosen.lookahead), parameters)
 
 
 def laid(name: str | Path | Predictions, trace: RoutingTrace) -> Measurable:
-    """``name``, or where it is predictions, these laid on the whole ``trace`` and checked.
+    """``name`` itself; predictions are aligned with the whole ``trace`` and checked.
 
     Raises:
         ForestageError: as ``predictor.predictions.scorer.lay``.
@@ -223,7 +224,7 @@ def laid(name: str | Path | Predictions, trace: RoutingTrace) -> Measurable:
 
 
 def called(name: Measurable) -> str:
-    """What a table calls it: a kind by its name, a file without its ending."""
+    """The name used in tables: a kind's name, a file's without its ending."""
     if isinstance(name, LaidPredictions):
         return name.predictions.path.stem
     return Path(name).stem if registry.is_saved(name) else str(name)
@@ -235,11 +236,11 @@ def select_parts(
     trace_name: str | None = None,
     measured: Sequence[Measurable] = (),
 ) -> Parts:
-    """The training sequences of ``trace`` and the part that ``settings`` evaluate.
+    """The training sequences of ``trace``, and the part that ``settings`` choose for evaluation.
 
     Raises:
-        ForestageError: if the part is empty, or no sequence has such a label, or with ``only_covered`` the predictions
-            among those ``measured`` cover no sequence of it.
+        ForestageError: if the part is empty, no sequence has a given label, or, with ``only_covered``, the predictions
+            among ``measured`` cover no sequence of the part completely.
     """
     train, test = split_sequences(trace)
     chosen = {"train": train, "test": test, "all": np.arange(trace.sequences)}[settings.split]
@@ -269,7 +270,7 @@ def select_parts(
         train=train,
         chosen=chosen,
         left_out=asked - len(chosen),
-        evaluated=trace if whole else trace.select_sequences(chosen),
+        evaluated=trace if whole else select_sequences(trace, chosen),
         name=trace_name or trace.metadata.model,
         size=expert_size(trace, settings.expert_bytes),
         settings=settings,
@@ -277,10 +278,10 @@ def select_parts(
 
 
 def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArray[np.int64]:
-    """Those of the sequences ``chosen`` that every file of predictions covers whole."""
+    """The ``chosen`` sequences that every file of predictions covers completely."""
     files = [name for name in measured if isinstance(name, LaidPredictions)]
     if not files:
-        raise ForestageError("only_covered: no predictions are given; it restricts what their files do not cover")
+        raise SettingError("only_covered", "no predictions are given; it restricts what their files do not cover")
     kept = chosen[np.logical_and.reduce([name.covers()[chosen] for name in files])]
     if not len(kept):
         names = ", ".join(str(name.predictions.path) for name in files)
@@ -288,8 +289,8 @@ def _covered(chosen: NDArray[np.int64], measured: Sequence[Measurable]) -> NDArr
     return kept
 
 
-def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | None = None) -> BatchPredictor:
-    """As ``registry.obtain``; the training sequences are gathered only for a kind, which needs them."""
+def load_or_fit(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | None = None) -> BatchPredictor:
+    """As ``registry.load_or_fit``; training sequences are copied only for a kind, which needs them."""
     if isinstance(predictor, LaidPredictions):
         path = predictor.predictions.path
         if parameters:
@@ -313,17 +314,17 @@ def obtain(parts: Parts, predictor: Measurable, parameters: dict[str, Any] | Non
             f"predictor '{predictor}': the trace has no training sequences; give one of more sequences"
         )
     else:
-        train = parts.trace.select_sequences(parts.train)
-    return registry.obtain(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
+        train = select_sequences(parts.trace, parts.train)
+    return registry.load_or_fit(predictor, train, lookahead=parts.settings.lookahead, parameters=parameters)
 
 
 def bounds(parts: Parts, lookahead: int) -> Bounds:
-    """What recall on the part evaluated lies between, ``lookahead`` layers ahead."""
+    """Bounds of recall on the evaluated part, ``lookahead`` layers ahead."""
     limits, part = parts.settings.limits, parts.evaluated
     keys = [str(limit) for limit in limits]
     popular = None
     if len(parts.train):
-        fitted = PopularityPredictor.fit(parts.trace.select_sequences(parts.train), lookahead=lookahead)
+        fitted = PopularityPredictor.fit(select_sequences(parts.trace, parts.train), lookahead=lookahead)
         tally = tally_predictor(fitted, part, limits).overall().over(0)
         popular = Null(
             recall=by_limit(recall(tally).values(), keys), gate_mass=by_limit(gate_mass_recall(tally).values(), keys)
@@ -344,7 +345,7 @@ def document(
     limits: Bounds,
     parameters: dict[str, Any] | None = None,
 ) -> EvaluationResult:
-    """What ``tally`` says of ``predictor``, which ``name`` means, on the part evaluated."""
+    """The document of ``predictor``, which ``name`` means, with the counts ``tally`` of the evaluated part."""
     settings, part = parts.settings, parts.evaluated
     keys = [str(limit) for limit in settings.limits]
     if predictor.threshold is not None:
@@ -382,13 +383,13 @@ def document(
 
 
 def _same_model(one: str, other: str) -> bool:
-    """Whether two traces' model strings mean the same model: ``openai/gpt-oss-20b`` and ``gpt-oss-20b`` do."""
+    """Whether two traces' model strings mean the same model, as ``openai/gpt-oss-20b`` and ``gpt-oss-20b`` do."""
     catalog = load_catalog()
     return one == other or (catalog.match_shape(one) or one) == (catalog.match_shape(other) or other)
 
 
 def _notes(parts: Parts, name: Measurable, predictor: BatchPredictor, tally: TraceTally) -> list[str]:
-    """What a reader must know of the part evaluated, and of predictions that somebody made."""
+    """Remarks on the evaluated part and on predictions from files."""
     notes = []
     if parts.left_out:
         notes.append(
@@ -420,7 +421,7 @@ def _notes(parts: Parts, name: Measurable, predictor: BatchPredictor, tally: Tra
         )
     largest = parts.settings.limits[-1]
     if predictor.threshold is None and tally.curve.issued.shape[1] >= largest:
-        at_least = np.diff(tally.curve.issued.sum(axis=0), prepend=0)  # rows that issue 1, 2, … experts or more
+        at_least = np.diff(tally.curve.issued.sum(axis=0), prepend=0)  # rows that issue at least 1, 2, … experts
         few = int(at_least[0] - at_least[largest - 1])
         if few:
             notes.append(

@@ -1,4 +1,4 @@
-"""Shares of a row's gate weight as integers, so that sums of them depend on no order."""
+"""Shares of a row's gate weight as integers, so that their sums do not depend on the order of summation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,19 +7,19 @@ from traces.compiled import njit
 
 MASS_BITS = 16
 MASS_ONE = 1 << MASS_BITS
-"""Units that the chosen experts of a row share; an expert's share is within one unit, 1.5 · 10⁻⁵, of its weight's."""
+"""Units divided among a row's chosen experts; an expert's units are within one unit (1.5 · 10⁻⁵) of its exact share."""
 
 _HALF_BITS = 24
 """Every finite f16 is a whole number of 2⁻²⁴ and below 2¹⁶."""
 
 
 def mass_units(weights: NDArray[np.float16], recorded: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Whole units of ``MASS_ONE`` that each of ``weights [n, layers, top_k]`` (finite, ≥ 0) is of its row's sum.
+    """Divide ``MASS_ONE`` units of each row among its ``weights [n, layers, top_k]`` (finite, ≥ 0), in proportion: i32.
 
-    A row's units sum to ``MASS_ONE``: each weight gets the floor of its share, and the units left over go to the
-    largest remainders, ties to the earlier place (the largest-remainder method of apportionment; Balinski and Young,
-    Fair Representation, 2nd ed., 2001, chapter 3). All of it is integer arithmetic on the f16 as they are. Rows that
-    are not ``recorded [n, layers]``, or whose weights are all 0, get no units.
+    Each weight gets the floor of its exact share; the units left over go to the largest remainders, ties to the earlier
+    place (the largest-remainder method of apportionment; Balinski and Young, Fair Representation, 2nd ed., 2001,
+    chapter 3). All arithmetic is on integers, from the exact f16 values. Rows that are not ``recorded [n, layers]``, or
+    whose weights are all 0, get no units.
     """
     whole = (weights.astype(np.float64) * (1 << _HALF_BITS)).astype(np.int64)
     units = np.zeros(weights.shape, np.int32)

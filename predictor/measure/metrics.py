@@ -1,17 +1,17 @@
-"""The one definition of every metric of a prediction.
+"""The definition of every metric of predictions.
 
-A *row* is one recorded (token, layer); rows that were not recorded count nowhere. In a row, *needed* are the ``top_k``
-experts that the gate chose, *issued* the experts that the predictor issues under a limit ``m`` (the best ``m`` scores ≥
-its threshold), and *hits* their intersection.
+A *row* is one recorded (token, layer); unrecorded rows are not counted. In a row, the *needed* experts are the
+``top_k`` that the gate chose, the *issued* experts are those that the predictor issues under a limit ``m`` (the best
+``m`` scores ≥ its threshold), and the *hits* are both.
 
 Where the trace has gate weights, a needed expert's *mass* is its share of the row's sum of weights, in whole units
-(``predictor.measure.gate_mass``); a row whose weights are all 0 has none and counts in no metric of mass.
+(``predictor.measure.gate_mass``); a row whose weights are all 0 has no mass and is in no metric of mass.
 
-Overall figures are of rows with layer ≥ lookahead. The layers below it, the *early* ones, appear layer by layer alone:
-what a predictor says there rests on other inputs (see its documentation), and most say nothing.
+Overall figures count rows with layer ≥ lookahead. The layers below it, the *early* ones, appear only in the figures by
+layer: there a predictor uses other inputs (see its documentation), and most predict nothing.
 
-Every metric is a ratio of two sums of integers over rows, so that it depends on no order of summation and can be
-resampled by sequence (``predictor.measure.bootstrap``).
+Every metric is a ratio of two sums of integers over rows, so that it does not depend on the order of summation and can
+be resampled by sequence (``predictor.measure.bootstrap``).
 """
 
 from collections.abc import Callable, Sequence
@@ -39,15 +39,15 @@ class Tally:
     """Counts over rows. Leading axes are sequences and layers; ``hits``, ``issued`` and ``mass`` have the limits last.
 
     Attributes:
-        rows: how many.
-        exact: rows whose best ``top_k`` issued experts are exactly those needed.
+        rows: number of rows.
+        exact: rows whose best ``top_k`` issued experts are exactly the needed ones.
         answered: rows in which anything is issued without a limit.
         weighed: rows with gate weights.
         hits: experts issued and needed, by limit.
         issued: experts issued, by limit.
         mass: gate mass of the experts issued and needed, in units, by limit.
-        top_k: experts needed a row.
-        listed: how many experts a row the predictor's ranking names; ``None``: all.
+        top_k: experts needed per row.
+        listed: how many experts the predictor's ranking names per row; ``None``: all.
     """
 
     rows: Counts
@@ -61,12 +61,12 @@ class Tally:
     listed: int | None = None
 
     def each(self, change: Callable[[Counts], Counts]) -> "Tally":
-        """``change`` made to every count."""
+        """A tally with ``change`` applied to every count."""
         changed: dict[str, Any] = {name: change(getattr(self, name)) for name in (*_COUNTS, *_LIMITED)}
         return replace(self, **changed)
 
     def limited(self, limits: slice) -> "Tally":
-        """Some of the limits."""
+        """The tally of some of the limits."""
         kept: dict[str, Any] = {name: getattr(self, name)[..., limits] for name in _LIMITED}
         return replace(self, **kept)
 
@@ -85,13 +85,13 @@ _LIMITED = ("hits", "issued", "mass")
 
 @dataclass(frozen=True)
 class TraceTally:
-    """What one pass over a trace counts.
+    """The counts of one pass over a trace.
 
     Attributes:
-        by_layer: ``[sequences, layers]``, early layers included; limits: those asked for, then no limit (the
-            predictor's own accord: every score that reaches its threshold).
+        by_layer: ``[sequences, layers]``, early layers included; limits: those asked for, then uncapped (every score at
+            or above the threshold).
         curve: ``[sequences]``, layers ≥ lookahead; limits 1 … experts, or as many as the predictor lists.
-        lookahead: of the predictor.
+        lookahead: the predictor's.
     """
 
     by_layer: Tally
@@ -106,7 +106,7 @@ class TraceTally:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A metric, ``numerator / denominator``, two arrays of one shape; counts, or weighted sums of counts."""
+    """A metric ``numerator / denominator``: two arrays of the same shape, of counts or of weighted sums of counts."""
 
     numerator: NDArray[np.number]
     denominator: NDArray[np.number]
@@ -123,17 +123,17 @@ class Ratio:
 def recall(tally: Tally) -> Ratio:
     """Recall@m: the mean over rows of ``hits / top_k``.
 
-    Where every row is recorded this is the mean over tokens and over layers ≥ lookahead.
+    If every row is recorded, this is the mean over tokens and over layers ≥ lookahead.
     """
     return Ratio(tally.hits, _by_limit(tally.rows * tally.top_k, tally))
 
 
 def gate_mass_recall(tally: Tally) -> Ratio:
-    """Gate-mass recall@m: the mean over rows with gate weights of the share of the needed experts' weight in the hits.
+    """Gate-mass recall@m: the hits' share of the needed experts' weight, mean over rows with gate weights.
 
-    Of a row with weights *w* of its ``top_k`` chosen experts this is Σ_hits w / Σ_chosen w, whatever the weights sum to
-    (normalised, raw softmax or raw sigmoid), in units of 2⁻¹⁶ (``predictor.measure.gate_mass``). An expert that
-    hardly weighs hardly counts, where recall counts every needed expert alike. Undefined where no row has weights.
+    For a row whose ``top_k`` chosen experts have weights *w* this is Σ_hits w / Σ_chosen w, whatever the weights sum to
+    (normalised, raw softmax or raw sigmoid), in units of 2⁻¹⁶ (``predictor.measure.gate_mass``). An expert with little
+    weight counts little, whereas recall counts every needed expert equally. Undefined if no row has weights.
     """
     return Ratio(tally.mass, _by_limit(tally.weighed * MASS_ONE, tally))
 
@@ -144,36 +144,35 @@ def answered(tally: Tally) -> Ratio:
 
 
 def precision(tally: Tally) -> Ratio:
-    """Precision: hits over issued, both summed over rows (of what was fetched, the share that was needed).
+    """Precision: the share of issued experts that were needed; hits / issued, both summed over rows.
 
-    Undefined where nothing was issued. It is not the mean of per-row ratios, which a row that issues nothing does not
-    have.
+    Undefined if nothing was issued. It is not the mean of per-row ratios, since a row that issues nothing has none.
     """
     return Ratio(tally.hits, tally.issued)
 
 
 def issued_per_layer(tally: Tally) -> Ratio:
-    """Issued experts: the mean over rows of how many were issued."""
+    """Issued experts: how many were issued, mean over rows."""
     return Ratio(tally.issued, _by_limit(tally.rows, tally))
 
 
 def wasted_per_layer(tally: Tally) -> Ratio:
-    """Wasted experts: the mean over rows of how many were issued and not needed."""
+    """Wasted experts: how many were issued and not needed, mean over rows."""
     return Ratio(tally.issued - tally.hits, _by_limit(tally.rows, tally))
 
 
 def exact_set(tally: Tally) -> Ratio:
     """Exact-set rate: the share of rows whose best ``top_k`` issued experts are exactly the chosen set.
 
-    Whatever the limit; a predictor that issues fewer than ``top_k`` of its own accord misses. Undefined for a ranking
-    that was cut short of ``top_k``.
+    It does not depend on the limit; a row in which the predictor uncapped issues fewer than ``top_k`` is a miss.
+    Undefined for a ranking that was cut before ``top_k``.
     """
     cut = tally.listed is not None and tally.listed < tally.top_k
     return Ratio(tally.exact, np.zeros_like(tally.rows) if cut else tally.rows)
 
 
 def divide(numerator: NDArray[np.number], denominator: NDArray[np.number]) -> NDArray[np.float64]:
-    """``numerator / denominator``; NaN where the denominator is 0."""
+    """``numerator / denominator``, f64; NaN where the denominator is 0."""
     quotients = np.full(np.shape(numerator), np.nan)
     return np.divide(numerator, denominator, out=quotients, where=np.asarray(denominator) > 0)
 
@@ -186,13 +185,13 @@ def tally_predictor(
     progress: Progress | None = None,
     chunk_tokens: int | None = None,
 ) -> TraceTally:
-    """Count rows, hits, their mass and issued experts of ``predictor`` on ``trace``, for the limits given and for each.
+    """Count rows, hits, their mass and issued experts of ``predictor`` on ``trace``, for the given and for all limits.
 
-    Memory is bounded by the chunk and by sequences × (layers × limits + experts), not by the tokens.
+    Memory depends on the chunk and on sequences × (layers × limits + experts), not on the number of tokens.
 
     Raises:
-        ForestageError: if a limit is not in 1…experts, or is more than the predictor lists, or the trace's shape is not
-            that of the predictor.
+        ForestageError: if a limit is not in 1…experts or is larger than the predictor lists, or the trace's shape is
+            not the predictor's.
     """
     for limit in limits:
         check_limit(limit, predictor.experts)
@@ -207,7 +206,7 @@ def tally_predictor(
         top_k=trace.top_k,
         listed=predictor.listed,
     )
-    # Late rows by sequence: needed experts and mass found at each place, and rows that issue so many (0 … experts).
+    # Late rows by sequence: needed experts and mass at each rank, and rows that issue exactly 0 … experts.
     found_at = np.zeros((sequences, experts), np.int64)
     mass_at = np.zeros((sequences, experts), np.int64)
     issuing = np.zeros((sequences, experts + 1), np.int64)
@@ -229,7 +228,7 @@ def tally_predictor(
         if progress is not None:
             progress(last, trace.tokens)
     late = slice(predictor.lookahead, None)
-    at_least = issuing[:, ::-1].cumsum(axis=1)[:, ::-1]  # rows that issue n experts or more
+    at_least = issuing[:, ::-1].cumsum(axis=1)[:, ::-1]  # rows that issue at least n experts
     curve = Tally(
         **{name: getattr(by_layer, name)[:, late].sum(axis=1) for name in _COUNTS},
         hits=found_at.cumsum(axis=1),
@@ -242,9 +241,9 @@ def tally_predictor(
 
 
 def perfect_gate_mass(trace: RoutingTrace, limits: Sequence[int], lookahead: int) -> list[float]:
-    """Gate-mass recall at each limit of one that knows the future: it issues the heaviest of the chosen experts.
+    """Gate-mass recall at each limit of a predictor that knows the future: it issues the heaviest chosen experts.
 
-    Over the rows of layers ≥ ``lookahead``; NaN where none has weights.
+    Over the rows of layers ≥ ``lookahead``; NaN if none has weights.
     """
     mass = np.zeros(len(limits), np.int64)
     weighed = 0
@@ -285,7 +284,7 @@ def _count_rows(
     mass_at: Counts,
     issuing: Counts,
 ) -> None:
-    """Add a chunk's rows to the counts; a rank at or above a bound is not issued under it."""
+    """Add a chunk's rows to the counts; with the bound b, only ranks below b are issued."""
     tokens, layers, top_k = ranks.shape
     experts = found_at.shape[1]
     for token in range(tokens):

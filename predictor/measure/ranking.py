@@ -1,19 +1,21 @@
-"""The order in which scored experts are issued: one compiled rule for metrics, policies and tests.
-
-What is compiled here calls nothing compiled elsewhere: numba's cache on disk does not notice a change in another file.
-"""
+"""The order in which scored experts are issued: one compiled rule for metrics, policies and tests."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from traces.compiled import njit
 
 
 def check_limit(limit: int, experts: int) -> None:
-    """Raise ForestageError unless ``limit`` experts can be issued for a layer of ``experts``."""
+    """Raise SettingError unless ``limit`` experts can be issued in a layer of ``experts``."""
     if not 1 <= limit <= experts:
-        raise ForestageError(f"issue: {limit} is not in 1…{experts} (experts of a layer); choose one that is")
+        raise SettingError(
+            ("limit", "issue"),
+            f"choose 1 to {experts}, the experts of a layer",
+            value=limit,
+            message=f"issue: {limit} is not in 1…{experts} (experts of a layer); choose one that is",
+        )
 
 
 @njit()
@@ -33,7 +35,7 @@ def best_experts(scores: NDArray[np.int32], threshold: int, best: NDArray[np.int
         qualified += 1
         if held == limit and (limit == 0 or score <= scores[best[limit - 1]]):
             continue
-        # Insertion: ids arrive ascending, so an equal score stays behind the one that is there.
+        # Insertion: ids come in ascending order, so an equal score goes behind those already there.
         at = held if held < limit else limit - 1
         while at > 0 and scores[best[at - 1]] < score:
             best[at] = best[at - 1]
@@ -48,7 +50,7 @@ def best_experts(scores: NDArray[np.int32], threshold: int, best: NDArray[np.int
 def rank_chunk(
     scores: NDArray[np.int32], threshold: int, best: NDArray[np.int16], qualified: NDArray[np.int32]
 ) -> None:
-    """``best_experts`` of every row of ``scores [n, layers, experts]``.
+    """``best_experts`` for every row of ``scores [n, layers, experts]``.
 
     Fills ``best [n, layers, limit]`` and ``qualified [n, layers]``.
     """
@@ -66,11 +68,11 @@ def ranks_of_chosen(
     ranks: NDArray[np.int32],
     qualified: NDArray[np.int32],
 ) -> None:
-    """The place of every chosen expert in the order of ``best_experts``, without sorting.
+    """The rank of every chosen expert in the order of ``best_experts``, without sorting.
 
-    ``scores [n, layers, experts]`` and chosen ``ids [n, layers, top_k]``; fills ``ranks [n, layers, top_k]`` (0: issued
-    first; ``experts``: never issued, its score does not qualify) and ``qualified [n, layers]``, how many of the row
-    would be issued. Rows that are not ``recorded [n, layers]`` get ``experts`` and 0.
+    Reads ``scores [n, layers, experts]`` and chosen ``ids [n, layers, top_k]``. Fills ``ranks [n, layers, top_k]`` (0:
+    issued first; ``experts``: never issued, since its score does not qualify) and ``qualified [n, layers]``: how many
+    scores of the row qualify. Rows that are not ``recorded [n, layers]`` get ``experts`` and 0.
     """
     experts = scores.shape[2]
     for token in range(ids.shape[0]):
@@ -87,7 +89,7 @@ def ranks_of_chosen(
                 score = row[chosen]
                 if score < threshold:
                     continue
-                before = 0  # what beats a qualified score qualifies
+                before = 0  # a score that beats a qualified one qualifies too
                 for expert in range(chosen):
                     before += row[expert] >= score
                 for expert in range(chosen + 1, experts):

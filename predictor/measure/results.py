@@ -1,7 +1,7 @@
 """Documents of an evaluation: metrics by issue limit, each with its interval.
 
-A *limit* is a number of experts as text, or ``own``: uncapped, at the predictor's own threshold. ``None`` stands where
-a metric has no row to rest on, or an interval fewer than two sequences.
+A *limit* is a number of experts as text, or ``own``: uncapped, every score at or above the threshold. ``None`` stands
+for a metric without rows, and for an interval with fewer than two sequences.
 """
 
 from typing import Any, Literal
@@ -23,7 +23,7 @@ IntervalByLimit = dict[str, Ends]
 
 
 class Document(BaseModel):
-    """A frozen part of a result."""
+    """A frozen part of a result document."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +39,7 @@ class Intervals(Document):
 
 
 class Metrics(Document):
-    """What ``measure.metrics`` defines; ``gate_mass`` is its gate-mass recall, ``None`` where no weights are."""
+    """The metrics of ``measure.metrics``; ``gate_mass`` is gate-mass recall, ``None`` without weights."""
 
     recall: ByLimit
     gate_mass: ByLimit
@@ -51,14 +51,14 @@ class Metrics(Document):
 
 
 class Layer(Document):
-    """Which layer; ``early``: below the lookahead, so that no overall figure counts it."""
+    """A layer; ``early``: it is below the lookahead, so that overall figures do not count it."""
 
     layer: int
     early: bool
 
 
 class Group(Document):
-    """How many sequences and tokens a group has."""
+    """The size of a group of sequences."""
 
     sequences: int
     tokens: int
@@ -73,12 +73,12 @@ class GroupResult(Metrics, Group):
 
 
 def metrics(tally: Tally, keys: list[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    """The fields of ``Metrics`` of ``tally [sequences]``, whose limits are called ``keys``."""
+    """The fields of ``Metrics`` for ``tally [sequences]``, with the names ``keys`` for its limits."""
     return layer_metrics(tally.each(lambda counts: counts[:, None]), keys, bootstrap)[0]
 
 
 def layer_metrics(tally: Tally, keys: list[str], bootstrap: Bootstrap) -> list[dict[str, Any]]:
-    """The fields of ``Metrics`` of every layer of ``tally [sequences, layers]``."""
+    """The fields of ``Metrics`` for every layer of ``tally [sequences, layers]``."""
     ratios = {
         "recall": recall(tally),
         "gate_mass": gate_mass_recall(tally),

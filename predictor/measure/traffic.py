@@ -1,7 +1,7 @@
-"""Bytes that a predictor's issue moves, at the size of the model's experts.
+"""Bytes moved for the experts that a predictor issues, at the size of the model's experts.
 
-Nothing is assumed to be resident: every expert issued is one transfer. What a cache saves is for ``staging`` and
-``perfmodel`` to say; here the question is what the prediction alone asks for, and how much of it was in vain.
+No expert is assumed to be resident: every issued expert is one transfer. ``staging`` and ``perfmodel`` compute what a
+cache saves; here only the predictions count, and how many of them were wasted.
 """
 
 from catalog.catalogue import load_catalog
@@ -14,22 +14,22 @@ from traces import RoutingTrace
 
 
 class ExpertSize(Document):
-    """Bytes of one routed expert, weights and scales and biases, and who says so; ``None`` where nobody does."""
+    """Bytes of one routed expert (weights, scales, biases; ``None``: not known), and the source of the figure."""
 
     expert_bytes: int | None
     source: str
 
 
 class Traffic(Document):
-    """Bytes a token over the layers ≥ lookahead, by limit; ``None`` where the size of an expert is not known.
+    """Bytes per token over the layers ≥ lookahead, by limit; ``None`` if the size of an expert is not known.
 
     Attributes:
-        size: of an expert.
-        layers: how many layers a token is predicted for.
+        size: size of an expert.
+        layers: number of layers predicted for a token.
         moved_bytes_per_token: issued experts × their bytes.
-        wasted_bytes_per_token: of these, experts that were not needed.
-        predictor_bytes_per_token: what the predictor itself reads from far memory and writes to it, whatever it issues;
-            not in the bytes moved; ``None`` where a file of predictions does not say.
+        wasted_bytes_per_token: the part of these bytes for experts that were not needed.
+        predictor_bytes_per_token: bytes that the predictor itself reads from and writes to far memory, whatever it
+            issues; not part of the bytes moved; ``None`` if a file of predictions does not state them.
         moved_intervals, wasted_intervals: 95 % bootstrap intervals over sequences.
     """
 
@@ -43,7 +43,7 @@ class Traffic(Document):
 
 
 def expert_size(trace: RoutingTrace, given_bytes: int | None = None) -> ExpertSize:
-    """``given_bytes`` where given, else the size of the catalogue's record of the trace's model.
+    """``given_bytes`` if given, else the size in the catalogue's record of the trace's model.
 
     Raises:
         ForestageError: if ``given_bytes`` is not positive.
@@ -61,7 +61,7 @@ def expert_size(trace: RoutingTrace, given_bytes: int | None = None) -> ExpertSi
 def traffic(
     overall: Tally, predictor: BatchPredictor, size: ExpertSize, keys: list[str], bootstrap: Bootstrap
 ) -> Traffic:
-    """The traffic of ``overall [sequences]``, whose limits are called ``keys``."""
+    """The traffic of ``overall [sequences]``, with the names ``keys`` for its limits."""
     layers = predictor.layers - predictor.lookahead
     moved, wasted = issued_per_layer(overall), wasted_per_layer(overall)
     scale = None if size.expert_bytes is None else size.expert_bytes * layers

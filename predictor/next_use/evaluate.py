@@ -4,6 +4,9 @@ Belady's bound that each goes.
 All caches run over the same events, counted as ``staging.counting`` says, empty at first and living on from sequence to
 sequence. The *share closed* of a policy is ``(hits − LRU's) / (Belady's − LRU's)``; its interval is the
 bootstrap over sequences of ``predictor.measure.bootstrap``, each sequence counted with the residents it found.
+
+Beside the policies stand two placements that never move (``staging.static``): the experts most used in the part that is
+run, a null chosen in hindsight, and those most used in the training sequences, where the test sequences are run.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,14 +23,16 @@ from predictor.measure.metrics import Progress, Ratio
 from predictor.measure.results import Document, SplitName
 from predictor.next_use.calibration import HorizonCalibration, Reliability
 from predictor.next_use.twin import NextUsePredictor
-from staging.counting import Count
-from staging.events import Events
+from staging.counting import Count, Counting
+from staging.events import Events, events_of
 from staging.frequency import DEFAULT_SHIFT
 from staging.oracle import oracle_chunks
 from staging.results import CacheRun, Capacity, Scope
 from staging.simulate import PriorityChunks, counted_events, run_policy, run_priorities
+from staging.static import PROFILED, STATIC, counted_keys, run_static
 from traces import RoutingTrace
 from traces import split as split_sequences
+from traces.selection import select_sequences
 
 LEARNED = "next use"
 CLASSICAL = ("lru", "lfu", "ema", "belady")
@@ -64,7 +69,8 @@ class PolicyPoint(Document):
         hit_rate: event-atomic.
         loads: experts loaded in the events counted.
         hit_rate_by_layer: the same by layer; ``None`` for a layer without an event counted.
-        share_closed: of the way from LRU's hits to Belady's; ``None`` where these are equal.
+        share_closed: of the way from LRU's hits to Belady's; ``None`` where these are equal, and of what is
+            held from the start.
         interval: its 95 % interval over sequences.
     """
 
@@ -135,21 +141,28 @@ def compare_caches(
     Raises:
         ForestageError: for a setting out of range, predictors that do not fit, or an empty part.
     """
-    chosen = ComparisonSettings.parse(settings, origin="cache comparison")
+    chosen = ComparisonSettings.parse_settings(settings, origin="cache comparison")
     _check_predictors(trace, predictor, ahead)
     part = _part(trace, chosen.split)
     rooms = [Capacity(experts, scope=chosen.scope) for experts in sorted(set(chosen.capacities))]
+    for room in rooms:
+        room.check_within(trace.layers, trace.experts)
     events, counting = counted_events(part)
     count = counting.count
+    profile = _profile(trace, chosen.split, counting)
     passes = len(CLASSICAL) * len(rooms) + len(chosen.oracle) + (predictor is not None)
-    runs: list[CacheRun] = []
+    runs = [run_static(events, room, count=count) for room in rooms]
+    if profile is not None:
+        runs += [run_static(events, room, count=count, profile=profile) for room in rooms]
     reliability = None if predictor is None else Reliability(part, predictor.parameters)
     batches = _batches(part, events, rooms, count, chosen, predictor, ahead, reliability)
     for done, batch in enumerate(batches, start=1):
         runs += batch
         progress(done, passes)
     names = tuple(dict.fromkeys(run.policy for run in runs))
-    order = ("lru", "lfu", "ema", *(name for name in names if name not in CLASSICAL), "belady")
+    static = tuple(name for name in names if name in (STATIC, PROFILED))
+    learned = tuple(name for name in names if name not in (*CLASSICAL, *static))
+    order = (*static, "lru", "lfu", "ema", *learned, "belady")
     return CacheComparison(
         trace=trace_name or trace.metadata.model,
         model=trace.metadata.model,
@@ -198,7 +211,19 @@ def _part(trace: RoutingTrace, split: SplitName) -> RoutingTrace:
     sequences = split_sequences(trace)[1 if split == "test" else 0]
     if not len(sequences):
         raise ForestageError(f"split: the {split} part has no sequence; give a trace of more, or split all")
-    return trace.select_sequences(sequences)
+    return select_sequences(trace, sequences)
+
+
+def _profile(trace: RoutingTrace, split: SplitName, counting: Counting) -> Events | None:
+    """The events of the training sequences, to place experts by; ``None`` where they are run themselves, or none is
+    counted."""
+    if split != "test":
+        return None
+    sequences = split_sequences(trace)[0]
+    if not len(sequences):
+        return None
+    events = events_of(select_sequences(trace, sequences), by_token=counting.prefill == "token")
+    return events if len(counted_keys(events, counting.count)) else None
 
 
 def _batches(
@@ -250,8 +275,10 @@ def _points(
         for name in order:
             result = by_name[name, room.experts].result()
             share = Ratio(hits[name] - hits["lru"], gap)
-            low, high = interval(share, bootstrap)
-            closed = share.over(0).values()
+            # What is held from the start pays no first load, so that it is nowhere on the way.
+            never = name in (STATIC, PROFILED)
+            low, high = (np.nan, np.nan) if never else interval(share, bootstrap)
+            closed = np.nan if never else share.over(0).values()
             points.append(
                 PolicyPoint(
                     policy=name,

@@ -25,6 +25,7 @@ from predictor.next_use.sources import SourceArrays, as_arrays, sources_of
 from predictor.next_use.tables import ARRAYS, NextUseTables, check_histories
 from predictor.next_use.twin import NextUsePredictor
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 CALIBRATION_TOKENS = 8192
 """Tokens whose activations set the integers' range."""
@@ -72,7 +73,7 @@ def train(
     fitted, held_back = _divide(trace, training)
     for chosen in (fitted, held_back):
         _check_lengths(np.diff(trace.sequence_offsets)[chosen], parameters)
-    parts = [_Part.of(trace.select_sequences(chosen), parameters) for chosen in (fitted, held_back)]
+    parts = [_Part.of(select_sequences(trace, chosen), parameters) for chosen in (fitted, held_back)]
     sources = as_arrays(sources_of(parameters))
     finished = None if resume is None else FinishedLayers(resume, trace, parameters, training)
     layers = []

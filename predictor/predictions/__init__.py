@@ -1,5 +1,5 @@
-"""Predictions in files, ours and other people's: which experts somebody foresaw for each token and layer.
+"""Predictions in files, ours and other people's: the experts predicted for each token and layer.
 
 ``docs/predictions.md`` documents the file. ``writer.write_predictions`` writes one, ``file.open_predictions`` opens
-one, and ``scorer.PredictionsScorer`` hands its ranking to the metrics as any predictor does.
+one, and ``scorer.PredictionsScorer`` gives its ranking to the metrics, as any predictor does.
 """

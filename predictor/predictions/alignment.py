@@ -1,4 +1,4 @@
-"""Which token of a trace each row of a file of predictions is of, and what proves it."""
+"""Match each row of a file of predictions with a token of a trace, and state what proves the match."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ _POSITIONS = 1 << 32
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a file lies on a trace.
+    """How the rows and columns of a file match the tokens and layers of a trace.
 
     Attributes:
-        row_of_token: i64 ``[tokens]``, the row of each token of the trace; −1: the file does not speak of it.
+        row_of_token: i64 ``[tokens]``, the row of each token of the trace; −1: the file has none.
         column_of_layer: i64 ``[layers]``, the column of each recorded layer; −1: not in the file.
-        proof: what shows that rows and tokens belong together; ``None``: their number alone.
+        proof: what shows that rows and tokens match; ``None``: only their numbers agree.
     """
 
     row_of_token: NDArray[np.int64]
@@ -37,11 +37,11 @@ class Alignment:
 
 
 def align(arrays: PredictionArrays, header: PredictionsHeader, trace: RoutingTrace, origin: str | Path) -> Alignment:
-    """Lay the rows on the tokens of the whole ``trace``.
+    """Match the rows with the tokens of the whole ``trace``.
 
     Raises:
-        ForestageError: if the file is of another trace as far as anything in it tells: its digest, its number of rows,
-            a token that the trace lacks or that is named twice, an identity, an expert count, a layer.
+        ForestageError: if anything in the file shows that it is of another trace: its digest, its number of rows, a
+            token that the trace lacks or that occurs twice, a token's identity, the number of experts, a layer.
     """
     if header.experts not in (None, trace.experts):
         raise ForestageError(f"{origin}: experts: {header.experts} a layer, but the trace has {trace.experts}")
@@ -88,7 +88,7 @@ def _columns(
 
 
 def _tokens(arrays: PredictionArrays, trace: RoutingTrace, origin: str | Path) -> NDArray[np.int64]:
-    """The token of each row, each once."""
+    """The token of each row; no token may occur twice."""
     if arrays.token is not None:
         tokens = np.asarray(arrays.token).astype(np.int64)
         beyond = np.flatnonzero((tokens < 0) | (tokens >= trace.tokens))
@@ -136,7 +136,7 @@ def _named_tokens(arrays: PredictionArrays, trace: RoutingTrace, origin: str | P
 
 
 def _refuse_twice(tokens: NDArray[np.int64], name: Callable[[int], str], origin: str | Path) -> None:
-    """Raise if two rows are of one token."""
+    """Raise if two rows are of the same token."""
     order = np.argsort(tokens, kind="stable")
     again = np.flatnonzero(np.diff(tokens[order]) == 0)
     if len(again):

@@ -1,4 +1,4 @@
-"""The arrays of a file of predictions, whatever the container."""
+"""The arrays of a file of predictions, the same for all containers."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +12,7 @@ from predictor.predictions.header import PredictionsHeader
 from traces.mapping import release
 
 NOTHING = -1
-"""The id where a row lists no further expert; in an unsigned array its dtype's maximum."""
+"""The id that fills a row behind its last listed expert; in an unsigned array, the dtype's maximum."""
 
 Array = NDArray[Any]
 
@@ -21,15 +21,15 @@ KEYS = ("token", "sequence", "position", "token_hash")
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionArrays:
-    """Arrays that may be mapped from a file; exactly one of ``ids`` and ``scores`` is there.
+    """Arrays that may be mapped from a file; exactly one of ``ids`` and ``scores`` is given.
 
     Attributes:
         ids: integers ``[rows, layers, m]``, best first, then ``NOTHING``.
         scores: integers or floating point ``[rows, layers, experts]``, larger is better.
-        predicted: bool or u8 ``[rows, layers]``, whether ``scores`` of the row mean anything.
+        predicted: bool or u8 ``[rows, layers]``, whether the row's ``scores`` are predictions.
         token: integers ``[rows]``, index of the token in the trace.
         sequence, position: integers ``[rows]``, index of the sequence in the trace and position in its context.
-        token_hash: u32 ``[rows]``, identity of the token as the trace has it.
+        token_hash: u32 ``[rows]``, identity of the token as in the trace.
     """
 
     ids: Array | None = None
@@ -42,32 +42,32 @@ class PredictionArrays:
 
     @property
     def ranking(self) -> Array:
-        """``ids`` or ``scores``, whichever is there."""
+        """``ids`` or ``scores``, whichever is given."""
         found = self.ids if self.ids is not None else self.scores
         assert found is not None, "exactly one is there"
         return found
 
     @property
     def rows(self) -> int:
-        """Tokens that the file speaks of."""
+        """Number of tokens in the file."""
         return self.ranking.shape[0]
 
     @property
     def layers(self) -> int:
-        """Columns of the layer axis."""
+        """Number of columns of the layer axis."""
         return self.ranking.shape[1]
 
     @property
     def width(self) -> int:
-        """Ids a row, or scores a row."""
+        """Number of ids, or of scores, per row."""
         return self.ranking.shape[2]
 
     def release(self) -> None:
-        """Let go of the pages that were read."""
+        """Release the pages that were read."""
         release(self.ranking)
 
     def present(self) -> dict[str, Array]:
-        """The arrays that are there, by name."""
+        """The given arrays, by name."""
         return {name: array for name in NAMES if (array := getattr(self, name)) is not None}
 
 
@@ -75,7 +75,7 @@ NAMES = tuple(field.name for field in fields(PredictionArrays))
 
 
 def check_arrays(arrays: PredictionArrays, origin: str | Path) -> None:
-    """Check which arrays there are, their kinds and their shapes.
+    """Check which arrays are given, their kinds and their shapes.
 
     Raises:
         ForestageError: naming the origin and the array.
@@ -104,7 +104,7 @@ def check_arrays(arrays: PredictionArrays, origin: str | Path) -> None:
 
 
 def check_header(header: PredictionsHeader, arrays: PredictionArrays, origin: str | Path) -> None:
-    """Check that the header speaks of such arrays.
+    """Check that the header fits the arrays.
 
     Raises:
         ForestageError: naming the origin and the field.
@@ -138,7 +138,7 @@ def _check(array: Array, name: str, kinds: str, shape: tuple[int, ...], origin: 
 
 
 def plain_ids(ids: Array) -> NDArray[np.int64]:
-    """``ids`` as i64 with ``NOTHING`` for an unsigned dtype's filler."""
+    """``ids`` as i64, with ``NOTHING`` in place of an unsigned dtype's filler."""
     plain = ids.astype(np.int64)
     if ids.dtype.kind == "u":
         plain[ids == np.iinfo(ids.dtype).max] = NOTHING

@@ -1,4 +1,4 @@
-"""What is checked of every row of predictions, chunk by chunk."""
+"""Check every row of predictions, chunk by chunk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ OK, OUT_OF_RANGE, DUPLICATE, HOLE = 0, 1, 2, 3
 
 
 def row_chunks(arrays: PredictionArrays) -> Iterator[slice]:
-    """The rows in parts whose ids or scores take about ``CHUNK_BYTES`` as eight-byte numbers."""
+    """The rows in slices whose ids or scores take about ``CHUNK_BYTES`` as eight-byte numbers."""
     step = max(1, CHUNK_BYTES // (8 * arrays.layers * arrays.width))
     for first in range(0, arrays.rows, step):
         yield slice(first, min(first + step, arrays.rows))
@@ -26,7 +26,7 @@ def row_chunks(arrays: PredictionArrays) -> Iterator[slice]:
 def check_content(
     arrays: PredictionArrays, header: PredictionsHeader, experts: int, late_from: int, origin: str | Path
 ) -> None:
-    """Check every row: ids in range, each once, none behind a filler; scores finite and not all alike.
+    """Check every row: ids in range, each once, none behind a filler; scores finite and not all equal.
 
     ``late_from`` is the first column of the layer axis that is not below the lookahead.
 
@@ -50,9 +50,9 @@ def check_content(
 
 
 def predicted_rows(arrays: PredictionArrays, late_from: int, rows: slice | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """bool ``[n, columns]``: which of ``rows`` hold scores that mean something.
+    """bool ``[n, columns]``: where ``rows`` hold scores that are predictions.
 
-    Without ``predicted`` these are the columns from ``late_from`` on: no gate is known for those below the lookahead.
+    Without the array ``predicted``, these are the columns from ``late_from`` on: below the lookahead no gate is known.
     """
     if arrays.predicted is not None:
         return np.asarray(arrays.predicted[rows]).astype(np.bool_)
@@ -63,7 +63,7 @@ def predicted_rows(arrays: PredictionArrays, late_from: int, rows: slice | NDArr
 
 
 def _check_filler(dtype: np.dtype, experts: int, origin: str | Path) -> None:
-    """An unsigned dtype's maximum is its filler, so that it must not be an expert too."""
+    """Refuse an unsigned dtype whose maximum, the filler, is also an expert."""
     if dtype.kind == "u" and experts > np.iinfo(dtype).max:
         raise ForestageError(
             f"{origin}: ids: {dtype} cannot hold {experts} experts and a filler ({np.iinfo(dtype).max}); use int16"

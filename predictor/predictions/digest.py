@@ -1,4 +1,4 @@
-"""One number that stands for a trace's tokens and routing, so that predictions of another trace are told."""
+"""A digest of a trace's tokens and routing, which shows whether predictions are of another trace."""
 
 import hashlib
 
@@ -10,11 +10,11 @@ UNRECORDED = 0xFFFF
 
 
 def trace_digest(trace: RoutingTrace) -> str:
-    """SHA-256, in hexadecimal, of what was routed where.
+    """SHA-256, in hexadecimal, of a trace's routing.
 
-    Hashed are, little-endian: tokens, layers and top-k (i64); ``sequence_offsets`` (i64); then, for chunks of tokens in
-    order, the positions (i32) and the ids (u16, ``0xFFFF`` where a row was not recorded) of 4096 tokens. Gate weights,
-    labels and metadata are not part of it, nor is the dtype in which a file keeps its ids.
+    It covers, little-endian: tokens, layers and top-k (i64); ``sequence_offsets`` (i64); then, for every 4096 tokens in
+    order, their positions (i32) and their ids (u16, ``0xFFFF`` in unrecorded rows). It does not cover gate weights,
+    labels and metadata, nor the dtype in which a file keeps its ids.
     """
     state = hashlib.sha256()
     state.update(np.array([trace.tokens, trace.layers, trace.top_k], "<i8").tobytes())

@@ -1,4 +1,4 @@
-"""Our own predictors' predictions as a file, so that others can score them, and so can we."""
+"""Write our own predictors' predictions to a file, which others and we can score."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,21 +25,21 @@ def export_predictions(
     scores: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Write what ``predictor`` says on ``part`` of a trace; evaluating the file counts as evaluating the predictor.
+    """Write the predictions of ``predictor`` for ``part`` of a trace; the file evaluates like the predictor.
 
-    Written are the ids of all experts that it may issue, best first; a file of them keeps its own threshold. With
-    ``limit`` a row is cut there, and what the predictor would issue of its own accord is lost; with ``scores`` the
-    scores are written as they are.
+    The file has the ids of all experts that the predictor may issue, best first, which preserves its threshold. With
+    ``limit``, rows are cut there, and what the predictor would issue uncapped is lost. With ``scores``, the file has
+    the scores themselves.
 
     Args:
-        path: the file, as ``write_predictions``.
-        predictor: which.
-        part: the sequences predicted, ``whole.select_sequences(sequences)``.
-        whole: the trace that the file names its tokens by.
-        sequences: which of its sequences ``part`` is.
-        source: for readers.
-        limit: ids a row at most; ``None``: every expert that may be issued.
-        scores: write scores i32 in place of ids.
+        path: the file, as in ``write_predictions``.
+        predictor: the predictor, or a scorer of predictions.
+        part: the predicted sequences, ``traces.selection.select_sequences(whole, sequences)``.
+        whole: the trace whose tokens the file names.
+        sequences: indices in ``whole`` of the sequences of ``part``.
+        source: who predicted and how, for readers.
+        limit: most ids per row; ``None``: every expert that may be issued.
+        scores: whether to write scores (i32) in place of ids.
         progress: called with (tokens done, tokens in all).
 
     Raises:

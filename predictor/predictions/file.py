@@ -1,4 +1,4 @@
-"""Opening a file of predictions, whatever its container."""
+"""Open a file of predictions in any container."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from traces.safetensors_file import TensorFile, crc32, open_tensors
 
 @dataclass(frozen=True)
 class Predictions:
-    """An opened file: its arrays are mapped, and their contents not yet checked (``content.check_content``)."""
+    """An opened file: its arrays are mapped, their contents are not checked yet (see ``content.check_content``)."""
 
     path: Path
     header: PredictionsHeader
@@ -24,19 +24,19 @@ class Predictions:
 
     @property
     def listed(self) -> int | None:
-        """Up to which place the ranking of a row is known; ``None``: as far as the predictor itself goes.
+        """The rank up to which a row's ranking is known; ``None``: as far as the predictor itself ranks.
 
-        A ranking cut at *m* says nothing of what would be issued under a larger limit; one that ends of its own accord
-        does.
+        A ranking cut at *m* does not tell what would be issued under a larger limit; a ranking that the predictor
+        itself ended does.
         """
         return self.arrays.width if self.arrays.ids is not None and not self.header.own_accord else None
 
 
 def open_predictions(path: str | Path) -> Predictions:
-    """Open ``path``, a ``.npz``, safetensors or Parquet file, told by its first bytes.
+    """Open ``path``, a ``.npz``, safetensors or Parquet file, recognised by its first bytes.
 
     Raises:
-        ForestageError: if it is missing, damaged or of none of these formats, or its header or shapes are wrong.
+        ForestageError: if it is missing, damaged or in none of these formats, or its header or shapes are wrong.
     """
     path = Path(path)
     try:
@@ -77,7 +77,7 @@ def _from_safetensors(path: Path) -> tuple[PredictionsHeader, PredictionArrays]:
 
 
 def _check_checksums(path: Path, file: TensorFile) -> None:
-    """Compare the CRC-32 of every tensor with the one stated, where the file states them."""
+    """Compare the CRC-32 of every tensor with the stated one, if the file states them."""
     if CHECKSUMS not in file.metadata:
         return
     try:
@@ -92,7 +92,7 @@ def _check_checksums(path: Path, file: TensorFile) -> None:
 
 
 def _require_ranking(path: Path, names: set[str]) -> None:
-    """Raise, before anything else is found wanting, for a file that is of something else."""
+    """Raise, before any other check, if the file holds something other than predictions."""
     if not {"ids", "scores"} & names:
         held = ", ".join(sorted(names)[:6]) or "nothing"
         raise ForestageError(

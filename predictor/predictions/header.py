@@ -1,4 +1,4 @@
-"""What a file of predictions says of itself beside its arrays."""
+"""The header of a file of predictions: facts beside its arrays."""
 
 import json
 import zlib
@@ -14,16 +14,16 @@ from catalog.errors import ForestageError
 FORMAT = "forestage-predictions"
 
 CHECKSUMS = "checksums"
-"""Entry of a safetensors header that we wrote: JSON, tensor → CRC-32 in hexadecimal."""
+"""Entry that we write into a safetensors header: JSON, tensor → CRC-32 in hexadecimal."""
 
 HEADER_CHECKSUM = "header_crc32"
-"""Entry of texts that we wrote: CRC-32, in hexadecimal, of the other fields' texts as sorted pairs in JSON."""
+"""Entry that we write among the texts: CRC-32, in hexadecimal, of the other fields' texts as sorted pairs in JSON."""
 
 _FOREIGN_KEYS = {"pandas", "ARROW:schema", "huggingface"}
-"""What the writers of Parquet leave in a schema's metadata; says nothing of predictions."""
+"""Entries that Parquet writers leave in a schema's metadata; not about predictions."""
 
 _FOREIGN_FORMATS = {"pt", "np", "tf", "flax", "jax", "mlx"}
-"""What the safetensors libraries state as ``format``."""
+"""Values of ``format`` that the safetensors libraries write."""
 
 _TEXTS = {"source", "model", "trace_digest"}
 
@@ -34,16 +34,16 @@ class PredictionsHeader(StrictModel):
     Attributes:
         lookahead: layers between the last gate that a prediction may have used and its target layer.
         source: who predicted and how (a paper, a repository and commit, a command), for readers.
-        model: whose routing is predicted; ``None``: not stated.
-        experts: routed experts a layer; ``None``: not stated.
+        model: the model whose routing is predicted; ``None``: not stated.
+        experts: routed experts per layer; ``None``: not stated.
         layer_map: the model's layer of each column of the layer axis, ascending; ``None``: the axis is the trace's.
-        limit: ids that a row lists at most, the *m* of the ranking; ``None``: as the array is wide.
+        limit: most ids that a row lists, the *m* of the ranking; ``None``: the width of the array.
         trace_digest: ``digest.trace_digest`` of the trace that was predicted; ``None``: not stated.
         minimum_score: an expert with a lower score is never issued; ``None``: every score may be issued.
-        own_accord: how many experts a row lists (or how many reach ``minimum_score``) is the predictor's own choice, as
-            a confidence threshold gives; otherwise a row is a ranking that was cut somewhere.
-        far_bytes_per_token: what the predictor itself reads from far memory and writes to it for each token; ``None``:
-            not stated.
+        own_accord: whether the predictor itself chose how many experts a row lists (or how many reach
+            ``minimum_score``), for example by a threshold; otherwise a row is a ranking that was cut somewhere.
+        far_bytes_per_token: bytes that the predictor itself reads from and writes to far memory for each token;
+            ``None``: not stated.
     """
 
     lookahead: int = Field(ge=1)
@@ -65,7 +65,7 @@ class PredictionsHeader(StrictModel):
 
 
 def parse_texts(texts: Mapping[str, str], path: Path) -> PredictionsHeader:
-    """The header that ``texts`` state: the metadata of a safetensors file or of a Parquet schema.
+    """The header in ``texts``, the metadata of a safetensors file or of a Parquet schema.
 
     Raises:
         ForestageError: naming ``path`` and the field.
@@ -90,18 +90,18 @@ def parse_texts(texts: Mapping[str, str], path: Path) -> PredictionsHeader:
 
 
 def _checksum(texts: Mapping[str, str]) -> str:
-    """Of the fields' texts."""
+    """The checksum of the fields' texts."""
     return f"{zlib.crc32(json.dumps(sorted(texts.items())).encode()):08x}"
 
 
 def parse_values(values: dict[str, Any], path: Path) -> PredictionsHeader:
-    """The header of the fields ``values``.
+    """The header with the fields ``values``.
 
     Raises:
-        ForestageError: naming ``path`` and the field; a missing lookahead or source is told with what it means.
+        ForestageError: naming ``path`` and the field; for a missing lookahead or source it explains the field.
     """
     known = set(PredictionsHeader.model_fields)
-    if not set(values) - known:  # a misspelt name is told first
+    if not set(values) - known:  # a misspelt name is reported first
         for name, meaning in (
             ("lookahead", "how many layers lie between the last gate known and the target"),
             ("source", "who predicted, and how"),

@@ -1,9 +1,9 @@
-"""A test of alignment that needs no statement: do the rows foresee a neighbour better than their own target?
+"""A test of alignment that needs no metadata: do rows predict a neighbour better than their own target?
 
-No fair predictor foresees the next token's experts of a layer better than this token's, or another layer's experts
-better than its target's (experts of two layers have nothing but their numbers in common). Rows that do were put one
-token early, or a layer off: at the layer whose gate was known, for instance, and not at the target. Rows one token late
-cannot be told from a predictor that repeats the previous token, and are not looked for.
+No fair predictor predicts the next token's experts of a layer better than this token's, or another layer's experts
+better than its target's (experts of two layers share only their numbers). Rows that do were put one token early, or at
+a wrong layer: for instance at the layer whose gate was known, not at the target. Rows one token late look like a
+predictor that repeats the previous token; this test does not look for them.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from predictor.predictions.scorer import PredictionsScorer
 from traces import RoutingTrace
 
 MARGIN = 0.05
-"""By how much recall of a neighbour must be the higher to be told; differences of chance are far smaller."""
+"""By how much a neighbour's recall must be higher to be reported; chance differences are far smaller."""
 
 
 def neighbours(lookahead: int) -> dict[str, tuple[int, int]]:
-    """Tokens and layers that each neighbour lies away: the next token, and layers one and ``lookahead`` away."""
+    """Each neighbour's distance in tokens and layers: the next token, and layers one and ``lookahead`` away."""
     found = {"the next token": (1, 0), "the layer above": (0, 1), "the layer below": (0, -1)}
     if lookahead > 1:
         found |= {f"{lookahead} layers above": (0, lookahead), f"{lookahead} layers below": (0, -lookahead)}
@@ -31,7 +31,7 @@ def neighbours(lookahead: int) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Recall at the limit of the rows as they lie, and of the neighbour that they foresee best."""
+    """Recall at the limit, for the rows' own targets and for the neighbour that they predict best."""
 
     limit: int
     recall: float
@@ -40,9 +40,9 @@ class Misplaced:
 
 
 def find_misplaced(scorer: PredictionsScorer, trace: RoutingTrace) -> Misplaced | None:
-    """What ``scorer`` foresees better than its own targets on ``trace`` (the part it was made for); ``None``: nothing.
+    """The neighbour that ``scorer`` predicts better than its own targets on ``trace`` (its part), or ``None``.
 
-    Compared are recalls at top-k (or at as many as a row lists) over rows whose layer, and the neighbour's, is not
+    It compares recalls at top-k (or at as many as a row lists) over rows whose own and whose neighbour's layer is not
     below the lookahead.
     """
     limit = trace.top_k if scorer.listed is None else min(trace.top_k, scorer.listed)
@@ -76,7 +76,7 @@ def find_misplaced(scorer: PredictionsScorer, trace: RoutingTrace) -> Misplaced 
 def _moved(
     ids: NDArray[np.int32], recorded: NDArray[np.bool_], tokens: int, layers: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """What lies ``tokens`` (0 or 1) and ``layers`` away, and whether there is such a row."""
+    """The ids of the rows ``tokens`` (0 or 1) and ``layers`` away, and whether there is such a row."""
     theirs = np.roll(ids, (-tokens, -layers), axis=(0, 1))
     known = np.roll(recorded, (-tokens, -layers), axis=(0, 1))
     if tokens:

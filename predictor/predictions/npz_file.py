@@ -1,8 +1,8 @@
-"""Arrays of an ``.npz`` archive without holding them in memory: mapped where they lie, or unpacked to a file.
+"""Arrays of an ``.npz`` archive without holding them in memory: mapped in the archive, or unpacked to a file.
 
-The archive is a zip of ``.npy`` members (NumPy's ``numpy.lib.format``). A member that is stored as it is gets mapped at
-its offset in the archive, once its bytes were read and their CRC-32 compared with the archive's; a compressed one is
-unpacked to an unnamed temporary file (``TMPDIR`` says where) and mapped there.
+The archive is a zip of ``.npy`` members (NumPy's ``numpy.lib.format``). An uncompressed member is mapped at its offset
+in the archive, after its bytes were read and their CRC-32 was compared with the archive's. A compressed member is
+unpacked to an unnamed temporary file (in the folder that ``TMPDIR`` names) and mapped there.
 """
 
 import struct
@@ -27,7 +27,7 @@ def open_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of the archive, by name; read-only.
 
     Raises:
-        ForestageError: if the file is missing or damaged, or an array is of Python objects.
+        ForestageError: if the file is missing or damaged, or an array holds Python objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -46,7 +46,7 @@ def open_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """One member as a mapped array (read, where it is too small to map)."""
+    """One member as a mapped array (as a read one, if it is too small to map)."""
     with archive.open(member) as stream:
         shape, fortran, dtype = _npy_header(stream)
         if dtype.hasobject:
@@ -60,7 +60,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
         order: Any = "F" if fortran else "C"
         if member.compress_type == zipfile.ZIP_STORED:
             while stream.read(_COPY_BYTES):
-                pass  # the end compares the checksum
+                pass  # zipfile compares the checksum at the end
             with path.open("rb") as raw:
                 raw.seek(member.header_offset)
                 fields = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))

@@ -1,8 +1,8 @@
-"""Predictions as a Parquet table: a row a (token, layer).
+"""Predictions as a Parquet table: one row per (token, layer).
 
-Columns: ``sequence`` and ``position`` (or ``token``), ``layer`` (the model's, as ``layer_map`` of the trace has it),
+Columns: ``sequence`` and ``position`` (or ``token``), ``layer`` (the model's, as in the trace's ``layer_map``),
 ``ids`` or ``scores`` (a list) and, optionally, ``token_hash``. An empty list or a null predicts nothing. The schema's
-metadata hold the header's fields as texts.
+metadata contain the header's fields as texts.
 """
 
 import tempfile
@@ -65,13 +65,14 @@ def _table(arrays: PredictionArrays, rows: slice, layer_map: tuple[int, ...], la
 
 
 def read(path: Path) -> tuple[PredictionsHeader, PredictionArrays]:
-    """The table as arrays: a row a token, in order of first appearance; a column a layer, ascending.
+    """The table as arrays: a row per token, in order of first appearance; a column per layer, ascending.
 
-    The ranking lies in an unnamed temporary file (``TMPDIR`` says where), so memory holds the keys and a part of it.
+    The ranking is in an unnamed temporary file (in the folder that ``TMPDIR`` names), so memory holds only the keys and
+    a part of the ranking.
 
     Raises:
-        ForestageError: if the file is damaged, a column is missing, unknown or of a wrong type, or two rows are of one
-            (token, layer).
+        ForestageError: if the file is damaged, a column is missing, unknown or of a wrong type, or two rows have the
+            same (token, layer).
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -118,7 +119,7 @@ def _read(path: Path, file: pq.ParquetFile) -> tuple[PredictionsHeader, Predicti
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> str:
-    """The name of the column that ranks; raises for a table of something else."""
+    """The name of the ranking column; raises if the table holds something other than predictions."""
     names = schema.names
     ranking = [name for name in ("ids", "scores") if name in names]
     if len(ranking) != 1:
@@ -169,7 +170,7 @@ def _pairs(path: Path, sequence: NDArray[np.int64], position: NDArray[np.int64])
 def _ranking(
     path: Path, file: pq.ParquetFile, name: str, place: NDArray[np.int64], shape: tuple[int, int], limit: int | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The lists as an array ``[tokens, layers, width]``, and where there is one; ids are filled up with ``NOTHING``."""
+    """The lists as an array ``[tokens, layers, width]`` (ids filled up with ``NOTHING``), and where there is a list."""
     width = limit or 1
     for batch in file.iter_batches(columns=[name]):
         longest = pc.max(pc.list_value_length(batch.column(0))).as_py() or 0

@@ -1,4 +1,4 @@
-"""A file of predictions as what the metrics score: the same code that measures our own predictors measures it."""
+"""Score a file of predictions with the code that measures our own predictors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from traces.compiled import njit
 
 @dataclass(frozen=True)
 class LaidPredictions:
-    """Predictions laid on the whole trace that they are of; every row was checked.
+    """Predictions aligned with their whole trace; every row has been checked.
 
     Attributes:
         predictions: the opened file.
         trace: the whole trace.
-        alignment: which row each of its tokens has.
+        alignment: the row of each token.
     """
 
     predictions: Predictions
@@ -37,7 +37,7 @@ class LaidPredictions:
         return self.predictions.header.lookahead
 
     def covers(self) -> NDArray[np.bool_]:
-        """bool ``[sequences]``: the sequences of which the file has a row for every token."""
+        """bool ``[sequences]``: whether the file has a row for every token of the sequence."""
         offsets = np.asarray(self.trace.sequence_offsets)
         return np.minimum.reduceat(self.alignment.row_of_token >= 0, offsets[:-1])
 
@@ -65,10 +65,11 @@ class LaidPredictions:
 
 
 def lay(predictions: Predictions, trace: RoutingTrace) -> LaidPredictions:
-    """Lay ``predictions`` on the whole ``trace``, and check every row.
+    """Align ``predictions`` with the whole ``trace``, and check every row.
 
     Raises:
-        ForestageError: as ``alignment.align`` and ``content.check_content``, or for a lookahead that the trace has not.
+        ForestageError: as ``alignment.align`` and ``content.check_content``, or if the trace is too shallow for the
+            lookahead.
     """
     path, header, arrays = predictions.path, predictions.header, predictions.arrays
     if not header.lookahead < trace.layers:
@@ -83,17 +84,17 @@ def lay(predictions: Predictions, trace: RoutingTrace) -> LaidPredictions:
 
 
 class PredictionsScorer:
-    """The batch form of a predictor (``predictor.base.BatchPredictor``) that answers what a file says.
+    """A batch predictor (``predictor.base.BatchPredictor``) that returns a file's predictions.
 
-    Scores are places: with ids ``[m]`` the first scores *m*, the last 1, and what is not listed 0, which is never
-    issued; with scores of their own the best scores ``experts``, ties to the smaller id, and those below
-    ``minimum_score`` 0.
+    Its scores are ranks, counted from the worst. In a file of ids ``[m]`` the first id scores *m*, the last 1, and an
+    expert not listed 0, which is never issued. In a file of scores the best expert scores ``experts`` (ties: the
+    smaller id first), and those below ``minimum_score`` score 0.
 
     Attributes:
         layers, experts, lookahead: as ``Predictor``.
-        threshold: 1 where the file ends its rows of its own accord, else ``None``.
-        listed: how far the ranking of a row is known; ``None``: as far as the predictor goes.
-        far_bytes_per_token: as the file states; ``None`` where it does not.
+        threshold: 1 if the predictor itself ended the file's rows (``own_accord``), else ``None``.
+        listed: the rank up to which a row's ranking is known; ``None``: as far as the predictor itself ranks.
+        far_bytes_per_token: what the file states; ``None`` if it does not.
     """
 
     issue_threshold = 1
@@ -110,7 +111,7 @@ class PredictionsScorer:
         self.far_bytes_per_token = header.far_bytes_per_token
 
     def describe(self) -> dict[str, Any]:
-        """What the file holds, as JSON values."""
+        """A description of the file, as JSON values."""
         arrays, header = self._laid.predictions.arrays, self._laid.predictions.header
         held = {"ids": arrays.width} if arrays.ids is not None else {"scores": str(arrays.ranking.dtype)}
         return {
@@ -121,7 +122,7 @@ class PredictionsScorer:
         }
 
     def score_chunks(self, trace: RoutingTrace, *, chunk_tokens: int | None = None) -> Iterator[tuple[int, Scores]]:
-        """As ``Predictor.score_chunks``; ``trace`` is the sequences that the scorer was made for."""
+        """As ``Predictor.score_chunks``; ``trace`` must consist of the sequences that the scorer was made for."""
         if trace.tokens != len(self._rows):
             raise ValueError(f"made for {len(self._rows)} tokens, asked for {trace.tokens}")
         if chunk_tokens is None:
@@ -162,13 +163,15 @@ def _place_ids(ids: NDArray[np.int64], columns: NDArray[np.int64], scores: Score
 
 
 def _places(scores: NDArray[Any], chosen: NDArray[np.bool_], minimum: float | None) -> Scores:
-    """Places of ``scores [n, columns, experts]``: ``experts`` for the best, …, 1; 0 where nothing may be issued."""
-    # The order of equal scores is that of the ids; ~x descends as x ascends, without an integer's overflow.
+    """Ranks of ``scores [n, columns, experts]``: ``experts`` for the best, down to 1; 0 where nothing may be issued."""
+    # Equal scores are ordered by id; ~x descends as x ascends, and cannot overflow.
     descending = np.negative(scores) if scores.dtype.kind == "f" else np.invert(scores)
     order = np.argsort(descending, axis=-1, kind="stable")
     places = np.empty(scores.shape, np.int32)
     np.put_along_axis(places, order, np.arange(scores.shape[-1], 0, -1, dtype=np.int32)[None, None], axis=-1)
     issuable = chosen[:, :, None]
     if minimum is not None:
-        issuable = issuable & (scores.astype(np.float64) >= minimum)  # not rounded to the scores' dtype
+        issuable = issuable & (
+            scores.astype(np.float64) >= minimum
+        )  # so that the minimum is not rounded to the scores' dtype
     return np.where(issuable, places, 0).astype(np.int32)

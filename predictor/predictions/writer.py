@@ -1,4 +1,4 @@
-"""Writing predictions: whole arrays at once, or rows as they come."""
+"""Write predictions: whole arrays at once, or rows as they come."""
 
 import json
 import tempfile
@@ -21,11 +21,11 @@ from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks, crc32, write_tensors
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")
-"""Containers by the ending of a file's name."""
+"""Allowed endings of a file's name, one per container."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raise ForestageError unless the name of ``path`` ends as a container of predictions does."""
+    """Raise ForestageError unless the name of ``path`` has the ending of a container of predictions."""
     if path.suffix not in SUFFIXES:
         raise ForestageError(f"{path}: predictions are written as {', '.join(SUFFIXES)}; end the name with one of them")
 
@@ -50,26 +50,28 @@ def write_predictions(
     own_accord: bool = False,
     far_bytes_per_token: int | None = None,
 ) -> None:
-    """Write predictions to ``path`` (``.npz``, ``.safetensors`` or ``.parquet``), atomically; checked as when read.
+    """Write predictions to ``path`` (``.npz``, ``.safetensors`` or ``.parquet``), atomically, checked as on reading.
 
     Args:
         path: the file.
-        lookahead: layers between the last gate that a prediction used and its target; 1: the layer before.
+        lookahead: layers between the last gate that a prediction used and its target; 1: the previous layer.
         source: who predicted, and how, for readers.
-        ids: ``[rows, layers, m]``, best first, then −1 where nothing more is predicted. Either these or ``scores``.
+        ids: ``[rows, layers, m]``, best first, then −1 where nothing more is predicted. Give either ``ids`` or
+            ``scores``.
         scores: ``[rows, layers, experts]``, larger is better.
-        predicted: bool ``[rows, layers]``, beside ``scores``: where they mean anything. Without it: in every layer from
-            the lookahead on.
-        trace: what is predicted, where it is at hand; gives model, experts and the digest that proves the alignment.
-            Where no tokens are named the rows are all its tokens in order, and are named so.
-        model, experts: of the trace, where that is not given.
-        layer_map: the model's layer of each column, where the columns are not the recorded layers of the trace.
+        predicted: bool ``[rows, layers]``, where ``scores`` are predictions. Without it: in every layer from the
+            lookahead on.
+        trace: the predicted trace, if available; it gives model, experts and the digest that proves the alignment. If
+            neither ``token`` nor ``sequence`` is given, the rows are all its tokens in order and the file says so.
+        model, experts: the trace's, if ``trace`` is not given.
+        layer_map: the model's layer of each column, if the columns are not the recorded layers of the trace.
         token: ``[rows]``, index of each row's token in the trace; or
         sequence, position: ``[rows]``, index of its sequence in the trace and its position there.
-        token_hash: ``[rows]``, identity of each row's token, as a trace has it.
+        token_hash: ``[rows]``, identity of each row's token, as in the trace.
         minimum_score: an expert with a lower score is never issued.
-        own_accord: how many ids a row lists (how many scores reach ``minimum_score``) is the predictor's own choice.
-        far_bytes_per_token: what the predictor itself reads from far memory and writes to it for each token.
+        own_accord: whether the predictor itself chose how many ids a row lists (how many scores reach
+            ``minimum_score``).
+        far_bytes_per_token: bytes that the predictor itself reads from and writes to far memory for each token.
 
     Raises:
         ForestageError: naming the array and the row of the first fault; nothing is written then.
@@ -113,7 +115,7 @@ def write_predictions(
 def _store(
     path: Path, arrays: PredictionArrays, header: PredictionsHeader, layer_map: tuple[int, ...] | None, late_from: int
 ) -> None:
-    """Put the arrays and the header in the container that the name of ``path`` asks for."""
+    """Write the arrays and the header in the container that the ending of ``path`` selects."""
     present = {name: np.ascontiguousarray(array) for name, array in arrays.present().items()}
     if path.suffix == ".safetensors":
         checksums = json.dumps({name: f"{crc32(array):08x}" for name, array in present.items()})
@@ -131,9 +133,9 @@ def _store(
 
 
 class PredictionsWriter:
-    """Writes predictions whose rows come in pieces; memory holds a piece.
+    """Writes predictions whose rows come in pieces; memory holds one piece.
 
-    Use it as a context manager: the file appears, complete, when the block ends, and not at all where it raises.
+    Use it as a context manager: the complete file appears when the block ends, and no file if the block raises.
 
     ::
 
@@ -143,8 +145,8 @@ class PredictionsWriter:
 
     Args:
         path: the file, as ``write_predictions`` writes it.
-        facts: everything but the arrays that ``write_predictions`` takes. ``trace`` may also be given at the end, by
-            setting ``writer.facts["trace"]``, where it is recorded in the same run.
+        facts: all arguments of ``write_predictions`` except the arrays. If the trace is recorded in the same run, give
+            it at the end by setting ``writer.facts["trace"]``.
     """
 
     def __init__(self, path: str | Path, **facts: Any) -> None:
@@ -160,10 +162,11 @@ class PredictionsWriter:
         return self._rows
 
     def append(self, **arrays: NDArray[Any]) -> None:
-        """Append rows: the arrays that ``write_predictions`` takes, the same ones each time.
+        """Append rows: arrays that ``write_predictions`` takes, the same ones each time.
 
         Raises:
-            ForestageError: if arrays, dtypes or shapes differ from those before, or cannot be written.
+            ForestageError: if names, dtypes or shapes of the arrays differ from those before, or the rows cannot be
+                written.
         """
         counts = {len(array) for array in arrays.values()}
         if set(arrays) - set(NAMES) or len(counts) != 1 or (self._columns and set(arrays) != set(self._columns)):
@@ -188,7 +191,7 @@ class PredictionsWriter:
         self._rows += counts.pop()
 
     def close(self) -> None:
-        """Put the file in its place; called at the end of a ``with`` block.
+        """Put the file in its place; the end of a ``with`` block calls this.
 
         Raises:
             ForestageError: as ``write_predictions``, or if nothing was appended.
@@ -205,7 +208,7 @@ class PredictionsWriter:
             self.discard()
 
     def discard(self) -> None:
-        """Forget everything that was appended; ``path`` is left as it was."""
+        """Forget everything that was appended; ``path`` is not changed."""
         for file, _, _ in self._columns.values():
             file.close()
         self._columns.clear()

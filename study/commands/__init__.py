@@ -1,1 +1,1 @@
-"""One module a command group of the forestage command."""
+"""One module or package per group of the forestage command."""

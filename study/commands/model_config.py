@@ -1,7 +1,7 @@
-"""``--config config.json`` wherever a model is named: the model that a Hugging Face configuration describes.
+"""``--config config.json`` wherever a model is named: use the model that a Hugging Face configuration describes.
 
-One place for all commands: each one that names a model gets the option, and while it runs the catalogue knows the
-model. Commands that have a ``--config`` of their own (a study's TOML, a recipe) call this one ``--model-config``.
+Every command that names a model gets the option here, and while it runs the catalogue knows the model. Commands that
+have a ``--config`` of their own (a study's TOML, a recipe) call this option ``--model-config``.
 """
 
 import functools
@@ -17,12 +17,12 @@ from catalog.catalogue import registered
 from catalog.errors import ForestageError
 from catalog.model_config import read_model_config
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import FORMATS, sniff_format
 from traces.importers.formats import own
-from traces.load import ExpertLoad
 
 NAMED_BY = ("like", "sizes_of", "model")
-"""Parameters that name a model, the one that ``--config`` describes first."""
+"""Parameters that name a model; ``--config`` describes that of the first one a command has."""
 
 TRACE_PARAMETERS = ("trace", "source")
 
@@ -32,7 +32,7 @@ HELP = "A Hugging Face config.json that describes the model, in place of the cat
 
 
 def add_config_options(app: typer.Typer) -> None:
-    """Give every command of ``app`` and of its groups that names a model the option."""
+    """Give the option to every command of ``app`` and of its groups that names a model."""
     for command in app.registered_commands:
         callback = command.callback
         if callback is not None and _names_a_model(callback):
@@ -43,7 +43,7 @@ def add_config_options(app: typer.Typer) -> None:
 
 
 def _names_a_model(callback: Callable[..., Any]) -> bool:
-    """Whether a command has a parameter for a model that the catalogue may lack, and not the option yet."""
+    """Whether a command has a parameter for a model that the catalogue may lack, and does not have the option yet."""
     names = inspect.signature(callback).parameters
     if PARAMETER in names:
         return False
@@ -58,7 +58,7 @@ def _was_given(ctx: typer.Context, name: str) -> bool:
 
 
 def with_model_config(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """``callback`` with the option: the model is known while it runs, and is the one that its parameters mean."""
+    """``callback`` with the option: while it runs, the model is known and is the one that its parameters name."""
     signature = inspect.signature(callback)
     option = "--model-config" if "config" in signature.parameters else "--config"
 
@@ -69,7 +69,9 @@ def with_model_config(callback: Callable[..., Any]) -> Callable[..., Any]:
             return callback(**values)
         given = {name for name in NAMED_BY if name in values and _was_given(ctx, name)}
         record, values = resolve(path, values, given)
-        with registered(record, str(path)):
+        # If only the configuration gives a name, a name in the recording takes precedence.
+        recorded = not given and (values.get("model") == record.name or _is_foreign(values))
+        with registered(record, str(path), f"{option} {path}" if recorded else None):
             return callback(**values)
 
     parameters = [
@@ -88,13 +90,13 @@ def with_model_config(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def resolve(path: Path, values: dict[str, Any], given: set[str]) -> tuple[ModelRecord, dict[str, Any]]:
-    """The record that ``path`` means, and a command's parameters ``values`` with it named where it is meant.
+    """The record of the configuration ``path``, and the command's ``values`` with the record's name filled in.
 
-    It is the model of ``--like`` or ``--sizes-of`` where the command has them, else of ``--model``; what was ``given``
-    names it. The project's own trace names its model itself: there the record takes that name.
+    The record is the model of ``--like`` or ``--sizes-of`` if the command has them, else of ``--model``; a name that
+    was ``given`` there becomes its name. The project's own trace names its model, so the record takes that name.
 
     Raises:
-        ForestageError: if the configuration cannot be read, or its model is not one that the trace can be of.
+        ForestageError: if the configuration cannot be read, or the trace cannot be of its model.
     """
     values = dict(values)
     target = next((name for name in NAMED_BY if name in values), None)
@@ -117,7 +119,7 @@ def resolve(path: Path, values: dict[str, Any], given: set[str]) -> tuple[ModelR
 
 
 def _check_name(record: ModelRecord, name: str, path: Path) -> None:
-    """Refuse a name that the catalogue gives a model of another shape than the configuration's.
+    """Refuse a name that the catalogue gives to a model whose shape differs from the configuration's.
 
     Raises:
         ForestageError: naming both.
@@ -131,7 +133,7 @@ def _check_name(record: ModelRecord, name: str, path: Path) -> None:
 
 
 def _own_recording(source: Path) -> RoutingTrace | ExpertLoad | None:
-    """The project's own trace or loads at ``source``; ``None`` for another format, or nothing there."""
+    """The project's own trace or loads at ``source``; ``None`` if it has another format or does not exist."""
     if not source.is_file():
         return None
     importer = FORMATS[sniff_format(source)]
@@ -140,8 +142,15 @@ def _own_recording(source: Path) -> RoutingTrace | ExpertLoad | None:
     return ExpertLoad.load(source) if importer is own.LOAD else None
 
 
+def _is_foreign(values: dict[str, Any]) -> bool:
+    """Whether a command without a model's name gets a trace of another format, whose model the configuration names."""
+    source = values.get("trace")
+    names_none = not any(name in values for name in NAMED_BY)
+    return names_none and isinstance(source, Path) and _own_recording(source) is None
+
+
 def _check_fits(record: ModelRecord, recorded: RoutingTrace | ExpertLoad, path: Path, source: Path | None) -> None:
-    """Refuse a model that the recording cannot be of.
+    """Refuse a model that cannot be the recording's.
 
     Raises:
         ForestageError: naming both.

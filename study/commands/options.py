@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Options of several commands, and what opens the files they name."""
 
 import json
 import sys
@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from catalog.catalogue import call_registered, unclaimed
 from catalog.errors import ForestageError
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
 from traces.batch import BatchSchedule
 from traces.batch_file import has_schedule, load_schedule
+from traces.expert_load import REFUSAL, ExpertLoad
 from traces.files import check_writable
 from traces.importers import OWN_TRACE, Imported, ImportOptions, import_recording, suspicions
-from traces.load import REFUSAL, ExpertLoad
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Catalogue model, for a trace file that names none")]
@@ -23,12 +24,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON
 
 
 def open_recording(path: Path, model: str | None = None, *, batch_aside: bool = False) -> RoutingTrace | ExpertLoad:
-    """The trace, or the loads, at ``path``; what is suspicious is told on stderr, of the project's own files too.
+    """The trace, or the expert loads, at ``path``; suspicious facts are printed on stderr, for own files too.
 
     Args:
-        path: of the recording.
-        model: where it names none.
-        batch_aside: the caller does not use a batch schedule in the file, which is told.
+        path: the recording.
+        model: the recording's model, if the recording does not name it.
+        batch_aside: whether to print that the caller does not use a batch schedule in the file.
 
     Raises:
         ForestageError: naming the file and the fault.
@@ -36,7 +37,7 @@ def open_recording(path: Path, model: str | None = None, *, batch_aside: bool = 
     imported = _import(path, model)
     tell_warnings(imported.warnings)
     if isinstance(imported.recording, RoutingTrace):
-        if imported.format == OWN_TRACE:  # of another format the import has told
+        if imported.format == OWN_TRACE:  # for other formats the import has printed them
             tell_warnings(suspicions(imported.recording))
         tell_fit(imported.recording.metadata)
         if batch_aside:
@@ -45,15 +46,15 @@ def open_recording(path: Path, model: str | None = None, *, batch_aside: bool = 
 
 
 def open_trace(path: Path, model: str | None = None, *, own_suspicions: bool = False) -> RoutingTrace:
-    """The trace at ``path``, for a command that takes its sequences one by one: a batch schedule is told to be unused.
+    """The trace at ``path``, for a command that takes sequences one by one: says if a batch schedule is not used.
 
     Args:
-        path: of the trace.
-        model: where it names none.
-        own_suspicions: tell what is suspicious in the project's own files too, which was told when they were imported.
+        path: the trace.
+        model: the trace's model, if the trace does not name it.
+        own_suspicions: whether to print suspicious facts also for own files, for which the import has printed them.
 
     Raises:
-        ForestageError: naming the file and the fault; also for a file of loads, which say nothing of single tokens.
+        ForestageError: naming the file and the fault; also for a file of loads, which tell nothing about single tokens.
     """
     imported = _import(path, model)
     trace = _routing(imported, path)
@@ -64,13 +65,13 @@ def open_trace(path: Path, model: str | None = None, *, own_suspicions: bool = F
 
 
 def open_batched(path: Path, model: str | None = None) -> tuple[RoutingTrace, BatchSchedule | None]:
-    """The trace at ``path``, and the batch schedule in the file where there is one; as ``open_trace``."""
+    """The trace at ``path``, as ``open_trace``, and the batch schedule in the file if there is one."""
     imported = _import(path, model)
     return _routing(imported, path), load_schedule(path) if imported.format == OWN_TRACE else None
 
 
 def _routing(imported: Imported, path: Path) -> RoutingTrace:
-    """The trace, what is suspicious told; or the refusal of loads."""
+    """The trace, after printing suspicious facts; loads are refused."""
     if isinstance(imported.recording, ExpertLoad):
         raise ForestageError(f"{path}: {REFUSAL}")
     tell_warnings(imported.warnings)
@@ -85,18 +86,21 @@ def _tell_batch_aside(path: Path, imported: Imported) -> None:
 
 
 def _import(path: Path, model: str | None) -> Imported:
-    """What is at ``path``."""
-    return import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    """Import ``path``; from here on the model of ``--config`` is known by the name in it."""
+    model = model or unclaimed()
+    imported = import_recording(path, options=ImportOptions.parse({"model": model}, origin="--model"))
+    call_registered(imported.recording.metadata.model)
+    return imported
 
 
 def tell_warnings(warnings: Iterable[str]) -> None:
-    """Print each on a line of its own on stderr."""
+    """Print each warning on its own line on stderr."""
     for warning in warnings:
         print(f"forestage: warning: {warning}", file=sys.stderr)
 
 
 def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
-    """Raise unless the split of ``trace``, read from ``path``, leaves something to test on.
+    """Raise unless the split of ``trace``, read from ``path``, has test sequences.
 
     Raises:
         ForestageError: naming the file.
@@ -106,7 +110,7 @@ def require_test_sequences(trace: RoutingTrace, path: Path) -> None:
 
 
 def check_destination(path: Path, source: Path | None = None) -> None:
-    """Raise before long work whose result could not be written to ``path``, or would take the place of ``source``.
+    """Raise, before long work, if its result could not be written to ``path`` or would overwrite ``source``.
 
     Raises:
         ForestageError: naming the path.
@@ -117,16 +121,18 @@ def check_destination(path: Path, source: Path | None = None) -> None:
 
 
 def parse_parameters(settings: list[str]) -> dict[str, Any]:
-    """``name=value`` texts as a dictionary; values are JSON where they parse as such, else text.
+    """``name=value`` texts as a dictionary; values are JSON if they parse as JSON, else text.
 
     Raises:
-        ForestageError: for a text without ``=``.
+        ForestageError: for a text without ``=``, or a name given twice.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name:
             raise ForestageError(f"--set {setting}: write name=value")
+        if name in values:
+            raise ForestageError(f"--set {name}: given twice; give it once")
         try:
             values[name] = json.loads(text)
         except ValueError:

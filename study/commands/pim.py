@@ -1,4 +1,4 @@
-"""``forestage pim``: the PIM tile against its twin and PyTorch."""
+"""``forestage pim``: compare the PIM tile with its twin and PyTorch; stream an expert's weights."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``forestage reference``: recorded routing replayed in PyTorch."""
+"""``forestage reference``: replay recorded routing in PyTorch, and measure a machine."""
 
 from pathlib import Path
 from typing import Annotated

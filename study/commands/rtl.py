@@ -116,11 +116,11 @@ def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_
         "top_k_max": top_k_max,
         "candidates_max": candidates_max,
     }
-    return EngineParameters.parse(values, origin="forestage rtl")
+    return EngineParameters.parse_settings(values, origin="forestage rtl")
 
 
 def render_replay(console: Console, name: str, result: "ReplayResult") -> None:
-    """The comparison, the speed and the counters."""
+    """Print the comparison, the speed and the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(
         f"[bold]{escape(name)}[/bold]: {count(result.tokens)} tokens, {count(result.steps)} events, "

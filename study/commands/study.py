@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from catalog import load_catalog
+from catalog.catalogue import registered_from
 from catalog.errors import ForestageError, unknown_name
 from predictor import registry
 from predictor.base import check_lookahead
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from study.subjects.base import Subject
 
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
-"""Of a message that holds names of files."""
+"""Longest message that contains names of files, in characters."""
 
 SMALL_MODEL = "forestage-small-moe"
 STAND_IN = "gpt-oss-20b"
-"""Whose weight sizes the system model gives to the shipped model's routing: same experts and top-k, real sizes."""
+"""Model whose weight sizes the system model uses for the shipped trace: same experts and top-k, real sizes."""
 
 
 def study(
@@ -48,8 +49,8 @@ def study(
     path = trace or shipped_trace()
     recorded = open_trace(path, own_suspicions=True)
     settings = resolve(settings, recorded)
-    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out)
-    # Imported late: other commands start without the extras, and refusals come without torch's seconds.
+    context = StudyContext(trace=recorded, trace_path=path, config=settings, out=out, model_config=registered_from())
+    # Imported late, so that other commands start without the extras, and refusals do not wait for torch.
     from study.pipeline import SUBJECTS
     from study.report import write_report
 
@@ -65,7 +66,7 @@ def study(
 
 
 def leave_out(context: StudyContext, subjects: "tuple[Subject, ...]") -> None:
-    """Ask every subject what it lacks, before any work; say what is left out, and keep it in ``context``."""
+    """Ask every subject what it lacks, before any work; print what is left out, and keep the reasons in ``context``."""
     for subject in subjects:
         why = subject.lacks(context)
         if why is not None:
@@ -81,7 +82,7 @@ def shipped_trace() -> Path:
 
 
 def prepare_folder(out: Path) -> None:
-    """Make ``out``, or say in one line why it cannot be.
+    """Make the folder ``out``.
 
     Raises:
         ForestageError: if ``out`` is a file or cannot be written.
@@ -96,15 +97,15 @@ def prepare_folder(out: Path) -> None:
 
 
 def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
-    """Settings with everything decided for ``trace``: issue limits, and whose weight sizes the system model takes (none
-    where the catalogue does not know the trace's model).
+    """Settings resolved for ``trace``: issue limits, and the model whose weight sizes the system model uses (none if
+    the catalogue does not know the trace's model).
 
     Raises:
-        ForestageError: if no issue limit is left, or a setting names what is not there or is out of range.
+        ForestageError: if no issue limit is left, or a setting names something unknown or is out of range.
     """
     for name in settings.predictors:
         registry.profiled_kind(name)
-    if trace.layers > 1:  # one layer is studied without what looks ahead
+    if trace.layers > 1:  # a trace of one layer is studied without prediction
         check_lookahead(settings.lookahead, trace.layers)
     system, catalog = settings.system, load_catalog()
     if system.issue_limit > trace.experts:
@@ -131,7 +132,7 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
 
 
 def _recipe(name: str, trace: RoutingTrace) -> str:
-    """The recipe that ``learned`` means for this trace.
+    """The recipe that the setting ``learned`` selects for this trace.
 
     Raises:
         ForestageError: if there is no such recipe.
@@ -144,16 +145,18 @@ def _recipe(name: str, trace: RoutingTrace) -> str:
 
 
 def study_key(settings: StudyConfig, trace: Path) -> str:
-    """What a stage's result depends on: settings, trace, code."""
+    """A hash of everything on which a stage's result depends: settings, trace, code."""
     recipe = "" if settings.learned == NO_LEARNED else read_recipe(settings.learned).model_dump_json()
     record = load_catalog().match_model(settings.system.sizes_of or "")
-    sizes = "" if record is None else record.model_dump_json()  # the user's own records change without the code
+    sizes = (
+        "" if record is None else record.model_dump_json()
+    )  # the user's own records can change while the code does not
     parts = (settings.model_dump_json(), recipe, sizes, file_fingerprint(trace), code_fingerprint())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def results_document(context: StudyContext, *, default_trace: bool) -> dict[str, Any]:
-    """What ``results.json`` holds."""
+    """The content of ``results.json``."""
     return {
         "trace": {
             "path": None if default_trace else str(context.trace_path),
@@ -176,6 +179,6 @@ def results_document(context: StudyContext, *, default_trace: bool) -> dict[str,
 
 
 def summary(console: Console, out: Path) -> None:
-    """The last lines a person sees."""
+    """Print the last lines."""
     console.print(f"[bold]Report:[/bold] {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
     console.print(f"Results: {out / 'results.json'}", highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from perfmodel.results import SimulationResult
 from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
 from predictor.base import check_lookahead
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
@@ -42,8 +43,17 @@ def simulate_command(
     as_json: JsonOption = False,
 ) -> None:
     """TPOT, where it goes, and the bytes moved, for one policy."""
-    find_policy(policy)
+    chosen_policy = find_policy(policy)
     registry.profiled_kind(predictor)
+    if not chosen_policy.has_cache:
+        refuse_unused(f"{policy} has no cache; leave it out", capacity_fraction="--capacity-fraction")
+    if not uses_predictor(policy):
+        refuse_unused(
+            f"{policy} prefetches nothing that a predictor foresees; leave it out",
+            predictor="--predictor",
+            lookahead="--lookahead",
+            issue_limit="--issue-limit",
+        )
     settings: dict[str, Any] = {
         "sizes_of": sizes_of,
         "machine": machine,
@@ -52,7 +62,7 @@ def simulate_command(
         "lookahead": lookahead,
         "issue_limit": issue_limit,
     }
-    config = SimulationConfig.parse(settings, origin="forestage system")
+    config = SimulationConfig.parse_settings(settings, origin="forestage system")
     catalog = load_catalog()
     catalog.machines.find(machine)
     if sizes_of is not None:
@@ -75,7 +85,7 @@ def simulate_command(
 
 
 def checked_limit(limit: int, experts: int) -> int:
-    """``limit`` if a layer has so many experts.
+    """``limit``, if a layer has that many experts.
 
     Raises:
         ForestageError: otherwise.
@@ -86,7 +96,7 @@ def checked_limit(limit: int, experts: int) -> int:
 
 
 def render(console: Console, trace: Path, result: SimulationResult) -> None:
-    """TPOT and its parts, then bytes and counts."""
+    """Print TPOT and its parts, then bytes and counts."""
     console.print(
         f"[bold]{result.policy}[/bold] on {escape(trace.name)}: {count(result.decode_tokens)} decode tokens, sizes of "
         f"{result.sizes_of}, {result.machine}, host link {result.link_gb_per_s:g} GB/s",

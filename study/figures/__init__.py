@@ -1,1 +1,1 @@
-"""Figures of the report, one module a subject: each function takes a stage's document and returns a figure."""
+"""Figures of the report, one module per subject: each function takes a stage's document and returns a figure."""

@@ -1,4 +1,4 @@
-"""Figures of the caches: hit rate over capacity, and the share of the way from LRU to Belady that policies go."""
+"""Figures of the caches: hit rate over capacity, and the share of the LRU-Belady gap that policies close."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from study.figures.labels import CurveEnd, label_ends
-from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
+from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, SKY, VERMILION, figure_style, new_figure
 from study.numbers import tokens_of
 
 _LOOK: dict[str, dict[str, Any]] = {
@@ -16,14 +16,15 @@ _LOOK: dict[str, dict[str, Any]] = {
     "next use": {"color": VERMILION, "marker": "D", "linewidth": 2.2, "label": "next use, learned"},
     "belady": {"color": BOUND, "linestyle": "--", "label": "Belady (bound)"},
     "static": {"color": BOUND, "linestyle": ":", "label": "most used, static (null)"},
+    "static, profiled": {"color": SKY, "linestyle": ":", "label": "most used in training"},
 }
 _ORACLE: dict[str, Any] = {"color": PURPLE, "linestyle": ":", "linewidth": 1.2}
 
 AIM = 0.6
-"""Share of the way from LRU to Belady that the project aims at."""
+"""Share of the LRU-Belady gap that the project aims to close."""
 
 LOWEST_SHARE = -30
-"""Per cent; what is worse leaves the picture, so that the rest can be told apart."""
+"""Lowest share shown, in per cent; lower ones are cut off, so that the others can be distinguished."""
 
 
 def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure:
@@ -45,7 +46,7 @@ def hit_rate_over_capacity(points: list[dict[str, Any]], experts: int) -> Figure
 
 
 def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
-    """Hit rates above, shares closed below, over the experts held.
+    """Hit rates (top) and shares of the gap closed (bottom) over the experts held.
 
     ``comparison``: JSON values of ``predictor.next_use.evaluate.CacheComparison``. The bands are 95 % intervals over
     sequences, the dashed line of the lower axes the project's aim.
@@ -55,17 +56,18 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
         figure = Figure(figsize=(7.2, 5.4))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
         ends = [_curve(above, comparison, policy, "hit_rate") for policy in comparison["policies"]]
-        shares = [p for p in comparison["policies"] if p not in ("lru", "belady")]
+        # A static cache pays no first loads, so it is not between LRU and Belady.
+        shares = [p for p in comparison["policies"] if p not in ("lru", "belady") and not p.startswith("static")]
         share_ends = [_curve(below, comparison, policy, "share_closed") for policy in shares]
         below.axhline(100 * AIM, color=BOUND, linestyle="--", linewidth=1)
         capacities = sorted({point["capacity"] for point in comparison["points"]})
-        # Left of the first point, where no curve is.
+        # To the left of the first point there is no curve.
         below.annotate(
             "aim", (0, 100 * AIM), (2, -2), xycoords=("axes fraction", "data"), textcoords="offset points", color=BOUND,
             fontsize=8, ha="left", va="top",
         )  # fmt: skip
         above.set(ylabel="hit rate, %", xticks=capacities)
-        lowest = min(point["share_closed"] or 0 for point in comparison["points"])
+        lowest = min(point["share_closed"] or 0 for point in comparison["points"] if point["policy"] in shares)
         below.set(
             ylabel="share of LRU to Belady, %",
             xlabel=f"experts held, of {comparison['experts'] * (comparison['layers'] if shared else 1)} "
@@ -77,7 +79,7 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
             + ("one cache" if shared else "a cache a layer")
             + (", synthetic" if comparison["synthetic"] else "")
         )
-        # The oracles are told apart below, where there is room.
+        # The oracles are named in the lower axes, where there is room.
         label_ends(above, [end for end in ends if end is not None and end.colour != _ORACLE["color"]])
         floor = below.get_ylim()[0]
         label_ends(below, [replace(end, y=max(end.y, floor)) for end in share_ends if end is not None])
@@ -85,7 +87,7 @@ def policies_over_capacity(comparison: dict[str, Any]) -> Figure:
 
 
 def _curve(axes: Any, comparison: dict[str, Any], policy: str, value: str) -> CurveEnd | None:
-    """One policy's curve, with its interval where it has one; returns where it ends, ``None`` where it has no point."""
+    """Draw one policy's curve, with its interval if it has one; return its end, ``None`` if it has no point."""
     own = sorted((p for p in comparison["points"] if p["policy"] == policy), key=lambda p: p["capacity"])
     known = [p for p in own if p[value] is not None]
     look = dict(_LOOK.get(policy, _ORACLE))

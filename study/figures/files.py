@@ -1,4 +1,4 @@
-"""A figure as a file of its own."""
+"""Write a figure to its own file."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from catalog.errors import ForestageError
 from traces.files import atomic_path, check_writable
 
-# What a reader of the file need not know, and what would differ from run to run.
+# Metadata to leave out, because they would differ from run to run.
 _METADATA: dict[str, dict[str, Any]] = {
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -20,7 +20,7 @@ PNG_DOTS_PER_INCH = 200
 
 
 def check_figure_path(path: Path) -> None:
-    """Raise unless a figure can be written to ``path``, whose ending names a format that figures are written in.
+    """Raise unless a figure can be written to ``path``, whose ending selects the format.
 
     Raises:
         ForestageError: naming the file and the formats, or why it cannot be written.
@@ -31,10 +31,10 @@ def check_figure_path(path: Path) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path`` in the format that its ending names; the same data give the same bytes.
+    """Write ``figure`` to ``path`` in the format that its ending selects; the same data give the same bytes.
 
     Raises:
-        ForestageError: if the ending names no format of figures, or the file cannot be written.
+        ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
     check_figure_path(path)
     kind = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Naming curves where they end, in place of a legend that has to be looked up."""
+"""Write the names of curves at their ends, in place of a legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CurveEnd:
 
 
 def label_ends(axes: Any, ends: Sequence[CurveEnd]) -> None:
-    """Write each name to the right of ``axes`` at the height of its curve's end, apart, with a thin line to it.
+    """Write each name to the right of ``axes``, near the height of its curve's end and with a thin line to it.
 
     The limits of the axes must be final.
     """
@@ -45,7 +45,7 @@ def label_ends(axes: Any, ends: Sequence[CurveEnd]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending ``heights`` (0 … 1) moved so that neighbours lie ``gap`` apart, within 0 … 1 while they fit.
+    """Ascending ``heights`` (0 … 1), moved so that neighbours are at least ``gap`` apart; within 0 … 1 if they fit.
 
     Neighbours that are too close form a group, which is centred on the mean of its members' own heights.
     """
@@ -58,6 +58,6 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _lowest(group: list[float], gap: float) -> float:
-    """Where the first of a group's members goes."""
+    """The height of a group's first member."""
     reach = gap * (len(group) - 1)
     return max(0.0, min(sum(group) / len(group) - reach / 2, 1.0 - reach))

@@ -1,4 +1,4 @@
-"""Figures of the learned predictor: recall against SRAM, and how well its probabilities are calibrated."""
+"""Figures of the learned predictor: recall against SRAM, and the calibration of its probabilities."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 
 def recall_against_sram(sweep: Document, rival: Document | None) -> Figure:
-    """Recall over bytes of SRAM a layer, a line an issue limit; solid with token identity, dashed without.
+    """Recall over bytes of SRAM per layer, one line per issue limit; solid with token identity, dashed without.
 
     Args:
         sweep: the document of ``forestage predictor sweep``.
@@ -85,7 +85,7 @@ def reliability_diagram(calibration: Document) -> Figure:
 
 
 def _binary(value: float, _: int | None = None) -> str:
-    """Bytes of a memory, which come in powers of two."""
+    """Bytes of a memory with binary units."""
     return f"{value / 1024:g} KiB" if value >= 1024 else f"{value:g} B"
 
 

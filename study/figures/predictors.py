@@ -1,4 +1,4 @@
-"""Figures of the predictors: recall against what is issued, and recall layer by layer."""
+"""Figures of the predictors: recall against issued experts, and recall by layer."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 COLOURS = (*CYCLE, "#1f2937", "#92400e", "#6d28d9")
 DASHES = ("-", (0, (5, 1.2)), (0, (1.5, 1)))
-"""Line styles, one for every turn of the colours."""
+"""Line styles, one for each pass through the colours."""
 
 _BAND = 0.18  # opacity of an interval
 _LIMIT_MARK: dict[str, Any] = {"marker": "o", "markersize": 3.2, "linestyle": "none"}
@@ -31,7 +31,7 @@ _OWN_MARK: dict[str, Any] = {
 
 
 def look(comparison: Document, number: int) -> dict[str, Any]:
-    """How the line of predictor ``number`` is drawn, the same in every figure; a trained one is the thicker."""
+    """The line style of predictor ``number``, the same in every figure; trained ones have thicker lines."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
@@ -40,11 +40,11 @@ def look(comparison: Document, number: int) -> dict[str, Any]:
 
 
 def recall_against_issued(comparison: Document) -> Figure:
-    """Recall over bytes issued a token and layer, one curve a predictor, between the perfect and the random bound.
+    """Recall over bytes issued per token and layer, one curve per predictor, with the perfect and the random bound.
 
-    A curve's points are the issue limits 1 … half of the experts; dots mark the limits of the tables, the band is the
-    95 % interval over sequences, and the large open mark a predictor's own threshold, uncapped. Where the size of an
-    expert is not known the abscissa is experts.
+    A curve's points are the issue limits 1 … half of the experts. Dots mark the limits in the tables, the band is the
+    95 % interval over sequences, and the large open mark is a predictor uncapped. If the size of an expert is not
+    known, the abscissa is in experts.
     """
     with figure_style():
         figure, (axes,) = new_figure(height_in=4.2)
@@ -64,14 +64,14 @@ def recall_against_issued(comparison: Document) -> Figure:
 
 
 def _reach(comparison: Document) -> float:
-    """The most experts that any point issues: a limit or a threshold may lie beyond the curves' end."""
+    """The most experts that any point issues; a limit or a threshold may be beyond the curves' ends."""
     points = [value for curve in comparison["curves"] for value in curve["issued"]]
     points += [value for evaluation in comparison["evaluations"] for value in evaluation["issued"].values()]
     return max((value for value in points if value), default=1.0)
 
 
 def _bounds(axes: Any, comparison: Document, unit: float) -> None:
-    """What knows the future and what knows nothing, named along their lines."""
+    """Draw the perfect and the random bound, with names along their lines."""
     experts, top_k = comparison["experts"] * unit, comparison["top_k"] * unit
     right = axes.get_xlim()[1]
     axes.plot([0, top_k, max(top_k, right)], [0, 1, 1], color=BOUND, linestyle="--", linewidth=1.1)
@@ -82,15 +82,15 @@ def _bounds(axes: Any, comparison: Document, unit: float) -> None:
 
 
 def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEnd | None:
-    """One predictor's curve, its interval, the limits of the tables and its own threshold.
+    """Draw one predictor's curve, its interval, the limits in the tables and its uncapped point.
 
-    Returns where it ends; ``None`` where it has no point.
+    Returns the curve's end; ``None`` if it has no point.
     """
     curve, evaluation, style = comparison["curves"][number], comparison["evaluations"][number], look(comparison, number)
     issued, recall, low, high = (np.array(curve[key], float) for key in ("issued", "recall", "low", "high"))
     axes.fill_between(issued * unit, low, high, color=style["color"], alpha=_BAND, linewidth=0)
     axes.plot(issued * unit, recall, **style)
-    # Without a recorded row there is nothing to mark.
+    # A metric without recorded rows is ``None``.
     for key in (key for key, value in evaluation["recall"].items() if value is not None):
         mark = _OWN_MARK if key == "own" else _LIMIT_MARK
         axes.plot(evaluation["issued"][key] * unit, evaluation["recall"][key], color=style["color"], **mark)
@@ -102,7 +102,7 @@ def _curve(axes: Any, comparison: Document, number: int, unit: float) -> CurveEn
 
 
 def _unit(comparison: Document) -> tuple[float, str]:
-    """What one expert measures on the abscissa, and in which unit; 1 and none where nobody says how large one is."""
+    """The size of one expert on the abscissa, and its unit; 1 and no unit if the size is not known."""
     expert_bytes = comparison["size"]["expert_bytes"]
     if expert_bytes is None:
         return 1.0, ""
@@ -110,7 +110,7 @@ def _unit(comparison: Document) -> tuple[float, str]:
 
 
 def _abscissa(axes: Any, comparison: Document) -> None:
-    """Bytes below and experts above, or experts alone where nobody says how large one is."""
+    """Label the abscissa in bytes (below) and experts (above), or only in experts if their size is not known."""
     unit, name = _unit(comparison)
     if not name:
         axes.set_xlabel("experts issued a token and layer")
@@ -123,7 +123,7 @@ def _abscissa(axes: Any, comparison: Document) -> None:
 
 
 def _key(axes: Any, comparison: Document) -> None:
-    """What the marks and the band mean, below the floor, where no curve runs."""
+    """Explain the marks and the band below the random bound, where no curve runs."""
     limits = ", ".join(comparison["bounds"]["perfect"])
     handles: list[Artist] = [Line2D([], [], color=BOUND, **_LIMIT_MARK, label=f"at most {limits} experts")]
     if any("own" in evaluation["recall"] for evaluation in comparison["evaluations"]):
@@ -133,8 +133,8 @@ def _key(axes: Any, comparison: Document) -> None:
 
 
 def recall_by_layer(comparison: Document, limit: str) -> Figure:
-    """Recall at ``limit`` issued experts for every target layer, one line a predictor; open marks lie below the
-    lookahead and count in no mean.
+    """Recall at ``limit`` issued experts for every target layer, one line per predictor; open marks are below the
+    lookahead and in no mean.
     """
     with figure_style():
         figure, (axes,) = new_figure(height_in=3.2)
@@ -142,7 +142,7 @@ def recall_by_layer(comparison: Document, limit: str) -> Figure:
         for number, evaluation in enumerate(comparison["evaluations"]):
             style = look(comparison, number)
             name = comparison["curves"][number]["predictor"]
-            # Below the lookahead most issue nothing; a layer that was not recorded has no recall.
+            # Below the lookahead most predictors issue nothing; an unrecorded layer has no recall.
             rows = [row for row in evaluation["by_layer"] if row["issued"][limit]]
             late = [(row["layer"], row["recall"][limit]) for row in rows if not row["early"]]
             early = [(row["layer"], row["recall"][limit]) for row in rows if row["early"]]

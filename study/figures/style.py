@@ -1,4 +1,4 @@
-"""One look for every figure, and how a figure becomes part of the report."""
+"""The style of all figures, and their conversion to SVG for the report."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish too.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -27,7 +27,7 @@ CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 BOUND = GREY
 """Colour of every bound (perfect, Belady, random), always dashed."""
 
-# matplotlib types the keys as literals; these are checked by matplotlib itself when the context is entered.
+# matplotlib types the keys as literals; it checks these itself when the context is entered.
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -49,7 +49,7 @@ _RC: Any = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw inside this context."""
+    """Set the style; draw inside this context."""
     with matplotlib.rc_context(_RC):
         yield
 
@@ -62,7 +62,7 @@ def new_figure(width_in: float = 7.2, height_in: float = 3.0, columns: int = 1) 
 
 
 def to_svg(figure: Figure, identity: str) -> str:
-    """The figure as an inline SVG element, its ids unique to ``identity``; the same data give the same text."""
+    """The figure as an inline SVG element with ids unique to ``identity``; the same data give the same text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "forestage"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -27,7 +27,7 @@ LINES = {
 
 
 def time_per_token(runs: list[dict[str, Any]], labels: list[str], bounds: list[bool]) -> Figure:
-    """Mean TPOT of each run, milliseconds, stacked by what it was spent on; bounds are drawn pale."""
+    """Mean TPOT of each run in milliseconds, as stacked parts; bounds are drawn pale."""
     with figure_style():
         figure, (axes,) = new_figure(height_in=0.9 + 0.36 * len(runs))
         rows = range(len(runs))
@@ -59,7 +59,7 @@ def time_per_token(runs: list[dict[str, Any]], labels: list[str], bounds: list[b
 
 
 def tpot_over_bandwidth(sweep: list[dict[str, Any]], labels: dict[str, str], machine_gb_per_s: float) -> Figure:
-    """TPOT over the host link's bandwidth, both logarithmic; one line a policy."""
+    """TPOT over the host link's bandwidth, both logarithmic; one line per policy."""
     with figure_style():
         figure, (axes,) = new_figure(height_in=3.2)
         for policy, look in LINES.items():

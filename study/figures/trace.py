@@ -19,7 +19,9 @@ def routing_by_layer(statistics: dict[str, Any]) -> Figure:
             xlabel="MoE layer", ylabel=f"shared experts of {statistics['top_k']}", title="Consecutive tokens share"
         )
         load.bar(layers, [row["hottest_over_mean"] or 0.0 for row in rows], color=ORANGE, width=0.75)
-        load.axhline(1.0, color=BOUND, linestyle="--", linewidth=1.2)
+        nulls = [row["uniform_hottest_over_mean"] or 0.0 for row in rows]
+        edges = [layer - 0.5 for layer in range(len(rows) + 1)]
+        load.stairs(nulls, edges, baseline=None, color=BOUND, linestyle="--", linewidth=1.2)
         load.set(xlabel="MoE layer", ylabel="hottest / mean", title="Load of the hottest expert")
         for axes in (overlap, load):
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -30,7 +32,7 @@ def routing_by_layer(statistics: dict[str, Any]) -> Figure:
 
 
 def overlap_nulls(axes: Any, statistics: dict[str, Any]) -> None:
-    """The three nulls of the overlap over the bars of it, which stand at 0, 1, 2 …: a level a layer."""
+    """Draw the three nulls of the overlap over its bars, which are at 0, 1, 2 …: one level per layer."""
     rows = statistics["by_layer"]
     edges = [layer - 0.5 for layer in range(len(rows) + 1)]
     for name, label, colour, style in (

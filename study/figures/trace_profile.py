@@ -1,4 +1,4 @@
-"""The figure of ``forestage trace stats --figure``: what a trace's routing is like, in six panels."""
+"""The figure of ``forestage trace stats --figure``: a trace's routing in six panels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def trace_profile(profile: Document) -> Figure:
         for axes, letter, panel in zip(figure.subplots(2, 3).ravel(), "abcdef", panels, strict=True):
             panel(axes, profile)
             axes.set_title(f"{letter}  {axes.get_title(loc='left')}", loc="left")
-        model = profile["model"].replace("$", r"\$")  # which would begin a formula
+        model = profile["model"].replace("$", r"\$")  # a $ would begin a formula
         made = ", synthetic" if profile["synthetic"] else ""
         figure.suptitle(
             f"{model}: {tokens_of(profile['tokens'], profile['sequences'])}, "

@@ -1,1 +1,1 @@
-"""What a study is about: each subject computes its figures from the trace and shows them in the report."""
+"""The subjects of a study: each computes its figures from the trace and shows them in the report."""

@@ -1,4 +1,4 @@
-"""What every subject of a study offers."""
+"""The interface of a study's subjects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from study.stages import Stage, StudyContext
 
 
 def nothing_needed(context: StudyContext) -> str | None:
-    """Of a subject that any study can have."""
+    """``lacks`` of a subject that every study can have."""
     return None
 
 
@@ -17,12 +17,12 @@ class Subject:
     """A stage that computes, and the section that shows its result.
 
     Attributes:
-        stage: computes.
-        show: the section, from the results.
-        title: of the section.
-        lacks: why the study cannot have the subject, and how it could; ``None`` where nothing is missing. Asked of
-            every subject before the first stage runs, so it takes no time; ``context.left_out`` holds the subjects
-            before it that are left out.
+        stage: computes the result.
+        show: makes the section from the results.
+        title: title of the section.
+        lacks: returns why the study cannot have the subject, and how it could; ``None`` if nothing is missing. It is
+            called for every subject before the first stage runs, so it must be fast; ``context.left_out`` then holds
+            the earlier subjects that are left out.
     """
 
     stage: Stage
@@ -31,7 +31,7 @@ class Subject:
     lacks: Callable[[StudyContext], str | None] = nothing_needed
 
     def section(self, context: StudyContext) -> Section:
-        """The section; where the subject is left out, the reason."""
+        """The section, or the reason why the subject is left out."""
         why = context.left_out.get(self.stage.name)
         if why is None:
             return self.show(context)

@@ -1,4 +1,4 @@
-"""Caches: how often a needed expert is already there, without any prediction."""
+"""Caches: how often a needed expert is already held, without any prediction."""
 
 from itertools import chain
 from typing import Any, get_args
@@ -21,7 +21,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Every policy at every configured capacity, one cache a layer."""
+    """Simulate every policy at every configured capacity, with one cache per layer."""
     trace = context.trace
     capacities = sorted({max(trace.top_k, round(f * trace.experts)) for f in context.config.cache_fractions})
     events, counting = counted_events(trace)
@@ -37,7 +37,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Rows that count."""
+    """Why the trace has no events to count; ``None`` if it has some."""
     trace = context.trace
     if not trace.metadata.has_unrecorded:
         return None
@@ -48,7 +48,7 @@ def lacks(context: StudyContext) -> str | None:
 
 
 def section(context: StudyContext) -> Section:
-    """Hit rates by capacity, with Belady's as the bound."""
+    """Show hit rates by capacity, with Belady's as the bound."""
     result = context.results["caches"]
     points = result["points"]
     experts = context.trace.experts

@@ -42,10 +42,10 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def engine_for(trace: RoutingTrace) -> EngineParameters:
-    """The default engine, or, where it is too small for the trace's model, the smallest that holds it.
+    """The default engine or, if it is too small for the trace's model, the smallest that is large enough.
 
     Raises:
-        ForestageError: if no engine can be that large.
+        ForestageError: if no engine can be large enough.
     """
     limits = EngineParameters()
     try:
@@ -58,7 +58,7 @@ def engine_for(trace: RoutingTrace) -> EngineParameters:
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Test tokens, layers ahead, an engine that can be so large, and a compiler."""
+    """Why the replay is not possible (test tokens, layers, the model's size, the compiler); ``None`` if it is."""
     return (
         needs.test_sequences(context.trace)
         or needs.layers_ahead(context)
@@ -68,7 +68,7 @@ def lacks(context: StudyContext) -> str | None:
 
 
 def section(context: StudyContext) -> Section:
-    """What was generated, what was compared, and what the engine counted."""
+    """Show what was generated, what was compared, and what the engine counted."""
     result = context.results["engine"]
     replayed, files = result["replay"], result["files"]
     limits = replayed["limits"]

@@ -1,4 +1,4 @@
-"""The learned predictor: trained on the study's trace, quantised, exported, and how true its probabilities are."""
+"""The learned predictor: train it on the study's trace, quantise, export, and measure its calibration."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import split
+from traces.selection import select_sequences
 
 TITLE = "A predictor that is learned"
 
@@ -27,12 +28,12 @@ STATE_FILE = "learned.state"
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
     """Train on the training sequences, save, export."""
-    from predictor.learned.training import train  # PyTorch is needed here alone
+    from predictor.learned.training import train  # only this needs PyTorch
 
     selection = Selection()
     state = context.out / STATE_FILE
     predictor: LearnedPredictor = train(
-        context.trace.select_sequences(selection.indices(context.trace)),
+        select_sequences(context.trace, selection.indices(context.trace)),
         read_recipe(context.config.learned),
         lookahead=context.config.lookahead,
         trained_on=selection.describe(context.trace, context.trace_path.name),
@@ -53,7 +54,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Sequences to train and to measure on, and whatever the recipe looks at."""
+    """Why the trace lacks training or test sequences, or what the recipe needs; ``None`` if it lacks nothing."""
     if context.config.learned == NO_LEARNED:
         return f'the configuration says learned = "{NO_LEARNED}"'
     return (
@@ -67,7 +68,7 @@ def lacks(context: StudyContext) -> str | None:
 
 
 def section(context: StudyContext) -> Section:
-    """What was trained, what quantisation cost, what it takes on chip, and whether its probabilities are true."""
+    """Show what was trained, the cost of quantisation, the memory on chip, and the calibration."""
     result = context.results["learned"]
     figures, provenance = result["size"], result["provenance"]
     log = provenance["log"]

@@ -1,4 +1,4 @@
-"""Streaming an expert's weights out of memory: over the pins to a host, or to compute at the banks."""
+"""Stream an expert's weights out of memory: over the pins to a host, or to compute at the banks."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ READS = (Access.HOST_READ, Access.IN_BANK)
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """One expert over all pseudo-channels of one stack, for every device and way of reading it has."""
+    """Stream one expert over all pseudo-channels of one stack, for every device and each of its ways of reading."""
     sizes_of = context.config.system.sizes_of
     assert sizes_of is not None, "left out without"
     return stream_expert(sizes_of)
@@ -59,7 +59,7 @@ def stream_expert(model: str) -> dict[str, Any]:
 
 
 def section(context: StudyContext) -> Section:
-    """Time and energy of one expert by device."""
+    """Show time and energy of one expert by device."""
     result = context.results["memory"]
     return Section(
         id="memory",

@@ -1,4 +1,4 @@
-"""Predictors: how much of the coming layers' routing each foresees, and at which traffic."""
+"""Predictors: how much of the coming layers' routing each predicts, and at which traffic."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ TITLE = "Which experts come next"
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Sequences to profile and to measure on, and layers ahead."""
+    """Why the trace lacks sequences to profile or to measure on, or layers; ``None`` if it lacks nothing."""
     return needs.test_sequences(context.trace) or needs.layers_ahead(context)
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Every configured predictor, fitted on the training sequences and measured on the test sequences."""
+    """Fit every configured predictor on the training sequences and measure it on the test sequences."""
     config = context.config
     trained = () if "learned" in context.left_out else (context.out / PREDICTOR_FILE,)
     comparison = compare(
@@ -38,7 +38,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def section(context: StudyContext) -> Section:
-    """Recall against traffic, beside the perfect and the random bound."""
+    """Show recall against traffic, with the perfect and the random bound."""
     comparison = context.results["predictors"]
     evaluations = comparison["evaluations"]
     limits = list(comparison["bounds"]["perfect"])
@@ -75,7 +75,7 @@ def section(context: StudyContext) -> Section:
 
 
 def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
-    """Headline of each predictor that has a threshold of its own."""
+    """A headline figure for each predictor with a threshold."""
     return tuple(
         Fact(
             f"{e['recall'][OWN]:.3f}",
@@ -87,7 +87,7 @@ def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
 
 
 def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
-    """Recall by limit; own-threshold figures last; bounds set apart."""
+    """Recall by limit, then uncapped figures; bounds in separate rows."""
     bounds = [
         Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–"), bound=True)
         for name, values in (
@@ -118,7 +118,7 @@ def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
 
 
 def _own(evaluation: dict[str, Any]) -> str:
-    """Recall / precision / issued of a predictor that has a threshold of its own."""
+    """Uncapped recall / precision / issued experts of a predictor with a threshold."""
     if OWN not in evaluation["recall"]:
         return "–"
     found = [evaluation[name][OWN] for name in ("recall", "precision", "issued")]

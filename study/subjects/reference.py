@@ -1,4 +1,4 @@
-"""The PyTorch reference: the recorded routing, replayed through the model that it came from."""
+"""The PyTorch reference: replay recorded routing, the shipped trace's with the model that it came from."""
 
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +22,7 @@ SEQUENCES = 8
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """The studied trace's routing through PyTorch, then the shipped trace's against the model it came from."""
+    """Replay the studied trace's routing in PyTorch, then the shipped trace's against the shipped model."""
     return check_reference(context.trace, progress)
 
 
@@ -52,7 +52,7 @@ def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str
 
 
 def lacks(context: StudyContext) -> str | None:
-    """A recorded token in every layer."""
+    """Why a layer cannot be replayed (it has no recorded token); ``None`` if all can."""
     return needs.refusal(check_recorded, context.trace)
 
 
@@ -73,7 +73,7 @@ def check_recorded(trace: RoutingTrace) -> None:
 
 
 def section(context: StudyContext) -> Section:
-    """How exactly the replay reproduces the model."""
+    """Show how exactly the replay reproduces the model."""
     replays, checks = context.results["reference"]["replays"], context.results["reference"]["checks"]
     first = checks[0]
     weights = (

@@ -1,4 +1,4 @@
-"""The whole system: what each way of having experts at hand costs a token."""
+"""The whole system: the time per token with each way of providing experts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +25,12 @@ from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE, RoutingTrace, split
+from traces.selection import select_sequences
 
 TITLE = "The whole system"
 
 RIVAL = "markov-spatial"
-"""The best unlearned rival of ST-MoE's tables: shown beside them, in the same policy."""
+"""The best unlearned rival of ST-MoE's tables, shown with the same policy."""
 
 LABELS = {
     "on_demand": "on demand",
@@ -43,14 +44,14 @@ BOUNDS = ("perfect_prefetch", "all_resident")
 
 @dataclass(frozen=True)
 class Prefetcher:
-    """What a predictor would issue on the simulated tokens, and the engine's cycles for each event."""
+    """A predictor's issue sets for the simulated tokens, and the prefetch engine's cycles for each event."""
 
     issued: IssueSets
     cycles: NDArray[np.int64]
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Every policy on the same tokens, then the sweep of the host link's bandwidth."""
+    """Simulate every policy on the same tokens, then sweep the host link's bandwidth."""
     settings = context.config.system
     train, _ = parts(context.trace)
     tokens, few = (simulated(context.trace, count) for count in (settings.decode_tokens, settings.sweep_tokens))
@@ -91,7 +92,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def lacks(context: StudyContext) -> str | None:
-    """Test sequences with decode tokens, layers ahead, sizes, and whatever the simulation refuses."""
+    """Why the trace cannot be simulated (decode tokens, layers, sizes, …); ``None`` if it can."""
     return (
         needs.test_sequences(context.trace)
         or needs.layers_ahead(context)
@@ -102,7 +103,7 @@ def lacks(context: StudyContext) -> str | None:
 
 
 def decode_within(context: StudyContext) -> str | None:
-    """Decode tokens among those that are simulated."""
+    """Why no decode token is among the simulated tokens; ``None`` if one is."""
     settings = context.config.system
     first = first_decode(context.trace)
     if first is None:
@@ -117,7 +118,7 @@ def decode_within(context: StudyContext) -> str | None:
 
 
 def _unsimulated(context: StudyContext) -> str | None:
-    """What the simulation refuses, and where the study is told otherwise."""
+    """What the simulation refuses, and which setting of the study changes it; ``None`` if it refuses nothing."""
     settings = context.config.system
     for many in (settings.decode_tokens, settings.sweep_tokens):
         tokens = simulated(context.trace, many)
@@ -128,7 +129,7 @@ def _unsimulated(context: StudyContext) -> str | None:
 
 
 def first_decode(trace: RoutingTrace) -> int | None:
-    """The first decode token of the test sequences, counted over all of their tokens."""
+    """Index, among all tokens of the test sequences, of the first decode token; ``None`` without one."""
     done = 0
     for index in split(trace)[1]:
         tokens = trace.sequence_slice(int(index))
@@ -140,21 +141,21 @@ def first_decode(trace: RoutingTrace) -> int | None:
 
 
 def simulated(trace: RoutingTrace, tokens: int) -> RoutingTrace:
-    """The first ``tokens`` tokens of the test sequences, or all there are; no more sequences are gathered than that."""
+    """The first ``tokens`` tokens of the test sequences, or all of them; only the sequences needed are copied."""
     _, test = split(trace)
     ends = np.cumsum(np.diff(trace.sequence_offsets)[test])
-    chosen = trace.select_sequences(test[: int(np.searchsorted(ends, tokens)) + 1])
+    chosen = select_sequences(trace, test[: int(np.searchsorted(ends, tokens)) + 1])
     return chosen.token_range(0, min(tokens, chosen.tokens))
 
 
 def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
     """Training and test sequences as traces."""
     train, test = split(trace)
-    return trace.select_sequences(train), trace.select_sequences(test)
+    return select_sequences(trace, train), select_sequences(trace, test)
 
 
 def simulation_config(context: StudyContext) -> SimulationConfig:
-    """The simulation that the study's settings ask for."""
+    """The simulation's configuration, from the study's settings."""
     settings = context.config.system
     return SimulationConfig(
         sizes_of=settings.sizes_of,
@@ -166,7 +167,7 @@ def simulation_config(context: StudyContext) -> SimulationConfig:
 
 
 def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahead: int, limit: int) -> Prefetcher:
-    """Predictor ``name`` profiled on ``train``; the engine is ST-MoE's for every predictor, so that they compare.
+    """The issue sets of predictor ``name`` profiled on ``train``, with the cycles of ST-MoE's engine for comparability.
 
     Raises:
         ForestageError: for an unknown predictor, or a lookahead or limit out of range.
@@ -181,12 +182,12 @@ def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahea
 
 
 def uses_predictor(policy: str) -> bool:
-    """Whether a policy fetches what a predictor issues."""
+    """Whether a policy prefetches a predictor's issue sets."""
     return find_policy(policy).uses_issue_sets
 
 
 def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, prefetcher: Prefetcher) -> SimulationResult:
-    """One simulation, with what ``prefetcher`` issues where the policy takes it."""
+    """Simulate one policy, with the issue sets of ``prefetcher`` if it uses any."""
     return simulate(
         tokens,
         policy,
@@ -197,7 +198,7 @@ def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, pref
 
 
 def section(context: StudyContext) -> Section:
-    """TPOT by policy with its parts, bytes, and the sweep."""
+    """Show TPOT by policy with its parts, bytes, and the sweep."""
     result = context.results["system"]
     runs = result["runs"]
     first = runs[0]
@@ -266,7 +267,7 @@ def section(context: StudyContext) -> Section:
 
 
 def where_it_pays(sweep: list[dict[str, Any]]) -> str:
-    """From which bandwidth of the sweep on prefetching is faster than the cache alone."""
+    """A sentence: the bandwidth of the sweep from which on prefetching is faster than the cache alone."""
     faster = {p["link_gb_per_s"]: p["tpot_s"]["st_moe_prefetch"] < p["tpot_s"]["lru_cache"] for p in sweep}
     paying = [link for link in sorted(faster) if all(faster[other] for other in faster if other >= link)]
     if not paying:
@@ -317,7 +318,7 @@ def runs_table(runs: list[dict[str, Any]], labels: list[str]) -> Table:
 
 
 def waiting_share(run: dict[str, Any]) -> float:
-    """Share of the TPOT that the device waits for experts."""
+    """Share of the TPOT during which the device waits for experts."""
     parts = run["tpot_parts_s"]
     waiting = parts["demand_wait_s"] + parts["late_prefetch_wait_s"] + parts["engine_latency_s"]
     return waiting / run["tpot"]["mean_s"]

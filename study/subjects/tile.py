@@ -1,11 +1,11 @@
-"""The PIM tile: an expert of the shipped checkpoint through hardware, twin and PyTorch, on the text that used it."""
+"""The PIM tile: run an expert of the shipped checkpoint in hardware, twin and PyTorch, on text that used it."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
+from catalog.errors import SettingError
 from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
@@ -22,11 +22,11 @@ TITLE = "The PIM tile in RTL"
 
 LAYER = 3
 TOKENS = 8
-"""Tokens that are run through the hardware; each is three matrix products."""
+"""Tokens that the hardware runs; each takes three matrix-vector products."""
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """The most used expert of a layer, on real activations, in the RTL; twin and PyTorch do the same products."""
+    """Run a layer's most used expert on real activations in the RTL, and the same products in twin and PyTorch."""
     trace = RoutingTrace.load(SHIPPED_TRACE)
     return check_tile(trace, layer=LAYER, tokens=TOKENS, seed=context.config.seed, progress=progress)
 
@@ -36,13 +36,13 @@ def check_tile(
 ) -> dict[str, Any]:
     """Run the most used expert of ``layer`` on the first ``tokens`` test tokens that chose it.
 
-    The hardware's products are simulated first, all in one run; then the same expert runs again in PyTorch's integers
-    with the hardware's results plugged in, product by product.
+    First one simulation does all of the hardware's products; then the same expert runs in PyTorch's integers, with the
+    hardware's results in place of its own, product by product.
 
     Raises:
-        ForestageError: if the checkpoint is missing, has no such layer, or hardware runs are not possible here.
+        ForestageError: if the checkpoint is missing or lacks the layer, or this machine cannot simulate the hardware.
     """
-    # Modules that need the extras; the command starts without them.
+    # These need the extras; the command starts without them.
     from cocotb_tests.build import require_tools
     from cocotb_tests.pim_replay import replay_tile
     from gpu_reference.moe_layer import checkpoint_layers
@@ -51,7 +51,7 @@ def check_tile(
 
     layers = checkpoint_layers(SHIPPED_CHECKPOINT)
     if not 0 <= layer < layers:
-        raise ForestageError(f"layer: {layer} is not in the shipped checkpoint; choose 0 to {layers - 1}")
+        raise SettingError("layer", f"is not in the shipped checkpoint; choose 0 to {layers - 1}", value=layer)
     require_tools()
     _, test = split(trace)
     sequence = trace.sequence(int(test[0]))
@@ -71,7 +71,7 @@ def check_tile(
     if progress is not None:
         progress(len(asked), len(asked))
     answers = iter(replayed.outputs)
-    # The products asked for are the same again: each depends on the hardware's integers alone.
+    # The second run asks for the same products, since each depends only on the hardware's integers.
     check = tile_reference_check(SHIPPED_CHECKPOINT, layer, expert, x, lambda weights, vector: next(answers))
     parameters = TileParameters()
     beats = sum(weights.shape[0] * -(-weights.shape[1] // parameters.lanes) for weights, _ in asked)
@@ -94,14 +94,14 @@ def check_tile(
 
 
 def lacks(context: StudyContext) -> str | None:
-    """A compiler; trace and checkpoint are the shipped ones."""
+    """Why the hardware cannot be simulated (no compiler); ``None`` if it can. Trace and checkpoint are shipped."""
     from cocotb_tests.build import require_tools  # needs the extra
 
     return needs.refusal(require_tools)
 
 
 def section(context: StudyContext) -> Section:
-    """Three ways to the same integers, and what int8 costs in accuracy."""
+    """Show that all three give the same integers, and the accuracy that int8 costs."""
     result = context.results["tile"]
     wrong = result["mismatches_with_twin"] + result["mismatches_with_pytorch"]
     return Section(

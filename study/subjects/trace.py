@@ -18,9 +18,9 @@ DOMAINS_SHOWN = 8
 
 
 def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
-    """Description and statistics of the trace."""
+    """Describe the trace and compute its statistics."""
     return {
-        # Each line begins with the trace's name, which the section says once.
+        # Each line begins with the trace's name, which the section gives only once.
         "suspicious": [line.removeprefix(f"{context.trace.origin}: ") for line in suspicions(context.trace)],
         "info": describe(context.trace, context.trace_path).model_dump(mode="json"),
         "statistics": statistics(context.trace, progress).model_dump(mode="json"),
@@ -28,7 +28,7 @@ def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
 
 
 def section(context: StudyContext) -> Section:
-    """What was recorded, and how far it is from shuffled tokens and from independent uniform choices."""
+    """Show what was recorded, and how far it is from shuffled tokens and from independent uniform choices."""
     result = context.results["trace"]
     info, figures = result["info"], result["statistics"]
     meta = info["metadata"]
@@ -44,8 +44,8 @@ def section(context: StudyContext) -> Section:
             "× K²/N",
             "× shuffled",
             "× within",
-            "load entropy",
-            "hottest / mean",
+            "load entropy (null)",
+            "hottest / mean (null)",
         ),
         rows=rows(
             [
@@ -57,8 +57,8 @@ def section(context: StudyContext) -> Section:
                     fixed(part["over_uniform"], 2),
                     fixed(part["over_popularity"], 2),
                     fixed(part["over_sequence"], 2),
-                    percent(part["load_entropy"]),
-                    fixed(part["hottest_over_mean"], 2),
+                    f"{percent(part['load_entropy'])} ({percent(part['uniform_load_entropy'])})",
+                    f"{fixed(part['hottest_over_mean'], 2)} ({fixed(part['uniform_hottest_over_mean'], 2)})",
                 )
                 for label, part in [
                     ("all", {**overall, "sequences": info["sequences"], "tokens": info["tokens"]}),
@@ -68,7 +68,8 @@ def section(context: StudyContext) -> Section:
         ),
         caption="Means over layers. Shared: experts that consecutive tokens share; × K²/N: over what independent "
         "uniform choices share; × shuffled: over what the row's tokens share in any order (popularity kept); × within: "
-        "over what each sequence's tokens share in any order (what each text uses kept, order alone destroyed)."
+        "over what each sequence's tokens share in any order (what each text uses kept, order alone destroyed). Null "
+        "of the loads: as many tokens that choose independently and uniformly."
         + (f" {omitted} smaller domains are in results.json." if omitted > 0 else ""),
     )
     return Section(
@@ -86,7 +87,8 @@ def section(context: StudyContext) -> Section:
                 f"Left: of the {figures['top_k']} experts a token uses in a layer, how many the next token uses "
                 "again, beside three nulls: tokens shuffled within each sequence, shuffled over the trace, and "
                 f"independent uniform choices (K²/N = {figures['uniform_overlap']:.3f}). Right: how unevenly "
-                "a layer's experts are used over the whole trace (1: all alike).",
+                "a layer's experts are used over the whole trace (1: all alike; dashed: what as many independent "
+                "uniform choices have).",
             ),
             table,
             *(Note(f"Suspicious: {line}.") for line in result["suspicious"]),

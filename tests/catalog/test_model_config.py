@@ -167,7 +167,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 WITHOUT_ATTENTION = {"exaone_moe", "kimi_linear", "bailing_hybrid", "mimo_v2_flash"}
-NOT_BY_DEFAULT = {"deepseek_v2", "dots1", "gemma4_text", "lfm2_moe"}
+NOT_BY_DEFAULT = {"dbrx", "deepseek_v2", "dots1", "gemma4_text", "lfm2_moe"}
 """Families whose class leaves experts, top-k or kinds of layers open."""
 UNCOUNTED = re.compile(r"bias$|shared_expert_gate|relative_attention_bias|e_score_correction")
 
@@ -283,6 +283,45 @@ QWEN = {
     "head_dim": 16, "decoder_sparse_step": 1, "mlp_only_layers": [], "hidden_act": "silu", "torch_dtype": "bfloat16",
     "vocab_size": 512, "tie_word_embeddings": False,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("experts", [4, 16])
+def test_a_configuration_in_parts_is_read(experts: int) -> None:
+    parts = {
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": experts, "moe_top_k": 2},
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+    }
+    config = transformers.DbrxConfig(d_model=64, n_heads=4, n_layers=3, vocab_size=512, **parts)
+    record = model_of_config(config.to_dict() | {"dtype": "bfloat16"}, "m", origin="config.json")
+    with torch.device("meta"):
+        model = transformers.DbrxForCausalLM(config)
+    total = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= 2)
+    assert (record.layer_map, record.experts, record.top_k) == ((0, 1, 2), experts, 2)
+    assert record.parameters() == total
+    document = {"model_type": "dbrx", "n_layers": 3, "d_model": 64, "n_heads": 4}
+    with pytest.raises(
+        ForestageError, match="ffn_config: missing; a configuration of 'dbrx' has ffn_hidden_size, moe_"
+    ):
+        model_of_config(document, "m", origin="config.json")
+    with pytest.raises(ForestageError, match=r"num_experts: missing"):
+        model_of_config({**document, "ffn_config": {}, "attn_config": {}}, "m", origin="config.json")
+
+
+def test_a_dense_model_is_called_one() -> None:
+    dense = {
+        key: value
+        for key, value in QWEN.items()
+        if "expert" not in key and key not in ("mlp_only_layers", "decoder_sparse_step", "moe_intermediate_size")
+    }
+    for model_type in ("llama", "mine"):
+        with pytest.raises(ForestageError, match=rf"^config.json: model_type: '{model_type}' is a dense model"):
+            model_of_config({**dense, "model_type": model_type}, "m", origin="config.json")
+
+
+def test_parts_of_an_unknown_family_are_named() -> None:
+    document = {"model_type": "mine", "num_hidden_layers": 2, "ffn": {"moe_num_experts": 4}}
+    with pytest.raises(ForestageError, match=r"ffn\.moe_num_experts: is in a part of its own, and model_type 'mine'"):
+        model_of_config(document, "m", origin="config.json")
 
 
 def read(document: dict[str, Any], **changes: Any) -> ModelRecord:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.st_moe_samples import routing_trace
+from traces.selection import select_sequences
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
@@ -23,7 +24,7 @@ TRACE = routing_trace(experts=16, layers=6, top_k=3, lengths=(9, 7, 8, 6, 5, 4, 
 
 def test_tokens_of_the_test_sequences_are_replayed() -> None:
     _, test = split(TRACE)
-    stimulus = TRACE.select_sequences(test).token_range(0, 11)
+    stimulus = select_sequences(TRACE, test).token_range(0, 11)
     progress: list[tuple[int, int]] = []
     result = replay(TRACE, 11, limits=LIMITS, progress=lambda done, total: progress.append((done, total)))
     assert result.mismatches == 0, result.first_mismatch
@@ -80,7 +81,7 @@ def test_500_tokens_of_the_shipped_trace(shipped_trace: Path) -> None:
 def test_every_test_token_of_the_shipped_trace(shipped_trace: Path) -> None:
     trace = RoutingTrace.load(shipped_trace)
     _, test = split(trace)
-    tokens = trace.select_sequences(test).tokens
+    tokens = select_sequences(trace, test).tokens
     result = replay(trace, tokens)
     assert result.mismatches == 0, result.first_mismatch
     assert result.steps == tokens * trace.layers > 50_000

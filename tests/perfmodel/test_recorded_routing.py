@@ -14,6 +14,7 @@ from predictor.st_moe.predictor import StMoePredictor
 from staging.simulate import simulate as simulate_cache
 from traces import RoutingTrace, split
 from traces.importers import import_trace
+from traces.selection import select_sequences
 
 TRAINING_SEQUENCES = 40
 
@@ -23,7 +24,7 @@ def parts(shared_file: Callable[[str], Path]) -> tuple[RoutingTrace, RoutingTrac
     """Some training sequences, and the test sequences."""
     trace = import_trace(shared_file("gpt_oss_20b_decode.npz"))
     training, test = split(trace)
-    return trace.select_sequences(training[:TRAINING_SEQUENCES]), trace.select_sequences(test)
+    return select_sequences(trace, training[:TRAINING_SEQUENCES]), select_sequences(trace, test)
 
 
 @pytest.mark.parametrize("lookahead", [1, 3])

@@ -235,6 +235,20 @@ def test_a_wrong_prefetch_that_nothing_overtakes_ends_and_may_be_used_later(tmp_
     assert result.experts.used_at_target == at_target
 
 
+def test_what_is_on_its_way_when_a_sequence_ends_is_given_up_at_its_next_chunk(tmp_path) -> None:
+    # Token 1 ends its sequence; expert 3, predicted wrongly for it, is in its first chunk then.
+    trace = make_trace([[[0], [1]]] * 6, experts=4, sequences=(2, 4))
+    catalog = make_catalog(tmp_path, layers=2, experts=4, top_k=1)
+    result = simulate(
+        trace,
+        "st_moe_prefetch",
+        make_config(capacity_experts=8),
+        issue_sets=issue(trace, {(1, 1): [3]}),
+        catalog=catalog,
+    )
+    assert (result.experts.issued, result.experts.dropped, result.bytes.prefetch_wasted) == (1, 1, 10_000)
+
+
 def test_the_prefetch_engine_delays_what_it_predicts(tmp_path) -> None:
     result = run(tmp_path, {(1, 1): [2]}, engine_cycles=2000)  # at 1 GHz: 2 µs
     delay = 2_000_000

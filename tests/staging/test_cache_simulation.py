@@ -105,7 +105,7 @@ def test_faults_are_named():
     for arguments, message in [
         ({}, "capacity: give either capacity"),
         ({"capacity": 2, "capacity_bytes": 2, "expert_bytes": sizes}, "capacity: give either capacity"),
-        ({"capacity": 0}, "capacity: 0; give 1 or more"),
+        ({"capacity": 0}, "capacity: 0: give 1 or more"),
         ({"capacity_bytes": 5}, "capacity_bytes: needs expert_bytes"),
         ({"capacity_bytes": 5, "expert_bytes": np.array([5, 5])}, "expert_bytes: give 1 positive sizes"),
         ({"capacity_bytes": 5, "expert_bytes": np.array([0])}, "expert_bytes: give 1 positive sizes"),
@@ -113,8 +113,8 @@ def test_faults_are_named():
         ({"capacity": 2, "scope": "rack"}, "scope: unknown 'rack'"),
         ({"capacity": 2, "count": "prefill"}, "count: unknown 'prefill'"),
         ({"capacity": 2, "prefill": "chunk"}, "prefill: unknown 'chunk'"),
-        ({"capacity": 2, "policy": "ema", "ema_shift": 0}, "ema_shift: 0 is not in 1…15"),
-        ({"capacity": 2, "policy": "ema", "ema_shift": 16}, "ema_shift: 16 is not in 1…15"),
+        ({"capacity": 2, "policy": "ema", "ema_shift": 0}, "ema_shift: 0: choose 1 to 15"),
+        ({"capacity": 2, "policy": "ema", "ema_shift": 16}, "ema_shift: 16: choose 1 to 15"),
     ]:
         with pytest.raises(ForestageError, match=message):
             simulate(trace, **arguments)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 pytest.importorskip("torch", reason="needs the extra forestage[torch]")
 
@@ -36,7 +37,7 @@ def test_a_layer_that_was_never_recorded(forestage: Forestage, small_trace: Path
     assert np.isfinite(document["calibration_error"])
 
     one = tmp_path / "one.safetensors"
-    trace.select_sequences([0]).save(one)
+    select_sequences(trace, [0]).save(one)
     asked_of_test = (*asked[:4], "--trace", one)
     assert "one.safetensors: no test sequences" in refused(forestage(*asked_of_test))
 

@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import typer
 from safetensors.numpy import save_file
 
 from catalog import load_catalog
+from study.blocks import Command, Section, Text
 from study.cli import app
 from study.commands.catalogue.fields import KINDS as ALL_KINDS
 from study.commands.catalogue.fields import PARTS, fields_of
+from study.remaking import TAKES_NO_MODEL, remade, with_model_config
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
 
@@ -111,6 +114,51 @@ def test_a_trace_of_the_projects_own_names_its_model(
     assert "no experts in layer 1, but" in refused(forestage("trace", "stats", out, "--config", config))
 
 
+def served(path: Path, model: str) -> Path:
+    """A recording of 3 layers, top-2 of 8, that calls its model by what a server calls it."""
+    head = {
+        "record_type": "metadata",
+        "format": "moe-cache-lab.routing-jsonl",
+        "format_version": 1,
+        "source_text": None,
+    }
+    lines = [{**head, "model_id": model, "num_experts": 8, "experts_per_token": 2, "capture_method": "logits"}]
+    for token in range(6):
+        for layer in range(3):
+            row = {"phase": "generated", "token_position": token, "layer": layer, "token_id": None}
+            chosen = [token % 4, 4 + layer]
+            lines.append(
+                {"record_type": "routing_selection", **row, "selected_experts": chosen, "selected_probabilities": []}
+            )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_recordings_own_name_goes_before_that_of_a_configurations_folder(
+    forestage: Forestage, config: Path, tmp_path: Path
+) -> None:
+    out, source = tmp_path / "t.safetensors", served(tmp_path / "t.jsonl", "b4")
+    imported = forestage("trace", "import", source, "--config", config, "--out", out)
+    assert imported.status == 0, imported.err
+    assert RoutingTrace.load(out).metadata.model == "b4"
+    assert f"the file calls its model b4; its shape is that of --config {config}" in imported.err
+    assert "--model" not in imported.err
+    # The bytes of its experts are the configuration's, under the recording's name.
+    simulate = ("cache", "simulate", "--trace", source, "--config", config, "--capacity-mib", 0.02, "--json")
+    assert json.loads(forestage(*simulate).out)["results"][0]["capacity_bytes"] == round(0.02 * 2**20)
+    assert forestage("trace", "import", source, "--config", config, "--model", "Mine", "--out", out).status == 0
+    assert RoutingTrace.load(out).metadata.model == "Mine"
+
+
+def test_a_configuration_of_another_model_than_the_files_is_named_as_typed(
+    forestage: Forestage, config: Path, tmp_path: Path
+) -> None:
+    source = served(tmp_path / "t.jsonl", "openai/gpt-oss-20b")
+    line = refused(forestage("trace", "import", source, "--config", config, "--out", tmp_path / "t.safetensors"))
+    assert f"--config {config}: the file says that it is of openai/gpt-oss-20b" in line
+    assert "--model" not in line
+
+
 def test_a_synthetic_trace_takes_the_shape_of_a_configuration(
     forestage: Forestage, config: Path, small_trace: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +180,41 @@ def test_every_command_that_names_a_model_takes_a_configuration() -> None:
         names = inspect.signature(callback).parameters
         if {"sizes_of", "like", "trace"} & set(names) or ("model" in names and path != ("trace", "capture")):
             assert "model_config" in names, path
+
+
+def test_a_remade_figure_has_the_configuration_of_its_study(tmp_path: Path) -> None:
+    options = {
+        path: {declaration for option in command.params for declaration in option.opts}
+        for path, command in clicked(typer.main.get_command(app)).items()
+    }
+    config = tmp_path / "config.json"
+    for path, known in options.items():
+        line = " ".join(("forestage", *path))
+        if "--model-config" in known:
+            assert with_model_config(line, config) == f"{line} --model-config {config}"
+        elif "--config" in known:
+            assert with_model_config(line, config) == f"{line} --config {config}"
+    for line in TAKES_NO_MODEL:
+        assert not {"--config", "--model-config"} & options[tuple(line.split()[1:])]
+        assert with_model_config(line, config) == line
+    assert with_model_config("forestage trace stats t", None) == "forestage trace stats t"
+
+
+def clicked(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command below a group, by its words."""
+    if not hasattr(command, "commands"):
+        return {path: command}
+    found: dict[tuple[str, ...], Any] = {}
+    for name, inner in command.commands.items():
+        found |= clicked(inner, (*path, name))
+    return found
+
+
+def test_a_report_prints_commands_with_the_configuration(config: Path, tmp_path: Path) -> None:
+    section = Section(id="x", title="x", blocks=(Text("t"), Command("forestage trace stats T\nforestage pim check")))
+    (_, shown) = remade(section, config).blocks
+    assert isinstance(shown, Command)
+    assert shown.text == f"forestage trace stats T --config {config}\nforestage pim check"
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 Forestage = Callable[..., Outcome]
 
@@ -69,7 +70,7 @@ def test_labels_beside_an_archive_are_not_written_over_by_one_of_another_trace(
     """Both files are replaced together, so that they fit."""
     out = tmp_path / "t.npz"
     assert forestage("trace", "export", small_trace, "--format", "npz", "--out", out).status == 0
-    RoutingTrace.load(small_trace).select_sequences([0, 1]).save(tmp_path / "two.safetensors")
+    select_sequences(RoutingTrace.load(small_trace), [0, 1]).save(tmp_path / "two.safetensors")
     assert forestage("trace", "export", tmp_path / "two.safetensors", "--format", "npz", "--out", out).status == 0
     assert len((tmp_path / "t.sequences.jsonl").read_text().splitlines()) == 2
 

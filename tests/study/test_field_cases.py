@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import SHARED
 from tests.study.conftest import Outcome, refused
 from traces import DECODE, PREFILL, RoutingTrace
-from traces.load import ExpertLoad
+from traces.expert_load import ExpertLoad
 
 Forestage = Callable[..., Outcome]
 FieldCase = Callable[[str], Path]

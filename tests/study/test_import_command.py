@@ -9,7 +9,7 @@ import pytest
 
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
-from traces.load import ExpertLoad
+from traces.expert_load import ExpertLoad
 
 Forestage = Callable[..., Outcome]
 
@@ -116,15 +116,15 @@ def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: 
     ("options", "named"),
     [
         ((), "import it with --experts"),
-        (("--experts", 0), "options: experts"),
+        (("--experts", 0), "--experts 0: give 1 or more"),
         (("--experts", 16, "--layers", "a"), "--layers a"),
         (("--experts", 16, "--layers", "4-1"), "layers"),
         (("--experts", 16, "--layers", "1"), "--layers names 1"),
         (("--experts", 4), "experts 0 to 3"),
         (("--experts", 16, "--gate-weights", "softmax"), "--gate-weights: the format vllm_response has no use for it"),
-        (("--experts", 16, "--gate-weights", "x"), "gate_weights"),
+        (("--experts", 16, "--gate-weights", "x"), "--gate-weights x: choose"),
         (("--phase", "decode"), "--phase: the format vllm_response has no use for it"),
-        (("--phase", "decoding"), "options: phase"),
+        (("--phase", "decoding"), "--phase decoding: choose"),
         (("--format", "vllm"), "--format vllm: unknown format"),
         (("--format", "npz"), "not an .npz archive"),
         (("--experts", 16, "--top-k", 3), "--top-k 3: the file holds 2"),

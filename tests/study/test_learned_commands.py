@@ -109,8 +109,8 @@ def test_what_is_trained_on_is_selected(forestage: Forestage, trace: Path, recip
         (["--set", "hidden=0"], "hidden"),
         (["--config", "none.toml"], "none.toml: no such file"),
         (["--without-domain", "c"], "'c'; it has a, b"),
-        (["--lookahead", "3"], "lookahead: 3"),
-        (["--split", "test"], "part"),
+        (["--lookahead", "3"], "--lookahead 3: choose"),
+        (["--split", "test"], "--split test: choose"),
     ],
 )
 def test_refusals_of_train(

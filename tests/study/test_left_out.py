@@ -20,6 +20,7 @@ from tests.study.conftest import Outcome, refused
 from traces import DECODE, RoutingTrace, split
 from traces.batch import BatchConfig, make_schedule
 from traces.batch_file import save_batched
+from traces.selection import select_sequences
 
 Forestage = Callable[..., Outcome]
 
@@ -152,7 +153,7 @@ def test_decode_is_found_in_later_sequences() -> None:
     phase[test[-1], 7:] = DECODE
     given = make(sequences=10, phase=phase.ravel())
     assert system.first_decode(given) == 12 * (len(test) - 1) + 7
-    tokens = given.select_sequences(test)
+    tokens = select_sequences(given, test)
     for many in (1, 5, 12, 13, 1000):
         part = system.simulated(given, many)
         assert part.equals(tokens.token_range(0, min(many, tokens.tokens)))

@@ -79,7 +79,7 @@ def test_comparing_with_a_figure(
     outcome = forestage(*arguments, "--oracle", 1, "--resamples", 20, "--figure", figure, "--json")
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
-    assert document["policies"] == ["lru", "lfu", "ema", "oracle 1", "next use", "belady"]
+    assert document["policies"][-6:] == ["lru", "lfu", "ema", "oracle 1", "next use", "belady"]
     assert {point["capacity"] for point in document["points"]} == {3, 5}
     assert "next use" in figure.read_text()
     at = {(point["policy"], point["capacity"]): point for point in document["points"]}

@@ -69,7 +69,7 @@ def test_a_comparison_with_predictions(forestage: Forestage, small_trace: Path, 
         (("--predictor", "mine.npz"), "mine.npz: no trained predictor, which is a .safetensors; give predictions by"),
         (("--predictor", "mine.safetensors"), "holds predictions, not a trained predictor; give it by --predictions"),
         (("--predictions", "small.safetensors"), "no predictions: it has neither ids nor scores"),
-        (("--predictor", "st-moe", "--only-covered"), "only_covered: no predictions are given"),
+        (("--predictor", "st-moe", "--only-covered"), "--only-covered: no predictions are given"),
     ],
 )  # fmt: skip
 def test_refusals_of_evaluate(
@@ -92,9 +92,9 @@ def test_refusals_of_evaluate(
     [
         (("--out", "p.json"), "p.json: predictions are written as .npz, .safetensors, .parquet"),
         (("--out", "small.safetensors"), "--out small.safetensors: is the source, which would be lost"),
-        (("--out", "p.npz", "--limit", 9), "issue: 9 is not in 1…8"),
+        (("--out", "p.npz", "--limit", 9), "--limit 9: choose 1 to 8"),
         (("--out", "p.npz", "--limit", 2, "--scores"), "--limit 2: scores are of every expert"),
-        (("--out", "p.npz", "--split", "tset"), "split: Input should be 'train', 'test' or 'all'"),
+        (("--out", "p.npz", "--split", "tset"), "--split tset: choose 'train', 'test' or 'all'"),
         (("--out", "p.npz", "--set", "candidates=99"), "candidates: 99 exceeds the model's 8 experts"),
     ],
 )

@@ -91,8 +91,8 @@ def test_tables_for_a_person(forestage: Forestage, small_trace: Path, compare: t
         (("--compare", "--set", "candidates=2"), "--set candidates: a parameter of one kind"),
         (("--compare", "--issue", 2, "--figure", "a.gif"), "a.gif: a figure is written as .svg, .pdf, .png"),
         (("--predictor", "no/such.safetensors"), "no/such.safetensors: no such file"),
-        (("--predictor", "st-moe", "--split", "tset"), "split: Input should be 'train', 'test' or 'all'"),
-        (("--predictor", "st-moe", "--domain", "c"), "domain: unknown name 'c'"),
+        (("--predictor", "st-moe", "--split", "tset"), "--split tset: choose 'train', 'test' or 'all'"),
+        (("--predictor", "st-moe", "--domain", "c"), "--domain c: unknown name 'c'"),
     ],
 )
 def test_refusals(forestage: Forestage, small_trace: Path, arguments: tuple[object, ...], named: str) -> None:

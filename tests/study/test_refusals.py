@@ -7,6 +7,7 @@ import pytest
 
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
+from traces.selection import select_sequences
 
 Forestage = Callable[..., Outcome]
 
@@ -76,12 +77,12 @@ def test_link_bandwidth(forestage: Forestage, small_trace: Path, link: str) -> N
             "--link-gb-per-s", link,
         )
     )  # fmt: skip
-    assert "link_gb_per_s" in line
+    assert "--link-gb-per-s" in line
 
 
 def test_simulation_of_too_few_sequences(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
     one = tmp_path / "one.safetensors"
-    RoutingTrace.load(small_trace).select_sequences([0]).save(one)
+    select_sequences(RoutingTrace.load(small_trace), [0]).save(one)
     line = refused(forestage("system", "simulate", "--trace", one, "--policy", "lru_cache"))
     assert str(one) in line
     assert "more sequences" in line

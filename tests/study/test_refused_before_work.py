@@ -13,7 +13,7 @@ from study.cli import app
 from study.stages import PACKAGES
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
-from traces.load import ExpertLoad, LoadMetadata
+from traces.expert_load import ExpertLoad, LoadMetadata
 
 Forestage = Callable[..., Outcome]
 
@@ -91,7 +91,7 @@ CASES: list[tuple[str, str, str]] = [
     ("cache compare --trace TRACE --next-use none.safetensors", "good", "none.safetensors"),
     ("cache compare --trace TRACE", "one_sequence", "sequence"),
     ("trace stats TRACE --figure FILE/x.svg", "good", "cannot write"),
-    ("trace batch --trace TRACE --batch 0 --out OUT", "good", "slots"),
+    ("trace batch --trace TRACE --batch 0 --out OUT", "good", "--batch 0: give 1 or more"),
     ("trace batch --trace TRACE --batch 2 --out FOLDER", "good", "is a folder"),
     ("trace synthesise --from TRACE --out FOLDER", "good", "is a folder"),
     ("trace synthesise --from TRACE --out OUT --like gpt-oss-21b", "good", "gpt-oss-20b"),

@@ -11,6 +11,7 @@ from predictor import registry
 from predictor.measure.metrics import recall, tally_predictor
 from tests.study.conftest import Outcome
 from traces import RoutingTrace, split
+from traces.selection import select_sequences
 
 pytest.importorskip("torch", reason="needs the extra forestage[torch]")
 
@@ -59,7 +60,7 @@ def test_another_trace_of_the_same_name_takes_nothing_over(
     trace = RoutingTrace.load(small_trace)
     other = tmp_path / "elsewhere" / small_trace.name
     other.parent.mkdir()
-    trace.select_sequences(range(trace.sequences)[::-1]).save(other)
+    select_sequences(trace, range(trace.sequences)[::-1]).save(other)
     asked = ("predictor", "sweep", "--trace", other, "--grid", tmp_path / "grid.toml", "--out", tmp_path / "out")
     outcome = forestage(*asked)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
@@ -74,8 +75,8 @@ def test_the_rival_is_profiled_on_what_the_variant_is_trained_on(
     train, test = split(trace)
     found = []
     for chosen in ([index for index in train if trace.domains[index] == "a"], train):
-        rival = registry.fit("markov-spatial", trace.select_sequences(chosen))
-        tally = tally_predictor(rival, trace.select_sequences(test), (2,))
+        rival = registry.fit("markov-spatial", select_sequences(trace, chosen))
+        tally = tally_predictor(rival, select_sequences(trace, test), (2,))
         found.append(float(recall(tally.overall()).over(0).values()[0]))
     assert found[0] != found[1]
     assert result["rival"] == {"2": found[0]}

@@ -15,11 +15,11 @@ from staging.simulate import simulate
 from tests.routing import trace_of
 from tests.traces.trace_samples import make_trace
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import ImportOptions, import_recording, suspicions
 from traces.importers.assembly import constant_runs as module
 from traces.importers.assembly.constant_runs import constant_runs, without
 from traces.importers.assembly.suspicious import judged_rows
-from traces.load import ExpertLoad
 
 RECORDINGS = (
     "gpt_oss_20b_decode.npz",
@@ -68,7 +68,7 @@ def repetitive_traces(draw: st.DrawFn) -> RoutingTrace:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RoutingTrace, "chunks", lambda trace: trace._walk(slice(0, trace.tokens), 3))
+    monkeypatch.setattr(RoutingTrace, "chunks", lambda trace: trace.walk(slice(0, trace.tokens), 3))
     monkeypatch.setattr(module, "COPIED_TOKENS", 2)
 
 

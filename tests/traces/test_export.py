@@ -17,13 +17,13 @@ from catalog.errors import ForestageError
 from tests.traces.trace_samples import make_trace, traces
 from traces import DECODE, PREFILL, RoutingTrace, TraceMetadata, id_dtype
 from traces.batch import BatchConfig, BatchSchedule, make_schedule
+from traces.expert_load import ExpertLoad, LoadMetadata
 from traces.exporters import FORMATS, ExportOptions, export_recording
 from traces.exporters.exporter import Source, spans
 from traces.exporters.formats.vllm_ascend_expert_map import place
 from traces.importers import FORMATS as IMPORTED
 from traces.importers import ImportOptions, import_recording
 from traces.importers.options import parse_columns
-from traces.load import ExpertLoad, LoadMetadata
 
 PATHS = {
     "table": ("t.csv", "t.jsonl", "t.parquet"),

@@ -12,6 +12,7 @@ from catalog.errors import ForestageError
 from tests.traces.fuzzing import damaged, fuzz, import_or_refuse, lines_of
 from traces import PREFILL, RoutingTrace
 from traces.importers import ImportOptions, import_recording, sniff_format
+from traces.selection import select_sequences
 
 LAYERS, LENGTHS, TOP_K = (1, 2, 10), (3, 2), 3
 
@@ -102,7 +103,7 @@ def test_the_published_logs_are_what_the_recording_holds(shared_file: Callable[[
     """The recording kept as .npz was made from such files: written back into their layout, it comes in the same."""
     recorded = import_recording(shared_file("deepseek_v2_lite_esft.npz")).recording
     assert isinstance(recorded, RoutingTrace)
-    part = recorded.select_sequences([0, 1, 2])
+    part = select_sequences(recorded, [0, 1, 2])
     assert part.gate_weights is not None
     for column, layer in enumerate(part.metadata.layer_map):
         lines = []

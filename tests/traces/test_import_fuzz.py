@@ -24,10 +24,10 @@ from catalog.errors import ForestageError
 from tests.traces.fuzzing import changed, fuzz
 from tests.traces.recorded_ids import random_ids
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import Imported, ImportOptions, import_recording
 from traces.importers.assembly.json_records import read_records
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 LAYERS, TOP_K, EXPERTS = 2, 2, 6
 OPTIONS = ImportOptions(model="our/own", experts=EXPERTS)

@@ -158,9 +158,11 @@ def bad(layers: list[Logits], layer: int, value: float) -> list[Logits]:
     return layers
 
 
+NOT_FINITE = r"layer 3, row 1 \(token 1\): (nan|inf) of expert 0, not finite.* attention_mask"
+
 FAULTS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
-    "nan": (bad(logits_of(4, 32, 8), 3, np.nan), {}, "layer 3, row 1: not finite"),
-    "infinite": (bad(logits_of(4, 32, 8), 3, np.inf), {}, "layer 3, row 1: not finite"),
+    "nan": (bad(logits_of(4, 32, 8), 3, np.nan), {}, NOT_FINITE),
+    "infinite": (bad(logits_of(4, 32, 8), 3, np.inf), {}, NOT_FINITE),
     "rows differ": ([*logits_of(4, 31, 8), *logits_of(5, 1, 8)], {}, r"layer 31: \[5, 8\], but layer 0"),
     "shape": ([np.ones(8, np.float32)] * 32, {}, r"expected \[batch"),
     "integers": ([np.ones((4, 8), np.int32)] * 32, {}, "int32; expected floating-point"),
@@ -174,7 +176,7 @@ FAULTS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         "its shape differs from that of input_ids",
     ),
     "negative token": (logits_of(4, 32, 8), {"input_ids": np.full((1, 4), -5)}, r"token ids\[0\]: -5"),
-    "all masked": (logits_of(4, 32, 8), {"attention_mask": np.zeros((1, 4), np.int64)}, "holds no token"),
+    "all masked": (logits_of(4, 32, 8), {"attention_mask": np.zeros((1, 4), np.int64)}, "leaves out every token"),
 }
 
 

@@ -160,7 +160,6 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, object], str]] = {
               {}, "evaluation 2: a pass of 3 tokens after one of 2"),
     "a gap": ({f"1/ffn_moe_{k}-{x}": None for k in ("topk", "weights") for x in LAYERS}, {},
               "evaluation 2: the one before is missing"),
-    "k of experts": ({}, {"top_k": 9}, "top-k 9 of 8 experts"),
 }  # fmt: skip
 
 

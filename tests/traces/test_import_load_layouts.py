@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
 from traces.importers.assembly.expert_map import read_expert_map
-from traces.load import ExpertLoad
 
 COUNTS = np.random.default_rng(4).integers(0, 9, (4, 3, 8))
 

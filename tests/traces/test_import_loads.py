@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad, LoadMetadata
+from traces.expert_load_statistics import expert_load_statistics
 from traces.importers import Imported, ImportOptions, import_recording, import_trace, sniff_format
-from traces.load import ExpertLoad, LoadMetadata
-from traces.load_statistics import load_statistics
+from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 
 
 def load_in(path: Path, **options: Any) -> tuple[ExpertLoad, Imported]:
@@ -221,7 +222,7 @@ def test_the_figures_of_loads_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "load.safetensors"
     load = ExpertLoad(counts=counts, metadata=metadata)
     load.save(path)
-    figures = load_statistics(load, path)
+    figures = expert_load_statistics(load, path)
     first, second = figures.by_layer
     assert first.load_entropy == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(4)) / np.log(4))
     assert (first.hottest_over_mean, first.step_hottest_over_mean, first.idle_experts) == (2, 3, 1)
@@ -229,6 +230,27 @@ def test_the_figures_of_loads_by_hand(tmp_path: Path) -> None:
     assert (second.hottest_over_mean, second.step_hottest_over_mean, second.idle_experts) == (1, 1, 0)
     assert (figures.total, figures.overall.hottest_over_mean) == (12, 1.5)
     assert "nothing token by token" in figures.note
+
+
+def test_loads_of_known_tokens_have_their_nulls(tmp_path: Path) -> None:
+    counts = np.zeros((2, 1, 4))
+    counts[:, 0] = [[4, 0, 2, 2], [3, 2, 2, 1]]  # of 4 tokens each, two experts a token
+    path = tmp_path / "load.safetensors"
+
+    def nulls(counts: np.ndarray, top_k: int | None) -> tuple[float | None, ...]:
+        metadata = LoadMetadata(
+            model="own", experts=4, top_k=top_k, layer_map=(0,), source="a test", licence="Apache-2.0"
+        )
+        load = ExpertLoad(counts=counts, metadata=metadata)
+        load.save(path)
+        layer = expert_load_statistics(load, path).overall
+        return layer.uniform_load_entropy, layer.uniform_hottest_over_mean, layer.uniform_step_hottest_over_mean
+
+    known = uniform_load_entropy(8, 4, 2), uniform_hottest_over_mean(8, 4, 2), uniform_hottest_over_mean(4, 4, 2)
+    assert nulls(counts, 2) == pytest.approx(known)
+    # Of no known number of tokens: shares, no top-k, a sum that it does not divide, more of one expert than tokens.
+    for unknown, top_k in ((counts / 3, 2), (counts, None), (counts, 3), (counts * 0 + [5, 1, 0, 0], 2)):
+        assert nulls(unknown, top_k) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from catalog.errors import ForestageError
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import FORMATS, ImportOptions, import_recording
 from traces.importers.formats import own
-from traces.load import ExpertLoad
 
 OPTIONS = {"model", "experts", "top_k", "layers"}
 UNKNOWN = ImportOptions(model="me/unheard-of", experts=8, top_k=2, layers=(1, 3, 5))

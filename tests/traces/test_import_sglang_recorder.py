@@ -10,8 +10,8 @@ import pytest
 from catalog.errors import ForestageError
 from tests.traces.recorded_ids import random_ids
 from traces import DECODE, PREFILL, RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
-from traces.load import ExpertLoad
 
 torch = pytest.importorskip("torch", reason="writes the .pt files that the recorder writes")
 
@@ -290,7 +290,7 @@ def test_top_k_is_what_is_used_of_the_eight_columns(tmp_path: Path) -> None:
     assert trace_in(path, top_k=2)[0].top_k == 2
     with pytest.raises(ForestageError, match="--top-k 1: the rows hold 2 ids"):
         trace_in(path, top_k=1)
-    with pytest.raises(ForestageError, match="--top-k 9"):
+    with pytest.raises(ValueError, match="--top-k 9: more than the 8 of --experts"):
         trace_in(path, top_k=9)
 
 

@@ -16,8 +16,8 @@ import pytest
 from catalog.errors import ForestageError
 from tests.traces.fuzzing import choices
 from traces import DECODE, PREFILL, RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import Imported, ImportOptions, import_recording, sniff_format
-from traces.load import ExpertLoad
 
 TOKENS, LAYERS, TOP_K, EXPERTS = 5, 3, 2, 8
 IDS = np.stack(

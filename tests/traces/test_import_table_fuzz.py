@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from catalog.errors import ForestageError
 from tests.traces.fuzzing import Choice, choices, damaged, fuzz, lines_of
 from traces import RoutingTrace
+from traces.expert_load import ExpertLoad
 from traces.importers import ImportOptions, import_recording
-from traces.load import ExpertLoad
 
 EXPERTS, TOP_K = 6, 2
 FUZZ = fuzz()
@@ -78,20 +79,27 @@ def listed(text: str) -> list[str]:
     return re.split(r"[\s,;|]+", next(part for part in match.groups() if part is not None).strip())
 
 
+def rows_below_heading(text: str, separator: str, columns: list[str]) -> Iterator[list[str]]:
+    """The rows of a text that are no comments; lines above the one that names the columns are none."""
+
+    def is_heading(line: str) -> bool:
+        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [""])
+        names = [re.sub(r"^\s*#+\s*", "", cells[0]), *cells[1:]] if cells else []
+        return [name.strip().strip('"') for name in names] == columns
+
+    lines = text.split("\n")
+    heading = next((number for number, line in enumerate(lines) if is_heading(line)), len(lines))
+    body = io.StringIO("\n".join(lines[heading + 1 :]), newline="")
+    for row in csv.reader(body, delimiter=separator, skipinitialspace=True):
+        if row and "".join(row).strip() and not row[0].lstrip().startswith("#"):
+            yield row
+
+
 def said(text: str, separator: str, numbers: dict[str, int]) -> Choice:
     """What a text says, decoded row by row: ids by (sequence, position, layer)."""
     made: Choice = {}
     firsts: dict[str, int] = {}
-    body = False
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True):
-        if not row or not "".join(row).strip():
-            continue
-        names = [re.sub(r"^\s*#+\s*", "", row[0]).strip(), *(cell.strip() for cell in row[1:])]
-        if not body:
-            body = [name.strip('"') for name in names] == list(COLUMNS.values())
-            continue
-        if row[0].lstrip().startswith("#"):
-            continue
+    for row in rows_below_heading(text, separator, list(COLUMNS.values())):
         if len(row) > len(COLUMNS):
             row = re.split(rf"{separator}(?![^\[\]]*\])", separator.join(row))
         request, token, layer = row[0].strip(), int(row[1]), int(row[2])
@@ -238,16 +246,16 @@ LOADS = "step,layer,expert,count\n" + "".join(
 def test_loads(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(data.draw(damaged(LOADS)))
-    load = attempt(path, {name: name for name in ("step", "layer", "expert", "count")})
+    columns = ["step", "layer", "expert", "count"]
+    load = attempt(path, {name: name for name in columns})
     if load is None:
         return
     assert isinstance(load, ExpertLoad)
     counts: dict[tuple[int, int, int], float] = {}
-    for row in csv.reader(io.StringIO(path.read_text("utf-8")), skipinitialspace=True):
-        if row and "".join(row).strip() and not row[0].lstrip().startswith("#") and "layer" not in row:
-            key = int(row[0]), int(row[1]), int(row[2])
-            assert key not in counts
-            counts[key] = float(row[3])
+    for row in rows_below_heading(path.read_text("utf-8"), ",", columns):
+        key = int(row[0]), int(row[1]), int(row[2])
+        assert key not in counts
+        counts[key] = float(row[3])
     steps = sorted({step for step, _, _ in counts})
     layers = sorted({layer for _, layer, _ in counts})
     wanted = np.zeros((len(steps), len(layers), EXPERTS))

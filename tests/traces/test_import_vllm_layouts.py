@@ -172,7 +172,10 @@ def test_rows_left_out_are_told_without_a_count_of_cached_tokens(tmp_path: Path)
 
 def test_as_many_rows_as_generated_tokens_are_of_the_prompts_end_only_where_the_cache_says_so(tmp_path: Path) -> None:
     ids = random_ids(4, 32, 2, 8)
-    refused(write(tmp_path, response([npy(ids)], 12, 4)), "4 rows may begin with the prompt or after it")
+    refused(
+        write(tmp_path, response([npy(ids)], 12, 4)),
+        "4 rows may be of the positions from 11 on or the positions from 12 on, the last generated",
+    )
     trace, _ = trace_in(write(tmp_path, response([npy(ids)], 12, 4, cached=11)))
     assert trace.position.tolist() == [11, 12, 13, 14]
     assert trace.phase.tolist() == [PREFILL] + [DECODE] * 3
@@ -374,3 +377,28 @@ def test_prompts_apart_from_several_choices_must_agree_with_the_usage(tmp_path: 
     refused(write(tmp_path, made), "prompt_routed_experts: 4 rows of 8 prompt tokens, which may be those of several")
     made["usage"]["prompt_tokens"] = 4
     assert trace_in(write(tmp_path, made))[0].position.tolist() == [*range(6), 4, 5, 6]
+
+
+def test_rows_that_fit_two_beginnings_are_read_as_the_remedy_says(tmp_path: Path) -> None:
+    """As many rows as generated tokens: from the prompt's last token on, or with the last generated token's."""
+    ids = random_ids(4, 32, 2, 8)
+    with pytest.raises(ForestageError, match=r"details\.cached_tokens 11, if .*an object \{data, shape, start\} with"):
+        trace_in(write(tmp_path, response([npy(ids)], 12, 4)))
+    cached, _ = trace_in(write(tmp_path, response([npy(ids)], 12, 4, cached=11)))
+    assert cached.position.tolist() == [11, 12, 13, 14]
+    for start in (11, 12):
+        trace, _ = trace_in(write(tmp_path, response([raw(ids, "<i2", start=start)], 12, 4)))
+        assert trace.position.tolist() == list(range(start, start + 4))
+        np.testing.assert_array_equal(trace.expert_ids, ids)
+
+
+def test_rows_that_fit_nothing_are_refused_with_how_many_would(tmp_path: Path) -> None:
+    ids = random_ids(30, 32, 2, 8)
+    refused(
+        write(tmp_path, response([npy(ids)], 12, 4)), "30 rows .* of 12; expected 3 to 16: .* leave the response out"
+    )
+    made = response([raw(ids, "<i2", start=8)], 12, 4)
+    refused(write(tmp_path, made), "30 rows from 8 on for 4 generated tokens .*; expected 7 or 8: ")
+    for rows in (7, 8):
+        made = response([raw(ids[:rows], "<i2", start=8)], 12, 4)
+        assert trace_in(write(tmp_path, made))[0].position.tolist() == list(range(8, 8 + rows))

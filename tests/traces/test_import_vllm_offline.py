@@ -98,3 +98,18 @@ def test_a_copy_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:500])
     with pytest.raises(ForestageError, match=r"b\.npz: damaged"):
         trace_in(tmp_path, model=LITE)
+
+
+def test_rows_that_fit_two_beginnings_are_read_as_the_remedy_says(tmp_path: Path) -> None:
+    ids = random_ids(3, 26, 6, 64)
+    save(tmp_path / "r.npz", routed_experts=ids)
+    with pytest.raises(
+        ForestageError, match=r"3 rows may be .*num_cached_tokens 3, if .*an array start with the first"
+    ):
+        trace_in(tmp_path / "r.npz", model=LITE)
+    for said, first in (({"num_cached_tokens": 3}, 3), ({"start": 3}, 3), ({"start": 4}, 4)):
+        save(tmp_path / "r.npz", routed_experts=ids, **said)
+        assert trace_in(tmp_path / "r.npz", model=LITE)[0].position.tolist() == list(range(first, first + 3))
+    save(tmp_path / "r.npz", routed_experts=ids, start=-1)
+    with pytest.raises(ForestageError, match=r"r\.npz: start: int64 \[\]; expected a whole number"):
+        trace_in(tmp_path / "r.npz", model=LITE)

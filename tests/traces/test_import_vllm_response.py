@@ -150,7 +150,7 @@ def test_generated_rows_alone_begin_after_the_prompt(tmp_path: Path) -> None:
 
 def test_rows_that_may_begin_with_the_prompt_or_after_it_are_refused(tmp_path: Path) -> None:
     ids = random_ids(3, 32, 2, 8)
-    with pytest.raises(ForestageError, match="may begin with the prompt or after it"):
+    with pytest.raises(ForestageError, match="rows may be of the positions from"):
         trace_in(write(tmp_path, response(None, [ids], prompt_tokens=1, last=False)))
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
 from traces import RoutingTrace
-from traces.importers.assembly import routing_rows
-from traces.importers.assembly.routing_rows import OrderedRows, RoutingRows
+from traces.importers.assembly import ordered_rows
+from traces.importers.assembly.ordered_rows import OrderedRows
+from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import trace_of_rows
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -64,7 +65,7 @@ def outcome(rows: list[Row], tokens: bool, named: int) -> tuple[RoutingTrace | s
 def test_pieces_are_the_whole(rows: list[Row], tokens: bool, named: int, piece: int) -> None:
     whole, told = outcome(rows, tokens, named)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routing_rows, "PIECE_ROWS", piece)
+        patch.setattr(ordered_rows, "PIECE_ROWS", piece)
         parts, told_of_parts = outcome(rows, tokens, named)
     assert told_of_parts == told
     if isinstance(whole, str):
@@ -75,7 +76,7 @@ def test_pieces_are_the_whole(rows: list[Row], tokens: bool, named: int, piece: 
 
 
 def test_rows_in_order_take_no_more_memory_where_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing_rows, "PIECE_ROWS", 1 << 12)
+    monkeypatch.setattr(ordered_rows, "PIECE_ROWS", 1 << 12)
     monkeypatch.setattr("traces.importers.assembly.spool.SPILL_BYTES", 1 << 18)
     peaks = []
     for tokens in (4_000, 16_000):

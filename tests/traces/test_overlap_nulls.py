@@ -12,6 +12,7 @@ from tests.routing import trace_of
 from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.importers import import_trace
+from traces.selection import select_sequences
 from traces.statistics import batch_statistics, statistics, working_set_statistics
 from traces.statistics.batches import gather_ids, popularity_distinct_experts
 
@@ -99,7 +100,7 @@ def test_means_are_over_layers_and_ratios_are_of_the_means() -> None:
 
 def test_a_domains_nulls_are_of_its_own_tokens() -> None:
     trace = walk(3)
-    alone = statistics(trace.select_sequences([1, 3])).overall
+    alone = statistics(select_sequences(trace, [1, 3])).overall
     domain = statistics(trace).by_domain["b"]
     assert domain.popularity_overlap == alone.popularity_overlap
     assert domain.sequence_overlap == alone.sequence_overlap

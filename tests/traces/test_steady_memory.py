@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
 from tests.traces.trace_samples import make_trace, traces
-from traces import DECODE, PREFILL, RoutingTrace
+from traces import DECODE, PREFILL, RoutingTrace, selection
 from traces import trace as trace_module
+from traces.selection import select_phase, select_sequences
 from traces.writer import TraceWriter
 
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -41,9 +42,9 @@ print(described.tokens, ids, int(same), (peak() - before) * 1024, trace.nbytes)
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_module, "GATHER_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(selection, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(trace_module, "KEEP_MAPPED_BYTES", 0)
-    monkeypatch.setattr(trace_module, "CHUNK_TOKENS", 3)
+    monkeypatch.setattr(selection, "CHUNK_TOKENS", 3)
 
 
 def test_a_walk_holds_a_part_of_the_file(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_walk_holds_a_part_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_limits")
 def test_a_selection_in_a_file_is_the_selection(trace: RoutingTrace, data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, trace.sequences - 1), min_size=1, max_size=6))
-    selected = trace.select_sequences(chosen)
+    selected = select_sequences(trace, chosen)
     parts = [trace.sequence(index) for index in chosen]
     assert selected.sequences == len(chosen)
     assert all(selected.sequence(index).equals(part) for index, part in enumerate(parts))
@@ -74,7 +75,7 @@ def test_a_selection_in_a_file_is_the_selection(trace: RoutingTrace, data: st.Da
 
 
 def test_short_sequences_are_gathered_by_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_module, "GATHER_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(selection, "IN_MEMORY_BYTES", 0)
     appended: list[int] = []
     append = TraceWriter.append
 
@@ -85,13 +86,13 @@ def test_short_sequences_are_gathered_by_the_part(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(TraceWriter, "append", counting)
     trace = make_trace((2, 1, 25, 2) * 10)
     chosen = [*range(0, 40, 2), 7, 39]
-    monkeypatch.setattr(trace_module, "CHUNK_TOKENS", 30)
-    selected = trace.select_sequences(chosen)
+    monkeypatch.setattr(selection, "CHUNK_TOKENS", 30)
+    selected = select_sequences(trace, chosen)
     assert all(selected.sequence(place).equals(trace.sequence(index)) for place, index in enumerate(chosen))
     assert appended == [29, *[27] * 8, 29]  # of at most 30 tokens
     appended.clear()
-    monkeypatch.setattr(trace_module, "GATHER_PART_BYTES", trace.nbytes // trace.tokens * 10)
-    trace.select_sequences([0, 1, 2, 3])
+    monkeypatch.setattr(selection, "PART_BYTES", trace.nbytes // trace.tokens * 10)
+    select_sequences(trace, [0, 1, 2, 3])
     assert appended == [3, 10, 10, 5, 2]
 
 
@@ -105,9 +106,9 @@ def test_a_selection_of_a_file_checks_what_it_takes(tmp_path: Path) -> None:
     assert data.count(whole.expert_ids.tobytes()) == 1
     path.write_bytes(data.replace(whole.expert_ids.tobytes(), ids.tobytes()))
     lazy = RoutingTrace.load(path, validate=False)
-    assert lazy.select_sequences([0, 2]).sequence(1).equals(whole.sequence(2))
+    assert select_sequences(lazy, [0, 2]).sequence(1).equals(whole.sequence(2))
     with pytest.raises(ForestageError, match=r"expert_ids\[5, 1\]"):
-        lazy.select_sequences([0, 1])
+        select_sequences(lazy, [0, 1])
 
 
 @FUZZ
@@ -118,9 +119,9 @@ def test_a_phase_in_a_file_is_the_phase(trace: RoutingTrace) -> None:
         inside = trace.phase == phase
         if not inside.any():
             with pytest.raises(ForestageError, match=r"has no (prefill|decode) tokens"):
-                trace.select_phase(phase)
+                select_phase(trace, phase)
             continue
-        selected = trace.select_phase(phase)
+        selected = select_phase(trace, phase)
         for name in ("expert_ids", "position", "phase"):
             np.testing.assert_array_equal(getattr(selected, name), getattr(trace, name)[inside])
         counts = np.bincount(trace.sequence_index()[inside], minlength=trace.sequences)
@@ -132,7 +133,7 @@ def test_a_phase_in_a_file_is_the_phase(trace: RoutingTrace) -> None:
 def test_the_temporary_file_has_no_name_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     trace = make_trace()
-    selected = trace.select_sequences([2, 0])
+    selected = select_sequences(trace, [2, 0])
     assert list(tmp_path.iterdir()) == []
     assert selected.expert_ids.base is not None
     assert selected.sequence(0).equals(trace.sequence(2))
@@ -142,10 +143,10 @@ def test_a_small_selection_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> None:
         raise AssertionError("a file for a small selection")
 
-    monkeypatch.setattr(RoutingTrace, "_gathered", refuse)
+    monkeypatch.setattr(selection, "gather_in_file", refuse)
     uses: list[Callable[[RoutingTrace], RoutingTrace]] = [
-        lambda trace: trace.select_sequences([0]),
-        lambda trace: trace.select_phase(DECODE),
+        lambda trace: select_sequences(trace, [0]),
+        lambda trace: select_phase(trace, DECODE),
     ]
     for use in uses:
         use(make_trace())

@@ -16,6 +16,7 @@ from tests.traces.trace_samples import make_trace
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import import_trace
 from traces.metadata import SynthesisFit
+from traces.selection import select_sequences
 from traces.statistics import statistics
 from traces.statistics.cross_layer import cross_layer_statistics
 from traces.synthesis import Shape, synthesise
@@ -57,7 +58,7 @@ def assert_fit(fit: SynthesisFit, *, overlap: float, load: float, information: f
 @pytest.fixture(scope="module")
 def recorded(shipped_trace: Path) -> RoutingTrace:
     """Forty sequences of the shipped trace, of both domains."""
-    return RoutingTrace.load(shipped_trace).select_sequences(range(0, 192, 5))
+    return select_sequences(RoutingTrace.load(shipped_trace), range(0, 192, 5))
 
 
 @pytest.fixture

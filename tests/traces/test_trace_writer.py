@@ -115,6 +115,7 @@ MISFITS: dict[str, tuple[Callable[[], RoutingTrace], bool, str]] = {
         r"expert_ids: uint16 in trace, uint8",
     ),
     "label": (lambda: TRACE.sequence(0), True, r"domains: trace continues a sequence of 'domain 1' as one of"),
+    "same position": (lambda: TRACE.token_range(7, 8), True, r"position\[8\]: (\d+) after \1;"),
     "position": (lambda: TRACE.sequence(1), True, r"position\[8\]: \d+ after \d+"),
 }
 

@@ -1,4 +1,4 @@
-"""Formats that recordings are written in, for other simulators, servers and analyses to read."""
+"""Write recordings in the formats that other simulators, servers and analyses read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from catalog.errors import ForestageError
 from traces.batch import BatchSchedule
+from traces.expert_load import ExpertLoad
 from traces.exporters.exporter import FACTS, OF_TOKENS, Exporter, ExportOptions, Source
 from traces.exporters.formats import (
     eplb,
@@ -16,7 +17,6 @@ from traces.exporters.formats import (
     table,
     vllm_ascend_expert_map,
 )
-from traces.load import ExpertLoad
 from traces.trace import RoutingTrace
 
 __all__ = [
@@ -50,8 +50,8 @@ class Exported:
     """What was written.
 
     Attributes:
-        format: the name in ``FORMATS``.
-        files: the named file first.
+        format: the format's name in ``FORMATS``.
+        files: the written files, the one that the caller named first.
         lost: names of ``FACTS`` that the recording states and the files do not.
     """
 
@@ -61,7 +61,7 @@ class Exported:
 
     @property
     def warning(self) -> str | None:
-        """What is lost, on one line: with the tokens, what is said of tokens goes without saying."""
+        """What is lost, on one line; if tokens are lost, facts about tokens are not listed."""
         told = [fact for fact in self.lost if "tokens" not in self.lost or fact not in OF_TOKENS]
         if not told:
             return None
@@ -69,7 +69,7 @@ class Exported:
 
 
 def find_exporter(format: str, path: Path, options: ExportOptions) -> Exporter:
-    """The exporter ``format``, which writes files named as ``path`` is and has a use for ``options``.
+    """The exporter ``format``, if it can write a file named like ``path`` and uses all given ``options``.
 
     Raises:
         ForestageError: naming what does not fit.
@@ -95,11 +95,10 @@ def check_export(
     *,
     schedule: BatchSchedule | None = None,
 ) -> tuple[Exporter, Source]:
-    """The exporter, and the source that it can write; nothing is written.
+    """The exporter, and the source for it, after checking that it can be written; nothing is written.
 
     Raises:
-        ForestageError: if the format is unknown or cannot say what the recording holds, or an option is missing or of
-            no use.
+        ForestageError: if the format is unknown or cannot express the recording, or an option is missing or unused.
     """
     exporter = find_exporter(format, path, options)
     if isinstance(recording, ExpertLoad) and not exporter.takes_loads:
@@ -124,11 +123,11 @@ def export_recording(
     """Write ``recording`` at ``path``, atomically, walking it in chunks.
 
     Args:
-        recording: routing or loads.
+        recording: a trace, or expert loads.
         format: a name of ``FORMATS``.
         path: the file to write; a format of several files puts the others beside it.
-        options: what the format needs to be told.
-        schedule: the batch that the trace's tokens are served in, where there is one.
+        options: the format's options.
+        schedule: the batch schedule of the trace, if there is one.
         progress: called with (done, total) tokens.
 
     Raises:

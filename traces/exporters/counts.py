@@ -1,19 +1,19 @@
-"""How many tokens chose each expert."""
+"""Count how many tokens chose each expert."""
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
 from traces.exporters.exporter import Progress, Source
-from traces.load import ExpertLoad
 from traces.trace import RoutingTrace
 
 LARGEST_EXACT = float(1 << 53)
 
 
 def expert_counts(source: Source, progress: Progress) -> npt.NDArray[np.float64]:
-    """Counts ``[steps, layers, experts]``: of loads, theirs; of a trace, one step of all its tokens.
+    """Counts ``[steps, layers, experts]``: those of the loads, or of a trace as one step of all its tokens.
 
     Raises:
         ForestageError: if a layer of a trace has no recorded row.
@@ -23,7 +23,7 @@ def expert_counts(source: Source, progress: Progress) -> npt.NDArray[np.float64]
 
 
 def trace_counts(trace: RoutingTrace, progress: Progress) -> npt.NDArray[np.float64]:
-    """Tokens of ``trace`` that chose each expert, f64 ``[layers, experts]``; rows that were not recorded count nothing.
+    """Tokens of ``trace`` that chose each expert, f64 ``[layers, experts]``; unrecorded rows count nothing.
 
     Raises:
         ForestageError: if a layer has no recorded row.
@@ -47,20 +47,20 @@ def trace_counts(trace: RoutingTrace, progress: Progress) -> npt.NDArray[np.floa
 
 
 def plain_numbers(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
-    """Counts as whole numbers where all of them are, else as they are (estimates)."""
+    """Counts as integers if all are whole; else unchanged (estimates)."""
     whole = np.all(counts == np.floor(counts)) and np.all(counts <= LARGEST_EXACT)
     return counts.astype(np.int64) if whole else counts
 
 
 def whole_model(source: Source, model_layers: int | None) -> int:
-    """Transformer layers of the source's model, every mixture of experts among them recorded.
+    """Number of transformer layers of the source's model; all its layers with experts must be recorded.
 
     Args:
-        source: what is exported.
-        model_layers: what the user says.
+        source: the recording to export.
+        model_layers: the number that the user gave, if any.
 
     Raises:
-        ForestageError: if the number is not known, or a layer with experts is not in the recording.
+        ForestageError: if the number is not known, or the recording lacks a layer with experts.
     """
     meta = source.recording.metadata
     record = load_catalog().match_model(meta.model)

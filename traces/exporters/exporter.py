@@ -1,4 +1,4 @@
-"""What the registry knows of a format that recordings are written in."""
+"""The description of an export format, and what its functions are given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic import Field
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.batch import BatchSchedule
-from traces.load import ExpertLoad
+from traces.expert_load import ExpertLoad
 from traces.trace import RoutingTrace
 
 Progress = Callable[[int, int], None]
@@ -35,20 +35,20 @@ FACTS: dict[str, str] = {
     "licence": "the licence",
     "synthetic": "that it is synthetic",
 }
-"""What a format may be unable to say, by name, with the words for it."""
+"""Facts that a format may be unable to express: name → words for it."""
 
 OF_TOKENS = frozenset({"gate_weights", "gate_weight_kind", "ranked", "phase", "token_hash", "labels", "batch"})
-"""Facts that nothing without tokens can say."""
+"""Facts that are lost where tokens are."""
 
 
 class ExportOptions(StrictModel):
-    """The options of ``forestage trace export``; ``None`` where not given.
+    """The options of ``forestage trace export``; ``None`` if not given.
 
     Attributes:
-        ids: of a table: chosen experts as one ``list`` a row (the default), or ``wide``, a column a place.
-        model_layers: transformer layers of the model, where the catalogue does not know it.
-        devices: over which experts are placed.
-        redundant: replicas beyond one of each expert, a layer.
+        ids: for a table: chosen experts as one ``list`` per row (the default), or ``wide``: one column per choice.
+        model_layers: transformer layers of the model, if the catalogue does not know it.
+        devices: number of devices on which experts are placed.
+        redundant: replicas per layer beyond the first of each expert.
     """
 
     ids: Literal["list", "wide"] | None = None
@@ -63,11 +63,11 @@ class ExportOptions(StrictModel):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What is exported.
+    """The recording to export.
 
     Attributes:
-        recording: routing, or loads.
-        schedule: the batch that a trace's tokens are served in, where its file has one.
+        recording: a trace, or expert loads.
+        schedule: the trace's batch schedule, if its file has one.
     """
 
     recording: RoutingTrace | ExpertLoad
@@ -75,7 +75,7 @@ class Source:
 
     @property
     def trace(self) -> RoutingTrace:
-        """The routing; for formats that are written from nothing else."""
+        """The trace, for formats that take nothing else."""
         assert isinstance(self.recording, RoutingTrace)
         return self.recording
 
@@ -85,17 +85,17 @@ class Exporter:
     """A format to write.
 
     Attributes:
-        name: as given to ``--format``; an importer of that name, where there is one, reads it back.
-        description: one line for the help.
-        suffixes: endings of the file's name, each a way of writing it.
-        check: raises where the format cannot say what the source holds, or an option is missing; before anything is
-            written.
+        name: as given to ``--format``; an importer of the same name, if there is one, reads it back.
+        description: one line for the command's help.
+        suffixes: allowed endings of the file's name; each may select a way of writing.
+        check: called before anything is written; raises if the format cannot express the source or an option is
+            missing.
         write: writes the files at the path (already checked), and returns them, the named one first.
-        lost: names of ``FACTS`` that the source states and the files do not.
-        uses: fields of ``ExportOptions`` that the format has a use for.
-        takes_loads: sources may be loads.
-        reader: the importer that reads the file back, and options that say what the file does not; ``None`` where no
-            importer does.
+        lost: returns the names of ``FACTS`` that the source states and the files do not.
+        uses: fields of ``ExportOptions`` that the format uses.
+        takes_loads: whether sources may be expert loads.
+        reader: returns the name of the importer that reads the file back, and options that supply what the file lacks;
+            ``None`` if no importer does.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Exporter:
 
 
 def stated_facts(source: Source) -> tuple[str, ...]:
-    """Names of ``FACTS`` that ``source`` states (one without gate weights loses none)."""
+    """Names of ``FACTS`` that ``source`` states (without gate weights, it does not state them)."""
     recording = source.recording
     always = ("model", "experts", "layer_map", "source", "licence")
     if isinstance(recording, ExpertLoad):
@@ -127,12 +127,12 @@ def stated_facts(source: Source) -> tuple[str, ...]:
 
 
 def lost_but(source: Source, *kept: str) -> tuple[str, ...]:
-    """What ``source`` states, but for the facts that a format keeps."""
+    """The facts that ``source`` states, except those ``kept`` by the format."""
     return tuple(fact for fact in stated_facts(source) if fact not in kept)
 
 
 def shape_options(source: Source, *, model: bool = True, top_k: bool = True) -> tuple[str, ...]:
-    """``trace import``'s options for what a file of loads or rows does not say."""
+    """The options that ``trace import`` needs because a file of loads or rows does not state them."""
     meta = source.recording.metadata
     named = ("--model", meta.model) if model else ()
     chosen = ("--top-k", str(meta.top_k)) if top_k and meta.top_k is not None else ()
@@ -151,7 +151,7 @@ def spans(layers: tuple[int, ...]) -> list[str]:
 
 
 def require_recorded(trace: RoutingTrace, format: str, remedy: str) -> None:
-    """Raise if a row of ``trace`` was not recorded: ``format`` has no way to say so.
+    """Raise if a row of ``trace`` was not recorded, because ``format`` cannot mark it.
 
     Raises:
         ForestageError: naming the first such row.

@@ -1,4 +1,4 @@
-"""A trace as rows, one a token and layer, in chunks."""
+"""Walk a trace as rows, one per token and layer, in chunks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.exporters.exporter import Progress
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 CHUNK_ROWS = 1 << 16
 
@@ -17,7 +18,7 @@ PHASE_NAMES = {number: name for name, number in PHASES.items()}
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some tokens' rows, token by token, layers ascending.
+    """The rows of some tokens, token by token, layers ascending.
 
     Attributes:
         sequence: i64 ``[rows]``, from 0.
@@ -25,7 +26,7 @@ class Rows:
         phase: u8 ``[rows]``.
         layer: i64 ``[rows]``, the model's index.
         recorded: bool ``[rows]``.
-        ids: ``[rows, top_k]``; of rows that were not recorded, meaningless.
+        ids: ``[rows, top_k]``; meaningless in unrecorded rows.
         weights: f16 ``[rows, top_k]``, or ``None``.
         token_hash: u32 ``[rows]``, or ``None``.
     """

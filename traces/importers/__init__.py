@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
+from traces.expert_load import REFUSAL, ExpertLoad
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.constant_runs import constant_runs, without
 from traces.importers.assembly.suspicious import warn_of_layers, warn_of_trace
 from traces.importers.assembly.text_file import UTF_16_MARKS, starting_bytes
+from traces.importers.assembly.unrouted_answers import refuse_unrouted
 from traces.importers.formats import (
     activation_matrices,
     big_moe_on_edge,
@@ -39,7 +42,6 @@ from traces.importers.hints import hint
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.load import REFUSAL, ExpertLoad
 from traces.trace import RoutingTrace
 
 __all__ = [
@@ -132,6 +134,7 @@ def sniff_format(source: Path) -> str:
         )
     if start.startswith(UTF_16_MARKS):
         raise ForestageError(f"{source}: is text in UTF-16; save it as UTF-8")
+    refuse_unrouted(source, start)
     what = "folder of a known trace format" if is_folder else "known trace format"
     raise ForestageError(
         f"{source}: no {what}; known are {', '.join(FORMATS)} (choose one with --format){hint(source, start)}"
@@ -167,7 +170,10 @@ def import_recording(
     _check_kind(path, importer)
     for option in options.given():
         if option not in importer.uses | EVERY_FORMAT:
-            raise ForestageError(f"{path}: {option_name(option)}: the format {name} has no use for it; leave it out")
+            typed = (options.model and configuring_option(options.model)) if option == "model" else None
+            raise ForestageError(
+                f"{path}: {typed or option_name(option)}: the format {name} has no use for it; leave it out"
+            )
     report = Report() if progress is None else Report(progress)
     recording = importer.read(path, options, report)
     if options.drop_constant is not None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.trace import PhaseName
+from traces.schema import PhaseName
 
 
 class ImportOptions(StrictModel):
@@ -62,9 +62,11 @@ class ImportOptions(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImportOptions":
+        if self.top_k is not None and self.experts is not None and self.top_k > self.experts:
+            raise ValueError(f"--top-k {self.top_k}: more than the {self.experts} of --experts; correct one of them")
         layers = self.layers
         if layers is not None and (not layers or any(b <= a for a, b in pairwise(layers))):
-            raise ValueError("layers must be named once each, ascending")
+            raise ValueError("--layers: name each layer once, ascending, as 0,2,5-7")
         return self
 
     def given(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a trace's routing is like: one module a subject, each with its definitions in its docstring."""
+"""Statistics of a trace's routing: one module per subject, each with its definitions in its docstring."""
 
 from traces.statistics.batches import BatchSizeStatistics, BatchStatistics, batch_statistics
 from traces.statistics.cross_layer import CrossLayerStatistics, LayerPairStatistics, cross_layer_statistics

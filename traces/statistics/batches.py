@@ -1,17 +1,17 @@
-"""How many experts a batch of concurrent sequences touches, and how its tokens fall on them.
+"""How many experts a batch of concurrent sequences uses, and how its tokens are spread over them.
 
-A batch of B is B tokens of B different sequences, one each: what one decode step processes. Sequences are drawn without
-repetition with chances in proportion to their tokens (a long sequence is in flight for longer), the token of each
-uniformly; decode tokens where the trace has any, else prefill tokens. The figures are means over batches and layers.
+A batch of B is one token from each of B different sequences: what one decode step processes. Sequences are drawn
+without repetition, with chances proportional to their number of tokens (a long sequence is in flight for longer); the
+token of each is drawn uniformly from its decode tokens, or from its prefill tokens if the trace has no decode tokens.
+The figures are means over batches and layers.
 
 * *distinct experts*, beside two nulls: N (1 − (1 − K/N)^B), what B independent *uniform* choices of K out of N would
-  touch, and with the *popularity* kept, Σ 1 − (1 − p)^B over the experts of a layer, p being the share of the tokens
-  that chose the expert: what B tokens drawn independently from the whole trace would touch.
-* *tokens per expert*: over the experts that a batch touches (the *active* ones), the share with one token, with at most
-  four, and the whole histogram. Published systems differ on this bimodality: see ``docs/traces.md``.
+  use; and, with each expert's *popularity* kept, Σ 1 − (1 − p)^B over the experts of a layer, where p is the share of
+  tokens that chose the expert: what B tokens drawn independently from the whole trace would use.
+* *tokens per expert*: among the experts that a batch uses (the *active* ones), the share with one token, the share with
+  at most four, and the whole histogram. Published systems differ on this bimodality: see ``docs/traces.md``.
 
-The trace holds single requests: these batches are made by interleaving, here by chance; ``traces.batch`` makes a
-schedule.
+The trace holds single requests, so these batches interleave requests at random; ``traces.batch`` makes a schedule.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,31 +22,32 @@ import numpy.typing as npt
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.compiled import njit
+from traces.schema import PhaseName
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
-from traces.trace import CHUNK_TOKENS, PhaseName, RoutingTrace
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
 
 REDRAWS = 64
-"""Of a token that must be eligible; where few tokens of a sequence are, looking them up takes less time."""
+"""Draws until an eligible token is found; after that they are listed, which is faster if few tokens are eligible."""
 
 MOST_SAMPLES = 10_000
-"""Batches of a size; the ids of all of them are held at once."""
+"""Most batches of a size; the ids of all of them are held in memory at once."""
 
 
 class BatchSizeStatistics(StrictModel):
     """Figures of batches of one size; K and N are the trace's top_k and experts.
 
     Attributes:
-        batch: sequences, one token each.
-        distinct_experts: touched in a layer, mean over batches and layers.
-        distinct_experts_std: standard deviation over batches of a batch's mean over layers.
+        batch: number of sequences, one token each.
+        distinct_experts: experts used in a layer, mean over batches and layers.
+        distinct_experts_std: standard deviation, over batches, of a batch's mean over layers.
         uniform_distinct_experts: N (1 − (1 − K/N)^B).
         popularity_distinct_experts: Σ 1 − (1 − p)^B, mean over layers.
-        single_token_share: of active experts, those with one token.
-        at_most_four_share: of active experts, those with one to four.
-        tokens_per_expert: share of active experts with 1, 2, … tokens, up to the most that occurred.
+        single_token_share: share of active experts with one token.
+        at_most_four_share: share of active experts with one to four tokens.
+        tokens_per_expert: shares of active experts with 1, 2, … tokens, up to the largest number that occurred.
     """
 
     batch: int
@@ -63,11 +64,11 @@ class BatchStatistics(StrictModel):
     """Figures by batch size.
 
     Attributes:
-        phase: of the tokens drawn.
-        sequences: that have such tokens; a batch cannot be larger.
-        samples: batches drawn of each size.
-        seed: of the drawing.
-        by_size: ascending, sizes above ``sequences`` left out.
+        phase: phase of the tokens drawn.
+        sequences: number of sequences with such tokens, which is also the largest batch.
+        samples: number of batches drawn of each size.
+        seed: seed of the draws.
+        by_size: figures by ascending size; sizes above ``sequences`` are left out.
     """
 
     phase: PhaseName
@@ -94,8 +95,8 @@ def batch_statistics(
     Args:
         trace: any trace; a lazily opened one is checked first.
         sizes: batch sizes, in any order.
-        samples: batches of each size.
-        seed: the batches of a size depend on the seed and the size alone.
+        samples: number of batches of each size.
+        seed: the batches of a size depend only on the seed and the size.
         progress: called with (sizes done, sizes).
 
     Raises:
@@ -123,16 +124,16 @@ def batch_statistics(
 
 
 def uniform_distinct_experts(experts: int, top_k: int, batch: int) -> float:
-    """N (1 − (1 − K/N)^B): experts touched by ``batch`` independent uniform choices."""
+    """N (1 − (1 − K/N)^B): experts that ``batch`` independent uniform choices use."""
     return experts * (1 - (1 - top_k / experts) ** batch)
 
 
 def popularity_distinct_experts(shares: npt.NDArray[np.float64], batch: int) -> float:
-    """Σ 1 − (1 − p)^B, mean over layers: experts touched by ``batch`` independent tokens of these loads.
+    """Σ 1 − (1 − p)^B, mean over layers: experts that ``batch`` independently drawn tokens use.
 
     Args:
         shares: f64 ``[layers, experts]``, the share of the tokens that chose each expert.
-        batch: tokens.
+        batch: number of tokens.
     """
     return float((1 - (1 - shares) ** batch).sum(axis=1).mean())
 
@@ -143,9 +144,9 @@ def distinct_experts(
     """Distinct experts of each group of tokens in each layer.
 
     Args:
-        ids: ``[tokens, layers, top_k]``; ids ≥ ``experts`` (unrecorded rows) count for nothing.
+        ids: ``[tokens, layers, top_k]``; ids ≥ ``experts`` (unrecorded rows) do not count.
         offsets: i64 ``[groups + 1]``, first token of each group.
-        experts: of a layer.
+        experts: number of experts in a layer.
 
     Returns:
         i32 ``[groups, layers]``.
@@ -170,17 +171,17 @@ class _Sampler:
         self.sequences = len(self._sequences)
 
     def draw(self, batch: int, samples: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Tokens i64 ``[samples, batch]``, of different sequences within a row."""
+        """Tokens i64 ``[samples, batch]``; those of a row are from different sequences."""
         chosen = np.empty((samples, batch), np.int64)
         for sample in range(samples):
-            # Smallest exponential clocks of rates ∝ length: successive draws without repetition, in those proportions.
+            # The smallest of exponential clocks with rates ∝ length are successive draws without repetition.
             clocks = generator.standard_exponential(self.sequences) / self._counts
             chosen[sample] = np.argpartition(clocks, batch - 1)[:batch]
         sequences = self._sequences[chosen].ravel()
         return self._draw_tokens(sequences, generator).reshape(samples, batch)
 
     def _draw_tokens(self, sequences: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """An eligible token of each of ``sequences``, uniformly: drawn ``REDRAWS`` times at most, else looked up."""
+        """A uniformly drawn eligible token of each of ``sequences``: drawn up to ``REDRAWS`` times, then looked up."""
         starts = self._trace.sequence_offsets[sequences]
         lengths = self._trace.sequence_offsets[sequences + 1] - starts
         tokens = np.empty(len(sequences), np.int64)
@@ -208,9 +209,9 @@ class _Sampler:
 def _parts_with(
     trace: RoutingTrace, tokens: npt.NDArray[np.int64]
 ) -> Iterator[tuple[RoutingTrace, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The parts of ``trace`` that hold scattered ``tokens``: (part, indices into ``tokens``, places in the part).
+    """The parts of ``trace`` that hold the scattered ``tokens``: (part, indices into ``tokens``, places in the part).
 
-    Reading them in the order of the file, part by part, keeps few pages of a mapped one in memory.
+    Reading part by part in the order of the file keeps few pages of a mapped trace in memory.
     """
     order = np.argsort(tokens, kind="stable")
     chunk = tokens[order] // CHUNK_TOKENS
@@ -230,7 +231,7 @@ def gather_ids(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArra
 def _measure(
     trace: RoutingTrace, drawn: npt.NDArray[np.int64], popularity: npt.NDArray[np.float64]
 ) -> BatchSizeStatistics:
-    """Figures of the batches ``drawn [samples, batch]``; ``popularity [layers, experts]`` as ``eligible_shares``."""
+    """Figures of the batches ``drawn [samples, batch]``; ``popularity [layers, experts]`` as in ``eligible_shares``."""
     samples, batch = drawn.shape
     ids = gather_ids(trace, drawn.ravel())
     distinct = np.zeros((samples, trace.layers), np.int32)

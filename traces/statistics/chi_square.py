@@ -1,8 +1,7 @@
 """Pearson's χ² test of a contingency table, with a p-value that does not underflow.
 
-The p-value of a recorded trace is far below the smallest double (its logarithm is of the order of the token count), so
-what is wanted is log p. ``scipy.special.gammaincc`` returns 0 there; the continued fraction below works on the
-logarithm itself.
+A recorded trace's p-value is far below the smallest double (its logarithm is of the order of the token count), so this
+computes log p. ``scipy.special.gammaincc`` returns 0 there; the continued fraction below gives the logarithm directly.
 """
 
 import math
@@ -25,10 +24,10 @@ class ChiSquare(NamedTuple):
 
 
 def independence_test(table: npt.NDArray[np.int64]) -> ChiSquare | None:
-    """Test of independence of the rows and columns of ``table [rows, columns]`` (counts ≥ 0).
+    """Test whether the rows and columns of ``table [rows, columns]`` (counts ≥ 0) are independent.
 
     The statistic is Σ (O − E)²/E with E = row sum · column sum / total, over rows and columns that are not empty; it
-    has (rows − 1)(columns − 1) degrees of freedom. ``None`` where fewer than two rows or columns are left.
+    has (rows − 1)(columns − 1) degrees of freedom. ``None`` if fewer than two rows or columns are left.
     """
     used = table[np.ix_(table.sum(axis=1) > 0, table.sum(axis=0) > 0)].astype(np.float64)
     rows, columns = used.shape
@@ -43,8 +42,9 @@ def independence_test(table: npt.NDArray[np.int64]) -> ChiSquare | None:
 def log_survival(statistic: float, freedom: int) -> float:
     """Natural logarithm of P(X > ``statistic``) for a χ² variable X with ``freedom`` degrees of freedom.
 
-    This is ln Q(a, x), the regularised upper incomplete gamma function at a = freedom/2, x = statistic/2: by its
-    continued fraction (NIST DLMF 8.9.2, Lentz's method) where x > a + 1, else by the series of its complement (8.11.4).
+    This is ln Q(a, x), the regularised upper incomplete gamma function at a = freedom/2, x = statistic/2. If x > a + 1
+    it is computed by its continued fraction (NIST DLMF 8.9.2, Lentz's method), else by the series of its complement
+    (8.11.4).
     """
     a, x = freedom / 2, statistic / 2
     if x <= 0:

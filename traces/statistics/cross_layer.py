@@ -1,20 +1,20 @@
-"""How far the choice of one MoE layer tells that of the next.
+"""How much the choice of one MoE layer tells about the choice of the next.
 
-For each pair of recorded layers that follow each other, the contingency table counts, over all tokens, the pairs
+For each pair of consecutive recorded layers, the contingency table counts, over all tokens, the pairs
 (expert chosen in the first, expert chosen in the second). A token that chose K experts in each gives K² pairs: the
 table is *pooled*, and its total is K² times the number of tokens. From it:
 
-* *χ²* of independence (``chi_square``), its degrees of freedom and log₁₀ p. The K² pairs of a token are no independent
-  samples. Experts of a row are drawn without repetition, which makes the statistic of independent layers smaller (about
-  (N − K)² on average) than the (N − 1)² degrees of freedom that p is computed with: in this respect p errs towards
-  "independent". In another it errs towards "dependent": consecutive tokens are alike, so there are fewer independent
-  samples than tokens. Hence
+* *χ²* of independence (``chi_square``), its degrees of freedom and log₁₀ p. The K² pairs of a token are not independent
+  samples. Experts of a row are drawn without repetition, so the statistic of independent layers is smaller (about
+  (N − K)² on average) than the (N − 1)² degrees of freedom used for p: this makes p err towards "independent".
+  Consecutive tokens are alike, so there are fewer independent samples than tokens: this makes p err towards
+  "dependent". Hence
 * the *null* of every figure: the same figure with the second layer's choices taken from the token half a trace away.
-  It keeps load, multiplicity and the likeness of neighbours, and removes the link between the layers.
-* *Cramér's V*, √(χ² / (pairs · (min(rows, columns) − 1))), the size of the effect whatever the length of the trace.
-  With K > 1 it stays below 1 even for layers that determine each other, for K partners share one row.
-* *mutual information* of the pooled pairs in bits, Σ p(a, b) log₂ (p(a, b) / (p(a) p(b))), the plain estimate; its null
-  is what the finite length alone pretends.
+  It keeps the loads, the K² pairs per token and the likeness of neighbours, and removes the link between the layers.
+* *Cramér's V*, √(χ² / (pairs · (min(rows, columns) − 1))), the size of the effect, which does not depend on the trace's
+  length. With K > 1 it stays below 1 even for layers that determine each other, because each expert has K partners.
+* *mutual information* of the pooled pairs in bits, Σ p(a, b) log₂ (p(a, b) / (p(a) p(b))), the plug-in estimate; its
+  null is what the finite length of the trace alone would give.
 """
 
 import math
@@ -30,16 +30,16 @@ from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 
 class LayerPairStatistics(StrictModel):
-    """Figures of two layers; those of the test are ``None`` where fewer than two experts of either were used.
+    """Figures of two layers; those of the test are ``None`` if fewer than two experts of either layer were used.
 
     Attributes:
         layer, next_layer: the model's indices.
         tokens: tokens with both layers recorded.
-        pairs: of experts, K² a token.
+        pairs: number of expert pairs, K² per token.
         chi_square, degrees_of_freedom, log10_p: the test of independence on the pooled pairs.
         cramers_v: size of the effect.
-        mutual_information_bits: of the pooled pairs.
-        null_chi_square, null_mutual_information_bits: with the second layer taken from half a trace away.
+        mutual_information_bits: mutual information of the pooled pairs.
+        null_chi_square, null_mutual_information_bits: the nulls, with the second layer taken from half a trace away.
     """
 
     layer: int
@@ -59,9 +59,9 @@ class CrossLayerStatistics(StrictModel):
     """Figures of every pair, and means over the pairs that have them (``None`` for a trace of one layer).
 
     Attributes:
-        by_pair: in the order of the layers.
+        by_pair: figures of each pair, in the order of the layers.
         cramers_v, mutual_information_bits, null_mutual_information_bits: means.
-        largest_log10_p: the weakest rejection of independence.
+        largest_log10_p: largest over the pairs: the weakest rejection of independence.
     """
 
     by_pair: tuple[LayerPairStatistics, ...]
@@ -74,7 +74,7 @@ class CrossLayerStatistics(StrictModel):
 def cross_layer_statistics(
     trace: RoutingTrace, progress: Callable[[int, int], None] | None = None
 ) -> CrossLayerStatistics:
-    """χ², Cramér's V and mutual information of adjacent layers, beside their nulls.
+    """χ², Cramér's V and mutual information of adjacent layers, with their nulls.
 
     Args:
         trace: any trace; a lazily opened one is checked first.
@@ -100,12 +100,12 @@ def cross_layer_statistics(
 def pair_tables(
     trace: RoutingTrace, shift: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Pooled pairs of every recorded layer and the next: i64 ``[layers - 1, experts, experts]``, in steady memory.
+    """Pooled pairs of every recorded layer and the next: i64 ``[layers - 1, experts, experts]``, in constant memory.
 
-    The second layer's row is that of the token ``shift`` (0 ≤ shift < tokens) further on, cyclically.
+    The second layer's row is taken from the token ``shift`` tokens later, cyclically (0 ≤ shift < tokens).
     """
     tables = np.zeros((max(trace.layers - 1, 0), trace.experts, trace.experts), np.int64)
-    # Where the shifted walk wraps, the parts are cut, so that both sides are one range of tokens.
+    # Parts are cut where the shifted walk wraps, so that both sides are one range of tokens.
     for first, stop in ((0, trace.tokens - shift), (trace.tokens - shift, trace.tokens)):
         for start in range(first, stop, CHUNK_TOKENS):
             end = min(start + CHUNK_TOKENS, stop)
@@ -118,14 +118,14 @@ def pair_tables(
 
 
 def mutual_information_bits(table: npt.NDArray[np.int64]) -> float:
-    """Plain estimate of the mutual information of a table's rows and columns; 0 for an empty one."""
+    """Plug-in estimate of the mutual information between a table's rows and columns, in bits; 0 for an empty table."""
     total = table.sum()
     if not total:
         return 0.0
     joint = table / total
     independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
     some = joint > 0
-    # Rounding may leave −1e−17 for independent tables.
+    # For independent tables, rounding may leave −1e−17.
     return max(float(np.sum(joint[some] * np.log2(joint[some] / independent[some]))), 0.0)
 
 

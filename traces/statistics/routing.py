@@ -3,23 +3,24 @@
 Definitions:
 
 * *temporal overlap* of a layer: the mean, over pairs of consecutive tokens of a sequence (positions one apart, both
-  recorded), of the number of experts that both chose. Three *nulls* say what of it needs no order; each is the exact
-  expectation over all shuffles of the layer's recorded rows, not a shuffle drawn by chance:
+  recorded), of the number of experts that both chose. Three *nulls* show how much of it does not come from the tokens'
+  order; the last two are exact expectations over all shuffles of the layer's recorded rows, not random shuffles:
 
-  * ``uniform_overlap``: K²/N, what choices share that are independent *and uniform*.
-  * ``popularity_overlap``: the rows shuffled over all of the tokens, which keeps each expert's load n_e. Two different
-    ones of T rows share Σ n_e (n_e − 1) / (T (T − 1)).
-  * ``sequence_overlap``: the rows shuffled within each sequence, which keeps what each text uses and destroys order
-    alone: Σ c_e (c_e − 1) / (n (n − 1)) of a sequence's n rows with loads c_e, and the mean over sequences weighted by
-    their pairs, as the measured figure's is.
+  * ``uniform_overlap``: K²/N, what two independent *uniform* choices share.
+  * ``popularity_overlap``: the rows shuffled over all tokens, which keeps each expert's load n_e. Two different rows of
+    T share Σ n_e (n_e − 1) / (T (T − 1)).
+  * ``sequence_overlap``: the rows shuffled within each sequence, which keeps the experts that each text uses and
+    destroys only their order: Σ c_e (c_e − 1) / (n (n − 1)) for a sequence's n rows with loads c_e; the mean over
+    sequences is weighted by their pairs, as it is for the measured figure.
 
-  ``over_uniform``, ``over_popularity`` and ``over_sequence`` are the overlap over each.
-* *load* of an expert: how often it was chosen. ``load_entropy`` is the entropy of a layer's loads over log N: 1 where
-  all experts are used alike. ``hottest_over_mean`` is the largest load over the mean one.
+  ``over_uniform``, ``over_popularity`` and ``over_sequence`` are the overlap divided by each null.
+* *load* of an expert: how often it was chosen. ``load_entropy`` is the entropy of a layer's loads divided by log N: 1
+  if all experts are used equally. ``hottest_over_mean`` is the largest load divided by the mean load. Each has a null:
+  its value if as many tokens chose independently and uniformly (``expert_load_nulls``).
 
-Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out. Their ratios
-are ratios of these means (not means of the layers' ratios, in which layers that share little would weigh as much). A
-domain's nulls are of its own tokens.
+Overall and domain figures are means over layers; a layer without a pair or a recorded row is left out. Overall ratios
+are ratios of these means (not means of the layers' ratios, in which layers that share little would weigh as much as
+others). A domain's nulls are computed from its own tokens.
 """
 
 from collections.abc import Callable
@@ -30,20 +31,22 @@ import numpy.typing as npt
 
 from catalog.config import StrictModel
 from traces.compiled import njit
+from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 from traces.statistics.walk import sequence_groups
 from traces.trace import RoutingTrace
 
 
 class RoutingStatistics(StrictModel):
-    """Figures of one layer, or means over layers; ``None`` where there is nothing to count.
+    """Figures of one layer, or means over layers; ``None`` if there is nothing to count.
 
     Attributes:
         temporal_overlap: experts shared by consecutive tokens.
-        popularity_overlap, sequence_overlap: its nulls, the tokens shuffled over all and within each sequence.
-        over_uniform, over_popularity, over_sequence: the overlap over K²/N and over those; ``None`` also where the null
-            is 0.
-        load_entropy: 0 (one expert takes all) to 1 (all alike).
-        hottest_over_mean: largest load over the mean.
+        popularity_overlap, sequence_overlap: its nulls, with tokens shuffled over all and within each sequence.
+        over_uniform, over_popularity, over_sequence: the overlap divided by K²/N and by these nulls; ``None`` also if
+            the null is 0.
+        load_entropy: from 0 (one expert takes all) to 1 (all equal).
+        hottest_over_mean: largest load divided by the mean.
+        uniform_load_entropy, uniform_hottest_over_mean: their nulls, for as many independent uniform choices.
     """
 
     temporal_overlap: float | None
@@ -54,10 +57,12 @@ class RoutingStatistics(StrictModel):
     over_sequence: float | None
     load_entropy: float | None
     hottest_over_mean: float | None
+    uniform_load_entropy: float | None
+    uniform_hottest_over_mean: float | None
 
 
 class DomainStatistics(RoutingStatistics):
-    """Figures of one domain's sequences alone."""
+    """Figures of one domain's sequences."""
 
     sequences: int
     tokens: int
@@ -67,13 +72,13 @@ class TraceStatistics(StrictModel):
     """Statistics of a trace.
 
     Attributes:
-        model: as in the metadata.
-        synthetic: as in the metadata.
+        model: the metadata's.
+        synthetic: the metadata's.
         sequences, tokens, layers, experts, top_k: the trace's shape.
         uniform_overlap: K²/N, the overlap of independent uniform choices.
         overall: means over layers.
-        by_layer: in the order of the trace's layers.
-        by_domain: in order of first appearance.
+        by_layer: each layer's figures, in the trace's order.
+        by_domain: each domain's figures, in order of first appearance.
     """
 
     model: str
@@ -95,8 +100,8 @@ class _Counts:
 
     Attributes:
         load: i64 ``[layers, experts]``.
-        shared, pairs: i64 ``[layers]``, of consecutive tokens.
-        within: f64 ``[layers]``, what ``shared`` would be in expectation with the rows of each sequence shuffled.
+        shared, pairs: i64 ``[layers]``: experts shared by pairs of consecutive tokens, and the number of these pairs.
+        within: f64 ``[layers]``, the expectation of ``shared`` if the rows of each sequence were shuffled.
     """
 
     load: npt.NDArray[np.int64]
@@ -117,7 +122,7 @@ class _Counts:
 
 
 def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> TraceStatistics:
-    """Statistics of ``trace``; one pass, domain by domain, in memory independent of the number of tokens.
+    """Statistics of ``trace``, in one pass by domain; memory does not depend on the number of tokens.
 
     Args:
         trace: any trace; a lazily opened one is checked first.
@@ -178,7 +183,7 @@ def _accumulate(
     """Add the sequences between ``offsets`` to the counts; an id ≥ experts marks an unrecorded row."""
     _, layers, top_k = ids.shape
     experts = load.shape[1]
-    # Of one sequence: its loads, Σ c (c − 1) of them, its recorded rows and its pairs.
+    # Of one sequence: its loads c, Σ c (c − 1), its recorded rows and its pairs.
     own = np.zeros((layers, experts), np.int64)
     repeats, rows, own_pairs = np.zeros(layers, np.int64), np.zeros(layers, np.int64), np.zeros(layers, np.int64)
     for sequence in range(len(offsets) - 1):
@@ -222,7 +227,7 @@ def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
         popularity = float(np.sum(load * (load - 1.0))) / (rows * (rows - 1.0)) if pairs else None
         sequence = float(counts.within[layer]) / pairs if pairs else None
         share = load[load > 0] / max(uses, 1)
-        # With a single expert there is nothing to be even or uneven about.
+        # With a single expert, log N is 0.
         entropy = -float(np.sum(share * np.log(share))) / np.log(experts) if uses and experts > 1 else None
         figures.append(
             RoutingStatistics(
@@ -234,13 +239,15 @@ def _by_layer(counts: _Counts, top_k: int) -> tuple[RoutingStatistics, ...]:
                 over_sequence=_over(overlap, sequence),
                 load_entropy=entropy,
                 hottest_over_mean=float(load.max()) * experts / uses if uses else None,
+                uniform_load_entropy=uniform_load_entropy(rows, experts, top_k),
+                uniform_hottest_over_mean=uniform_hottest_over_mean(rows, experts, top_k),
             )
         )
     return tuple(figures)
 
 
 def _over(overlap: float | None, null: float | None) -> float | None:
-    """The ratio, where there is one."""
+    """The ratio; ``None`` if either is missing or the null is 0."""
     return overlap / null if overlap is not None and null else None
 
 

@@ -1,4 +1,4 @@
-"""Walking a trace of any size, and which of its tokens sampled and windowed statistics look at."""
+"""Walk a trace of any size, and choose the tokens that sampled and windowed statistics use."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,22 +6,23 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.compiled import njit
-from traces.trace import CHUNK_TOKENS, DECODE, PHASES, PhaseName, RoutingTrace
+from traces.schema import DECODE, PHASES, PhaseName
+from traces.trace import CHUNK_TOKENS, RoutingTrace
 
 
 def phase_of_interest(trace: RoutingTrace) -> PhaseName:
-    """``decode`` where the trace has a decode token, else ``prefill``."""
+    """``decode`` if the trace has a decode token, else ``prefill``."""
     return "decode" if any((part.phase == DECODE).any() for part in trace.chunks()) else "prefill"
 
 
 def eligible(part: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.bool_]:
-    """bool ``[tokens]``: whether the token is of ``phase`` and every layer of it was recorded."""
+    """bool ``[tokens]``: whether the token has ``phase`` and all its layers were recorded."""
     wanted = part.phase == PHASES[phase]
     return wanted & part.recorded().all(axis=1) if part.metadata.has_unrecorded else wanted
 
 
 def eligible_shares(trace: RoutingTrace, phase: PhaseName) -> npt.NDArray[np.float64]:
-    """f64 ``[layers, experts]``: the share of the ``eligible`` tokens that chose each expert; 0 without any."""
+    """f64 ``[layers, experts]``: the share of the ``eligible`` tokens that chose each expert; 0 if there are none."""
     uses = np.zeros((trace.layers, trace.experts), np.int64)
     tokens = 0
     for part in trace.chunks():
@@ -44,9 +45,9 @@ def _count_uses(
 
 
 def sequence_groups(trace: RoutingTrace, sequences: Sequence[int] | None = None) -> Iterator[RoutingTrace]:
-    """Parts of whole sequences, neighbours together up to ``CHUNK_TOKENS`` tokens; a longer sequence is one part.
+    """Parts of whole, consecutive sequences with up to ``CHUNK_TOKENS`` tokens; a longer sequence is one part.
 
-    ``sequences`` (ascending) names those wanted, all where ``None``.
+    ``sequences`` (ascending) selects sequences; ``None``: all.
     """
     wanted = range(trace.sequences) if sequences is None else sequences
     offsets = trace.sequence_offsets
@@ -63,10 +64,10 @@ def sequence_groups(trace: RoutingTrace, sequences: Sequence[int] | None = None)
 
 
 def contiguous_runs(part: RoutingTrace, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Maximal runs of ``wanted [tokens]`` tokens with positions one apart in one sequence.
+    """Maximal runs of ``wanted`` tokens (bool ``[tokens]``) of one sequence whose positions are one apart.
 
     Returns:
-        i64 ``[runs, 2]``: first token and one past the last.
+        i64 ``[runs, 2]``: first token of each run, and one past its last.
     """
     follows = np.zeros(part.tokens, np.bool_)
     follows[1:] = wanted[1:] & wanted[:-1] & (np.diff(part.position) == 1)

@@ -1,10 +1,11 @@
-"""Working sets: how many different experts of a layer are used within w consecutive tokens of a sequence.
+"""Working sets: how many different experts of a layer w consecutive tokens of a sequence use.
 
 P. J. Denning, "The working set model for program behavior" (CACM 11(5), 1968), with experts for pages and tokens for
-time. Every window of w tokens counts, overlapping ones too; windows do not cross sequences, gaps in the positions,
-prefill and decode, or tokens with an unrecorded layer. Decode tokens where the trace has any, else prefill tokens. The
-mean is over windows and layers; beside it the two nulls of ``traces.statistics.batches``: what w independent uniform
-choices would give, N (1 − (1 − K/N)^w), and what w tokens drawn independently from the whole trace would.
+time. Every window of w tokens counts, overlapping ones too. A window does not span two sequences, a gap in the
+positions, prefill and decode, or a token with an unrecorded layer. Decode tokens are used if the trace has any, else
+prefill tokens. The mean is over windows and layers. Beside it stand the two nulls of ``traces.statistics.batches``:
+what w independent uniform choices would give, N (1 − (1 − K/N)^w), and what w tokens drawn independently from the whole
+trace would.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import numpy.typing as npt
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from traces.compiled import njit
+from traces.schema import PhaseName
 from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
 from traces.statistics.walk import contiguous_runs, eligible, eligible_shares, phase_of_interest, sequence_groups
-from traces.trace import PhaseName, RoutingTrace
+from traces.trace import RoutingTrace
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -26,9 +28,9 @@ class WorkingSet(StrictModel):
     """Distinct experts within a window.
 
     Attributes:
-        window: tokens.
-        windows: how many there are in the trace.
-        distinct_experts: of a layer, mean over windows and layers.
+        window: length of a window, in tokens.
+        windows: number of windows in the trace.
+        distinct_experts: distinct experts of a layer, mean over windows and layers.
         uniform_distinct_experts: N (1 − (1 − K/N)^w).
         popularity_distinct_experts: Σ 1 − (1 − p)^w, mean over layers.
     """
@@ -41,14 +43,14 @@ class WorkingSet(StrictModel):
 
 
 class WorkingSetStatistics(StrictModel):
-    """Working sets by window, ascending; windows longer than every run of tokens are left out."""
+    """Working sets by ascending window; windows longer than every run of tokens are left out."""
 
     phase: PhaseName
     by_window: tuple[WorkingSet, ...]
 
 
 def working_set_statistics(trace: RoutingTrace, windows: Sequence[int] = WINDOWS) -> WorkingSetStatistics:
-    """Mean working sets for the given window lengths, in tokens.
+    """Mean working sets for the given window lengths (tokens).
 
     Raises:
         ForestageError: for a window that is not positive, or a lazily opened trace that turns out invalid.
@@ -89,10 +91,11 @@ def _sum_distinct(
     experts: int,
     sums: npt.NDArray[np.int64],
 ) -> None:
-    """Add to ``sums[i]`` the distinct experts of every window of ``windows[i]`` tokens, over all runs and layers.
+    """Add to ``sums[i]`` the number of distinct experts of every window of ``windows[i]`` tokens, all runs and layers.
 
-    A window's distinct experts are its *first* uses. The use at time t of an expert last used at p is the first one in
-    the windows that begin after p, no earlier than t − w + 1, and end by the run's end.
+    Each distinct expert of a window has one *first* use there. If an expert is used at time t and was last used at p,
+    the use at t is its first in those windows that begin after p, no earlier than t − w + 1 and no later than t, and
+    end by the run's end.
     """
     _, layers, top_k = ids.shape
     last = np.empty((layers, experts), np.int64)

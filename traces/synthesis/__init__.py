@@ -1,4 +1,4 @@
-"""Synthetic traces: fitted to a recorded one, of any shape and length. See ``docs/synthetic-traces.md``."""
+"""Synthetic traces of any shape and length, fitted to a recorded one. See ``docs/synthetic-traces.md``."""
 
 from traces.synthesis.profile import Shape
 from traces.synthesis.synthesise import synthesise

@@ -1,6 +1,6 @@
-"""Finding the generator's parameters: draw a sample, measure it, correct, again.
+"""Find the generator's parameters: draw a sample, measure it, correct the parameters, repeat.
 
-Each parameter answers for one figure of its layer, which grows with it:
+Each parameter controls one figure of its layer, which grows with it:
 
 ==========  ========================================  ==============================================
 parameter   figure                                    correction
@@ -12,13 +12,13 @@ domain      domain overlap beyond that of the loads   in proportion to the root 
 kind        mutual information with the neighbours    in proportion to the root of the figure
 ==========  ========================================  ==============================================
 
-In a first phase the chances that two tokens are of one kind (``Sameness``) explain the overlaps, on average over the
-layers and but for a share (``KINDS_SHARE``); the parameters of the second, copy, sequence and domain, do the rest layer
-by layer. They must have something left to do, for sequence and domain cannot be negative.
+The first phase sets the chances that two tokens are of one kind (``Sameness``), so that they explain a share
+(``KINDS_SHARE``) of the overlaps, on average over the layers. The second phase sets copy, sequence and domain, which
+explain the rest layer by layer. A rest must be left, since sequence and domain cannot be negative.
 
-Log-odds are additive in a score, and small effects grow with the square of a strength, so that each correction is
-about Newton's. The figures depend on each other's parameters a little; the rounds settle that. Every round draws the
-same random numbers, so that the corrections chase no noise.
+Log-odds are additive in a score, and small effects grow with the square of a strength, so that each correction is about
+a step of Newton's method. The figures depend a little on each other's parameters; the rounds settle that. Every round
+draws the same random numbers, so that the corrections do not follow noise.
 """
 
 from collections.abc import Callable
@@ -37,17 +37,17 @@ KIND_ROUNDS = 14
 LAYER_ROUNDS = 22
 
 KINDS_SHARE = 0.7
-"""Of each overlap beyond the next wider one, what kinds are to explain."""
+"""Share of each overlap's excess over the next wider one that kinds are to explain."""
 
 REST = 0.3
-"""Strength of what sequences and domains have in common beyond kinds, when the second phase begins."""
+"""Strength of sequence and domain when the second phase begins."""
 
 DAMPING = 0.7
 STEP = 1.6
-"""A strength changes at most by this factor a round."""
+"""Largest factor by which a strength changes in a round."""
 
 STRONGEST = 6.0
-"""Bound of every strength and of a bias's distance from the mean: e⁶ ≈ 400 times the chances."""
+"""Bound of every strength, and of a bias's distance from the mean: it multiplies chances by at most e⁶ ≈ 400."""
 
 
 def calibrate(
@@ -62,8 +62,8 @@ def calibrate(
     Args:
         profile: the targets.
         plan: a sample of sequences, large enough to measure.
-        metadata: of the trace to be made.
-        seed: of the structure and the sample.
+        metadata: metadata of the trace to be made.
+        seed: seed of the structure and of the sample.
         progress: called with (rounds done, rounds).
     """
     load, favourites = draw_structure(profile, seed)
@@ -98,10 +98,10 @@ def calibrate(
 
 
 def _first_sameness(target: Figures, kinds: int, profile: Profile) -> Sameness:
-    """Chances that would explain the overlaps, if favourites made up three quarters of a token's experts."""
+    """The chances that would explain the overlaps if three quarters of a token's experts were favourites."""
     chosen = profile.shape.top_k / profile.shape.experts
     base = float(np.mean(target.load_overlap)) * chosen
-    # Two tokens of one kind share 0.75² of their experts by it.
+    # Two tokens of one kind then share 0.75² of their experts.
     domain, sequence, neighbours = (
         (float(np.nanmean(overlap)) * chosen - base) / ((1 - base) * 0.75**2) if not np.isnan(overlap).all() else 0.0
         for overlap in (target.domain_overlap, target.sequence_overlap, target.temporal_overlap)
@@ -112,7 +112,7 @@ def _first_sameness(target: Figures, kinds: int, profile: Profile) -> Sameness:
 
 
 def _correct_sameness(sameness: Sameness, target: Figures, found: Figures) -> None:
-    """Move the chances towards what explains the overlaps on average."""
+    """Move the chances towards those that explain the overlaps on average."""
     wanted, got = _excesses(target), _excesses(found)
     steps = [
         sameness.domain - sameness.anywhere,
@@ -128,9 +128,9 @@ def _correct_sameness(sameness: Sameness, target: Figures, found: Figures) -> No
 
 
 def _excesses(figures: Figures) -> list[float]:
-    """Mean overlap of a domain beyond the loads', of a sequence beyond that, of neighbours beyond that.
+    """Mean excess of the domain overlap over the loads', the sequence overlap over the domain's, neighbours' over that.
 
-    Zero where the trace has nothing to measure.
+    0 where the trace has nothing to measure.
     """
     floor = figures.load_overlap
     excesses = []
@@ -151,7 +151,7 @@ def _order(sameness: Sameness, *, has_domains: bool) -> None:
 
 
 def _correct_choice(parameters: Parameters, target: Figures, found: Figures, profile: Profile) -> None:
-    """Move bias and kind."""
+    """Correct bias and kind."""
     chosen = profile.shape.top_k / profile.shape.experts  # of an expert of mean load
     parameters.bias += DAMPING * (_log_odds(target.load * chosen) - _log_odds(found.load * chosen))
     parameters.bias -= parameters.bias.mean(axis=1, keepdims=True)
@@ -161,7 +161,7 @@ def _correct_choice(parameters: Parameters, target: Figures, found: Figures, pro
 
 
 def _correct_layers(parameters: Parameters, target: Figures, found: Figures, profile: Profile) -> None:
-    """Move copy, sequence and domain."""
+    """Correct copy, sequence and domain."""
     chosen = profile.shape.top_k / profile.shape.experts
     step = _log_odds(target.temporal_overlap * chosen) - _log_odds(found.temporal_overlap * chosen)
     parameters.copy += DAMPING * np.nan_to_num(step)
@@ -176,20 +176,20 @@ def _correct_layers(parameters: Parameters, target: Figures, found: Figures, pro
 
 
 def _by_layer(pairs: Floats) -> Floats:
-    """A figure of adjacent layers as one of each layer: the mean of its two pairs (NaN for a single layer)."""
+    """A figure of layer pairs as one of each layer: the mean over the pairs it is in (NaN for a single layer)."""
     if not len(pairs):
         return np.full(1, np.nan)
     return (np.concatenate([pairs[:1], pairs]) + np.concatenate([pairs, pairs[-1:]])) / 2
 
 
 def _log_odds(share: Floats) -> Floats:
-    """log p/(1 − p), p held away from 0 and 1."""
+    """log p/(1 − p), with p kept away from 0 and 1."""
     inside = np.clip(share, 1e-4, 1 - 1e-3)
     return np.log(inside / (1 - inside))
 
 
 def _factor(target: Floats, found: Floats) -> Floats:
-    """What to multiply a strength by whose figure is ``found`` instead of ``target``; 1 where either is unknown."""
+    """The factor for a strength whose figure is ``found`` and should be ``target``; 1 where either is unknown."""
     least = 1e-4
     ratio = np.maximum(target, least) / np.maximum(found, least)
     return np.nan_to_num(np.clip(ratio, STEP**-2, STEP**2) ** (DAMPING / 2), nan=1.0)

@@ -1,18 +1,18 @@
-"""What a synthetic trace keeps of its source, measured on either in one pass of steady memory.
+"""The figures that a synthetic trace keeps of its source, measured on either in one pass with constant memory.
 
-Per layer, with N experts and K chosen a token:
+Per layer, with N experts of which a token chooses K:
 
 * *temporal overlap*, *load entropy*, *hottest over mean*: as ``traces.statistics`` defines them.
-* *sequence overlap*: the mean number of experts that two different tokens of one sequence share, whatever their
-  distance; the mean over sequences is weighted by their tokens.
-* *domain overlap*: the same of two tokens of different sequences of one domain, weighted by the domains' tokens. The
-  ``MEASURED_DOMAINS`` domains that appear first count; none, where the trace has a single one.
-* *mutual information* of a layer and the next: that of ``traces.statistics.cross_layer`` less what the finite number of
-  pairs alone adds to the plain estimate, (N − 1)² / (2 · pairs · ln 2) bits (G. Miller, "Note on the bias of
+* *sequence overlap*: the mean number of experts that two different tokens of one sequence share, at any distance; the
+  mean over sequences is weighted by their tokens.
+* *domain overlap*: the same for two tokens of different sequences of one domain, weighted by the domains' tokens. Only
+  the first ``MEASURED_DOMAINS`` domains count; none, if the trace has a single domain.
+* *mutual information* of a layer and the next: that of ``traces.statistics.cross_layer`` minus what the finite number
+  of pairs alone adds to the plug-in estimate, (N − 1)² / (2 · pairs · ln 2) bits (G. Miller, "Note on the bias of
   information estimates", 1955).
 
-Overlaps are in units of K²/N, what independent uniform choices share; mutual information in units of log₂(N/K), what a
-choice of K tells where it determines the next layer's. These ratios are what is carried to other shapes.
+Overlaps are in units of K²/N, what independent uniform choices share; mutual information is in units of log₂(N/K), its
+value if a layer's choice determined the next layer's. These ratios are what is transferred to other shapes.
 """
 
 import math
@@ -33,12 +33,12 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """Figures by layer; NaN where a trace has nothing to measure (sequences of one token, a single domain).
+    """Figures by layer; NaN if the trace has nothing to measure (sequences of one token, a single domain).
 
     Attributes:
-        load: ``[layers, experts]``, times chosen over the layer's mean: 1 where all are used alike.
-        temporal_overlap, sequence_overlap, domain_overlap: ``[layers]``, over K²/N.
-        mutual_information: ``[layers - 1]``, of a layer and the next, over log₂(N/K).
+        load: ``[layers, experts]``, times chosen divided by the layer's mean: 1 if all are used equally.
+        temporal_overlap, sequence_overlap, domain_overlap: ``[layers]``, in units of K²/N.
+        mutual_information: ``[layers - 1]``, of a layer and the next, in units of log₂(N/K).
     """
 
     load: Floats
@@ -49,7 +49,7 @@ class Figures:
 
     @property
     def load_entropy(self) -> Floats:
-        """``[layers]``: entropy of the load over log N; 0 for a layer of which nothing was recorded."""
+        """``[layers]``: entropy of the load divided by log N; 0 for a layer without a recorded row."""
         total = self.load.sum(axis=1, keepdims=True)
         share = np.divide(self.load, total, out=np.zeros_like(self.load), where=total > 0)
         terms = np.where(share > 0, share * np.log(np.maximum(share, 1e-300)), 0.0)
@@ -57,17 +57,17 @@ class Figures:
 
     @property
     def hottest_over_mean(self) -> Floats:
-        """``[layers]``: the largest load over the mean."""
+        """``[layers]``: the largest load divided by the mean."""
         return self.load.max(axis=1)
 
     @property
     def load_overlap(self) -> Floats:
-        """``[layers]``: what two independent tokens of these loads share, over K²/N."""
+        """``[layers]``: experts that two tokens drawn independently by these loads share, in units of K²/N."""
         return np.mean(self.load**2, axis=1)
 
 
 class Measurement:
-    """Counts of the parts of a trace, added one after the other.
+    """Counts of a trace, whose parts are added one after the other.
 
     Attributes:
         tables: pooled pairs of adjacent layers, i64 ``[layers - 1, experts, experts]``.
@@ -82,12 +82,12 @@ class Measurement:
         self._domains: dict[str, int] = {}
         self._domain_load: Counts = np.zeros((0, layers, experts), np.int64)
         self._domain_tokens: Counts = np.zeros((0, layers), np.int64)
-        # Of the sequences of a domain: Σ load², Σ tokens².
+        # Over the sequences of each domain: Σ load², Σ tokens².
         self._domain_self: Counts = np.zeros((0, layers), np.int64)
         self._domain_square: Counts = np.zeros((0, layers), np.int64)
         self._within: Floats = np.zeros(layers)
         self._within_tokens: Counts = np.zeros(layers, np.int64)
-        # The sequence that the parts so far ended in.
+        # The sequence in which the parts so far ended.
         self._open_load: Counts = np.zeros((layers, experts), np.int64)
         self._open_tokens: Counts = np.zeros(layers, np.int64)
         self._open_domain = -1
@@ -96,7 +96,7 @@ class Measurement:
 
     @classmethod
     def of(cls, trace: RoutingTrace) -> "Measurement":
-        """All of ``trace``."""
+        """The measurement of all of ``trace``."""
         measurement = cls(trace.layers, trace.experts, trace.top_k)
         begun = 0
         for part in trace.checked().chunks():
@@ -105,7 +105,7 @@ class Measurement:
         return measurement
 
     def add(self, part: RoutingTrace, *, continues: bool = False) -> None:
-        """Count ``part``; ``continues``: its first sequence is the rest of the last one counted."""
+        """Count ``part``; ``continues``: its first sequence continues the last one counted."""
         self.tables += pair_tables(part)
         for index, domain in enumerate(part.domains):
             tokens = part.sequence_slice(index)
@@ -138,7 +138,7 @@ class Measurement:
         )
 
     def _information(self, table: Counts) -> float:
-        """Mutual information of a table over log₂(N/K), the bias of a finite count taken off."""
+        """Mutual information of a table in units of log₂(N/K), minus the bias of a finite count."""
         pairs, experts = int(table.sum()), len(table)
         if not pairs or experts == self.top_k:
             return math.nan
@@ -146,7 +146,7 @@ class Measurement:
         return max(mutual_information_bits(table) - bias, 0.0) / math.log2(experts / self.top_k)
 
     def _domain_index(self, domain: str) -> int:
-        """The domain's place in the counts, or −1 beyond those measured."""
+        """The domain's index in the counts, or −1 if it is not measured."""
         if domain not in self._domains and len(self._domains) < MEASURED_DOMAINS:
             self._domains[domain] = len(self._domains)
             layers, experts = self._load.shape
@@ -187,7 +187,7 @@ class Measurement:
 
 
 def _ratio(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number]) -> Floats:
-    """The quotient; NaN where the denominator is 0."""
+    """The quotient; NaN if the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
@@ -202,7 +202,7 @@ def _count(
     shared: Counts,
     pairs: Counts,
 ) -> int:
-    """Count tokens of one sequence, ``last_ids [layers, top_k]`` being the one before; returns the last position.
+    """Count tokens of one sequence; ``last_ids [layers, top_k]`` is the token before. Returns the last position.
 
     An id ≥ experts marks an unrecorded row.
     """

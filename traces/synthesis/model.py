@@ -1,11 +1,11 @@
 """The generator: how a synthetic trace's experts are drawn.
 
-Every token is of a *kind*, one of M, whatever the layer: that is what ties the layers together. Each kind has K
-*favourite* experts in each layer, an expert being the favourite of the more kinds the higher its load. Kinds come by a
-hierarchy: a domain has a distribution over kinds, a sequence one near its domain's (Dirichlet distributions), and a
-token is with some chance of the kind of the one before it, else of one drawn from its sequence's distribution.
+Every token has one of M *kinds*, the same in all layers: that links the layers. Each kind has K *favourite* experts in
+each layer; the higher an expert's load, the more kinds have it as a favourite. Kinds are drawn in a hierarchy: a domain
+has a distribution over kinds; a sequence has one near its domain's (Dirichlet distributions); a token keeps the kind of
+the token before with some chance, else draws one from its sequence's distribution.
 
-A token's K experts of a layer are drawn one after the other, without repetition, each with chances in proportion to
+A token's K experts of a layer are drawn one after the other, without repetition, each with a chance proportional to
 exp(score), where the score of expert e of layer l is
 
     bias[l, e]                                  load
@@ -14,8 +14,8 @@ exp(score), where the score of expert e of layer l is
     + sequence[l] · z(sequence)[l, e]           what a sequence's tokens have in common beyond their kinds
     + copy[l] where the previous token of the sequence chose e
 
-with z standard normal, drawn once for every domain and sequence. Drawing by Gumbel noise (the K largest of score +
-noise) is the same as drawing one after the other (J. Yellott, "The relationship between Luce's choice axiom,
+where z is standard normal and drawn once for every domain and sequence. Taking the K largest of score + Gumbel noise is
+the same as drawing one after the other (J. Yellott, "The relationship between Luce's choice axiom,
 Thurstone's theory of comparative judgment, and the double exponential distribution", 1977); the order is the rank.
 """
 
@@ -29,39 +29,39 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.compiled import njit
+from traces.schema import id_dtype
 from traces.statistics.cross_layer import mutual_information_bits
 from traces.synthesis.measure import Floats
 from traces.synthesis.plan import Plan
 from traces.synthesis.profile import Profile, Shape
-from traces.trace import id_dtype
 
 NOISE_BYTES = 8 << 20
-"""Of random words held at once."""
+"""Most bytes of random words held at once."""
 
 MOST_KINDS = 1024
 
 STRUCTURE_LAYERS = 6
-"""Layers looked at to choose the number of kinds."""
+"""Number of layers used to choose the number of kinds."""
 
 FAVOURED = 0.7
-"""Share of a token's experts that are favourites of its kind, for which the number of kinds is chosen."""
+"""Share of a token's experts assumed to be favourites of its kind when the number of kinds is chosen."""
 
 _LEVELS = (np.arange(1 << 16) + 0.5) / (1 << 16)
 GUMBEL = (-np.log(-np.log(_LEVELS))).astype(np.float32)
-"""Standard Gumbel noise by a 16-bit random word: its mid-quantiles."""
+"""Standard Gumbel noise for each 16-bit random word: the mid-quantiles."""
 
 STRUCTURE, DOMAINS, SEQUENCES, KINDS, NOISE, PLAN, WEIGHTS = range(7)
-"""Independent streams of random numbers of a seed."""
+"""Independent streams of random numbers from one seed."""
 
 
 @dataclass
 class Sameness:
-    """Chances that two tokens are of one kind, ascending.
+    """Chances that two tokens have the same kind, ascending.
 
     Attributes:
-        anywhere: of different domains, 1/M.
-        domain: of different sequences of one domain.
-        sequence: of one sequence, far apart.
+        anywhere: tokens of different domains, 1/M.
+        domain: tokens of different sequences of one domain.
+        sequence: tokens of one sequence, far apart.
         neighbours: consecutive tokens.
     """
 
@@ -82,7 +82,7 @@ class Sameness:
 
     @property
     def stay(self) -> float:
-        """Chance that a token is of its predecessor's kind without a draw."""
+        """Chance that a token keeps its predecessor's kind without a draw."""
         return max(self.neighbours - self.sequence, 0.0) / (1 - self.sequence)
 
 
@@ -94,7 +94,7 @@ class Parameters:
         bias: ``[layers, experts]``.
         domain, sequence, kind, copy: ``[layers]``.
         favourites: i64 ``[layers, kinds, top_k]``.
-        sameness: of kinds.
+        sameness: the chances that two tokens have the same kind.
     """
 
     bias: Floats
@@ -107,10 +107,10 @@ class Parameters:
 
 
 def draw_structure(profile: Profile, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Which expert has which load, ``[layers, experts]``, and ``Parameters.favourites``.
+    """Draw each expert's load, ``[layers, experts]``, and ``Parameters.favourites``.
 
-    The fewer kinds, the more a layer tells of the next. Their number is the largest for which the mutual information
-    asked for is reached where ``FAVOURED`` of a token's experts are favourites, and at least N/K.
+    The fewer kinds, the more a layer tells about the next. Their number is at least N/K, and the largest at which the
+    target mutual information is reached if a share ``FAVOURED`` of a token's experts are favourites.
     """
     load = np.random.default_rng([seed, STRUCTURE]).permuted(profile.figures.load, axis=1)
     shape = profile.shape
@@ -128,12 +128,12 @@ def draw_structure(profile: Profile, seed: int) -> tuple[Floats, npt.NDArray[np.
 
 
 def _favourites(load: Floats, shape: Shape, kinds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Favourite experts ``[layers, kinds, top_k]``: every expert as often as its load says, dealt out evenly."""
+    """Favourite experts ``[layers, kinds, top_k]``: each expert as often as its load requires, dealt out evenly."""
     generator = np.random.default_rng([seed, STRUCTURE, kinds])
     favourites = np.empty((len(load), kinds, shape.top_k), np.int64)
     for layer, loads in enumerate(load):
         order = generator.permutation(shape.experts)
-        # An expert in every kind already has its share; what is over goes to the others.
+        # An expert that is in every kind has its full share; the surplus goes to the other experts.
         share = loads[order] / loads.sum() * shape.top_k
         while np.any(over := share > 1):
             share[over] = 1
@@ -141,15 +141,15 @@ def _favourites(load: Floats, shape: Shape, kinds: int, seed: int) -> npt.NDArra
             share[rest] *= (shape.top_k - np.count_nonzero(~rest)) / share[rest].sum()
         ends = np.cumsum(share) * kinds
         ends *= kinds * shape.top_k / ends[-1]
-        # Systematic sampling: slot i is the expert in whose stretch i + ½ lies. No expert's stretch exceeds M slots,
-        # so that dealing slot i to kind i mod M gives no kind an expert twice.
-        slots = order[np.searchsorted(ends, np.arange(kinds * shape.top_k) + 0.5)]
-        favourites[layer] = slots.reshape(shape.top_k, kinds).T[generator.permutation(kinds)]
+        # Systematic sampling: draw i is the expert in whose stretch i + ½ lies. No stretch is longer than M draws, so
+        # dealing draw i to kind i mod M gives no kind an expert twice.
+        draws = order[np.searchsorted(ends, np.arange(kinds * shape.top_k) + 0.5)]
+        favourites[layer] = draws.reshape(shape.top_k, kinds).T[generator.permutation(kinds)]
     return favourites
 
 
 def _expected_information(load: Floats, favourites: npt.NDArray[np.int64], shape: Shape) -> float:
-    """Mutual information over log₂(N/K) of neighbours among ``load [layers, experts]``, kinds equally frequent."""
+    """Mutual information of adjacent layers of ``load [layers, experts]``, in log₂(N/K); kinds are equally frequent."""
     if len(load) < 2:
         return 0.0
     shares = (1 - FAVOURED) * np.repeat(load[:, None] / shape.experts, favourites.shape[1], axis=1)
@@ -160,13 +160,13 @@ def _expected_information(load: Floats, favourites: npt.NDArray[np.int64], shape
 
 
 class Generator:
-    """Draws routing for the sequences of a plan; the same seed and parameters draw the same, whatever the piece size.
+    """Draws routing for the sequences of a plan; seed and parameters determine it, whatever the size of the pieces.
 
     Args:
-        parameters: as they stand when a piece is drawn.
-        shape: of the trace.
-        plan: its sequences.
-        seed: of every random number.
+        parameters: read anew for each piece.
+        shape: shape of the trace.
+        plan: sequences of the trace.
+        seed: seed of every random number.
     """
 
     def __init__(self, parameters: Parameters, shape: Shape, plan: Plan, seed: int) -> None:
@@ -178,7 +178,7 @@ class Generator:
         self._domain_noise = lru_cache(maxsize=64)(self._draw_domain)
 
     def pieces(self) -> Iterator[tuple[int, int, npt.NDArray[np.unsignedinteger]]]:
-        """``(sequence, first token within it, ids [tokens, layers, top_k])``, in order; long sequences in several."""
+        """``(sequence, first token within it, ids [tokens, layers, top_k])``, in order; long sequences give several."""
         layers, experts, top_k = self._shape.layers, self._shape.experts, self._shape.top_k
         noise = np.random.default_rng([self._seed, NOISE])
         topics = np.random.default_rng([self._seed, SEQUENCES])
@@ -201,19 +201,19 @@ class Generator:
             yield sequence, start, ids
 
     def _base(self, domain: int, topic: npt.NDArray[np.float32]) -> Floats:
-        """Scores of a sequence's experts ``[layers, experts]`` before a token's kind and past."""
+        """Scores of a sequence's experts ``[layers, experts]``, before a token's kind and predecessor are added."""
         parameters = self._parameters
         shared = self._domain_noise(domain)
         return parameters.bias + parameters.domain[:, None] * shared + parameters.sequence[:, None] * topic
 
     def _draw_domain(self, domain: int) -> npt.NDArray[np.float32]:
-        """z of a domain: its own stream, so that it is the same whichever sequences come before."""
+        """z of a domain, from its own stream, so that it does not depend on the sequences before."""
         generator = np.random.default_rng([self._seed, DOMAINS, domain])
         return generator.standard_normal((self._shape.layers, self._shape.experts), np.float32)
 
 
 class _Kinds:
-    """Draws the kinds of one sequence's tokens after the other's."""
+    """Draws the kinds of the tokens of one sequence after another."""
 
     def __init__(self, sameness: Sameness, count: int, seed: int) -> None:
         self._sameness = sameness
@@ -227,7 +227,7 @@ class _Kinds:
         """Draw the sequence's distribution over kinds."""
         alpha = self._sameness.sequence_concentration * self._domain_shares(domain)
         shares = self._generator.standard_gamma(alpha)
-        # All may underflow where every α is tiny: then one kind has all, as the distribution nearly says.
+        # If every α is tiny, all shares may underflow: then one kind gets everything, as it nearly does in theory.
         if not shares.sum() > 0:
             shares = np.zeros(self._count)
             shares[self._generator.integers(self._count)] = 1
@@ -247,7 +247,7 @@ class _Kinds:
         return kinds
 
     def _domain_shares(self, domain: int) -> Floats:
-        """The domain's distribution over kinds, held away from 0."""
+        """The domain's distribution over kinds, kept away from 0."""
         if self._sameness.domain <= self._sameness.anywhere:
             return np.full(self._count, 1 / self._count)
         generator = np.random.default_rng([self._seed, KINDS, domain])
@@ -268,7 +268,7 @@ def _draw(
     previous: npt.NDArray[np.int64],
     ids: npt.NDArray[np.unsignedinteger],
 ) -> None:
-    """Fill ``ids [tokens, layers, top_k]``; ``previous [layers, top_k]`` (−1: none) goes in and out."""
+    """Fill ``ids [tokens, layers, top_k]``; read and update ``previous [layers, top_k]`` (−1: none)."""
     tokens, layers, top_k = ids.shape
     experts = base.shape[1]
     scores = np.empty(experts, np.float32)
@@ -282,7 +282,7 @@ def _draw(
             if previous[layer, 0] >= 0:
                 for i in range(top_k):
                     scores[previous[layer, i]] += copy[layer]
-            # Keep the K best in order, by insertion.
+            # Keep the K best sorted, by insertion.
             best[:] = -np.float32(1e30)
             for expert in range(experts):
                 if scores[expert] <= best[top_k - 1]:

@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.metadata import TraceMetadata
+from traces.schema import DECODE, PREFILL, id_dtype
 from traces.synthesis.model import Generator
 from traces.synthesis.plan import Plan
 from traces.synthesis.weights import WeightRows
-from traces.trace import DECODE, PREFILL, RoutingTrace, id_dtype
+from traces.trace import RoutingTrace
 
 PART_BYTES = 4 << 20
-"""Of expert ids put into one part of a trace."""
+"""Most bytes of expert ids put into one part of a trace."""
 
 Piece = tuple[int, int, npt.NDArray[np.unsignedinteger]]
 
@@ -20,7 +21,7 @@ Piece = tuple[int, int, npt.NDArray[np.unsignedinteger]]
 def draw_parts(
     generator: Generator, plan: Plan, metadata: TraceMetadata, weights: WeightRows | None = None
 ) -> Iterator[tuple[RoutingTrace, bool]]:
-    """Parts of the trace that ``generator`` draws, and whether each goes on with the last one's last sequence."""
+    """Parts of the trace that ``generator`` draws, each with whether it continues the last one's last sequence."""
     pieces: list[Piece] = []
     waiting = 0
     for piece in generator.pieces():

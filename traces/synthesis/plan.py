@@ -1,4 +1,4 @@
-"""Which sequences a synthetic trace has: lengths, labels and positions, without routing."""
+"""The sequences of a synthetic trace: lengths, labels and positions, without routing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.trace import PREFILL, RoutingTrace
+from traces.schema import PREFILL
+from traces.trace import RoutingTrace
 
 MOST_TOKENS = 10**11
 MOST_SEQUENCES = 10**9
-"""Of each, 16 bytes are held while the trace is made."""
+"""Most sequences; 16 bytes of each are held while the trace is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +20,11 @@ class Plan:
     """Sequences to make.
 
     Attributes:
-        source: i64 ``[sequences]``, the recorded sequence that each takes its labels, first position and prompt from.
-        lengths: i64 ``[sequences]``, tokens.
-        prompts: i64 ``[recorded sequences]``, their prefill tokens.
+        source: i64 ``[sequences]``, the recorded sequence that gives each its labels, first position and prompt.
+        lengths: i64 ``[sequences]``, in tokens.
+        prompts: i64 ``[recorded sequences]``, number of prefill tokens.
         first_positions: i64 ``[recorded sequences]``.
-        domains, datasets: of the recorded sequences.
+        domains, datasets: labels of the recorded sequences.
     """
 
     source: npt.NDArray[np.int64]
@@ -50,9 +51,9 @@ def plan_sequences(
 ) -> Plan:
     """Sequences like those of ``trace``.
 
-    With neither number: the recorded ones, in order. Otherwise recorded sequences are drawn, with repetition: as many
-    as ``sequences`` says, or until there are ``tokens`` tokens, the last one cut. With both, the lengths drawn are
-    scaled to the sum.
+    Without ``tokens`` and ``sequences``: the recorded sequences, in order. Otherwise recorded sequences are drawn with
+    repetition: ``sequences`` of them, or until there are ``tokens`` tokens (the last one is cut). With both, the drawn
+    lengths are scaled so that they sum to ``tokens``.
 
     Raises:
         ForestageError: for a number below 1 or above the most that can be made, or fewer tokens than sequences.
@@ -86,7 +87,7 @@ def plan_sequences(
 def _drawn_to(
     recorded: npt.NDArray[np.int64], tokens: int, generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sequences drawn until their lengths sum to ``tokens``, and the lengths, the last one cut."""
+    """Draw sequences until their lengths sum to ``tokens``; return them and their lengths, the last one cut."""
     count = int(tokens / recorded.mean() * 1.2) + 16
     source = generator.integers(len(recorded), size=count)
     while recorded[source].sum() < tokens:
@@ -99,7 +100,7 @@ def _drawn_to(
 
 
 def _scaled(lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.int64]:
-    """Lengths of 1 or more in about the proportions of ``lengths``, that sum to ``tokens``."""
+    """Lengths ≥ 1 that sum to ``tokens``, in about the proportions of ``lengths``."""
     spare = tokens - len(lengths)
     edges = np.round(np.cumsum(lengths) * (spare / lengths.sum())).astype(np.int64)
     edges[-1] = spare

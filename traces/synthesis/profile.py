@@ -1,4 +1,4 @@
-"""What is carried from a recorded trace to a synthetic one, and its rules of scale."""
+"""The figures transferred from a recorded trace to a synthetic one, and how they scale with the shape."""
 
 from dataclasses import dataclass, replace
 
@@ -9,20 +9,20 @@ from traces.synthesis.measure import Figures, Floats, Measurement
 from traces.trace import RoutingTrace
 
 MOST_EXPERTS = 4096
-"""Pairs of adjacent layers are counted in matrices of experts × experts."""
+"""Most experts: pairs of adjacent layers are counted in matrices of experts × experts."""
 
 MOST_LAYERS = 1024
 
 MOST_PAIR_BYTES = 1 << 30
-"""Of the counts of pairs: 8 bytes × layers × experts²."""
+"""Most bytes for the counts of pairs: 8 × layers × experts²."""
 
 REACHABLE_OVERLAP = 0.95
-"""Of the experts of a token; with more kept from one token to the next nothing else could be."""
+"""Largest overlap, as a share of a token's experts; more would leave no room for the other figures."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Layers, experts a layer and experts a token."""
+    """Number of layers, of experts per layer, and of experts that a token uses."""
 
     layers: int
     experts: int
@@ -56,8 +56,8 @@ class Profile:
     """Targets of a synthetic trace of one shape.
 
     Attributes:
-        shape: of the trace.
-        figures: to be met by layer; the loads ascend.
+        shape: shape of the synthetic trace.
+        figures: targets by layer; the loads ascend.
     """
 
     shape: Shape
@@ -65,7 +65,7 @@ class Profile:
 
 
 def profile_of(trace: RoutingTrace) -> Profile:
-    """The profile of ``trace`` at its own shape.
+    """The profile of ``trace``, at its own shape.
 
     Raises:
         ForestageError: if every token chooses every expert, or the trace is invalid.
@@ -80,22 +80,22 @@ def profile_of(trace: RoutingTrace) -> Profile:
 
 
 def rescale(profile: Profile, shape: Shape) -> Profile:
-    """The same trace's profile at another shape.
+    """The profile of the same trace at another shape.
 
     * Layers: layer l of L takes the figures at depth l/(L − 1), by linear interpolation; layer pairs likewise.
-    * Experts: the expert of rank r takes the load over the mean of the same quantile. This keeps the hottest expert's
-      load over the mean, and log N less the entropy, but for interpolation.
+    * Experts: the expert of rank r takes the relative load (load / mean) at the same quantile. This keeps, but for
+      interpolation, the hottest expert's relative load and log N minus the entropy.
     * Overlaps stay in units of K²/N, mutual information in units of log₂(N/K).
 
     Raises:
-        ForestageError: if the shape cannot be made, or the overlap is more than its tokens have experts.
+        ForestageError: if the shape cannot be made, or the overlap exceeds the experts that its tokens use.
     """
     shape.check()
     if shape == profile.shape:
         return profile
     old = profile.figures
     load = _resample(_by_depth(old.load, shape.layers), shape.experts)
-    load = np.minimum(load, REACHABLE_OVERLAP * shape.experts / shape.top_k)  # an expert is chosen once a token
+    load = np.minimum(load, REACHABLE_OVERLAP * shape.experts / shape.top_k)  # a token chooses an expert at most once
     load *= shape.experts / load.sum(axis=1, keepdims=True)
     figures = Figures(
         load=load,
@@ -121,12 +121,12 @@ def _by_depth(values: Floats, layers: int) -> Floats:
     low = np.floor(depth).astype(int)
     high = np.minimum(low + 1, len(values) - 1)
     part = (depth - low).reshape(-1, *[1] * (values.ndim - 1))
-    # Where depth is whole the upper neighbour has no weight, also if it is NaN.
+    # Where the depth is whole, the upper neighbour has no weight, even if it is NaN.
     return np.where(part > 0, (1 - part) * values[low] + part * values[high], values[low])
 
 
 def _resample(rows: Floats, points: int) -> Floats:
-    """Ascending ``rows [rows, n]`` read at the mid-quantiles of ``points`` points."""
+    """Ascending ``rows [rows, n]`` interpolated at the mid-quantiles of ``points`` points: ``[rows, points]``."""
     old = (np.arange(rows.shape[1]) + 0.5) / rows.shape[1]
     new = (np.arange(points) + 0.5) / points
     return np.stack([np.interp(new, old, row) for row in rows])

@@ -1,4 +1,4 @@
-"""From a recorded trace to a synthetic one of another shape or length."""
+"""Make a synthetic trace of another shape or length from a recorded one."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,11 +18,11 @@ from traces.trace import RoutingTrace
 from traces.writer import TraceWriter
 
 SAMPLE_TOKENS = 65_536
-"""Tokens drawn a round of the calibration, where the trace to be made is longer than two such samples."""
+"""Tokens drawn per round of calibration, if the trace to be made is longer than two such samples."""
 
 Progress = Callable[[int, int], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a progress display by its label."""
+"""Opens a progress display with the given label."""
 
 
 def synthesise(
@@ -37,20 +37,20 @@ def synthesise(
     model: str | None = None,
     layer_map: tuple[int, ...] | None = None,
 ) -> SynthesisFit:
-    """Write a synthetic trace fitted to ``trace`` to ``path``, in steady memory.
+    """Write a synthetic trace fitted to ``trace`` to ``path``, in constant memory.
 
     Args:
-        trace: recorded.
+        trace: a recorded trace.
         path: the file to write.
-        show: makes the progress callbacks of the two steps.
-        shape: layers, experts and top-k of the result; the recorded ones where ``None``.
+        show: makes the progress callback of each of the two steps.
+        shape: layers, experts and top-k of the result; ``None``: the recorded ones.
         tokens, sequences: see ``plan.plan_sequences``.
-        seed: of everything random: the same arguments write the same file.
-        model: name that the result bears; the recorded one, where the shape is the recorded one, else one that says it.
-        layer_map: of the result; the recorded one where it fits, else 0, 1, ….
+        seed: seed of everything random; the same arguments write the same file.
+        model: model name of the result; by default the recorded name, or, if the shape differs, a name that states it.
+        layer_map: layer map of the result; by default the recorded one if it fits, else 0, 1, ….
 
     Returns:
-        How the trace written fits.
+        How well the written trace fits.
 
     Raises:
         ForestageError: if the shape or length cannot be made, or the file cannot be written.
@@ -64,7 +64,7 @@ def synthesise(
     sample = plan
     if plan.tokens > 2 * SAMPLE_TOKENS:
         sample = plan_sequences(trace, np.random.default_rng([seed, PLAN, 1]), tokens=SAMPLE_TOKENS)
-    with TraceWriter(path, metadata) as writer:  # opened first: an unwritable folder is told before the work
+    with TraceWriter(path, metadata) as writer:  # opened first: an unwritable folder is an error before the work
         with show("calibrating") as progress:
             parameters = calibrate(profile, sample, bare, seed, progress)
         measurement = Measurement(profile.shape.layers, profile.shape.experts, profile.shape.top_k)
@@ -89,7 +89,7 @@ def synthesise(
 
 
 def fitted_figures(target: Figures, found: Figures) -> dict[str, FittedFigure]:
-    """Every figure that both have, by name."""
+    """Name → figure, for every figure that both have."""
     figures = {}
     for name in (
         "temporal_overlap",
@@ -113,7 +113,7 @@ def fitted_figures(target: Figures, found: Figures) -> dict[str, FittedFigure]:
 
 
 def _weights(trace: RoutingTrace, shape: Shape, seed: int) -> WeightRows | None:
-    """Rows to draw gate weights from; ``None`` where the trace has none, or none of as many experts."""
+    """Rows from which to draw gate weights; ``None`` if the trace has none, or none for as many experts per token."""
     if trace.gate_weights is None or shape.top_k != trace.top_k:
         return None
     rows = WeightRows(trace, shape.layers, seed)

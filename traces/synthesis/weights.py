@@ -1,4 +1,4 @@
-"""Gate weights of a synthetic trace: recorded rows, drawn at random."""
+"""Gate weights of a synthetic trace: recorded rows drawn at random."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,16 +7,17 @@ from traces.synthesis.model import WEIGHTS
 from traces.trace import RoutingTrace
 
 ROWS = 4096
-"""Recorded rows kept of each layer."""
+"""Most recorded rows kept of each layer."""
 
 
 class WeightRows:
     """Recorded rows of gate weights by layer, best first.
 
     Args:
-        trace: recorded, with gate weights.
-        layers: of the trace to be made; a layer takes the rows of the recorded layer at the same relative depth.
-        seed: of the drawing.
+        trace: a recorded trace with gate weights.
+        layers: number of layers of the trace to be made; a layer takes the rows of the recorded layer at the same
+            relative depth.
+        seed: seed of the draws.
     """
 
     def __init__(self, trace: RoutingTrace, layers: int, seed: int) -> None:

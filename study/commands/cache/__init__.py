@@ -1,4 +1,4 @@
-"""``forestage cache``: where experts are, and the bound on it; one module a command."""
+"""``forestage cache``: hit rates of expert caches, and their bound; one module per command."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""``forestage cache compare``: replacement policies by cache size, and the share of LRU-to-Belady each closes."""
+"""``forestage cache compare``: replacement policies by cache size, and the share of the LRU-Belady gap each closes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +12,22 @@ from catalog.errors import ForestageError
 from predictor.next_use import file
 from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_caches
 from staging.frequency import DEFAULT_SHIFT
+from staging.static import PROFILED, STATIC
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
 
 SHARES = (3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
-"""Of all experts: the capacities where none is given."""
+"""Default capacities, as shares of all experts."""
 
-NAMES = {"lru": "LRU", "lfu": "LFU", "ema": "decayed frequency", "belady": "Belady (bound)"}
+NAMES = {
+    STATIC: "static, hindsight",
+    PROFILED: "static, of training",
+    "lru": "LRU",
+    "lfu": "LFU",
+    "ema": "decayed frequency",
+    "belady": "Belady (bound)",
+}
 
 
 def compare_policies(
@@ -88,7 +96,7 @@ def compare_policies(
 
 
 def _render(console: Console, result: CacheComparison) -> None:
-    """Hit rates, then shares closed; a policy a row, a capacity a column."""
+    """Print hit rates, then shares closed; a row per policy, a column per capacity."""
     shared = result.scope == "global"
     where = (
         f"one cache for all {count(result.layers * result.experts)} experts"
@@ -114,10 +122,13 @@ def _render(console: Console, result: CacheComparison) -> None:
         for capacity in capacities:
             table.add_column(count(capacity), justify="right")
         for policy in result.policies:
-            if cell is _hit_rate or policy not in ("lru", "belady"):
+            # A static cache pays no first loads, so it is not between LRU and Belady.
+            if cell is _hit_rate or policy not in ("lru", "belady", STATIC, PROFILED):
                 table.add_row(_name(policy), *(cell(by_place[policy, c]) for c in capacities))
         console.print(table)
-    note = "share closed: (hits − LRU's) / (Belady's − LRU's); below 0: fewer hits than LRU"
+    note = "static: the most used experts, held throughout: of this part (the null: what popularity alone gives"
+    note += "), or of the training sequences\n" if PROFILED in result.policies else ")\n"
+    note += "share closed: (hits − LRU's) / (Belady's − LRU's); below 0: fewer hits than LRU"
     if result.bootstrap.resamples:
         note += f"\n±: half the 95 % interval over sequences, {count(result.bootstrap.resamples)} resamples"
     console.print(note, style="dim", highlight=False, soft_wrap=True)
@@ -129,13 +140,13 @@ def _render(console: Console, result: CacheComparison) -> None:
 
 
 def _name(policy: str) -> str:
-    """``oracle 4`` is told as what it is."""
+    """The policy's name in tables; an oracle's says what it knows."""
     horizon = policy.removeprefix("oracle ")
     return NAMES.get(policy, policy) if horizon == policy else f"oracle of {horizon} token{'s' * (horizon != '1')}"
 
 
 def _calibration(result: CacheComparison) -> Table:
-    """How true the chances are, a horizon a row."""
+    """The calibration of the chances, a row per horizon."""
     table = Table(box=None)
     for head in ("wanted within tokens", "came true", "calibration error"):
         table.add_column(head, justify="right")

@@ -16,7 +16,8 @@ from staging.frequency import DEFAULT_SHIFT
 from staging.results import CacheResult, Capacity
 from staging.simulate import Policy, check_words, counted_events, run_policy
 from staging.static import STATIC, run_static
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
+from study.commands.command import refuse_unused
+from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched, tell_warnings
 from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
@@ -28,7 +29,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 MIB = 1 << 20
 MOST_MIB = 1 << 40
-"""An exbibyte; more would not fit the simulation's 64-bit sums."""
+"""One exbibyte in MiB; more would overflow the simulation's 64-bit sums."""
 
 
 def simulate_cache(
@@ -55,16 +56,20 @@ def simulate_cache(
     if capacity_mib is not None and not 0 < capacity_mib <= MOST_MIB:
         raise ForestageError(f"--capacity-mib {capacity_mib:g}: choose a number above 0 and up to {MOST_MIB}")
     check_words(scope=scope, count=count, prefill=prefill, policy=policy)
+    if "ema" not in (policy or POLICIES):
+        refuse_unused("no --policy ema is asked for; leave it out", ema_shift="--ema-shift")
     recorded, schedule = open_batched(trace, model)
     room = Capacity(capacity, scope=scope)  # type: ignore[arg-type]
     if capacity_mib is not None:
         sizes = expert_bytes(trace, recorded)
         room = Capacity(bytes=round(capacity_mib * MIB), expert_bytes=sizes, scope=scope)  # type: ignore[arg-type]
-    room.units(recorded.layers)  # which refuses what is no capacity
+    room.check_within(recorded.layers, recorded.experts)
+    if capacity_mib is not None and room.holds_everything(recorded.layers, recorded.experts):
+        tell_warnings([f"--capacity-mib {capacity_mib:g}: every expert fits, so that only first uses miss"])
     events, counting = counted_events(recorded, count=count, prefill=prefill, schedule=schedule)  # type: ignore[arg-type]
     results = [
         run_policy(events, name, room, count=counting.count, ema_shift=ema_shift).result()  # type: ignore[arg-type]
-        for name in policy or POLICIES
+        for name in dict.fromkeys(policy or POLICIES)
     ]
     static = run_static(events, room, count=counting.count).result()
     document = {
@@ -78,10 +83,10 @@ def simulate_cache(
 
 
 def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
-    """Bytes of one expert of each layer, i64 ``[layers]``: as the recording says, else the catalogue model's.
+    """Bytes of one expert of each layer, i64 ``[layers]``: from the recording, else of the catalogue's model.
 
     Raises:
-        ForestageError: if neither knows.
+        ForestageError: if neither gives them.
     """
     if sniff_format(path) == big_moe_on_edge.IMPORTER.name:
         return read_residency(path).expert_bytes
@@ -95,7 +100,7 @@ def expert_bytes(path: Path, trace: RoutingTrace) -> NDArray[np.int64]:
 
 
 def render(console: Console, document: dict[str, Any], results: list[CacheResult]) -> None:
-    """One row a policy."""
+    """Print one row per policy."""
     first = results[0]
     room = f"{first.capacity} experts" if first.capacity is not None else size(first.capacity_bytes or 0)
     where = "a layer" if first.scope == "layer" else "in all"

@@ -1,4 +1,4 @@
-"""``forestage catalog``: what is known of models, machines, memories and energies, and how to add to it."""
+"""``forestage catalog``: show what is known about models, machines, memories and energies, and add to it."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""``forestage catalog add``: a model of a Hugging Face configuration, kept in a file of the user's."""
+"""``forestage catalog add``: keep the model that a Hugging Face configuration describes in a file of the user's."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,10 +49,10 @@ def add_command(
 
 
 def changed(record: ModelRecord, values: dict[str, Any], source: str | None) -> ModelRecord:
-    """``record`` with the user's values, which are named as such, and the user's source.
+    """``record`` with the user's values and source; the values are marked as the user's.
 
     Raises:
-        ForestageError: if a value is none of a model's.
+        ForestageError: if a field or value is not a model's.
     """
     document = record.model_dump()
     if source is not None:
@@ -65,7 +65,7 @@ def changed(record: ModelRecord, values: dict[str, Any], source: str | None) -> 
 
 
 def check_free(record: ModelRecord, path: Path, *, replace: bool) -> None:
-    """Refuse a name that another file's record has, or this file's unless it is to be replaced.
+    """Refuse a name that a record of another file has, or one of this file that is not to be replaced.
 
     Raises:
         ForestageError: naming the record that has it.

@@ -1,4 +1,4 @@
-"""``forestage catalog fields``: what the fields of a record mean."""
+"""``forestage catalog fields``: the meaning of each field of a record."""
 
 import inspect
 import re
@@ -20,7 +20,7 @@ PARTS: dict[str, tuple[type[StrictModel], ...]] = {
     "model": (GroupedQueryAttention, LatentAttention, FixedState, HybridAttention),
     "dram": (PimBlocks,),
 }
-"""What stands within a record of a kind."""
+"""Kind of record → the parts nested in it."""
 
 
 def fields_command(
@@ -46,7 +46,7 @@ def fields_command(
 
 
 def fields_of(model: type[StrictModel]) -> list[dict[str, Any]]:
-    """Fields of a record or part in order, with the meanings of their classes' docstrings."""
+    """Fields of a record or part in order, with their meanings from the class's docstring."""
     meanings: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, StrictModel):
@@ -58,7 +58,7 @@ def fields_of(model: type[StrictModel]) -> list[dict[str, Any]]:
 
 
 def meanings_of(model: type[StrictModel]) -> dict[str, str]:
-    """Field → what the docstring's list of attributes says of it."""
+    """Field → its meaning in the docstring's list of attributes."""
     text = inspect.getdoc(model) or ""
     attributes = text.partition("Attributes:")[2]
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""``forestage catalog list``: the records, a line each."""
+"""``forestage catalog list``: one line per record."""
 
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ def list_command(
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """A record's line as a document."""
+    """A record's line, as a document."""
     document: dict[str, Any] = {"name": record.name, "aliases": list(record.aliases), "evidence": record.evidence.value}
     if isinstance(record, ModelRecord):
         document |= {
@@ -45,7 +45,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def models_table(records: list[Record]) -> Table:
-    """Models: shape and sizes."""
+    """Table of models with shape and sizes."""
     table = Table("model", "MoE layers", "experts", "top-k", "an expert", "parameters", "evidence", box=None)
     for record in records:
         assert isinstance(record, ModelRecord)
@@ -62,7 +62,7 @@ def models_table(records: list[Record]) -> Table:
 
 
 def others_table(records: list[Record]) -> Table:
-    """Any records: name, evidence, source."""
+    """Table of other records with name, evidence and source."""
     table = Table("name", "evidence", "source", box=None)
     for record in records:
         table.add_row(record.name, record.evidence.value, record.source)

@@ -1,4 +1,4 @@
-"""``forestage catalog show``: one record, each value with where it comes from."""
+"""``forestage catalog show``: one record, each value with its source."""
 
 from typing import Annotated, Any
 
@@ -40,7 +40,7 @@ def show_command(
 
 
 def value_text(value: Any) -> str:
-    """A field's value for a reader: what is absent or switched off is left out of what has parts."""
+    """A field's value for a reader; parts that are absent or switched off are left out."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -57,7 +57,7 @@ def value_text(value: Any) -> str:
 
 
 def find_record(name: str, kind: str | None) -> tuple[str, Record]:
-    """The record and its kind; models are found as recordings name them.
+    """The record and its kind; a model may be named as recordings name it.
 
     Raises:
         ForestageError: if no kind has the name, or several have and ``kind`` is not given.
@@ -84,7 +84,7 @@ def value_fields(record: Record) -> list[str]:
 
 
 def field_document(record: Record, field: str) -> dict[str, Any]:
-    """A field, its value and where that comes from; a value that is the default of an absent one says so."""
+    """A field, its value and the value's source; says if the value is a default."""
     source = record.source_of(field)
     value = record.model_dump(mode="json", include={field})[field]
     return {"field": field, "value": value, "evidence": source.evidence.value, "source": source.source}

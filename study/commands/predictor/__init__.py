@@ -1,4 +1,4 @@
-"""``forestage predictor``: train, measure and export predictors; one module a command."""
+"""``forestage predictor``: train, measure and export predictors; one module per command."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""``forestage predictor calibration``: are a learned predictor's probabilities true?"""
+"""``forestage predictor calibration``: measure whether a learned predictor's probabilities are true."""
 
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +48,7 @@ def calibration_of(
 
 
 def render_calibration(console: Console, document: dict[str, object]) -> None:
-    """The error, and the reliability as a table."""
+    """Print the calibration error, and the reliability as a table."""
     console.print(
         f"[bold]{escape(str(document['predictor']))}[/bold] on {escape(str(document['trace']))}, "
         f"{document['split']} part: expected calibration error {document['calibration_error']:.4f}",

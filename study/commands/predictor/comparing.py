@@ -35,11 +35,11 @@ def run_comparison(
 ) -> None:
     """Compare predictors, print the tables, draw ``figure``.
 
-    ``given`` are files, predictions and names of kinds; where no kind is named, every kind that is profiled in seconds
-    is compared.
+    ``given`` are files, predictions and names of kinds; if no kind is named, all kinds that are profiled in seconds are
+    compared.
 
     Raises:
-        ForestageError: as ``predictor.measure.compare.compare``, and for a figure of unknown format.
+        ForestageError: as ``predictor.measure.compare.compare``, and for a figure with an unknown format.
     """
     if figure is not None:
         check_figure_path(figure)
@@ -60,7 +60,7 @@ def run_comparison(
 
 
 def render_comparison(console: Console, result: Comparison) -> None:
-    """Recall with intervals, then traffic, a predictor a row."""
+    """Print recall with intervals, then traffic; a row per predictor."""
     mark = plain_mark(result.synthetic)
     console.print(
         f"[bold]{len(result.evaluations)} predictors[/bold] on {escape(result.trace)}{mark}: {result.split} part, "
@@ -87,7 +87,7 @@ def render_comparison(console: Console, result: Comparison) -> None:
 
 
 def _recall_table(result: Comparison) -> Table:
-    """Recall at every limit, with intervals, and exact sets; the bounds last."""
+    """Recall at every limit with intervals, and exact sets; the bounds come last."""
     table = Table(box=None)
     table.add_column("predictor", no_wrap=True)
     limits = list(result.bounds.perfect)
@@ -103,7 +103,7 @@ def _recall_table(result: Comparison) -> Table:
 
 
 def _gate_mass_table(result: Comparison) -> Table:
-    """Gate-mass recall at every limit, with intervals; the bounds last."""
+    """Gate-mass recall at every limit with intervals; the bounds come last."""
     table = Table(box=None)
     table.add_column("predictor", no_wrap=True)
     for limit in result.bounds.perfect:
@@ -118,12 +118,12 @@ def _gate_mass_table(result: Comparison) -> Table:
 
 
 def has_weights(bounds: Bounds) -> bool:
-    """Whether the trace has gate weights, so that a gate-mass recall is there to show."""
+    """Whether the trace has gate weights, so that there is a gate-mass recall to show."""
     return any(value is not None for value in bounds.perfect_gate_mass.values())
 
 
 def _add_bounds(table: Table, result: Comparison, *, gate_mass: bool = False) -> None:
-    """The floors and the bound as rows; popularity once, where it is compared itself."""
+    """Add the floors and the bound as rows; not popularity, if it is one of the predictors."""
     rows = bound_cells(result.bounds, gate_mass=gate_mass)
     if any(evaluation.predictor == "popularity" and evaluation.file is None for evaluation in result.evaluations):
         rows.pop(POPULARITY, None)
@@ -132,7 +132,7 @@ def _add_bounds(table: Table, result: Comparison, *, gate_mass: bool = False) ->
 
 
 def bound_cells(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[str]]:
-    """Cells by limit of the floors and the bound."""
+    """Name of a floor or bound → its cells by limit."""
     rows: dict[str, ByLimit] = {"random (floor)": {**bounds.random}}
     if bounds.popularity is not None:
         rows[POPULARITY] = bounds.popularity.gate_mass if gate_mass else bounds.popularity.recall
@@ -141,7 +141,7 @@ def bound_cells(bounds: Bounds, *, gate_mass: bool = False) -> dict[str, list[st
 
 
 def _traffic_table(result: Comparison) -> Table:
-    """What is moved for it: at the middle limit, and at its own threshold for a predictor that has one."""
+    """Bytes moved at the middle limit, and uncapped for a predictor with a threshold."""
     limits = list(result.bounds.perfect)
     shown = limits[(len(limits) - 1) // 2]
     table = Table(box=None)
@@ -164,7 +164,7 @@ def _traffic_table(result: Comparison) -> Table:
 
 
 def _equal_table(equal: EqualTraffic) -> Table:
-    """Recall at the issue of one predictor's own threshold."""
+    """Recall of all predictors if they issue as many experts as one of them does uncapped."""
     table = Table(box=None)
     table.add_column(f"at the {equal.issued:.2f} issued of {equal.reference}", no_wrap=True)
     table.add_column("recall", justify="right")

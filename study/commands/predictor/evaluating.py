@@ -1,4 +1,4 @@
-"""``forestage predictor evaluate``: what one predictor foresees, or all of them side by side."""
+"""``forestage predictor evaluate``: measure one predictor, or compare several."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from catalog.errors import ForestageError
 from predictor.measure.evaluate import EvaluationResult, evaluate
 from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
@@ -21,7 +22,7 @@ from study.output import emit, messages, progress_bar
 from study.synthetic import plain_mark
 
 SHOWN_GROUPS = 12
-"""Most domains that the table for a person lists, the largest first."""
+"""Most domains in the printed table, the largest first."""
 
 
 def evaluate_predictor(
@@ -70,6 +71,8 @@ def evaluate_predictor(
 
     A kind is profiled on the training sequences; a trained predictor is loaded; predictions are counted as they are.
     """
+    if not resamples:
+        refuse_unused("--resamples 0 draws nothing; leave it out", seed="--seed")
     given: list[str | Predictions] = [*(predictor or []), *map(open_predictions, predictions or [])]
     parameters = parse_parameters(parameter or [])
     _check_request(given, compare=compare, figure=figure, parameters=parameters)
@@ -113,7 +116,7 @@ def _check_request(
 
 
 def render_evaluation(console: Console, result: EvaluationResult) -> None:
-    """The result as tables: by issue limit, then by domain."""
+    """Print the result as tables: by issue limit, then by domain."""
     labels = "".join(f", {label}" for label in (*result.domains, *result.datasets))
     mark = plain_mark(result.synthetic)
     console.print(
@@ -145,7 +148,7 @@ def render_evaluation(console: Console, result: EvaluationResult) -> None:
 
 
 def _by_limit(result: EvaluationResult) -> Table:
-    """Metrics with their intervals, an issue limit a row."""
+    """Metrics with their intervals, a row per issue limit."""
     table = Table(box=None)
     sized = result.traffic.size.expert_bytes is not None
     for head in ("at most", "recall", "precision", "issued", *(("moved a token", "wasted") if sized else ())):
@@ -169,7 +172,7 @@ def _by_limit(result: EvaluationResult) -> Table:
 
 
 def _beside(result: EvaluationResult) -> Table:
-    """Recall and, where the trace has weights, gate-mass recall, with what they lie between."""
+    """Recall and, if the trace has weights, gate-mass recall, with their bounds."""
     table = Table(box=None)
     table.add_column("", no_wrap=True)
     for key in result.recall:

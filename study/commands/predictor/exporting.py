@@ -27,7 +27,7 @@ def export_predictor(
 
 
 def render_manifest(console: Console, out: Path, manifest: Manifest) -> None:
-    """The image's sections."""
+    """Print the image's sections."""
     table = Table("section", "bytes", "at", box=None, title=escape(str(out)), title_justify="left", title_style="bold")
     largest = max(manifest.banks, key=lambda bank: bank.size)
     table.add_row(

@@ -1,4 +1,4 @@
-"""``forestage predictor list``."""
+"""``forestage predictor list``: the kinds of predictors and their parameters."""
 
 from rich.console import Console
 from rich.table import Table

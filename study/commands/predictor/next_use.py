@@ -25,6 +25,7 @@ from study.numbers import size
 from study.output import emit, messages, progress_bar
 from traces import split
 from traces.files import write_text
+from traces.selection import select_sequences
 
 
 def train_next_use(
@@ -63,7 +64,7 @@ def train_next_use(
     log = _Log(out.with_suffix(".log.jsonl"), goes_on=unfinished.is_dir())
     with progress_bar("training next use") as progress:
         predictor = train(
-            recorded.select_sequences(sequences),
+            select_sequences(recorded, sequences),
             parameters=parameters,
             training=training,
             trained_on=f"the training part of {trace.name} ({len(sequences)} sequences)",
@@ -90,10 +91,10 @@ def train_next_use(
 
 
 def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[dict[str, Any], NextUseTraining]:
-    """``--set`` told apart by whose field it names: those of the shape, and the training.
+    """Divide the ``--set`` options into parameters of the shape and settings of the training.
 
     Raises:
-        ForestageError: for a name that neither has, naming the nearest known one, or a bad value.
+        ForestageError: for an unknown name (naming the nearest known one), or a bad value.
     """
     given = parse_parameters(texts)
     for name in ("lookahead", "seed"):
@@ -109,14 +110,14 @@ def _settings(texts: list[str], lookahead: int, seed: int) -> tuple[dict[str, An
 
 
 class _Settings(NextUseParameters, NextUseTraining):
-    """Every field of both, so that an unknown name meets the nearest of all."""
+    """The fields of both, to find the nearest name to an unknown one."""
 
 
 class _Log:
-    """The log of a training, a JSON record a line.
+    """The log of a training, one JSON record per line.
 
-    The first record begins it anew, so that a training that is refused leaves an earlier one's log alone; where an
-    interrupted training goes on, its lines stay.
+    The first record starts a new log, so that a refused training leaves an earlier log unchanged. If an interrupted
+    training continues, its lines stay.
     """
 
     def __init__(self, path: Path, *, goes_on: bool) -> None:
@@ -124,7 +125,7 @@ class _Log:
         self._begun = goes_on and path.is_file()
 
     def append(self, record: dict[str, Any]) -> None:
-        """One line more, at once, so that a training can be watched.
+        """Write one more line at once, so that a training can be watched.
 
         Raises:
             ForestageError: if it cannot be written.
@@ -136,7 +137,7 @@ class _Log:
             lines.write(json.dumps(record) + "\n")
 
     def best_losses(self) -> dict[int, float]:
-        """Validation loss of each layer's best epoch, of the layers that were logged."""
+        """Logged layer → validation loss of its best epoch."""
         best: dict[int, float] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines() if self._begun else ():
             record = json.loads(line)

@@ -1,4 +1,4 @@
-"""``forestage predictor predictions``: a predictor's predictions as a file that anybody can score."""
+"""``forestage predictor predictions``: write a predictor's predictions to a file that anybody can score."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.measure.evaluate import EvaluationSettings, obtain, select_parts
+from predictor.measure.evaluate import EvaluationSettings, load_or_fit, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix
@@ -56,8 +56,10 @@ def write_predictions(
     check_destination(out, trace)
     recorded = open_trace(trace, model)
     check_request(recorded, [predictor], limits=() if limit is None else (limit,), lookahead=lookahead)
-    parts = select_parts(recorded, EvaluationSettings.parse({"lookahead": lookahead, "split": split}, origin="--split"))
-    chosen = obtain(parts, predictor, parameters)
+    parts = select_parts(
+        recorded, EvaluationSettings.parse_settings({"lookahead": lookahead, "split": split}, origin="--split")
+    )
+    chosen = load_or_fit(parts, predictor, parameters)
     source = _source(chosen, predictor, parameters, parts.settings, trace.name, len(parts.train))
     with progress_bar(f"predicting with {predictor}") as progress:
         export_predictions(
@@ -81,7 +83,7 @@ def write_predictions(
 def _source(
     chosen: Any, name: str, parameters: dict[str, Any], settings: EvaluationSettings, trace: str, train: int
 ) -> str:
-    """Who predicted, in a sentence."""
+    """Who predicted and how, in a sentence."""
     if registry.is_saved(name):
         made = f"{Path(name).name}, trained on {chosen.trained_on},"
     else:

@@ -57,12 +57,12 @@ def sweep_predictors(
 
 
 def _rival(trace: RoutingTrace, issue: tuple[int, ...], name: str) -> dict[str, Any]:
-    """What the training-free tables reach on the same test sequences."""
+    """The evaluation of the training-free tables on the same test sequences."""
     return evaluate(trace, "st-moe", issue=issue, trace_name=name).model_dump(mode="json")
 
 
 def render_sweep(console: Console, about: str, results: list[Measured]) -> None:
-    """A variant a row: size and recall with its interval; sizes of bursts, exact sets and times are in ``--json``."""
+    """Print size and recall with its interval, a row per variant; ``--json`` also has bursts, exact sets and times."""
     console.print(f"[bold]{about}[/bold]", highlight=False)
     limits = list(results[0].recall)
     table = Table("variant", box=None)

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.errors import ForestageError
 from predictor.learned.config import RECIPES, read_recipe
 from predictor.learned.model_file import EpochLog
 from predictor.learned.predictor import LearnedPredictor
@@ -24,6 +23,7 @@ from study.commands.options import (
 )
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
+from traces.selection import select_sequences
 
 STATE_SUFFIX = ".state"
 
@@ -51,8 +51,6 @@ def train_predictor(
     """
     recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
     check_destination(out)
-    if not out.parent.is_dir():
-        raise ForestageError(f"{out}: no such folder {out.parent}; make it first")
     recorded = open_trace(trace, model)
     labels = {
         "part": part,
@@ -61,17 +59,17 @@ def train_predictor(
         "without_domains": tuple(without_domain or ()),
         "without_datasets": tuple(without_dataset or ()),
     }
-    selection = Selection.parse(labels, origin="selection")
+    selection = Selection.parse_settings(labels, origin="selection")
     chosen = selection.indices(recorded)
     check_trainable(recorded, recipe.predictor, lookahead)
-    from predictor.learned import training  # PyTorch is needed here alone
+    from predictor.learned import training  # only this needs PyTorch
 
     if threads is not None:
         training.torch.set_num_threads(threads)
     state = out.with_name(out.name + STATE_SUFFIX)
     with progress_bar("training") as progress:
         trained = training.train(
-            recorded.select_sequences(chosen),
+            select_sequences(recorded, chosen),
             recipe,
             lookahead=lookahead,
             trained_on=selection.describe(recorded, trace.name),
@@ -94,7 +92,7 @@ def epoch_line(entry: EpochLog) -> str:
 
 
 def render_training(console: Console, out: Path, predictor: LearnedPredictor) -> None:
-    """What was trained: size, and recall before and after quantisation."""
+    """Print the trained predictor's size, and its recall before and after quantisation."""
     figures = predictor.describe()
     provenance = predictor.provenance
     console.print(

@@ -1,4 +1,4 @@
-"""``forestage trace``: import, export, capture, describe, measure and make routing traces; one module a command."""
+"""``forestage trace``: import, export, capture, describe, measure and make routing traces; one module per command."""
 
 import typer
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.config import StrictModel
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
 from study.numbers import count, counted, fixed, tokens_of
 from study.output import emit
@@ -22,14 +23,14 @@ from traces.statistics.walk import eligible_shares
 
 
 class StepFigures(StrictModel):
-    """Steps of one kind; means, ``None`` without such steps.
+    """Steps of one kind; the means are ``None`` without such steps.
 
     Attributes:
-        steps: how many.
-        tokens: processed in a step.
-        distinct_experts: touched in a layer.
+        steps: number of steps.
+        tokens: tokens processed in a step, mean.
+        distinct_experts: distinct experts that a step uses in a layer, mean.
         uniform_distinct_experts: mean of N (1 − (1 − K/N)^tokens) over the steps.
-        popularity_distinct_experts: mean of Σ 1 − (1 − p)^tokens over layers and steps, p being the share of the decode
+        popularity_distinct_experts: mean of Σ 1 − (1 − p)^tokens over layers and steps, where p is the share of decode
             tokens that chose an expert; ``None`` for steps with prefill tokens, whose shares differ.
     """
 
@@ -41,17 +42,17 @@ class StepFigures(StrictModel):
 
 
 class BatchFigures(StrictModel):
-    """What the schedule of a trace is like.
+    """Figures of a trace's schedule.
 
     Attributes:
-        model, synthetic: as in the metadata.
-        made_by: how the batch came about.
-        config: of the schedule.
-        tokens, sequences, steps: how much.
-        busy_slots: mean over steps.
-        waiting_steps: from a request's arrival to its first step, mean.
-        decode_steps: steps of decode tokens alone.
-        full_decode_steps: of these, the ones with every slot busy.
+        model, synthetic: the metadata's.
+        made_by: what made the batch.
+        config: the schedule's configuration.
+        tokens, sequences, steps: their numbers.
+        busy_slots: sequence slots that process a token, mean over steps.
+        waiting_steps: steps from a request's arrival to its first step, mean.
+        decode_steps: steps with only decode tokens.
+        full_decode_steps: those of them in which every slot is busy.
         mixed_steps: steps with prefill tokens.
     """
 
@@ -85,7 +86,7 @@ def batch_command(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the trace's sequences by continuous batching, and write it with the order of the steps."""
-    config = BatchConfig.parse(
+    config = BatchConfig.parse_settings(
         {
             "slots": batch,
             "arrivals_per_step": arrivals,
@@ -95,6 +96,8 @@ def batch_command(
         },
         origin="trace batch",
     )
+    if config.order == "trace" and arrivals is None:
+        refuse_unused("requests come in the trace's order and all at once; leave it out", seed="--seed")
     check_destination(out, trace)
     recorded = open_trace(trace, model)
     schedule = make_schedule(recorded, config)
@@ -148,7 +151,7 @@ def batch_figures(trace: RoutingTrace, schedule: BatchSchedule) -> BatchFigures:
 
 
 def render(console: Console, figures: BatchFigures, out: Path) -> None:
-    """What the schedule is like, and the experts of its steps."""
+    """Print the schedule's figures, and the experts of its steps."""
     console.print(
         f"[bold]{escape(figures.model)}[/bold]{plain_mark(figures.synthetic)}: "
         f"{tokens_of(figures.tokens, figures.sequences)} in {counted(figures.steps, 'step')} of up to "

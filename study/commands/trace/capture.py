@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from catalog.errors import ForestageError
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import render_info
 from study.output import emit, jsonable, progress_bar
@@ -49,7 +50,11 @@ def capture_command(
     from gpu_reference.capture_prompts import read_prompts
     from gpu_reference.devices import default_device
 
-    options = ModelCaptureOptions.parse(
+    if early_gate is None:
+        refuse_unused("no gate is run early; add --early-gate", early_gate_width="--early-gate-width")
+    if temperature == 0:
+        refuse_unused("without --temperature the likeliest token is taken, and nothing drawn", seed="--seed")
+    options = ModelCaptureOptions.parse_settings(
         {
             "new_tokens": new_tokens,
             "max_prompt": max_prompt,
@@ -83,7 +88,7 @@ def lookaheads(text: str | None) -> tuple[int, ...]:
     """The whole numbers in ``text``, such as "1,2".
 
     Raises:
-        ForestageError: if it holds anything else.
+        ForestageError: if it contains anything else.
     """
     parts = [] if text is None else text.split(",")
     if not all(part.strip().isdecimal() for part in parts):

@@ -39,7 +39,7 @@ def export_command(
 ) -> None:
     """Write TRACE, or expert loads, as other programs read them; what a format cannot hold is refused or told."""
     given = {"ids": ids, "model_layers": model_layers, "devices": devices, "redundant": redundant}
-    options = ExportOptions.parse(given, origin="options")
+    options = ExportOptions.parse_settings(given)
     find_exporter(format, out, options)
     check_destination(out, trace)
     recording = open_recording(trace, model)
@@ -61,7 +61,7 @@ def export_command(
 
 
 def render(console: Console, document: dict[str, Any]) -> None:
-    """The files, and the command that reads them back."""
+    """Print the files, and the command that reads them back."""
     for file in document["files"]:
         console.print(f"written: {escape(file['path'])} ({size(file['bytes'])})", highlight=False, soft_wrap=True)
     if document["read_back"] is not None:

@@ -142,7 +142,7 @@ def import_command(
         "files": files,
         "stack": stack,
     }
-    options = ImportOptions.parse(given, origin="options")
+    options = ImportOptions.parse_settings(given)
     check_destination(out, source)
     with progress_bar("reading") as progress:
         imported = import_recording(source, format, options, progress)
@@ -158,7 +158,7 @@ def import_command(
 
 
 def _save(imported: Imported, source: Path, out: Path) -> BatchSchedule | None:
-    """Write what was imported; the batch schedule that lies beside an own trace goes with it, and is returned."""
+    """Write what was imported, with the batch schedule of an own trace, which is returned."""
     recording = imported.recording
     if isinstance(recording, RoutingTrace) and imported.format == OWN_TRACE:
         schedule = load_schedule(source)

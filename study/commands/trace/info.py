@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.commands.options import JsonOption, ModelOption, open_recording
+from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
-from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, size
 from study.output import emit
 from study.synthetic import render_fit, synthetic_mark
@@ -16,9 +16,9 @@ from traces import RoutingTrace
 from traces.batch import BatchSchedule
 from traces.batch_file import load_schedule
 from traces.describe import BatchInfo, TraceInfo, describe
+from traces.expert_load import ExpertLoad
+from traces.expert_load_statistics import LoadStatistics, expert_load_statistics
 from traces.importers import OWN_TRACE, sniff_format
-from traces.load import ExpertLoad
-from traces.load_statistics import LoadStatistics, load_statistics
 
 
 def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
@@ -28,21 +28,21 @@ def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonO
 
 
 def schedule_in(path: Path) -> BatchSchedule | None:
-    """The batch schedule in the file ``path``, which was found sound; ``None`` where there is none."""
+    """The batch schedule in the valid trace file ``path``; ``None`` if there is none."""
     return load_schedule(path) if sniff_format(path) == OWN_TRACE else None
 
 
 def describe_recording(
     recording: RoutingTrace | ExpertLoad, path: Path, schedule: BatchSchedule | None = None
 ) -> TraceInfo | LoadStatistics:
-    """What a recording, read from ``path``, holds."""
+    """Describe a recording that was read from ``path``."""
     if isinstance(recording, ExpertLoad):
-        return load_statistics(recording, path)
+        return expert_load_statistics(recording, path)
     return describe(recording, path, schedule)
 
 
 def render_recording(console: Console, name: str, info: TraceInfo | LoadStatistics) -> None:
-    """The description, for a person."""
+    """Print the description."""
     if isinstance(info, LoadStatistics):
         render_load(console, name, info, by_layer=False)
     else:
@@ -50,7 +50,7 @@ def render_recording(console: Console, name: str, info: TraceInfo | LoadStatisti
 
 
 def render_info(console: Console, name: str, info: TraceInfo) -> None:
-    """The description as a two-column table, then the labels."""
+    """Print the description as a two-column table, then the labels."""
     meta = info.metadata
     table = Table(box=None, show_header=False, title=escape(name), title_justify="left", title_style="bold")
     table.add_row("model", escape(meta.model) + synthetic_mark(meta))
@@ -77,7 +77,7 @@ def render_info(console: Console, name: str, info: TraceInfo) -> None:
 
 
 def _batch(batch: BatchInfo) -> str:
-    """A schedule in one line."""
+    """A schedule as one line."""
     arrivals = batch.config.arrivals_per_step
     return (
         f"{count(batch.steps)} steps of up to {count(batch.config.slots)} slots, {fixed(batch.busy_slots, 1)} busy "

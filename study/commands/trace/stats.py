@@ -1,4 +1,4 @@
-"""``forestage trace stats``: what the routing is like, as tables, a document or a picture."""
+"""``forestage trace stats``: statistics of the routing, as tables, a document or a picture."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
+from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
-from study.commands.trace.loads import render_load
 from study.numbers import count, fixed, percent, tokens_of
 from study.output import emit, progress_bar
 from study.synthetic import plain_mark
 from study.trace_profile import TraceProfile, trace_profile
-from traces.load import ExpertLoad
-from traces.load_statistics import load_statistics
+from traces.expert_load import ExpertLoad
+from traces.expert_load_statistics import expert_load_statistics
 from traces.statistics import RoutingStatistics
 from traces.statistics.batches import MOST_SAMPLES, SAMPLES
 
@@ -46,7 +47,14 @@ def stats_command(
         check_destination(figure)
     recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
-        load = load_statistics(recording, trace)
+        refuse_unused(
+            "loads say nothing of single tokens, which it is about; leave it out",
+            batch="--batch",
+            samples="--samples",
+            seed="--seed",
+            figure="--figure",
+        )
+        load = expert_load_statistics(recording, trace)
         emit(load, as_json=as_json, render=lambda console: render_load(console, str(trace), load, by_layer=True))
         return
     with progress_bar("statistics") as progress:
@@ -60,7 +68,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
     """Write the picture of ``profile`` to ``path``.
 
     Raises:
-        ForestageError: if the ending names no format of figures, or the file cannot be written.
+        ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
     from study.figures.files import write_figure
     from study.figures.trace_profile import trace_profile as picture
@@ -69,7 +77,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
 
 
 def render_profile(console: Console, profile: TraceProfile, figure: Path | None) -> None:
-    """One table a subject."""
+    """Print one table per subject."""
     mark = plain_mark(profile.synthetic)
     console.print(
         f"[bold]{escape(profile.model)}[/bold]{mark}: {tokens_of(profile.tokens, profile.sequences)}, "
@@ -96,7 +104,7 @@ def _render_overlap(console: Console, profile: TraceProfile) -> None:
         "Overlap of consecutive tokens, × what tokens share that are: independent and uniform "
         f"(K²/N = {profile.uniform_overlap:.3f}); shuffled over the trace; shuffled in each sequence",
     )
-    table = Table("", "shared", "× K²/N", "× shuffled", "× within", "entropy", "hottest", box=None)
+    table = Table("", "shared", "× K²/N", "× shuffled", "× within", "entropy", "null", "hottest", "null", box=None)
 
     def add(label: str, part: RoutingStatistics) -> None:
         table.add_row(
@@ -106,13 +114,17 @@ def _render_overlap(console: Console, profile: TraceProfile) -> None:
             fixed(part.over_popularity, 2),
             fixed(part.over_sequence, 2),
             percent(part.load_entropy),
+            percent(part.uniform_load_entropy),
             fixed(part.hottest_over_mean, 2),
+            fixed(part.uniform_hottest_over_mean, 2),
         )
 
     add("all", profile.overall)
     for label, part in largest(profile.by_domain):
         add(label, part)
     console.print(table, highlight=False)
+    note = "entropy, hottest: of the experts' loads; null: of as many tokens that choose independently and uniformly"
+    console.print(f"[dim]{note}[/dim]", highlight=False, soft_wrap=True)
     tell_omitted(console, len(profile.by_domain))
 
 

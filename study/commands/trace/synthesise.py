@@ -61,10 +61,10 @@ def synthesise_command(
 def _shape(
     recorded: RoutingTrace, experts: int | None, layers: int | None, top_k: int | None, like: str | None
 ) -> tuple[Shape, str | None, tuple[int, ...] | None]:
-    """Shape, name and layer map asked for; ``None`` where the recording or the shape says.
+    """The requested shape, name and layer map; ``None`` where the recording or the shape determines it.
 
     Raises:
-        ForestageError: if ``like`` names no model of the catalogue, or is given beside the numbers.
+        ForestageError: if ``like`` is not a model of the catalogue, or is given together with the numbers.
     """
     if like is None:
         numbers = (layers or recorded.layers, experts or recorded.experts, top_k or recorded.top_k)
@@ -79,6 +79,6 @@ def _shape(
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has held, mapped files included (``getrusage``)."""
+    """Peak memory of this process in bytes, mapped files included (``getrusage``)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -14,6 +14,7 @@ from predictor.measure.metrics import recall, tally_predictor
 from tests.st_moe_samples import routing_trace
 from traces import RoutingTrace, split
 from traces.importers import import_trace
+from traces.selection import select_sequences
 
 LENGTHS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 
@@ -68,7 +69,7 @@ def labelled() -> RoutingTrace:
 def test_a_label_restricts_what_is_evaluated_and_not_what_is_profiled():
     trace = labelled()
     train, _ = split(trace)
-    fitted = registry.fit("markov-spatial", trace.select_sequences(train))
+    fitted = registry.fit("markov-spatial", select_sequences(trace, train))
     for settings, chosen in (
         ({"domains": ["law"]}, range(0, 10, 2)),
         ({"datasets": ["y"]}, range(6, 10)),
@@ -76,7 +77,7 @@ def test_a_label_restricts_what_is_evaluated_and_not_what_is_profiled():
         ({"domains": ["code", "law"]}, range(10)),
     ):
         result = evaluate(trace, "markov-spatial", issue=(3,), split="all", **settings)
-        tally = tally_predictor(fitted, trace.select_sequences(list(chosen)), (3,))
+        tally = tally_predictor(fitted, select_sequences(trace, list(chosen)), (3,))
         assert result.sequences == len(chosen)
         assert result.recall["3"] == recall(tally.overall().over(0)).values()[0]
     with pytest.raises(ForestageError, match="domain: unknown name 'lwa'; the nearest known name is 'law'"):
@@ -138,9 +139,9 @@ def test_own_threshold_is_reported_where_there_is_one():
 def test_the_profile_is_of_the_training_part_alone():
     trace = routing_trace(lengths=LENGTHS)
     train, test = split(trace)
-    fitted = registry.fit("markov-spatial", trace.select_sequences(train))
+    fitted = registry.fit("markov-spatial", select_sequences(trace, train))
     for name, part in (("test", test), ("train", train), ("all", range(trace.sequences))):
-        tally = tally_predictor(fitted, trace.select_sequences(part), (3,)).overall().over(0)
+        tally = tally_predictor(fitted, select_sequences(trace, part), (3,)).overall().over(0)
         result = evaluate(trace, "markov-spatial", issue=(3,), split=name)
         assert result.recall["3"] == recall(tally).values()[0]
         assert result.sequences == len(part)

@@ -12,6 +12,7 @@ from predictor.measure.metrics import exact_set, issued_per_layer, precision, re
 from predictor.measure.ranking import best_experts, ranks_of_chosen
 from tests.routing import trace_of
 from tests.st_moe_samples import routing_trace
+from traces.selection import select_sequences
 
 
 @settings(deadline=None)  # the first call compiles
@@ -102,7 +103,7 @@ def test_sequences_are_counted_apart_and_add_up():
     for index in range(test.sequences):
         assert whole.by_layer.rows[index].tolist() == [[3, 4, 5][index]] * test.layers
     # Tables adapt from one sequence to the next, so only the first stands for itself.
-    alone = tally_predictor(fitted, test.select_sequences([0]), (3,))
+    alone = tally_predictor(fitted, select_sequences(test, [0]), (3,))
     for mine, theirs in ((whole.by_layer, alone.by_layer), (whole.curve, alone.curve)):
         np.testing.assert_array_equal(mine.hits[:1], theirs.hits)
         np.testing.assert_array_equal(mine.issued[:1], theirs.issued)

@@ -28,6 +28,7 @@ from predictor.next_use.training import train
 from predictor.next_use.twin import NextUsePredictor
 from tests.predictor.next_use.next_use_samples import SMALL, cyclic_trace, random_trace
 from tests.routing import trace_of
+from traces.selection import select_sequences
 
 SHAPE = {"layers": 3, "experts": 6, "top_k": 2}
 
@@ -230,12 +231,12 @@ def test_training_finds_what_followed(identity: bool) -> None:
     torch.set_num_threads(1)
     shape = {"hidden": 32, "horizons": (1, 2), "neighbours": 0, "history_shifts": (2,), "contexts": (1,)}
     predictor = train(
-        trace.select_sequences(np.arange(32)),
+        select_sequences(trace, np.arange(32)),
         parameters=NextUseParameters.for_trace({**shape, "contexts": (1,) * identity}, identity=identity, origin=""),
         training=NextUseTraining(epochs=30, patience=30, batch_tokens=32, learning_rate=0.01),
         trained_on="a test",
     )
-    comparison = compare_caches(trace.select_sequences(np.arange(32, 40)), predictor, capacities=(4,), split="all")
+    comparison = compare_caches(select_sequences(trace, np.arange(32, 40)), predictor, capacities=(4,), split="all")
     (share,) = (point.share_closed for point in comparison.points if point.policy == "next use")
     assert share is not None
     assert (share > 0.3) == identity

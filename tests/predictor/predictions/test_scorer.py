@@ -8,13 +8,14 @@ import pytest
 from catalog.errors import ForestageError
 from predictor import registry
 from predictor.measure.compare import compare
-from predictor.measure.evaluate import EvaluationSettings, evaluate, obtain, select_parts
+from predictor.measure.evaluate import EvaluationSettings, evaluate, load_or_fit, select_parts
 from predictor.predictions.export import export_predictions
 from predictor.predictions.file import Predictions, open_predictions
 from predictor.predictions.writer import write_predictions
 from tests.learned_samples import identified_trace, random_predictor
 from tests.st_moe_samples import routing_trace
 from traces import RoutingTrace, split
+from traces.selection import select_sequences
 
 LENGTHS = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 TRACE = routing_trace(lengths=LENGTHS)
@@ -25,7 +26,7 @@ def exported(path, name, trace: RoutingTrace = TRACE, *, part: str = "test", loo
     """The file of what a predictor says on a part of ``trace``."""
     parts = select_parts(trace, EvaluationSettings(split=part, lookahead=lookahead))
     export_predictions(
-        path, obtain(parts, name), parts.evaluated, whole=trace, sequences=parts.chosen, source="ours", **how
+        path, load_or_fit(parts, name), parts.evaluated, whole=trace, sequences=parts.chosen, source="ours", **how
     )
     return open_predictions(path)
 
@@ -160,7 +161,7 @@ def test_sequences_without_predictions_are_refused_or_left_out_for_everyone(tmp_
     with pytest.raises(ForestageError, match=r"part\.npz: has rows for .* evaluate the 1 sequences .* --only-covered"):
         evaluate(TRACE, part, issue=(1,))
     comparison = compare(TRACE, ["popularity", part], issue=(1,), only_covered=True)
-    alone = TRACE.select_sequences([int(test[0])])
+    alone = select_sequences(TRACE, [int(test[0])])
     assert [e.sequences for e in comparison.evaluations] == [1, 1]
     assert [e.tokens for e in comparison.evaluations] == [alone.tokens] * 2
     needed = (alone.expert_ids[:, 1:] == 0).any(axis=-1).sum()

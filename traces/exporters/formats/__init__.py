@@ -1,1 +1,1 @@
-"""One module a format: what it can say, and how it is written."""
+"""One module per format: what it can express, and how it is written."""

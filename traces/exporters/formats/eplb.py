@@ -1,8 +1,7 @@
 """DeepSeek EPLB's input: ``weight [layers, logical experts]``, the load of every expert, summed over steps.
 
-``rebalance_experts(weight, …)`` (deepseek-ai/EPLB, ``eplb.py``) takes the tensor; how it is kept in a file is the
-caller's, so it is an array named ``weight`` in an ``.npz``, ``.safetensors`` or ``.json``. Layers are the recorded
-MoE layers.
+``rebalance_experts(weight, …)`` (deepseek-ai/EPLB, ``eplb.py``) takes the tensor and fixes no file format; here it is
+an array named ``weight`` in an ``.npz``, ``.safetensors`` or ``.json`` file. Layers are the recorded MoE layers.
 """
 
 import json
@@ -19,11 +18,11 @@ NAME = "eplb"
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Everything with loads can be said."""
+    """Any recording can be written."""
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """The sum over steps."""
+    """Write the sum of the loads over steps."""
     weight = plain_numbers(expert_counts(source, progress).sum(axis=0))
     if path.suffix == ".json":
         write_text(path, json.dumps({"weight": weight.tolist()}) + "\n")
@@ -36,12 +35,12 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """All but the sums and how many experts they are of."""
+    """All facts but the summed loads and the number of experts."""
     return lost_but(source, "experts")
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """With the model's name and shape."""
+    """``eplb``, given the model's name and shape."""
     return ("--format", NAME, *shape_options(source))
 
 

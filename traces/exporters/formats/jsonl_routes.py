@@ -1,8 +1,8 @@
-"""JSON Lines, a line a token and layer, as request loggers write them: ``jsonl_routes``, request variant.
+"""JSON Lines with one line per token and layer, as request loggers write them: ``jsonl_routes``, request variant.
 
 A line: ``type`` (``"route"``), ``req_id`` (the sequence's number, from 0), ``token_idx`` (the position), ``layer``,
-``topk_ids`` and, where the trace has weights, ``topk_weights``. A row that was not recorded has no line, so a reader
-can tell of it only where its token has other lines, and not that a file is complete where a sequence ends with one.
+``topk_ids`` and, where the trace has weights, ``topk_weights``. A row that was not recorded has no line. A reader
+notices it only if its token has other lines, and cannot notice a missing token at a sequence's end.
 """
 
 import json
@@ -21,7 +21,7 @@ NAME = "jsonl_routes"
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse rows whose absence a reader would not see.
+    """Refuse rows whose absence a reader would not notice.
 
     Raises:
         ForestageError: naming the token.
@@ -58,7 +58,7 @@ def _refuse(trace: RoutingTrace, first: int, tokens: npt.NDArray[np.bool_], why:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """One line a recorded row."""
+    """Write one line per recorded row."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for rows in walk_rows(source.trace, progress):
             weights = None if rows.weights is None else rows.weights.astype(np.float64).tolist()
@@ -79,12 +79,12 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """All but sequences, positions, layers, ids and weights."""
+    """All facts but sequences, positions, layers, ids and weights."""
     return lost_but(source, "tokens", "gate_weights", "layer_map", "top_k")
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """With the model's name and shape."""
+    """``jsonl_routes``, given the model's name and shape."""
     return ("--format", NAME, *shape_options(source))
 
 

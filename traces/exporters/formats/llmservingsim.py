@@ -1,13 +1,13 @@
 """LLMServingSim's measured expert routing: ``gate_stats.json`` of ``--expert-routing-policy CUSTOM --gate-stats FILE``.
 
-One curve: how many distinct experts a gate reaches, by the tokens that it is asked at a time. Fields as
+One curve: how many distinct experts a gate call reaches, by the number of its tokens. The fields are those that
 ``bench/core/gate_stats.py`` of casys-kaist/LLMServingSim writes and ``load_gate_stats`` in
-``serving/core/gate_function.py`` reads them: ``schema_version`` (1), ``model``, ``num_experts``,
+``serving/core/gate_function.py`` reads: ``schema_version`` (1), ``model``, ``num_experts``,
 ``num_experts_per_tok``, ``n_calls``, ``n_dropped_uniform_token``, ``n_unparsed``, and ``curve``, a list of
-``[tokens, mean distinct experts, calls]`` by ascending tokens. A gate is called once a step and layer, so the file
-needs a trace with a batch schedule. Calls with rows that were not recorded are left out, and counted as
-``n_unparsed``. The writer leaves out calls of more than top-k tokens that reach at most top-k experts, as its server's
-warm-up makes them; a trace has no such calls but real ones, so none are dropped here.
+``[tokens, mean distinct experts, calls]`` by ascending tokens. A gate is called once per step and layer, so
+the trace needs a batch schedule. Calls with unrecorded rows are left out and counted as ``n_unparsed``. The original
+writer drops calls of more than top-k tokens that reach at most top-k experts, because its server's warm-up makes such
+calls; in a trace every call is real, so none are dropped here.
 """
 
 import json
@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse a trace that says nothing of steps.
+    """Refuse a trace without a batch schedule.
 
     Raises:
         ForestageError: naming the command that makes a batch.
@@ -40,7 +40,7 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """The curve over all steps and layers."""
+    """Write the curve over all steps and layers."""
     trace, schedule = source.trace, source.schedule
     assert schedule is not None
     tokens = np.diff(schedule.step_offsets)[:, None]
@@ -81,7 +81,7 @@ def steps_recorded(trace: RoutingTrace, schedule: BatchSchedule) -> npt.NDArray[
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """All but the curve and what it is checked against."""
+    """All facts but the curve and the model facts it is checked against."""
     return lost_but(source, "model", "experts", "top_k")
 
 

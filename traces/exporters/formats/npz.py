@@ -1,8 +1,8 @@
-"""The project's exchange: ``NAME.npz`` with ``NAME.sequences.jsonl`` beside it (``docs/traces.md``).
+"""The project's exchange format: ``NAME.npz`` with ``NAME.sequences.jsonl`` beside it (``docs/traces.md``).
 
 Arrays ``expert_ids``, ``seq_offsets``, ``token_pos`` and, where the trace has them, ``gate_weights`` (f16) and
-``token_crc32``, in an uncompressed archive that ``numpy.load`` reads; a line a sequence: ``dataset``, ``category``,
-``n_tokens``, ``n_prompt_tokens``.
+``token_crc32``, in an uncompressed archive that ``numpy.load`` reads; and one line per sequence: ``dataset``,
+``category``, ``n_tokens``, ``n_prompt_tokens``.
 """
 
 import json
@@ -26,13 +26,14 @@ from traces.exporters.exporter import (
 )
 from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks
-from traces.trace import DECODE, RoutingTrace
+from traces.schema import DECODE
+from traces.trace import RoutingTrace
 
 NAME = "npz"
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse rows that were not recorded, and phases that are not a prompt and what was generated after it.
+    """Refuse unrecorded rows, and sequences in which prefill follows decode.
 
     Raises:
         ForestageError: naming the token or sequence.
@@ -42,12 +43,12 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """Archive and labels, array by array."""
+    """Write the archive, array by array, and the labels."""
     trace = source.trace
     beside = path.with_name(path.name.removesuffix(".npz") + ".sequences.jsonl")
     prompts = prompt_lengths(trace)
     lengths = np.diff(trace.sequence_offsets).tolist()
-    # The labels appear last: an archive without them is refused by its reader, labels without an archive are not.
+    # The archive is renamed first: the reader refuses an archive without labels, but not labels without an archive.
     with atomic_path(beside) as labels, atomic_path(path) as archive:
         with labels.open("w", encoding="utf-8") as file:
             for dataset, domain, length, prompt in zip(trace.datasets, trace.domains, lengths, prompts, strict=True):
@@ -68,7 +69,7 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def prompt_lengths(trace: RoutingTrace) -> list[int]:
-    """Of each sequence, the position from which on its tokens are decode.
+    """For each sequence, the position at which decode begins.
 
     Raises:
         ForestageError: naming a sequence with prefill after decode.
@@ -87,7 +88,7 @@ def prompt_lengths(trace: RoutingTrace) -> list[int]:
 
 
 def _parts(trace: RoutingTrace, field: str, progress: Progress) -> Iterator[Any]:
-    """The bytes of one token array."""
+    """The bytes of one token array, in parts."""
     done = 0
     for chunk in trace.chunks():
         yield from byte_chunks(getattr(chunk, field))
@@ -96,7 +97,7 @@ def _parts(trace: RoutingTrace, field: str, progress: Progress) -> Iterator[Any]
 
 
 def _store(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any], parts: Iterator[Any]) -> None:
-    """One array as NumPy's own writer would store it."""
+    """Store one array as NumPy's own writer would."""
     with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(member, header)
@@ -105,12 +106,12 @@ def _store(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any], parts: Ite
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Everything about the trace as a whole: the reader tells it from the model's name and the weights."""
+    """All facts about the trace as a whole; the reader infers them from the model's name and the weights."""
     return lost_but(source, "tokens", "gate_weights", "phase", "token_hash", "labels", "top_k")
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """By the model's name, and its shape in case that the catalogue does not know it."""
+    """``npz``, given the model's name, and its shape in case the catalogue does not know it."""
     return ("--format", NAME, *shape_options(source))
 
 

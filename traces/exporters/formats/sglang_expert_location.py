@@ -1,8 +1,8 @@
-"""What SGLang's ``--init-expert-location FILE.json`` reads: ``{"logical_count": [steps, layers, experts]}``.
+"""The file that SGLang's ``--init-expert-location FILE.json`` reads: ``{"logical_count": [steps, layers, experts]}``.
 
-SGLang places experts by that load before it serves (``compute_initial_expert_location_metadata`` and ``init_by_eplb``
-in ``python/sglang/srt/eplb/expert_location.py``: JSON is read as it is, and a balancer is given the counts). The layer
-axis is all of the model's transformer layers; dense ones count nothing.
+SGLang places experts by these loads before it serves (``compute_initial_expert_location_metadata`` and ``init_by_eplb``
+in ``python/sglang/srt/eplb/expert_location.py``: it passes the counts to a balancer). The layer axis covers all of the
+model's transformer layers; counts of dense ones are 0.
 """
 
 import json
@@ -18,7 +18,7 @@ NAME = "sglang_expert_location"
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse a recording whose place among the model's layers is not known.
+    """Refuse a recording whose layers' places among the model's layers are not known.
 
     Raises:
         ForestageError: as ``whole_model``.
@@ -27,7 +27,7 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """The loads, in the model's layers."""
+    """Write the loads, at the model's layer indices."""
     counts = plain_numbers(expert_counts(source, progress))
     layers = whole_model(source, options.model_layers)
     placed = np.zeros((len(counts), layers, counts.shape[2]), counts.dtype)
@@ -37,12 +37,12 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """All but the counts, the experts and the layers."""
+    """All facts but the counts, the experts and the layers."""
     return lost_but(source, "steps", "experts", "layer_map")
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """With the model's name and shape."""
+    """``sglang_stat``, given the model's name and shape."""
     return ("--format", "sglang_stat", *shape_options(source))
 
 

@@ -1,10 +1,10 @@
-"""A plain table, one row a token and layer: CSV, JSON Lines or Parquet.
+"""A plain table with one row per token and layer: CSV, JSON Lines or Parquet.
 
 Columns: ``sequence`` (from 0), ``position``, ``phase`` (``prefill``, ``decode``), ``layer`` (the model's index),
 ``ids`` (best first where ranked) and, where the trace has them, ``weights``, then ``token_hash``, ``domain`` and
-``dataset``. ``ids`` and ``weights`` are lists, in CSV as ``[3, 8]``; ``--ids wide`` gives every place a column of its
-own (``ids_0``, ``ids_1``, …, ``weights_0``, …). Weights are written as the exact value of the trace's f16. A row that
-was not recorded has −1 in place of every id, and weights of 0.
+``dataset``. ``ids`` and ``weights`` are lists, in CSV as ``[3, 8]``; ``--ids wide`` gives every choice a column of its
+own (``ids_0``, ``ids_1``, …, ``weights_0``, …). Weights are written as the exact value of the trace's f16. An
+unrecorded row has −1 in place of every id, and weights of 0.
 
 Parquet carries the trace's metadata as JSON under the key ``forestage`` of the file's key-value metadata.
 """
@@ -23,25 +23,25 @@ from catalog.errors import ForestageError
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
 from traces.exporters.rows import PHASE_NAMES, Rows, walk_rows
 from traces.files import atomic_path
+from traces.metadata import PARQUET_KEY
 from traces.trace import RoutingTrace
 
 NAME = "table"
-METADATA_KEY = "forestage"
 
 UNRECORDED = -1
-"""In place of every id of a row that was not recorded."""
+"""Stands in place of every id of an unrecorded row."""
 
 LINE_BREAKS = frozenset("\r\n\0")
 
 Columns = dict[str, list[Any]]
-"""Values of some rows by column, in the columns' order; lists where a cell is one."""
+"""Column name → values of some rows, in the columns' order; a cell may be a list."""
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse a trace without a single recorded row: no table could say how many experts a token has.
+    """Refuse a trace without any recorded row: no table could show how many experts a token uses.
 
     Raises:
-        ForestageError: naming the trace, or a label that CSV's readers would take for several lines.
+        ForestageError: naming the trace, or a label that CSV readers would take for several lines.
     """
     trace = source.trace
     if path.suffix == ".csv":
@@ -56,7 +56,7 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """In the format that the name's ending says."""
+    """Write the format that the file name's ending selects."""
     trace, wide = source.trace, options.ids == "wide"
     open_table = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix]
     with atomic_path(path) as temporary, open_table(temporary, trace, wide) as append:
@@ -66,7 +66,7 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def columns(trace: RoutingTrace, rows: Rows, *, wide: bool) -> Columns:
-    """``rows`` by column."""
+    """``rows`` as columns."""
     sequence = rows.sequence.tolist()
     values: Columns = {
         "sequence": sequence,
@@ -96,7 +96,7 @@ def column_names(trace: RoutingTrace, *, wide: bool) -> list[str]:
 
 
 def _cells(field: str, values: npt.NDArray[Any], *, wide: bool) -> Columns:
-    """``values [rows, top_k]`` as one column of lists, or as a column a place."""
+    """``values [rows, top_k]`` as one column of lists, or as one column per choice."""
     if not wide:
         return {field: values.tolist()}
     return {f"{field}_{place}": column.tolist() for place, column in enumerate(values.T)}
@@ -107,7 +107,7 @@ Append = Callable[[Columns], None]
 
 @contextmanager
 def _csv(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
-    """CSV with a heading; quoted where it must be (RFC 4180, lines end in a line feed)."""
+    """CSV with a header line; cells are quoted where necessary (RFC 4180, but lines end in a line feed)."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(column_names(trace, wide=wide))
@@ -126,7 +126,7 @@ def _texts(column: list[Any]) -> list[Any]:
 
 @contextmanager
 def _jsonl(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
-    """An object a line."""
+    """JSON Lines: one object per line."""
     with path.open("w", encoding="utf-8") as file:
 
         def append(values: Columns) -> None:
@@ -139,12 +139,12 @@ def _jsonl(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
 
 @contextmanager
 def _parquet(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
-    """Parquet, a row group a chunk; weights in single precision, which holds every f16."""
-    # Imported here: a quarter of a second that no other format needs.
+    """Parquet with a row group per chunk; weights in single precision, which holds every f16."""
+    # Imported here because it takes a quarter of a second, which no other format needs.
     import pyarrow
     import pyarrow.parquet
 
-    number = pyarrow.int32()  # signed, for rows that were not recorded
+    number = pyarrow.int32()  # signed, for the −1 of unrecorded rows
     kinds: dict[str, Any] = {
         "sequence": pyarrow.int64(),
         "position": pyarrow.int32(),
@@ -158,7 +158,7 @@ def _parquet(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
     }
     fields = [(name, kinds[name if name in kinds else name.split("_")[0]]) for name in column_names(trace, wide=wide)]
     facts = json.dumps(trace.metadata.model_dump(mode="json"), ensure_ascii=False)
-    schema = pyarrow.schema(fields, metadata={METADATA_KEY: facts})
+    schema = pyarrow.schema(fields, metadata={PARQUET_KEY: facts})
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
 
         def append(values: Columns) -> None:
@@ -168,7 +168,7 @@ def _parquet(path: Path, trace: RoutingTrace, wide: bool) -> Iterator[Append]:
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Of CSV and JSON Lines, what holds of the trace as a whole; of Parquet, the batch alone."""
+    """For CSV and JSON Lines, the facts about the trace as a whole; for Parquet, only the batch."""
     kept = ("tokens", "gate_weights", "phase", "token_hash", "labels", "layer_map", "top_k")
     if path.suffix == ".parquet":
         return lost_but(
@@ -178,14 +178,15 @@ def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
 
 
 def reader(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Column by column, with the model's name and shape."""
+    """``table``, given each column, and the model's name and shape, which Parquet states itself."""
     trace, many = source.trace, "_*" if options.ids == "wide" else ""
     roles = {name: name for name in ("sequence", "position", "phase", "layer")} | {"ids": f"ids{many}"}
     roles |= {"weights": f"weights{many}"} if trace.gate_weights is not None else {}
     roles |= {"token_id": "token_hash"} if trace.token_hash is not None else {}
     roles |= {"domain": "domain", "dataset": "dataset"}
     columns = [word for role, name in roles.items() for word in ("--column", f"{role}={name}")]
-    return ("--format", NAME, *columns, *shape_options(source))
+    shape = () if path.suffix == ".parquet" else shape_options(source)
+    return ("--format", NAME, *columns, *shape)
 
 
 EXPORTER = Exporter(

@@ -1,13 +1,14 @@
-"""vLLM-Ascend's ``expert_map_path``: which experts each device holds, layer by layer, placed by their loads.
+"""vLLM-Ascend's ``expert_map_path``: which experts each device holds in each layer, placed by their loads.
 
 ``{"moe_layer_count", "layer_list": [{"layer_id", "device_count", "device_list": [{"device_id", "device_expert"}]}]}``;
 layers are the MoE layers, counted from 0 (``expert_file_to_tensor`` in ``vllm_ascend/eplb/core/eplb_utils.py``, and the
-writer ``_export_tensor_to_file`` in ``vllm_ascend/eplb/adaptor/vllm_adaptor.py``). Every device holds as many experts.
-vLLM itself reads no such file: its EPLB starts from the experts in order and counts loads of its own (``EPLBConfig``).
+writer ``_export_tensor_to_file`` in ``vllm_ascend/eplb/adaptor/vllm_adaptor.py``). All devices hold equally many
+experts. vLLM itself reads no such file: its EPLB starts from the experts in order and counts its own loads
+(``EPLBConfig``).
 
-Placement of a layer: each redundant replica goes to the expert with the most load a replica, at most one a device.
-Experts with replicas are placed first, on the devices with the most room; then the others, most load first, each on the
-device with the least load that has room.
+Placement of a layer: each redundant replica goes to the expert with the most load per replica; a device holds at most
+one replica of an expert. Experts with several replicas are placed first, on the devices with the most room; then the
+others, most load first, each on the least loaded device that has room.
 """
 
 import json
@@ -25,18 +26,18 @@ NAME = "vllm_ascend_expert_map"
 
 
 def check(source: Source, path: Path, options: ExportOptions) -> None:
-    """Refuse a number of devices that cannot hold as many experts each.
+    """Refuse a number of devices over which the experts cannot be spread equally.
 
     Raises:
         ForestageError: naming the option.
     """
     if options.devices is None:
         raise ForestageError(f"--devices: {NAME} places experts on devices; say on how many")
-    slots = source.recording.experts + (options.redundant or 0)
-    if slots % options.devices:
+    placed = source.recording.experts + (options.redundant or 0)
+    if placed % options.devices:
         raise ForestageError(
-            f"--devices {options.devices}: {slots} experts, replicas included, cannot be as many on each; choose a "
-            f"divisor, or --redundant {(options.redundant or 0) + -slots % options.devices}"
+            f"--devices {options.devices}: {placed} experts, replicas included, cannot be as many on each; choose a "
+            f"divisor, or --redundant {(options.redundant or 0) + -placed % options.devices}"
         )
     if (options.redundant or 0) > source.recording.experts * (options.devices - 1):
         raise ForestageError(
@@ -46,7 +47,7 @@ def check(source: Source, path: Path, options: ExportOptions) -> None:
 
 
 def write(source: Source, path: Path, options: ExportOptions, progress: Progress) -> tuple[Path, ...]:
-    """The placement of every layer."""
+    """Write the placement of every layer."""
     assert options.devices is not None
     loads = expert_counts(source, progress).sum(axis=0)
     layers = []
@@ -59,12 +60,12 @@ def write(source: Source, path: Path, options: ExportOptions, progress: Progress
 
 
 def place(load: npt.NDArray[np.float64], devices: int, redundant: int) -> list[list[int]]:
-    """Experts of each device, ascending; the module says how.
+    """Experts of each device, ascending; the module's docstring states the rule.
 
     Args:
-        load: of each expert, ``[experts]``.
-        devices: how many; each holds ``(experts + redundant) / devices``.
-        redundant: replicas beyond one of each, at most ``experts · (devices − 1)``.
+        load: f64 ``[experts]``, the load of each expert.
+        devices: number of devices; each holds ``(experts + redundant) / devices`` experts.
+        redundant: number of replicas beyond the first of each expert, at most ``experts · (devices − 1)``.
     """
     replicas = np.ones(len(load), np.int64)
     for _ in range(redundant):
@@ -74,7 +75,7 @@ def place(load: npt.NDArray[np.float64], devices: int, redundant: int) -> list[l
     room = np.full(devices, (len(load) + redundant) // devices)
     total = np.zeros(devices)
     held: list[list[int]] = [[] for _ in range(devices)]
-    # Experts with replicas first, always where the most room is: so no device ever needs an expert twice.
+    # Experts with several replicas go first and where the most room is, so that no device needs an expert twice.
     for expert in sorted(range(len(load)), key=lambda e: (replicas[e] == 1, -share[e], e)):
         alone = replicas[expert] == 1
         free = sorted(np.flatnonzero(room).tolist(), key=lambda d: (0 if alone else -room[d], total[d], d))
@@ -86,7 +87,7 @@ def place(load: npt.NDArray[np.float64], devices: int, redundant: int) -> list[l
 
 
 def lost(source: Source, path: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Everything: a placement says nothing of the loads behind it, but how many experts there are."""
+    """Everything except the number of experts: a placement does not show the loads behind it."""
     return lost_but(source, "experts")
 
 

@@ -23,6 +23,9 @@ MAX_REASON_CHARACTERS = 200
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of ``path`` by name; in JSON, nested lists of numbers; values that are no arrays are left out.
 
+    An ``.npz`` may hold Python objects (``None``, lists of unequal length), which are pickles: in their place stands
+    an array of the type ``object``.
+
     Raises:
         ForestageError: if the file cannot be read, is damaged or in none of those formats.
     """
@@ -72,12 +75,22 @@ def _numpy_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
-                return {name: loaded[name] for name in loaded.files}
+                return {name: _member(loaded, name) for name in loaded.files}
             return np.asarray(loaded)
     except OSError as error:
         raise ForestageError(f"{path}: cannot read ({error.strerror or error})") from error
     except Exception as error:  # a header is parsed as Python's literals, which can fail in many ways
         raise ForestageError(f"{path}: damaged or truncated ({reason(error)}); fetch it again") from error
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
+    """An array of an ``.npz``; of Python objects, which are not loaded, ``None`` in their place."""
+    try:
+        return np.asarray(archive[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        return np.array(None)
 
 
 def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:

@@ -17,7 +17,9 @@ from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import are_ranked, narrow, weight_kind
 from traces.importers.report import Report
 from traces.metadata import MAX_EXPERTS, GateWeightKind, TraceMetadata
-from traces.trace import RoutingTrace, id_dtype
+from traces.schema import id_dtype
+from traces.trace import RoutingTrace
+from traces.validation import counted_from_one, names_first
 
 CHUNK_TOKENS = 1 << 13
 
@@ -207,10 +209,15 @@ class TraceBuilder:
             empty += int(unrecorded.sum())
             beyond = (kept >= model.experts) & ~unrecorded[:, :, None]
             if beyond.any():
-                token, layer, slot = (int(i) for i in np.argwhere(beyond)[0])
+                token, layer, choice = (int(i) for i in np.argwhere(beyond)[0])
                 raise ForestageError(
                     f"{self.origin}: token {start + token}, layer {model.layer_map[layer]}: id "
-                    f"{int(kept[token, layer, slot])}; {model.name} has experts 0 to {model.experts - 1}"
+                    f"{int(kept[token, layer, choice])}; {model.name} has experts 0 to {model.experts - 1}"
+                    + counted_from_one(
+                        self.largest_id(),
+                        model.experts,
+                        has_first=any(names_first(piece[:, model.kept_layers]) for piece in _pieces(raw)),
+                    )
                 )
             ordered = np.sort(kept, axis=2)
             doubled = (ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2) & ~unrecorded
@@ -271,9 +278,9 @@ def _raw_ids(ids: npt.NDArray[Any], place: str) -> npt.NDArray[np.uint16]:
     missing = (ids == -1).all(axis=2) if ids.dtype.kind == "i" else np.zeros(ids.shape[:2], dtype=np.bool_)
     bad = ((ids < 0) | (ids >= MAX_EXPERTS)) & ~missing[:, :, None]
     if bad.any():
-        token, layer, slot = (int(i) for i in np.argwhere(bad)[0])
+        token, layer, choice = (int(i) for i in np.argwhere(bad)[0])
         raise ForestageError(
-            f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, slot])}; expected 0 to {MAX_EXPERTS - 1}, or a "
+            f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, choice])}; expected 0 to {MAX_EXPERTS - 1}, or a "
             "row of -1 where nothing was recorded"
         )
     return np.where(missing[:, :, None], RAW_UNRECORDED, ids).astype(np.uint16)

@@ -25,6 +25,9 @@ Place = Callable[[int], str]
 BLANKS = r"[ \t\r\n]*"
 """What may stand around a number. Python's ``\\s`` takes ASCII's separators, which only damage writes, as well."""
 
+FLAGS = {"true": 1, "false": 0, "1.0": 1, "0.0": 0, "1": 1, "0": 0}
+"""What programs write for yes and no, in lower case."""
+
 WHOLE = r"[0-9]{1,18}"
 NUMBER = r"(?:[0-9]{1,300}(?:\.[0-9]{0,300})?|\.[0-9]{1,300})(?:[eE][+-]?[0-9]{1,3})?"
 ALL_WHOLE = re.compile(rf" *{WHOLE} *(?:\n *{WHOLE} *)*")
@@ -97,6 +100,9 @@ def ids(columns: Sequence[Cells], place: Place, largest: int) -> npt.NDArray[np.
     """
     expected = f"expected expert ids from 0 to {largest} (or -1, of all, where none was recorded)"
     if len(columns) > 1:
+        if len(columns) > 2:  # a column an expert, perhaps
+            columns = [_flags(column) for column in columns]
+            expected += "; of columns that are an expert each, 0 and 1 alone are read: whether it was chosen"
         return np.stack([_signed(column, place, largest, expected) for column in columns], axis=1)
     array = _arrow_lists(columns[0], place, "iu", expected, "ids")
     if array is None:
@@ -226,6 +232,22 @@ def _number_list(value: Any, place: Place, row: int, expected: str) -> list[floa
     elif type(value) in (int, float):
         return [_number_cell(value, place, row, expected)]
     raise ForestageError(f"{place(row)}: {show(value)}; {expected}")
+
+
+def _flags(cells: Cells) -> Cells:
+    """A column of yes and no (``True``, ``1.0``, …) as 1 and 0; one with anything else as it is."""
+    values = list_of(cells)
+    if not values or not isinstance(values[0], str | bool | float) or values[0] in ("0", "1"):
+        return cells
+    flags = [_flag(value) for value in values]
+    return cells if None in flags else flags
+
+
+def _flag(value: Any) -> int | None:
+    """1 or 0 for what says yes or no, else ``None``."""
+    if isinstance(value, str):
+        return FLAGS.get(value.strip().lower())
+    return int(value) if value in (0, 1) else None
 
 
 def _signed(cells: Cells, place: Place, largest: int, expected: str) -> npt.NDArray[np.int64]:

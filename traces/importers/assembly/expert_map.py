@@ -5,7 +5,7 @@ read are those of DeepSeek's EPLB (``phy2log [layers, physical]``, or ``log2phy 
 where there are fewer copies) and SGLang's (``physical_to_logical_map``, ``last_physical_to_logical_map``), in any file
 of ``traces.importers.assembly.array_file``; and the JSON of vLLM-Ascend and MindIE (what vLLM-Ascend's expert-load
 balancer exports): ``{"moe_layer_count", "layer_list": [{"layer_id", "device_count", "device_list": [{"device_id",
-"device_expert": [logical experts in the order of the device's slots]}]}]}``. Physical experts are numbered from device
+"device_expert": [logical expert of each physical expert]}]}]}``. Physical experts are numbered from device
 to device there, as vLLM-Ascend's ``log2phy`` does.
 """
 
@@ -22,6 +22,7 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
 from traces.importers.assembly.text_file import open_text, starting_bytes
 from traces.metadata import MAX_EXPERTS
+from traces.validation import counted_from_one, names_first
 
 PHYSICAL_TO_LOGICAL = ("phy2log", "physical_to_logical_map", "last_physical_to_logical_map")
 LOGICAL_TO_PHYSICAL = "log2phy"
@@ -32,7 +33,7 @@ Number = Annotated[int, Field(ge=0, lt=MAX_EXPERTS, strict=True)]
 
 
 class DeviceExperts(BaseModel):
-    """The experts of one device, slot by slot."""
+    """The physical experts of one device, in order."""
 
     device_id: Number
     device_expert: list[Number] = Field(min_length=1)
@@ -47,7 +48,7 @@ class LayerDevices(BaseModel):
 
 
 class DeviceLayout(BaseModel):
-    """The file of vLLM-Ascend; further keys are left alone."""
+    """The file of vLLM-Ascend; other keys are ignored."""
 
     moe_layer_count: Number
     layer_list: list[LayerDevices] = Field(min_length=1)
@@ -55,7 +56,7 @@ class DeviceLayout(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class ExpertMap:
-    """A map that was checked.
+    """An expert map that has been checked.
 
     Attributes:
         logical: i32 ``[layers, physical]``: the logical expert of each physical one; every logical expert from 0 to
@@ -91,10 +92,11 @@ class ExpertMap:
             raise ForestageError(f"{place}: {ids.shape[1]} layers, but the expert map {self.origin} has {self.layers}")
         bad = np.argwhere((ids < -1) | (ids >= self.physical))
         if len(bad):
-            token, layer, slot = (int(i) for i in bad[0])
+            token, layer, choice = (int(i) for i in bad[0])
             raise ForestageError(
-                f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, slot])}; the expert map {self.origin} has "
+                f"{place}: ids[{token}, {layer}]: {int(ids[token, layer, choice])}; the expert map {self.origin} has "
                 f"physical experts 0 to {self.physical - 1}"
+                + counted_from_one(int(ids.max()), self.physical, has_first=names_first(ids))
             )
         layer_index = np.arange(self.layers)[None, :, None]
         return np.where(ids < 0, np.int32(-1), self.logical[layer_index, np.maximum(ids, 0)])
@@ -140,7 +142,10 @@ def check_map(logical: npt.NDArray[Any], origin: str) -> ExpertMap:
     for layer, row in enumerate(logical):
         missing = np.setdiff1d(np.arange(experts), row)
         if len(missing):
-            raise ForestageError(f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}")
+            raise ForestageError(
+                f"{origin}: layer {layer} has no copy of expert {missing[0]} of {experts}"
+                + (counted_from_one(experts, experts) if logical.min() == 1 else "")
+            )
     return ExpertMap(logical.astype(np.int32), origin)
 
 

@@ -15,11 +15,14 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.array_file import is_safetensors
+from traces.importers.assembly.logit_axes import RawPass, flattened, unstacked
+from traces.importers.options import ImportOptions
 
 NAME = "router_logits"
 PASSES = "passes"
 PAD_TOKEN = "pad_token_id"
 TENSOR = re.compile(r"(?:(\d{1,9})\.)?router_logits\.(\d{1,6})")
+STACKED = re.compile(r"(?:(\d{1,9})\.)?router_logits")
 GRIDS = ("input_ids", "attention_mask")
 
 Array = npt.NDArray[Any]
@@ -72,34 +75,44 @@ class LogitFile:
         """Of all passes."""
         return sum(self.batch * part.width for part in self.passes)
 
+    def kept_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of all passes that are no padding, ascending."""
+        return np.flatnonzero(np.concatenate([part.kept.reshape(-1) for part in self.passes]))
+
+    def where(self, row: int) -> str:
+        """What a row of all passes is, for errors."""
+        for number, part in enumerate(self.passes):
+            if row < self.batch * part.width:
+                sequence, token = divmod(row, part.width)
+                of_batch = f"sequence {sequence}, " if self.batch > 1 else ""
+                of_pass = f"pass {number}, " if len(self.passes) > 1 else ""
+                return f"{of_pass}{of_batch}token {token}"
+            row -= self.batch * part.width
+        raise IndexError(row)
+
     @property
     def has_tokens(self) -> bool:
         """Whether every pass knows its tokens."""
         return all(part.tokens is not None for part in self.passes)
 
 
-@dataclass(frozen=True, eq=False)
-class _Raw:
-    """A pass as it stands in the file: the shape of each entry (``None`` of a dense layer), and the grids beside it."""
-
-    shapes: list[tuple[int, ...] | None]
-    logits: Callable[[int], Array]
-    grids: dict[str, Any]
-
-
-def read_passes(path: Path) -> LogitFile:
+def read_passes(path: Path, options: ImportOptions) -> LogitFile:
     """Every pass of a file, with shapes that fit each other.
+
+    Args:
+        path: the file.
+        options: of a tensor that holds all layers, tell which axis they are on.
 
     Raises:
         ForestageError: if the file is damaged or in no known layout.
     """
     with path.open("rb") as file:
         start = file.read(64)
-    raw, beside = _safetensors_passes(path) if is_safetensors(start) else _torch_passes(path)
+    raw, beside = _safetensors_passes(path, options) if is_safetensors(start) else _torch_passes(path, options)
     return _checked(path, raw, beside)
 
 
-def _torch_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
+def _torch_passes(path: Path, options: ImportOptions) -> tuple[list[RawPass], dict[str, Any]]:
     """Passes of a ``.pt``, and what stands beside them."""
     value = torch_file.load(path)
     if isinstance(value, dict):
@@ -109,6 +122,8 @@ def _torch_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
         value = value.get(NAME, value.get(PASSES))
     else:
         beside = {}
+    if isinstance(value, np.ndarray):
+        value, beside = [{NAME: value, **beside}], {}
     if not isinstance(value, (tuple, list)) or not value:
         raise ForestageError(f"{path}: {NAME}: expected a tuple of a tensor [batch · sequence, experts] a MoE layer")
     if all(isinstance(part, dict) for part in value):
@@ -121,6 +136,9 @@ def _torch_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
     raw = []
     for number, (layers, grids) in enumerate(parts):
         place = f"{path}: {NAME}" if len(parts) == 1 else f"{path}: {NAME} of pass {number}"
+        if isinstance(layers, np.ndarray):
+            raw.append(unstacked(layers, _grids_of(grids), options, place))
+            continue
         if not isinstance(layers, (tuple, list)) or not layers:
             raise ForestageError(f"{place}: expected a tuple of a tensor [batch · sequence, experts] a MoE layer")
         if not all(part is None or isinstance(part, np.ndarray) for part in layers):
@@ -128,11 +146,11 @@ def _torch_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
                 f"{place}: expected a tensor [batch · sequence, experts] a MoE layer (None of a dense one)"
             )
         shapes = [None if part is None else part.shape for part in layers]
-        raw.append(_Raw(shapes, lambda layer, layers=layers: layers[layer], grids))  # type: ignore[misc]
+        raw.append(RawPass(shapes, lambda layer, layers=layers: layers[layer], grids))  # type: ignore[misc]
     return raw, beside
 
 
-def _safetensors_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
+def _safetensors_passes(path: Path, options: ImportOptions) -> tuple[list[RawPass], dict[str, Any]]:
     """Passes of a ``.safetensors``, and what stands beside them."""
     from safetensors import SafetensorError, safe_open
 
@@ -150,6 +168,9 @@ def _safetensors_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ForestageError(f"{path}: damaged or no safetensors file ({' '.join(str(error).split())})") from error
+    stacked = {match[1]: name for name in shapes if (match := STACKED.fullmatch(name)) is not None}
+    if stacked:
+        return _stacked_passes(path, stacked, shapes, tensor, options)
     found: dict[int | None, list[int]] = {}
     for name in shapes:
         match = TENSOR.fullmatch(name)
@@ -170,7 +191,7 @@ def _safetensors_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
             raise ForestageError(f"{path}: expected tensors {prefix}{NAME}.0, … without a gap; found {layers}")
         grids = {name: tensor(prefix + name) for name in GRIDS if prefix + name in shapes}
         raw.append(
-            _Raw(
+            RawPass(
                 [shapes[f"{prefix}{NAME}.{layer}"] for layer in layers],
                 lambda layer, prefix=prefix: tensor(f"{prefix}{NAME}.{layer}"),  # type: ignore[misc]
                 grids,
@@ -180,10 +201,36 @@ def _safetensors_passes(path: Path) -> tuple[list[_Raw], dict[str, Any]]:
     return raw, {name: tensor(name) for name in names}
 
 
-def _checked(path: Path, raw: list[_Raw], beside: dict[str, Any]) -> LogitFile:
+def _stacked_passes(
+    path: Path,
+    stacked: dict[str | None, str],
+    shapes: dict[str, tuple[int, ...]],
+    tensor: Callable[[str], Array],
+    options: ImportOptions,
+) -> tuple[list[RawPass], dict[str, Any]]:
+    """Passes of a ``.safetensors`` that has one tensor a pass, by the pass's number (``None`` of a single one)."""
+    numbers = sorted(int(number) for number in stacked if number is not None)
+    mixed = any(TENSOR.fullmatch(name) for name in shapes)
+    if mixed or (None in stacked and numbers) or numbers != list(range(len(numbers))):
+        raise ForestageError(
+            f"{path}: expected one tensor {NAME} of one pass, or 0.{NAME}, 1.{NAME}, … of several, without a gap, and "
+            f"no {NAME}.<layer> beside them"
+        )
+    raw = []
+    for prefix in [f"{number}." for number in numbers] or [""]:
+        grids = {name: tensor(prefix + name) for name in GRIDS if prefix + name in shapes}
+        raw.append(unstacked(tensor(prefix + NAME), grids, options, f"{path}: {prefix}{NAME}"))
+    names = [name for name in (*GRIDS, "sequences", PAD_TOKEN) if numbers and name in shapes]
+    return raw, {name: tensor(name) for name in names}
+
+
+def _grids_of(named: dict[str, Any]) -> dict[str, Any]:
+    """Those of what stands beside a pass that are grids of its tokens."""
+    return {name: named[name] for name in GRIDS if name in named}
+
+
+def _checked(path: Path, raw: list[RawPass], beside: dict[str, Any]) -> LogitFile:
     """Passes whose shapes fit each other and the grids."""
-    used, experts = _layers(path, raw)
-    rows = [next(shape for shape in part.shapes if shape is not None)[0] for part in raw]
     own = [{name: _grid(path, part.grids, name, number, len(raw)) for name in GRIDS} for number, part in enumerate(raw)]
     common = {name: _grid(path, beside, name, None, len(raw)) for name in (*GRIDS, "sequences")}
     grids = [grid for part in [*own, common] for grid in part.values() if grid is not None]
@@ -191,6 +238,9 @@ def _checked(path: Path, raw: list[_Raw], beside: dict[str, Any]) -> LogitFile:
         raise ForestageError(
             f"{path}: attention_mask: its shape differs from that of input_ids, in the number of sequences"
         )
+    raw = [flattened(part, grids, f"{path}: {_named(NAME, number, len(raw))}") for number, part in enumerate(raw)]
+    used, experts = _layers(path, raw)
+    rows = [next(shape for shape in part.shapes if shape is not None)[0] for part in raw]
     batch = len(grids[0]) if grids else 1
     for number, count in enumerate(rows):
         if count % batch:
@@ -213,7 +263,7 @@ def _checked(path: Path, raw: list[_Raw], beside: dict[str, Any]) -> LogitFile:
     return LogitFile(passes, batch, len(raw[0].shapes), used, experts, bool(grids), masked, prompt_passes)
 
 
-def _layers(path: Path, raw: list[_Raw]) -> tuple[tuple[int, ...], int]:
+def _layers(path: Path, raw: list[RawPass]) -> tuple[tuple[int, ...], int]:
     """Which entries of the tuples hold logits, and of how many experts; the same in every pass."""
     first = raw[0].shapes
     widths = {shape[1] for shape in first if shape is not None and len(shape) == 2}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.stated import check_model
+from traces.importers.assembly.stated import called, check_model, check_number
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -25,28 +25,6 @@ class RecordedModel:
     experts: int
     kept_layers: tuple[int, ...]
     layer_map: tuple[int, ...]
-
-
-def check_stated(options: ImportOptions, *, origin: str, experts: int, top_k: int, layer_map: Sequence[int]) -> None:
-    """Refuse options that contradict a file which states everything; the model's record must have the experts too.
-
-    Args:
-        options: what the user says.
-        origin: the file, for errors.
-        experts, top_k, layer_map: as the file states them.
-
-    Raises:
-        ForestageError: naming the option and both values.
-    """
-    if options.top_k not in (None, top_k):
-        raise ForestageError(f"{origin}: --top-k {options.top_k}: the file says {top_k}")
-    if options.experts not in (None, experts):
-        raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
-    if options.layers not in (None, tuple(layer_map)):
-        raise ForestageError(f"{origin}: --layers: the file has layers {', '.join(map(str, layer_map))}")
-    record = None if options.model is None else load_catalog().match_shape(options.model)
-    if record is not None and record.experts != experts:
-        raise ForestageError(f"{origin}: {experts} experts, but {record.name} has {record.experts}; see --model")
 
 
 def recorded_model(
@@ -95,12 +73,11 @@ def recorded_model(
         raise ForestageError(f"{origin}: every layer is empty; nothing was recorded")
     if options.top_k is not None and top_k is not None and options.top_k != top_k:
         raise ForestageError(f"{origin}: --top-k {options.top_k}: the file holds {top_k} ids a row")
-    if options.experts is not None and experts is not None and options.experts != experts:
-        raise ForestageError(f"{origin}: --experts {options.experts}: the file says {experts}")
+    check_number("--experts", options.experts, experts, origin)
     stated = experts if experts is not None else options.experts
     fitting = _records(options, name, layers, len(used), top_k, stated, written_for)
     record = fitting[0] if len(fitting) == 1 else None
-    label = options.model or name or (record.name if record else None)
+    label = called(options, name) or (record.name if record else None)
     if label is None:
         shape = f"{len(used)} MoE layers" + (f" of top-{top_k}" if top_k is not None else "")
         names = ", ".join(found.name for found in fitting[:6]) + (" …" if len(fitting) > 6 else "")

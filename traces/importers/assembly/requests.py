@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL
+from traces.schema import DECODE, PREFILL
 
 MODES = {1: "extend", 2: "decode", 3: "mixed", 4: "idle"}
 """``forward_mode`` as recorded; the values above are of speculative decoding, disaggregation and the like."""

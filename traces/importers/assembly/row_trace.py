@@ -7,8 +7,10 @@ from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.expert_map import ExpertMap
 from traces.importers.assembly.models import RecordedModel, recorded_model
 from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.table_facts import checked_options, with_facts
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
+from traces.metadata import TraceMetadata
 from traces.trace import RoutingTrace
 
 ROW_OPTIONS = frozenset({"model", "experts", "top_k", "layers", "domain", "dataset"})
@@ -72,6 +74,7 @@ def trace_of_rows(
     source: str | None = None,
     written_for: str = "",
     expert_map: ExpertMap | None = None,
+    facts: TraceMetadata | None = None,
 ) -> RoutingTrace:
     """The trace of ``rows``; missing ones count as not recorded, and a warning says how many.
 
@@ -88,11 +91,15 @@ def trace_of_rows(
         source: the metadata's source, where it is more than the format and the file's name.
         written_for: as in ``recorded_model``.
         expert_map: of the rows' ids, where they are of physical experts.
+        facts: what the file says of all of it.
 
     Raises:
-        ForestageError: as ``RoutingRows.sort``, ``model_of_layers`` and ``TraceBuilder.finish``.
+        ForestageError: as ``RoutingRows.sort``, ``checked_options``, ``model_of_layers`` and ``TraceBuilder.finish``.
     """
     placed = rows.sort()
+    if facts is not None:
+        options = checked_options(facts, options, placed.layers, placed.top_k, origin, report)
+        name, experts = facts.model, facts.experts
     model = model_of_layers(
         options, origin, placed.layers, placed.top_k, report, experts=experts, name=name, written_for=written_for
     )
@@ -111,7 +118,8 @@ def trace_of_rows(
         hashes=placed.has_tokens,
     )
     placed.feed(builder, [label(options, format, *named) for named in labels], model.experts, expert_map)
-    return builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
+    trace = builder.finish(model, report, source=source_of(format, origin), ranked=ranked, missing_told=True)
+    return trace if facts is None else with_facts(trace, facts)
 
 
 def label(

@@ -4,16 +4,17 @@ Nothing is assumed of a model that ``selection_table`` does not know: its rule i
 refused.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from traces.importers.assembly.models import RecordedModel
 from traces.importers.assembly.selection_bias import read_selection_bias
 from traces.importers.assembly.selection_rule import Floats, SelectionRule
 from traces.importers.assembly.selection_table import KnownModel, known_model
+from traces.importers.assembly.stated import model_option
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 
@@ -83,8 +84,8 @@ def _known(model: str, origin: str) -> KnownModel | None:
         return stated
     if named.family.model_type != record.architecture and not named.is_published:
         raise ForestageError(
-            f"{origin}: --model {model}: its configuration is of {record.architecture}, whose routers are others; name "
-            "it otherwise"
+            f"{origin}: {model_option(model)}: its configuration is of {record.architecture}, whose routers are "
+            "others; name it otherwise"
         )
     return named
 
@@ -261,9 +262,8 @@ def _warn_of_no_weights(known: KnownModel | None, model: str, origin: str, repor
 def read_bias(
     options: ImportOptions,
     chosen: ChosenRule,
-    layer_map: Sequence[int],
+    model: RecordedModel,
     own_indices: bool,
-    experts: int,
     report: Report,
 ) -> Floats | None:
     """The bias ``[layers, experts]``, where the rule has one.
@@ -271,9 +271,8 @@ def read_bias(
     Args:
         options: name its file.
         chosen: the rule.
-        layer_map: of the recorded layers.
-        own_indices: whether those are surely the model's own, so that they tell which biases are theirs.
-        experts: of a layer.
+        model: what was recorded.
+        own_indices: whether its layers' indices are surely the model's own, so that they tell which biases are theirs.
         report: warned where one row stands for all layers, which only a model that is not known may do.
 
     Raises:
@@ -284,11 +283,12 @@ def read_bias(
     assert options.selection_bias is not None
     bias, repeated = read_selection_bias(
         options.selection_bias,
-        layers=layer_map if own_indices else None,
-        count=len(layer_map),
-        experts=experts,
+        layers=model.layer_map if own_indices else None,
+        count=len(model.layer_map),
+        experts=model.experts,
         may_repeat=chosen.known is None,
+        record=load_catalog().match_shape(model.name),
     )
     if repeated:
-        report.warn(f"{options.selection_bias}: one row, taken as the bias of all {len(layer_map)} layers")
+        report.warn(f"{options.selection_bias}: one row, taken as the bias of all {len(model.layer_map)} layers")
     return bias

@@ -242,11 +242,11 @@ def _sparse_mixer(logits: Floats, ids: npt.NDArray[Any]) -> Floats:
     """
     weights = np.zeros(ids.shape, np.float32)
     left = logits.astype(np.float32)
-    for slot in range(2):
-        best = np.take_along_axis(left, ids[:, slot : slot + 1], axis=1)
+    for rank in range(2):
+        best = np.take_along_axis(left, ids[:, rank : rank + 1], axis=1)
         with np.errstate(invalid="ignore"):  # 0 / 0 where all logits are 0: not far below
             far = (best - left) / np.maximum(np.abs(logits), best) > SPARSE_MIXER_MARGIN
         exponentials = np.where(far, np.float32(0), np.exp(left - best))
-        weights[:, slot] = 1 / exponentials.sum(axis=1)
-        np.put_along_axis(left := left.copy(), ids[:, slot : slot + 1], np.float32(-np.inf), axis=1)
+        weights[:, rank] = 1 / exponentials.sum(axis=1)
+        np.put_along_axis(left := left.copy(), ids[:, rank : rank + 1], np.float32(-np.inf), axis=1)
     return weights

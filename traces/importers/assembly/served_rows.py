@@ -25,7 +25,8 @@ from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.values import token_identity
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 KEY_SEED = 0x0F0E57A6E
 """Of the multipliers that make a row's key."""

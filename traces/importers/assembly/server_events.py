@@ -53,12 +53,17 @@ def is_event_stream(start: bytes) -> bool:
     return begun.startswith((b"data:", *(name.encode() for name in EVENT_FIELDS)))
 
 
+def is_json(start: bytes) -> bool:
+    """Whether a file that starts so may hold JSON objects."""
+    return start.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
+
+
 def first_field(path: Path, start: bytes, names: tuple[bytes, ...]) -> bytes | None:
     """Which of ``names`` (in their quotes) comes first in a file of responses; ``None`` where it is no such file.
 
     Beyond ``start``, its first bytes, a file is searched only where these name a field that every response has.
     """
-    if start.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] not in (b"{", b"[") and not is_event_stream(start):
+    if not is_json(start) and not is_event_stream(start):
         return None
     found = _first(start, names)
     if found is not None or not any(name in start for name in RESPONSE_FIELDS):
@@ -84,7 +89,7 @@ def _first(data: bytes, names: tuple[bytes, ...]) -> bytes | None:
 
 def holds_responses(folder: Path, sniff: Callable[[Path, bytes], bool]) -> bool:
     """Whether one of the first files of a folder is what ``sniff`` looks for."""
-    return any(sniff(file, starting_bytes(file, SNIFFED_BYTES)) for file in _files(folder)[:SNIFFED_FILES])
+    return any(sniff(file, starting_bytes(file, SNIFFED_BYTES)) for file in files_of(folder)[:SNIFFED_FILES])
 
 
 def read_responses(
@@ -99,7 +104,7 @@ def read_responses(
         yield from ((f"{path}: response {number}", response) for number, response in read_file(path, report))
         return
     others = 0
-    for file in _files(path):
+    for file in files_of(path):
         if not sniff(file, starting_bytes(file, SNIFFED_BYTES)):
             others += 1
             continue
@@ -108,7 +113,7 @@ def read_responses(
         report.warn(f"{path}: {others} files are no such responses, or have no routing; left out")
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """The files of a folder, by the numbers in their names."""
     return in_number_order(file for file in folder.iterdir() if file.is_file())
 

@@ -1,6 +1,9 @@
 """What a file says of itself, held against what the user says of it."""
 
+from collections.abc import Sequence
+
 from catalog import load_catalog
+from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
 from catalog.names import key, stems_of
 from traces.importers.options import ImportOptions
@@ -29,8 +32,25 @@ def check_model(options: ImportOptions, stated: str | None, origin: str, report:
     catalog = load_catalog()
     ours, theirs = catalog.match_shape(given), catalog.match_shape(stated)
     if ours is not None and theirs is not None and ours.routing_shape != theirs.routing_shape:
-        raise ForestageError(f"{origin}: --model {given}: the file says that it is of {stated}; leave the option out")
+        raise ForestageError(
+            f"{origin}: {model_option(given)}: the file says that it is of {stated}; leave the option out"
+        )
+    if configuring_option(given) is not None:
+        report.warn(f"{origin}: the file calls its model {stated}; its shape is that of {model_option(given)}")
+        return
     report.warn(f"{origin}: --model {given} takes the place of the file's own {stated}")
+
+
+def called(options: ImportOptions, stated: str | None) -> str | None:
+    """The model's name: the user's, else the file's, else that of the configuration that the user gave."""
+    if stated is not None and options.model is not None and configuring_option(options.model) is not None:
+        return stated
+    return options.model or stated
+
+
+def model_option(given: str) -> str:
+    """The option that named the model ``given``, as the user typed it."""
+    return configuring_option(given) or f"--model {given}"
 
 
 def check_number(option: str, given: int | None, stated: int | None, origin: str) -> None:
@@ -47,3 +67,37 @@ def check_number(option: str, given: int | None, stated: int | None, origin: str
     """
     if given is not None and stated is not None and given != stated:
         raise ForestageError(f"{origin}: {option} {given}: the file says {stated}; leave the option out")
+
+
+def check_stated(
+    options: ImportOptions,
+    report: Report,
+    *,
+    origin: str,
+    model: str | None,
+    experts: int,
+    top_k: int,
+    layer_map: Sequence[int],
+) -> None:
+    """Refuse options that contradict a file which states everything; the model's record must have the experts too.
+
+    Args:
+        options: what the user says.
+        report: takes the warning of another model's name.
+        origin: the file, for errors.
+        model: its name in the file, where that is one.
+        experts, top_k, layer_map: as the file states them.
+
+    Raises:
+        ForestageError: naming the option and both values.
+    """
+    check_number("--top-k", options.top_k, top_k, origin)
+    check_number("--experts", options.experts, experts, origin)
+    if options.layers not in (None, tuple(layer_map)):
+        raise ForestageError(
+            f"{origin}: --layers: the file has layers {', '.join(map(str, layer_map))}; leave the option out"
+        )
+    record = None if options.model is None else load_catalog().match_shape(options.model)
+    if record is not None and record.experts != experts:
+        raise ForestageError(f"{origin}: {experts} experts, but {record.name} has {record.experts}; see --model")
+    check_model(options, model, origin, report)

@@ -9,6 +9,7 @@ from traces.importers.assembly.constant_runs import ConstantRuns, constant_runs
 from traces.importers.assembly.row_signs import RowSigns, row_signs
 from traces.importers.report import Report
 from traces.trace import RoutingTrace
+from traces.validation import counted_from_one
 
 CONSTANT_ROWS = 8
 """So many equal rows one after another are no text's routing: a layer or run shorter than this is not judged.
@@ -71,8 +72,7 @@ def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
     # One expert of one layer may be dead; that the first is, in each of several layers, is no chance.
     if ids >= (FEW_LAYERS_IDS if trace.layers < 4 else FEWEST_IDS) * trace.experts:
         report.warn(
-            f"{trace.origin}: no row has expert 0, in any layer; do the ids count from 1? Then subtract 1 from each, "
-            "and import again"
+            f"{trace.origin}: no row has expert 0, in any layer{counted_from_one(trace.experts, trace.experts)}"
         )
 
 

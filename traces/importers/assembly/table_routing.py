@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.importers.assembly.cells import ids, nested_ids, nested_numbers, number_lists, texts, whole
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED, RoutingRows
+from traces.importers.assembly.multi_hot import MultiHot
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID, NO_TOKEN, UNRECORDED
 from traces.importers.assembly.table_source import Batch
-from traces.trace import DECODE, PREFILL
+from traces.schema import DECODE, PREFILL
 
 Array = npt.NDArray[Any]
 
@@ -94,12 +96,13 @@ class Choices:
         return self.batch.row(int(self.row[row]))
 
 
-def choices(batches: Iterator[Batch], layer: int | None) -> Iterator[Choices]:
+def choices(batches: Iterator[Batch], layer: int | None, hot: MultiHot) -> Iterator[Choices]:
     """The choices in a table's rows.
 
     Args:
         batches: the table.
         layer: of all rows, where the file tells it; else a column does, or the choices are of all layers.
+        hot: learns whether the ids are written as a 0 or 1 for every expert.
 
     Raises:
         ForestageError: naming the file, line and column of what is not as the module has it.
@@ -107,9 +110,10 @@ def choices(batches: Iterator[Batch], layer: int | None) -> Iterator[Choices]:
     held: Choices | None = None
     for batch in batches:
         if "expert" not in batch.cells:
-            yield _nested(batch) if layer is None and "layer" not in batch.cells else _listed(batch, layer)
+            is_nested = layer is None and "layer" not in batch.cells
+            yield _nested(batch, hot) if is_nested else _listed(batch, layer, hot)
             continue
-        single = _listed(batch, layer, single=True)
+        single = _listed(batch, layer, None)
         joined = single if held is None else _joined(held, single)
         starts = _group_starts(joined)
         last = int(starts[-1])
@@ -147,11 +151,14 @@ def _phases(batch: Batch) -> Array:
     return np.array([PHASE_WORDS[word.lower()] for word in words], dtype=np.uint8)
 
 
-def _listed(batch: Batch, layer: int | None, *, single: bool = False) -> Choices:
-    """Rows of a list of ids each (or of a ``single`` one)."""
-    role = "expert" if single else "ids"
+def _listed(batch: Batch, layer: int | None, hot: MultiHot | None) -> Choices:
+    """Rows of a list of ids each, which may be ``hot`` (or of a single one)."""
+    role = "expert" if hot is None else "ids"
     found = ids(batch.cells[role], batch.place(role), LARGEST_ID)
-    if single and found.shape[1] != 1:
+    if hot is not None:
+        columns = batch.columns[role] if len(batch.cells[role]) > 1 else ()
+        found = hot.chosen(found, batch.place(role), weighed="weights" in batch.cells, columns=columns)
+    elif found.shape[1] != 1:
         raise ForestageError(f"{batch.place(role)(0)}: a list; name it with --column ids=")
     weights = None
     if "weights" in batch.cells:
@@ -163,10 +170,13 @@ def _listed(batch: Batch, layer: int | None, *, single: bool = False) -> Choices
     return Choices(batch, np.arange(len(batch)), layers, _unrecorded(batch, role, found), weights, **_facts(batch))
 
 
-def _nested(batch: Batch) -> Choices:
+def _nested(batch: Batch, hot: MultiHot) -> Choices:
     """Rows of all layers, taken apart; layers are counted from 0."""
     found = nested_ids(batch.cells["ids"][0], batch.place("ids"), LARGEST_ID)
-    rows, layers, top_k = found.shape
+    rows, layers, width = found.shape
+    place = batch.place("ids")
+    flat = hot.chosen(found.reshape(-1, width), lambda row: place(row // layers), weighed="weights" in batch.cells)
+    top_k = flat.shape[1]
     weights = None
     if "weights" in batch.cells:
         weights = nested_numbers(batch.cells["weights"][0], batch.place("weights"))
@@ -179,7 +189,6 @@ def _nested(batch: Batch) -> Choices:
     facts = _facts(batch)
     per_row = Choices(batch, np.arange(rows), np.zeros(rows, np.int64), np.zeros((rows, 1), np.int64), None, **facts)
     spread = per_row.take(at)
-    flat = found.reshape(-1, top_k)
     for row in np.flatnonzero((flat == -1).any(axis=1) & ~(flat == -1).all(axis=1))[:1]:
         raise ForestageError(f"{batch.place('ids')(int(at[row]))}: {flat[row].tolist()}: some ids are -1, but not all")
     return Choices(

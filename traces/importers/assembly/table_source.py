@@ -8,7 +8,7 @@ ended, as a number that was cut off would else pass for a whole one.
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Batch:
         numbers: i64 ``[rows]``, where each row stands.
         cells: role → its columns.
         names: role → how its columns are called, for errors.
+        columns: role → the name of each of its columns.
     """
 
     origin: Path
@@ -59,6 +60,7 @@ class Batch:
     numbers: npt.NDArray[np.int64]
     cells: Mapping[str, Sequence[Cells]]
     names: Mapping[str, str]
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -161,6 +163,7 @@ def _text(path: Path, columns: Mapping[str, str], separator: str | None, report:
             np.array([number for number, _ in piece], dtype=np.int64),
             {role: [list(cells[place]) for place in where] for role, where in places.items()},
             names,
+            {role: [heading[place] for place in where] for role, where in places.items()},
         )
     if not any_row:
         raise ForestageError(f"{path}: no rows after the heading")
@@ -376,6 +379,7 @@ def _json_batch(path: Path, numbers: list[int], rows: list[dict[str, Any]], name
         np.array(numbers, dtype=np.int64),
         {role: [[row[name] for row in rows] for name in several] for role, several in names.items()},
         {role: several[0] if len(several) == 1 else f"{several[0]}…{several[-1]}" for role, several in names.items()},
+        names,
     )
 
 
@@ -424,6 +428,7 @@ def _parquet(path: Path, columns: Mapping[str, str], report: Report) -> Iterator
                     np.arange(done, done + part.num_rows),
                     {role: [part.column(heading[p]) for p in where] for role, where in places.items()},
                     {role: heading[w[0]] if len(w) == 1 else columns[role] for role, w in places.items()},
+                    {role: [heading[place] for place in where] for role, where in places.items()},
                 )
                 done += part.num_rows
                 report.progress(done, total)

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from traces.metadata import GateWeightKind
-from traces.trace import id_dtype
+from traces.schema import id_dtype
+from traces.validation import counted_from_one, names_first
 
 SUM_TOLERANCE = 0.01
 """Rows of f16 weights whose sums all lie this close to 1 are normalised over the chosen experts."""
@@ -24,10 +25,10 @@ def pack_ids(ids: npt.NDArray[Any], experts: int, origin: str) -> npt.NDArray[np
     """
     bad = np.argwhere((ids < 0) | (ids >= experts))
     if len(bad):
-        token, layer, slot = (int(i) for i in bad[0])
+        token, layer, choice = (int(i) for i in bad[0])
         raise ForestageError(
-            f"{origin}: expert_ids[{token}, {layer}]: id {ids[token, layer, slot]}; the model has experts 0 to "
-            f"{experts - 1}"
+            f"{origin}: expert_ids[{token}, {layer}]: id {ids[token, layer, choice]}; the model has experts 0 to "
+            f"{experts - 1}{counted_from_one(int(ids.max()), experts, has_first=names_first(ids))}"
         )
     return ids.astype(id_dtype(experts))
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
 from traces.importers.assembly.array_file import reason
-from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 NAME = "activation_matrices"
 MAGIC = b"\x93NUMPY"

@@ -20,16 +20,16 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.models import check_stated
 from traces.importers.assembly.number_table import number_table
 from traces.importers.assembly.recordings import published_recording
-from traces.importers.assembly.stated import check_model
+from traces.importers.assembly.stated import called, check_stated
 from traces.importers.assembly.values import LARGEST_WEIGHT, are_ranked, pack_ids, weight_kind
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, RoutingTrace
+from traces.schema import DECODE
+from traces.trace import RoutingTrace
 
 COLUMNS = ("turn", "phase", "step", "layer", "slot", "expert", "weight", "residency", "expert_bytes")
 MAGIC = "# route_trace v1"
@@ -92,9 +92,16 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     """
     grid = _read_grid(path)
     experts = int(grid.preamble["n_expert"])
-    check_stated(options, origin=str(path), experts=experts, top_k=grid.shape[2], layer_map=grid.layer_map)
     stated = Path(grid.preamble["model"]).name.removesuffix(".gguf")
-    check_model(options, stated, str(path), report)
+    check_stated(
+        options,
+        report,
+        origin=str(path),
+        model=stated,
+        experts=experts,
+        top_k=grid.shape[2],
+        layer_map=grid.layer_map,
+    )
     _check_shape(path, options, grid)
     ids = pack_ids(grid.place(grid.columns["expert"], 0, np.int64), experts, str(path))
     phase = np.zeros(grid.shape[0], dtype=np.uint8)
@@ -122,7 +129,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         datasets=(options.dataset or "BigMoeOnEdge",) * len(starts),
         metadata=TraceMetadata.parse(
             {
-                "model": options.model or stated,
+                "model": called(options, stated),
                 "experts": experts,
                 "top_k": grid.shape[2],
                 "layer_map": grid.layer_map,

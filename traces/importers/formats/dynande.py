@@ -19,12 +19,14 @@ import numpy.typing as npt
 from catalog.errors import ForestageError
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.number_table import number_table
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 NAME = "dynande"
 HEADING = "layer_id,token_id,expert_0"
@@ -86,7 +88,10 @@ class _Tables:
         names = next(lines, (1, ""))[1].split(",")
         experts = len(names) - 2
         if experts < 1 or names != ["layer_id", "token_id", *(f"expert_{number}" for number in range(experts))]:
-            raise ForestageError(f"{file}: line 1: expected the heading layer_id,token_id,expert_0,expert_1,…")
+            raise ForestageError(
+                f"{file}: line 1: expected the heading layer_id,token_id,expert_0,expert_1,…"
+                + ("; name the experts from 0 on" if "expert_1" in names and "expert_0" not in names else "")
+            )
         if self.experts and experts != self.experts:
             raise ForestageError(f"{file}: line 1: {experts} experts; the file before has {self.experts}")
         if experts > LARGEST_ID + 1:

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.array_file import UNNAMED, read_arrays
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.assembly.expert_map import is_device_layout
-from traces.importers.assembly.loads import build_load
 from traces.importers.assembly.text_file import starting_bytes
 from traces.importers.formats.own import is_safetensors
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 NAME = "weight"
 MAPS = ("phy2log", "log2phy", "logcnt")

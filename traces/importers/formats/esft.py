@@ -20,12 +20,13 @@ from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.folder_files import files_within
 from traces.importers.assembly.models import recorded_model
-from traces.importers.assembly.routing_rows import LARGEST_ID
+from traces.importers.assembly.row_format import LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import PREFILL, RoutingTrace
+from traces.schema import PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "esft"
 WRITTEN_FOR = "DeepSeek-V2-Lite"

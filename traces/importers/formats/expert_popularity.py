@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
-from traces.importers.assembly.loads import build_load
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.assembly.text_file import open_text
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 KEY = b'"expert_popularity"'
 MAX_CHARACTERS = 1 << 28

@@ -18,12 +18,14 @@ from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.folder_files import files_within
 from traces.importers.assembly.json_records import read_records
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID, NO_TOKEN
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "gpt_oss_fingerprint"
 

@@ -12,6 +12,8 @@ The library writes no file itself. These layouts are read, ``.pt`` (``torch.save
   tokens after it, are the prompt; the passes of one token are decode steps. In a batch, a sequence is at its end where
   ``pad_token_id`` was processed.
 
+Tensors with an axis of the batch, and one tensor of all layers, are read as ``assembly.logit_axes`` says.
+
 Without ``input_ids`` or a mask, all rows are one sequence. Tokens that the mask leaves out are dropped.
 
 The choice is made by the model's rule (``assembly.selection_table``), or as ``--select`` and its companions say; of any
@@ -46,7 +48,8 @@ from traces.importers.assembly.values import token_identity
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 SUM_TOLERANCE = 0.01
 """Softmaxed rows in bfloat16 miss a sum of 1 by less."""
@@ -69,7 +72,8 @@ def sniff(path: Path, start: bytes) -> bool:
     """A PyTorch or safetensors file that names router logits, or a PyTorch file of several tensors without names."""
     if torch_file.is_torch_file(start):
         return NAME in torch_file.names_in(path) or torch_file.is_bare_list(path)
-    return is_safetensors(start) and (f'"{NAME}.0"'.encode() in start or f'"0.{NAME}.0"'.encode() in start)
+    names = (f"{NAME}.0", f"0.{NAME}.0", NAME, f"0.{NAME}")
+    return is_safetensors(start) and any(f'"{name}"'.encode() in start for name in names)
 
 
 def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
@@ -80,7 +84,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         it chooses is not known.
     """
     check_named(options, str(path))
-    recorded = read_passes(path)
+    recorded = read_passes(path, options)
     if options.phase is not None and len(recorded.passes) > 1:
         raise ForestageError(f"{path}: --phase: the file has {len(recorded.passes)} passes, which tell; leave it out")
     model = recorded_model(
@@ -166,7 +170,7 @@ def _bias(
         or len(recorded.used) < recorded.layers
         or load_catalog().match_shape(model.name) is not None
     )
-    return read_bias(options, chosen, model.layer_map, own_indices, recorded.experts, report)
+    return read_bias(options, chosen, model, own_indices, report)
 
 
 def _choose(
@@ -184,8 +188,11 @@ def _choose(
     weights = np.zeros(ids.shape, np.float32) if chosen.rule.weight is not None else None
     ties = below_zero = 0
     kinds: set[Kind] = set()
+    rows = recorded.kept_rows()  # what is padding may be anything: attention over nothing gives NaN
+    if not len(rows):
+        raise ForestageError(f"{path}: attention_mask: leaves out every token")
     for column, layer in enumerate(model.kept_layers):
-        logits = _all_rows(path, recorded, layer)
+        logits = _rows(path, recorded, layer, rows)
         kind = _kind(logits)
         kinds.add(kind)
         if len(kinds) > 1 and "unit" not in kinds:
@@ -193,8 +200,9 @@ def _choose(
         rule = _rule_for(kind, chosen.rule, f"{path}: {NAME} of layer {layer}")
         stored = "float32" if not (rule.coarse or rule.coarse_bias) else kept_as(logits)
         sparse = kind == "softmax"
-        for start in range(0, recorded.rows, CHUNK_ROWS):
-            part = _finite(path, logits[start : start + CHUNK_ROWS], layer, start)
+        for start in range(0, len(rows), CHUNK_ROWS):
+            into = rows[start : start + CHUNK_ROWS]
+            part = _finite(path, recorded, logits[start : start + CHUNK_ROWS], layer, into)
             selection = select_experts(
                 rule,
                 part,
@@ -203,9 +211,9 @@ def _choose(
                 values_are="softmax" if kind == "softmax" else "logits",
                 kept_as=stored,
             )
-            ids[start : start + CHUNK_ROWS, column] = selection.ids
+            ids[into, column] = selection.ids
             if weights is not None:
-                weights[start : start + CHUNK_ROWS, column] = selection.weights
+                weights[into, column] = selection.weights
             ties += int(selection.open.sum())
             below_zero += int(selection.below_zero.sum())
             sparse = sparse and bool(((part > 0).sum(axis=1) <= top_k).all())
@@ -228,24 +236,31 @@ def _choose(
     return _Choices(ids, weights)
 
 
-def _all_rows(path: Path, recorded: LogitFile, layer: int) -> npt.NDArray[Any]:
-    """A layer's logits of all passes."""
+def _rows(path: Path, recorded: LogitFile, layer: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """A layer's logits of some rows of all passes."""
     parts = []
     for part in recorded.passes:
         logits = part.logits(layer)
         if logits.dtype.kind != "f":
             raise ForestageError(f"{path}: {NAME} of layer {layer}: {logits.dtype}; expected floating-point logits")
         parts.append(logits)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return whole if len(rows) == len(whole) else whole[rows]
 
 
-def _finite(path: Path, logits: npt.NDArray[Any], layer: int, start: int) -> Floats:
-    """Rows in float32, all finite."""
+def _finite(
+    path: Path, recorded: LogitFile, logits: npt.NDArray[Any], layer: int, rows: npt.NDArray[np.int64]
+) -> Floats:
+    """Logits of some rows in float32, all finite."""
     with np.errstate(over="ignore"):  # becomes inf, which is refused
         part = logits.astype(np.float32)
     if not np.isfinite(part).all():
-        row = start + int(np.argwhere(~np.isfinite(part))[0, 0])
-        raise ForestageError(f"{path}: {NAME} of layer {layer}, row {row}: not finite")
+        row, expert = (int(place) for place in np.argwhere(~np.isfinite(part))[0])
+        raise ForestageError(
+            f"{path}: {NAME} of layer {layer}, row {int(rows[row])} ({recorded.where(int(rows[row]))}): "
+            f"{part[row, expert]} of expert {expert}, not finite: no choice follows from it; if the token is padding, "
+            "save the attention_mask, with 0 there; else run the model again, in bfloat16 or float32"
+        )
     return part
 
 

@@ -26,14 +26,16 @@ from pydantic import BaseModel, Field, ValidationError
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from traces.importers.assembly.json_records import json_object
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, NO_TOKEN, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID, NO_TOKEN
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.stated import check_model, check_number
 from traces.importers.assembly.text_file import read_lines
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PHASES, PREFILL, RoutingTrace
+from traces.schema import DECODE, PHASES, PREFILL
+from traces.trace import RoutingTrace
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID, strict=True)]

@@ -24,12 +24,13 @@ from catalog.errors import ForestageError
 from traces.importers.assembly.builder import TraceBuilder
 from traces.importers.assembly.complete_lines import complete_lines
 from traces.importers.assembly.forward_passes import ForwardPasses
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, label, model_of_layers, source_of
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 NAME = "llama_cpp_csv"
 HEADING = "layer,expert"

@@ -43,7 +43,9 @@ from traces.importers.formats.llama_cpp_scores import SCORES, Scored, ScorePlan,
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
+from traces.validation import counted_from_one, names_first
 
 NAME = "llama_cpp_dump"
 TENSOR = re.compile(r"(?:([0-9]{1,9})/)?ffn_moe_(topk|weights|" + "|".join(SCORES) + r")-([0-9]{1,5})")
@@ -398,8 +400,11 @@ def _chosen(what: str, tensor: Path | Array, top_k: int, experts: int) -> npt.ND
     if bad.any():
         token = int(np.argmax(bad))
         raise ForestageError(
-            f"{what}: token {token}: {chosen[token].tolist()}; expected distinct experts from 0 to {experts - 1} (was "
-            "the row stride kept?)"
+            f"{what}: token {token}: {chosen[token].tolist()}; expected distinct experts from 0 to {experts - 1}"
+            + (
+                counted_from_one(int(chosen.max()), experts, has_first=names_first(chosen))
+                or " (was the row stride kept?)"
+            )
         )
     return chosen
 
@@ -420,8 +425,8 @@ def _weights(what: str, tensor: Path | Array, top_k: int | None, *, softmax: boo
     values = array.astype(np.float64)
     bad = np.argwhere(~(np.isfinite(values) & (softmax | (values >= 0))))
     if len(bad):
-        token, slot = (int(place) for place in bad[0])
-        raise ForestageError(f"{what}: token {token}: weight {values[token, slot]}; must be finite and not negative")
+        token, choice = (int(place) for place in bad[0])
+        raise ForestageError(f"{what}: token {token}: weight {values[token, choice]}; must be finite and not negative")
     if not softmax:
         return values
     exponentials = np.exp(values - values.max(axis=1, keepdims=True))

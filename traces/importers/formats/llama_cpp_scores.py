@@ -166,7 +166,7 @@ def plan_scores(
         )
     chosen = replace(chosen, rule=rule)
     check_shape(chosen, model.name, model.experts, top_k, str(origin))
-    bias = read_bias(options, chosen, model.layer_map, own_indices, model.experts, report)
+    bias = read_bias(options, chosen, model, own_indices, report)
     return ScorePlan(base, rule, bias, base if rule.weight is not None else None, rule, top_k)
 
 
@@ -290,5 +290,6 @@ def _check_finite(what: str, values: Floats, *, barred: bool) -> None:
     if len(bad):
         token, expert = (int(place) for place in bad[0])
         raise ForestageError(
-            f"{what}: token {token}, expert {expert}: {values[token, expert]}; expected a finite number"
+            f"{what}: token {token}, expert {expert}: {values[token, expert]}; expected a finite number: the file is "
+            "of other numbers than f32, or the model overflowed; write it out again, of a model that does not"
         )

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from catalog.errors import ForestageError
 from catalog.json_text import parse_json
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID, RoutingRows
+from traces.importers.assembly.routing_rows import RoutingRows
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
 from traces.importers.assembly.text_file import open_text
 from traces.importers.importer import Importer

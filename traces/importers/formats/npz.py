@@ -29,7 +29,8 @@ from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
 from traces.metadata import TraceMetadata
-from traces.trace import DECODE, PREFILL, RoutingTrace
+from traces.schema import DECODE, PREFILL
+from traces.trace import RoutingTrace
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -177,7 +178,11 @@ def _read_arrays(path: Path) -> Arrays:
         raise ForestageError(f"{path}: damaged or truncated .npz ({reason(error)}); fetch it again") from error
     for name in REQUIRED:
         if name not in arrays:
-            raise ForestageError(f"{path}: {name}: missing array; the archive holds {found or 'nothing'}")
+            logits = "router_logits" in found
+            raise ForestageError(
+                f"{path}: {name}: missing array; the archive holds {found or 'nothing'}"
+                + ("; router logits are imported from a .pt or .safetensors: docs/router-logits.md" if logits else "")
+            )
     ids = arrays["expert_ids"]
     if ids.dtype.kind not in "iu" or ids.ndim != 3 or 0 in ids.shape:
         raise ForestageError(
@@ -202,9 +207,9 @@ def _check_weights(path: Path, weights: npt.NDArray[np.floating]) -> None:
     """Refuse what a trace's f16 cannot hold; the trace itself tells of NaN."""
     bad = np.argwhere(weights > LARGEST_WEIGHT)
     if len(bad):
-        token, layer, slot = (int(i) for i in bad[0])
+        token, layer, choice = (int(i) for i in bad[0])
         raise ForestageError(
-            f"{path}: gate_weights[{token}, {layer}, {slot}]: {weights[token, layer, slot]:g}; expected at most "
+            f"{path}: gate_weights[{token}, {layer}, {choice}]: {weights[token, layer, choice]:g}; expected at most "
             f"{LARGEST_WEIGHT:g}"
         )
 

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from traces import load, trace_file
+from traces import expert_load, trace_file
+from traces.expert_load import ExpertLoad
 from traces.importers.assembly.array_file import is_safetensors
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 from traces.trace import RoutingTrace
 
 
 def is_load(path: Path, start: bytes) -> bool:
     """A safetensors file whose header has the loads' format."""
-    return is_safetensors(start) and f'"{load.FORMAT}"'.encode() in start
+    return is_safetensors(start) and f'"{expert_load.FORMAT}"'.encode() in start
 
 
 def is_trace(path: Path, start: bytes) -> bool:

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.loads import build_load
-from traces.importers.assembly.table_loads import CountTable, dense, known_experts
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
+from traces.importers.assembly.table_expert_loads import CountTable, dense, known_experts, warn_of_first_expert
 from traces.importers.assembly.table_source import read_table
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 NAME = "sglang_load_csv"
 HEADING = b"layer_id,expert_id,count"
@@ -65,6 +65,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     every = np.concatenate([counts for ranks in steps for counts in ranks])
     layers = sorted(set(every["layer"].tolist()))
     experts = known_experts(options, layers, int(every["expert"].max()), path)
+    warn_of_first_expert(every, experts, path, report)
     total = np.zeros((len(steps), len(layers), experts))
     for step, ranks in enumerate(steps):
         for counts in ranks:

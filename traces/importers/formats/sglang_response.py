@@ -29,6 +29,7 @@ from traces.importers.assembly.responses import decoded_bytes, model_name, objec
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
+from traces.importers.assembly.unrouted_answers import SGLANG_REMEDY
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -139,7 +140,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
                 rows.append(answer)
                 shared = True
     if not rows.sequences:
-        raise ForestageError(f"{path}: no response has routed experts; request them with return_routed_experts")
+        raise ForestageError(f"{path}: no response has routed experts; {SGLANG_REMEDY}")
     told.tell(path, report)
     return rows.finish(report, source=f"SGLang, return_routed_experts, from {path.name}", name=name)
 
@@ -151,9 +152,6 @@ def _groups(response: dict[str, Any], place: str) -> list[_Group]:
     choices = objects(response.get("choices"), "choices", place)
     if all(isinstance(choice.get("meta_info"), dict) and FIELD in choice["meta_info"] for choice in choices):
         return [_own_group(choice["meta_info"], f"{place}, choice {number}") for number, choice in enumerate(choices)]
-    usage = response.get("usage")
-    if not isinstance(usage, dict):
-        raise ForestageError(f"{place}: usage: missing; the numbers of tokens tell which positions the routing is of")
     given = []
     for number, choice in enumerate(choices):
         where = f"{place}, choice {number}"
@@ -163,6 +161,14 @@ def _groups(response: dict[str, Any], place: str) -> list[_Group]:
         made = _choice(holder, where)
         if made is not None:
             given.append(made)
+    if not given:
+        return [_unrouted(len(choices), place)]
+    usage = response.get("usage")
+    if not isinstance(usage, dict):
+        raise ForestageError(
+            f"{place}: usage: missing; the numbers of tokens tell which positions the routing is of (a stream has it "
+            "with stream_options.include_usage)"
+        )
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     return [
@@ -183,9 +189,11 @@ def _own_group(meta: Any, place: str) -> _Group:
     if not isinstance(meta, dict):
         raise ForestageError(f"{place}: meta_info: {short(meta)}; expected an object")
     made = _choice(meta, place)
+    if made is None:
+        return _unrouted(1, place)
     cached = meta.get("cached_tokens")
     return _Group(
-        [] if made is None else [made],
+        [made],
         1,
         whole_number(meta.get("prompt_tokens"), "meta_info.prompt_tokens", place),
         whole_number(meta.get("completion_tokens"), "meta_info.completion_tokens", place),
@@ -193,6 +201,11 @@ def _own_group(meta: Any, place: str) -> _Group:
         "meta_info",
         place,
     )
+
+
+def _unrouted(texts: int, place: str) -> _Group:
+    """Texts without routing, whose numbers of tokens say nothing."""
+    return _Group([], texts, 0, 0, None, "", place)
 
 
 def _extension(holder: dict[str, Any], place: str) -> dict[str, Any] | None:

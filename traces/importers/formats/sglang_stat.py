@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.array_file import read_arrays
-from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.assembly.text_file import starting_bytes
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 
 NAME = "logical_count"
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.assembly.expert_map import read_expert_map
-from traces.importers.assembly.loads import build_load
+from traces.importers.assembly.multi_hot import MultiHot
 from traces.importers.assembly.routing_rows import RoutingRows
 from traces.importers.assembly.row_trace import ROW_OPTIONS, trace_of_rows
+from traces.importers.assembly.stated import check_number
 from traces.importers.assembly.table_columns import check_roles
-from traces.importers.assembly.table_loads import CountTable, dense, known_experts
+from traces.importers.assembly.table_expert_loads import CountTable, dense, known_experts, warn_of_first_expert
+from traces.importers.assembly.table_facts import table_facts
 from traces.importers.assembly.table_routing import (
     Choices,
     PassPlaces,
@@ -30,8 +34,8 @@ from traces.importers.assembly.table_source import read_table, table_files
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions, option_name
 from traces.importers.report import Report
-from traces.load import ExpertLoad
-from traces.trace import PHASES, RoutingTrace
+from traces.schema import PHASES
+from traces.trace import RoutingTrace
 
 NAME = "table"
 LOAD_ROLES = frozenset({"count", "expert", "layer", "step"})
@@ -162,8 +166,14 @@ def _read_routing(
     rows = RoutingRows(
         "position" if absolute else "token", whole=options.files == "layer", copies=OTHER_EXPERTS if by_rank else None
     )
-    sequences = Sequences()
+    sequences, hot = Sequences(), MultiHot()
     firsts: dict[int, int] = {}
+    facts = table_facts(files)
+    if facts is not None:  # before the rows are read, with which the rest is compared
+        check_number("--experts", options.experts, facts.experts, str(path))
+        check_number("--top-k", options.top_k, facts.top_k, str(path))
+    if facts is not None and options.expert_map is not None:
+        raise ForestageError(f"{path}: --expert-map: the file is an exported trace, whose ids are mapped; leave it out")
     expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
@@ -171,7 +181,7 @@ def _read_routing(
     progress = report if len(files) == 1 else Report(warnings=report.warnings)
     for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
         rows.begin(file)
-        parts = choices(read_table(file, columns, options.separator, progress), layer)
+        parts = choices(read_table(file, columns, options.separator, progress), layer, hot)
         key = done if options.files == "sequence" else None
         knows_tokens = bool({"token", "position", "sequence"} & set(columns)) or options.files in ("sequence", "layer")
         is_nested = "layer" not in columns and layer is None
@@ -206,6 +216,13 @@ def _read_routing(
             report.progress(done + 1, len(files))
     _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
     labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
+    experts = hot.experts
+    if expert_map is not None:
+        if experts not in (None, expert_map.physical):
+            raise ForestageError(
+                f"{path}: a 0 or 1 for each of {experts} experts, but the map has {expert_map.physical} physical ones"
+            )
+        experts = expert_map.experts
     return trace_of_rows(
         rows,
         labels,
@@ -213,8 +230,10 @@ def _read_routing(
         report,
         origin=path,
         format=NAME,
-        experts=None if expert_map is None else expert_map.experts,
+        experts=experts,
+        ranked=hot.ranked,
         expert_map=expert_map,
+        facts=facts,
     )
 
 
@@ -291,6 +310,7 @@ def _read_loads(
         experts = int(widths.pop() or 0)
     else:
         experts = known_experts(options, layers, int(every["expert"].max()), path)
+        warn_of_first_expert(every, experts, path, report)
     steps = np.unique(every["step"])
     total = np.zeros((len(steps), len(layers), experts))
     if len(kept) == 1:

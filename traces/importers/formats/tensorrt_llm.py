@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from catalog.config import describe_validation_error
 from catalog.errors import ForestageError
 from catalog.json_text import parse_json
-from traces.importers.assembly.loads import build_load
+from traces.expert_load import ExpertLoad
+from traces.importers.assembly.expert_loads import build_load
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad
 from traces.metadata import MAX_EXPERTS
 from traces.safetensors_file import open_tensors
 

@@ -3,9 +3,9 @@
 ``LLM.generate`` returns ``RequestOutput.prompt_token_ids`` and, of each ``CompletionOutput``, ``token_ids`` and
 ``routed_experts`` (``vllm/outputs.py``; an array, with ``enable_return_routed_experts``). What is read are the arrays
 ``routed_experts [tokens, layers, top_k]`` (or ``prompt_routed_experts`` with it), ``prompt_token_ids [tokens]`` and
-``output_token_ids`` or ``token_ids [tokens]``, and ``num_cached_tokens``, where it is there; other arrays are left
-alone. Which tokens have rows is told as for ``traces.importers.formats.vllm_response``. Files of a folder stand in the
-order of the numbers in their names.
+``output_token_ids`` or ``token_ids [tokens]``, and, where they are there, ``num_cached_tokens`` and ``start``, the
+position of the first row; other arrays are left alone. Which tokens have rows is told as for
+``traces.importers.formats.vllm_response``. Files of a folder stand in the order of the numbers in their names.
 """
 
 import hashlib
@@ -34,6 +34,9 @@ PROMPT_IDS = "prompt_token_ids"
 OUTPUT_IDS = ("output_token_ids", "token_ids")
 
 CACHED = "num_cached_tokens"
+START = "start"
+
+REMEDY = "make the LLM with enable_return_routed_experts=True"
 
 OTHERS = frozenset({"expert_ids", "seq_offsets"})
 """Arrays of the project's own ``npz``, which is another format."""
@@ -67,12 +70,12 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
                 f"{file}: the same request as {seen[content].name}; leave one of them out of the folder"
             )
         seen[content] = file
-        answer = placed(_choice(arrays, file), _cached(arrays, file), told, shared=False)
+        answer = placed(_choice(arrays, file), _number(arrays, CACHED, file), told, shared=False)
         if answer is not None:
             rows.append(answer)
         report.progress(done + 1, len(files))
     if not rows.sequences:
-        raise ForestageError(f"{path}: no request has routed experts; make the LLM with enable_return_routed_experts")
+        raise ForestageError(f"{path}: no request has routed experts; {REMEDY}")
     told.tell(path, report)
     source = f"vLLM, enable_return_routed_experts, offline, from {path.name}"
     return rows.finish(report, source=source, name=None)
@@ -85,7 +88,8 @@ def _is_request(path: Path) -> bool:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-    return CHOICE in names and not names & OTHERS
+    is_unrouted = PROMPT_IDS in names and bool(names & set(OUTPUT_IDS))  # refused with what makes vLLM record
+    return (CHOICE in names or is_unrouted) and not names & OTHERS
 
 
 def _files(folder: Path) -> list[Path]:
@@ -96,9 +100,10 @@ def _files(folder: Path) -> list[Path]:
 def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
     """A request as a response's only choice."""
     place = str(file)
-    before, rows = _rows(arrays, PROMPT, place), _rows(arrays, CHOICE, place)
+    before, rows = _rows(arrays, PROMPT, place), _rows(arrays, CHOICE, place, _number(arrays, START, file))
     if rows is None and before is None:
-        raise ForestageError(f"{place}: {CHOICE}: missing array; the file holds {', '.join(arrays) or 'nothing'}")
+        held = ", ".join(arrays) or "nothing"
+        raise ForestageError(f"{place}: {CHOICE}: missing array; the file holds {held}; {REMEDY}")
     prompt_ids = _token_ids(arrays, PROMPT_IDS, place)
     outputs = [_token_ids(arrays, name, place) for name in OUTPUT_IDS]
     if prompt_ids is None:
@@ -119,15 +124,22 @@ def _choice(arrays: dict[str, npt.NDArray[Any]], file: Path) -> Choice:
         generated=len(output_ids),
         token_ids=output_ids,
         place=place,
+        cached_field=CACHED,
+        start_field=f"an array {START}",
     )
 
 
-def _rows(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> RoutedIds | None:
-    """The ids of an array, ``None`` where it is missing or holds no token."""
+def _rows(arrays: dict[str, npt.NDArray[Any]], name: str, place: str, start: int | None = None) -> RoutedIds | None:
+    """The ids of an array from the position ``start`` on, ``None`` where it is missing or holds no token."""
     array = arrays.get(name)
     if array is None:
         return None
-    found = checked_array(array, name, place)
+    if array.dtype.kind == "O":
+        raise ForestageError(
+            f"{place}: {name}: None or other Python objects in place of an array; {REMEDY}, or leave the request out "
+            "of the folder"
+        )
+    found = checked_array(array, name, place, start)
     return found if len(found.ids) else None
 
 
@@ -143,13 +155,13 @@ def _token_ids(arrays: dict[str, npt.NDArray[Any]], name: str, place: str) -> np
     return array.astype(np.int64)
 
 
-def _cached(arrays: dict[str, npt.NDArray[Any]], file: Path) -> int | None:
-    """How many tokens of the prompt were in the cache, where the file says."""
-    value = arrays.get(CACHED)
+def _number(arrays: dict[str, npt.NDArray[Any]], name: str, file: Path) -> int | None:
+    """A whole number from 0 on, where the file has it (``None`` saved in its place is none)."""
+    value = arrays.get(name)
     if value is None or value.dtype.kind == "O":
         return None
     if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= int(value.item()) <= LARGEST:
-        raise ForestageError(f"{file}: {CACHED}: {value.dtype} {list(value.shape)}; expected a whole number from 0 on")
+        raise ForestageError(f"{file}: {name}: {value.dtype} {list(value.shape)}; expected a whole number from 0 on")
     return int(value.item())
 
 

@@ -32,6 +32,7 @@ from traces.importers.assembly.responses import model_name, objects, short, toke
 from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
+from traces.importers.assembly.unrouted_answers import VLLM_REMEDY
 from traces.importers.importer import Importer
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
@@ -129,6 +130,7 @@ class Choice:
         prompt, prompt_ids: of its prompt.
         generated, token_ids: of what it generated; ``None`` where not known.
         place: for errors.
+        cached_field, start_field: what says, in such a file, how many tokens were in the cache, and where rows begin.
     """
 
     before: RoutedIds | None
@@ -140,6 +142,8 @@ class Choice:
     generated: int | None
     token_ids: npt.NDArray[np.int64] | None
     place: str
+    cached_field: str = "usage.prompt_tokens_details.cached_tokens"
+    start_field: str = f"{CHOICE} as an object {{data, shape, start}}"
 
     @property
     def count(self) -> int:
@@ -174,7 +178,10 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         for answer in _answers(response, place, told):
             rows.append(answer)
     if not rows.sequences:
-        raise ForestageError(f"{path}: no response has routed experts; start vLLM with --enable-return-routed-experts")
+        raise ForestageError(
+            f"{path}: no response has routed experts; {VLLM_REMEDY}, and save its answers as they come, with "
+            f"choices[].{CHOICE}"
+        )
     told.tell(path, report)
     return rows.finish(report, source=f"vLLM, --enable-return-routed-experts, from {path.name}", name=name)
 
@@ -469,16 +476,31 @@ def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
     if cached and (cached, False) in readings:
         return cached, False
     if len(readings) > 1:
-        raise ForestageError(
-            f"{choice.place}: {CHOICE}: {choice.count} rows may begin with the prompt or after it; {PROMPT} would tell"
-        )
+        raise ForestageError(_two_readings(choice, sorted(readings)))
     if not readings:
         where = f" from {stated} on" if stated is not None else ""
+        least = generated - 1 + (0 if stated is None else max(0, prompt - stated))
+        most = least + 1 if stated is not None else prompt + generated
         raise ForestageError(
             f"{choice.place}: {CHOICE}: {choice.count} rows{where} for {generated} generated tokens after a prompt of "
-            f"{prompt}"
+            f"{prompt}; expected {least} {'or' if most == least + 1 else 'to'} {most}: rows were lost or are another "
+            "response's, and nothing tells which; leave the response out, or record it again"
         )
     return next(iter(readings))
+
+
+def _two_readings(choice: Choice, readings: list[tuple[int, bool]]) -> str:
+    """What to say of rows that fit two beginnings, and how the file can be made to tell."""
+    several = " or ".join(
+        f"the positions from {first} on" + (", the last generated token's among them" if last else "")
+        for first, last in readings
+    )
+    cached = next((first for first, last in readings if first and not last), None)
+    remedy = f"{choice.cached_field} {cached}, if so many tokens were in the server's cache, or " if cached else ""
+    return (
+        f"{choice.place}: {CHOICE}: {choice.count} rows may be of {several}; say which in the file: {remedy}"
+        f"{choice.start_field} with the first position"
+    )
 
 
 def _tell(choice: Choice, prompt: int, first: int, rows: int, last: bool, told: Told, *, shared: bool) -> None:

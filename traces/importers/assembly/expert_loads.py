@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from traces.expert_load import ExpertLoad, LoadMetadata
 from traces.importers.assembly.models import recorded_model
 from traces.importers.options import ImportOptions
 from traces.importers.report import Report
-from traces.load import ExpertLoad, LoadMetadata
 
 LARGEST_COUNT = float(1 << 53)
 """Whole numbers up to it are exact in a load's f64, and their sums far from infinite."""

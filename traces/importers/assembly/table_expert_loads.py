@@ -10,10 +10,15 @@ import numpy.typing as npt
 from catalog import load_catalog
 from catalog.errors import ForestageError
 from traces.importers.assembly.cells import number_lists, numbers, whole
-from traces.importers.assembly.routing_rows import LARGEST, LARGEST_ID
+from traces.importers.assembly.row_format import LARGEST, LARGEST_ID
 from traces.importers.assembly.spool import Spool
 from traces.importers.assembly.table_source import Batch
 from traces.importers.options import ImportOptions
+from traces.importers.report import Report
+from traces.validation import counted_from_one
+
+SHARED_OUT = 64
+"""Choices for each expert before it is odd that the first has none."""
 
 COUNT = np.dtype(
     [("step", np.int64), ("layer", np.int64), ("expert", np.int64), ("count", np.float64), ("line", np.int64)]
@@ -130,8 +135,17 @@ def known_experts(options: ImportOptions, layers: list[int], largest: int, origi
             "of the catalogue with --model"
         )
     if largest >= experts:
-        raise ForestageError(f"{origin}: expert {largest}: the model has experts 0 to {experts - 1}")
+        raise ForestageError(
+            f"{origin}: expert {largest}: the model has experts 0 to {experts - 1}" + counted_from_one(largest, experts)
+        )
     return experts
+
+
+def warn_of_first_expert(counts: npt.NDArray[Any], experts: int, origin: Path, report: Report) -> None:
+    """Warn where expert 0 has no load though there was much to share out: ids may count from 1."""
+    loaded = counts[counts["count"] > 0]
+    if counts["count"].sum() >= SHARED_OUT * experts and not (loaded["expert"] == 0).any():
+        report.warn(f"{origin}: expert 0 has no load in any layer{counted_from_one(experts, experts)}")
 
 
 def dense(counts: npt.NDArray[Any], experts: int, origin: Path) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""A discrete-event engine: tasks with dependencies and priorities on named resources.
+"""A discrete-event loop: tasks with dependencies and priorities on named resources.
 
 Time is an integer number of picoseconds, so that every sum of intervals is exact and every run is reproducible.
 
@@ -9,9 +9,9 @@ resumes there later. Everything else runs to completion.
 Rules that make a schedule unique:
 
 * All events of an instant are handled before anything starts at that instant.
-* Ready tasks start in the order (priority, order, submission). A task that must wait keeps what it waits for from less
-  urgent tasks, so a task that needs two resources cannot be starved by tasks that need one.
-* Only a smaller ``priority`` overtakes; within a priority, ``order`` decides who starts first, never who is stopped.
+* Ready tasks start in the order (priority, order, submission). A task that must wait reserves its resources against
+  less urgent tasks, so a task that needs two resources cannot be starved by tasks that need one.
+* Only a smaller ``priority`` overtakes; among equal priorities, ``order`` decides which starts first and stops none.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 from perfmodel.accounts import Accounts
 from perfmodel.tasks import PS_PER_S, Queue, Resource, Segment, Task, TaskState
 
-__all__ = ["PS_PER_S", "Engine", "Resource", "Segment", "Task", "TaskState"]
+__all__ = ["PS_PER_S", "EventLoop", "Resource", "Segment", "Task", "TaskState"]
 
 
-class Engine(Accounts):
-    """See the module's description.
+class EventLoop(Accounts):
+    """The clock and the scheduler; the module's docstring states the rules.
 
     Args:
         resources: the resources, named uniquely.
@@ -43,7 +43,7 @@ class Engine(Accounts):
         self._event_numbers = 0
         self._round = 0
         self._dirty = False
-        self._at_boundary: list[Task] = []  # running transfers that are to look up
+        self._at_boundary: list[Task] = []  # running transfers that have reached a chunk boundary
 
     # --- submitting ---
 
@@ -67,11 +67,11 @@ class Engine(Accounts):
             kind, tag: kept on the task.
             resources: names; none for a pure delay or a join of other tasks.
             duration_ps: how long they are held.
-            busy_ps: of that, how long each really works (for the accounting alone); all of it by default.
+            busy_ps: for how much of it each resource really works (for the accounts only); by default all of it.
             priority, order: smaller is sooner.
             after: tasks that must finish first.
-            delay_ps: from then (or now) until the task may queue.
-            on_finish: called at the end, after dependants were released.
+            delay_ps: time from then (or from now) until the task may queue.
+            on_finish: called when the task has ended and its dependants are released.
 
         Raises:
             ValueError: for a negative time, an unknown resource, or a dependency that was cancelled.
@@ -106,8 +106,10 @@ class Engine(Accounts):
         """Submit a transfer of ``size_bytes`` ≥ 1 over one resource with a bandwidth; other arguments as in `submit`.
 
         Args:
-            admit: asked once, when the transfer would first start; ``False`` cancels it. It must not use the engine.
-            on_cancel: called when the transfer is cancelled, however that came about.
+            admit: asked once, when the transfer would first start; ``False`` cancels it; may not use the event loop.
+            on_cancel: called when the transfer is cancelled, for whatever reason.
+        Raises:
+            ValueError: as `submit`, or for a size below 1 or a resource that takes no transfers.
         """
         if size_bytes < 1:
             raise ValueError(f"task {kind}: a transfer needs at least 1 byte, not {size_bytes}")
@@ -146,10 +148,10 @@ class Engine(Accounts):
         if task.missing == 0:
             self._release(task)
 
-    # --- changing one's mind ---
+    # --- promoting and cancelling ---
 
     def promote(self, task: Task, priority: int, order: int) -> None:
-        """Make a task that has not ended more urgent; what it has already moved is kept.
+        """Make a task that has not ended more urgent; it keeps what it has already moved.
 
         A transfer that :meth:`cancel` would stop at its next chunk is revived.
 
@@ -167,12 +169,12 @@ class Engine(Accounts):
             task.priority, task.order = priority, order
 
     def cancel(self, task: Task) -> None:
-        """Drop a task: at once where it waits, at its next chunk where it is a running transfer.
+        """Drop a task: at once if it waits, at its next chunk boundary if it is a running transfer.
 
-        A running transfer in its last chunk (or without chunks) ends as usual.
+        A running transfer that is in its last chunk, or has no chunks, still runs to its end.
 
         Raises:
-            ValueError: if other tasks depend on it, or if it is running and no transfer.
+            ValueError: if other tasks depend on it, or if it is running and is not a transfer.
         """
         if task.is_over:
             return
@@ -288,7 +290,7 @@ class Engine(Accounts):
         heapq.heappush(self._events, (time_ps, self._event_numbers, task, task.stamp))
 
     def _schedule_stop(self, task: Task) -> None:
-        """Have a running transfer look up at its next chunk boundary, unless that is its end."""
+        """Schedule a decision at the next chunk boundary of a running transfer, unless that is its end."""
         at_bytes = self._next_boundary_bytes(task)
         if at_bytes < task.size_bytes:
             resource = task.queue.stations[0].resource
@@ -302,7 +304,7 @@ class Engine(Accounts):
         return min(max(resource.next_boundary_bytes(passed_ps), task.done_bytes), task.size_bytes)
 
     def _look_up(self, task: Task) -> None:
-        """A running transfer at a chunk boundary: it is given up, makes way, or goes on."""
+        """At a chunk boundary, stop a running transfer for good, let it be overtaken, or let it go on."""
         ready = task.queue.ready
         if not task.cancel_requested and not (ready and ready[0][0] < task.priority):
             self._schedule(task, task.since_ps + task.duration_ps)
@@ -316,7 +318,7 @@ class Engine(Accounts):
             self._enqueue(task)
 
     def _complete(self, task: Task) -> None:
-        """A running task has been served."""
+        """A running task has received all its service."""
         if task.size_bytes:
             self._account(task, task.size_bytes - task.done_bytes)
             self._finished_bytes += task.size_bytes
@@ -327,7 +329,7 @@ class Engine(Accounts):
         self._finish(task)
 
     def _account(self, task: Task, moved_bytes: int) -> None:
-        """A transfer's service ends now."""
+        """Account for a transfer's service, which ends now."""
         served_ps = self.now_ps - task.since_ps
         station = task.queue.stations[0]
         station.busy_ps += served_ps
@@ -356,7 +358,7 @@ class Engine(Accounts):
             task.on_finish(task)
 
     def _release(self, task: Task) -> None:
-        """Dependencies are met: queue it now, or when its delay is over."""
+        """The dependencies have ended: queue the task now, or when its delay is over."""
         if task.state != TaskState.WAITING:
             return
         if task.delay_ps:

@@ -1,7 +1,7 @@
 """Expert loads: how many tokens each expert got, without saying which tokens.
 
-Serving systems that balance experts over devices record this and no more. It is no routing trace: nothing that asks
-what one token did can be answered from it.
+Serving systems that balance experts over devices record only this. It is not a routing trace: it cannot tell what any
+single token did.
 """
 
 import json
@@ -26,7 +26,7 @@ REFUSAL = (
     "holds expert loads (counts a step, layer and expert), not which experts each token chose; only `forestage trace "
     "info`, `stats` and `import` read it"
 )
-"""What every command that needs a trace says of such a file."""
+"""What every command that needs a trace answers when given such a file."""
 
 
 class LoadMetadata(StrictModel):
@@ -34,13 +34,13 @@ class LoadMetadata(StrictModel):
 
     Attributes:
         model: the model's name.
-        experts: routed (logical) experts a layer.
-        top_k: experts a token uses, where known.
+        experts: routed (logical) experts per layer.
+        top_k: experts that a token uses in a layer, if known.
         layer_map: the model's index of each layer, ascending.
-        steps_ordered: steps are in the order in which they ran.
+        steps_ordered: whether steps are in the order in which they ran.
         source: where it was recorded.
         licence: SPDX name, or what is known.
-        synthetic: made by a generator.
+        synthetic: whether a generator made it.
     """
 
     model: str = Field(min_length=1)
@@ -63,12 +63,12 @@ class LoadMetadata(StrictModel):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ExpertLoad:
-    """Recorded loads; valid once it exists.
+    """Recorded loads, checked when the object is made.
 
     Attributes:
-        counts: f64 ``[steps, layers, experts]``, finite and ≥ 0: tokens that chose the expert, or an estimate of them
-            (up to a factor) where the source has one. Some expert of every layer has a count.
-        metadata: what holds of the whole.
+        counts: f64 ``[steps, layers, experts]``, finite and ≥ 0: how many tokens chose the expert, or an estimate up to
+            a factor if the source has only that. Every layer has at least one expert with a positive count.
+        metadata: facts about the whole recording.
         origin: the file, for errors.
     """
 
@@ -94,7 +94,7 @@ class ExpertLoad:
 
     @property
     def experts(self) -> int:
-        """Routed experts a layer."""
+        """Routed experts per layer."""
         return self.counts.shape[2]
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class ExpertLoad:
         return np.array_equal(self.counts, other.counts) and self.metadata == other.metadata
 
     def validate(self) -> None:
-        """Check shape and every count.
+        """Check the shape and every count.
 
         Raises:
             ForestageError: naming the origin, the field and the row.
@@ -170,5 +170,5 @@ class ExpertLoad:
 
 
 def _checksums(counts: npt.NDArray[np.float64], document: str) -> str:
-    """CRC-32 of the counts and of the header's document, as they stand in the header."""
+    """CRC-32 of the counts and of the header's document, as text for the header."""
     return f"{crc32(counts):08x} {zlib.crc32(document.encode()):08x}"

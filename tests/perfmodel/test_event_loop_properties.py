@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.engine import PS_PER_S, Engine, Resource, Task, TaskState
+from perfmodel.event_loop import PS_PER_S, EventLoop, Resource, Task, TaskState
 
 CHUNK = 10
 LINK = Resource("link", bandwidth_bytes_per_s=PS_PER_S, chunk_bytes=CHUNK)  # a byte takes a picosecond
@@ -83,27 +83,27 @@ def simulate_by_chunks(batch: list[Job]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(jobs, min_size=1, max_size=6))
 def test_lazy_chunking_equals_chunk_by_chunk(batch: list[Job]) -> None:
-    engine = Engine([LINK], record=True)
+    event_loop = EventLoop([LINK], record=True)
     tasks = [
-        engine.transfer("job", "link", job.size, priority=job.priority, order=job.order, delay_ps=job.arrival)
+        event_loop.transfer("job", "link", job.size, priority=job.priority, order=job.order, delay_ps=job.arrival)
         for job in batch
     ]
     changes = sorted((job.change_at, i) for i, job in enumerate(batch) if job.change_at is not None)
     for at, i in changes:
-        if at > engine.now_ps:
-            engine.run_until(engine.submit("timer", (), at - engine.now_ps))
+        if at > event_loop.now_ps:
+            event_loop.run_until(event_loop.submit("timer", (), at - event_loop.now_ps))
         if not tasks[i].is_over:
             if batch[i].change == "promote":
-                engine.promote(tasks[i], 0, 0)
+                event_loop.promote(tasks[i], 0, 0)
             else:
-                engine.cancel(tasks[i])
-    engine.run()
-    engine.check()
+                event_loop.cancel(tasks[i])
+    event_loop.run()
+    event_loop.check()
     simulate_by_chunks(batch)
     for task, job in zip(tasks, batch, strict=True):
         assert (task.state == TaskState.CANCELLED) == (job.cancelled and job.done < job.size)
         assert (task.end_ps, task.done_bytes) == (job.end, job.done)
-        served = [(s.start_ps, s.end_ps) for s in engine.segments if s.task is task]
+        served = [(s.start_ps, s.end_ps) for s in event_loop.segments if s.task is task]
         assert merged(served) == merged(job.segments)
 
 
@@ -142,12 +142,14 @@ def test_schedules_are_causal_exclusive_and_idle_only_for_a_reason(
     graph: list[tuple[tuple[str, ...], int, int, list[int]]],
 ) -> None:
     servers = {"gpu": 1, "hbm": 1, "pool": 2}
-    engine = Engine([Resource(name, servers=n) for name, n in servers.items()], record=True)
+    event_loop = EventLoop([Resource(name, servers=n) for name, n in servers.items()], record=True)
     tasks: list[Task] = []
     for resources, duration_ps, priority, after in graph:
-        tasks.append(engine.submit("node", resources, duration_ps, priority=priority, after=[tasks[i] for i in after]))
-    makespan_ps = engine.run()
-    engine.check()
+        tasks.append(
+            event_loop.submit("node", resources, duration_ps, priority=priority, after=[tasks[i] for i in after])
+        )
+    makespan_ps = event_loop.run()
+    event_loop.check()
     longest: list[int] = []
     for task, (_, duration_ps, _, after) in zip(tasks, graph, strict=True):
         assert task.end_ps == task.start_ps + duration_ps
@@ -155,8 +157,8 @@ def test_schedules_are_causal_exclusive_and_idle_only_for_a_reason(
         longest.append(max((longest[i] for i in after), default=0) + duration_ps)
     assert max(longest) <= makespan_ps <= sum(duration_ps for _, duration_ps, _, _ in graph)
     for name, n in servers.items():
-        spans = [(s.start_ps, s.end_ps) for s in engine.segments if s.resource == name]
-        assert sum(end - start for start, end in spans) == engine.busy_ps(name)
+        spans = [(s.start_ps, s.end_ps) for s in event_loop.segments if s.resource == name]
+        assert sum(end - start for start, end in spans) == event_loop.busy_ps(name)
         assert all(sum(a <= start < b for a, b in spans) <= n for start, end in spans if start < end)
     for task, (resources, _, _, _) in zip(tasks, graph, strict=True):
         # Work conservation: while a ready task waits, something it needs is in use, or kept for a more urgent one.
@@ -165,7 +167,8 @@ def test_schedules_are_causal_exclusive_and_idle_only_for_a_reason(
             full = [
                 name
                 for name in resources
-                if sum(s.start_ps <= instant < s.end_ps for s in engine.segments if s.resource == name) == servers[name]
+                if sum(s.start_ps <= instant < s.end_ps for s in event_loop.segments if s.resource == name)
+                == servers[name]
             ]
             rivals = [
                 other
@@ -180,13 +183,13 @@ def test_schedules_are_causal_exclusive_and_idle_only_for_a_reason(
 def test_a_link_is_never_idle_while_transfers_wait(arrivals: list[tuple[int, int, int]]) -> None:
     """Work conservation: the link's busy time up to the end is what one queue without priorities would give."""
     link = Resource("link", bandwidth_bytes_per_s=32 * 10**9, chunk_bytes=1 << 20)
-    engine = Engine([link])
+    event_loop = EventLoop([link])
     for delay_us, size, priority in arrivals:
-        engine.transfer("fetch", "link", size, priority=priority, delay_ps=delay_us * 10**6)
-    makespan_ps = engine.run()
-    engine.check()
+        event_loop.transfer("fetch", "link", size, priority=priority, delay_ps=delay_us * 10**6)
+    makespan_ps = event_loop.run()
+    event_loop.check()
     free_ps = 0
     for delay_us, size, _ in sorted(arrivals):
         free_ps = max(free_ps, delay_us * 10**6) + link.transfer_ps(size)
     assert makespan_ps == free_ps
-    assert engine.moved_bytes("link") == sum(size for _, size, _ in arrivals)
+    assert event_loop.moved_bytes("link") == sum(size for _, size, _ in arrivals)

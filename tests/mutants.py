@@ -1,0 +1,214 @@
+"""`make mutants`: small faults planted in the code, one at a time; which share of them do the tests beside it notice?
+
+cosmic-ray knows the faults and plants them; here a sample of them is drawn (the same for the same seed), each package
+alike, and for each the tests of its package (``tests/<package>``) run in a copy of the tree. A fault that changes
+nothing counts as missed, so a share of 100 % cannot be reached. What was tried is kept in a file of JSON lines: the
+same command goes on where it was interrupted.
+"""
+
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PACKAGES = (
+    "catalog",
+    "traces",
+    "staging",
+    "predictor",
+    "pim_model",
+    "rtl",
+    "cocotb_tests",
+    "perfmodel",
+    "gpu_reference",
+    "study",
+)
+
+OPERATORS = (
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq")),
+    *(f"ReplaceBinaryOperator_{pair}" for pair in ("Add_Sub", "Sub_Add", "Mul_Add", "FloorDiv_Mul", "Div_Mul")),
+    *(f"ReplaceBinaryOperator_{pair}" for pair in ("LShift_RShift", "RShift_LShift", "BitAnd_BitOr", "Mod_FloorDiv")),
+    "AddNot",
+    "NumberReplacer",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "ZeroIterationForLoop",
+)
+"""Of cosmic-ray's, those that a person's slip looks like; removed decorators and swapped names are not among them."""
+
+TIMEOUT_FACTOR = 4.0
+"""A run of the tests may take so many times as long as on the sound code; then the fault counts as noticed."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: the ``occurrence``-th place in ``file`` (from the root) where ``operator`` finds something to change."""
+
+    file: str
+    operator: str
+    occurrence: int
+
+    @property
+    def package(self) -> str:
+        """The package of its file."""
+        return self.file.split("/")[0]
+
+    def planted(self, source: str) -> str | None:
+        """``source`` with the fault in it; ``None`` if nothing changes."""
+        changed = mutate_code(source, get_operator(f"core/{self.operator}")(), self.occurrence)
+        return None if changed == source else changed
+
+
+def faults_of(file: Path) -> Iterator[Fault]:
+    """Every fault that can be planted in ``file``."""
+    tree = get_ast(file.read_text(encoding="utf-8"))
+    nodes = list(ast_nodes(tree))
+    for name in OPERATORS:
+        operator = get_operator(f"core/{name}")()
+        places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+        for occurrence in range(places):
+            yield Fault(file.relative_to(ROOT).as_posix(), name, occurrence)
+
+
+def drawn(package: str, count: int, seed: int) -> list[Fault]:
+    """``count`` of the package's faults (all, where it has fewer), every place as likely as the next."""
+    every = [fault for file in sorted((ROOT / package).rglob("*.py")) for fault in faults_of(file)]
+    return random.Random(f"{seed} {package}").sample(every, min(count, len(every)))
+
+
+class Copy:
+    """A copy of the tree, in which faults are planted and tests run, recorded traces beside it if there are any."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "forestage"
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        for name in listed.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, self.root / name)
+        if (ROOT.parent / "shared").is_dir():
+            (folder / "shared").symlink_to(ROOT.parent / "shared")
+        self.environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "kernels"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def passes(self, package: str, timeout_s: float | None = None) -> bool:
+        """Whether the package's tests pass in time."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{package}"]
+        with subprocess.Popen(
+            command, cwd=self.root, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                return process.wait(timeout_s) == 0
+            except subprocess.TimeoutExpired:
+                return False
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, 9)
+
+    def notices(self, fault: Fault, timeout_s: float) -> tuple[bool, str]:
+        """Whether the tests fail with the fault in place, and the line that it changes."""
+        file = self.root / fault.file
+        source = file.read_text(encoding="utf-8")
+        changed = fault.planted(source)
+        assert changed is not None
+        before, after = next(
+            (pair for pair in zip(source.splitlines(), changed.splitlines(), strict=False) if pair[0] != pair[1]),
+            ("", ""),
+        )
+        file.write_text(changed, encoding="utf-8")
+        try:
+            return not self.passes(fault.package, timeout_s), f"{before.strip()}  →  {after.strip()}"
+        finally:
+            file.write_text(source, encoding="utf-8")
+
+
+def wilson(noticed: int, tried: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (E. B. Wilson, JASA 22, 1927)."""
+    z = 1.96
+    share, spread = noticed / tried, z * z / tried
+    half = z * math.sqrt(share * (1 - share) / tried + spread / (4 * tried))
+    return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """The share noticed, by package."""
+    shown = Table("package", "tried", "noticed", "share", "95 % interval")
+    for package in (*PACKAGES, "all"):
+        own = [result for result in results if package in ("all", result["file"].split("/")[0])]
+        if own:
+            noticed = sum(result["noticed"] for result in own)
+            low, high = wilson(noticed, len(own))
+            share = f"{noticed / len(own):.0%}"
+            shown.add_row(package, str(len(own)), str(noticed), share, f"{low:.0%} to {high:.0%}")
+    return shown
+
+
+def main(
+    packages: Annotated[list[str] | None, typer.Argument(help="Packages; all, if none is named")] = None,
+    count: Annotated[int, typer.Option(help="Faults a package", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
+    out: Annotated[Path, typer.Option(help="JSON lines: what was tried; goes on from it")] = Path("out/mutants.jsonl"),
+) -> None:
+    """Plant faults and print which share of them the tests notice, by package."""
+    console = Console()
+    chosen = packages or list(PACKAGES)
+    for name in chosen:
+        if name not in PACKAGES:
+            raise typer.BadParameter(f"{name}: no package; choose of {', '.join(PACKAGES)}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    tried = {(result["file"], result["operator"], result["occurrence"]): result for result in known}
+    results = []
+    with tempfile.TemporaryDirectory(prefix="forestage-mutants-") as folder, out.open("a") as log:
+        copy = Copy(Path(folder))
+        for package in chosen:
+            faults = drawn(package, count, seed)
+            open_faults = [fault for fault in faults if tuple(asdict(fault).values()) not in tried]
+            if open_faults:
+                copy.passes(package)  # kernels are compiled, models built
+                began = time.monotonic()
+                if not copy.passes(package):
+                    console.print(f"{package}: its tests fail on the sound code; mend them first")
+                    raise typer.Exit(2)
+                timeout_s = 30 + TIMEOUT_FACTOR * (time.monotonic() - began)
+            for fault in track(open_faults, package, console=console):
+                noticed, change = copy.notices(fault, timeout_s)
+                result = {**asdict(fault), "noticed": noticed, "change": change}
+                tried[tuple(asdict(fault).values())] = result
+                log.write(json.dumps(result, ensure_ascii=False) + "\n")
+                log.flush()
+            results += [tried[tuple(asdict(fault).values())] for fault in faults]
+    console.print(table(results))
+    for result in results:
+        if not result["noticed"]:
+            console.print(f"missed: {result['file']}: {result['change']}", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
