@@ -321,6 +321,12 @@ def parse_records(origin: str, text: str) -> list[tuple[str, Record]]:
     return records
 
 
+def check_names(origin: str, records: list[tuple[str, Record]]) -> None:
+    """Raise ForestageError, naming ``origin``, if two records of one kind answer to one name."""
+    for kind in KINDS:
+        _index(kind, [(record, origin) for known, record in records if known == kind])
+
+
 def _index(kind: str, found: list[tuple[Record, str]]) -> Records[Any]:
     """Records by name; each name or alias may occur once."""
     keys: dict[str, str] = {}

@@ -1,8 +1,6 @@
 """Write a record into a catalogue file, the TOML that ``load_catalog`` reads."""
 
 import json
-import os
-import tempfile
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from catalog.catalogue import parse_records
+from catalog.catalogue import check_names, parse_records
 from catalog.errors import ForestageError
+from catalog.files import write_text
+from catalog.names import key
 from catalog.records import Record
 
 
@@ -45,30 +45,15 @@ def add_record(path: Path, kind: str, record: Record, *, replace: bool = False) 
     except (OSError, UnicodeDecodeError) as error:
         raise ForestageError(f"{path}: cannot read the catalogue file ({type(error).__name__})") from error
     known = parse_records(str(path), text)
-    if any(known_kind == kind and old.name == record.name for known_kind, old in known):
+    old = next((old for known_kind, old in known if known_kind == kind and key(old.name) == key(record.name)), None)
+    if old is not None:
         if not replace:
-            raise ForestageError(f"{path}: {kind} '{record.name}' is there already; give --replace, or another --name")
-        text = _without(text, kind, record.name)
+            raise ForestageError(f"{path}: {kind} '{old.name}' is there already; give --replace, or another --name")
+        text = _without(text, kind, old.name)
     separator = "\n" if text.strip() else ""
     text = (text.rstrip("\n") + "\n" if text.strip() else "") + separator + record_toml(kind, record)
-    parse_records(str(path), text)
-    _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the whole file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ForestageError(f"{path}: cannot write the catalogue file ({error.strerror})") from error
+    check_names(str(path), parse_records(str(path), text))
+    write_text(path, text)
 
 
 def _without(text: str, kind: str, name: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from cocotb_tests import exchange
 from cocotb_tests.build import BuiltModel, last_lines, runner_class
-from traces.files import atomic_path
 
 _POLL_S = 0.1
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from gpu_reference import files
 from gpu_reference.corpus import DOMAINS, SELECTIONS, SOURCES
 from gpu_reference.loss_curve import draw_loss_curve
 from gpu_reference.small_moe import WEIGHTS_FILE, load_tokenizer
 from gpu_reference.trace_tokens import token_bytes, tokens_of
 from traces import DECODE, PREFILL, RoutingTrace
-from traces.files import write_text
 from traces.statistics import RoutingStatistics, statistics
 
 SAMPLES_PER_DOMAIN = 2

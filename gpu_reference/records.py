@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from catalog.config import StrictModel
-from traces.files import write_text
+from catalog.files import write_text
 
 VERSIONED = ("forestage", "numpy", "torch")
 

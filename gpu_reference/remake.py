@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from gpu_reference import files
 from gpu_reference.capture import CaptureOptions, capture, choose_prompts
 from gpu_reference.corpus import balanced_texts, load_corpus
 from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, load_model, load_tokenizer, save_checkpoint, train_tokenizer
 from gpu_reference.training_options import TrainingOptions
-from traces.files import write_text
 
 MODEL_NAME = "forestage-small-moe"
 LICENCE = "Apache-2.0"

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.files import atomic_path, write_text
+from catalog.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

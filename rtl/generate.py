@@ -6,11 +6,11 @@ from pathlib import Path
 
 from amaranth.back import verilog
 
+from catalog.files import write_text
 from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineParameters
 from rtl.pim import tile as pim_tile
 from rtl.prefetch.engine import PrefetchEngine
-from traces.files import write_text
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """The ``forestage`` command: its groups, and how errors are reported."""
 
-import signal
+import errno
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from study.commands.command import use_options_command
 from study.commands.model_config import add_config_options
 from study.commands.study import study
 from study.extras import EXTRAS, missing
+from study.interruption import INTERRUPTED
 
 app = typer.Typer(
     name="forestage",
@@ -36,13 +38,15 @@ use_options_command(app)
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's class, wherever this version of typer keeps it."""
 
-INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where a disk, or what standard output goes to, is full."""
 
 
 def main() -> None:
     """Run the command; a user's error gives one line on stderr and exit status 2."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except ForestageError as error:
         fail(str(error))
     except UsageError as error:
@@ -54,6 +58,11 @@ def main() -> None:
         fail(str(missing(module)))
     except MemoryError as error:
         fail(f"not enough memory ({str(error) or 'none is left'}); ask for less, or give a smaller trace")
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has nowhere to go
+        fail(f"cannot write the output ({error.strerror}); make room, or send it elsewhere")
     except KeyboardInterrupt:
         status = INTERRUPTED
     if status == INTERRUPTED:
@@ -76,11 +85,5 @@ def usage_text(error: Any) -> str:
     return " ".join(error.format_message().split()).rstrip(".") + where
 
 
-def entry() -> None:
-    """The installed command; it treats SIGTERM as an interruption, so that temporary files are removed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    main()
-
-
 if __name__ == "__main__":
-    entry()
+    main()

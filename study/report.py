@@ -5,12 +5,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from catalog.files import write_text
 from study.blocks import Picture, Section
 from study.numbers import count, counted
 from study.pipeline import SUBJECTS
 from study.remaking import remade
 from study.stages import StudyContext
-from traces.files import write_text
 
 
 def write_report(context: StudyContext) -> None:

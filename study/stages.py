@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from catalog.files import write_text
 from study.config import StudyConfig
 from study.output import ProgressCallback, messages
 from traces import RoutingTrace
-from traces.files import write_text
 
 PACKAGES = (
     "catalog",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from catalog.config import StrictModel
+from catalog.files import bytes_at
 from traces.batch import MADE_BY, BatchConfig, BatchSchedule
-from traces.files import bytes_at
 from traces.metadata import TraceMetadata
 from traces.schema import DECODE, PREFILL
 from traces.trace import RoutingTrace

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.config import StrictModel
+from catalog.files import bytes_at
 from traces.expert_load import ExpertLoad, LoadMetadata
-from traces.files import bytes_at
 from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 
 TOKEN_LEVEL_NOTE = (

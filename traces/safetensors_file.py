@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.files import atomic_path
+from catalog.files import atomic_path
 from traces.mapping import release
 
 DTYPES: dict[str, np.dtype[Any]] = {

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.files import atomic_path
+from catalog.files import atomic_path
 from traces.metadata import TraceMetadata
 from traces.safetensors_file import WRITE_CHUNK_BYTES, byte_chunks, encode_header, stored_order
 from traces.schema import ARRAYS, LABELS, TOKEN_ARRAYS

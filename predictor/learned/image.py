@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from predictor.learned.config import LearnedConfig
 from predictor.learned.context import rank_shifts
 from predictor.learned.predictor import LearnedPredictor
@@ -47,7 +48,6 @@ from predictor.learned.tables import (
     expected_shapes,
     feeding_layers,
 )
-from traces.files import atomic_path
 
 MAGIC = b"FORESTIM"
 VERSION = 1

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
+from catalog.files import write_text
 from predictor import registry
 from predictor.learned.config import Recipe, read_recipe
 from predictor.learned.model_file import ValidationRecall
@@ -24,7 +25,6 @@ from predictor.measure.metrics import recall, tally_predictor
 from predictor.measure.ranking import check_limit
 from predictor.measure.results import Ends
 from traces import RoutingTrace
-from traces.files import write_text
 from traces.selection import select_sequences
 
 Progress = Callable[[int, int], None]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from predictor.learned.batches import Batches
 from predictor.learned.config import Recipe, TrainingConfig
 from predictor.learned.dataset import Dataset, frequent_tokens, prepare
@@ -27,7 +28,6 @@ from predictor.learned.quantise import Weights
 from predictor.learned.requirements import check_trainable
 from predictor.learned.tables import LearnedTables
 from traces import RoutingTrace
-from traces.files import atomic_path
 from traces.selection import select_sequences
 
 EVALUATION_TOKENS = 2048

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from catalog.files import atomic_path
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from predictor.next_use.tables import ARRAYS
 from traces import RoutingTrace
-from traces.files import atomic_path
 
 LayerArrays = dict[str, NDArray[np.integer]]
 

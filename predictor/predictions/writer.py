@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from predictor.predictions import parquet_file
 from predictor.predictions.alignment import align
 from predictor.predictions.arrays import NAMES, PredictionArrays, check_arrays, check_header
@@ -17,7 +18,6 @@ from predictor.predictions.content import check_content
 from predictor.predictions.digest import trace_digest
 from predictor.predictions.header import CHECKSUMS, FORMAT, PredictionsHeader, parse_values
 from traces import RoutingTrace
-from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks, crc32, write_tensors
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")

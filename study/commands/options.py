@@ -10,12 +10,12 @@ import typer
 
 from catalog.catalogue import call_registered, unclaimed
 from catalog.errors import ForestageError
+from catalog.files import check_writable
 from study.synthetic import tell_fit
 from traces import RoutingTrace, split
 from traces.batch import BatchSchedule
 from traces.batch_file import has_schedule, load_schedule
 from traces.expert_load import REFUSAL, ExpertLoad
-from traces.files import check_writable
 from traces.importers import OWN_TRACE, Imported, ImportOptions, import_recording, suspicions
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]

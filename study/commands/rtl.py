@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from catalog.files import check_folder
 from predictor.base import check_lookahead
 from predictor.st_moe.parameters import EngineParameters, StMoeParameters
 from study.commands.options import (
@@ -21,7 +22,6 @@ from study.commands.options import (
 )
 from study.numbers import count, size
 from study.output import emit, progress_bar
-from traces.files import check_folder
 
 if TYPE_CHECKING:
     from cocotb_tests.replay import ReplayResult

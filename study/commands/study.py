@@ -14,6 +14,7 @@ from rich.markup import escape
 from catalog import load_catalog
 from catalog.catalogue import registered_from
 from catalog.errors import ForestageError, unknown_name
+from catalog.files import check_folder, write_text
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.learned.config import read_recipe
@@ -23,7 +24,6 @@ from study.extras import require_all
 from study.output import emit, messages
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
-from traces.files import check_folder, write_text
 
 if TYPE_CHECKING:
     from study.subjects.base import Subject

@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from catalog.errors import ForestageError
-from traces.files import atomic_path, check_writable
+from catalog.files import atomic_path, check_writable
 
 # Metadata to leave out, because they would differ from run to run.
 _METADATA: dict[str, dict[str, Any]] = {

@@ -131,8 +131,22 @@ def test_a_record_written_is_the_record_read(tmp_path: Path) -> None:
     assert path.read_text() == "[[model]\n"
     assert [file.name for file in tmp_path.iterdir()] == ["all.toml"]
     (tmp_path / "file").touch()
-    with pytest.raises(ForestageError, match="cannot write the catalogue file"):
+    with pytest.raises(ForestageError, match=r"x\.toml: cannot"):
         add_record(tmp_path / "file" / "x.toml", "model", odd)
+
+
+def test_a_record_that_answers_to_anothers_name_is_not_added(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    record = load_catalog().find_model("gpt-oss-20b").model_copy(update={"name": "Twice", "aliases": ()})
+    add_record(path, "model", record)
+    before = path.read_text()
+    with pytest.raises(ForestageError, match=r"own\.toml: model 'Twice' is there already"):
+        add_record(path, "model", record.model_copy(update={"name": "twice"}))
+    with pytest.raises(ForestageError, match=r"own\.toml: model 'other': the name 'twice' is taken by 'Twice'"):
+        add_record(path, "model", record.model_copy(update={"name": "other", "aliases": ("TWICE",)}))
+    assert path.read_text() == before
+    add_record(path, "model", record.model_copy(update={"name": "twice", "top_k": 2}), replace=True)
+    assert [(r.name, r.top_k) for _, r in parse_records("x", path.read_text())] == [("twice", 2)]  # type: ignore[attr-defined]
 
 
 def test_records_are_found_by_name_alias_and_nearest() -> None:

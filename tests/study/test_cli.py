@@ -1,5 +1,6 @@
 """What the command makes of misuse, of missing extras and of an interruption."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,7 +113,7 @@ def test_a_missing_extra_is_named(
 
 WAITING = """
 import sys, time
-from study import cli
+from study import start
 from study.commands.predictor import listing
 
 def wait():
@@ -121,7 +122,7 @@ def wait():
 
 listing.registry.names = wait
 sys.argv = ["forestage", "predictor", "list"]
-cli.entry()
+start.entry()
 """
 
 
@@ -136,3 +137,46 @@ def test_termination_is_an_interruption() -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.startswith("forestage: interrupted")
+
+
+LOADING = """
+import sys
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "study.cli":
+            print("loading", flush=True)
+            import time
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow())
+from study.start import entry
+entry()
+"""
+
+
+def test_an_interruption_while_the_command_loads_is_one_line() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "forestage: interrupted before it began\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [("catalog", "list"), ("catalog", "list", "--json")])
+def test_a_full_output_is_one_line(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "study.start", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("forestage: error: cannot write the output (No space left on device)")
+    assert ended.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from predictor.next_use import file
 from predictor.next_use.parameters import NextUseParameters, NextUseTraining
 from study.commands.options import (
@@ -24,7 +25,6 @@ from study.commands.options import (
 from study.numbers import size
 from study.output import emit, messages, progress_bar
 from traces import split
-from traces.files import write_text
 from traces.selection import select_sequences
 
 

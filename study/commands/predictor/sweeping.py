@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from catalog.files import check_folder
 from predictor.learned.sweep import Measured, grid_names, read_grid, run_grid
 from predictor.measure.evaluate import evaluate
 from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
@@ -16,7 +17,6 @@ from study.figures.learned import recall_against_sram
 from study.numbers import fixed, size
 from study.output import emit, messages, progress_bar
 from traces import RoutingTrace
-from traces.files import check_folder
 
 
 def sweep_predictors(

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from catalog.files import bytes_at
 from study.commands.options import JsonOption, ModelOption, check_destination, open_recording, tell_warnings
 from study.commands.trace.info import schedule_in
 from study.commands.trace.labels import TraceArgument
@@ -15,7 +16,6 @@ from study.numbers import size
 from study.output import emit, progress_bar
 from traces import RoutingTrace
 from traces.exporters import FORMATS, ExportOptions, check_export, export_recording, find_exporter
-from traces.files import bytes_at
 
 FORMAT_HELP = "; ".join(f"{name}: {exporter.description}" for name, exporter in FORMATS.items())
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
 from traces.exporters.rows import walk_rows
-from traces.files import atomic_path
 from traces.trace import RoutingTrace
 
 NAME = "jsonl_routes"

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from traces.batch import BatchSchedule, distinct_experts_by_step
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but
-from traces.files import write_text
 from traces.trace import RoutingTrace
 
 NAME = "llmservingsim_gate_stats"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from traces.exporters.exporter import (
     Exporter,
     ExportOptions,
@@ -24,7 +25,6 @@ from traces.exporters.exporter import (
     require_recorded,
     shape_options,
 )
-from traces.files import atomic_path
 from traces.safetensors_file import byte_chunks
 from traces.schema import DECODE
 from traces.trace import RoutingTrace

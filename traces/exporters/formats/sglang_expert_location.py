@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from catalog.files import write_text
 from traces.exporters.counts import expert_counts, plain_numbers, whole_model
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
-from traces.files import write_text
 
 NAME = "sglang_expert_location"
 

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.files import atomic_path
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
 from traces.exporters.rows import PHASE_NAMES, Rows, walk_rows
-from traces.files import atomic_path
 from traces.metadata import PARQUET_KEY
 from traces.trace import RoutingTrace
 

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
+from catalog.files import write_text
 from traces.exporters.counts import expert_counts
 from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but
-from traces.files import write_text
 
 NAME = "vllm_ascend_expert_map"
 

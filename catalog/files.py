@@ -13,10 +13,14 @@ from catalog.errors import ForestageError
 def atomic_path(destination: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``destination``; rename it there on success, remove it on failure.
 
+    A link stays one: the file that it names is replaced.
+
     Raises:
-        ForestageError: if the folder of ``destination`` cannot be written.
+        ForestageError: if ``destination`` is a device or the like, which a renamed file would take the place of, or its
+            folder cannot be written.
     """
-    destination = Path(destination)
+    _refuse_device(Path(destination))
+    destination = Path(os.path.realpath(destination)) if Path(destination).is_symlink() else Path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
@@ -45,7 +49,14 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise ForestageError(f"{path}: is a folder; give the name of a file")
+    _refuse_device(path)
     check_folder(path.absolute().parent, path)
+
+
+def _refuse_device(path: Path) -> None:
+    """Raise if ``path`` is there and is neither a file nor a folder."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ForestageError(f"{path}: is no file but a device, pipe or socket; give the name of a file")
 
 
 def check_folder(folder: Path, what: Path | None = None) -> None:
