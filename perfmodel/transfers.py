@@ -35,10 +35,10 @@ class Fetch:
 
     Attributes:
         key: ``(layer, expert)``.
-        event: the latest (token, layer) that wants it, as ``token · layers + layer``.
-        prediction: who asked for it; ``None`` for a demand.
-        is_late: a prefetch that a gate asked for before it had arrived.
-        has_place: a place on the device is its own.
+        event: the latest (token, layer) for which it was asked, as ``token · layers + layer``.
+        prediction: what asked for it; ``None`` for a demand.
+        is_late: a gate asked for this prefetch before it had arrived.
+        has_place: room on the device is reserved for it.
         task: its transfer.
     """
 
@@ -84,11 +84,11 @@ class ExpertLink:
     """Demands and prefetches of experts over the host link.
 
     Args:
-        engine: with a resource ``HOST_LINK``.
-        expert_bytes: what one fetch moves.
-        latency_ps: from asking until the transfer may start.
+        event_loop: has a resource ``HOST_LINK``.
+        expert_bytes: bytes that one fetch moves.
+        latency_ps: time from asking until the transfer may start.
         admit: asked when a prefetch without a place would start; ``False`` drops it.
-        arrived: called when an expert is complete.
+        arrived: called when all of an expert has arrived.
         dropped: called when a prefetch was cancelled or not admitted.
     """
 
@@ -112,7 +112,7 @@ class ExpertLink:
         self._dropped = dropped
 
     def demand(self, key: Key, event: int) -> Fetch:
-        """Fetch an expert that a gate asked for, neither resident nor on its way, to a place that is its own."""
+        """Fetch an expert that a gate asked for, neither resident nor on its way, into a reserved place."""
         fetch = Fetch(key, event, None)
         fetch.has_place = True
         self._send("demand", fetch, DEMAND)

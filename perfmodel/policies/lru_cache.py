@@ -19,7 +19,7 @@ class LruCache(Policy):
 
     name = "lru_cache"
     has_cache = True
-    more_places = 0  # than those of the current layer's experts
+    more_places = 0  # needed beyond those of the current layer's experts
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
@@ -72,7 +72,7 @@ class LruCache(Policy):
         return [fetches.get(key) for key in needed]
 
     def end_layer(self, token: int, layer: int) -> None:
-        """The layer's experts become the most recently used."""
+        """Make the layer's experts the most recently used."""
         self._directory.unpin(self._needed)
         self._needed = []
 
@@ -90,8 +90,8 @@ class LruCache(Policy):
 
     def _make_room(self, key: Key) -> None:
         """Take a place for a needed expert."""
-        # Beside the needed experts only the prefetch on the link cannot give way: what is overtaken resumes before the
-        # next gate, since later predictions are for later layers. Hence `more_places`.
+        # Beside the needed experts only one prefetch, the one on the link, cannot give way: an overtaken prefetch
+        # resumes before the next gate, since later predictions are for later layers. Hence `more_places`.
         self._claim(key, demanded=True)
         group = self._directory.group_of(self._index(key))
         assert self._directory.held[group] <= self._shares[group], "the cache holds less than one layer needs"

@@ -4,14 +4,14 @@ The issue sets may be any predictor's; the policy is named after the published s
 `predictor.st_moe`. Routing never changes: a wrong prediction costs only time and bytes.
 
 * When the gate of layer l is known, the prefetch engine works on that event; when it has finished, the issue set of
-  layer l + lookahead is asked of the link, best first. What is issued for layers below the lookahead is asked for when
-  the token begins, at the cost of its first event.
-* A prefetch that starts takes a place, whose expert is evicted then. Experts that a pending prediction names are not
-  evicted for a prefetch, and for a demand only where nothing else can be: all predictions are of one chance, the values
-  of the stager's directory are 0, and moving has no price.
-* Demands overtake prefetches at the next chunk. A prefetch that becomes a demand goes on as one. When a gate asks for
-  other experts than were predicted, the wrong prefetches that wait are cancelled; a running one ends, unless a demand
-  wants the link: then it is given up at its next chunk.
+  layer l + lookahead is sent to the link, best first. Issue sets of layers below the lookahead are sent when the token
+  begins, after the engine's cycles for its first event.
+* A prefetch takes a place when its transfer starts, and evicts the expert there. Experts that a pending prediction
+  names are never evicted for a prefetch, and for a demand only where no other expert can be: in the stager's directory
+  all predictions are of one chance, other experts are worth nothing, and moving has no price.
+* Demands overtake prefetches at the next chunk. A prefetch that a gate asks for is promoted to a demand. When
+  a gate asks for other experts than were predicted, wrong prefetches that still wait are cancelled; a running one goes
+  on to its end unless a demand wants the link: then it stops at its next chunk.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,10 +37,10 @@ class StMoePrefetch(LruCache):
         super().__init__(system)
         assert system.issue_sets is not None
         self._issue_sets = system.issue_sets
-        # What would be on the device had nobody prefetched.
+        # What the device would hold without prefetching.
         self._shadow = ZeroTimeStager.empty(system.layers, system.experts, self._shares, by_recency=True)
-        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event it was last predicted for
-        self._event = -1  # the latest gate
+        self._unused: dict[Key, int] = {}  # prefetched and not used yet → event for which it was last predicted
+        self._event = -1  # event of the latest gate
         self._answered = (0, 0)  # when the prefetch engine last finished, and the link's busy time then
 
     # --- what the decode calls ---

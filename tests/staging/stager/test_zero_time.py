@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.sized_cache import SizedCache
 from staging.stager.directory import Status
 from staging.stager.zero_time import ZeroTimeStager
 from tests.staging.staging_samples import at_zero_time, streaming
@@ -72,6 +73,26 @@ def test_compiled_equals_streaming(given_, kind, by_recency, lookahead, cut):
     if kind == "recency":
         hits = [one_by_one.access(layer, layer * experts + np.array(wanted, np.int32)) for layer, wanted in chosen]
         assert np.concatenate(hits).tolist() == expected
+
+
+@pytest.mark.parametrize("by_recency", [True, False])
+def test_a_layer_whose_lowest_was_used_is_looked_at_anew(by_recency):
+    """One cache of many layers: that of a layer was mostly found already, when others needed room."""
+    generator = np.random.default_rng(3)
+    layers, experts, uses, events = 4, 8, 2, 400
+    layer_of = (np.arange(events) % layers).astype(np.int32)
+    wanted = [generator.permutation(experts)[:uses].tolist() for _ in range(events)]
+    keys = (np.repeat(layer_of, uses) * experts + np.concatenate(wanted)).astype(np.int32)
+    offsets = np.arange(events + 1) * uses
+    stager = streaming(layers, experts, (13,), by_recency=by_recency)
+    expected = np.concatenate([at_zero_time(stager, *event) for event in zip(layer_of.tolist(), wanted, strict=True)])
+    compiled = ZeroTimeStager.empty(layers, experts, (13,), by_recency=by_recency)
+    sized = SizedCache.empty(np.full(layers, 5), experts, 5 * 13 + 4, per_layer=False, by_recency=by_recency)
+    for cache in (compiled, sized):
+        hit = np.zeros(len(keys), np.bool_)
+        for first, last in ((0, 150), (150, events)):
+            cache.run(keys, offsets[first : last + 1], layer_of[first:last], hit)
+        assert hit.tolist() == expected.tolist()
 
 
 def test_an_event_larger_than_its_share_keeps_the_ones_of_most_worth():
