@@ -163,7 +163,9 @@ def test_a_batch_without_a_mask_is_told(tmp_path: Path) -> None:
 def test_a_hole_in_the_mask_is_refused_and_does_not_make_neighbours(mask: list[int], tmp_path: Path) -> None:
     tokens = np.arange(14).reshape(2, 7)
     masks = np.array([[1] * 7, mask])
-    path = save(tmp_path / "hole.pt", {"router_logits": layers_of(tokens), "input_ids": tokens, "attention_mask": masks})
+    path = save(
+        tmp_path / "hole.pt", {"router_logits": layers_of(tokens), "input_ids": tokens, "attention_mask": masks}
+    )
     with pytest.raises(ForestageError, match=r"attention_mask: sequence 1, token 2: 0 between tokens that are 1"):
         read(path)
 

@@ -192,6 +192,14 @@ FAULTS: dict[str, tuple[str, str]] = {
     "index": ('data: {"choices": [{"index": "a"}]}\n', "line 1: choices: .*expected an object with its index"),
     "id": ('data: {"id": {}, "choices": []}\n', "line 1: id: .*expected a text"),
     "token ids": ('data: {"choices": [{"token_ids": 3}]}\n', "line 1: token_ids: 3; expected a list"),
+    "model": (
+        lines(chunk("a"), {**chunk("a"), "model": "another"}),
+        "line 3: model: 'another', but '.*Mixtral.*' in earlier events of the same request",
+    ),
+    "one index twice": (
+        lines({**chunk("a"), "choices": chunk("a")["choices"] * 2}),
+        "line 1: choices: two have the index 0",
+    ),
     "deep": ("data: " + "[" * 100_000 + "\n", "line 1: not valid JSON"),
     "shapes": (
         lines(*(chunk("a", routed_experts=npy(random_ids(2, layers, 2, 8))) for layers in (4, 5))),

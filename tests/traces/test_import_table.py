@@ -436,7 +436,7 @@ def test_physical_experts_are_mapped(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", TEXTS["spaces in a cell"][0])
     trace = load(path, expert_map=expert_map)
     np.testing.assert_array_equal(trace.expert_ids, logical[np.arange(LAYERS)[None, :, None], IDS])
-    with pytest.raises(ForestageError, match="--experts 9: the file says 8"):
+    with pytest.raises(ForestageError, match=r"map\.json: layer_list: maps to 8 logical experts, but --experts says 9"):
         load(path, expert_map=expert_map, experts=9)
     with pytest.raises(ForestageError, match=r"line 2: expert ids .*: the expert map has physical experts 0 to 7"):
         load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,8 1\n0,1,1 2\n0,2,1 2\n"), expert_map=expert_map)
@@ -580,6 +580,18 @@ def test_ranks_of_loads_are_added_up_and_copies_counted_once(tmp_path: Path) -> 
     assert any("1 ranks counted the same as another" in warning for warning in warnings)
     loads, _ = load_of(parts(tmp_path / "run", texts), columns, files="sequence")
     np.testing.assert_array_equal(loads.counts, COUNTS[[0, 1, 0]])
+
+
+def test_a_layer_without_a_row_in_a_step_is_told_and_an_idle_expert_is_not(tmp_path: Path) -> None:
+    rows = [(s, n, e, 1 + COUNTS[s, n, e]) for s in range(2) for n in range(LAYERS) for e in range(EXPERTS - 1)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    _, warnings = load_of(written(tmp_path / "t.csv", "s,l,e,n\n" + text), LOAD_COLUMNS)
+    assert not any("nothing was counted" in warning for warning in warnings)
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows if row[:2] != (1, 2))
+    _, warnings = load_of(written(tmp_path / "t.csv", "s,l,e,n\n" + text), LOAD_COLUMNS)
+    assert any(
+        "1 times (step, layer) nothing was counted" in line and "step 1 from 0 on, layer 2" in line for line in warnings
+    )
 
 
 def test_counts_that_are_shares_are_told(tmp_path: Path) -> None:

@@ -271,3 +271,16 @@ def test_a_dummy_run_is_told(tmp_path: Path) -> None:
     parts = [response(part[:3], [part[3:]], prompt_tokens=3) for part in (ids[:12], ids[12:])]
     _, imported = trace_in(write(tmp_path, *parts))
     assert any("every token of layer 5 has the same" in warning for warning in imported.warnings)
+
+
+def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    ids = random_ids(6, 32, 2, 8)
+    whole = response(MIXTRAL, 4, [ids])
+    whole["usage"]["total_tokens"] = 8
+    with pytest.raises(ForestageError, match=r"response 1: usage\.total_tokens is 8, but prompt_tokens 4"):
+        trace_in(write(tmp_path, whole))
+    whole = response(MIXTRAL, 4, [ids, ids])
+    for choice in whole["choices"]:
+        choice["index"] = 0
+    with pytest.raises(ForestageError, match="choices: two have the index 0"):
+        trace_in(write(tmp_path, whole))

@@ -107,7 +107,12 @@ def read_passes(path: Path, options: ImportOptions) -> LogitFile:
         ForestageError: if the file is damaged or in no known layout.
     """
     with path.open("rb") as file:
-        start = file.read(64)
+        start = file.read(1 << 10)
+    if start.startswith((b"PK\x03\x04", b"\x93NUMPY")) and not torch_file.is_torch_file(start):
+        raise ForestageError(
+            f"{path}: a NumPy file, in which no router logits are read; save them with torch.save as .pt, or as "
+            f".safetensors with a tensor {NAME}.0, {NAME}.1, … a layer"
+        )
     raw, beside = _safetensors_passes(path, options) if is_safetensors(start) else _torch_passes(path, options)
     return _checked(path, raw, beside)
 

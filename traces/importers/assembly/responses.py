@@ -19,7 +19,7 @@ def whole_number(value: Any, field: str, place: str) -> int:
         ForestageError: naming ``place`` and ``field``.
     """
     if type(value) is not int or not 0 <= value <= LARGEST:
-        raise ForestageError(f"{place}: {field}: {short(value)}; expected a whole number from 0 on")
+        raise ForestageError(f"{place}: {field}: {short(value)}; expected a whole number from 0 to {LARGEST}")
     return value
 
 
@@ -44,7 +44,7 @@ def token_ids(value: Any, field: str, place: str) -> npt.NDArray[np.int64] | Non
     if value is None:
         return None
     if not isinstance(value, list) or not all(type(token) is int and 0 <= token <= LARGEST for token in value):
-        raise ForestageError(f"{place}: {field}: expected a list of whole numbers from 0 on")
+        raise ForestageError(f"{place}: {field}: expected a list of whole numbers from 0 to {LARGEST}")
     return np.array(value, np.int64)
 
 

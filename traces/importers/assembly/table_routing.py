@@ -420,7 +420,7 @@ def _whole_pass(held: Sequence[Choices], wanted: Array | None) -> Pass:
     remedy = "name the column that tells tokens apart with --column token="
     if wanted is not None and not np.array_equal(layers, wanted):
         odd = min(set(layers.tolist()) ^ set(wanted.tolist()))
-        state = "has" if odd in layers else "lacks"
+        state = "have" if odd in layers else "lack"
         raise ForestageError(
             f"{place}: the rows from here on {state} layer {odd}, unlike those before, in which layers begin anew; "
             f"{remedy}"

@@ -80,6 +80,7 @@ class _Told:
     prompt_short: int = 0
     unseen: int = 0
     unseen_tokens: int = 0
+    inferred: int = 0
     unrouted: int = 0
 
     def tell(self, path: Path, report: Report) -> None:
@@ -96,8 +97,14 @@ class _Told:
             )
         if self.unseen:
             report.warn(
-                f"{path}: the first {self.unseen_tokens} tokens of {self.unseen} sequences have no rows ({START}): "
-                "positions begin after them"
+                f"{path}: the first {self.unseen_tokens} tokens of {self.unseen} sequences have no rows"
+                + (f" ({START})" if not self.inferred else "")
+                + ": positions begin after them"
+            )
+        if self.inferred:
+            report.warn(
+                f"{path}: of {self.inferred} of these sequences no {START} says so, but the number of rows alone; had "
+                "others than the first been lost, their positions would be wrong"
             )
         if self.unrouted:
             report.warn(f"{path}: {self.unrouted} choices have no {FIELD} (aborted, or not asked for): left out")
@@ -319,6 +326,7 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
             told.prompt_short += short_by_one
             told.unseen += start > 0
             told.unseen_tokens += start
+            told.inferred += start > 0 and choice.start is None
             told.last_missing += len(ids) >= group.prompt - start and not (
                 group.completion == 0 or (short_by_one and group.texts == 1)
             )

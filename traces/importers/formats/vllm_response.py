@@ -479,7 +479,7 @@ def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
         raise ForestageError(_two_readings(choice, sorted(readings)))
     if not readings:
         where = f" from {stated} on" if stated is not None else ""
-        least = generated - 1 + (0 if stated is None else max(0, prompt - stated))
+        least = max(0, generated - 1) + (0 if stated is None else max(0, prompt - stated))
         most = least + 1 if stated is not None else prompt + generated
         raise ForestageError(
             f"{choice.place}: {CHOICE}: {choice.count} rows{where} for {generated} generated tokens after a prompt of "
