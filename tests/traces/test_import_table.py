@@ -210,6 +210,16 @@ def test_sequences_may_come_in_turn(tmp_path: Path) -> None:
     }
 
 
+def test_rows_in_any_order_need_positions_and_the_remedy_that_is_told_works(tmp_path: Path) -> None:
+    rows = [f"a,{t},{n},{joined(IDS[t, n], ' ')}\n" for t in range(TOKENS) for n in range(LAYERS)]
+    path = written(tmp_path / "t.csv", "seq,tok,lay,exp\n" + "".join(reversed(rows)))
+    with pytest.raises(ForestageError, match=r"name them with --column position= in place of token=") as caught:
+        load(path, {**COLUMNS, "sequence": "seq"})
+    assert "--column sequence=" not in str(caught.value)
+    columns = {"sequence": "seq", "position": "tok", "layer": "lay", "ids": "exp"}
+    np.testing.assert_array_equal(load(path, columns).expert_ids, IDS)
+
+
 def test_tokens_that_begin_anew_begin_a_sequence_and_it_is_told(tmp_path: Path) -> None:
     text = TEXTS["spaces in a cell"][0]
     body = text.removeprefix("tok,lay,exp\n")
@@ -249,7 +259,7 @@ def test_passes_that_do_not_come_out_whole_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.log"
     with pytest.raises(ForestageError, match=r"line 5: the rows from here on lacks? layer 1"):
         load(written(path, "".join(lines[:5] + lines[6:])), PASS_COLUMNS)
-    with pytest.raises(ForestageError, match=r"line 14: the rows from here on lacks layer 2"):
+    with pytest.raises(ForestageError, match=r"line 14: the rows from here on lack layer 2"):
         load(written(path, "".join(lines[:-1])), PASS_COLUMNS)
     with pytest.raises(ForestageError, match=r"line 5: from here on 1 rows of layer 0, but 2 of layer 1"):
         load(written(path, "".join([*lines[:6], lines[5], *lines[6:]])), PASS_COLUMNS)

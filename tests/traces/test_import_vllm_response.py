@@ -133,7 +133,10 @@ def test_routing_in_a_layer_that_the_model_has_dense_is_refused(tmp_path: Path) 
 def test_base64_of_a_numpy_file(dtype: str, tmp_path: Path) -> None:
     ids = random_ids(7, 32, 2, 8)
     whole = response(None, [ids], prompt_tokens=5)
-    whole["usage"]["completion_tokens"] = 3  # seven rows: the prompt's five, and all but the last generated
+    whole["usage"] |= {
+        "completion_tokens": 3,
+        "total_tokens": 8,
+    }  # seven rows: the prompt's five, and all but the last generated
     whole["choices"][0]["routed_experts"] = encoded(ids, dtype)
     trace, imported = trace_in(write(tmp_path, whole))
     np.testing.assert_array_equal(trace.expert_ids, ids)
@@ -275,11 +278,11 @@ def test_a_dummy_run_is_told(tmp_path: Path) -> None:
 
 def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     ids = random_ids(6, 32, 2, 8)
-    whole = response(MIXTRAL, 4, [ids])
+    whole = response(None, [ids], prompt_tokens=4)
     whole["usage"]["total_tokens"] = 8
     with pytest.raises(ForestageError, match=r"response 1: usage\.total_tokens is 8, but prompt_tokens 4"):
         trace_in(write(tmp_path, whole))
-    whole = response(MIXTRAL, 4, [ids, ids])
+    whole = response(None, [ids, ids], prompt_tokens=4)
     for choice in whole["choices"]:
         choice["index"] = 0
     with pytest.raises(ForestageError, match="choices: two have the index 0"):

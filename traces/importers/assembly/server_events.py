@@ -239,8 +239,8 @@ def _check_usage(response: dict[str, Any], place: str) -> None:
     prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
     if type(prompt) is type(completion) is type(total) is int and prompt + completion != total:
         raise ForestageError(
-            f"{place}: usage.total_tokens is {total}, but prompt_tokens {prompt} and completion_tokens {completion} are "
-            f"{prompt + completion}; was the response edited, or put together from two?"
+            f"{place}: usage.total_tokens is {total}, but prompt_tokens {prompt} and completion_tokens {completion} "
+            f"are {prompt + completion}; was the response edited, or put together from two?"
         )
 
 

@@ -77,8 +77,8 @@ def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
         remedy = f"{VLLM_REMEDY}, or {SGLANG_REMEDY}"
     if unfinished and errors:
         raise ForestageError(
-            f"{file}: {unfinished} of {answers} answers of a server were cut off before their end, where a stream has its "
-            f"routing, and {errors}; mend what the server says and record again{elsewhere}"
+            f"{file}: {unfinished} of {answers} answers of a server were cut off before their end, where a stream has "
+            f"its routing, and {errors}; mend what the server says and record again{elsewhere}"
         )
     cut = f"; {unfinished} of them were cut off before their end, where a stream has its routing" if unfinished else ""
     raise ForestageError(f"{file}: {answers} answers of a server, none with routed experts{cut}; {remedy}{elsewhere}")

@@ -187,8 +187,8 @@ def _grid(path: Path, run: Pass, layers: Integers, top_k: int) -> Integers:
     tokens = int(rows[:-1].max()) // top_k
     if not tokens:
         raise ForestageError(
-            f"{path}: line {run.line}: the pass that begins here has at most {int(rows[:-1].max())} rows a layer, fewer "
-            f"than the {top_k} experts of one token; is the top-k right (--top-k), or is the file cut off?"
+            f"{path}: line {run.line}: the pass that begins here has at most {int(rows[:-1].max())} rows a layer, "
+            f"fewer than the {top_k} experts of one token; is the top-k right (--top-k), or is the file cut off?"
         )
     wanted = np.full(len(layers), tokens * top_k)
     if rows[-1] == top_k:
