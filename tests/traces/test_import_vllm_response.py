@@ -282,6 +282,8 @@ def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     whole["usage"]["total_tokens"] = 8
     with pytest.raises(ForestageError, match=r"response 1: usage\.total_tokens is 8, but prompt_tokens 4"):
         trace_in(write(tmp_path, whole))
+    with pytest.raises(ForestageError, match="prompt_token_ids: expected a list of whole numbers from 0 to 2147483647"):
+        trace_in(write(tmp_path, response(None, [ids], prompt_tokens=4, prompt_token_ids=[2**32, 1, 2, 3])))
     whole = response(None, [ids, ids], prompt_tokens=4)
     for choice in whole["choices"]:
         choice["index"] = 0

@@ -65,3 +65,10 @@ def test_a_pipe_is_refused_and_never_waited_for(format: str | None, tmp_path: Pa
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ForestageError, match="pipe: is a pipe or a device, which can be read only once; write what"):
         import_trace(tmp_path / "pipe", format)
+
+
+def test_an_empty_object_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text("{}")
+    with pytest.raises(ForestageError, match="no known trace format") as caught:
+        sniff_format(tmp_path / "e.json")
+    assert "columns none" not in str(caught.value)

@@ -427,8 +427,8 @@ def _refuse_holes(path: Path, kept: list[npt.NDArray[np.bool_]], first: int) -> 
         sequence, column = (int(place) for place in holes[0])
         raise ForestageError(
             f"{path}: attention_mask: sequence {sequence}, token {first + column}: 0 between tokens that are 1; "
-            "padding stands at a sequence's beginning or end: take such tokens out of input_ids before the model runs, or set "
-            "them to 1 if they are of the text"
+            "padding stands at a sequence's beginning or end: take such tokens out of input_ids before the model "
+            "runs, or set them to 1 if they are of the text"
         )
 
 
