@@ -289,3 +289,10 @@ def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         choice["index"] = 0
     with pytest.raises(ForestageError, match="choices: two have the index 0"):
         trace_in(write(tmp_path, whole))
+
+
+def test_a_served_name_that_no_catalogue_knows_is_refused_with_every_way_out(tmp_path: Path) -> None:
+    path = write(tmp_path, response(None, [random_ids(6, 32, 2, 8)], model="my-alias", prompt_tokens=4))
+    with pytest.raises(ForestageError, match=r"my-alias; import it with --experts, .*name the model with --model"):
+        trace_in(path)
+    assert trace_in(path, model=MIXTRAL)[0].metadata.model == MIXTRAL

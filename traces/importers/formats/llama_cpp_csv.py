@@ -184,11 +184,13 @@ def _grid(path: Path, run: Pass, layers: Integers, top_k: int) -> Integers:
             f"{path}: line {run.line}: the pass that begins here {state} layer {odd}, unlike the first; is the file "
             "cut off, or are rows missing?"
         )
-    tokens = int(rows[:-1].max()) // top_k
-    if not tokens:
+    most = int(rows[:-1].max())
+    tokens = most // top_k
+    if most % top_k:
+        layer = int(np.argmax(rows[:-1]))
         raise ForestageError(
-            f"{path}: line {run.line}: the pass that begins here has at most {int(rows[:-1].max())} rows a layer, "
-            f"fewer than the {top_k} experts of one token; is the top-k right (--top-k), or is the file cut off?"
+            f"{path}: line {run.line + int(starts[layer])}: {most} rows of layer {layers[layer]}, no multiple of the "
+            f"{top_k} experts of a token; is the top-k right (--top-k), or is the file cut off?"
         )
     wanted = np.full(len(layers), tokens * top_k)
     if rows[-1] == top_k:
