@@ -216,3 +216,15 @@ def test_a_faulty_stream_is_refused_in_one_line(fault: str, tmp_path: Path) -> N
     with pytest.raises(ForestageError, match=rf"s\.txt: .*{message}") as caught:
         import_recording(path, "vllm_response", ImportOptions(model=MIXTRAL))
     assert "\n" not in str(caught.value)
+
+
+def test_answers_of_two_servers_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    ids = random_ids(6, 32, 2, 8)
+    usage = {"prompt_tokens": 4, "completion_tokens": 3}
+    of_vllm = {"model": MIXTRAL, "choices": [{"index": 0, "routed_experts": npy(ids)}], "usage": usage}
+    of_sglang = {"model": MIXTRAL, "choices": [{"index": 0, "sgl_ext": {"routed_experts": int32(ids)}}], "usage": usage}
+    path = tmp_path / "r.jsonl"
+    for first, second, other in ((of_vllm, of_sglang, "SGLang"), (of_sglang, of_vllm, "vLLM")):
+        path.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+        with pytest.raises(ForestageError, match=f"response 2: .*an answer of {other} among those of"):
+            read(path)

@@ -296,3 +296,12 @@ def test_a_served_name_that_no_catalogue_knows_is_refused_with_every_way_out(tmp
     with pytest.raises(ForestageError, match=r"my-alias; import it with --experts, .*name the model with --model"):
         trace_in(path)
     assert trace_in(path, model=MIXTRAL)[0].metadata.model == MIXTRAL
+
+
+def test_no_number_of_rows_below_zero_is_expected(tmp_path: Path) -> None:
+    whole = response(None, [random_ids(6, 32, 2, 8)], prompt_tokens=3)
+    whole["usage"] = {"prompt_tokens": 3, "completion_tokens": 0}
+    with pytest.raises(
+        ForestageError, match="6 rows for 0 generated tokens after a prompt of 3; expected 0 to 3: rows"
+    ):
+        trace_in(write(tmp_path, whole))

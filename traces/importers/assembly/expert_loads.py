@@ -23,8 +23,8 @@ def _tell_silent_layers(counts: npt.NDArray[np.float64], layer_map: list[int], o
 
     A token passes every MoE layer, so that a layer's experts may be idle, but not a layer: its counts are missing.
     """
-    counted: npt.NDArray[np.bool_] = (counts > 0).any(axis=2)
-    silent = np.argwhere(~counted & counted.any(axis=1)[:, None])
+    counted = counts.sum(axis=2) > 0
+    silent = np.argwhere(~counted & (counted.sum(axis=1) > 0)[:, None])
     if len(silent):
         step, layer = (int(place) for place in silent[0])
         report.warn(

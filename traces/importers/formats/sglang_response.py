@@ -25,7 +25,14 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.responses import decoded_bytes, model_name, objects, short, whole_number
+from traces.importers.assembly.responses import (
+    decoded_bytes,
+    model_name,
+    objects,
+    refuse_other_server,
+    short,
+    whole_number,
+)
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
@@ -132,6 +139,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     shape: tuple[int, int] | None = None
     names: set[str | None] = set()
     for place, response in read_responses(path, sniff, report):
+        refuse_other_server(response, "SGLang", place)
         stated = model_name(response, place)
         if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
