@@ -679,3 +679,9 @@ def test_a_separator_of_ascii_is_no_blank(tmp_path: Path) -> None:
                     columns={"token": "token", "layer": "layer", "ids": "ids", "weights": "score"},
                 ),
             )
+
+
+def test_a_list_of_one_layer_without_a_layer_column_is_shown_with_the_remedy(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "exp\n1 2\n3 4\n")
+    with pytest.raises(ForestageError, match=r"line 2: exp: '1 2'; expected a list of ids .*--column layer="):
+        load(path, {"ids": "exp"})
