@@ -194,3 +194,28 @@ def test_a_gap_in_the_layers_is_refused(tmp_path: Path) -> None:
     save_file({"router_logits.0": parts[0], "router_logits.2": parts[2]}, path)
     with pytest.raises(ForestageError, match="without a gap"):
         trace_in(path, model=MIXTRAL)
+
+
+def test_a_bare_tuple_of_views_of_one_tensor_is_known(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes .pt files")
+    path = tmp_path / "logits.pt"
+    torch.save(tuple(torch.from_numpy(np.stack(logits_of(5, 32, 8)))), path)
+    assert sniff_format(path) == "hf_router_logits"
+    torch.save(torch.ones(3, 4), path)
+    with pytest.raises(ForestageError, match="of no known recording"):
+        sniff_format(path)
+
+
+def test_an_array_file_of_numpy_is_refused_with_what_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "l.npz", **{f"router_logits.{n}": part for n, part in enumerate(logits_of(5, 32, 8))})
+    with pytest.raises(ForestageError, match=r"a NumPy file, in which no router logits are read; save them with torch"):
+        import_recording(tmp_path / "l.npz", "hf_router_logits", ImportOptions(model=MIXTRAL))
+
+
+def test_ids_that_follow_from_logits_are_not_asked_where_they_count_from(tmp_path: Path) -> None:
+    layers = logits_of(40, 32, 8)
+    for part in layers:
+        part[:, 0] = -50
+    _, imported = trace_in(write(tmp_path, layers), model=MIXTRAL)
+    assert any("no row has expert 0" in warning for warning in imported.warnings)
+    assert not any("count from 1" in warning for warning in imported.warnings)

@@ -142,3 +142,9 @@ def test_a_damaged_file_is_refused_or_read_as_it_stands(
     assert held == said
     # A file cut between layers is one of fewer layers: nothing in it tells.
     assert trace.tokens * trace.layers * TOP_K - len(said) in (0, 2 * TOP_K), "of the prompt's last layer at most"
+
+
+def test_a_top_k_above_the_rows_of_every_layer_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("layer,expert\n0,1\n0,2\n1,1\n1,3\n")
+    with pytest.raises(ForestageError, match=r"line 2: 2 rows of layer 0, no multiple of the 5 experts of a token"):
+        import_recording(tmp_path / "t.csv", options=ImportOptions(model="own", experts=8, top_k=5))

@@ -266,3 +266,18 @@ def test_loads_of_known_tokens_have_their_nulls(tmp_path: Path) -> None:
 def test_an_invalid_load_cannot_be_made(counts: npt.NDArray[Any], message: str) -> None:
     with pytest.raises(ForestageError, match=message):
         ExpertLoad(counts=counts, metadata=made_load().metadata)
+
+
+def test_every_format_of_loads_tells_shares_and_silent_layers(tmp_path: Path) -> None:
+    (tmp_path / "w.json").write_text('{"weight": [[1.5, 2], [1, 2]]}')
+    _, imported = load_in(tmp_path / "w.json", model="own")
+    assert any("counts are no whole numbers" in warning for warning in imported.warnings)
+    (tmp_path / "s.json").write_text('{"logical_count": [[[3, 1], [2, 2]], [[4, 0], [0, 0]]]}')
+    _, imported = load_in(tmp_path / "s.json", model="own")
+    assert any("step 1 from 0 on, layer 1" in warning for warning in imported.warnings)
+
+
+def test_rows_of_unequal_length_are_named(tmp_path: Path) -> None:
+    (tmp_path / "w.json").write_text('{"weight": [[1, 2, 3], [1, 2]]}')
+    with pytest.raises(ForestageError, match=r"w\.json: weight: row 1 has 2 numbers, but row 0 has 3; expected rows"):
+        load_in(tmp_path / "w.json", model="own")

@@ -159,6 +159,26 @@ def test_a_batch_without_a_mask_is_told(tmp_path: Path) -> None:
     assert read(save(path, values)).warnings == ()
 
 
+@pytest.mark.parametrize("mask", [[1, 1, 0, 1, 1, 0, 0], [0, 1, 0, 1, 1, 1, 1]])
+def test_a_hole_in_the_mask_is_refused_and_does_not_make_neighbours(mask: list[int], tmp_path: Path) -> None:
+    tokens = np.arange(14).reshape(2, 7)
+    masks = np.array([[1] * 7, mask])
+    path = save(
+        tmp_path / "hole.pt", {"router_logits": layers_of(tokens), "input_ids": tokens, "attention_mask": masks}
+    )
+    with pytest.raises(ForestageError, match=r"attention_mask: sequence 1, token 2: 0 between tokens that are 1"):
+        read(path)
+
+
+def test_padding_between_a_prompt_and_what_was_generated_is_no_hole(tmp_path: Path) -> None:
+    """A batch padded on the right goes on with generated tokens, which follow the prompt's."""
+    masks = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
+    passes = [{"router_logits": layers_of(part), "input_ids": part} for part in grids()]
+    path = save(tmp_path / "p.pt", {"passes": passes, "attention_mask": masks, "pad_token_id": None})
+    trace = trace_in(path)
+    assert trace.sequence_offsets.tolist() == [0, 5, 12]
+
+
 def test_padding_on_the_right_is_left_out(tmp_path: Path) -> None:
     one = {"input_ids": TOKENS, "router_logits": layers_of(TOKENS), "attention_mask": (TOKENS < 15) & (TOKENS > 9)}
     assert_tokens(trace_in(save(tmp_path / "l.pt", one)), [[11, 12, 13, 14]])

@@ -192,6 +192,14 @@ FAULTS: dict[str, tuple[str, str]] = {
     "index": ('data: {"choices": [{"index": "a"}]}\n', "line 1: choices: .*expected an object with its index"),
     "id": ('data: {"id": {}, "choices": []}\n', "line 1: id: .*expected a text"),
     "token ids": ('data: {"choices": [{"token_ids": 3}]}\n', "line 1: token_ids: 3; expected a list"),
+    "model": (
+        lines(chunk("a"), {**chunk("a"), "model": "another"}),
+        "line 3: model: 'another', but '.*Mixtral.*' in earlier events of the same request",
+    ),
+    "one index twice": (
+        lines({**chunk("a"), "choices": chunk("a")["choices"] * 2}),
+        "line 1: choices: two have the index 0",
+    ),
     "deep": ("data: " + "[" * 100_000 + "\n", "line 1: not valid JSON"),
     "shapes": (
         lines(*(chunk("a", routed_experts=npy(random_ids(2, layers, 2, 8))) for layers in (4, 5))),
@@ -208,3 +216,15 @@ def test_a_faulty_stream_is_refused_in_one_line(fault: str, tmp_path: Path) -> N
     with pytest.raises(ForestageError, match=rf"s\.txt: .*{message}") as caught:
         import_recording(path, "vllm_response", ImportOptions(model=MIXTRAL))
     assert "\n" not in str(caught.value)
+
+
+def test_answers_of_two_servers_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    ids = random_ids(6, 32, 2, 8)
+    usage = {"prompt_tokens": 4, "completion_tokens": 3}
+    of_vllm = {"model": MIXTRAL, "choices": [{"index": 0, "routed_experts": npy(ids)}], "usage": usage}
+    of_sglang = {"model": MIXTRAL, "choices": [{"index": 0, "sgl_ext": {"routed_experts": int32(ids)}}], "usage": usage}
+    path = tmp_path / "r.jsonl"
+    for first, second, other in ((of_vllm, of_sglang, "SGLang"), (of_sglang, of_vllm, "vLLM")):
+        path.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+        with pytest.raises(ForestageError, match=f"response 2: .*an answer of {other} among those of"):
+            read(path)

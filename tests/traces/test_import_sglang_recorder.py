@@ -267,7 +267,7 @@ def test_physical_ids_become_logical_by_the_recorders_map_or_the_users(tmp_path:
     np.savez(tmp_path / "short.npz", phy2log=placement[1:])
     with pytest.raises(ForestageError, match=r"4 layers, but the expert map .* has 3"):
         trace_in(path, expert_map=tmp_path / "short.npz")
-    np.savez(tmp_path / "few.npz", phy2log=placement[:, :9] % 5)
+    np.savez(tmp_path / "few.npz", phy2log=np.tile(np.append(np.arange(8), 0), (len(placement), 1)))
     with pytest.raises(ForestageError, match=r"10 physical experts, but the expert map .* has 9"):
         trace_in(path, expert_map=tmp_path / "few.npz")
 

@@ -69,7 +69,9 @@ def test_both_conventions_of_the_layer_axis(dense: int, tmp_path: Path) -> None:
 
 def test_a_start_within_the_prompt_follows_from_the_lengths(tmp_path: Path) -> None:
     ids = random_ids(5, 32, 2, 8)
-    trace, _ = trace_in(write(tmp_path, response([ids], 10, 3)))
+    trace, imported = trace_in(write(tmp_path, response([ids], 10, 3)))
+    assert any("no routed_experts_start_len says so" in warning for warning in imported.warnings)
+    assert not any("(routed_experts_start_len)" in warning for warning in imported.warnings)
     assert trace.position.tolist() == [7, 8, 9, 10, 11]
     assert trace.phase.tolist() == [PREFILL] * 3 + [DECODE] * 2
     made = response([ids], 10, 3)

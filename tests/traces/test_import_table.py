@@ -210,6 +210,16 @@ def test_sequences_may_come_in_turn(tmp_path: Path) -> None:
     }
 
 
+def test_rows_in_any_order_need_positions_and_the_remedy_that_is_told_works(tmp_path: Path) -> None:
+    rows = [f"a,{t},{n},{joined(IDS[t, n], ' ')}\n" for t in range(TOKENS) for n in range(LAYERS)]
+    path = written(tmp_path / "t.csv", "seq,tok,lay,exp\n" + "".join(reversed(rows)))
+    with pytest.raises(ForestageError, match=r"name them with --column position= in place of token=") as caught:
+        load(path, {**COLUMNS, "sequence": "seq"})
+    assert "--column sequence=" not in str(caught.value)
+    columns = {"sequence": "seq", "position": "tok", "layer": "lay", "ids": "exp"}
+    np.testing.assert_array_equal(load(path, columns).expert_ids, IDS)
+
+
 def test_tokens_that_begin_anew_begin_a_sequence_and_it_is_told(tmp_path: Path) -> None:
     text = TEXTS["spaces in a cell"][0]
     body = text.removeprefix("tok,lay,exp\n")
@@ -249,7 +259,7 @@ def test_passes_that_do_not_come_out_whole_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.log"
     with pytest.raises(ForestageError, match=r"line 5: the rows from here on lacks? layer 1"):
         load(written(path, "".join(lines[:5] + lines[6:])), PASS_COLUMNS)
-    with pytest.raises(ForestageError, match=r"line 14: the rows from here on lacks layer 2"):
+    with pytest.raises(ForestageError, match=r"line 14: the rows from here on lack layer 2"):
         load(written(path, "".join(lines[:-1])), PASS_COLUMNS)
     with pytest.raises(ForestageError, match=r"line 5: from here on 1 rows of layer 0, but 2 of layer 1"):
         load(written(path, "".join([*lines[:6], lines[5], *lines[6:]])), PASS_COLUMNS)
@@ -436,7 +446,7 @@ def test_physical_experts_are_mapped(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", TEXTS["spaces in a cell"][0])
     trace = load(path, expert_map=expert_map)
     np.testing.assert_array_equal(trace.expert_ids, logical[np.arange(LAYERS)[None, :, None], IDS])
-    with pytest.raises(ForestageError, match="--experts 9: the file says 8"):
+    with pytest.raises(ForestageError, match=r"map\.json: layer_list: maps to 8 logical experts, but --experts says 9"):
         load(path, expert_map=expert_map, experts=9)
     with pytest.raises(ForestageError, match=r"line 2: expert ids .*: the expert map has physical experts 0 to 7"):
         load(written(tmp_path / "t.csv", "tok,lay,exp\n0,0,8 1\n0,1,1 2\n0,2,1 2\n"), expert_map=expert_map)
@@ -582,6 +592,18 @@ def test_ranks_of_loads_are_added_up_and_copies_counted_once(tmp_path: Path) -> 
     np.testing.assert_array_equal(loads.counts, COUNTS[[0, 1, 0]])
 
 
+def test_a_layer_without_a_row_in_a_step_is_told_and_an_idle_expert_is_not(tmp_path: Path) -> None:
+    rows = [(s, n, e, 1 + COUNTS[s, n, e]) for s in range(2) for n in range(LAYERS) for e in range(EXPERTS - 1)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    _, warnings = load_of(written(tmp_path / "t.csv", "s,l,e,n\n" + text), LOAD_COLUMNS)
+    assert not any("nothing was counted" in warning for warning in warnings)
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows if row[:2] != (1, 2))
+    _, warnings = load_of(written(tmp_path / "t.csv", "s,l,e,n\n" + text), LOAD_COLUMNS)
+    assert any(
+        "1 times (step, layer) nothing was counted" in line and "step 1 from 0 on, layer 2" in line for line in warnings
+    )
+
+
 def test_counts_that_are_shares_are_told(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", "l,e,n\n0,0,0.25\n0,1,0.75\n")
     _, warnings = load_of(path, {"layer": "l", "expert": "e", "count": "n"}, experts=2)
@@ -657,3 +679,9 @@ def test_a_separator_of_ascii_is_no_blank(tmp_path: Path) -> None:
                     columns={"token": "token", "layer": "layer", "ids": "ids", "weights": "score"},
                 ),
             )
+
+
+def test_a_list_of_one_layer_without_a_layer_column_is_shown_with_the_remedy(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "exp\n1 2\n3 4\n")
+    with pytest.raises(ForestageError, match=r"line 2: exp: '1 2'; expected a list of ids .*--column layer="):
+        load(path, {"ids": "exp"})

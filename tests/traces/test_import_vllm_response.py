@@ -133,7 +133,10 @@ def test_routing_in_a_layer_that_the_model_has_dense_is_refused(tmp_path: Path) 
 def test_base64_of_a_numpy_file(dtype: str, tmp_path: Path) -> None:
     ids = random_ids(7, 32, 2, 8)
     whole = response(None, [ids], prompt_tokens=5)
-    whole["usage"]["completion_tokens"] = 3  # seven rows: the prompt's five, and all but the last generated
+    whole["usage"] |= {
+        "completion_tokens": 3,
+        "total_tokens": 8,
+    }  # seven rows: the prompt's five, and all but the last generated
     whole["choices"][0]["routed_experts"] = encoded(ids, dtype)
     trace, imported = trace_in(write(tmp_path, whole))
     np.testing.assert_array_equal(trace.expert_ids, ids)
@@ -271,3 +274,34 @@ def test_a_dummy_run_is_told(tmp_path: Path) -> None:
     parts = [response(part[:3], [part[3:]], prompt_tokens=3) for part in (ids[:12], ids[12:])]
     _, imported = trace_in(write(tmp_path, *parts))
     assert any("every token of layer 5 has the same" in warning for warning in imported.warnings)
+
+
+def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    ids = random_ids(6, 32, 2, 8)
+    whole = response(None, [ids], prompt_tokens=4)
+    whole["usage"]["total_tokens"] = 8
+    with pytest.raises(ForestageError, match=r"response 1: usage\.total_tokens is 8, but prompt_tokens 4"):
+        trace_in(write(tmp_path, whole))
+    with pytest.raises(ForestageError, match="prompt_token_ids: expected a list of whole numbers from 0 to 2147483647"):
+        trace_in(write(tmp_path, response(None, [ids], prompt_tokens=4, prompt_token_ids=[2**32, 1, 2, 3])))
+    whole = response(None, [ids, ids], prompt_tokens=4)
+    for choice in whole["choices"]:
+        choice["index"] = 0
+    with pytest.raises(ForestageError, match="choices: two have the index 0"):
+        trace_in(write(tmp_path, whole))
+
+
+def test_a_served_name_that_no_catalogue_knows_is_refused_with_every_way_out(tmp_path: Path) -> None:
+    path = write(tmp_path, response(None, [random_ids(6, 32, 2, 8)], model="my-alias", prompt_tokens=4))
+    with pytest.raises(ForestageError, match=r"my-alias; import it with --experts, .*name the model with --model"):
+        trace_in(path)
+    assert trace_in(path, model=MIXTRAL)[0].metadata.model == MIXTRAL
+
+
+def test_no_number_of_rows_below_zero_is_expected(tmp_path: Path) -> None:
+    whole = response(None, [random_ids(6, 32, 2, 8)], prompt_tokens=3)
+    whole["usage"] = {"prompt_tokens": 3, "completion_tokens": 0}
+    with pytest.raises(
+        ForestageError, match="6 rows for 0 generated tokens after a prompt of 3; expected 0 to 3: rows"
+    ):
+        trace_in(write(tmp_path, whole))

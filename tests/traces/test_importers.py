@@ -1,5 +1,6 @@
 """Choosing the importer."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,18 @@ def test_a_format_forced_on_the_wrong_file_is_one_line(name: str, tmp_path: Path
             import_trace(source, name)
         assert str(source) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.parametrize("format", [None, "table", "vllm_response"])
+def test_a_pipe_is_refused_and_never_waited_for(format: str | None, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ForestageError, match="pipe: is a pipe or a device, which can be read only once; write what"):
+        import_trace(tmp_path / "pipe", format)
+
+
+def test_an_empty_object_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text("{}")
+    with pytest.raises(ForestageError, match="no known trace format") as caught:
+        sniff_format(tmp_path / "e.json")
+    assert "columns none" not in str(caught.value)

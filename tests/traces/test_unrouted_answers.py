@@ -87,7 +87,9 @@ def test_damage_is_told_first(tmp_path: Path) -> None:
 )
 def test_errors_alone_are_called_so(error: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text(json.dumps(error), encoding="utf-8")
-    with pytest.raises(ForestageError, match=r"e\.json: errors of a server, and no answer"):
+    with pytest.raises(
+        ForestageError, match=r"e\.json: 1 answers are errors of the server .first: no., and there is no answer"
+    ):
         sniff_format(tmp_path / "e.json")
 
 
@@ -97,6 +99,14 @@ def test_a_stream_that_was_cut_off_is_called_so(tmp_path: Path) -> None:
         ForestageError, match=r"1 of them were cut off before their end, where a stream has its routing"
     ):
         sniff_format(tmp_path / "s.txt")
+
+
+def test_a_stream_that_ended_in_an_error_says_what_the_server_said(tmp_path: Path) -> None:
+    text = stream(CHUNKS[:2]).replace("data: [DONE]", 'data: {"error": {"message": "EngineDead", "code": 500}}')
+    (tmp_path / "s.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(ForestageError, match=r"cut off before their end.*first: EngineDead") as caught:
+        sniff_format(tmp_path / "s.txt")
+    assert VLLM_FLAG not in str(caught.value)
 
 
 def test_choices_of_a_questionnaire_are_none(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def sniff_format(source: Path) -> str:
     Raises:
         ForestageError: if it cannot be read or has no known format.
     """
+    _refuse_no_file(source)
     is_folder = source.is_dir()
     start = b"" if is_folder else starting_bytes(source, SNIFFED_BYTES)
     if not start and not is_folder:
@@ -165,6 +166,7 @@ def import_recording(
         raise ForestageError(f"--format {format}: unknown format; known are {', '.join(FORMATS)}")
     if format is None and options.columns is not None:
         format = table.NAME
+    _refuse_no_file(path)
     name = sniff_format(path) if format is None else format
     importer = FORMATS[name]
     _check_kind(path, importer)
@@ -183,7 +185,7 @@ def import_recording(
     if isinstance(recording, RoutingTrace) and importer is not own.TRACE:
         if options.layers is None:
             warn_of_layers(recording, report)
-        warn_of_trace(recording, report)
+        warn_of_trace(recording, report, ids_are_computed=importer is hf_router_logits.IMPORTER)
     return Imported(recording, name, tuple(report.warnings))
 
 
@@ -231,6 +233,14 @@ def _with_provenance(recording: RoutingTrace | ExpertLoad, options: ImportOption
     if isinstance(recording, RoutingTrace):
         return replace(recording, metadata=recording.metadata.model_copy(update=said))
     return replace(recording, metadata=recording.metadata.model_copy(update=said))
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Refuse what can be read once only, or waits for a writer: importers read a source several times."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ForestageError(
+            f"{path}: is a pipe or a device, which can be read only once; write what it gives to a file and name that"
+        )
 
 
 def _check_kind(path: Path, importer: Importer) -> None:

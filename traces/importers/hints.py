@@ -45,7 +45,7 @@ def hint(source: Path, start: bytes) -> str:
             f"table --files sequence, layer or rank and {_suggestion(columns or [])}"
         )
     columns = columns_of(source, start)
-    if columns is not None:
+    if columns:
         return f"; it looks like a table {_seen(columns)}: import it with --format table and {_suggestion(columns)}"
     if start.startswith(b"\x93NUMPY"):
         return f"; {ARRAYS}"

@@ -106,9 +106,18 @@ def _json_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | npt.NDArray[Any]:
     return _array(path, "the list", value)
 
 
+def _why_no_array(value: Any, otherwise: str) -> str:
+    """What is wrong with nested lists that are no array: the first row that is not as long as the first."""
+    lengths = [len(row) if isinstance(row, list) else 0 for row in value] if isinstance(value, list) else []
+    odd = next((row for row, length in enumerate(lengths) if length != lengths[0]), None)
+    if odd is not None:
+        return f"row {odd} has {lengths[odd]} numbers, but row 0 has {lengths[0]}; expected rows of one length"
+    return f"no array of numbers ({otherwise})"
+
+
 def _array(path: Path, name: str, value: Any) -> npt.NDArray[Any]:
     """A nested list as an array."""
     try:
         return np.array(value)
     except (ValueError, OverflowError) as error:
-        raise ForestageError(f"{path}: {name}: no array of numbers ({reason(error)})") from error
+        raise ForestageError(f"{path}: {name}: {_why_no_array(value, reason(error))}") from error

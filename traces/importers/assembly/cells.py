@@ -7,6 +7,7 @@ brackets and with one kind of separator.
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -290,10 +291,8 @@ def _nested(cells: Cells, place: Place, what: str) -> Array:
     made: list[Array] = []
     for row, value in enumerate(list_of(cells)):
         if isinstance(value, str):
-            try:
+            with suppress(ValueError, RecursionError):  # else it stays a text, which the error shows
                 value = parse_json(value)
-            except (ValueError, RecursionError):
-                value = None
         kinds = (int,) if what == "ids" else (int, float)
         if (
             not isinstance(value, list)
@@ -302,7 +301,8 @@ def _nested(cells: Cells, place: Place, what: str) -> Array:
             or len({len(part) for part in value}) != 1
         ):
             raise ForestageError(
-                f"{place(row)}: {show(value)}; expected a list of {what} for every layer (without a column for layer)"
+                f"{place(row)}: {show(value)}; expected a list of {what} for every layer; where a row is of one layer, "
+                "name its column with --column layer="
             )
         try:
             made.append(np.array(value, dtype=np.int64 if what == "ids" else np.float64))

@@ -18,6 +18,22 @@ LARGEST_COUNT = float(1 << 53)
 LOADS_ONLY = "expert loads only: which experts a token chose is not in it, so it can be described but not simulated"
 
 
+def _tell_silent_layers(counts: npt.NDArray[np.float64], layer_map: list[int], origin: Path, report: Report) -> None:
+    """Warn of a layer of ``counts [steps, layers, experts]`` that counts nothing in a step in which others count.
+
+    A token passes every MoE layer, so that a layer's experts may be idle, but not a layer: its counts are missing.
+    """
+    counted = counts.sum(axis=2) > 0
+    silent = np.argwhere(~counted & (counted.sum(axis=1) > 0)[:, None])
+    if len(silent):
+        step, layer = (int(place) for place in silent[0])
+        report.warn(
+            f"{origin}: {len(silent)} times (step, layer) nothing was counted where other layers of the step count "
+            f"(first: step {step} from 0 on, layer {layer_map[layer]}): every token passes every MoE layer, so counts "
+            "are missing; they are taken as 0, and figures of that layer lack them: add the rows, or leave the step out"
+        )
+
+
 def build_load(
     counts: npt.NDArray[Any],
     origin: Path,
@@ -28,6 +44,7 @@ def build_load(
     layer_map: tuple[int, ...] | None = None,
     top_k: int | None = None,
     steps_ordered: bool = True,
+    relative: bool = False,
 ) -> ExpertLoad:
     """Loads from ``counts [steps, layers, experts]``, with a warning that they are loads; empty layers are left out.
 
@@ -40,6 +57,7 @@ def build_load(
         layer_map: the model's index of each layer, if the file states it.
         top_k: experts that a token uses, if the file states it.
         steps_ordered: whether the steps are in the order in which they ran.
+        relative: the numbers are meant to be no counts, which the reader tells.
 
     Raises:
         ForestageError: if a count is not within 0 … ``LARGEST_COUNT``, nothing was counted, or the model is not known.
@@ -73,6 +91,9 @@ def build_load(
     )
     kept = [(layer, index) for layer, index in zip(model.kept_layers, model.layer_map, strict=True) if layer in used]
     report.warn(f"{origin}: {LOADS_ONLY}")
+    _tell_silent_layers(exact[:, [layer for layer, _ in kept]], [index for _, index in kept], origin, report)
+    if not relative and np.any(exact != np.floor(exact)):
+        report.warn(f"{origin}: counts are no whole numbers: shares, or estimates; their sums are of no tokens")
     return ExpertLoad(
         counts=exact[:, [layer for layer, _ in kept]],
         metadata=LoadMetadata.parse(

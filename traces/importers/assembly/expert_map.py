@@ -102,12 +102,27 @@ class ExpertMap:
         return np.where(ids < 0, np.int32(-1), self.logical[layer_index, np.maximum(ids, 0)])
 
 
-def read_expert_map(path: Path) -> ExpertMap:
+def read_expert_map(path: Path, experts: int | None = None) -> ExpertMap:
     """The map in ``path``.
 
+    Args:
+        path: the file.
+        experts: routed experts a layer, where the user says (``--experts``).
+
     Raises:
-        ForestageError: if the file has no map, or a wrong one.
+        ForestageError: if the file holds none, or one that is wrong or of another number of experts.
     """
+    found = _map_in(path)
+    if experts is not None and experts != found.experts:
+        raise ForestageError(
+            f"{found.origin}: maps to {found.experts} logical experts, but --experts says {experts}; give the map of "
+            "this model, or correct --experts"
+        )
+    return found
+
+
+def _map_in(path: Path) -> ExpertMap:
+    """The map in ``path``, of whatever number of experts."""
     if is_device_layout(starting_bytes(path, 1 << 12)):
         return _read_device_layout(path)
     arrays = read_arrays(path)

@@ -107,7 +107,12 @@ def read_passes(path: Path, options: ImportOptions) -> LogitFile:
         ForestageError: if the file is damaged or in no known layout.
     """
     with path.open("rb") as file:
-        start = file.read(64)
+        start = file.read(1 << 10)
+    if start.startswith((b"PK\x03\x04", b"\x93NUMPY")) and not torch_file.is_torch_file(start):
+        raise ForestageError(
+            f"{path}: a NumPy file, in which no router logits are read; save them with torch.save as .pt, or as "
+            f".safetensors with a tensor {NAME}.0, {NAME}.1, … a layer"
+        )
     raw, beside = _safetensors_passes(path, options) if is_safetensors(start) else _torch_passes(path, options)
     return _checked(path, raw, beside)
 
@@ -252,6 +257,8 @@ def _checked(path: Path, raw: list[RawPass], beside: dict[str, Any]) -> LogitFil
     prompt_passes = _prompt_passes(path, widths, bool(grids))
     tokens = _tokens(path, own, common, widths)
     kept = _kept(path, own, common["attention_mask"], widths, batch, prompt_passes)
+    _refuse_holes(path, kept[:prompt_passes], 0)
+    _refuse_holes(path, kept[prompt_passes:], sum(widths[:prompt_passes]))  # what follows a prompt's padding is no hole
     _end_at_padding(path, beside, tokens, kept, prompt_passes)
     passes = tuple(
         LogitPass(width, part.logits, token, keep)
@@ -400,6 +407,29 @@ def _kept(
         keep & (common[:, end - width : end] == 1) if end <= common.shape[1] else keep
         for keep, width, end in zip(kept, widths, ends, strict=True)
     ]
+
+
+def _refuse_holes(path: Path, kept: list[npt.NDArray[np.bool_]], first: int) -> None:
+    """Refuse a token that is left out between two that are kept, which would become neighbours.
+
+    Args:
+        path: the file.
+        kept: of passes in a row, ``[batch, width]`` each.
+        first: column of the first of them.
+    """
+    if not kept:
+        return
+    mask = np.concatenate(kept, axis=1)
+    begun = np.logical_or.accumulate(mask, axis=1)
+    goes_on = np.logical_or.accumulate(mask[:, ::-1], axis=1)[:, ::-1]
+    holes = np.argwhere(~mask & begun & goes_on)
+    if len(holes):
+        sequence, column = (int(place) for place in holes[0])
+        raise ForestageError(
+            f"{path}: attention_mask: sequence {sequence}, token {first + column}: 0 between tokens that are 1; "
+            "padding stands at a sequence's beginning or end: take such tokens out of input_ids before the model "
+            "runs, or set them to 1 if they are of the text"
+        )
 
 
 def _end_at_padding(

@@ -99,7 +99,7 @@ def recorded_model(
     if stated is None:
         raise ForestageError(
             f"{origin}: experts: the file does not say, and the catalogue does not know {label}; import it "
-            "with --experts, or with --config config.json"
+            "with --experts, or with --config config.json, or, if it is a served name, name the model with --model"
         )
     kept, indices = _layers(options, origin, layers, used, record, layer_map)
     if record is None and not has_dense and options.layers is None:

@@ -43,6 +43,9 @@ MAX_LINE_CHARACTERS = 1 << 30
 
 ROUTED = "routed_experts"
 
+MAX_ERROR_CHARACTERS = 160
+"""Of what a server says of its error."""
+
 LEFT_ALONE = frozenset({"delta", "text", "message", "logprobs"})
 """Fields of an event's choice that are not read."""
 
@@ -125,6 +128,7 @@ def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]
         ForestageError: if the file cannot be read, is in none of the forms above, or is cut off.
     """
     number = errors = 0
+    first_error = ""
     streams = _Streams(path)
     for place, record, is_event in _records(path, report):
         if record is None:
@@ -133,19 +137,23 @@ def read_file(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]
             response = _unwrapped(record)
             if _is_error(response):
                 errors += 1
+                first_error = first_error or _error_text(response)
                 continue
+            _refuse_shared_indices(response, place)
             finished = [response]
             if is_event or _is_chunk(response):
                 streams.add(response, place)
                 continue
         for response in finished:
             number += 1
+            _check_usage(response, f"{path}: response {number}")
             yield number, response
     for response in streams.end():
         number += 1
+        _check_usage(response, f"{path}: response {number}")
         yield number, response
     if errors:
-        report.warn(f"{path}: {errors} answers are errors of the server; left out")
+        report.warn(f"{path}: {errors} answers are errors of the server (first: {first_error}); left out")
 
 
 def _records(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any] | None, bool]]:
@@ -201,6 +209,41 @@ def _is_error(response: dict[str, Any]) -> bool:
     return response.get("error") is not None or response.get("object") == "error"
 
 
+def _error_text(response: dict[str, Any]) -> str:
+    """What a server says of its error, on one line of bounded length."""
+    error = response.get("error")
+    holder = error if isinstance(error, dict) else response
+    text = " ".join(str(holder.get("message", error)).split())
+    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 3] + "..."
+
+
+def _refuse_shared_indices(response: dict[str, Any], place: str) -> None:
+    """Refuse two choices of one number, of which nothing tells whose tokens are whose."""
+    choices = response.get("choices")
+    indices = (
+        [choice.get("index") for choice in choices or () if isinstance(choice, dict)]
+        if isinstance(choices, list)
+        else []
+    )
+    numbers = [index for index in indices if type(index) is int]
+    if len(set(numbers)) < len(numbers):
+        again = next(index for place, index in enumerate(numbers) if index in numbers[:place])
+        raise ForestageError(f"{place}: choices: two have the index {again}; are they parts of two responses?")
+
+
+def _check_usage(response: dict[str, Any], place: str) -> None:
+    """Refuse numbers of tokens that do not add up."""
+    usage = response.get("usage")
+    if not isinstance(usage, dict):
+        return
+    prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if type(prompt) is type(completion) is type(total) is int and prompt + completion != total:
+        raise ForestageError(
+            f"{place}: usage.total_tokens is {total}, but prompt_tokens {prompt} and completion_tokens {completion} "
+            f"are {prompt + completion}; was the response edited, or put together from two?"
+        )
+
+
 def _is_chunk(response: dict[str, Any]) -> bool:
     """Whether a JSON object is an event of a stream, by its ``object`` or its choices."""
     kind, choices = response.get("object"), response.get("choices")
@@ -232,6 +275,11 @@ class _Streams:
     def add(self, event: dict[str, Any], place: str) -> None:
         """Add an event to its request."""
         answer = self._open.setdefault(_request(event, place), _Answer())
+        stated, before = event.get("model"), answer.fields.get("model")
+        if None not in (stated, before) and stated != before:
+            raise ForestageError(
+                f"{place}: model: {short(stated)}, but {short(before)} in earlier events of the same request"
+            )
         choices = event.get("choices")
         if choices is not None and not isinstance(choices, list):
             raise ForestageError(f"{place}: choices: {short(choices)}; expected a list")

@@ -42,10 +42,15 @@ def judged_rows(layers: int, top_k: int) -> int:
     return several if top_k >= 4 else few
 
 
-def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
-    """Warn of routing that does not come from a text: layers and runs of equal rows, equal weights, padding, repeats.
+def warn_of_trace(trace: RoutingTrace, report: Report, *, ids_are_computed: bool = False) -> None:
+    """Warn of what is not a text's routing: layers and runs of identical rows, equal weights, padding, repetition.
 
-    Reads the trace four times, in chunks (the last time only until it has seen expert 0).
+    Reads the trace four times, in chunks (once it has seen expert 0, the last stops).
+
+    Args:
+        trace: the recording.
+        report: takes the warnings.
+        ids_are_computed: the ids are places in rows of logits, and so count from 0.
     """
     layers = _constant_layers(trace)
     if layers:
@@ -58,11 +63,11 @@ def warn_of_trace(trace: RoutingTrace, report: Report) -> None:
         if len(runs.spans):
             report.warn(_runs_line(trace, runs))
     _warn_of_signs(trace, row_signs(trace), report)
-    _warn_of_first_expert(trace, report)
+    _warn_of_first_expert(trace, report, ids_are_computed=ids_are_computed)
 
 
-def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
-    """Warn if expert 0 was never chosen although it had many chances: ids may count from 1."""
+def _warn_of_first_expert(trace: RoutingTrace, report: Report, *, ids_are_computed: bool) -> None:
+    """Warn where expert 0 was never chosen, though it had many chances: ids may count from 1."""
     ids = 0
     for part in trace.chunks():
         recorded = part.expert_ids[part.recorded()]
@@ -71,9 +76,8 @@ def _warn_of_first_expert(trace: RoutingTrace, report: Report) -> None:
         ids += recorded.size
     # One expert of one layer may be dead; but that the first is dead in each of several layers is not chance.
     if ids >= (FEW_LAYERS_IDS if trace.layers < 4 else FEWEST_IDS) * trace.experts:
-        report.warn(
-            f"{trace.origin}: no row has expert 0, in any layer{counted_from_one(trace.experts, trace.experts)}"
-        )
+        question = "" if ids_are_computed else counted_from_one(trace.experts, trace.experts)
+        report.warn(f"{trace.origin}: no row has expert 0, in any layer{question}")
 
 
 def _runs_line(trace: RoutingTrace, runs: ConstantRuns) -> str:

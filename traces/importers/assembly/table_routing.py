@@ -347,10 +347,16 @@ class TokenPlaces:
         bad = np.flatnonzero(position < 0)
         if len(bad):
             row = int(bad[0])
+            remedy = (
+                "name the column that tells sequences apart (--column sequence=), or, where the numbers are positions, "
+                "use --column position="
+                if part.sequence is None
+                else "where the numbers are positions, name them with --column position= in place of token=, and rows "
+                "may come in any order; else sort the rows so that a sequence's first token comes first"
+            )
             raise ForestageError(
                 f"{part.place(row)}: token {part.token[row]} after {self._firsts[int(sequence[row])]}, the first of "
-                f"its sequence; name the column that tells sequences apart (--column sequence=), or, where the "
-                "numbers are positions, use --column position="
+                f"its sequence; {remedy}"
             )
         return sequence, position
 
@@ -420,7 +426,7 @@ def _whole_pass(held: Sequence[Choices], wanted: Array | None) -> Pass:
     remedy = "name the column that tells tokens apart with --column token="
     if wanted is not None and not np.array_equal(layers, wanted):
         odd = min(set(layers.tolist()) ^ set(wanted.tolist()))
-        state = "has" if odd in layers else "lacks"
+        state = "have" if odd in layers else "lack"
         raise ForestageError(
             f"{place}: the rows from here on {state} layer {odd}, unlike those before, in which layers begin anew; "
             f"{remedy}"

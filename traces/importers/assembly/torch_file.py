@@ -39,27 +39,35 @@ def names_in(path: Path) -> frozenset[str]:
 
     Empty if none are found; needs no torch.
     """
-    found: set[str] = set()
+    return frozenset(argument for _, argument in _operations(path) if isinstance(argument, str))
+
+
+def _tensors_in(path: Path) -> int:
+    """How many tensors the beginning of a pickle names; several may be views of one storage."""
+    return sum(name == "BINPERSID" for name, _ in _operations(path))
+
+
+def _operations(path: Path) -> list[tuple[str, Any]]:
+    """Name and argument of the first operations in the pickle of a PyTorch file, none of which is run."""
+    found: list[tuple[str, Any]] = []
     try:
         with zipfile.ZipFile(path) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(member) as pickled:
-                for _, argument, _ in pickletools.genops(pickled.read(SCANNED_BYTES)):
-                    if isinstance(argument, str):
-                        found.add(argument)
+                for operation, argument, _ in pickletools.genops(pickled.read(SCANNED_BYTES)):
+                    found.append((operation.name, argument))
     except Exception:
-        # The pickle is cut off at SCANNED_BYTES, and a damaged archive can raise anything; the reader reports damage.
-        return frozenset(found)
-    return frozenset(found)
+        # A pickle cut off at SCANNED_BYTES ends so, and a damaged archive can raise anything; its reader tells.
+        return found
+    return found
 
 
 def is_bare_list(path: Path) -> bool:
     """Whether a PyTorch file has several tensors and no names; needs no torch."""
     # Texts other than dictionary keys belong to pickled tensors: classes ("module name"), device, storage number.
     names = names_in(path) - {"storage", "cpu"}
-    tensors = [name for name in names if name.isdecimal()]
     own = [name for name in names if not name.isdecimal() and " " not in name and not name.startswith("cuda")]
-    return len(tensors) > 1 and not own
+    return _tensors_in(path) > 1 and not own
 
 
 def load(path: Path) -> Any:

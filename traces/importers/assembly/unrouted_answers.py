@@ -64,15 +64,22 @@ def _is_error(start: bytes) -> bool:
 def _refuse(file: Path, start: bytes, elsewhere: str) -> None:
     """Refuse a file of answers, after reading it to its end so that damage is reported first."""
     answers = unfinished = 0
-    for _, answer in read_file(file, Report()):
+    report = Report()
+    for _, answer in read_file(file, report):
         answers += 1
         unfinished += not _is_finished(answer)
+    errors = "; ".join(line.removeprefix(f"{file}: ").removesuffix("; left out") for line in report.warnings)
     if not answers:
-        raise ForestageError(f"{file}: errors of a server, and no answer; was the request right?")
+        raise ForestageError(f"{file}: {errors}, and there is no answer; was the request right?")
     if b'"meta_info"' in start:
         remedy, elsewhere = SGLANG_REMEDY, elsewhere.replace("vllm_response", "sglang_response")
     else:
         remedy = f"{VLLM_REMEDY}, or {SGLANG_REMEDY}"
+    if unfinished and errors:
+        raise ForestageError(
+            f"{file}: {unfinished} of {answers} answers of a server were cut off before their end, where a stream has "
+            f"its routing, and {errors}; mend what the server says and record again{elsewhere}"
+        )
     cut = f"; {unfinished} of them were cut off before their end, where a stream has its routing" if unfinished else ""
     raise ForestageError(f"{file}: {answers} answers of a server, none with routed experts{cut}; {remedy}{elsewhere}")
 

@@ -56,7 +56,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
                 f"{path}: expert_popularity.{layer}: {len(values)} experts; layer 0 has {len(layers[0])}"
             )
     counts = np.array(layers)[None]
-    load = build_load(counts, path, options, report, source="expert popularity (relative within a layer, no counts)")
+    load = build_load(
+        counts, path, options, report, source="expert popularity (relative within a layer, no counts)", relative=True
+    )
     report.warn(
         f"{path}: popularity is relative within a layer and no number of tokens: sums, and layers beside each other, "
         "mean nothing"

@@ -184,16 +184,23 @@ def _grid(path: Path, run: Pass, layers: Integers, top_k: int) -> Integers:
             f"{path}: line {run.line}: the pass that begins here {state} layer {odd}, unlike the first; is the file "
             "cut off, or are rows missing?"
         )
-    tokens = int(rows[:-1].max()) // top_k
+    most = int(rows[:-1].max())
+    tokens = most // top_k
+    if most % top_k:
+        layer = int(np.argmax(rows[:-1]))
+        raise ForestageError(
+            f"{path}: line {run.line + int(starts[layer])}: {most} rows of layer {layers[layer]}, no multiple of the "
+            f"{top_k} experts of a token; is the top-k right (--top-k), or is the file cut off?"
+        )
     wanted = np.full(len(layers), tokens * top_k)
     if rows[-1] == top_k:
         wanted[-1] = top_k
-    bad = np.flatnonzero((rows != wanted) | (tokens == 0))
+    bad = np.flatnonzero(rows != wanted)
     if len(bad):
         layer = int(bad[0])
         raise ForestageError(
             f"{path}: line {run.line + int(starts[layer])}: {rows[layer]} rows of layer {layers[layer]}; expected "
-            f"{max(tokens, 1)} tokens of {top_k} (see --top-k), as in the pass's other layers; is the file cut off?"
+            f"{tokens} tokens of {top_k} (see --top-k), as in the pass's other layers; is the file cut off?"
         )
     ids = np.full((tokens, len(layers), top_k), -1, dtype=np.int64)
     for layer, (start, count) in enumerate(zip(starts.tolist(), rows.tolist(), strict=True)):

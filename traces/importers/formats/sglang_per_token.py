@@ -65,7 +65,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     files = _files(path) if path.is_dir() else [path]
     if not files:
         raise ForestageError(f"{path}: holds no .pt file")
-    chosen = None if options.expert_map is None else read_expert_map(options.expert_map)
+    chosen = None if options.expert_map is None else read_expert_map(options.expert_map, options.experts)
     collected: _Collected | None = None
     seen: dict[bytes, Path] = {}
     for done, file in enumerate(files):

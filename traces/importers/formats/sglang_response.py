@@ -25,7 +25,14 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from traces.importers.assembly.responses import decoded_bytes, model_name, objects, short, whole_number
+from traces.importers.assembly.responses import (
+    decoded_bytes,
+    model_name,
+    objects,
+    refuse_other_server,
+    short,
+    whole_number,
+)
 from traces.importers.assembly.routed_ids import Pieces
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
@@ -80,6 +87,7 @@ class _Told:
     prompt_short: int = 0
     unseen: int = 0
     unseen_tokens: int = 0
+    inferred: int = 0
     unrouted: int = 0
 
     def tell(self, path: Path, report: Report) -> None:
@@ -96,8 +104,14 @@ class _Told:
             )
         if self.unseen:
             report.warn(
-                f"{path}: the first {self.unseen_tokens} tokens of {self.unseen} sequences have no rows ({START}): "
-                "positions begin after them"
+                f"{path}: the first {self.unseen_tokens} tokens of {self.unseen} sequences have no rows"
+                + (f" ({START})" if not self.inferred else "")
+                + ": positions begin after them"
+            )
+        if self.inferred:
+            report.warn(
+                f"{path}: of {self.inferred} of these sequences no {START} says so, but the number of rows alone; had "
+                "others than the first been lost, their positions would be wrong"
             )
         if self.unrouted:
             report.warn(f"{path}: {self.unrouted} choices have no {FIELD} (aborted, or not asked for): left out")
@@ -126,6 +140,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     shape: tuple[int, int] | None = None
     names: set[str | None] = set()
     for place, response in read_responses(path, sniff, report):
+        refuse_other_server(response, "SGLang", place)
         stated = model_name(response, place)
         if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
@@ -320,6 +335,7 @@ def _answers(group: _Group, shape: tuple[int, int], told: _Told, *, shared: bool
             told.prompt_short += short_by_one
             told.unseen += start > 0
             told.unseen_tokens += start
+            told.inferred += start > 0 and choice.start is None
             told.last_missing += len(ids) >= group.prompt - start and not (
                 group.completion == 0 or (short_by_one and group.texts == 1)
             )

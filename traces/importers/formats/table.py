@@ -174,7 +174,7 @@ def _read_routing(
         check_number("--top-k", options.top_k, facts.top_k, str(path))
     if facts is not None and options.expert_map is not None:
         raise ForestageError(f"{path}: --expert-map: the file is an exported trace, whose ids are mapped; leave it out")
-    expert_map = None if options.expert_map is None else read_expert_map(options.expert_map)
+    expert_map = None if options.expert_map is None else read_expert_map(options.expert_map, options.experts)
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
     silent_phase = False
@@ -319,12 +319,9 @@ def _read_loads(
         dense(every[:1], experts, path)
         place = np.searchsorted(steps, every["step"]), np.searchsorted(layers, every["layer"]), every["expert"]
         np.add.at(total, place, every["count"])
-    load = build_load(
+    return build_load(
         total, path, options, report, source="table", layer_map=None if _counted(layers) else tuple(layers)
     )
-    if np.any(total != np.floor(total)):
-        report.warn(f"{path}: counts are no whole numbers: shares, or estimates; their sums are of no tokens")
-    return load
 
 
 def _counted(layers: list[int]) -> bool:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.errors import ForestageError
-from traces.importers.assembly.responses import model_name, objects, short, token_ids, whole_number
+from traces.importers.assembly.responses import model_name, objects, refuse_other_server, short, token_ids, whole_number
 from traces.importers.assembly.routed_ids import RoutedIds, routed_ids
 from traces.importers.assembly.served_rows import Answer, ServedRows
 from traces.importers.assembly.server_events import first_field, holds_responses, read_responses
@@ -171,6 +171,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     name: str | None = None
     names: set[str | None] = set()
     for place, response in read_responses(path, sniff, report):
+        refuse_other_server(response, "vLLM", place)
         stated = model_name(response, place)
         if names - {stated}:
             raise ForestageError(f"{place}: model: {short(stated)}, but {short(name)} before; import models one by one")
@@ -480,7 +481,7 @@ def _whole(choice: Choice, prompt: int, cached: int) -> tuple[int, bool]:
         raise ForestageError(_two_readings(choice, sorted(readings)))
     if not readings:
         where = f" from {stated} on" if stated is not None else ""
-        least = generated - 1 + (0 if stated is None else max(0, prompt - stated))
+        least = max(0, generated - 1) + (0 if stated is None else max(0, prompt - stated))
         most = least + 1 if stated is not None else prompt + generated
         raise ForestageError(
             f"{choice.place}: {CHOICE}: {choice.count} rows{where} for {generated} generated tokens after a prompt of "
