@@ -109,7 +109,7 @@ def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: 
     ):
         assert ": holds expert loads" in refused(forestage(*command))
     assert not written.exists()
-    assert "not a trained predictor" in refused(forestage("predictor", "export", out, "--out", written))
+    assert "no trained predictor" in refused(forestage("predictor", "export", out, "--out", written))
 
 
 @pytest.mark.parametrize(
