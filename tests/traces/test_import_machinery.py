@@ -357,7 +357,7 @@ def test_a_map_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(ForestageError, match="no file of arrays"):
         read_expert_map(tmp_path / "map.txt")
     (tmp_path / "map.json").write_text('{"phy2log": [[0, 1], [0]]}')
-    with pytest.raises(ForestageError, match="no array of numbers"):
+    with pytest.raises(ForestageError, match="expected rows of one length"):
         read_expert_map(tmp_path / "map.json")
     with pytest.raises(ForestageError, match="here"):
         check_map(np.array([[0, 5]]), "here")
