@@ -44,7 +44,7 @@ check-tools:
 
 $(STAMP): pyproject.toml constraints.txt | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 clean:
