@@ -10,16 +10,12 @@ import hashlib
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from catalog.user_cache import VARIABLE, user_cache
-
-# Models that nobody asked for in this long are removed when another one is built.
-UNUSED_DAYS = 30
+from catalog.user_cache import VARIABLE, is_unused, user_cache
 
 MANIFEST = "manifest.json"
 
@@ -121,7 +117,6 @@ def _remove_unused(cache: Path, keep: Path) -> None:
 
     Their locks stay: removing one that another process waits for would let two build at once.
     """
-    oldest = time.time() - UNUSED_DAYS * 86400
     for manifest in cache.glob(f"*/{MANIFEST}"):
-        if manifest.parent != keep and manifest.stat().st_mtime < oldest:
+        if manifest.parent != keep and is_unused(manifest):
             _remove(manifest.parent)

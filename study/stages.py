@@ -1,7 +1,6 @@
 """Run the stages of a study in order, and keep each result so that an interrupted study continues where it stopped."""
 
 import hashlib
-import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from catalog.files import write_text
+from catalog.sources import package_root, sources_digest
 from study.config import StudyConfig
 from study.output import ProgressCallback, messages
 from traces import RoutingTrace
@@ -28,6 +28,9 @@ PACKAGES = (
     "gpu_reference",
     "study",
 )
+
+SUFFIXES = (".py", ".toml", ".vlt", ".html")
+"""Of sources that results depend on."""
 
 
 @dataclass
@@ -70,17 +73,8 @@ class Stage:
 
 def code_fingerprint() -> str:
     """SHA-256 over the sources of all packages: a kept result is reused only by the code that made it."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.submodule_search_locations is not None
-        root = Path(spec.submodule_search_locations[0])
-        for path in sorted(root.rglob("*")):
-            if path.suffix in {".py", ".toml", ".vlt", ".html"}:
-                digest.update(f"{package}/{path.relative_to(root)}\0".encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+    digests = " ".join(sources_digest(package_root(package), SUFFIXES) for package in PACKAGES)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def file_fingerprint(path: Path) -> str:

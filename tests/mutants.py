@@ -28,20 +28,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
+from study.stages import PACKAGES
 
-PACKAGES = (
-    "catalog",
-    "traces",
-    "staging",
-    "predictor",
-    "pim_model",
-    "rtl",
-    "cocotb_tests",
-    "perfmodel",
-    "gpu_reference",
-    "study",
-)
+ROOT = Path(__file__).resolve().parents[1]
 
 OPERATORS = (
     *(f"ReplaceComparisonOperator_{pair}" for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq")),

@@ -11,26 +11,22 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numba
 
-from catalog.user_cache import user_cache
+from catalog.sources import package_root, sources_digest
+from catalog.user_cache import is_unused, user_cache
 
 CHAIN = ("catalog", "traces", "staging", "predictor")
 """Packages with kernels, or with code that kernels compile in; each imports only those before it."""
 
 SUFFIXES = (".py", ".toml")
 """Suffixes of files that a kernel can depend on: code, and data that a module reads when it is imported."""
-
-UNUSED_DAYS = 30
-"""Kernels that no process has used for so long are removed when others are compiled."""
 
 _config: Any = numba.config
 
@@ -62,7 +58,8 @@ def _folder(packages: tuple[str, ...]) -> Path | None:
     """The folder for kernels that use ``packages``; ``None`` if none can be written."""
     own = _config.CACHE_DIR
     root = Path(own) if own else user_cache("kernels")
-    folder = root / sources_digest([_root(package) for package in packages])
+    digests = " ".join(_digest(package) for package in packages)
+    folder = root / hashlib.sha256(digests.encode()).hexdigest()[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -74,30 +71,15 @@ def _folder(packages: tuple[str, ...]) -> Path | None:
     return folder
 
 
-def sources_digest(roots: list[Path]) -> str:
-    """The first 128 bits, as hex, of the SHA-256 over path and content of all sources in ``roots`` (folders, files)."""
-    digest = hashlib.sha256()
-    for root in roots:
-        files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
-        for path in files:
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(root.parent).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:32]
-
-
-def _root(package: str) -> Path:
-    """The folder of ``package``, or the file if it is a module; it need not be imported."""
-    spec = find_spec(package)
-    if spec is None or not spec.origin:
-        raise ModuleNotFoundError(f"{package}: a kernel's package without a file")
-    path = Path(spec.origin)
-    return path.parent if path.name == "__init__.py" else path
+@cache
+def _digest(package: str) -> str:
+    """Of the sources of one package: read once, though the kernels of several packages see it."""
+    return sources_digest(package_root(package), SUFFIXES)
 
 
 def _remove_unused(root: Path) -> None:
-    """Remove the folders not used for UNUSED_DAYS, so that the cache does not grow with every change."""
-    oldest = time.time() - UNUSED_DAYS * 86400
+    """Remove the folders that nobody uses any more, so that the cache does not grow with every change."""
     for folder in root.iterdir():
         with suppress(OSError):  # another process removed it first
-            if folder.stat().st_mtime < oldest:
+            if is_unused(folder):
                 shutil.rmtree(folder)

@@ -66,7 +66,7 @@ class PreviousTokenPredictor(Predictor):
     @override
     def predict(self, layer: int) -> Scores:
         scores = np.empty(self.experts, np.int32)
-        _score(self.ages[layer], self.rates[layer], self.oldest, RATE_ONE, scores)
+        _score(self.ages[layer], self.rates[layer], self.oldest, scores)
         return scores
 
     @override
@@ -80,17 +80,17 @@ class PreviousTokenPredictor(Predictor):
         ages = np.zeros((self.layers, self.experts), np.int32)
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
             scores = np.empty((len(ids), self.layers, self.experts), np.int32)
-            _score_chunk(ids, recorded, starts, ages, self.rates, self.oldest, RATE_ONE, scores)
+            _score_chunk(ids, recorded, starts, ages, self.rates, self.oldest, scores)
             yield first, scores
 
 
 @njit()
-def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, step: int, scores: Scores) -> None:
-    """Fill ``scores [experts]``; each token of age costs ``step``."""
+def _score(ages: NDArray[np.int32], rates: NDArray[np.int32], oldest: int, scores: Scores) -> None:
+    """Fill ``scores [experts]``; each token of age costs ``RATE_ONE``."""
     for expert in range(len(ages)):
         scores[expert] = rates[expert]
         if ages[expert] > 0:
-            scores[expert] += (oldest + 1 - ages[expert]) * step
+            scores[expert] += (oldest + 1 - ages[expert]) * RATE_ONE
 
 
 @njit()
@@ -111,13 +111,12 @@ def _score_chunk(
     ages: NDArray[np.int32],
     rates: NDArray[np.int32],
     oldest: int,
-    step: int,
     scores: Scores,
 ) -> None:
     for token in range(ids.shape[0]):
         if starts[token]:
             ages[:] = 0
         for layer in range(ids.shape[1]):
-            _score(ages[layer], rates[layer], oldest, step, scores[token, layer])
+            _score(ages[layer], rates[layer], oldest, scores[token, layer])
             if recorded[token, layer]:
                 _age(ages[layer], ids[token, layer], oldest)

@@ -1,7 +1,6 @@
 """The learned predictor: the row network asked which experts a coming layer will choose."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,24 +9,21 @@ from typing_extensions import override
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from predictor.base import ExpertIds, Predictor, Scores
+from predictor.base import Predictor, Scores
 from predictor.next_layer.recipes import NextLayerConfig
-from predictor.row_network import file
-from predictor.row_network.config import lookaheads_text
+from predictor.row_network.config import NetworkConfig, lookaheads_text
 from predictor.row_network.file import Provenance
-from predictor.row_network.image import Manifest, write_image
 from predictor.row_network.integers import CERTAIN, NetworkTables
+from predictor.row_network.predictor import RowNetworkPredictor
 from predictor.row_network.twin import RowNetwork
 from traces import RoutingTrace
-
-HEAD = "next-layer"
 
 
 class LearnedParameters(StrictModel):
     """A learned predictor takes no parameters where it is used: they are part of its file (see ``NextLayerRecipe``)."""
 
 
-class NextLayerPredictor(Predictor):
+class NextLayerPredictor(RowNetworkPredictor, Predictor):
     """Scores are a calibrated scale's: a larger score is a larger chance; every expert has one ≥ 1.
 
     Layers below the lookahead are predicted from token identity and previous tokens. ``start_token`` tells the
@@ -39,6 +35,9 @@ class NextLayerPredictor(Predictor):
         provenance: what it was trained on.
     """
 
+    head: ClassVar[str] = "next-layer"
+    config_model: ClassVar[type[NetworkConfig]] = NextLayerConfig
+    config: NextLayerConfig
     name: ClassVar[str] = "learned"
     parameters_model: ClassVar[type[StrictModel]] = LearnedParameters
 
@@ -60,8 +59,6 @@ class NextLayerPredictor(Predictor):
         self.provenance = provenance
         self.far_bytes_per_token = self.network.bytes.far_per_token
 
-    # --- from training, from a file ---
-
     @classmethod
     @override
     def fit(cls, trace: RoutingTrace, *, lookahead: int = 1, **parameters: Any) -> Self:
@@ -73,35 +70,6 @@ class NextLayerPredictor(Predictor):
         raise ForestageError(
             "learned: is trained once: run `forestage predictor train`, then give the file that it writes"
         )
-
-    @classmethod
-    def load(cls, path: str | Path, lookahead: int | None = None) -> Self:
-        """The predictor in a file that ``save`` wrote, asked at ``lookahead``; ``None``: at the nearest it serves.
-
-        Raises:
-            ForestageError: if the file is missing, damaged or of another kind, or does not serve the lookahead.
-        """
-        stored = file.read(Path(path), HEAD, NextLayerConfig)
-        assert isinstance(stored.config, NextLayerConfig)
-        return cls(
-            stored.tables,
-            stored.config,
-            top_k=stored.header.top_k,
-            ranked=stored.header.ranked,
-            provenance=stored.header.provenance,
-            lookahead=lookahead,
-            origin=str(path),
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write tables and provenance to ``path`` (safetensors), atomically."""
-        file.write(
-            Path(path), HEAD, self.tables, self.config, top_k=self.top_k, ranked=self.ranked, provenance=self.provenance
-        )
-
-    def export(self, path: str | Path) -> Manifest:
-        """Write the memory image that the hardware loads; raises as ``write_image``."""
-        return write_image(self.network, path, head=HEAD, model=self.model)
 
     def at(self, lookahead: int) -> Self:
         """The same predictor asked at another lookahead that it serves.
@@ -123,16 +91,6 @@ class NextLayerPredictor(Predictor):
     def ranked(self) -> bool:
         """Whether the rows of better ranks weigh more."""
         return self.network.ranked
-
-    @property
-    def trained_on(self) -> str:
-        """Which sequences of which trace it was trained on."""
-        return self.provenance.trained_on
-
-    @property
-    def model(self) -> str:
-        """The model whose routing it was trained on."""
-        return self.provenance.model
 
     def describe(self) -> dict[str, Any]:
         """Configuration and size in bytes, as JSON values."""
@@ -162,20 +120,8 @@ class NextLayerPredictor(Predictor):
         self.network.start_sequence()
 
     @override
-    def start_sequence(self) -> None:
-        self.network.start_sequence()
-
-    @override
-    def start_token(self, identity: int | None) -> None:
-        self.network.start_token(identity)
-
-    @override
     def predict(self, layer: int) -> Scores:
         return self.network.scores(layer)[0]
-
-    @override
-    def observe(self, layer: int, ids: ExpertIds | None) -> None:
-        self.network.observe(layer, ids)
 
     # --- the batch form ---
 

@@ -1,28 +1,24 @@
 """The next-use predictor: the row network asked within how many tokens each expert is wanted again."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.base import ExpertIds, Scores
+from predictor.base import Scores
 from predictor.next_use.recipes import NextUseConfig
-from predictor.row_network import file
-from predictor.row_network.config import lookaheads_text
+from predictor.row_network.config import NetworkConfig, lookaheads_text
 from predictor.row_network.file import Provenance
-from predictor.row_network.image import Manifest, write_image
 from predictor.row_network.integers import CHANCE_SHIFT, NetworkTables
 from predictor.row_network.kernels import distance_of
+from predictor.row_network.predictor import RowNetworkPredictor
 from predictor.row_network.twin import RowNetwork
 from traces import RoutingTrace
 from traces.compiled import njit
 
-HEAD = "next-use"
 
-
-class NextUsePredictor:
+class NextUsePredictor(RowNetworkPredictor):
     """A trained next-use predictor of one model, asked once per (token, target layer) at one lookahead.
 
     Attributes:
@@ -30,6 +26,10 @@ class NextUsePredictor:
         config: context, size and horizons.
         provenance: what it was trained on.
     """
+
+    head: ClassVar[str] = "next-use"
+    config_model: ClassVar[type[NetworkConfig]] = NextUseConfig
+    config: NextUseConfig
 
     def __init__(
         self,
@@ -46,51 +46,10 @@ class NextUsePredictor:
         self.config = config
         self.provenance = provenance
 
-    @classmethod
-    def load(cls, path: str | Path, lookahead: int | None = None) -> Self:
-        """The predictor in a file that ``save`` wrote, asked at ``lookahead``; ``None``: at the nearest it serves.
-
-        Raises:
-            ForestageError: if the file is missing, damaged or of another kind, or does not serve the lookahead.
-        """
-        stored = file.read(Path(path), HEAD, NextUseConfig)
-        assert isinstance(stored.config, NextUseConfig)
-        return cls(
-            stored.tables,
-            stored.config,
-            top_k=stored.header.top_k,
-            ranked=stored.header.ranked,
-            provenance=stored.header.provenance,
-            lookahead=lookahead,
-            origin=str(path),
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write tables and provenance to ``path`` (safetensors), atomically."""
-        network = self.network
-        file.write(
-            Path(path), HEAD, network.tables, self.config, top_k=network.top_k, ranked=network.ranked,
-            provenance=self.provenance,
-        )  # fmt: skip
-
-    def export(self, path: str | Path) -> Manifest:
-        """Write the memory image that the hardware loads; raises as ``write_image``."""
-        return write_image(self.network, path, head=HEAD, model=self.model)
-
     @property
     def lookahead(self) -> int:
         """Layers between the known gate and the target; 0: the target's own gate is known."""
         return self.network.lookahead
-
-    @property
-    def trained_on(self) -> str:
-        """Which sequences of which trace it was trained on."""
-        return self.provenance.trained_on
-
-    @property
-    def model(self) -> str:
-        """The model whose routing it was trained on."""
-        return self.provenance.model
 
     def describe(self) -> dict[str, Any]:
         """Configuration and size in bytes, as JSON values."""
@@ -108,24 +67,6 @@ class NextUsePredictor:
         }
 
     # --- the streaming form ---
-
-    def start_sequence(self) -> None:
-        """Forget the past."""
-        self.network.start_sequence()
-
-    def start_token(self, identity: int | None) -> None:
-        """The token about to be processed has this identity (``token_hash``); ``None``: not recorded.
-
-        Called before layer 0; a token of which it is not told has none.
-        """
-        self.network.start_token(identity)
-
-    def observe(self, layer: int, ids: ExpertIds | None) -> None:
-        """The gate of ``layer`` chose ``ids`` ``[top_k]`` (``None``: not recorded).
-
-        Called for every layer of every token, ascending; layer 0 begins a token.
-        """
-        self.network.observe(layer, ids)
 
     def chances(self, layer: int) -> NDArray[np.uint16]:
         """Chance of each expert of ``layer`` by horizon, 65535 being certainty: u16 ``[horizons, experts]``.

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from catalog.errors import ForestageError
+from catalog.user_cache import UNUSED_DAYS
 from cocotb_tests import build as build_module
 from cocotb_tests import build_cache
 from cocotb_tests.build import BuiltModel, build, build_recipe
@@ -257,7 +258,7 @@ def test_models_long_unused_are_removed(tmp_path: Path, monkeypatch: pytest.Monk
 
     old, _ = build_cache.obtain("old", make)
     used, _ = build_cache.obtain("used", make)
-    long_ago = time.time() - (build_cache.UNUSED_DAYS + 1) * 86400
+    long_ago = time.time() - (UNUSED_DAYS + 1) * 86400
     for folder in (old, used):
         os.utime(folder / build_cache.MANIFEST, (long_ago, long_ago))
     assert build_cache.obtain("used", make) == (used, True)

@@ -24,7 +24,7 @@ WORKERS = (
     "gpu_reference.replay.replay_check",
     "gpu_reference.routing_replay.replay_routing",
     "perfmodel.decode.DecodeLoop.run",
-    "predictor.next_layer.predictor.write_image",
+    "predictor.row_network.predictor.write_image",
     "predictor.row_network.training._Run",
     "predictor.measure.metrics.tally_predictor",
     "predictor.next_use.training.train",

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from traces.compiled import UNUSED_DAYS, sources_digest
+from catalog.sources import sources_digest
+from catalog.user_cache import UNUSED_DAYS
+from traces.compiled import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +36,7 @@ def write_house(folder: Path) -> None:
     for package in ("catalog", "traces", "staging", "predictor"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("")
-    for file in ("catalog/user_cache.py", "traces/compiled.py"):
+    for file in ("catalog/sources.py", "catalog/user_cache.py", "traces/compiled.py"):
         shutil.copyfile(ROOT / file, folder / file)
     (folder / "staging" / "constants.py").write_text("FACTOR = 2\n")
     (folder / "predictor" / "doubling.py").write_text(KERNEL)
@@ -105,16 +107,16 @@ def test_every_source_counts(change: str, tmp_path: Path) -> None:
     source, figures = tmp_path / "package" / "inner" / "a.py", tmp_path / "package" / "b.toml"
     source.write_text("A = 1")
     figures.write_text("a = 1")
-    before = sources_digest([tmp_path / "package"])
+    before = sources_digest(tmp_path / "package", SUFFIXES)
     (tmp_path / "package" / "notes.md").write_text("no source")
-    assert sources_digest([tmp_path / "package"]) == before
+    assert sources_digest(tmp_path / "package", SUFFIXES) == before
     if change == "content":
         source.write_text("A = 2")
     elif change == "name":
         source.rename(source.with_name("c.py"))
     else:
         figures.write_text("a = 2")
-    assert sources_digest([tmp_path / "package"]) != before
+    assert sources_digest(tmp_path / "package", SUFFIXES) != before
 
 
 def test_every_kernel_is_decorated_here() -> None:

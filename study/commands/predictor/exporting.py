@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from predictor.next_layer.predictor import NextLayerPredictor
-from predictor.next_use.predictor import HEAD as NEXT_USE
 from predictor.next_use.predictor import NextUsePredictor
 from predictor.row_network import file
 from predictor.row_network.image import Manifest
@@ -25,7 +24,7 @@ def export_predictor(
 ) -> None:
     """Write a predictor's memory image, of either head: a bank of SRAM a layer, identity rows for far memory."""
     check_destination(out, predictor)
-    kind = NextUsePredictor if file.head_of(predictor) == NEXT_USE else NextLayerPredictor
+    kind = NextUsePredictor if file.head_of(predictor) == NextUsePredictor.head else NextLayerPredictor
     manifest = kind.load(predictor).export(out)
     emit(manifest, as_json=as_json, render=lambda console: render_manifest(console, out, manifest))
 
