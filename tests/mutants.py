@@ -1,15 +1,18 @@
 """`make mutants`: small faults planted in the code, one at a time; which share of them do the tests beside it notice?
 
 cosmic-ray knows the faults and plants them; here a sample of them is drawn (the same for the same seed), each package
-alike, and for each the tests of its package (``tests/<package>``) run in a copy of the tree. A fault that changes
-nothing counts as missed, so a share of 100 % cannot be reached. What was tried is kept in a file of JSON lines: the
-same command goes on where it was interrupted.
+alike, and for each the tests of its package (``tests/<package>``) run in a copy of the tree until one fails, those
+first that name what the changed file defines. A fault that changes nothing counts as missed, so a share of 100 %
+cannot be reached. What was tried is kept in a file of JSON lines: the same command goes on where it was interrupted,
+for packages whose code and tests are still the same.
 """
 
+import ast
 import json
 import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from catalog.sources import sources_digest
 from study.stages import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +53,7 @@ OPERATORS = (
 )
 """Of cosmic-ray's, those that a person's slip looks like; removed decorators and swapped names are not among them."""
 
-TIMEOUT_FACTOR = 4.0
+TIMEOUT_FACTOR = 3.0
 """A run of the tests may take so many times as long as on the sound code; then the fault counts as noticed."""
 
 
@@ -71,20 +76,20 @@ class Fault:
         return None if changed == source else changed
 
 
-def faults_of(file: Path) -> Iterator[Fault]:
-    """Every fault that can be planted in ``file``."""
+def faults_of(file: Path, root: Path = ROOT) -> Iterator[Fault]:
+    """Every fault that can be planted in ``file`` of the tree at ``root``."""
     tree = get_ast(file.read_text(encoding="utf-8"))
     nodes = list(ast_nodes(tree))
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
         places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
         for occurrence in range(places):
-            yield Fault(file.relative_to(ROOT).as_posix(), name, occurrence)
+            yield Fault(file.relative_to(root).as_posix(), name, occurrence)
 
 
-def drawn(package: str, count: int, seed: int) -> list[Fault]:
+def drawn(package: str, count: int, seed: int, root: Path = ROOT) -> list[Fault]:
     """``count`` of the package's faults (all, where it has fewer), every place as likely as the next."""
-    every = [fault for file in sorted((ROOT / package).rglob("*.py")) for fault in faults_of(file)]
+    every = [fault for file in sorted((root / package).rglob("*.py")) for fault in faults_of(file, root)]
     return random.Random(f"{seed} {package}").sample(every, min(count, len(every)))
 
 
@@ -103,11 +108,36 @@ class Copy:
                 shutil.copyfile(ROOT / name, self.root / name)
         if (ROOT.parent / "shared").is_dir():
             (folder / "shared").symlink_to(ROOT.parent / "shared")
-        self.environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "kernels"), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = {
+            **os.environ,
+            "NUMBA_CACHE_DIR": str(folder / "kernels"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(self.root),  # before the installed ones, for tests that start a process elsewhere
+        }
 
-    def passes(self, package: str, timeout_s: float | None = None) -> bool:
-        """Whether the package's tests pass in time."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{package}"]
+    def tests(self, package: str) -> list[Path]:
+        """The package's files of tests."""
+        return sorted((self.root / "tests" / package).rglob("test_*.py"))
+
+    def likely_first(self, fault: Fault) -> list[Path]:
+        """The package's files of tests; first those named as the fault's file, or that name most of what it defines."""
+        path = self.root / fault.file
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {path.stem}
+
+        def likely(test: Path) -> tuple[bool, int]:
+            return path.stem in test.stem, len(defined & words(test))
+
+        return sorted(self.tests(fault.package), key=likely, reverse=True)
+
+    def state(self, package: str) -> str:
+        """A digest of the package's code and tests: what was found holds for these."""
+        parts = (sources_digest(folder, {".py"}) for folder in (self.root / package, self.root / "tests" / package))
+        return " ".join(part[:16] for part in parts)
+
+    def passes(self, tests: list[Path], timeout_s: float | None = None) -> bool:
+        """Whether the files of tests pass in time."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
         with subprocess.Popen(
             command, cwd=self.root, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -132,9 +162,16 @@ class Copy:
         )
         file.write_text(changed, encoding="utf-8")
         try:
-            return not self.passes(fault.package, timeout_s), f"{before.strip()}  →  {after.strip()}"
+            passed = self.passes(self.likely_first(fault), timeout_s)
+            return not passed, f"{before.strip()}  →  {after.strip()}"
         finally:
             file.write_text(source, encoding="utf-8")
+
+
+@cache
+def words(file: Path) -> frozenset[str]:
+    """The words of a file."""
+    return frozenset(re.findall(r"\w+", file.read_text(encoding="utf-8")))
 
 
 def wilson(noticed: int, tried: int) -> tuple[float, float]:
@@ -149,7 +186,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     """The share noticed, by package."""
     shown = Table("package", "tried", "noticed", "share", "95 % interval")
     for package in (*PACKAGES, "all"):
-        own = [result for result in results if package in ("all", result["file"].split("/")[0])]
+        own = [result for result in results if package in ("all", result["fault"]["file"].split("/")[0])]
         if own:
             noticed = sum(result["noticed"] for result in own)
             low, high = wilson(noticed, len(own))
@@ -172,27 +209,26 @@ def main(
             raise typer.BadParameter(f"{name}: no package; choose of {', '.join(PACKAGES)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    tried = {(result["file"], result["operator"], result["occurrence"]): result for result in known}
     results = []
     with tempfile.TemporaryDirectory(prefix="forestage-mutants-") as folder, out.open("a") as log:
         copy = Copy(Path(folder))
         for package in chosen:
-            faults = drawn(package, count, seed)
-            open_faults = [fault for fault in faults if tuple(asdict(fault).values()) not in tried]
-            if open_faults:
-                copy.passes(package)  # kernels are compiled, models built
-                began = time.monotonic()
-                if not copy.passes(package):
+            state = copy.state(package)
+            tried = {Fault(**result["fault"]): result for result in known if result["state"] == state}
+            faults = drawn(package, count, seed, copy.root)
+            still_open = [fault for fault in faults if fault not in tried]
+            if still_open:
+                began = time.monotonic()  # with kernels not yet compiled, as with a fault
+                if not copy.passes(copy.tests(package)):
                     console.print(f"{package}: its tests fail on the sound code; mend them first")
                     raise typer.Exit(2)
                 timeout_s = 30 + TIMEOUT_FACTOR * (time.monotonic() - began)
-            for fault in track(open_faults, package, console=console):
+            for fault in track(still_open, package, console=console):
                 noticed, change = copy.notices(fault, timeout_s)
-                result = {**asdict(fault), "noticed": noticed, "change": change}
-                tried[tuple(asdict(fault).values())] = result
-                log.write(json.dumps(result, ensure_ascii=False) + "\n")
+                tried[fault] = {"fault": asdict(fault), "state": state, "noticed": noticed, "change": change}
+                log.write(json.dumps(tried[fault], ensure_ascii=False) + "\n")
                 log.flush()
-            results += [tried[tuple(asdict(fault).values())] for fault in faults]
+            results += [tried[fault] for fault in faults]
     console.print(table(results))
     for result in results:
         if not result["noticed"]:

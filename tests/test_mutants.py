@@ -18,7 +18,9 @@ def test_a_sample_is_the_seeds() -> None:
 
 
 def test_shares_are_by_package() -> None:
-    results = [{"file": f"{package}/a.py", "noticed": noticed} for package, noticed in (("rtl", 1), ("traces", 0))]
+    results = [
+        {"fault": {"file": f"{package}/a.py"}, "noticed": noticed} for package, noticed in (("rtl", 1), ("traces", 0))
+    ]
     rows = table(results)
     shown = [list(column.cells) for column in rows.columns]
     assert shown[:3] == [["traces", "rtl", "all"], ["1", "1", "2"], ["0", "1", "1"]]
