@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,9 +72,13 @@ class Fault:
         return self.file.split("/")[0]
 
     def planted(self, source: str) -> str | None:
-        """``source`` with the fault in it; ``None`` if nothing changes."""
+        """``source`` with the fault in it; ``None`` if it says the same or is no longer Python, as ``f(+, key)`` is."""
         changed = mutate_code(source, get_operator(f"core/{self.operator}")(), self.occurrence)
-        return None if changed == source else changed
+        try:
+            same = changed is None or ast.dump(ast.parse(changed)) == ast.dump(ast.parse(source))
+        except SyntaxError:
+            return None
+        return None if same else changed
 
 
 def faults_of(file: Path, root: Path = ROOT) -> Iterator[Fault]:
@@ -90,7 +95,9 @@ def faults_of(file: Path, root: Path = ROOT) -> Iterator[Fault]:
 def drawn(package: str, count: int, seed: int, root: Path = ROOT) -> list[Fault]:
     """``count`` of the package's faults (all, where it has fewer), every place as likely as the next."""
     every = [fault for file in sorted((root / package).rglob("*.py")) for fault in faults_of(file, root)]
-    return random.Random(f"{seed} {package}").sample(every, min(count, len(every)))
+    random.Random(f"{seed} {package}").shuffle(every)
+    real = (fault for fault in every if fault.planted((root / fault.file).read_text(encoding="utf-8")) is not None)
+    return list(islice(real, count))
 
 
 class Copy:

@@ -1,8 +1,10 @@
 """What `make mutants` plants and counts."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.mutants import OPERATORS, Fault, drawn, table, wilson
+from tests.mutants import OPERATORS, Copy, Fault, drawn, table, wilson
 
 
 def test_a_fault_changes_one_line() -> None:
@@ -12,9 +14,34 @@ def test_a_fault_changes_one_line() -> None:
     assert Fault("x/y.py", "ReplaceBinaryOperator_Add_Sub", 1).planted(source) is None
 
 
+def test_what_any_run_would_notice_is_no_fault() -> None:
+    # The star before keyword-only arguments is none of a product.
+    assert Fault("x/y.py", "ReplaceBinaryOperator_Mul_Add", 0).planted("def f(*, a):\n    return a\n") is None
+
+
 def test_a_sample_is_the_seeds() -> None:
-    assert drawn("pim_model", 5, 1) == drawn("pim_model", 5, 1) != drawn("pim_model", 5, 2)
-    assert {fault.operator for fault in drawn("pim_model", 10**6, 0)} <= set(OPERATORS)
+    first = drawn("pim_model", 5, 1)
+    assert first == drawn("pim_model", 5, 1) != drawn("pim_model", 5, 2)
+    assert {fault.operator for fault in first} <= set(OPERATORS)
+
+
+def test_the_likeliest_tests_run_first(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    first = copy.likely_first(Fault("pim_model/quantise.py", "AddNot", 0))
+    assert sorted(first) == copy.tests("pim_model")
+    assert first[0].name == "test_quantise.py"  # of the same name
+    assert copy.likely_first(Fault("predictor/measure/metrics.py", "AddNot", 0))[0].name == "test_metrics.py"
+
+
+def test_what_was_found_holds_for_one_state_of_code_and_tests(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    states = [copy.state("pim_model")]
+    for name in ("pim_model/tile.py", "tests/pim_model/test_tile.py"):
+        with (copy.root / name).open("a") as file:
+            file.write("\n# changed\n")
+        states.append(copy.state("pim_model"))
+    assert len(set(states)) == 3
+    assert copy.state("catalog") == Copy(tmp_path / "again").state("catalog")
 
 
 def test_shares_are_by_package() -> None:
