@@ -158,3 +158,20 @@ def test_settings_that_do_not_fit_are_refused():
         StagerLimits(layers=1, experts=4, places=1, queue_depth=3, sequence_slots=2, event_experts=2)
     with pytest.raises(ValueError, match="event_experts: 5 of 4 experts"):
         StagerLimits(layers=1, experts=4, places=1, queue_depth=9, event_experts=5)
+
+
+def test_settings_may_use_all_that_is_generated():
+    limits = StagerLimits(layers=2, experts=4, places=3, queue_depth=4, sequence_slots=2, event_experts=2, scale_bits=3)
+    full = StagerSettings(shares=(3, 0), price=7, value_scale=7, chance_scale=7)
+    assert Directory(limits, full).settings == full
+    assert StagerLimits(layers=1, experts=4, places=0, queue_depth=4, event_experts=4).most_pins == 4
+
+
+@pytest.mark.parametrize(
+    "field", ["layers", "experts", "queue_depth", "channels", "sequence_slots", "event_experts", "lanes"]
+)
+def test_of_what_there_must_be_one_none_is_refused(field):
+    least = {"layers": 1, "experts": 1, "places": 0, "queue_depth": 1, "event_experts": 1, "channels": 1, "lanes": 1}
+    assert StagerLimits(**least)
+    with pytest.raises(ValueError, match=f"{field}\n  Input should be greater than or equal to 1"):
+        StagerLimits(**{**least, field: 0})

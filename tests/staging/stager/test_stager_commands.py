@@ -216,3 +216,23 @@ def test_faults_are_named():
     with pytest.raises(ValueError, match="every channel is taken"):
         of.grant()
     assert np.asarray(of.directory.pins).sum() == 4
+
+
+def test_as_much_as_there_is_room_for_is_held_before_anything_runs_and_no_more():
+    of = stager(2, 1)
+    of.preload(0, [0, 1])
+    of.preload(1, [3])
+    for layer, expert in [(0, 2), (1, 0)]:
+        with pytest.raises(ValueError, match=f"key {4 * layer + expert} is not absent, or its group has no place left"):
+            of.preload(layer, [expert])
+        assert not of.lookup(layer, [expert]).any()
+    assert of.lookup(0, [0, 1, 2, 3]).tolist() == [True, True, False, False]
+
+
+def test_values_and_chances_fill_their_bits():
+    of = stager(4)
+    of.set_values(0, [(1 << 15) - 1, -(1 << 15), 0, 0])
+    with pytest.raises(ValueError, match="values: give 4 of 16 bits"):
+        of.set_values(0, [-(1 << 15) - 1, 0, 0, 0])
+    of.prefetch(0, [1], [(1 << 16) - 1], 5)
+    assert of.directory.chance[1] == (1 << 16) - 1
