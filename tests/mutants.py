@@ -167,9 +167,10 @@ class Copy:
             (pair for pair in zip(source.splitlines(), changed.splitlines(), strict=False) if pair[0] != pair[1]),
             ("", ""),
         )
+        tests = self.likely_first(fault)
         file.write_text(changed, encoding="utf-8")
         try:
-            passed = self.passes(self.likely_first(fault), timeout_s)
+            passed = self.passes(tests, timeout_s)
             return not passed, f"{before.strip()}  →  {after.strip()}"
         finally:
             file.write_text(source, encoding="utf-8")

@@ -297,6 +297,7 @@ def test_the_check_finds_unfinished_work() -> None:
         (lambda e: Resource("x", servers=0), "at least 1"),
         (lambda e: Resource("x", bandwidth_bytes_per_s=0), "at least 1"),
         (lambda e: Resource("x", bandwidth_bytes_per_s=1, chunk_bytes=1, servers=2), "one server"),
+        (lambda e: Resource("x", bandwidth_bytes_per_s=1, chunk_bytes=0), "at least 1 byte each"),
         (lambda e: Resource("x", bandwidth_bytes_per_s=2 * PS_PER_S, chunk_bytes=1), "1 ps or more"),
         (lambda e: EventLoop([GPU, GPU]), "named twice"),
     ],
@@ -324,3 +325,10 @@ def test_tasks_that_others_wait_for_or_that_run_are_not_cancelled() -> None:
     event_loop.cancel(gone)
     with pytest.raises(ValueError, match="cancelled task"):
         event_loop.submit("user", ("gpu",), 1, after=(gone,))
+
+
+def test_the_slowest_link_and_the_finest_chunk_are_possible() -> None:
+    slow = Resource("x", bandwidth_bytes_per_s=1, chunk_bytes=1)
+    assert slow.transfer_ps(3) == 3 * PS_PER_S
+    # A chunk of exactly 1 ps, the clock's unit.
+    assert Resource("x", bandwidth_bytes_per_s=PS_PER_S, chunk_bytes=1).next_boundary_bytes(7) == 7

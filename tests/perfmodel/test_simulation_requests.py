@@ -9,9 +9,10 @@ import pytest
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.policies import policy_names
-from perfmodel.results import SimulationResult
+from perfmodel.results import SimulationResult, TokenTime
 from perfmodel.simulate import compute_bounds, simulate
 from perfmodel.sweep import sweep
+from perfmodel.tasks import PS_PER_S
 from predictor.issue import IssueSets
 from tests.perfmodel.micro import issue, make_catalog, make_config, make_trace
 
@@ -66,6 +67,11 @@ def test_progress_ends_at_the_last_token(catalog) -> None:
     seen: list[tuple[int, int]] = []
     simulate(trace, "on_demand", make_config(), progress=lambda *done: seen.append(done), catalog=catalog)
     assert seen == [(64, 150), (128, 150), (150, 150)]
+
+
+def test_a_percentile_is_the_time_of_the_token_that_so_many_do_not_exceed() -> None:
+    times = TokenTime.of([PS_PER_S * n for n in range(200, 0, -1)])
+    assert (times.mean_s, times.p50_s, times.p95_s, times.p99_s) == (100.5, 100, 190, 198)
 
 
 def test_sizes_of_another_model_are_named(catalog) -> None:
