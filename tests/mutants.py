@@ -150,7 +150,7 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
         with subprocess.Popen(
             command, cwd=self.root, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,  # to end what the tests start too; of the session, so as low in priority
         ) as process:  # fmt: skip
             try:
                 return process.wait(timeout_s) == 0

@@ -1,5 +1,8 @@
 """The tile's twin: exact arithmetic, the order of the weights, the latency formula against the stepped control."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,8 @@ from catalog.errors import ForestageError
 from pim_model import tile, tile_cycles
 from pim_model.tile import MAX_COLUMNS, TileJob, TileParameters
 from pim_model.tile_cycles import TilePace
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "pim.md"
 
 SMALL = TileParameters(lanes=4, vector_chunks=5, accumulators=3, max_rows=9)
 
@@ -157,3 +162,14 @@ def test_jobs_that_the_tile_cannot_do(jobs: list[TileJob], message: str) -> None
 def test_parameters_that_no_tile_has(values: dict[str, int], message: str) -> None:
     with pytest.raises(ForestageError, match=f"tile.toml.*{message}"):
         TileParameters.parse(values, origin="tile.toml")
+
+
+def test_the_default_tile_is_the_one_that_the_guide_describes() -> None:
+    text = " ".join(GUIDE.read_text(encoding="utf-8").split())
+    said = re.search(
+        r"default `TileParameters`: (\d+) lanes, (\d+) chunks a vector, (\d+) accumulators, ([\d,]+) rows", text
+    )
+    assert said is not None
+    lanes, chunks, accumulators, rows = (int(number.replace(",", "")) for number in said.groups())
+    documented = TileParameters(lanes=lanes, vector_chunks=chunks, accumulators=accumulators, max_rows=rows)
+    assert TileParameters() == documented

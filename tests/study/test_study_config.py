@@ -1,11 +1,16 @@
 """The study's settings: refused where wrong, documented one by one."""
 
+import inspect
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from catalog.errors import ForestageError
+from study.commands.rtl import replay_command
+from study.commands.system import simulate_command
 from study.config import StudyConfig, load_study_config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "study.md"
@@ -26,6 +31,39 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 def test_every_setting_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     assert [key for key in keys(StudyConfig) if f"| `{key}` |" not in text] == []
+
+
+def test_defaults_are_as_documented() -> None:
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
+    defaults = StudyConfig()
+    documented = 0
+    for key in keys(StudyConfig):
+        value: Any = defaults
+        for name in key.split("."):
+            value = getattr(value, name)
+        if isinstance(value, float | int):
+            assert float(rows[key].split(",")[0]) == value, key
+            documented += 1
+        elif isinstance(value, tuple) and rows[key].startswith("["):  # each value, or the first and the last
+            numbers = [float(number) for number in re.findall(r"[\d.]+", rows[key].replace("…", ","))]
+            assert numbers == [value[0], value[-1]] if "…" in rows[key] else numbers == list(value), key
+            documented += 1
+    assert documented == 10
+
+
+def test_a_command_on_its_own_does_what_the_study_does() -> None:
+    study = StudyConfig()
+    simulate = inspect.signature(simulate_command).parameters
+    assert (simulate["machine"].default, simulate["capacity_fraction"].default, simulate["lookahead"].default) == (
+        study.system.machine, study.system.capacity_fraction, study.lookahead,
+    )  # fmt: skip
+    assert (simulate["tokens"].default, simulate["issue_limit"].default) == (
+        study.system.decode_tokens, study.system.issue_limit,
+    )  # fmt: skip
+    replay = inspect.signature(replay_command).parameters
+    assert (replay["tokens"].default, replay["lookahead"].default, replay["seed"].default) == (
+        study.replay_tokens, study.lookahead, study.seed,
+    )  # fmt: skip
 
 
 def test_a_file_sets_what_it_names(tmp_path: Path) -> None:

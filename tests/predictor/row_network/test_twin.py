@@ -2,7 +2,9 @@
 
 import functools
 import operator
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -370,6 +372,25 @@ def test_the_next_use_default_keeps_to_its_limit(identity):
     size = table_bytes(config, layers=24, experts=32, top_k=4, adapts=False)
     assert config.looks_at_identity == identity
     assert 60_000 < size.sram_largest + size.state_per_slot_layer <= 1 << 16
+
+
+def test_the_default_is_the_one_that_the_guide_describes():
+    guide = Path(__file__).resolve().parents[3] / "docs" / "learned-predictor.md"
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", guide.read_text(encoding="utf-8"), re.MULTILINE))
+    starts = ("this token's", "the previous token's", "exponentially decayed", "identity of this", "layer *l*, of")
+    said = {start: next(rows[what] for what in rows if what.startswith(start)) for start in starts}
+    default = NetworkConfig()
+    assert said["this token's"] == str(default.layers_back)
+    assert said["the previous token's"] == f"{len(default.previous)} token"
+    assert default.previous == ((1, 1),)  # l − 1, l, l + 1
+    assert said["exponentially decayed"] == "decays 2⁻², 2⁻⁴"
+    assert default.decays == ((2, 0), (4, 0))
+    assert said["identity of this"] == f"{default.identity_rows - 1:,} rows of their own, one for all others"
+    assert default.identities == 2  # of this and of the previous token
+    assert said["layer *l*, of"].startswith(f"{len(default.ngram_tables)} *n-gram tables*")
+    assert default.ngram_tables == (1, 2, 3)
+    assert default.at_match
+    assert f"newest {default.log_tokens:,} tokens" in guide.read_text(encoding="utf-8")
 
 
 def test_sources_and_their_layers():
