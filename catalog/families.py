@@ -100,8 +100,8 @@ def by_sparse_step(fields: ConfigFields, layers: int) -> Layers:
 def by_interval(fields: ConfigFields, layers: int) -> Layers:
     """Between ``moe_layer_start_index`` and ``…_end_index``, every ``moe_layer_interval``-th from 1 (ernie4_5_moe)."""
     start, end = fields.integer("moe_layer_start_index", least=0), fields.integer("moe_layer_end_index", least=-1)
-    step, last = fields.integer("moe_layer_interval"), layers - 1 if end == -1 else end
-    return tuple(layer for layer in range(layers) if (layer + 1) % step == 0 and start <= layer <= last)
+    step, stop = fields.integer("moe_layer_interval"), layers if end == -1 else min(end + 1, layers)
+    return tuple(layer for layer in range(start, stop) if (layer + 1) % step == 0)
 
 
 def after_dense(fields: ConfigFields, layers: int) -> Layers:

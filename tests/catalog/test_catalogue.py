@@ -1,6 +1,7 @@
 """Loading the catalogue: the shipped files, the user's, and every mistake in them."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,20 @@ def test_a_mistake_is_one_line_that_names_the_file(mistake: str, tmp_path: Path)
     with pytest.raises(ForestageError, match=rf"mine\.toml: .*{message}") as caught:
         load_catalog(write(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_no_quantity_of_the_catalogue_may_be_zero_or_less() -> None:
+    catalog = load_catalog()
+    taken = set()
+    for records in (catalog.dram, catalog.machines, catalog.energy, catalog.models):
+        for record in records:
+            values = record.model_dump()
+            for name in (name for name, value in values.items() if type(value) in (int, float)):
+                for wrong in (0, -1):
+                    with suppress(ValueError):
+                        type(record).model_validate({**values, name: wrong})
+                        taken.add((name, wrong))
+    assert taken == {("shared_experts", 0)}  # most models have none
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,40 @@ def test_a_default_configuration_is_read_as_the_model_is_built(family: str) -> N
     assert (record.experts, record.top_k, record.hidden) == (whole.experts, whole.top_k, whole.hidden)
     assert record.parameters() == whole.parameters()
     assert "defaults of the configuration class" in record.source
+
+
+SWITCHED_ON = {"qwen2_moe": {"use_sliding_window": True}, "qwen3_moe": {"use_sliding_window": True}}
+"""What the class leaves off by default, so that the fields it needs are not read."""
+
+MAY_BE_NONE = {
+    "attn_layer_offset", "expert_layer_offset", "first_k_dense_replace", "max_window_layers", "moe_layer_start_index",
+    "moe_num_shared_experts", "n_shared_experts", "num_dense_layers", "num_shared_experts",
+    "num_sparse_decoder_layers", "num_sparse_encoder_layers", "q_lora_rank", "shared_expert_intermediate_size",
+    "shared_intermediate_size", "sliding_window",
+}  # fmt: skip
+"""Fields of which a model may have none, or that count from 0."""
+
+
+@pytest.mark.parametrize("family", sorted(set(DEFAULTS) - set(NOT_BY_DEFAULT)))
+def test_a_number_that_no_model_has_is_refused_wherever_it_is_read(family: str) -> None:
+    sound = {"model_type": family, "dtype": "bfloat16", **SWITCHED_ON.get(family, {})}
+
+    def read(document: dict[str, Any]) -> dict[str, Any]:
+        return model_of_config(document, family, origin="config.json").model_dump(exclude={"source"})
+
+    expected = read(sound)
+    numbers = [name for name, value in DEFAULTS[family].items() if type(value) is int]
+    assert numbers
+    for name in numbers:
+        for bad in (
+            -2,
+            "8",
+            1.5,
+            *(() if name in MAY_BE_NONE else (0,)),
+            *(() if name.endswith("end_index") else (-1,)),
+        ):
+            with suppress(ForestageError):
+                assert read({**sound, name: bad}) == expected, f"{name} = {bad!r} is read as something"
 
 
 def test_every_tiny_model_met_in_the_field_is_read_right(field_case: Callable[[str], Path]) -> None:
