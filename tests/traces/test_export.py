@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
@@ -195,6 +196,18 @@ def counted(trace: RoutingTrace) -> np.ndarray:
             if trace.recorded()[token, layer]:
                 counts[layer, trace.expert_ids[token, layer]] += 1
     return counts
+
+
+def test_a_file_of_loads_is_what_its_ending_says(tmp_path: Path) -> None:
+    """Each is read by the library of its format, not only by this project."""
+    load = make_load()
+    for file in PATHS["eplb"]:
+        export_recording(load, "eplb", tmp_path / file)
+    weight = json.loads((tmp_path / "t.json").read_text())["weight"]
+    assert np.shape(weight) == (load.layers, load.experts)
+    with np.load(tmp_path / "t.npz") as archive:
+        assert archive["weight"].tolist() == weight
+    assert load_file(tmp_path / "t.safetensors")["weight"].tolist() == weight
 
 
 @FEW

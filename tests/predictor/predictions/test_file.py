@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from catalog.errors import ForestageError
 from predictor.measure.evaluate import evaluate
@@ -45,6 +45,19 @@ def order(scores: np.ndarray, limit: int) -> np.ndarray:
     """Best first, −1 where nothing is issued."""
     best = np.argsort(-scores, axis=-1, kind="stable")[..., :limit]
     return np.where(np.take_along_axis(scores, best, axis=-1) > 0, best, -1)
+
+
+def test_a_file_is_what_its_ending_says(tmp_path):
+    """Each is read by the library of its format, not only by this project, which goes by the first bytes."""
+    ids = ranked_ids()
+    for container in CONTAINERS:
+        write_predictions(tmp_path / f"p.{container}", ids=ids, lookahead=1, source="somebody", trace=TRACE)
+    with np.load(tmp_path / "p.npz") as archive:
+        np.testing.assert_array_equal(archive["ids"], ids)
+        assert (archive["lookahead"][()], archive["source"][()]) == (1, "somebody")
+    np.testing.assert_array_equal(load_file(tmp_path / "p.safetensors")["ids"], ids)
+    rows = pq.read_table(tmp_path / "p.parquet")["ids"].to_pylist()  # one a token and layer
+    assert rows == [[expert for expert in row if expert >= 0] for row in ids.reshape(-1, ids.shape[-1]).tolist()]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
