@@ -161,6 +161,9 @@ def test_parquet_faults_are_told_by_row_and_column(tmp_path: Path) -> None:
         ({"tok": [0, -1]}, r"row 1: tok: -1; expected a whole number"),
         ({"lay": ["0", "x"]}, r"row 1: lay: 'x'; expected a whole number"),
         ({"lay": [0, 0], "tok": [True, False]}, r"row 0: tok: the column's type is bool"),
+        # 2^64 − 1 is not −1, which would mean "not recorded".
+        ({"exp": pa.array([[1, 2], [2**64 - 1] * 2], pa.list_(pa.uint64()))}, r"row 1: exp: .*; expected expert ids"),
+        ({"tok": pa.array([0, 2**64 - 1], pa.uint64())}, r"row 1: tok: \d+; expected a whole number"),
     ]
     for change, message in faults:
         parquet(path, **{**good, **change})
