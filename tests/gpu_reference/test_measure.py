@@ -1,13 +1,17 @@
 """Measurement records: complete, ordered, and read back."""
 
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
+import torch
 
 from catalog import ForestageError, find_model
+from gpu_reference import records
 from gpu_reference.measure import RUNS, TOKENS, measure_expert
-from gpu_reference.records import MeasurementRecord
+from gpu_reference.records import MeasurementRecord, this_machine
 
 RECORDS = Path(__file__).resolve().parents[2] / "records"
 
@@ -27,6 +31,24 @@ def test_a_record_holds_every_figure(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ForestageError, match="device: 'cuda:9' is not on this machine"):
         measure_expert(find_model("forestage-small-moe"), command="a test", device="cuda:9")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (
+            "processor : 0\nmodel name\t: Fast 9000 @ 2 GHz\nprocessor : 1\nmodel name\t: Fast 9000 @ 2 GHz\n",
+            "Fast 9000 @ 2 GHz",
+        ),
+        ("processor : 0\nBogoMIPS : 50\n", platform.machine()),  # Arm names no model
+    ],
+)
+def test_a_record_names_the_processor(cpuinfo: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo, encoding="utf-8")
+    monkeypatch.setattr(records, "Path", lambda path: tmp_path / Path(path).name)
+    machine = this_machine()
+    assert machine.processor == name
+    assert (machine.cores, machine.threads) == (os.cpu_count(), torch.get_num_threads())
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.glob("*.json")), ids=lambda path: path.stem)
