@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
@@ -108,6 +109,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "forestage"
+        self._runner: subprocess.Popen[str] | None = None
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, text=True, check=True,
@@ -147,18 +149,21 @@ class Copy:
 
     def passes(self, tests: list[Path], timeout_s: float | None = None) -> bool:
         """Whether the files of tests pass in time."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
-        with subprocess.Popen(
-            command, cwd=self.root, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            process_group=0,  # to end what the tests start too; of the session, so as low in priority
-        ) as process:  # fmt: skip
-            try:
-                return process.wait(timeout_s) == 0
-            except subprocess.TimeoutExpired:
-                return False
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, 9)
+        if self._runner is None:
+            self._runner = subprocess.Popen(
+                [sys.executable, "tests/warm_pytest.py"], cwd=self.root, env=self.environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        assert self._runner.stdin is not None
+        assert self._runner.stdout is not None
+        self._runner.stdin.write(json.dumps({"tests": [str(test) for test in tests], "timeout_s": timeout_s}) + "\n")
+        self._runner.stdin.flush()
+        return json.loads(self._runner.stdout.readline()) == 0
+
+    def close(self) -> None:
+        """End the process that runs tests."""
+        if self._runner is not None:
+            self._runner.communicate()
 
     def notices(self, fault: Fault, timeout_s: float) -> tuple[bool, str]:
         """Whether the tests fail with the fault in place, and the line that it changes."""
@@ -223,8 +228,11 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     results = []
-    with tempfile.TemporaryDirectory(prefix="forestage-mutants-") as folder, out.open("a") as log:
-        copy = Copy(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="forestage-mutants-") as folder,
+        out.open("a") as log,
+        closing(Copy(Path(folder))) as copy,
+    ):
         for package in chosen:
             state = copy.state(package)
             tried = {Fault(**result["fault"]): result for result in known if result["state"] == state}

@@ -1,10 +1,12 @@
 """What `make mutants` plants and counts."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mutants import OPERATORS, Copy, Fault, drawn, table, wilson
+from tests.mutants import OPERATORS, ROOT, Copy, Fault, drawn, table, wilson
 
 
 def test_a_fault_changes_one_line() -> None:
@@ -42,6 +44,16 @@ def test_what_was_found_holds_for_one_state_of_code_and_tests(tmp_path: Path) ->
         states.append(copy.state("pim_model"))
     assert len(set(states)) == 3
     assert copy.state("catalog") == Copy(tmp_path / "again").state("catalog")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [("assert True", 0), ("assert False", 1), ("import time; time.sleep(60)", None)]
+)
+def test_tests_pass_or_fail_or_take_too_long(body: str, status: int | None, tmp_path: Path) -> None:
+    (tmp_path / "test_body.py").write_text(f"def test_it():\n    {body}\n")
+    code = f"from tests.warm_pytest import run; print(run({[str(tmp_path)]}, {5 if status is None else None}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout == f"{status}\n"
 
 
 def test_shares_are_by_package() -> None:
