@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -20,6 +21,9 @@ LIBRARIES = (
     "matplotlib.figure", "torch", "transformers", "amaranth",
 )  # fmt: skip
 """What tests spend the most time to import."""
+
+MOST_BYTES = 8 << 30
+"""Memory that a run may take: a loop that does not end may also grow."""
 
 
 def run(tests: list[str], timeout_s: float | None) -> int | None:
@@ -45,6 +49,7 @@ def _end_with_pytest(tests: list[str]) -> None:
     status = 70
     try:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
         with Path(os.devnull).open("r+b") as nothing:
             for stream in range(3):
                 os.dup2(nothing.fileno(), stream)
