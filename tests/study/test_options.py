@@ -36,6 +36,13 @@ SINGLE = [
 ]
 
 
+def test_nothing_is_switched_on_unasked_and_every_command_can_answer_in_json() -> None:
+    for name, command in commands():
+        flags = {option.opts[0]: option.default for option in command.params if getattr(option, "is_flag", False)}
+        assert "--json" in flags, name
+        assert not any(flags.values()), f"{name}: {flags}"
+
+
 @pytest.mark.parametrize(("command", "option"), [pytest.param(c, o, id=f"{name} {o.opts[0]}") for name, c, o in SINGLE])
 def test_an_option_of_one_value_is_given_once(command: Any, option: Any) -> None:
     for spelling in option.opts:
