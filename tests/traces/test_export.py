@@ -198,6 +198,21 @@ def counted(trace: RoutingTrace) -> np.ndarray:
     return counts
 
 
+@pytest.mark.parametrize(("format", "file"), [one for one in EVERY if "llmservingsim" not in one[0]])
+def test_progress_rises_to_the_whole(format: str, file: str, tmp_path: Path) -> None:
+    trace, shown = make_trace((3, 4)), list[tuple[int, int]]()
+    path, options = tmp_path / file, options_for(format)
+    export_recording(trace, format, path, options, progress=lambda done, total: shown.append((done, total)))
+    assert shown == sorted(shown)
+    assert shown[0][0] > 0
+    assert shown[-1] == (trace.tokens, trace.tokens)
+    if format == "jsonl_routes":
+        shown.clear()
+        import_recording(path, format, told(trace), progress=lambda done, total: shown.append((done, total)))
+        assert shown == sorted(shown)
+        assert shown[-1] == (path.stat().st_size, path.stat().st_size)
+
+
 def test_a_file_of_loads_is_what_its_ending_says(tmp_path: Path) -> None:
     """Each is read by the library of its format, not only by this project."""
     load = make_load()
