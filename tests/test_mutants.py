@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import OPERATORS, ROOT, Copy, Fault, drawn, table, wilson
+from tests.mutants import OPERATORS, ROOT, Copy, Fault, drawn, main, table, wilson
 
 
 def test_a_fault_changes_one_line() -> None:
@@ -19,6 +19,25 @@ def test_a_fault_changes_one_line() -> None:
 def test_what_any_run_would_notice_is_no_fault() -> None:
     # The star before keyword-only arguments is none of a product.
     assert Fault("x/y.py", "ReplaceBinaryOperator_Mul_Add", 0).planted("def f(*, a):\n    return a\n") is None
+
+
+def test_guards_against_a_programmers_slip_are_not_tried() -> None:
+    true = Fault("x/y.py", "ReplaceTrueWithFalse", 0)
+    assert true.planted("@dataclass(frozen=True)\nclass A:\n    a: int\n") is None
+    assert true.planted("list(zip(a, b, strict=True))\n") is None
+    assert true.planted("a = Field(strict=True)\n") == "a = Field(strict=False)\n"
+
+
+def test_missed_faults_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Copy, "passes", lambda self, tests, timeout_s=None: True)
+    out = tmp_path / "tried.jsonl"
+    for _ in range(2):  # the second goes on from the file
+        main(["pim_model"], count=2, seed=1, out=out)
+        shown = capsys.readouterr().out
+        assert shown.count("missed: pim_model/") == 2
+        assert len(out.read_text().splitlines()) == 2
 
 
 def test_a_sample_is_the_seeds() -> None:
