@@ -299,6 +299,26 @@ def test_a_number_that_no_model_has_is_refused_wherever_it_is_read(family: str) 
                 assert read({**sound, name: bad}) == expected, f"{name} = {bad!r} is read as something"
 
 
+@pytest.mark.parametrize("entry", [True, "1", 1.0, None, -1])
+def test_what_is_no_index_is_refused_in_a_list_of_them(entry: Any) -> None:
+    document = {"model_type": "qwen3_moe", "dtype": "bfloat16", "mlp_only_layers": [0, entry]}
+    with pytest.raises(ForestageError, match="mlp_only_layers: not a list of layer indices from 0 to"):
+        model_of_config(document, "m", origin="config.json")
+
+
+@pytest.mark.parametrize("entry", [True, 1, None])
+def test_what_is_no_word_is_refused_in_a_list_of_them(entry: Any) -> None:
+    types = ["sliding_attention", "full_attention"] * 2
+    document = {
+        "model_type": "gpt_oss",
+        "dtype": "bfloat16",
+        "num_hidden_layers": 4,
+        "layer_types": [*types[:3], entry],
+    }
+    with pytest.raises(ForestageError, match="layer_types: not a list of 4 words, one a layer"):
+        model_of_config(document, "m", origin="config.json")
+
+
 def test_every_tiny_model_met_in_the_field_is_read_right(field_case: Callable[[str], Path]) -> None:
     folders = sorted(path for path in field_case("models").iterdir() if path.is_dir())
     assert len(folders) == 14
