@@ -76,4 +76,4 @@ def test_a_setting_is_said_once() -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings().count = 4  # type: ignore[misc]
+        Settings().count = 4
