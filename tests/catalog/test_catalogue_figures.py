@@ -106,6 +106,19 @@ def test_all_parts_come_to_the_models_published_size(model: str) -> None:
         assert counted > active * 0.95
 
 
+def test_what_a_record_does_not_know_is_counted_as_nothing() -> None:
+    record = CATALOG.models.find("gpt-oss-20b")
+    assert record.vocabulary is not None
+    assert not record.tied_embeddings
+    bare = record.model_copy(update={"vocabulary": None})
+    assert record.parameters() - bare.parameters() == 2 * record.vocabulary * record.hidden
+    tied = record.model_copy(update={"tied_embeddings": True})
+    assert record.parameters() - tied.parameters() == record.vocabulary * record.hidden
+    alone = bare.model_copy(update={"attention": None})
+    weights = 32 * 3 * 2880 * 2880 + 32 * 2880  # experts and router
+    assert alone.parameters() == 24 * weights
+
+
 def test_every_record_says_its_attention() -> None:
     for record in CATALOG.models:
         assert all(record.attention_of(layer) is not None for layer in range(record.layers)), record.name
