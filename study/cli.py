@@ -3,36 +3,58 @@
 import errno
 import os
 import sys
-from typing import Any, NoReturn
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from catalog.errors import ForestageError
-from study.commands import cache, catalogue, pim, predictor, reference, rtl, system, trace
-from study.commands.command import use_options_command
-from study.commands.model_config import add_config_options
+from study.commands.command import OptionsCommand
+from study.commands.late import add_late_group
+from study.commands.model_config import with_model_config
 from study.commands.study import study
 from study.extras import EXTRAS, missing
 from study.interruption import INTERRUPTED
 
+GROUPS = {
+    "trace": ("trace", "What was routed: import, export, describe and measure traces."),
+    "catalog": ("catalogue", "The catalogue: models, machines, memories, energies, with their sources."),
+    "predictor": ("predictor", "Which experts come next: train, evaluate and export predictors."),
+    "cache": ("cache", "Where experts are: caches and the bound on them."),
+    "rtl": ("rtl", "The hardware: Verilog, and lock-step replay under Verilator."),
+    "pim": ("pim", "Processing in memory: the tile against twin and PyTorch."),
+    "system": ("system", "The whole system: policies on a model of the machine."),
+    "reference": ("reference", "PyTorch: recorded routing replayed, experts measured."),
+}
+"""Group → the module of ``study.commands`` that has its commands, and its help."""
+
 app = typer.Typer(
     name="forestage",
-    help="Have mixture-of-experts weights where they are needed, before they are needed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("study")(study)
-app.add_typer(trace.app, name="trace")
-app.add_typer(catalogue.app, name="catalog")
-app.add_typer(predictor.app, name="predictor")
-app.add_typer(cache.app, name="cache")
-app.add_typer(rtl.app, name="rtl")
-app.add_typer(pim.app, name="pim")
-app.add_typer(system.app, name="system")
-app.add_typer(reference.app, name="reference")
-add_config_options(app)
-use_options_command(app)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version of the installed distribution and end, where ``--version`` is given."""
+    if wanted:
+        print(metadata.version("forestage"))
+        raise typer.Exit
+
+
+@app.callback()
+def forestage(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and end")
+    ] = False,
+) -> None:
+    """Have mixture-of-experts weights where they are needed, before they are needed."""
+
+
+app.command("study", cls=OptionsCommand)(with_model_config(study))
+for name, (module, text) in GROUPS.items():
+    add_late_group(app, name, f"study.commands.{module}", text)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

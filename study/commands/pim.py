@@ -15,7 +15,7 @@ from study.subjects.memory import stream_expert
 from study.subjects.tile import LAYER, TOKENS, check_tile
 from traces import RoutingTrace
 
-app = typer.Typer(help="Processing in memory: the tile against twin and PyTorch.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("check")

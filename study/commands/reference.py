@@ -9,12 +9,13 @@ from rich.table import Table
 
 from catalog import load_catalog
 from gpu_reference.devices import check_device, default_device
-from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination
 from study.numbers import count, percent, seconds
 from study.output import emit, progress_bar
 from study.subjects.reference import check_reference
 
-app = typer.Typer(help="PyTorch: recorded routing replayed, experts measured.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("check")

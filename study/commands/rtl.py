@@ -12,21 +12,15 @@ from rich.table import Table
 from catalog.files import check_folder
 from predictor.base import check_lookahead
 from predictor.st_moe.parameters import EngineLimits, StMoeParameters
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    open_trace,
-    parse_parameters,
-    require_test_sequences,
-)
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
 from study.numbers import count, size
 from study.output import emit, progress_bar
 
 if TYPE_CHECKING:
     from cocotb_tests.replay import ReplayResult
 
-app = typer.Typer(help="The hardware: Verilog, and lock-step replay under Verilator.", no_args_is_help=True)
+app = typer.Typer()
 
 DEFAULTS = EngineLimits()
 

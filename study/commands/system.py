@@ -17,13 +17,14 @@ from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
 from predictor.base import check_lookahead
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
 
-app = typer.Typer(help="The whole system: policies on a model of the machine.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("simulate")

@@ -13,7 +13,9 @@ from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_ca
 from predictor.next_use.predictor import NextUsePredictor
 from staging.frequency import DEFAULT_SHIFT
 from staging.static import PROFILED, STATIC
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
+from study.commands.opening import open_batched
+from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.figures.files import check_figure_path, write_figure
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
 
@@ -59,10 +61,7 @@ def compare_policies(
     as_json: JsonOption = False,
 ) -> None:
     """LRU, LFU, decayed frequency, predicted next use and Belady's bound over one stream of events, by cache size."""
-    # Imported late: Matplotlib takes a second, and only a picture needs it.
     if figure is not None:
-        from study.figures.files import check_figure_path
-
         check_figure_path(figure)
     own = None if next_use is None else NextUsePredictor.load(next_use)
     refreshing = None if ahead is None else NextUsePredictor.load(ahead)
@@ -88,8 +87,7 @@ def compare_policies(
             bootstrap={"resamples": resamples},
         )
     if figure is not None:
-        from study.figures.caches import policies_over_capacity
-        from study.figures.files import write_figure
+        from study.figures.caches import policies_over_capacity  # Matplotlib takes half a second
 
         write_figure(policies_over_capacity(result.model_dump(mode="json")), figure)
     emit(result, as_json=as_json, render=lambda console: _render(console, result))

@@ -17,7 +17,8 @@ from staging.results import CacheResult, Capacity
 from staging.simulate import Policy, check_words, counted_events, run_policy
 from staging.static import STATIC, run_static
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched, tell_warnings
+from study.commands.opening import open_batched, tell_warnings
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit

@@ -12,9 +12,9 @@ from rich.table import Table
 from catalog.errors import ForestageError
 from predictor.next_layer.predictor import NextLayerPredictor
 from study.calibration import calibration
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.figures.files import check_figure_path, write_figure
-from study.figures.learned import reliability_diagram
 from study.numbers import count, fixed, percent
 from study.output import emit
 from traces import split
@@ -48,6 +48,8 @@ def calibration_of(
         "lookahead": learned.lookahead,
     }
     if figure is not None:
+        from study.figures.learned import reliability_diagram  # Matplotlib takes half a second
+
         write_figure(reliability_diagram(document), figure)
     emit(document, as_json=as_json, render=lambda console: render_calibration(console, document))
 

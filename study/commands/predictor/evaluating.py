@@ -14,7 +14,8 @@ from predictor.measure.evaluate import EvaluationResult, evaluate
 from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, counted, fixed, percent, size

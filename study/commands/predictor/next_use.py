@@ -12,14 +12,8 @@ from predictor.next_use.predictor import NextUsePredictor
 from predictor.next_use.recipes import recipe_for
 from predictor.next_use.requirements import check_trainable
 from predictor.row_network.config import lookaheads_text, parse_lookaheads
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.commands.predictor.training import STATE_SUFFIX, epoch_line, validation_table
 from study.numbers import size
 from study.output import emit, messages, progress_bar

@@ -14,14 +14,8 @@ from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix
 from predictor.requests import check_request
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.numbers import count, counted, size
 from study.output import emit, progress_bar
 

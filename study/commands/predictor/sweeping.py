@@ -10,10 +10,10 @@ from rich.table import Table
 from catalog.files import check_folder
 from predictor.measure.evaluate import evaluate
 from predictor.next_layer.sweep import Measured, grid_names, read_grid, run_grid
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
-from study.figures.learned import recall_against_sram
 from study.numbers import fixed, size
 from study.output import emit, messages, progress_bar
 from traces import RoutingTrace
@@ -52,6 +52,8 @@ def sweep_predictors(
         "results": [measured.model_dump(mode="json") for measured in results],
     }
     if figure is not None:
+        from study.figures.learned import recall_against_sram  # Matplotlib takes half a second
+
         write_figure(recall_against_sram(document, _rival(recorded, chosen.issue, trace.name)), figure)
     emit(document, as_json=as_json, render=lambda console: render_sweep(console, chosen.about, results))
 

@@ -15,14 +15,8 @@ from predictor.next_layer.requirements import check_trainable
 from predictor.next_layer.selection import Selection
 from predictor.row_network.config import lookaheads_text, parse_lookaheads
 from predictor.row_network.file import EpochLog, Validation
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
 from traces.selection import select_sequences

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from catalog.config import StrictModel
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination
 from study.numbers import count, counted, fixed, tokens_of
 from study.output import emit
 from study.synthetic import plain_mark

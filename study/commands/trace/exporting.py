@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from catalog.files import bytes_at
-from study.commands.options import JsonOption, ModelOption, check_destination, open_recording, tell_warnings
+from study.commands.opening import open_recording, tell_warnings
+from study.commands.options import JsonOption, ModelOption, check_destination
 from study.commands.trace.info import schedule_in
 from study.commands.trace.labels import TraceArgument
 from study.numbers import size

@@ -7,7 +7,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from study.commands.options import JsonOption, check_destination, tell_warnings
+from study.commands.opening import tell_warnings
+from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import describe_recording, render_recording
 from study.output import Document, emit, jsonable, progress_bar
 from traces import RoutingTrace

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.commands.options import JsonOption, ModelOption, open_recording
+from study.commands.opening import open_recording
+from study.commands.options import JsonOption, ModelOption
 from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.numbers import count, fixed, size

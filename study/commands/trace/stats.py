@@ -10,9 +10,11 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
+from study.commands.opening import open_recording
+from study.commands.options import JsonOption, ModelOption
 from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
+from study.figures.files import check_figure_path, write_figure
 from study.numbers import count, fixed, percent, tokens_of
 from study.output import emit, progress_bar
 from study.synthetic import plain_mark
@@ -41,10 +43,7 @@ def stats_command(
         if value < least or (most is not None and value > most):
             raise ForestageError(f"{option} {value}: give {least} {f'to {most}' if most else 'or more'}")
     if figure is not None:
-        from study.figures.files import check_figure_path  # Matplotlib takes a second
-
         check_figure_path(figure)
-        check_destination(figure)
     recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
         refuse_unused(
@@ -70,8 +69,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
     Raises:
         ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
-    from study.figures.files import write_figure
-    from study.figures.trace_profile import trace_profile as picture
+    from study.figures.trace_profile import trace_profile as picture  # Matplotlib takes half a second
 
     write_figure(picture(profile.model_dump(mode="json")), path)
 

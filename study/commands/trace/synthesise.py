@@ -9,7 +9,8 @@ import typer
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from study.commands.options import JsonOption, ModelOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, check_destination
 from study.commands.trace.info import render_info
 from study.output import emit, progress_bar
 from traces import RoutingTrace
