@@ -72,7 +72,7 @@ def replay(
         limits: of the engine; the default ones where None.
         parameters: fields of ``StMoeParameters``.
         lookahead: layers ahead.
-        issue_limit: most requests an event may cause; none where None.
+        issue_limit: most experts issued for one token and layer; no limit where ``None``.
         waits: as ``run_lock_step``.
         seed: as ``run_lock_step``.
         progress: called with (tokens done, tokens in all).

@@ -17,14 +17,14 @@ from study.extras import EXTRAS, missing
 from study.interruption import INTERRUPTED
 
 GROUPS = {
-    "trace": ("trace", "What was routed: import, export, describe and measure traces."),
-    "catalog": ("catalogue", "The catalogue: models, machines, memories, energies, with their sources."),
-    "predictor": ("predictor", "Which experts come next: train, evaluate and export predictors."),
-    "cache": ("cache", "Where experts are: caches and the bound on them."),
-    "rtl": ("rtl", "The hardware: Verilog, and lock-step replay under Verilator."),
-    "pim": ("pim", "Processing in memory: the tile against twin and PyTorch."),
-    "system": ("system", "The whole system: policies on a model of the machine."),
-    "reference": ("reference", "PyTorch: recorded routing replayed, experts measured."),
+    "trace": ("trace", "Routing traces: import, export, capture, describe, measure and make them."),
+    "catalog": ("catalogue", "The catalogue of models, machines, memories and energies, each value with its source."),
+    "predictor": ("predictor", "Predict which experts come next: train, evaluate, compare and export predictors."),
+    "cache": ("cache", "Simulate expert caches, and compare their policies with Belady's bound."),
+    "rtl": ("rtl", "The hardware: write its Verilog, and compare it with its twin under Verilator."),
+    "pim": ("pim", "Processing in memory: check the tile, and stream an expert's weights."),
+    "system": ("system", "Simulate the whole system: staging policies on a model of a machine."),
+    "reference": ("reference", "PyTorch: replay recorded routing, and measure an expert on this machine."),
 }
 """Group → the module of ``study.commands`` that has its commands, and its help."""
 

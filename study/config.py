@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from predictor.base import IssueLimit
 
 NO_LEARNED = "none"
 """Value of ``StudyConfig.learned`` that leaves out the learned predictor."""
@@ -23,7 +24,7 @@ class SystemStudyConfig(StrictModel):
     )
     machine: str = Field(default="A100-80GB", description="Catalogue machine")
     capacity_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of all experts that the device holds")
-    issue_limit: int = Field(default=6, ge=1, description="Most experts a predictor may prefetch for one layer")
+    issue_limit: IssueLimit = 6
     decode_tokens: int = Field(default=600, ge=1, description="Tokens simulated, from the test sequences")
     sweep_tokens: int = Field(default=150, ge=1, description="Tokens simulated at each point of the sweep")
     link_gb_per_s: tuple[Annotated[float, Field(ge=1e-3, le=100_000)], ...] = Field(
@@ -36,7 +37,7 @@ class StudyConfig(StrictModel):
 
     seed: int = Field(default=0, ge=0, description="Seed of the event bits that the hardware must ignore")
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    issue: tuple[IssueLimit, ...] = Field(
         default=(2, 4, 6, 8, 12),
         min_length=1,
         description="Issue limits at which recall is given; those beyond a layer's experts are left out",

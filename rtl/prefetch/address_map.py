@@ -125,7 +125,12 @@ SETTINGS = (
         high=lambda _: CONFIDENCE_MAX,
         meaning="of a candidate that replaced another",
     ),
-    Setting(name="issue_limit", offset=0x48, high=lambda x: x.experts_max, meaning="most requests of an event"),
+    Setting(
+        name="issue_limit",
+        offset=0x48,
+        high=lambda x: x.experts_max,
+        meaning="most experts issued for one token and layer",
+    ),
 )
 
 

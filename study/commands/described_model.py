@@ -6,7 +6,7 @@ from typing import Any
 from catalog import ModelRecord, load_catalog
 from catalog.errors import ForestageError
 from catalog.model_config import read_model_config
-from study.commands.model_config import NAMED_BY
+from study.commands.options import NAMED_BY
 from traces import RoutingTrace
 from traces.expert_load import ExpertLoad
 from traces.importers import FORMATS, sniff_format

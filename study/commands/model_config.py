@@ -13,13 +13,11 @@ from typing import Annotated, Any, get_args
 import typer
 
 from catalog.catalogue import registered
-
-NAMED_BY = ("like", "sizes_of", "model")
-"""Parameters that name a model; ``--config`` describes that of the first one a command has."""
+from study.commands.options import NAMED_BY
 
 PARAMETER = "model_config"
 
-HELP = "A Hugging Face config.json that describes the model, in place of the catalogue"
+HELP = "A Hugging Face config.json that describes the model; the catalogue's record is then not used"
 
 
 def add_config_options(app: typer.Typer) -> None:

@@ -10,8 +10,14 @@ from catalog.errors import ForestageError
 from catalog.files import check_writable
 
 TraceOption = Annotated[Path, typer.Option("--trace", help="A routing trace, in any format that `trace import` reads")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Catalogue model, for a trace file that names none")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="The trace's model, by its name in the catalogue; needed where the file names none"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout in place of tables")]
+
+NAMED_BY = ("like", "sizes_of", "model")
+"""Parameters that name a model; ``--config`` describes that of the first one a command has."""
 
 
 def check_destination(path: Path, source: Path | None = None) -> None:

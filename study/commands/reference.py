@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.command("check")
 def check_command(trace: TraceOption, model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """Replay every layer's routing through PyTorch; the shipped trace's also against the shipped model."""
+    """Replay every layer's routing in PyTorch; the shipped trace is also checked against the shipped model."""
     recorded = open_trace(trace, model)
     with progress_bar("PyTorch reference") as progress:
         result = check_reference(recorded, progress)
@@ -51,7 +51,7 @@ def measure_command(
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time an expert's copy to the device and its products, and write a measurement record."""
+    """Measure how long an expert's copy to the device and its matrix products take, and write a record."""
     record = load_catalog().find_model(model)
     check_destination(out)
     from gpu_reference.measure import measure_expert  # needs the extra

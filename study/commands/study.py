@@ -11,10 +11,23 @@ from study.output import emit
 
 
 def study(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the report and everything behind it")],
-    trace: Annotated[Path | None, typer.Option("--trace", help="A trace; default: the shipped one")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of study settings")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder for report.html, results.json and the stages; run again, a study goes on from it"
+        ),
+    ],
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", help="The trace to study, in any format that `trace import` reads; default: the shipped one"
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="A TOML file of settings (docs/study.md); default: the settings listed there"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the content of results.json on stdout")] = False,
 ) -> None:
     """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
     from study.run import run_study  # the help of the other commands does not wait for it

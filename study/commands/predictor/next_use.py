@@ -23,23 +23,27 @@ from traces.selection import select_sequences
 
 def train_next_use(
     trace: TraceOption,
-    out: Annotated[Path, typer.Option("--out", help="The predictor's file, .safetensors")],
+    out: Annotated[Path, typer.Option("--out", help="The predictor file to write (.safetensors)")],
     lookahead: Annotated[
         str,
         typer.Option(
-            "--lookahead", help="0: asked after a layer's own gate; more: that many layers before; or a range as 1-8"
+            "--lookahead",
+            help="How many layers before its own gate a layer's experts are valued (0: after it), or a range as 1-8",
         ),
     ] = "0",
     parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, of the shape (hidden, horizons, …) or the training")
+        list[str] | None,
+        typer.Option(
+            "--set", help="name=value, a setting of the net (hidden, horizons, …) or of its training; several times"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn at random")] = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the next-use predictor on the training sequences of a trace: which experts a cache should keep.
+    """Train the next-use predictor, which tells a cache what to keep, on the training sequences of a trace.
 
-    The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
+    The state after each epoch is kept beside OUT, so after an interruption the same command goes on.
     """
     if out.suffix != ".safetensors":
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")

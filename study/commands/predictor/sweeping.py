@@ -22,8 +22,12 @@ from traces import RoutingTrace
 def sweep_predictors(
     trace: TraceOption,
     grid: Annotated[str, typer.Option("--grid", help=f"One of {', '.join(grid_names())}, or a TOML file")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for predictors and results; goes on where it was")],
-    figure: Annotated[Path | None, typer.Option("--figure", help="Recall against SRAM: FILE.svg, .png or .pdf")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for predictors and results; run again, a sweep goes on from it")
+    ],
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw recall over SRAM to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -23,7 +23,7 @@ from traces.importers import OWN_TRACE, sniff_format
 
 
 def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """Shape, labels and provenance."""
+    """Print a recording's shape, labels and provenance."""
     info = describe_recording(open_recording(trace, model), trace, schedule_in(trace))
     emit(info, as_json=as_json, render=lambda console: render_recording(console, str(trace), info))
 

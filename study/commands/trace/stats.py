@@ -27,14 +27,18 @@ from traces.statistics.batches import MOST_SAMPLES, SAMPLES
 
 def stats_command(
     trace: TraceArgument,
-    batch: Annotated[int, typer.Option("--batch", help="Batch size whose tokens per expert are shown")] = 64,
-    samples: Annotated[int, typer.Option("--samples", help="Batches drawn of each size")] = SAMPLES,
-    seed: Annotated[int, typer.Option("--seed", help="Of the batches drawn")] = 0,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it all (.svg, .pdf or .png)")] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Batch size for which the tokens that each expert gets are shown")
+    ] = 64,
+    samples: Annotated[int, typer.Option("--samples", help="Batches to draw of each size")] = SAMPLES,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawn batches")] = 0,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw the statistics to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Overlap, load, the link of adjacent layers, batches, working sets and an LRU cache."""
+    """Measure a trace: overlap, load, dependence of adjacent layers, batches, working sets and an LRU cache."""
     for option, value, least, most in (
         ("--batch", batch, 1, None),
         ("--samples", samples, 1, MOST_SAMPLES),
