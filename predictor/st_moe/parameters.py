@@ -154,8 +154,8 @@ class EngineConfiguration(TablePolicy):
         experts, layers, top_k: shape of the model.
         candidates: slots in use of a table row.
         lookahead: layers between the gate that is known and the target layer.
-        issue_limit: most experts issued for one token and layer (``predictor.base.IssueLimit``), 0 for none; ``experts`` for no
-            limit.
+        issue_limit: most experts issued for one token and layer (``predictor.base.IssueLimit``), 0 for none;
+            ``experts`` for no limit.
     """
 
     experts: int = Field(ge=1)
