@@ -1,13 +1,12 @@
 """The configuration of a study: frozen, resolved, and written beside the results."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
-from catalog.errors import ForestageError
+from catalog.toml_text import read_toml
 from predictor.base import IssueLimit
 
 NO_LEARNED = "none"
@@ -72,12 +71,4 @@ def load_study_config(path: Path | None) -> StudyConfig:
     Raises:
         ForestageError: naming the file and the field.
     """
-    if path is None:
-        return StudyConfig()
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ForestageError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ForestageError(f"{path}: not TOML ({error})") from error
-    return StudyConfig.parse(values, origin=str(path))
+    return StudyConfig() if path is None else StudyConfig.parse(read_toml(path), origin=str(path))

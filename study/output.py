@@ -17,6 +17,11 @@ ProgressCallback = Callable[[int, int], None]
 messages = Console(stderr=True)
 
 
+def tell(text: str) -> None:
+    """Print a line about the work on stderr, as it is: it may hold names of files, and is not wrapped."""
+    messages.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def emit(document: Document, *, as_json: bool, render: Callable[[Console], None]) -> None:
     """Print ``document`` on stdout as JSON, or let ``render`` print it there as tables."""
     if as_json:

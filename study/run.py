@@ -17,15 +17,12 @@ from predictor.next_layer.recipes import read_recipe
 from study.commands.opening import open_trace
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
-from study.output import messages
+from study.output import tell
 from study.stages import StudyContext, code_fingerprint, file_fingerprint, run_stages
 from traces import RoutingTrace
 
 if TYPE_CHECKING:
     from study.subjects.base import Subject
-
-PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
-"""Print options for a message that contains names of files."""
 
 SMALL_MODEL = "forestage-small-moe"
 STAND_IN = "gpt-oss-20b"
@@ -69,7 +66,7 @@ def leave_out(context: StudyContext, subjects: "tuple[Subject, ...]") -> None:
         why = subject.lacks(context)
         if why is not None:
             context.left_out[subject.stage.name] = why
-            messages.print(f"left out: {subject.title}: {why}", **PLAIN)
+            tell(f"left out: {subject.title}: {why}")
 
 
 def shipped_trace() -> Path:

@@ -19,7 +19,7 @@ from study.commands.options import JsonOption, ModelOption, TraceOption, parse_p
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, counted, fixed, percent, size
-from study.output import emit, messages, progress_bar
+from study.output import emit, progress_bar, tell
 from study.synthetic import plain_mark
 
 SHOWN_GROUPS = 12
@@ -119,7 +119,7 @@ def evaluate_predictor(
             recorded, given[0], parameters=parameters, trace_name=trace.name, progress=progress, **settings
         )
     for note in result.notes:
-        messages.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"note: {note}")
     emit(result, as_json=as_json, render=lambda console: render_evaluation(console, result))
 
 

@@ -16,7 +16,7 @@ from study.commands.opening import open_trace
 from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.commands.predictor.training import STATE_SUFFIX, epoch_line, validation_table
 from study.numbers import size
-from study.output import emit, messages, progress_bar
+from study.output import emit, messages, progress_bar, tell
 from traces import split
 from traces.selection import select_sequences
 
@@ -82,7 +82,7 @@ def train_next_use(
     state.unlink(missing_ok=True)
     if not identity and "ngram_tables" not in given:
         note = "note: the trace does not record the identity of tokens; trained without n-gram tables"
-        messages.print(note, highlight=False, markup=False, soft_wrap=True)
+        tell(note)
     document = {"out": str(out), **predictor.describe(), **predictor.provenance.model_dump(mode="json")}
     emit(document, as_json=as_json, render=lambda console: _render(console, out, predictor))
 
