@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
 from catalog.files import write_text
+from catalog.progress import Progress
 from catalog.toml_text import parse_toml, read_text
 from predictor import registry
 from predictor.measure.evaluate import EvaluationSettings, evaluate, select_parts
@@ -26,8 +27,6 @@ from predictor.next_layer.selection import Selection
 from predictor.row_network.file import Validation
 from traces import RoutingTrace
 from traces.selection import select_sequences
-
-Progress = Callable[[int, int], None]
 
 TRACE_FILE = "trace"
 """Which trace a folder's predictors are of; no variant has a file of this name, as theirs have endings."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path
+from catalog.progress import Progress
 from predictor.row_network.config import Recipe, TrainingConfig
 from predictor.row_network.file import EpochLog, Provenance, Validation
 from predictor.row_network.head import Head
@@ -41,7 +42,6 @@ HIDDEN_QUANTILE = 0.9995
 ADAM_BETAS = (0.9, 0.98)
 WARM_UP = 0.1
 
-Progress = Callable[[int, int], None]
 Report = Callable[[EpochLog], None]
 
 

@@ -16,7 +16,11 @@ def test_the_values_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, r"a\.toml: cannot read the file"), (b"\xff", r"a\.toml: not UTF-8"), (b"x = [", r"a\.toml: not valid TOML")],
+    [
+        (None, r"a\.toml: cannot read the file"),
+        (b"\xff", r"a\.toml: not UTF-8"),
+        (b"x = [", r"a\.toml: not valid TOML"),
+    ],
 )
 def test_a_fault_names_the_file(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "a.toml"
