@@ -141,6 +141,13 @@ def fingerprint(trace: RoutingTrace, recipe: Recipe) -> str:
     return digest.hexdigest()
 
 
+def draw_lookaheads(generator: np.random.Generator, tokens: int, recipe: Recipe) -> NDArray[np.int64]:
+    """At which lookahead ``[tokens]`` each token is asked, so that one bank learns to serve them all."""
+    config = recipe.predictor
+    weights = (1.0 + np.arange(config.distances)) ** -recipe.training.nearness
+    return config.nearest + generator.choice(config.distances, tokens, p=weights / weights.sum())
+
+
 def yes_or_no_loss(log_odds: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Binary cross-entropy: each answer is a yes-or-no question; the sum over all that is asked, weighted."""
     return functional.binary_cross_entropy_with_logits(log_odds, truth, weight=weight, reduction="sum")
@@ -247,7 +254,7 @@ class _Run:
         return ForestageError(f"learning_rate: {rate:g} makes the training diverge; choose a smaller one")
 
     def _epoch(self, epoch: int, progress: Progress | None) -> float:
-        training, config = self.recipe.training, self.recipe.predictor
+        training = self.recipe.training
         self.net.train()
         torch.manual_seed(training.seed * 1_000_003 + epoch)  # so that a resumed run draws what it would have drawn
         generator = np.random.default_rng((training.seed, epoch))
@@ -255,8 +262,7 @@ class _Run:
         total = 0.0
         for step in range(self.steps):
             tokens = order[step * training.batch : (step + 1) * training.batch]
-            # The nearest layers are hidden at random, so that one bank serves every lookahead.
-            lookaheads = generator.integers(config.nearest, config.farthest + 1, len(tokens))
+            lookaheads = draw_lookaheads(generator, len(tokens), self.recipe)
             inputs, distances, identity = self._inputs(self.examples, tokens, lookaheads)
             if training.dropout:
                 inputs = functional.dropout(inputs, training.dropout)
