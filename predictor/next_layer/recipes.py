@@ -64,7 +64,9 @@ RECIPES: dict[str, NextLayerRecipe] = {
         ),
         training=NextLayerTraining(epochs=6, hidden_dropout=0.3),
     ),
-    "any-distance": NextLayerRecipe(predictor=NextLayerConfig(farthest=8, layers_back=8, hidden=104)),
+    "any-distance": NextLayerRecipe(
+        predictor=NextLayerConfig(farthest=8, layers_back=8, hidden=104), training=NextLayerTraining(epochs=12)
+    ),
 }
 """Named recipes. ``deployed`` holds at most 64 KiB of SRAM a layer for a model of 32 experts; ``few-tokens`` is for
 traces of some ten thousand tokens without identity; ``ablation`` is what changes are measured against;
