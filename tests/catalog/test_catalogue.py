@@ -233,7 +233,7 @@ def test_no_quantity_of_the_catalogue_may_be_zero_or_less() -> None:
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ForestageError, match=r"absent\.toml: cannot read the catalogue file"):
+    with pytest.raises(ForestageError, match=r"absent\.toml: cannot read the file"):
         load_catalog(tmp_path / "absent.toml")
     with pytest.raises(ForestageError, match=r"the folder holds no \.toml file"):
         load_catalog(tmp_path)
