@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.stager.answers import Kind
 from staging.stager.directory import NO_PLACE, NONE, Status
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
-from staging.stager.twin import Kind, Stager
+from staging.stager.twin import Stager
 from tests.staging.stager.plain_stager import PlainStager
 
 
