@@ -1,6 +1,6 @@
 """The commands of a stager: ``staging.stager.twin``, compiled. What they mean is said there.
 
-Each changes a ``State`` in place. What it did is in ``state.numbers[0]`` and ``state.actions`` until the next command
+Each changes a ``State`` in place. What it did is in ``state.numbers`` and ``state.actions`` until the next command
 (see ``state.NUMBERS``). What would corrupt the state is refused with a ``ValueError`` before anything changes; that
 deadlines fit is the caller's care (``staging.stager.arguments``).
 """
@@ -10,7 +10,7 @@ from typing import Any
 from staging.stager.answers import Kind, Why, cycles_of
 from staging.stager.compiled import directory as places
 from staging.stager.compiled import queue
-from staging.stager.compiled.state import KINDS, REASONS, State
+from staging.stager.compiled.state import INSIDE, KINDS, REASONS, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT
 from staging.stager.limits import FOREVER
 from traces.compiled import njit
@@ -23,7 +23,7 @@ _LATE, _FAR, _FULL = REASONS.index(Why.LATE), REASONS.index(Why.FAR), REASONS.in
 _USELESS, _WORTH, _PLACE = REASONS.index(Why.USELESS), REASONS.index(Why.WORTH), REASONS.index(Why.PLACE)
 _SHARE, _RELEASED = REASONS.index(Why.SHARE), REASONS.index(Why.RELEASED)
 
-_cycles_of = njit()(cycles_of)
+_cycles_of = njit(**INSIDE)(cycles_of)
 
 
 # --- what is known of experts ---
@@ -38,7 +38,7 @@ def is_resident(state: State, layer: int, expert: int) -> bool:
 @njit()
 def set_values(state: State, layer: int, values: Any) -> None:
     """What each expert of ``layer`` is worth by its next use, integers ``[experts]``."""
-    setup = state.setup[0]
+    setup = state.setup
     if not 0 <= layer < setup.layers or len(values) != setup.experts:
         raise ValueError("set_values: give one value for each expert of a layer")
     for value in values:
@@ -46,7 +46,7 @@ def set_values(state: State, layer: int, values: Any) -> None:
             raise ValueError("set_values: a value does not fit its bits")
     _begin(state)
     places.set_values(state, layer, values)
-    state.numbers[0].entries += setup.experts
+    state.numbers.entries += setup.experts
     _end(state, 0)
 
 
@@ -75,13 +75,13 @@ def fix(state: State, layer: int, experts: Any, fixed: bool) -> None:
 @njit()
 def demand(state: State, layer: int, experts: Any) -> None:
     """A gate chose these, distinct, integers; its layer runs once all are resident."""
-    numbers = state.numbers[0]
+    numbers = state.numbers
     _check_distinct(state, layer, experts)
-    if numbers.needed + len(experts) > state.setup[0].most_pins:
+    if numbers.needed + len(experts) > state.setup.most_pins:
         raise ValueError("demand: more uses at once than the limits allow")
     _begin(state)
     numbers.needed += len(experts)
-    first_key = layer * state.setup[0].experts
+    first_key = layer * state.setup.experts
     for expert in experts:
         key = first_key + expert
         places.pin(state, key)
@@ -108,9 +108,9 @@ def demand(state: State, layer: int, experts: Any) -> None:
 @njit()
 def release(state: State, layer: int, experts: Any) -> None:
     """The layer that demanded these has run, or waits for them no more; the last is the most recently used."""
-    numbers = state.numbers[0]
+    numbers = state.numbers
     _check_distinct(state, layer, experts)
-    first_key = layer * state.setup[0].experts
+    first_key = layer * state.setup.experts
     for expert in experts:
         if state.keys[first_key + expert].pins < 1 or numbers.needed < len(experts):
             raise ValueError("release: experts that nobody demanded")
@@ -136,11 +136,11 @@ def prefetch(state: State, layer: int, experts: Any, chances: Any, deadline: int
     if len(chances) != len(experts):
         raise ValueError("prefetch: give one chance for each expert")
     for chance in chances:
-        if not 0 <= chance < state.setup[0].chance_limit:
+        if not 0 <= chance < state.setup.chance_limit:
             raise ValueError("prefetch: a chance does not fit its bits")
     _begin(state)
     for at in range(len(experts)):
-        _expect(state, layer * state.setup[0].experts + experts[at], chances[at], deadline)
+        _expect(state, layer * state.setup.experts + experts[at], chances[at], deadline)
     _end(state, len(experts))
 
 
@@ -148,7 +148,7 @@ def prefetch(state: State, layer: int, experts: Any, chances: Any, deadline: int
 def expire(state: State, deadline: int) -> None:
     """The gate of ``deadline`` is known, and its demands are made: what else was for it, or earlier, is useless."""
     _begin(state)
-    numbers = state.numbers[0]
+    numbers = state.numbers
     numbers.now = max(numbers.now, deadline)
     dropped, at = 0, 0
     while at < numbers.waiting:
@@ -170,7 +170,7 @@ def expire(state: State, deadline: int) -> None:
 @njit()
 def grant(state: State) -> None:
     """A channel is free: the transfer that starts there, if there is one worth it."""
-    numbers = state.numbers[0]
+    numbers = state.numbers
     if free_channel(state) == NONE:
         raise ValueError("grant: every channel is taken")
     _begin(state)
@@ -178,7 +178,7 @@ def grant(state: State) -> None:
     while numbers.channel == NONE and numbers.waiting:
         tried += 1
         _start(state, queue.first(state))
-    if numbers.channel == NONE and state.setup[0].background:
+    if numbers.channel == NONE and state.setup.background:
         key = places.most_gain(state)
         if key != NONE:
             tried += 1
@@ -210,7 +210,7 @@ def arrive(state: State, channel: int) -> None:
     """The transfer on ``channel`` is complete."""
     key = _on(state, channel)
     _begin(state)
-    numbers, of = state.numbers[0], state.keys[key]
+    numbers, of = state.numbers, state.keys[key]
     state.moving[channel] = NONE
     places.arrive(state, key)
     if of.demanded:
@@ -237,36 +237,36 @@ def free_channel(state: State) -> int:
 # --- the rules ---
 
 
-@njit()
+@njit(**INSIDE)
 def _begin(state: State) -> None:
     """No answer yet."""
-    numbers = state.numbers[0]
+    numbers = state.numbers
     numbers.actions = numbers.entries = numbers.cycles = 0
     numbers.channel = NONE
 
 
-@njit()
+@njit(**INSIDE)
 def _end(state: State, named: int) -> None:
     """Account the command's work."""
-    numbers = state.numbers[0]
-    numbers.cycles = _cycles_of(named, numbers.entries, state.setup[0].lanes)
+    numbers = state.numbers
+    numbers.cycles = _cycles_of(named, numbers.entries, state.setup.lanes)
     numbers.all_entries += numbers.entries
     numbers.all_cycles += numbers.cycles
 
 
-@njit()
+@njit(**INSIDE)
 def _say(state: State, kind: int, key: int, why: int) -> None:
-    numbers = state.numbers[0]
+    numbers = state.numbers
     if len(state.actions):
         action = state.actions[numbers.actions]
         action.kind, action.key, action.why = kind, key, why
     numbers.actions += 1
 
 
-@njit()
+@njit(**INSIDE)
 def _expect(state: State, key: int, chance: int, deadline: int) -> None:
     """One expert of a prediction."""
-    numbers, horizon = state.numbers[0], state.setup[0].horizon
+    numbers, horizon = state.numbers, state.setup.horizon
     if deadline <= numbers.now or (deadline - numbers.now > horizon and deadline != FOREVER):
         numbers.refused += 1
         _say(state, _REFUSE, key, _LATE if deadline <= numbers.now else _FAR)
@@ -288,7 +288,7 @@ def _expect(state: State, key: int, chance: int, deadline: int) -> None:
         _give_up(state, loser, _FULL)
 
 
-@njit()
+@njit(**INSIDE)
 def _promote(state: State, key: int) -> None:
     """A gate waits for what is queued or moving."""
     of = state.keys[key]
@@ -300,7 +300,7 @@ def _promote(state: State, key: int) -> None:
     of.demanded = True
 
 
-@njit()
+@njit(**INSIDE)
 def _enqueue(state: State, key: int) -> None:
     """Enter the queue, with what was demanded or moving before; who loses an entry there is dropped."""
     places.become(state, key, QUEUED)
@@ -309,10 +309,10 @@ def _enqueue(state: State, key: int) -> None:
         _give_up(state, loser, _FULL)
 
 
-@njit()
+@njit(**INSIDE)
 def _start(state: State, key: int) -> None:
     """Give a channel and a place to what is first in the queue, or drop it if it may not enter."""
-    numbers, of = state.numbers[0], state.keys[key]
+    numbers, of = state.numbers, state.keys[key]
     place, victim = of.place, NONE
     if place == NO_PLACE:
         place, victim = _claim(state, key, of.demanded)
@@ -328,7 +328,7 @@ def _start(state: State, key: int) -> None:
     numbers.victim, numbers.demanded = victim, of.demanded
 
 
-@njit()
+@njit(**INSIDE)
 def _claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     """A place and who lost it; ``(REFUSED, NONE)`` where it may not enter."""
     place, victim = places.claim(state, key, demanded)
@@ -342,7 +342,7 @@ def _claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     return place, victim
 
 
-@njit()
+@njit(**INSIDE)
 def _trim(state: State, group: int) -> None:
     """Let residents give way until the group holds no more than its share, where they may."""
     while places.over_share(state, group):
@@ -353,16 +353,16 @@ def _trim(state: State, group: int) -> None:
         _evicted(state, victim, _SHARE)
 
 
-@njit()
+@njit(**INSIDE)
 def _evicted(state: State, key: int, why: int) -> None:
-    numbers, of = state.numbers[0], state.keys[key]
+    numbers, of = state.numbers, state.keys[key]
     numbers.evicted += 1
     numbers.wasted += of.unused
     of.unused = False
     _say(state, _EVICT, key, why)
 
 
-@njit()
+@njit(**INSIDE)
 def _leave(state: State, key: int) -> None:
     """Nobody needs ``key`` any more."""
     of = state.keys[key]
@@ -378,50 +378,50 @@ def _leave(state: State, key: int) -> None:
                 of.useless = True
 
 
-@njit()
+@njit(**INSIDE)
 def _drop(state: State, key: int, why: int) -> None:
     """Give up what waits."""
     queue.remove(state, key)
     _give_up(state, key, why)
 
 
-@njit()
+@njit(**INSIDE)
 def _give_up(state: State, key: int, why: int) -> None:
     """Give up what neither waits nor moves any more."""
     places.free(state, key)
     state.keys[key].useless = False
-    state.numbers[0].dropped += 1
+    state.numbers.dropped += 1
     _say(state, _DROP, key, why)
 
 
-@njit()
+@njit(**INSIDE)
 def _is_useless(state: State, key: int) -> bool:
     """Whether what waits or moves was for a deadline that is past."""
-    return not state.keys[key].demanded and state.keys[key].deadline <= state.numbers[0].now
+    return not state.keys[key].demanded and state.keys[key].deadline <= state.numbers.now
 
 
 # --- what is refused ---
 
 
-@njit()
+@njit(**INSIDE)
 def _key(state: State, layer: int, expert: int) -> int:
-    if not (0 <= layer < state.setup[0].layers and 0 <= expert < state.setup[0].experts):
+    if not (0 <= layer < state.setup.layers and 0 <= expert < state.setup.experts):
         raise ValueError("a layer or an expert is beyond the limits")
-    return layer * state.setup[0].experts + expert
+    return layer * state.setup.experts + expert
 
 
-@njit()
+@njit(**INSIDE)
 def _check_distinct(state: State, layer: int, experts: Any) -> None:
     for at in range(len(experts)):
         _key(state, layer, experts[at])
         for before in range(at):
             if experts[before] == experts[at]:
                 raise ValueError("an expert is named twice")
-    if not 0 <= layer < state.setup[0].layers:
+    if not 0 <= layer < state.setup.layers:
         raise ValueError("a layer or an expert is beyond the limits")
 
 
-@njit()
+@njit(**INSIDE)
 def _on(state: State, channel: int) -> int:
     """What moves on a channel."""
     if not 0 <= channel < len(state.moving) or state.moving[channel] == NONE:

@@ -6,7 +6,7 @@ A circuit looks at every entry of a group. Here the answer of each layer is reme
 
 from typing import Any
 
-from staging.stager.compiled.state import NEVER, UNKNOWN, State
+from staging.stager.compiled.state import INSIDE, NEVER, UNKNOWN, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
 from traces.compiled import njit
 
@@ -14,26 +14,26 @@ REFUSED = -2
 """In place of a place: it may not enter."""
 
 
-@njit()
+@njit(**INSIDE)
 def group_of(state: State, key: int) -> int:
     """The group of layers that ``key`` shares places with."""
-    return key // state.setup[0].experts if len(state.groups) > 1 else 0
+    return state.keys[key].layer if len(state.groups) > 1 else 0
 
 
-@njit()
+@njit(**INSIDE)
 def worth(state: State, key: int) -> int:
     """A time."""
     of = state.keys[key]
-    return of.value + (of.chance if of.deadline > state.numbers[0].now else 0)
+    return of.value + (of.chance if of.deadline > state.numbers.now else 0)
 
 
-@njit()
+@njit(**INSIDE)
 def status_of(state: State, key: int) -> int:
     """Of ``Status``."""
     return state.keys[key].status
 
 
-@njit()
+@njit(**INSIDE)
 def over_share(state: State, group: int) -> int:
     """Spare places that a group holds."""
     return max(0, state.groups[group].held - state.groups[group].share)
@@ -42,14 +42,14 @@ def over_share(state: State, group: int) -> int:
 # --- what may change who gives way, or who gains most ---
 
 
-@njit()
+@njit(**INSIDE)
 def become(state: State, key: int, status: int) -> None:
     """``key`` is absent, queued or moving from now on (``arrive`` makes it resident)."""
     before = state.keys[key].status
     if before == RESIDENT:
         _stays(state, key)
     elif before == ABSENT:
-        layer = state.layers[key // state.setup[0].experts]
+        layer = state.layers[state.keys[key].layer]
         if layer.most == key:
             layer.most = UNKNOWN
     state.keys[key].status = status
@@ -57,7 +57,7 @@ def become(state: State, key: int, status: int) -> None:
         _may_enter(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def arrive(state: State, key: int) -> None:
     """The expert is complete."""
     state.keys[key].status = RESIDENT
@@ -66,14 +66,14 @@ def arrive(state: State, key: int) -> None:
         _gives_way(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def pin(state: State, key: int) -> None:
     """A layer that needs it runs."""
     state.keys[key].pins += 1
     _stays(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def unpin(state: State, key: int) -> None:
     """The layer has run: this use ends."""
     state.keys[key].pins -= 1
@@ -82,34 +82,34 @@ def unpin(state: State, key: int) -> None:
         _gives_way(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def fix(state: State, key: int, fixed: bool) -> None:
     """It never gives way, or may again."""
     state.keys[key].fixed = fixed
-    state.layers[key // state.setup[0].experts].lowest = UNKNOWN
+    state.layers[state.keys[key].layer].lowest = UNKNOWN
 
 
-@njit()
+@njit(**INSIDE)
 def set_values(state: State, layer: int, values: Any) -> None:
     """By what each expert's next use is worth, ``[experts]`` in units of ``value_scale``."""
-    experts, scale = state.setup[0].experts, state.setup[0].value_scale
+    experts, scale = state.setup.experts, state.setup.value_scale
     for expert in range(experts):
         state.keys[layer * experts + expert].value = values[expert] * scale
     state.layers[layer].lowest = state.layers[layer].most = UNKNOWN
 
 
-@njit()
+@njit(**INSIDE)
 def set_chance(state: State, key: int, chance: int, deadline: int) -> None:
     """That the layer of ``key`` wants it at ``deadline``; an earlier one that lies ahead stands."""
     of = state.keys[key]
-    if not state.numbers[0].now < of.deadline < deadline:
-        replace_chance(state, key, chance * state.setup[0].chance_scale, deadline)
+    if not state.numbers.now < of.deadline < deadline:
+        replace_chance(state, key, chance * state.setup.chance_scale, deadline)
 
 
-@njit()
+@njit(**INSIDE)
 def replace_chance(state: State, key: int, chance: int, deadline: int) -> None:
     """Chance, a time, and deadline, whatever was known before."""
-    of, layer = state.keys[key], state.layers[key // state.setup[0].experts]
+    of, layer = state.keys[key], state.layers[state.keys[key].layer]
     of.chance, of.deadline = chance, deadline
     layer.next_deadline = min(layer.next_deadline, deadline)
     if of.status == ABSENT:
@@ -121,32 +121,32 @@ def replace_chance(state: State, key: int, chance: int, deadline: int) -> None:
         _gives_way(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def _may_give_way(of: Any) -> bool:
     return of.status == RESIDENT and of.pins == 0 and not of.fixed
 
 
-@njit()
+@njit(**INSIDE)
 def _stays(state: State, key: int) -> None:
     """``key`` does not give way any more, or not as it did."""
-    layer = state.layers[key // state.setup[0].experts]
+    layer = state.layers[state.keys[key].layer]
     if layer.lowest == key:
         layer.lowest = UNKNOWN
 
 
-@njit()
+@njit(**INSIDE)
 def _gives_way(state: State, key: int) -> None:
     """``key`` may give way from now on, or as it does now."""
-    layer = state.layers[key // state.setup[0].experts]
+    layer = state.layers[state.keys[key].layer]
     if layer.lowest == NONE or (layer.lowest != UNKNOWN and _before(state, key, layer.lowest)):
         layer.lowest = key
     layer.wraps_at = min(layer.wraps_at, _wraps_at(state, key))
 
 
-@njit()
+@njit(**INSIDE)
 def _may_enter(state: State, key: int) -> None:
     """``key`` is absent from now on, or of another worth."""
-    layer = state.layers[key // state.setup[0].experts]
+    layer = state.layers[state.keys[key].layer]
     if layer.most == UNKNOWN:
         return
     if layer.most != NONE:
@@ -156,34 +156,34 @@ def _may_enter(state: State, key: int) -> None:
     layer.most = key
 
 
-@njit()
+@njit(**INSIDE)
 def _stamp(state: State, key: int) -> None:
     """A use of ``key``, which may not give way meanwhile, ends: the latest of all."""
-    state.keys[key].last = state.numbers[0].uses & state.setup[0].stamp_mask
-    state.numbers[0].uses += 1
+    state.keys[key].last = state.numbers.uses & state.setup.stamp_mask
+    state.numbers.uses += 1
 
 
-@njit()
+@njit(**INSIDE)
 def _age(state: State, key: int) -> int:
     """Uses that have ended since its last one, as the stamps tell."""
-    return (state.numbers[0].uses - 1 - state.keys[key].last) & state.setup[0].stamp_mask
+    return (state.numbers.uses - 1 - state.keys[key].last) & state.setup.stamp_mask
 
 
-@njit()
+@njit(**INSIDE)
 def _wraps_at(state: State, key: int) -> int:
     """How many uses have ended when ``key`` looks young again."""
-    if not state.setup[0].by_recency:
+    if not state.setup.by_recency:
         return NEVER
-    return state.numbers[0].uses + state.setup[0].stamp_mask - _age(state, key) + 1
+    return state.numbers.uses + state.setup.stamp_mask - _age(state, key) + 1
 
 
-@njit()
+@njit(**INSIDE)
 def _before(state: State, key: int, other: int) -> bool:
     """Whether ``key`` gives way before ``other``."""
     here, there = worth(state, key), worth(state, other)
     if here != there:
         return here < there
-    if state.setup[0].by_recency:
+    if state.setup.by_recency:
         here, there = _age(state, key), _age(state, other)
         if here != there:
             return here > there
@@ -196,9 +196,9 @@ def _before(state: State, key: int, other: int) -> bool:
 @njit()
 def lowest(state: State, group: int) -> int:
     """Who gives way in ``group``; ``NONE`` where nobody may. Counts every entry of the group."""
-    numbers, least = state.numbers[0], NONE
+    numbers, least = state.numbers, NONE
     first, last = _layers_of(state, group)
-    numbers.entries += (last - first) * state.setup[0].experts
+    numbers.entries += (last - first) * state.setup.experts
     for layer in range(first, last):
         of = state.layers[layer]
         _pass_deadlines(state, layer)
@@ -212,10 +212,10 @@ def lowest(state: State, group: int) -> int:
 @njit()
 def most_gain(state: State) -> int:
     """The absent expert that is worth moving most; ``NONE`` where none is."""
-    best, most = NONE, state.setup[0].price
+    best, most = NONE, state.setup.price
     for group in range(len(state.groups)):
         first, last = _layers_of(state, group)
-        state.numbers[0].entries += (last - first) * state.setup[0].experts
+        state.numbers.entries += (last - first) * state.setup.experts
         key, gain = NONE, 0
         for layer in range(first, last):
             _pass_deadlines(state, layer)
@@ -236,16 +236,16 @@ def most_gain(state: State) -> int:
     return best
 
 
-@njit()
+@njit(**INSIDE)
 def _layers_of(state: State, group: int) -> tuple[int, int]:
     """The first layer of a group, and the one after its last."""
     return (group, group + 1) if len(state.groups) > 1 else (0, len(state.layers))
 
 
-@njit()
+@njit(**INSIDE)
 def _pass_deadlines(state: State, layer: int) -> None:
     """If a deadline of the layer is past by now, what is remembered of it does not hold."""
-    of, now, experts = state.layers[layer], state.numbers[0].now, state.setup[0].experts
+    of, now, experts = state.layers[layer], state.numbers.now, state.setup.experts
     if of.next_deadline > now:
         return
     of.lowest = of.most = UNKNOWN
@@ -257,9 +257,9 @@ def _pass_deadlines(state: State, layer: int) -> None:
     of.next_deadline = coming
 
 
-@njit()
+@njit(**INSIDE)
 def _find_lowest(state: State, layer: int) -> None:
-    of, experts = state.layers[layer], state.setup[0].experts
+    of, experts = state.layers[layer], state.setup.experts
     least, wraps_at = NONE, NEVER
     for key in range(layer * experts, (layer + 1) * experts):
         if _may_give_way(state.keys[key]):
@@ -269,9 +269,9 @@ def _find_lowest(state: State, layer: int) -> None:
     of.lowest, of.wraps_at = least, wraps_at
 
 
-@njit()
+@njit(**INSIDE)
 def _find_most(state: State, layer: int) -> None:
-    experts = state.setup[0].experts
+    experts = state.setup.experts
     best, most = NONE, 0
     for key in range(layer * experts, (layer + 1) * experts):
         if state.keys[key].status == ABSENT and (best == NONE or worth(state, key) > most):
@@ -282,10 +282,10 @@ def _find_most(state: State, layer: int) -> None:
 # --- places ---
 
 
-@njit()
+@njit(**INSIDE)
 def claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     """A place for an expert that holds none, and who gave way; ``(REFUSED, NONE)`` where it may not enter."""
-    group, price = group_of(state, key), state.setup[0].price
+    group, price = group_of(state, key), state.setup.price
     if state.groups[group].held < state.groups[group].share:
         if not demanded and worth(state, key) <= price:
             return REFUSED, NONE
@@ -299,22 +299,22 @@ def claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     taken = 0
     for other in range(len(state.groups)):
         taken += over_share(state, other)
-    if taken < state.setup[0].spare:
+    if taken < state.setup.spare:
         return _enter(state, key, group, _take_free(state)), NONE
     become(state, key, MOVING)
     return NO_PLACE, NONE
 
 
-@njit()
+@njit(**INSIDE)
 def free(state: State, key: int) -> None:
     """The expert is absent from now on; its place, where it holds one, is free."""
     place = vacate(state, key)
     if place != NO_PLACE:
         state.is_free[place] = True
-        state.numbers[0].first_free = min(state.numbers[0].first_free, place)
+        state.numbers.first_free = min(state.numbers.first_free, place)
 
 
-@njit()
+@njit(**INSIDE)
 def vacate(state: State, key: int) -> int:
     """The expert is absent from now on; the place that nobody holds thereby, or ``NO_PLACE``."""
     place = state.keys[key].place
@@ -325,7 +325,7 @@ def vacate(state: State, key: int) -> int:
     return place
 
 
-@njit()
+@njit(**INSIDE)
 def _enter(state: State, key: int, group: int, place: int) -> int:
     """The expert is moving to ``place``, which is returned."""
     state.keys[key].place = place
@@ -334,12 +334,12 @@ def _enter(state: State, key: int, group: int, place: int) -> int:
     return place
 
 
-@njit()
+@njit(**INSIDE)
 def _take_free(state: State) -> int:
     """The lowest free place; there is one."""
-    place = state.numbers[0].first_free
+    place = state.numbers.first_free
     while not state.is_free[place]:
         place += 1
     state.is_free[place] = False
-    state.numbers[0].first_free = place + 1
+    state.numbers.first_free = place + 1
     return place

@@ -1,36 +1,36 @@
 """Which transfer is next: ``staging.stager.queue``, compiled. The queue is short, so each look reads all of it."""
 
 from staging.stager.compiled.directory import group_of, worth
-from staging.stager.compiled.state import State
+from staging.stager.compiled.state import INSIDE, State
 from staging.stager.directory import NO_PLACE, NONE
 from traces.compiled import njit
 
 
-@njit()
+@njit(**INSIDE)
 def first(state: State) -> int:
     """The next to move; ``NONE`` where nothing waits."""
     best = NONE
-    for at in range(state.numbers[0].waiting):
+    for at in range(state.numbers.waiting):
         key = state.queue[at]
         if best == NONE or _sooner(state, key, best):
             best = key
     return best
 
 
-@njit()
+@njit(**INSIDE)
 def holds_demand(state: State) -> bool:
     """Whether a demand waits."""
-    for at in range(state.numbers[0].waiting):  # noqa: SIM110 - compiled
+    for at in range(state.numbers.waiting):  # noqa: SIM110 - compiled
         if state.keys[state.queue[at]].demanded:
             return True
     return False
 
 
-@njit()
+@njit(**INSIDE)
 def last_with_place(state: State, group: int) -> int:
     """Of the prefetches of ``group`` that wait and hold a place, the last to move; ``NONE`` where there is none."""
     last = NONE
-    for at in range(state.numbers[0].waiting):
+    for at in range(state.numbers.waiting):
         key = state.queue[at]
         of = state.keys[key]
         if of.demanded or of.place == NO_PLACE or group_of(state, key) != group:
@@ -40,39 +40,39 @@ def last_with_place(state: State, group: int) -> int:
     return last
 
 
-@njit()
+@njit(**INSIDE)
 def append(state: State, key: int) -> None:
     """The latest that waits."""
-    state.queue[state.numbers[0].waiting] = key
-    state.numbers[0].waiting += 1
+    state.queue[state.numbers.waiting] = key
+    state.numbers.waiting += 1
 
 
-@njit()
+@njit(**INSIDE)
 def remove(state: State, key: int) -> None:
     """Take out what waits."""
     at = 0
     while state.queue[at] != key:
         at += 1
-    state.numbers[0].waiting -= 1
-    for later in range(at, state.numbers[0].waiting):
+    state.numbers.waiting -= 1
+    for later in range(at, state.numbers.waiting):
         state.queue[later] = state.queue[later + 1]
 
 
-@njit()
+@njit(**INSIDE)
 def add(state: State, key: int) -> int:
     """Enter ``key``; returns who lost its entry: another, ``key`` itself, or ``NONE`` where there was room."""
     append(state, key)
-    if state.numbers[0].waiting <= state.setup[0].depth:
+    if state.numbers.waiting <= state.setup.depth:
         return NONE
     last = state.queue[0]
-    for at in range(1, state.numbers[0].waiting):
+    for at in range(1, state.numbers.waiting):
         if not _sooner(state, state.queue[at], last):
             last = state.queue[at]
     remove(state, last)
     return last
 
 
-@njit()
+@njit(**INSIDE)
 def promote(state: State, key: int) -> None:
     """What waits is demanded from now on: the last of the demands."""
     state.keys[key].demanded = True
@@ -80,7 +80,7 @@ def promote(state: State, key: int) -> None:
     append(state, key)
 
 
-@njit()
+@njit(**INSIDE)
 def _sooner(state: State, key: int, other: int) -> bool:
     """Whether ``key`` moves before ``other`` wherever both came."""
     here, there = state.keys[key], state.keys[other]

@@ -43,7 +43,7 @@ class CompiledStager:
     @property
     def counters(self) -> StagerCounters:
         """Experts, since the start."""
-        return StagerCounters(**{name: int(self.state.numbers[0][name]) for name in COUNTERS})
+        return StagerCounters(**{name: int(self.state.numbers[name]) for name in COUNTERS})
 
     def lookup(self, layer: int, experts: Experts) -> NDArray[np.bool_]:
         """Which are resident bool ``[len(experts)]``; changes nothing."""
@@ -109,7 +109,7 @@ class CompiledStager:
 
     def _step(self) -> Step:
         """What the latest command did."""
-        of = self.state.numbers[0]
+        of = self.state.numbers
         step = Step(entries=int(of["entries"]), cycles=int(of["cycles"]))
         for told in self.state.actions[: of["actions"]]:
             step.actions.append(Action(KINDS[told["kind"]], int(told["key"]), REASONS[told["why"]]))

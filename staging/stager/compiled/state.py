@@ -21,6 +21,9 @@ REASONS = (None, *Why)
 
 COUNTERS = tuple(field.name for field in fields(StagerCounters))
 
+INSIDE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Of numba, for what only compiled code calls: it compiles faster."""
+
 UNKNOWN = -2
 """Of a remembered key: it is to be found anew."""
 
@@ -32,6 +35,7 @@ KEY = np.dtype(
         ("chance", np.int64),
         ("deadline", np.int64),
         ("last", np.int64),
+        ("layer", np.int32),
         ("place", np.int32),
         ("pins", np.int32),
         ("status", np.uint8),
@@ -97,8 +101,8 @@ class State(NamedTuple):
     """Everything that a stager knows; the commands change it in place.
 
     Attributes:
-        setup: of ``SETUP`` ``[1]``.
-        numbers: of ``NUMBERS`` ``[1]``.
+        setup: of ``SETUP``.
+        numbers: of ``NUMBERS``.
         keys: of ``KEY`` ``[layers · experts]``.
         layers: of ``LAYER`` ``[layers]``.
         groups: of ``GROUP`` ``[shares]``.
@@ -108,8 +112,8 @@ class State(NamedTuple):
         actions: of ``ACTION``, of the latest command in order; ``[0]``: they are not recorded, only counted.
     """
 
-    setup: Records
-    numbers: Records
+    setup: Any
+    numbers: Any
     keys: Records
     layers: Records
     groups: Records
@@ -126,7 +130,7 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         ForestageError: if the settings do not fit the limits.
     """
     settings.check(limits)
-    setup = np.zeros(1, SETUP)
+    setup = np.zeros(1, SETUP)[0]
     for name, number in {
         "layers": limits.layers,
         "experts": limits.experts,
@@ -145,10 +149,11 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         "background": settings.background,
     }.items():
         setup[name] = number
-    numbers = np.zeros(1, NUMBERS)
+    numbers = np.zeros(1, NUMBERS)[0]
     numbers["now"] = -1
     numbers["channel"] = NONE
     keys = np.zeros(limits.keys, KEY)
+    keys["layer"] = np.arange(limits.keys) // limits.experts
     keys["deadline"] = -1
     keys["place"] = NO_PLACE
     layers = np.zeros(limits.layers, LAYER)
