@@ -10,7 +10,7 @@ from typing import Any
 from staging.stager.answers import Kind, Why, cycles_of
 from staging.stager.compiled import directory as places
 from staging.stager.compiled import queue
-from staging.stager.compiled.state import INSIDE, KINDS, REASONS, State
+from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, KINDS, REASONS, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT
 from staging.stager.limits import FOREVER
 from traces.compiled import njit
@@ -23,19 +23,19 @@ _LATE, _FAR, _FULL = REASONS.index(Why.LATE), REASONS.index(Why.FAR), REASONS.in
 _USELESS, _WORTH, _PLACE = REASONS.index(Why.USELESS), REASONS.index(Why.WORTH), REASONS.index(Why.PLACE)
 _SHARE, _RELEASED = REASONS.index(Why.SHARE), REASONS.index(Why.RELEASED)
 
-_cycles_of = njit(**INSIDE)(cycles_of)
+_cycles_of = njit(**INLINE)(cycles_of)
 
 
 # --- what is known of experts ---
 
 
-@njit()
+@njit(**COMMAND)
 def is_resident(state: State, layer: int, expert: int) -> bool:
     """Whether the expert is here, complete; changes nothing."""
     return places.status_of(state, _key(state, layer, expert)) == RESIDENT
 
 
-@njit()
+@njit(**COMMAND)
 def set_values(state: State, layer: int, values: Any) -> None:
     """What each expert of ``layer`` is worth by its next use, integers ``[experts]``."""
     setup = state.setup
@@ -50,7 +50,7 @@ def set_values(state: State, layer: int, values: Any) -> None:
     _end(state, 0)
 
 
-@njit()
+@njit(**COMMAND)
 def preload(state: State, layer: int, experts: Any) -> None:
     """Before anything runs: these are resident, each the most recently used of all."""
     for expert in experts:
@@ -62,7 +62,7 @@ def preload(state: State, layer: int, experts: Any) -> None:
         places.arrive(state, key)
 
 
-@njit()
+@njit(**COMMAND)
 def fix(state: State, layer: int, experts: Any, fixed: bool) -> None:
     """These never give way (a static placement), or may again; they need not be resident."""
     for expert in experts:
@@ -72,7 +72,7 @@ def fix(state: State, layer: int, experts: Any, fixed: bool) -> None:
 # --- what layers need ---
 
 
-@njit()
+@njit(**COMMAND)
 def demand(state: State, layer: int, experts: Any) -> None:
     """A gate chose these, distinct, integers; its layer runs once all are resident."""
     numbers = state.numbers
@@ -105,7 +105,7 @@ def demand(state: State, layer: int, experts: Any) -> None:
     _end(state, len(experts))
 
 
-@njit()
+@njit(**COMMAND)
 def release(state: State, layer: int, experts: Any) -> None:
     """The layer that demanded these has run, or waits for them no more; the last is the most recently used."""
     numbers = state.numbers
@@ -129,7 +129,7 @@ def release(state: State, layer: int, experts: Any) -> None:
 # --- what is expected ---
 
 
-@njit()
+@njit(**COMMAND)
 def prefetch(state: State, layer: int, experts: Any, chances: Any, deadline: int) -> None:
     """``layer`` wants these, distinct, at ``deadline``, with chances in units of ``chance_scale``, best first."""
     _check_distinct(state, layer, experts)
@@ -144,7 +144,7 @@ def prefetch(state: State, layer: int, experts: Any, chances: Any, deadline: int
     _end(state, len(experts))
 
 
-@njit()
+@njit(**COMMAND)
 def expire(state: State, deadline: int) -> None:
     """The gate of ``deadline`` is known, and its demands are made: what else was for it, or earlier, is useless."""
     _begin(state)
@@ -167,7 +167,7 @@ def expire(state: State, deadline: int) -> None:
 # --- what the link does ---
 
 
-@njit()
+@njit(**COMMAND)
 def grant(state: State) -> None:
     """A channel is free: the transfer that starts there, if there is one worth it."""
     numbers = state.numbers
@@ -189,7 +189,7 @@ def grant(state: State) -> None:
     _end(state, tried)
 
 
-@njit()
+@njit(**COMMAND)
 def preempt(state: State, channel: int) -> None:
     """The transfer on ``channel`` has passed a chunk: it goes on, unless an action says pause or drop."""
     key = _on(state, channel)
@@ -205,7 +205,7 @@ def preempt(state: State, channel: int) -> None:
     _end(state, 0)
 
 
-@njit()
+@njit(**COMMAND)
 def arrive(state: State, channel: int) -> None:
     """The transfer on ``channel`` is complete."""
     key = _on(state, channel)
@@ -225,7 +225,16 @@ def arrive(state: State, channel: int) -> None:
     _end(state, 0)
 
 
-@njit()
+@njit(**INLINE)
+def transfer_all(state: State) -> None:
+    """What waits, and may move, moves in no time, on the channel that is free."""
+    grant(state)
+    while state.numbers.channel != NONE:
+        arrive(state, state.numbers.channel)
+        grant(state)
+
+
+@njit(**COMMAND)
 def free_channel(state: State) -> int:
     """The channel that the next transfer takes; ``NONE`` where every one is taken."""
     for channel in range(len(state.moving)):
@@ -237,7 +246,7 @@ def free_channel(state: State) -> int:
 # --- the rules ---
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _begin(state: State) -> None:
     """No answer yet."""
     numbers = state.numbers
@@ -245,7 +254,7 @@ def _begin(state: State) -> None:
     numbers.channel = NONE
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _end(state: State, named: int) -> None:
     """Account the command's work."""
     numbers = state.numbers
@@ -254,7 +263,7 @@ def _end(state: State, named: int) -> None:
     numbers.all_cycles += numbers.cycles
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _say(state: State, kind: int, key: int, why: int) -> None:
     numbers = state.numbers
     if len(state.actions):
@@ -263,7 +272,7 @@ def _say(state: State, kind: int, key: int, why: int) -> None:
     numbers.actions += 1
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _expect(state: State, key: int, chance: int, deadline: int) -> None:
     """One expert of a prediction."""
     numbers, horizon = state.numbers, state.setup.horizon
@@ -309,7 +318,7 @@ def _enqueue(state: State, key: int) -> None:
         _give_up(state, loser, _FULL)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _start(state: State, key: int) -> None:
     """Give a channel and a place to what is first in the queue, or drop it if it may not enter."""
     numbers, of = state.numbers, state.keys[key]
@@ -328,7 +337,7 @@ def _start(state: State, key: int) -> None:
     numbers.victim, numbers.demanded = victim, of.demanded
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     """A place and who lost it; ``(REFUSED, NONE)`` where it may not enter."""
     place, victim = places.claim(state, key, demanded)
@@ -353,7 +362,7 @@ def _trim(state: State, group: int) -> None:
         _evicted(state, victim, _SHARE)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _evicted(state: State, key: int, why: int) -> None:
     numbers, of = state.numbers, state.keys[key]
     numbers.evicted += 1
@@ -362,7 +371,7 @@ def _evicted(state: State, key: int, why: int) -> None:
     _say(state, _EVICT, key, why)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _leave(state: State, key: int) -> None:
     """Nobody needs ``key`` any more."""
     of = state.keys[key]
@@ -394,7 +403,7 @@ def _give_up(state: State, key: int, why: int) -> None:
     _say(state, _DROP, key, why)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _is_useless(state: State, key: int) -> bool:
     """Whether what waits or moves was for a deadline that is past."""
     return not state.keys[key].demanded and state.keys[key].deadline <= state.numbers.now
@@ -403,14 +412,14 @@ def _is_useless(state: State, key: int) -> bool:
 # --- what is refused ---
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _key(state: State, layer: int, expert: int) -> int:
     if not (0 <= layer < state.setup.layers and 0 <= expert < state.setup.experts):
         raise ValueError("a layer or an expert is beyond the limits")
     return layer * state.setup.experts + expert
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _check_distinct(state: State, layer: int, experts: Any) -> None:
     for at in range(len(experts)):
         _key(state, layer, experts[at])
@@ -421,7 +430,7 @@ def _check_distinct(state: State, layer: int, experts: Any) -> None:
         raise ValueError("a layer or an expert is beyond the limits")
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _on(state: State, channel: int) -> int:
     """What moves on a channel."""
     if not 0 <= channel < len(state.moving) or state.moving[channel] == NONE:

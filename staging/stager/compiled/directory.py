@@ -6,7 +6,7 @@ A circuit looks at every entry of a group. Here the answer of each layer is reme
 
 from typing import Any
 
-from staging.stager.compiled.state import INSIDE, NEVER, UNKNOWN, State
+from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, NEVER, UNKNOWN, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
 from traces.compiled import njit
 
@@ -14,26 +14,26 @@ REFUSED = -2
 """In place of a place: it may not enter."""
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def group_of(state: State, key: int) -> int:
     """The group of layers that ``key`` shares places with."""
     return state.keys[key].layer if len(state.groups) > 1 else 0
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def worth(state: State, key: int) -> int:
     """A time."""
     of = state.keys[key]
     return of.value + (of.chance if of.deadline > state.numbers.now else 0)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def status_of(state: State, key: int) -> int:
     """Of ``Status``."""
     return state.keys[key].status
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def over_share(state: State, group: int) -> int:
     """Spare places that a group holds."""
     return max(0, state.groups[group].held - state.groups[group].share)
@@ -42,7 +42,7 @@ def over_share(state: State, group: int) -> int:
 # --- what may change who gives way, or who gains most ---
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def become(state: State, key: int, status: int) -> None:
     """``key`` is absent, queued or moving from now on (``arrive`` makes it resident)."""
     before = state.keys[key].status
@@ -57,7 +57,7 @@ def become(state: State, key: int, status: int) -> None:
         _may_enter(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def arrive(state: State, key: int) -> None:
     """The expert is complete."""
     state.keys[key].status = RESIDENT
@@ -66,14 +66,14 @@ def arrive(state: State, key: int) -> None:
         _gives_way(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def pin(state: State, key: int) -> None:
     """A layer that needs it runs."""
     state.keys[key].pins += 1
     _stays(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def unpin(state: State, key: int) -> None:
     """The layer has run: this use ends."""
     state.keys[key].pins -= 1
@@ -82,7 +82,7 @@ def unpin(state: State, key: int) -> None:
         _gives_way(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def fix(state: State, key: int, fixed: bool) -> None:
     """It never gives way, or may again."""
     state.keys[key].fixed = fixed
@@ -98,7 +98,14 @@ def set_values(state: State, layer: int, values: Any) -> None:
     state.layers[layer].lowest = state.layers[layer].most = UNKNOWN
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
+def set_value(state: State, key: int, value: int) -> None:
+    """By what the next use of one expert is worth, in units of ``value_scale``."""
+    state.keys[key].value = value * state.setup.value_scale
+    _changed(state, key)
+
+
+@njit(**INLINE)
 def set_chance(state: State, key: int, chance: int, deadline: int) -> None:
     """That the layer of ``key`` wants it at ``deadline``; an earlier one that lies ahead stands."""
     of = state.keys[key]
@@ -106,13 +113,21 @@ def set_chance(state: State, key: int, chance: int, deadline: int) -> None:
         replace_chance(state, key, chance * state.setup.chance_scale, deadline)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def replace_chance(state: State, key: int, chance: int, deadline: int) -> None:
     """Chance, a time, and deadline, whatever was known before."""
     of, layer = state.keys[key], state.layers[state.keys[key].layer]
     of.chance, of.deadline = chance, deadline
     layer.next_deadline = min(layer.next_deadline, deadline)
+    _changed(state, key)
+
+
+@njit(**INLINE)
+def _changed(state: State, key: int) -> None:
+    """The worth of ``key`` is another."""
+    of = state.keys[key]
     if of.status == ABSENT:
+        layer = state.layers[of.layer]
         if layer.most == key:
             layer.most = UNKNOWN
         _may_enter(state, key)
@@ -121,12 +136,12 @@ def replace_chance(state: State, key: int, chance: int, deadline: int) -> None:
         _gives_way(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _may_give_way(of: Any) -> bool:
     return of.status == RESIDENT and of.pins == 0 and not of.fixed
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _stays(state: State, key: int) -> None:
     """``key`` does not give way any more, or not as it did."""
     layer = state.layers[state.keys[key].layer]
@@ -134,7 +149,7 @@ def _stays(state: State, key: int) -> None:
         layer.lowest = UNKNOWN
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _gives_way(state: State, key: int) -> None:
     """``key`` may give way from now on, or as it does now."""
     layer = state.layers[state.keys[key].layer]
@@ -143,7 +158,7 @@ def _gives_way(state: State, key: int) -> None:
     layer.wraps_at = min(layer.wraps_at, _wraps_at(state, key))
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _may_enter(state: State, key: int) -> None:
     """``key`` is absent from now on, or of another worth."""
     layer = state.layers[state.keys[key].layer]
@@ -156,20 +171,20 @@ def _may_enter(state: State, key: int) -> None:
     layer.most = key
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _stamp(state: State, key: int) -> None:
     """A use of ``key``, which may not give way meanwhile, ends: the latest of all."""
     state.keys[key].last = state.numbers.uses & state.setup.stamp_mask
     state.numbers.uses += 1
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _age(state: State, key: int) -> int:
     """Uses that have ended since its last one, as the stamps tell."""
     return (state.numbers.uses - 1 - state.keys[key].last) & state.setup.stamp_mask
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _wraps_at(state: State, key: int) -> int:
     """How many uses have ended when ``key`` looks young again."""
     if not state.setup.by_recency:
@@ -177,7 +192,7 @@ def _wraps_at(state: State, key: int) -> int:
     return state.numbers.uses + state.setup.stamp_mask - _age(state, key) + 1
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _before(state: State, key: int, other: int) -> bool:
     """Whether ``key`` gives way before ``other``."""
     here, there = worth(state, key), worth(state, other)
@@ -193,7 +208,7 @@ def _before(state: State, key: int, other: int) -> bool:
 # --- who gives way, and who gains most ---
 
 
-@njit()
+@njit(**COMMAND)
 def lowest(state: State, group: int) -> int:
     """Who gives way in ``group``; ``NONE`` where nobody may. Counts every entry of the group."""
     numbers, least = state.numbers, NONE
@@ -209,7 +224,7 @@ def lowest(state: State, group: int) -> int:
     return least
 
 
-@njit()
+@njit(**COMMAND)
 def most_gain(state: State) -> int:
     """The absent expert that is worth moving most; ``NONE`` where none is."""
     best, most = NONE, state.setup.price
@@ -236,18 +251,23 @@ def most_gain(state: State) -> int:
     return best
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _layers_of(state: State, group: int) -> tuple[int, int]:
     """The first layer of a group, and the one after its last."""
     return (group, group + 1) if len(state.groups) > 1 else (0, len(state.layers))
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _pass_deadlines(state: State, layer: int) -> None:
     """If a deadline of the layer is past by now, what is remembered of it does not hold."""
+    if state.layers[layer].next_deadline <= state.numbers.now:
+        _forget(state, layer)
+
+
+@njit(**INSIDE)
+def _forget(state: State, layer: int) -> None:
+    """What is remembered of the layer, all but the next deadline ahead."""
     of, now, experts = state.layers[layer], state.numbers.now, state.setup.experts
-    if of.next_deadline > now:
-        return
     of.lowest = of.most = UNKNOWN
     coming = NEVER
     for key in range(layer * experts, (layer + 1) * experts):
@@ -314,7 +334,7 @@ def free(state: State, key: int) -> None:
         state.numbers.first_free = min(state.numbers.first_free, place)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def vacate(state: State, key: int) -> int:
     """The expert is absent from now on; the place that nobody holds thereby, or ``NO_PLACE``."""
     place = state.keys[key].place
@@ -325,7 +345,7 @@ def vacate(state: State, key: int) -> int:
     return place
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _enter(state: State, key: int, group: int, place: int) -> int:
     """The expert is moving to ``place``, which is returned."""
     state.keys[key].place = place
@@ -334,7 +354,7 @@ def _enter(state: State, key: int, group: int, place: int) -> int:
     return place
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _take_free(state: State) -> int:
     """The lowest free place; there is one."""
     place = state.numbers.first_free

@@ -1,7 +1,7 @@
 """Which transfer is next: ``staging.stager.queue``, compiled. The queue is short, so each look reads all of it."""
 
 from staging.stager.compiled.directory import group_of, worth
-from staging.stager.compiled.state import INSIDE, State
+from staging.stager.compiled.state import INLINE, INSIDE, State
 from staging.stager.directory import NO_PLACE, NONE
 from traces.compiled import njit
 
@@ -17,7 +17,7 @@ def first(state: State) -> int:
     return best
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def holds_demand(state: State) -> bool:
     """Whether a demand waits."""
     for at in range(state.numbers.waiting):  # noqa: SIM110 - compiled
@@ -40,7 +40,7 @@ def last_with_place(state: State, group: int) -> int:
     return last
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def append(state: State, key: int) -> None:
     """The latest that waits."""
     state.queue[state.numbers.waiting] = key
@@ -80,7 +80,7 @@ def promote(state: State, key: int) -> None:
     append(state, key)
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _sooner(state: State, key: int, other: int) -> bool:
     """Whether ``key`` moves before ``other`` wherever both came."""
     here, there = state.keys[key], state.keys[other]

@@ -21,8 +21,15 @@ REASONS = (None, *Why)
 
 COUNTERS = tuple(field.name for field in fields(StagerCounters))
 
-INSIDE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Of numba, for what only compiled code calls: it compiles faster."""
+COMMAND = {"_nrt": False}
+"""Numba's options for what allocates nothing: without them it counts references to every array that a line names, in
+atomic steps, which took nine tenths of the time."""
+
+INSIDE = {**COMMAND, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For what only compiled code calls: it compiles faster."""
+
+INLINE = {**INSIDE, "forceinline": True}
+"""For what is small, or called in one place: a call hands over every array of the state, which takes longer."""
 
 UNKNOWN = -2
 """Of a remembered key: it is to be found anew."""
@@ -35,9 +42,9 @@ KEY = np.dtype(
         ("chance", np.int64),
         ("deadline", np.int64),
         ("last", np.int64),
-        ("layer", np.int32),
-        ("place", np.int32),
-        ("pins", np.int32),
+        ("layer", np.int64),
+        ("place", np.int64),
+        ("pins", np.int64),
         ("status", np.uint8),
         ("fixed", np.bool_),
         ("demanded", np.bool_),
@@ -46,11 +53,14 @@ KEY = np.dtype(
     ],
     align=True,
 )
-"""What is known of an expert: as in ``Directory``, ``TransferQueue.demanded``; ``useless``: moving, and given up at the
-next chunk; ``unused``: resident, came unasked and nobody asked since."""
+"""What is known of an expert.
+
+``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. The
+rest is as in ``Directory``, and ``TransferQueue.demanded``.
+"""
 
 LAYER = np.dtype(
-    [("lowest", np.int32), ("most", np.int32), ("next_deadline", np.int64), ("wraps_at", np.int64)], align=True
+    [("lowest", np.int64), ("most", np.int64), ("next_deadline", np.int64), ("wraps_at", np.int64)], align=True
 )
 """What is remembered of a layer, so that a look at its group need not read every key.
 
@@ -94,7 +104,7 @@ command. ``channel`` (``NONE``: none), ``key``, ``place``, ``victim`` and ``dema
 ``grant`` started. Then the counters of ``StagerCounters``.
 """
 
-ACTION = np.dtype([("key", np.int32), ("kind", np.int8), ("why", np.int8)], align=True)
+ACTION = np.dtype([("key", np.int64), ("kind", np.int8), ("why", np.int8)], align=True)
 
 
 class State(NamedTuple):
@@ -106,8 +116,8 @@ class State(NamedTuple):
         keys: of ``KEY`` ``[layers · experts]``.
         layers: of ``LAYER`` ``[layers]``.
         groups: of ``GROUP`` ``[shares]``.
-        queue: i32 ``[queue_depth + 1]``, keys that wait, the earliest first.
-        moving: i32 ``[channels]``, the key on each, or ``NONE``.
+        queue: i64 ``[queue_depth + 1]``, keys that wait, the earliest first.
+        moving: i64 ``[channels]``, the key on each, or ``NONE``.
         is_free: bool ``[places + spare]``.
         actions: of ``ACTION``, of the latest command in order; ``[0]``: they are not recorded, only counted.
     """
@@ -117,8 +127,8 @@ class State(NamedTuple):
     keys: Records
     layers: Records
     groups: Records
-    queue: NDArray[np.int32]
-    moving: NDArray[np.int32]
+    queue: NDArray[np.int64]
+    moving: NDArray[np.int64]
     is_free: NDArray[np.bool_]
     actions: Records
 
@@ -170,8 +180,8 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         keys=keys,
         layers=layers,
         groups=groups,
-        queue=np.full(limits.queue_depth + 1, NONE, np.int32),
-        moving=np.full(limits.channels, NONE, np.int32),
+        queue=np.full(limits.queue_depth + 1, NONE, np.int64),
+        moving=np.full(limits.channels, NONE, np.int64),
         is_free=np.ones(limits.places + limits.spare, np.bool_),
         actions=np.zeros(most_actions if record_actions else 0, ACTION),
     )
