@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from staging.stager.zero_time import check_uses
 from traces.compiled import njit
 
-_MOST_USES = 1 << 32  # that recency, the low half of a rank, tells apart
 Ints = NDArray[np.int32]
 Ranks = NDArray[np.int64]
 
@@ -75,14 +75,8 @@ class SizedCache:
         ahead_rows: NDArray[np.int32] | None = None,
         lookahead: int = 0,
     ) -> None:
-        """Run events ``[n]``; arguments as ``ZeroTimeStager.run``.
-
-        Raises:
-            ValueError: for more uses than recency can tell apart, 2^32.
-        """
-        used = int(offsets[-1] - offsets[0])
-        if self.uses + used > _MOST_USES:
-            raise ValueError(f"{self.uses + used} uses: more than {_MOST_USES}; run fewer events")
+        """Run events ``[n]``; arguments and errors as ``ZeroTimeStager.run``."""
+        used = check_uses(self.uses, offsets)
         no_rows = np.empty((0, len(self.place) // len(self.sizes)), np.int32)
         _run(
             keys, offsets, layer_of, hit,

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.errors import ForestageError
 from staging.sized_cache import SizedCache
 from staging.stager.directory import Status
 from staging.stager.zero_time import ZeroTimeStager
@@ -69,7 +68,7 @@ def test_compiled_equals_streaming(given_, kind, by_recency, lookahead, cut):
             lookahead=lookahead,
         )  # fmt: skip
     assert hit.tolist() == expected
-    assert compiled.resident.ravel().tolist() == residents[-1]
+    assert (compiled.order != np.iinfo(np.int64).max).ravel().tolist() == residents[-1]
     one_by_one = ZeroTimeStager.empty(layers, experts, shares, by_recency=by_recency)
     if kind == "recency":
         hits = [one_by_one.access(layer, layer * experts + np.array(wanted, np.int32)) for layer, wanted in chosen]
@@ -127,17 +126,7 @@ def test_a_fixed_placement_hits_what_it_holds_and_never_moves():
 
 
 def test_shares_of_another_number_are_refused():
-    with pytest.raises(ForestageError, match="give 1, of all layers, or 3"):
+    with pytest.raises(ValueError, match="give 1 or 3"):
         ZeroTimeStager.empty(3, 4, (1, 1), by_recency=True)
-    with pytest.raises(ForestageError, match="of 0 or more"):
+    with pytest.raises(ValueError, match="of 0 or more"):
         ZeroTimeStager.empty(3, 4, (-1,), by_recency=True)
-
-
-def test_events_that_cannot_be_are_refused():
-    cache = ZeroTimeStager.empty(2, 3, (2,), by_recency=True)
-    for layer, keys, fault in (
-        (0, [1, 1], "named twice"), (1, [1], "beyond the limits"), (2, [6], "beyond"), (0, [0, 1, 2, 0], "more experts")
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=fault):
-            cache.access(layer, np.array(keys, np.int32))
-    assert not cache.resident.any()
