@@ -61,7 +61,8 @@ def measure(tokens: int, repeats: int = 3) -> dict[str, dict[str, float]]:
             steps = slice(None) if repeat else slice(1)
             began = time.process_time()
             _run(state, chosen[steps], guess[steps], values[steps], chances, *switches[:2])
-            best = min(best, time.process_time() - began) if repeat else best
+            took = time.process_time() - began
+            best = min(best, took) if repeat else best
         done, numbers = tokens * LAYERS, state.numbers
         moved = numbers["moved_demands"] + numbers["moved_prefetches"]
         results[name] = {

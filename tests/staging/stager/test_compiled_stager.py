@@ -1,12 +1,16 @@
 """The compiled stager against the streaming one: after every command the same answer and the same state."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.stager import speed
+from staging.stager.compiled import commands
 from staging.stager.compiled import directory as compiled_directory
 from staging.stager.compiled.stager import CompiledStager
 from staging.stager.compiled.state import State
+from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.twin import Stager
 from tests.staging.stager.random_commands import Chooser, stagers
 
@@ -84,3 +88,62 @@ def test_every_command_answers_and_leaves_what_the_streaming_form_does(given_, s
     for layer in range(limits.layers):
         experts = list(range(limits.experts))
         assert both.compiled.lookup(layer, experts).tolist() == both.twin.lookup(layer, experts).tolist()
+
+
+def small(**options):
+    limits = StagerLimits(layers=2, experts=4, places=4, queue_depth=4, event_experts=2, sequence_slots=2)
+    return limits, StagerSettings(shares=(4,), **options)
+
+
+def test_what_the_streaming_form_refuses_is_refused_and_changes_nothing():
+    both = Both(*small())
+    both("preload", 0, [0])
+    both("demand", 0, [0, 1])
+    both("demand", 1, [0, 1])
+    both("grant")
+    for command, *arguments in (
+        ("set_values", 2, [0] * 4), ("set_values", 0, [0] * 3), ("set_values", 0, [1 << 15, 0, 0, 0]),
+        ("demand", 0, [3]), ("demand", 0, [1, 1]), ("demand", 0, [4]), ("release", 0, [2]), ("grant",), ("arrive", 1),
+        ("preempt", -1), ("preload", 0, [0]), ("fix", 0, [-1]), ("prefetch", 0, [1], [1, 2], 5),
+        ("prefetch", 0, [1], [1 << 16], 5), ("prefetch", 0, [1], [1], FOREVER + 1), ("expire", FOREVER + 1),
+    ):  # fmt: skip
+        for form in (both.twin, both.compiled):
+            with pytest.raises(ValueError, match=r"\w"):
+                getattr(form, command)(*arguments)
+        both.check()
+
+
+def test_compiled_code_that_asks_for_what_cannot_be_is_refused_and_changes_nothing():
+    both = Both(*small())
+    both("demand", 0, [0, 1])
+    state, ids = both.compiled.state, np.array
+    for command, *arguments in (
+        (commands.set_values, 2, ids([0] * 4)), (commands.set_values, 0, ids([0] * 3)),
+        (commands.set_values, 0, ids([1 << 15, 0, 0, 0])), (commands.demand, 0, ids([1, 1])),
+        (commands.demand, 1, ids([0, 1, 2])), (commands.demand, -1, ids([0])), (commands.demand, 0, ids([4])),
+        (commands.release, 0, ids([2])), (commands.arrive, 0), (commands.preempt, 1),
+        (commands.prefetch, 0, ids([1]), ids([1, 2]), 5), (commands.prefetch, 0, ids([1]), ids([-1]), 5),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"\w"):
+            command(state, *arguments)
+        both.check()
+
+
+def test_decisions_are_the_same_where_actions_are_not_recorded():
+    limits, registers = small(background=True)
+    told, silent = CompiledStager(limits, registers), CompiledStager(limits, registers, record_actions=False)
+    for command, *arguments in (
+        ("set_values", 0, [3, 2, 1, 0]), ("prefetch", 1, [0, 1], [5, 6], 3), ("demand", 0, [2]), ("grant",),
+        ("arrive", 0), ("expire", 3), ("grant",), ("release", 0, [2]),
+    ):  # fmt: skip
+        heard, unheard = (getattr(form, command)(*arguments) for form in (told, silent))
+        assert not unheard.actions
+        assert (heard.transfer, heard.entries, heard.cycles) == (unheard.transfer, unheard.entries, unheard.cycles)
+    assert told.counters == silent.counters
+
+
+def test_the_speed_of_every_case_is_measured(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["speed", "--tokens", "2"])
+    speed.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(speed.CASES)
