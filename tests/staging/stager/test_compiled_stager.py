@@ -95,6 +95,29 @@ def small(**options):
     return limits, StagerSettings(shares=(4,), **options)
 
 
+def test_a_stamp_that_looks_young_again_changes_who_is_remembered():
+    limits = StagerLimits(layers=2, experts=4, places=8, queue_depth=2, event_experts=2, stamp_bits=2)
+    both = Both(limits, StagerSettings(shares=(8,)))
+    both.look(remember=True)  # nobody
+    both("preload", 0, [0, 1])
+    both("preload", 1, [0, 1, 2])  # so many uses later, that of expert 0 is 2^2 old and looks the latest
+    both.look(remember=False)
+    assert both.twin.directory.lowest(0) == 1
+
+
+@pytest.mark.parametrize("price", range(3))
+def test_what_enters_a_full_group_gains_more_than_the_price(price):
+    both = Both(*small(price=price))
+    both("preload", 0, [0, 1, 2, 3])
+    both("set_values", 0, [5, 5, 5, 5])
+    for at, chance in enumerate((5, 6, 7, 8)):
+        both("prefetch", 1, [at], [chance], 9)
+        started = both("grant").transfer
+        assert (started is not None) == (chance > 5 + price)
+        if started:
+            break
+
+
 def test_what_the_streaming_form_refuses_is_refused_and_changes_nothing():
     both = Both(*small())
     both("preload", 0, [0])
