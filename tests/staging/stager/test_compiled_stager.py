@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staging.stager import speed
+from staging.stager.answers import Kind, Why
 from staging.stager.compiled import commands
 from staging.stager.compiled import directory as compiled_directory
 from staging.stager.compiled.stager import CompiledStager
@@ -116,6 +117,16 @@ def test_what_enters_a_full_group_gains_more_than_the_price(price):
         assert (started is not None) == (chance > 5 + price)
         if started:
             break
+
+
+def test_of_equal_transfers_that_make_way_the_latest_loses_its_place():
+    limits = StagerLimits(layers=1, experts=4, places=2, queue_depth=4, event_experts=2, channels=2)
+    both = Both(limits, StagerSettings(shares=(2,)))
+    both("prefetch", 0, [0, 1], [3, 3], 9)
+    both("grant"), both("grant")
+    both("demand", 0, [2])
+    both("preempt", 0), both("preempt", 1)
+    assert [(a.kind, a.key, a.why) for a in both("grant").actions] == [(Kind.DROP, 1, Why.PLACE)]
 
 
 def test_what_the_streaming_form_refuses_is_refused_and_changes_nothing():
