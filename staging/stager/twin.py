@@ -32,127 +32,21 @@ that a command looks at is
   for background loads 2 · keys more; all others: none.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from staging.stager.answers import Action, Kind, StagerCounters, Step, Transfer, Why, cycles_of
+from staging.stager.arguments import (
+    Experts,
+    check_deadline,
+    checked_chances,
+    checked_keys,
+    checked_values,
+    distinct_keys,
+)
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT, Directory
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.queue import TransferQueue
-
-Experts = Sequence[int] | NDArray[np.integer[Any]]
-
-
-class Kind(Enum):
-    """What happened to an expert."""
-
-    HIT = "hit"
-    """It is demanded and was resident."""
-    WAIT = "wait"
-    """It is demanded and was absent: queued."""
-    PROMOTE = "promote"
-    """It is demanded and was queued or moving."""
-    HOLD = "hold"
-    """It is predicted and was resident, queued or moving: what is known of its chance is renewed."""
-    QUEUE = "queue"
-    """It is predicted and was absent: queued."""
-    REFUSE = "refuse"
-    """It is predicted and was not queued: its deadline is past or beyond the horizon, or the queue is full."""
-    DROP = "drop"
-    """It was queued or moving, and is given up."""
-    PAUSE = "pause"
-    """It was moving, and waits for the link again."""
-    EVICT = "evict"
-    """It was resident, and gives way."""
-
-
-class Why(Enum):
-    """The reason where there are several."""
-
-    LATE = "late"
-    FAR = "far"
-    FULL = "queue full"
-    USELESS = "useless"
-    WORTH = "not worth its place"
-    PLACE = "its place was needed"
-    SHARE = "beyond the share"
-    RELEASED = "nobody waits any more"
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What happened to one expert; ``key`` is ``layer · experts + expert``."""
-
-    kind: Kind
-    key: int
-    why: Why | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """A transfer that starts, or goes on after a pause.
-
-    Attributes:
-        channel: that it takes.
-        key: what moves.
-        place: where to; ``NO_PLACE``: the layer that waits takes the bytes as they come.
-        victim: the key that lost the place now; ``NONE`` where none did.
-        demanded: whether a gate waits for it.
-    """
-
-    channel: int
-    key: int
-    place: int
-    victim: int
-    demanded: bool
-
-
-@dataclass
-class Step:
-    """What a command did.
-
-    Attributes:
-        actions: in order.
-        transfer: of ``grant``.
-        entries: entries of the directory that were looked at.
-        cycles: that the hardware takes.
-    """
-
-    actions: list[Action] = field(default_factory=list)
-    transfer: Transfer | None = None
-    entries: int = 0
-    cycles: int = 0
-
-
-@dataclass
-class StagerCounters:
-    """Experts, since the start.
-
-    Attributes:
-        hits, waits, promoted: demanded: resident; absent; queued or moving.
-        moved_demands, moved_prefetches: arrived while a gate waited for them; others.
-        useful, wasted: prefetched, arrived, and then demanded; evicted before.
-        dropped: given up before they arrived, for whatever reason.
-        refused: predicted and not queued.
-        evicted: residents that gave way.
-        passed: transfers without a place.
-    """
-
-    hits: int = 0
-    waits: int = 0
-    promoted: int = 0
-    moved_demands: int = 0
-    moved_prefetches: int = 0
-    useful: int = 0
-    wasted: int = 0
-    dropped: int = 0
-    refused: int = 0
-    evicted: int = 0
-    passed: int = 0
 
 
 class Stager:
@@ -181,20 +75,17 @@ class Stager:
 
     def lookup(self, layer: int, experts: Experts) -> NDArray[np.bool_]:
         """Which are resident bool ``[len(experts)]``; changes nothing."""
-        return self.directory.status[self._keys(layer, experts)] == RESIDENT
+        return self.directory.status[checked_keys(self.limits, layer, experts)] == RESIDENT
 
     def set_values(self, layer: int, values: Experts) -> Step:
         """What each expert of ``layer`` is worth by its next use, ``[experts]`` in units of ``value_scale``.
 
         Raises:
-            ValueError: for values of another shape, or outside ``value_bits``.
+            ValueError: for a layer that there is not, values of another shape, or outside ``value_bits``.
         """
-        values = np.asarray(values, np.int64)
-        limit = 1 << (self.limits.value_bits - 1)
-        if values.shape != (self.limits.experts,) or values.min() < -limit or values.max() >= limit:
-            raise ValueError(f"values: give {self.limits.experts} of {self.limits.value_bits} bits")
+        told = checked_values(self.limits, layer, values)
         first = layer * self.limits.experts
-        self.directory.value[first : first + self.limits.experts] = values * self.settings.value_scale
+        self.directory.value[first : first + self.limits.experts] = told * self.settings.value_scale
         self.directory.entries += self.limits.experts
         return self._end(Step(), 0, self.directory.entries - self.limits.experts)
 
@@ -204,7 +95,7 @@ class Stager:
         Raises:
             ValueError: if one is not absent, or its group has no place left.
         """
-        for key in self._keys(layer, experts):
+        for key in checked_keys(self.limits, layer, experts):
             group = self.directory.group_of(key)
             is_absent = self.directory.status[key] == ABSENT
             if not is_absent or self.directory.held[group] >= self.settings.shares[group]:
@@ -214,7 +105,7 @@ class Stager:
 
     def fix(self, layer: int, experts: Experts, *, fixed: bool = True) -> None:
         """These never give way (a static placement), or may again; they need not be resident."""
-        self.directory.fixed[self._keys(layer, experts)] = fixed
+        self.directory.fixed[checked_keys(self.limits, layer, experts)] = fixed
 
     # --- what layers need ---
 
@@ -227,7 +118,7 @@ class Stager:
             ValueError: for an expert named twice, or more pins than the limits allow.
         """
         step, before = Step(), self.directory.entries
-        keys = self._distinct(layer, experts)
+        keys = distinct_keys(self.limits, layer, experts).tolist()
         if self._needed + len(keys) > self.limits.most_pins:
             raise ValueError(f"demand: {self._needed} + {len(keys)} uses at once; the limit is {self.limits.most_pins}")
         self._needed += len(keys)
@@ -260,7 +151,7 @@ class Stager:
             ValueError: for an expert named twice, or not demanded.
         """
         step, before = Step(), self.directory.entries
-        keys = self._distinct(layer, experts)
+        keys = distinct_keys(self.limits, layer, experts).tolist()
         if (self.directory.pins[keys] < 1).any() or self._needed < len(keys):
             raise ValueError(f"release: experts of layer {layer} that nobody demanded")
         self._needed -= len(keys)
@@ -285,19 +176,23 @@ class Stager:
             deadline: of the gate that they are for: integers that ascend with its layers and steps.
 
         Raises:
-            ValueError: for an expert named twice, or chances of another number or size.
+            ValueError: for an expert named twice, chances of another number or size, or a deadline beyond ``FOREVER``.
         """
         step, before = Step(), self.directory.entries
-        keys = self._distinct(layer, experts)
-        told = np.asarray(chances, np.int64)
-        if told.shape != (len(keys),) or (len(keys) and (told.min() < 0 or told.max() >> self.limits.value_bits)):
-            raise ValueError(f"chances: give {len(keys)} of {self.limits.value_bits} bits, 0 or more")
+        keys = distinct_keys(self.limits, layer, experts).tolist()
+        told = checked_chances(self.limits, len(keys), chances)
+        check_deadline(deadline)
         for key, chance in zip(keys, told.tolist(), strict=True):
             self._expect(key, chance, deadline, step)
         return self._end(step, len(keys), before)
 
     def expire(self, deadline: int) -> Step:
-        """The gate of ``deadline`` is known, and its demands are made: what else was for it, or earlier, is useless."""
+        """The gate of ``deadline`` is known, and its demands are made: what else was for it, or earlier, is useless.
+
+        Raises:
+            ValueError: for a deadline beyond ``FOREVER``.
+        """
+        check_deadline(deadline)
         step, before = Step(), self.directory.entries
         self.directory.now = max(self.directory.now, deadline)
         for key in self.queue.waiting.copy():
@@ -505,23 +400,6 @@ class Stager:
                 best, most = key, gain
         return best
 
-    def _keys(self, layer: int, experts: Experts) -> NDArray[np.int64]:
-        """Keys i64 ``[len(experts)]``.
-
-        Raises:
-            ValueError: for a layer or an expert that the limits do not have.
-        """
-        ids = np.asarray(experts, np.int64)
-        if not 0 <= layer < self.limits.layers or (len(ids) and not 0 <= ids.min() <= ids.max() < self.limits.experts):
-            raise ValueError(f"layer {layer}, experts {ids.tolist()}: beyond the limits")
-        return layer * self.limits.experts + ids
-
-    def _distinct(self, layer: int, experts: Experts) -> list[int]:
-        keys = self._keys(layer, experts).tolist()
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"experts of layer {layer}: one is named twice")
-        return keys
-
     def _on(self, channel: int) -> int:
         """What moves on a channel."""
         if not 0 <= channel < self.limits.channels or self.moving[channel] == NONE:
@@ -531,5 +409,5 @@ class Stager:
     def _end(self, step: Step, named: int, before: int) -> Step:
         """Account the command's work."""
         step.entries = self.directory.entries - before
-        step.cycles = 1 + named + -(-step.entries // self.limits.lanes)
+        step.cycles = cycles_of(named, step.entries, self.limits.lanes)
         return step

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from staging.stager.answers import Kind, Why
 from staging.stager.directory import NO_PLACE, NONE
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
-from staging.stager.twin import Kind, Stager, Why
+from staging.stager.twin import Stager
 
 
 def stager(*shares, spare=0, channels=1, queue_depth=4, lanes=3, **registers):
@@ -199,6 +200,11 @@ def test_faults_are_named():
         (lambda: of.preempt(1), "channel 1: nothing moves there"),
         (lambda: of.set_values(0, [1, 2]), "values: give 4 of 16 bits"),
         (lambda: of.set_values(0, [1 << 15, 0, 0, 0]), "values: give 4 of 16 bits"),
+        (lambda: of.set_values(-1, [1, 2, 3, 4]), "layer -1, experts .*: beyond the limits"),
+        (lambda: of.set_values(0, [0.5, 0, 0, 0]), "values: float64; give integers"),
+        (lambda: of.prefetch(0, [1], [0.5], 5), "chances: float64; give integers"),
+        (lambda: of.prefetch(0, [1], [1], FOREVER + 1), "deadline .*: give at most"),
+        (lambda: of.expire(1 << 63), "deadline .*: give at most"),
         (lambda: of.prefetch(0, [1], [1, 2], 5), "chances: give 1 of 16 bits"),
         (lambda: of.prefetch(0, [1], [-1], 5), "chances: give 1 of 16 bits"),
         (lambda: of.prefetch(0, [1], [1 << 16], 5), "chances: give 1 of 16 bits"),

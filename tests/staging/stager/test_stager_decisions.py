@@ -6,45 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.stager.answers import Kind
 from staging.stager.directory import NO_PLACE, NONE, Status
-from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
-from staging.stager.twin import Kind, Stager
+from staging.stager.twin import Stager
 from tests.staging.stager.plain_stager import PlainStager
-
-
-@st.composite
-def stagers(draw):
-    """Limits and settings, with no place at all and places for everything among them."""
-    layers, experts = draw(st.integers(1, 3)), draw(st.integers(1, 6))
-    slots, event = draw(st.integers(1, 3)), draw(st.integers(1, min(3, experts)))
-    shared = draw(st.booleans())
-    most = experts * layers if shared else experts
-    shares = tuple(draw(st.lists(st.integers(0, most), min_size=1, max_size=1)))
-    if not shared:
-        shares = tuple(draw(st.lists(st.integers(0, most), min_size=layers, max_size=layers)))
-    limits = StagerLimits(
-        layers=layers,
-        experts=experts,
-        places=sum(shares) + draw(st.integers(0, 2)),
-        spare=draw(st.integers(0, 3)),
-        queue_depth=slots * event + draw(st.integers(0, 2)),
-        channels=draw(st.integers(1, 2)),
-        sequence_slots=slots,
-        event_experts=event,
-        value_bits=8,
-        stamp_bits=draw(st.sampled_from([3, 32])),
-        lanes=draw(st.integers(1, 5)),
-    )
-    registers = StagerSettings(
-        shares=shares,
-        value_scale=draw(st.integers(0, 2)),
-        chance_scale=draw(st.integers(0, 3)),
-        price=draw(st.integers(0, 3)),
-        horizon=draw(st.sampled_from([2, 5, FOREVER])),
-        by_recency=draw(st.booleans()),
-        background=draw(st.booleans()),
-    )
-    return limits, registers
+from tests.staging.stager.random_commands import Chooser, stagers
 
 
 class Pair:
@@ -54,8 +20,8 @@ class Pair:
         self.limits = limits
         self.twin, self.plain = Stager(limits, registers), PlainStager(limits, registers)
         self.random = generator
-        self.running = []  # (layer, experts) of each sequence slot
-        self.deadline = 0
+        self.chooser = Chooser(limits, generator)
+        self.running = self.chooser.running
         self.kinds = Counter()
 
     def most_entries(self, command):
@@ -69,13 +35,6 @@ class Pair:
             "release": limits.spare * group,
             "arrive": limits.spare * group,
         }.get(command, 0)
-
-    def some(self, most):
-        count = int(self.random.integers(0, min(most, self.limits.experts) + 1))
-        return self.random.permutation(self.limits.experts)[:count].tolist()
-
-    def layer(self):
-        return int(self.random.integers(self.limits.layers))
 
     def both(self, command, *arguments):
         step = getattr(self.twin, command)(*arguments)
@@ -120,32 +79,11 @@ class Pair:
 
     def step(self):
         """One command, chosen at random among those that are allowed."""
-        twin, choice = self.twin, self.random.integers(9)
-        busy = [c for c, key in enumerate(twin.moving) if key != NONE]
-        if choice == 0:
-            self.both("set_values", self.layer(), self.random.integers(-3, 4, self.limits.experts).tolist())
-        elif choice == 1 and len(self.running) < self.limits.sequence_slots:
-            wanted = (self.layer(), self.some(self.limits.event_experts))
-            pinned = {(layer, e) for layer, experts in self.running for e in experts}
-            self.running.append(wanted)
-            step = self.both("demand", *wanted)
-            assert not any(a.kind == Kind.EVICT for a in step.actions)
-            assert pinned <= {(layer, e) for layer, experts in self.running for e in experts}
-        elif choice == 2:
-            experts = self.some(4)
-            chances = self.random.integers(0, 3, len(experts)).tolist()
-            ahead = FOREVER if self.random.random() < 0.1 else self.deadline + int(self.random.integers(-1, 7))
-            self.both("prefetch", self.layer(), experts, chances, ahead)
-        elif choice in (3, 4) and len(busy) < self.limits.channels:
-            self.both("grant")
-        elif choice in (5, 6) and busy:
-            self.both("preempt" if choice == 5 else "arrive", int(self.random.choice(busy)))
-        elif choice == 7 and self.running:
-            done = self.running.pop(int(self.random.integers(len(self.running))))
-            self.both("release", *done)
-        elif choice == 8:
-            self.deadline += int(self.random.integers(0, 2))
-            self.both("expire", self.deadline)
+        chosen = self.chooser.next(self.twin.moving)
+        if chosen:
+            command, arguments = chosen
+            step = self.both(command, *arguments)
+            assert command != "demand" or not any(a.kind == Kind.EVICT for a in step.actions)
 
     def drain(self):
         """The link serves all that is demanded, whatever else is asked of it: in as many transfers as are out."""
@@ -169,7 +107,7 @@ class Pair:
 def test_every_decision_is_the_plain_stagers(given_, seed, fixed):
     pair = Pair(*given_, np.random.default_rng(seed))
     if fixed:
-        layer, experts = pair.layer(), pair.some(2)
+        layer, experts = pair.chooser.layer(), pair.chooser.some(2)
         pair.twin.fix(layer, experts)
         for expert in pair.plain.named(layer, experts):
             expert.fixed = True
