@@ -72,12 +72,12 @@ def check_deadline(deadline: int) -> None:
 
 
 def _integers(name: str, given: Experts) -> NDArray[np.int64]:
-    """I64, of what is whole already: a fraction is not cut off.
+    """I64, of what is whole already: a fraction is not cut off, and none wraps.
 
     Raises:
-        ValueError: for another type.
+        ValueError: for another type, or a number beyond i64.
     """
     told = np.asarray(given)
-    if told.size and told.dtype.kind not in "iu":
-        raise ValueError(f"{name}: {told.dtype}; give integers")
+    if told.size and (told.dtype.kind not in "iu" or told.max() > np.iinfo(np.int64).max):
+        raise ValueError(f"{name}: {told.dtype}; give integers of 64 bits with a sign")
     return told.astype(np.int64)

@@ -1,7 +1,7 @@
 """The stager's decisions over a stream of events where a transfer takes no time: hit rates, compiled.
 
-It stays beside the compiled stager because it is three times as fast on whole traces (1.6 against 5.6 million events
-a second, LRU of 8 of 32): there is no queue, no place and no pin to keep where transfers take no time.
+It stays beside the compiled stager because it is two to three times as fast: there is no queue, no place and no pin to
+keep where transfers take no time.
 
 What ``twin.Stager`` does when at each event the layer's values are set, its experts demanded, granted and arrived, and
 the layer released, with as many spare places as a layer has experts (tested equal to it, event by event). Chances,

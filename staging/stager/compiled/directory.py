@@ -99,13 +99,6 @@ def set_values(state: State, layer: int, values: Any) -> None:
 
 
 @njit(**INLINE)
-def set_value(state: State, key: int, value: int) -> None:
-    """By what the next use of one expert is worth, in units of ``value_scale``."""
-    state.keys[key].value = value * state.setup.value_scale
-    _changed(state, key)
-
-
-@njit(**INLINE)
 def set_chance(state: State, key: int, chance: int, deadline: int) -> None:
     """That the layer of ``key`` wants it at ``deadline``; an earlier one that lies ahead stands."""
     of = state.keys[key]

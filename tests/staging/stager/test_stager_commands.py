@@ -203,6 +203,7 @@ def test_faults_are_named():
         (lambda: of.set_values(-1, [1, 2, 3, 4]), "layer -1, experts .*: beyond the limits"),
         (lambda: of.set_values(0, [0.5, 0, 0, 0]), "values: float64; give integers"),
         (lambda: of.prefetch(0, [1], [0.5], 5), "chances: float64; give integers"),
+        (lambda: of.set_values(0, np.array([2**64 - 1, 0, 0, 0], np.uint64)), "values: uint64; give integers"),
         (lambda: of.prefetch(0, [1], [1], FOREVER + 1), "deadline .*: give at most"),
         (lambda: of.expire(1 << 63), "deadline .*: give at most"),
         (lambda: of.prefetch(0, [1], [1, 2], 5), "chances: give 1 of 16 bits"),
