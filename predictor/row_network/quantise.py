@@ -44,9 +44,24 @@ class Weights:
     hidden_high: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Quantised:
+    """Integer tables, and what a step of their scores stands for.
+
+    Attributes:
+        tables: the integers.
+        steps: f64 ``[L]``: steps of the score a unit of log-odds has: ``SCORE_STEPS`` up to the rounding of the layer's
+            shift, a factor between ``√½`` and ``√2``. Chances know it from calibration; figures that tell log-odds of
+            layers together must be told.
+    """
+
+    tables: NetworkTables
+    steps: NDArray[np.float64]
+
+
 def quantise(
     weights: Weights, config: NetworkConfig, identity_tokens: NDArray[np.uint32], *, ranked: bool, clip: float
-) -> NetworkTables:
+) -> Quantised:
     """Integer tables of ``weights``; ``clip`` (0 < clip ≤ 1) is the share of the largest weight that 127 stands for.
 
     Chances are left even (``chances.calibrate`` fills them), and no layer adapts.
@@ -70,8 +85,8 @@ def quantise(
     hidden_steps = scale * 2.0**hidden_shifts
     output_steps = np.maximum(np.abs(weights.output).max(axis=(1, 2)) * clip, 1e-6) / 127
     units = hidden_steps * output_steps  # log-odds of one unit of a score before its shift
-    tables = (layers, config.distances, config.questions, CHANCE_BINS)
-    return NetworkTables(
+    score_shifts = np.maximum(0, np.round(np.log2(1.0 / (SCORE_STEPS * units)))).astype(np.uint8)
+    tables = NetworkTables(
         rows=_round_i8(rows / steps[:, :, None, None]),
         source_shifts=shifts.astype(np.uint8),
         bias=_round_i32(weights.bias / scale[:, None, None]),
@@ -81,10 +96,11 @@ def quantise(
         hidden_shifts=hidden_shifts.astype(np.uint8),
         output=_round_i8(weights.output / output_steps[:, None, None]),
         output_bias=_round_i32(weights.output_bias / units[:, None]),
-        score_shifts=np.maximum(0, np.round(np.log2(1.0 / (SCORE_STEPS * units)))).astype(np.uint8),
+        score_shifts=score_shifts,
         adaptations=np.zeros(layers, np.uint8),
-        chances=np.full(tables, CERTAIN // 2, np.uint16),
+        chances=np.full((layers, config.distances, config.questions, CHANCE_BINS), CERTAIN // 2, np.uint16),
     )
+    return Quantised(tables, 1.0 / (units * 2.0**score_shifts))
 
 
 def choose_integers(
@@ -95,7 +111,7 @@ def choose_integers(
     validation: RoutingTrace,
     *,
     ranked: bool,
-) -> tuple[NetworkTables, NetworkTables]:
+) -> tuple[Quantised, Quantised]:
     """(calibrated tables that do not adapt, calibrated tables as they are to be used).
 
     The clip, then the adaptation, are those with the best first figure of the twin on ``validation``, the mean over the
@@ -106,25 +122,31 @@ def choose_integers(
     def network(tables: NetworkTables, lookahead: int | None = None) -> RowNetwork:
         return RowNetwork(tables, config, top_k=validation.top_k, ranked=ranked, lookahead=lookahead)
 
-    def found(tables: NetworkTables) -> float:
-        each = (twin_figures(network(tables, lookahead), head, validation, examples) for lookahead in tried(config))
+    def found(made: Quantised) -> float:
+        served = (network(made.tables, lookahead) for lookahead in tried(config))
+        each = [twin_figures(asked, made.steps, head, validation, examples) for asked in served]
         return float(np.mean([next(iter(figures.values())) for figures in each]))
 
-    def calibrated(tables: NetworkTables) -> NetworkTables:
+    def calibrated(made: Quantised) -> Quantised:
         every = range(config.nearest, config.farthest + 1)
-        counts = [score_histogram(network(tables, lookahead), head, validation, examples) for lookahead in every]
+        counts = [score_histogram(network(made.tables, lookahead), head, validation, examples) for lookahead in every]
         # Lookaheads beyond the layers below a target are one and the same question, asked before layer 0.
         seen, came = (sum(parts[1:], start=parts[0]) for parts in zip(*counts, strict=True))
-        return replace(tables, chances=calibrate(seen, came))
+        return replace(made, tables=replace(made.tables, chances=calibrate(seen, came)))
 
     clipped = [quantise(weights, config, identity_tokens, ranked=ranked, clip=clip) for clip in CLIPS]
     fixed = calibrated(_best(clipped, found))
-    adapting = [replace(fixed, adaptations=np.full(fixed.layers, shift, np.uint8)) for shift in head.adaptations]
+    adapting = [_adapting(fixed, shift) for shift in head.adaptations]
     # Calibrated once more, as scores that adapt are spread otherwise.
     return fixed, calibrated(_best(adapting, found)) if len(adapting) > 1 else fixed
 
 
-def _best(candidates: list[NetworkTables], found: Callable[[NetworkTables], float]) -> NetworkTables:
+def _adapting(made: Quantised, shift: int) -> Quantised:
+    adaptations = np.full(made.tables.layers, shift, np.uint8)
+    return replace(made, tables=replace(made.tables, adaptations=adaptations))
+
+
+def _best(candidates: list[Quantised], found: Callable[[Quantised], float]) -> Quantised:
     return candidates[0] if len(candidates) == 1 else max(candidates, key=found)
 
 
@@ -134,14 +156,17 @@ def tried(config: NetworkConfig) -> tuple[int, ...]:
     return tuple(sorted({config.nearest, middle, config.farthest}))
 
 
-def twin_figures(network: RowNetwork, head: Head, trace: RoutingTrace, examples: Examples) -> Figures:
-    """The head's figures of the integers on ``trace``, whose tokens are ``examples``."""
+def twin_figures(
+    network: RowNetwork, steps: NDArray[np.float64], head: Head, trace: RoutingTrace, examples: Examples
+) -> Figures:
+    """The head's figures of the integers on ``trace``, whose tokens are ``examples``; ``steps``: see ``Quantised``."""
     totals: dict[str, NDArray[np.float64]] = {}
+    units = (1.0 / steps).astype(np.float32)[:, None, None, None]
     for first, scores in network.score_chunks(trace):
         truth, weight = head.labels(examples, np.arange(first, first + len(scores)))
         shape = (len(scores), network.layers, network.config.questions, network.experts)
-        log_odds = ((scores - SCORE_ZERO) / np.float32(SCORE_STEPS)).reshape(shape).transpose(1, 0, 2, 3)
-        add_figures(totals, head.figures(log_odds.astype(np.float32), truth, weight))
+        log_odds = (scores - SCORE_ZERO).astype(np.float32).reshape(shape).transpose(1, 0, 2, 3) * units
+        add_figures(totals, head.figures(log_odds, truth, weight))
     return mean_figures(totals)
 
 

@@ -26,6 +26,7 @@ from predictor.row_network.integers import NetworkTables
 from predictor.row_network.network import Network
 from predictor.row_network.quantise import (
     Figures,
+    Quantised,
     Weights,
     add_figures,
     choose_integers,
@@ -88,10 +89,11 @@ def train(
     run = _Run(fitted, kept, recipe, head, ranked, tokens)
     log = run.fit(state_path, fingerprint(trace, recipe), progress, report)
     weights = run.weights()
-    fixed, tables = choose_integers(weights, config, head, tokens, kept, ranked=ranked)
+    fixed, used = choose_integers(weights, config, head, tokens, kept, ranked=ranked)
 
-    def figures(of: NetworkTables) -> Figures:
-        return twin_figures(RowNetwork(of, config, top_k=trace.top_k, ranked=ranked), head, kept, run.validation)
+    def figures(of: Quantised) -> Figures:
+        network = RowNetwork(of.tables, config, top_k=trace.top_k, ranked=ranked)
+        return twin_figures(network, of.steps, head, kept, run.validation)
 
     nearest = np.full(run.validation.tokens, config.nearest)
     validation = Validation(floating_point=run.figures(nearest), int8=figures(fixed))
@@ -101,10 +103,10 @@ def train(
         synthetic=trace.metadata.synthetic,
         training=recipe.training.model_dump(mode="json"),
         log=tuple(log),
-        validation=validation.model_copy(update={"adapting": figures(tables) if tables is not fixed else {}}),
+        validation=validation.model_copy(update={"adapting": figures(used) if used is not fixed else {}}),
         machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     )
-    return Trained(tables, ranked, provenance, weights)
+    return Trained(used.tables, ranked, provenance, weights)
 
 
 def divide(trace: RoutingTrace, training: TrainingConfig) -> tuple[RoutingTrace, RoutingTrace]:

@@ -8,13 +8,15 @@ import pytest
 from predictor.next_layer.labels import ADAPTATIONS, NextLayerHead
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_layer.recipes import NextLayerRecipe
-from predictor.next_use.recipes import NextUseRecipe
+from predictor.next_use.labels import NextUseHead
+from predictor.next_use.recipes import NextUseConfig, NextUseRecipe
 from predictor.row_network.chances import calibrate, score_histogram
 from predictor.row_network.inputs import Examples
 from predictor.row_network.integers import ADAPTED_LIMIT, NetworkTables
-from predictor.row_network.quantise import CLIPS, Weights, choose_integers, quantise, twin_figures
+from predictor.row_network.quantise import CLIPS, Quantised, Weights, choose_integers, quantise, twin_figures
 from predictor.row_network.twin import RowNetwork
 from tests.learned_samples import PROVENANCE, identified_trace, random_predictor
+from tests.next_use_samples import random_trace
 from tests.routing import trace_of
 from traces import RoutingTrace
 
@@ -75,7 +77,7 @@ def test_identities_of_the_validation_sequences_have_no_rows() -> None:
 
 
 def test_scores_are_the_log_odds_of_the_weights(trained: Trained, trace: RoutingTrace) -> None:
-    """In steps of which a unit has 128, up to the rounding of a shift; with 2,048 for even odds."""
+    """In steps of which a unit has 128 up to the rounding of a shift, as told; with 2,048 for even odds."""
     weights, config, tokens = trained.weights, SETTING.predictor, np.arange(trace.tokens)
     examples = Examples.of(trace, config, ranked=True, identity_tokens=trained.tables.identity_tokens)
     inputs = examples.inputs(tokens, np.ones(trace.tokens, np.int64)).reshape(4, trace.tokens, -1)
@@ -85,12 +87,13 @@ def test_scores_are_the_log_odds_of_the_weights(trained: Trained, trace: Routing
     for age, index in enumerate(examples.identities(tokens)):
         sums += rows[index, age].transpose(1, 0, 2)
     log_odds = (np.maximum(sums, 0) @ weights.output + weights.output_bias[:, None]).transpose(1, 0, 2)
-    tables = quantise(weights, config, trained.tables.identity_tokens, ranked=True, clip=1.0)
-    ((_, scores),) = RowNetwork(tables, config, top_k=2, ranked=True).score_chunks(trace)
+    made = quantise(weights, config, trained.tables.identity_tokens, ranked=True, clip=1.0)
+    ((_, scores),) = RowNetwork(made.tables, config, top_k=2, ranked=True).score_chunks(trace)
     for layer in range(4):
         said, meant = scores[:, layer].ravel() - 2048.0, log_odds[:, layer].ravel()
         slope = said @ meant / (meant @ meant)
         assert 128 / 2**0.5 - 1 < slope < 128 * 2**0.5 + 1
+        assert slope == pytest.approx(made.steps[layer], rel=0.02)
         assert np.abs(said / slope - meant).mean() < 0.03 * meant.std()
 
 
@@ -110,7 +113,8 @@ def test_a_clip_cuts_outliers_and_gives_the_others_its_steps(of_identity: bool) 
         output_bias=np.zeros((2, 4), np.float32), hidden_high=np.ones(2, np.float32),
     )  # fmt: skip
     tokens = np.arange(23, dtype=np.uint32)
-    whole, clipped = (quantise(weights, config, tokens, ranked=False, clip=clip) for clip in (1.0, 0.45))
+    made = (quantise(weights, config, tokens, ranked=False, clip=clip) for clip in (1.0, 0.45))
+    whole, clipped = (each.tables for each in made)
     for tables, largest in ((whole, 10.0), (clipped, 4.5)):
         found = getattr(tables, name).reshape(-1)
         assert found[-1] == 127
@@ -171,13 +175,15 @@ def test_integers_are_chosen_by_the_twin(trained: Trained) -> None:
         return RowNetwork(tables, config, top_k=2, ranked=True)
 
     def found(tables: NetworkTables) -> float:
-        return twin_figures(network(tables), HEAD, trace, examples)["2"]
+        steps = np.full(4, 128.0)  # recall is of ranks alone
+        return twin_figures(network(tables), steps, HEAD, trace, examples)["2"]
 
     def calibrated(tables: NetworkTables) -> np.ndarray:
         return calibrate(*score_histogram(network(tables), HEAD, trace))
 
-    fixed, used = choose_integers(trained.weights, config, HEAD, tokens, trace, ranked=True)
-    clipped = [quantise(trained.weights, config, tokens, clip=clip, ranked=True) for clip in CLIPS]
+    chosen = choose_integers(trained.weights, config, HEAD, tokens, trace, ranked=True)
+    fixed, used = (each.tables for each in chosen)
+    clipped = [quantise(trained.weights, config, tokens, clip=clip, ranked=True).tables for clip in CLIPS]
     recalls = [found(tables) for tables in clipped]
     assert max(recalls) > min(recalls)
     np.testing.assert_array_equal(fixed.rows, clipped[int(np.argmax(recalls))].rows)
@@ -190,6 +196,40 @@ def test_integers_are_chosen_by_the_twin(trained: Trained) -> None:
     np.testing.assert_array_equal(used.adaptations, best.adaptations)
     np.testing.assert_array_equal(used.chances, calibrated(best))
     assert (used.chances != fixed.chances).any()
+
+
+def test_a_likelihood_is_of_the_log_odds_that_each_layers_scores_stand_for() -> None:
+    """A step of the score is 1/90 to 1/181 of a unit, as the shift rounds: with 1/128 another clip looks the best."""
+    generator = np.random.default_rng(5)
+    config = NextUseConfig(
+        hidden=6, layers_back=1, previous=(), decays=(), ngram_tables=(), horizons=(1, 2), log_tokens=8
+    )
+    trace = random_trace(generator, layers=3, experts=6, top_k=2, tokens=200)
+    weights = Weights(
+        rows=generator.normal(size=(3, 1, 6, 6)).astype(np.float32),
+        bias=np.zeros((3, 1, 6), np.float32),
+        identity_rows=np.empty((0, 0, 3, 6), np.float32),
+        output=(generator.normal(size=(3, 6, 12)) * 0.4).astype(np.float32),
+        output_bias=generator.normal(size=(3, 12)).astype(np.float32),
+        hidden_high=np.full(3, 3, np.float32),
+    )
+    head, tokens = NextUseHead.of(config), np.empty(0, np.uint32)
+    truth, known = head.labels(Examples.of(trace, config, ranked=False, identity_tokens=tokens), np.arange(200))
+
+    def likelihood(made: Quantised, steps: np.ndarray) -> float:
+        ((_, scores),) = RowNetwork(made.tables, config, top_k=2, ranked=False).score_chunks(trace)
+        log_odds = (scores.reshape(200, 3, 2, 6).transpose(1, 0, 2, 3) - 2048) / steps[:, None, None, None]
+        return float((-np.logaddexp(0, np.where(truth > 0, -log_odds, log_odds)) * known).sum() / known.sum())
+
+    made = [quantise(weights, config, tokens, ranked=False, clip=clip) for clip in CLIPS]
+    assert all((each.steps > 90).all() and (each.steps < 182).all() for each in made)
+    exact = [likelihood(each, each.steps) for each in made]
+    assert int(np.argmax(exact)) != int(np.argmax([likelihood(each, np.full(3, 128.0)) for each in made]))
+    used = choose_integers(weights, config, head, tokens, trace, ranked=False)[1]
+    np.testing.assert_array_equal(used.tables.rows, made[int(np.argmax(exact))].tables.rows)
+    examples = Examples.of(trace, config, ranked=False, identity_tokens=tokens)
+    network = RowNetwork(used.tables, config, top_k=2, ranked=False)
+    assert twin_figures(network, used.steps, head, trace, examples)["log-likelihood"] == pytest.approx(max(exact))
 
 
 def test_chances_are_calibrated_at_each_lookahead(trace: RoutingTrace) -> None:
