@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +19,7 @@ from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.names import formats_of, key, stems_of, tunings_of
 from catalog.records import Record
+from catalog.toml_text import parse_toml, read_text
 
 ENVIRONMENT = "FORESTAGE_CATALOG"
 """Environment variable: TOML files or folders that are always loaded, separated as in PATH."""
@@ -234,7 +234,7 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
     added += [Path(extra)] if isinstance(extra, (str, Path)) else [Path(part) for part in extra or ()]
     for path in added:
         for file in _files(path):
-            for kind, record in parse_records(str(file), _read(file)):
+            for kind, record in parse_records(str(file), read_text(file)):
                 found[kind].append((record, str(file)))
     for model, origin, _ in _REGISTERED.get():
         taken = {key(name) for name in (model.name, *model.aliases)}
@@ -288,26 +288,13 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> str:
-    """The text of a user's file."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ForestageError(f"{path}: cannot read the catalogue file ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ForestageError(f"{path}: not UTF-8 text") from error
-
-
 def parse_records(origin: str, text: str) -> list[tuple[str, Record]]:
     """The records of one file's TOML, with their kinds.
 
     Raises:
         ForestageError: naming ``origin`` and the record.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ForestageError(f"{origin}: not valid TOML: {error}") from error
+    tables = parse_toml(text, origin)
     records: list[tuple[str, Record]] = []
     for kind, entries in tables.items():
         if kind not in KINDS:

@@ -1,6 +1,6 @@
 """A recorded trace through the prefetch engine under Verilator, in lock-step with the twin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from cocotb_tests.lock_step import run_lock_step
 from predictor.st_moe.events import routing_events
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from traces import DECODE, RoutingTrace, split
 from traces.selection import select_sequences
-
-Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 
 
 class ReplayResult(StrictModel):
@@ -72,7 +71,7 @@ def replay(
         limits: of the engine; the default ones where None.
         parameters: fields of ``StMoeParameters``.
         lookahead: layers ahead.
-        issue_limit: most requests an event may cause; none where None.
+        issue_limit: most experts issued for one token and layer; no limit where ``None``.
         waits: as ``run_lock_step``.
         seed: as ``run_lock_step``.
         progress: called with (tokens done, tokens in all).

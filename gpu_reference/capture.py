@@ -10,6 +10,7 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from gpu_reference.capture_sequences import RecordedSequence, Sampling, build_trace, generate
 from gpu_reference.corpus import DOMAINS, Document
 from gpu_reference.routers import RoutingRecorder
@@ -17,8 +18,6 @@ from gpu_reference.small_moe import END_OF_TEXT_ID
 from gpu_reference.trace_tokens import token_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tokenizers import Tokenizer
 
     from traces import RoutingTrace
@@ -97,7 +96,7 @@ def capture(
     *,
     options: CaptureOptions,
     metadata: dict[str, str],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RoutingTrace:
     """Generate from every prompt and return the routing as a trace.
 

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from gpu_reference.capture_folder import Dtype, ModelFolder
 from gpu_reference.capture_parts import CaptureParts
 from gpu_reference.capture_sequences import Sampling, build_trace, check_decode, generate
@@ -19,8 +20,6 @@ from gpu_reference.devices import check_device
 from gpu_reference.routers import EarlyGates, RoutingRecorder, register_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tokenizers import Tokenizer
 
     from gpu_reference.capture_prompts import CapturePrompt
@@ -88,7 +87,7 @@ def capture_model(
     options: ModelCaptureOptions,
     model_name: str | None = None,
     licence: str = "unknown",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Run the model in folder ``path`` on every prompt and write the routing of every token processed to ``out``.
 
@@ -135,7 +134,7 @@ def _record(
     parts: CaptureParts,
     options: ModelCaptureOptions,
     metadata: dict[str, str],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Generate the sequences ``missing``, one after the other, into ``parts``."""
     import torch

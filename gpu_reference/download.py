@@ -10,7 +10,6 @@ from pathlib import Path
 from catalog.errors import ForestageError
 
 _PIP_TIMEOUT_S = 600
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +38,8 @@ def default_cache() -> Path:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as lower-case hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(source: SourceDistribution, cache: Path | None = None) -> Path:

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from catalog.models import ModelRecord
+from catalog.progress import Progress
 from gpu_reference.devices import check_device
 from gpu_reference.moe_layer import ReplayMoELayer
 from gpu_reference.records import Figure, MeasurementRecord, now, these_versions, this_machine
@@ -19,8 +20,6 @@ TOKENS = (1, 4, 16, 64)
 
 RUNS = 15
 WARM_RUNS = 3
-
-Progress = Callable[[int, int], None]
 
 
 def measure_expert(

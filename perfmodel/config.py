@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from predictor.base import IssueLimit
 
 Scope = Literal["layer", "global"]
 
@@ -34,8 +35,8 @@ class SimulationConfig(StrictModel):
         default="layer", description="layer: each layer has an equal share of the cache; global: all layers share it"
     )
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue_limit: int | None = Field(
-        default=None, ge=1, description="Most experts of an issue set that are fetched for one layer; none takes all"
+    issue_limit: IssueLimit | None = Field(
+        default=None, description="Most experts issued for one token and layer; none takes whole issue sets"
     )
     engine_cycles: int = Field(
         default=0,

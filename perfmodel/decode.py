@@ -1,8 +1,9 @@
 """The decode loop: one sequence after the other, batch 1, token by token through the event loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from catalog.progress import Progress
 from perfmodel.costs import Kernel, SimulatedLayers
 from perfmodel.policies import Policy
 from perfmodel.policies.base import System
@@ -65,7 +66,7 @@ class DecodeLoop:
         self._expert = costs.expert()
         self._shared = costs.shared_experts()
 
-    def run(self, trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> None:
+    def run(self, trace: RoutingTrace, progress: Progress | None = None) -> None:
         """Decode every sequence of ``trace``; ``progress(tokens done, tokens)`` is called now and then."""
         reported = 0
         for step in steps_of(trace):

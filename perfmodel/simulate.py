@@ -4,7 +4,7 @@ Sequences are decoded one after the other, batch 1. Recorded prompt tokens warm 
 and are not counted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from catalog.catalogue import Catalog, load_catalog
 from catalog.errors import ForestageError, SettingError
 from catalog.models import ModelRecord
+from catalog.progress import Progress
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel, SimulatedLayers
@@ -24,8 +25,6 @@ from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE
 from predictor.issue import IssueSets, perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
 from traces import DECODE, RoutingTrace
-
-Progress = Callable[[int, int], None]
 
 
 def simulate(

@@ -1,13 +1,14 @@
 """Policies over a grid of one or two configuration keys."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from perfmodel.config import SimulationConfig
 from perfmodel.simulate import compute_bounds, simulate
 from predictor.issue import IssueSets
@@ -24,7 +25,7 @@ def sweep(
     *,
     issue_sets: IssueSets | None = None,
     engine_cycles: NDArray[Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     catalog: Catalog | None = None,
 ) -> list[dict[str, Any]]:
     """Simulate each policy at each point of the grid.

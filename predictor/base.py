@@ -20,10 +20,11 @@ forgets only the previous sequence's history, ``reset`` returns to the state jus
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, SettingError
@@ -34,6 +35,9 @@ ExpertIds = NDArray[np.integer[Any]]
 
 MAX_EXPERTS = 1 << 15  # an issued id is an i16
 CHUNK_BYTES = 16 << 20  # of scores that the batch form holds at once by default
+
+IssueLimit = Annotated[int, Field(ge=1, description="Most experts issued for one token and layer")]
+"""The field of every configuration that limits what is issued; the engine's register alone also takes 0."""
 
 
 def check_lookahead(lookahead: int, layers: int) -> None:

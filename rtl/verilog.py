@@ -1,6 +1,7 @@
 """A component as Verilog that any tool reads."""
 
 import re
+from itertools import count, groupby, pairwise
 
 from amaranth.back import verilog
 from amaranth.lib import wiring
@@ -10,11 +11,17 @@ CHECKS_MACRO = "FORESTAGE_CHECKS"
 # Yosys writes a clocked check as a process of its own.
 _PROCESS = re.compile(r"^  always @\(posedge clk\) begin\n(?:   .*\n)*?  end\n", re.MULTILINE)
 
+# Yosys writes every row of a memory's initial contents on a line of its own.
+_CONTENTS = re.compile(r"^  initial begin\n((?:    (?:\\\S+ |\w+)\[\d+\] = \S+;\n)+)  end\n", re.MULTILINE)
+_ROW = re.compile(r"^    (\S+ ?)\[(\d+)\] = (\S+);\n", re.MULTILINE)
+_BLOCK, _INDEX = "initial_contents_", "initial_row"
+
 
 def to_verilog(component: wiring.Component, name: str) -> str:
     """The Verilog of ``component``, top module ``name``: the same text on every machine.
 
-    Its checks (``rtl.checks``) stand between ``ifdef FORESTAGE_CHECKS`` and ``endif``.
+    Its checks (``rtl.checks``) stand between ``ifdef FORESTAGE_CHECKS`` and ``endif``. Rows of a memory that begin
+    alike are filled by a loop.
     """
     # Source locations would name the folders of this machine.
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
@@ -22,7 +29,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
     if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):
         raise AssertionError(f"{name}: a check of the generated Verilog is not guarded; its form is a new one")
-    return guarded
+    return _fill_by_loops(guarded)
 
 
 def _guarded(process: re.Match[str]) -> str:
@@ -32,3 +39,28 @@ def _guarded(process: re.Match[str]) -> str:
     if "<=" in process[0]:
         raise AssertionError("the generated Verilog has a process that checks and assigns; its form is a new one")
     return f"`ifdef {CHECKS_MACRO}\n{process[0]}`endif\n"
+
+
+def _fill_by_loops(text: str) -> str:
+    """``text`` with one ``for`` loop in place of neighbouring rows of a memory that begin alike (Verilog-2001)."""
+    if _BLOCK in text or _INDEX in text:
+        raise AssertionError(f"the generated Verilog has the name {_BLOCK} or {_INDEX}, which its loops take")
+    numbers = count()
+
+    def looped(block: re.Match[str]) -> str:
+        rows = [(name, int(row), value) for name, row, value in _ROW.findall(block[1])]
+        if any(row != before + 1 or name != of for (of, before, _), (name, row, _) in pairwise(rows)):
+            raise AssertionError("the generated Verilog fills a memory out of order; its form is a new one")
+        lines = []
+        for (name, value), group in groupby(rows, key=lambda row: (row[0], row[2])):
+            alike = [row for _, row, _ in group]
+            if len(alike) == 1:
+                lines.append(f"    {name}[{alike[0]}] = {value};\n")
+            else:
+                steps = f"{_INDEX} = {alike[0]}; {_INDEX} <= {alike[-1]}; {_INDEX} = {_INDEX} + 1"
+                lines.append(f"    for ({steps})\n      {name}[{_INDEX}] = {value};\n")
+        if len(lines) == len(rows):
+            return block[0]
+        return f"  initial begin : {_BLOCK}{next(numbers)}\n    integer {_INDEX};\n{''.join(lines)}  end\n"
+
+    return _CONTENTS.sub(looped, text)

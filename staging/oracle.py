@@ -1,9 +1,9 @@
 """An oracle of short sight: the next n tokens known exactly, beyond them the decayed frequency.
 
 As priorities for ``staging.simulate.run_priorities``: an expert wanted within the next ``horizon`` tokens of its layer
-outranks all others, the sooner the more; the others rank by the counters of ``staging.frequency``. No policy that
-foresees at most ``horizon`` tokens does much better, so the curve over ``horizon`` says how far ahead a predictor must
-see to come near Belady's bound.
+outranks all others, and the sooner it is wanted, the higher it ranks; the others rank by the counters of
+``staging.frequency``. No policy that foresees at most ``horizon`` tokens does much better, so the curve over
+``horizon`` says how far ahead a predictor must see to come near Belady's bound.
 """
 
 from collections.abc import Iterator

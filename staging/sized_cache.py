@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from staging.stager.zero_time import check_uses
+from staging.stager.zero_time import check_uses, present
 from traces.compiled import njit
 
 Ints = NDArray[np.int32]
@@ -77,11 +77,9 @@ class SizedCache:
     ) -> None:
         """Run events ``[n]``; arguments and errors as ``ZeroTimeStager.run``."""
         used = check_uses(self.uses, offsets)
-        no_rows = np.empty((0, len(self.place) // len(self.sizes)), np.int32)
         _run(
             keys, offsets, layer_of, hit,
-            np.empty(0, np.int32) if use_values is None else use_values,
-            no_rows if rows is None else rows, no_rows if ahead_rows is None else ahead_rows, lookahead,
+            *present(len(self.place) // len(self.sizes), use_values, rows, ahead_rows), lookahead,
             self.sizes, self.capacity, self.heaps, self.count, self.used, self.place, self.rank,
             self.by_recency, self.uses,
         )  # fmt: skip

@@ -3,11 +3,10 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from matplotlib.figure import Figure
-
-from study.figures.style import to_svg
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COMMAND_COLUMNS = 100
 
@@ -94,8 +93,10 @@ class Section:
     facts: tuple[Fact, ...] = field(default=())
 
 
-def picture(figure: Figure, identity: str, caption: str) -> Picture:
+def picture(figure: "Figure", identity: str, caption: str) -> Picture:
     """``figure`` as a block; ``identity`` must be unique in the report."""
+    from study.figures.style import to_svg  # Matplotlib takes half a second
+
     return Picture(identity=identity, svg=to_svg(figure, identity), caption=caption)
 
 

@@ -3,36 +3,58 @@
 import errno
 import os
 import sys
-from typing import Any, NoReturn
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from catalog.errors import ForestageError
-from study.commands import cache, catalogue, pim, predictor, reference, rtl, system, trace
-from study.commands.command import use_options_command
-from study.commands.model_config import add_config_options
+from study.commands.command import OptionsCommand
+from study.commands.late import add_late_group
+from study.commands.model_config import with_model_config
 from study.commands.study import study
 from study.extras import EXTRAS, missing
 from study.interruption import INTERRUPTED
 
+GROUPS = {
+    "trace": ("trace", "Routing traces: import, export, capture, describe, measure and make them."),
+    "catalog": ("catalogue", "The catalogue of models, machines, memories and energies, each value with its source."),
+    "predictor": ("predictor", "Predict which experts come next: train, evaluate, compare and export predictors."),
+    "cache": ("cache", "Simulate expert caches, and compare their policies with Belady's bound."),
+    "rtl": ("rtl", "The hardware: write its Verilog, and compare it with its twin under Verilator."),
+    "pim": ("pim", "Processing in memory: check the tile, and stream an expert's weights."),
+    "system": ("system", "Simulate the whole system: staging policies on a model of a machine."),
+    "reference": ("reference", "PyTorch: replay recorded routing, and measure an expert on this machine."),
+}
+"""Group → the module of ``study.commands`` that has its commands, and its help."""
+
 app = typer.Typer(
     name="forestage",
-    help="Have mixture-of-experts weights where they are needed, before they are needed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("study")(study)
-app.add_typer(trace.app, name="trace")
-app.add_typer(catalogue.app, name="catalog")
-app.add_typer(predictor.app, name="predictor")
-app.add_typer(cache.app, name="cache")
-app.add_typer(rtl.app, name="rtl")
-app.add_typer(pim.app, name="pim")
-app.add_typer(system.app, name="system")
-app.add_typer(reference.app, name="reference")
-add_config_options(app)
-use_options_command(app)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version of the installed distribution and end, where ``--version`` is given."""
+    if wanted:
+        print(metadata.version("forestage"))
+        raise typer.Exit
+
+
+@app.callback()
+def forestage(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and end")
+    ] = False,
+) -> None:
+    """Have mixture-of-experts weights where they are needed, before they are needed."""
+
+
+app.command("study", cls=OptionsCommand)(with_model_config(study))
+for name, (module, text) in GROUPS.items():
+    add_late_group(app, name, f"study.commands.{module}", text)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

@@ -1,13 +1,13 @@
 """The configuration of a study: frozen, resolved, and written beside the results."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
-from catalog.errors import ForestageError
+from catalog.toml_text import read_toml
+from predictor.base import IssueLimit
 
 NO_LEARNED = "none"
 """Value of ``StudyConfig.learned`` that leaves out the learned predictor."""
@@ -23,7 +23,7 @@ class SystemStudyConfig(StrictModel):
     )
     machine: str = Field(default="A100-80GB", description="Catalogue machine")
     capacity_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of all experts that the device holds")
-    issue_limit: int = Field(default=6, ge=1, description="Most experts a predictor may prefetch for one layer")
+    issue_limit: IssueLimit = 6
     decode_tokens: int = Field(default=600, ge=1, description="Tokens simulated, from the test sequences")
     sweep_tokens: int = Field(default=150, ge=1, description="Tokens simulated at each point of the sweep")
     link_gb_per_s: tuple[Annotated[float, Field(ge=1e-3, le=100_000)], ...] = Field(
@@ -36,7 +36,7 @@ class StudyConfig(StrictModel):
 
     seed: int = Field(default=0, ge=0, description="Seed of the event bits that the hardware must ignore")
     lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    issue: tuple[IssueLimit, ...] = Field(
         default=(2, 4, 6, 8, 12),
         min_length=1,
         description="Issue limits at which recall is given; those beyond a layer's experts are left out",
@@ -71,12 +71,4 @@ def load_study_config(path: Path | None) -> StudyConfig:
     Raises:
         ForestageError: naming the file and the field.
     """
-    if path is None:
-        return StudyConfig()
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ForestageError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ForestageError(f"{path}: not TOML ({error})") from error
-    return StudyConfig.parse(values, origin=str(path))
+    return StudyConfig() if path is None else StudyConfig.parse(read_toml(path), origin=str(path))

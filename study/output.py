@@ -8,13 +8,19 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressDisplay
+
+from catalog.progress import Progress
 
 Document = BaseModel | dict[str, Any]
-ProgressCallback = Callable[[int, int], None]
-"""Long work calls it with (done, total)."""
 
 messages = Console(stderr=True)
+
+
+def tell(text: str) -> None:
+    """Print a line about the work on stderr, as it is: it may hold names of files, and is not wrapped."""
+    messages.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def emit(document: Document, *, as_json: bool, render: Callable[[Console], None]) -> None:
@@ -31,7 +37,7 @@ def jsonable(document: Document) -> dict[str, Any]:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[ProgressCallback]:
+def progress_bar(label: str) -> Iterator[Progress]:
     """A progress bar on stderr; yields the callback that moves it."""
     columns = (
         SpinnerColumn(),
@@ -41,7 +47,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
         TimeElapsedColumn(),
     )
     # Without a terminal Rich would draw nothing but an empty line.
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+    with ProgressDisplay(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         task = progress.add_task(label, total=None)
 
         def advance(done: int, total: int) -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressDisplay
 
 from catalog.files import write_text
+from catalog.progress import Progress
 from catalog.sources import package_root, sources_digest
 from study.config import StudyConfig
-from study.output import ProgressCallback, messages
+from study.output import messages
 from traces import RoutingTrace
 
 PACKAGES = (
@@ -66,7 +68,7 @@ class Stage:
 
     name: str
     title: str
-    run: Callable[[StudyContext, ProgressCallback], dict[str, Any]]
+    run: Callable[[StudyContext, Progress], dict[str, Any]]
     outputs: tuple[str, ...] = ()
     """Files under the study's folder that must still exist if a kept result is to be reused."""
 
@@ -97,7 +99,7 @@ def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> No
     A result in the folder with the same ``key`` is reused. Each result is written as soon as its stage ends.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+    with ProgressDisplay(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         for number, stage in enumerate(stages, start=1):
             label = f"[{number}/{len(stages)}] {stage.title}"
             path = context.out / "stages" / f"{stage.name}.json"

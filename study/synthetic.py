@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.numbers import fixed
-from study.output import messages
+from study.output import tell
 from traces.metadata import FittedFigure, SynthesisFit, TraceMetadata
 
 NAMES = {
@@ -37,12 +37,7 @@ def tell_fit(metadata: TraceMetadata) -> None:
     if metadata.synthesis is None:
         return
     errors = ", ".join(f"{NAMES[name][0]} {error_text(figure)}" for name, figure in metadata.synthesis.figures.items())
-    messages.print(
-        f"note: synthetic, fitted to {metadata.synthesis.model}; errors of the fit: {errors}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    tell(f"note: synthetic, fitted to {metadata.synthesis.model}; errors of the fit: {errors}")
 
 
 def error_text(figure: FittedFigure) -> str:

@@ -4,10 +4,10 @@ The hit rates of an LRU cache come from ``staging``, which ``traces`` may not im
 """
 
 from catalog.config import StrictModel
+from catalog.progress import Progress
 from staging.results import Capacity
 from staging.simulate import counted_events, run_policy
 from staging.static import run_static
-from study.output import ProgressCallback
 from traces import RoutingTrace
 from traces.statistics import (
     BatchStatistics,
@@ -82,7 +82,7 @@ def trace_profile(
     batch: int = 64,
     samples: int = SAMPLES,
     seed: int = 0,
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> TraceProfile:
     """Measure ``trace``.
 

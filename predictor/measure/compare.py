@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from predictor import registry
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.evaluate import (
@@ -22,7 +23,7 @@ from predictor.measure.evaluate import (
     load_or_fit,
     select_parts,
 )
-from predictor.measure.metrics import Progress, Ratio, Tally, issued_per_layer, recall, tally_predictor
+from predictor.measure.metrics import Ratio, Tally, issued_per_layer, recall, tally_predictor
 from predictor.measure.results import OWN, Document, Ends, SplitName, ends_or_none, or_none
 from predictor.measure.traffic import ExpertSize
 from predictor.predictions.file import Predictions

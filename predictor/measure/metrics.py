@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from predictor.base import BatchPredictor, read_ids, read_weights
 from predictor.measure.gate_mass import MASS_ONE, mass_units
 from predictor.measure.ranking import check_limit, ranks_of_chosen
@@ -30,8 +31,6 @@ from traces.compiled import njit
 
 Counts = NDArray[np.int64]
 _CHUNK_TOKENS = 4096
-
-Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Named recipes of the next-layer head, and what its recipe adds to a network's."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from catalog.errors import ForestageError, unknown_name
+from catalog.toml_text import read_toml
 from predictor.row_network.config import NetworkConfig, Recipe, TrainingConfig
 
 
@@ -64,7 +64,9 @@ RECIPES: dict[str, NextLayerRecipe] = {
         ),
         training=NextLayerTraining(epochs=6, hidden_dropout=0.3),
     ),
-    "any-distance": NextLayerRecipe(predictor=NextLayerConfig(farthest=8, layers_back=8, hidden=104)),
+    "any-distance": NextLayerRecipe(
+        predictor=NextLayerConfig(farthest=8, layers_back=8, hidden=104), training=NextLayerTraining(epochs=12)
+    ),
 }
 """Named recipes. ``deployed`` holds at most 64 KiB of SRAM a layer for a model of 32 experts; ``few-tokens`` is for
 traces of some ten thousand tokens without identity; ``ablation`` is what changes are measured against;
@@ -84,8 +86,4 @@ def read_recipe(name_or_path: str) -> NextLayerRecipe:
         if path.suffix != ".toml":
             raise unknown_name("recipe", name_or_path, RECIPES)
         raise ForestageError(f"{path}: no such file; name a recipe ({', '.join(RECIPES)}) or a TOML file")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ForestageError(f"{path}: not a readable TOML file ({error})") from error
-    return NextLayerRecipe.parse(values, origin=str(path))
+    return NextLayerRecipe.parse(read_toml(path), origin=str(path))

@@ -1,7 +1,6 @@
 """A grid of recipes, trained and measured one after the other: sizes against recall, or what a change is worth."""
 
 import json
-import tomllib
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -14,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.config import StrictModel
 from catalog.errors import ForestageError, unknown_name
 from catalog.files import write_text
+from catalog.progress import Progress
+from catalog.toml_text import parse_toml, read_text
 from predictor import registry
 from predictor.measure.evaluate import EvaluationSettings, evaluate, select_parts
 from predictor.measure.metrics import recall, tally_predictor
@@ -26,8 +27,6 @@ from predictor.next_layer.selection import Selection
 from predictor.row_network.file import Validation
 from traces import RoutingTrace
 from traces.selection import select_sequences
-
-Progress = Callable[[int, int], None]
 
 TRACE_FILE = "trace"
 """Which trace a folder's predictors are of; no variant has a file of this name, as theirs have endings."""
@@ -137,14 +136,8 @@ def read_grid(name_or_path: str) -> Grid:
     elif not name_or_path.endswith(".toml"):
         raise unknown_name("grid", name_or_path, grid_names())
     else:
-        try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ForestageError(f"{name_or_path}: cannot read ({error})") from error
-    try:
-        grid = Grid.parse(tomllib.loads(text), origin=name_or_path)
-    except tomllib.TOMLDecodeError as error:
-        raise ForestageError(f"{name_or_path}: no TOML ({error})") from error
+        text = read_text(Path(name_or_path))
+    grid = Grid.parse(parse_toml(text, name_or_path), origin=name_or_path)
     before: set[str] = set()
     for name, variant in grid.variants.items():
         grid.recipe_of(name)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from catalog.progress import Progress
 from predictor.next_layer.labels import NextLayerHead
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_layer.recipes import NextLayerRecipe
 from predictor.next_layer.requirements import check_trainable
 from predictor.row_network import training
-from predictor.row_network.training import Progress, Report
+from predictor.row_network.training import Report
 from traces import RoutingTrace
 
 

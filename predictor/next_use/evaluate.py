@@ -18,8 +18,9 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from predictor.measure.bootstrap import Bootstrap, interval
-from predictor.measure.metrics import Progress, Ratio
+from predictor.measure.metrics import Ratio
 from predictor.measure.results import Document, SplitName
 from predictor.next_use.calibration import HorizonCalibration, Reliability
 from predictor.next_use.predictor import NextUsePredictor

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from catalog.progress import Progress
 from predictor.next_use.labels import NextUseHead
 from predictor.next_use.predictor import NextUsePredictor
 from predictor.next_use.recipes import NextUseRecipe
 from predictor.next_use.requirements import check_horizons, check_trainable
 from predictor.row_network import training
-from predictor.row_network.training import Progress, Report
+from predictor.row_network.training import Report
 from traces import RoutingTrace
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.progress import Progress
 from predictor.base import BatchPredictor, Scores
-from predictor.measure.metrics import Progress
 from predictor.measure.ranking import check_limit, rank_chunk
 from predictor.predictions.writer import PredictionsWriter
 from traces import RoutingTrace

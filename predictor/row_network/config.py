@@ -154,6 +154,8 @@ class TrainingConfig(StrictModel):
         weight_decay: of AdamW.
         dropout: share of the inputs (a source's chosen experts) that are hidden from the sum.
         hidden_dropout: share of hidden units dropped.
+        nearness: where several lookaheads are served, each token is asked at one of them in an epoch, drawn
+            with weights of 1 for the nearest, 2^−nearness for the next, 3^−nearness …; 0: all are drawn alike.
         validation: share of the training sequences kept aside for early stopping, quantisation and calibration.
         seed: of everything drawn.
     """
@@ -166,6 +168,7 @@ class TrainingConfig(StrictModel):
     weight_decay: float = Field(default=0.01, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     hidden_dropout: float = Field(default=0.15, ge=0, lt=1)
+    nearness: float = Field(default=0.5, ge=0, le=8)
     validation: float = Field(default=0.08, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=1 << 31)
 

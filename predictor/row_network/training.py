@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path
+from catalog.progress import Progress
 from predictor.row_network.config import Recipe, TrainingConfig
 from predictor.row_network.file import EpochLog, Provenance, Validation
 from predictor.row_network.head import Head
@@ -42,7 +43,6 @@ HIDDEN_QUANTILE = 0.9995
 ADAM_BETAS = (0.9, 0.98)
 WARM_UP = 0.1
 
-Progress = Callable[[int, int], None]
 Report = Callable[[EpochLog], None]
 
 
@@ -139,6 +139,13 @@ def fingerprint(trace: RoutingTrace, recipe: Recipe) -> str:
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def draw_lookaheads(generator: np.random.Generator, tokens: int, recipe: Recipe) -> NDArray[np.int64]:
+    """At which lookahead ``[tokens]`` each token is asked, so that one bank learns to serve them all."""
+    config = recipe.predictor
+    weights = (1.0 + np.arange(config.distances)) ** -recipe.training.nearness
+    return config.nearest + generator.choice(config.distances, tokens, p=weights / weights.sum())
 
 
 def yes_or_no_loss(log_odds: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -247,7 +254,7 @@ class _Run:
         return ForestageError(f"learning_rate: {rate:g} makes the training diverge; choose a smaller one")
 
     def _epoch(self, epoch: int, progress: Progress | None) -> float:
-        training, config = self.recipe.training, self.recipe.predictor
+        training = self.recipe.training
         self.net.train()
         torch.manual_seed(training.seed * 1_000_003 + epoch)  # so that a resumed run draws what it would have drawn
         generator = np.random.default_rng((training.seed, epoch))
@@ -255,8 +262,7 @@ class _Run:
         total = 0.0
         for step in range(self.steps):
             tokens = order[step * training.batch : (step + 1) * training.batch]
-            # The nearest layers are hidden at random, so that one bank serves every lookahead.
-            lookaheads = generator.integers(config.nearest, config.farthest + 1, len(tokens))
+            lookaheads = draw_lookaheads(generator, len(tokens), self.recipe)
             inputs, distances, identity = self._inputs(self.examples, tokens, lookaheads)
             if training.dropout:
                 inputs = functional.dropout(inputs, training.dropout)

@@ -66,7 +66,7 @@ class EngineLimits(StrictModel):
         experts_max: experts a layer, a power of two (a table row's address is layer and expert side by side).
         layers_max: MoE layers.
         top_k_max: experts an event carries.
-        candidates_max: slots of a table row.
+        candidates_max: candidates of a table row.
     """
 
     experts_max: int = Field(default=64, ge=2, le=4096)
@@ -152,9 +152,10 @@ class EngineConfiguration(TablePolicy):
 
     Attributes:
         experts, layers, top_k: shape of the model.
-        candidates: slots in use of a table row.
+        candidates: candidates in use of a table row.
         lookahead: layers between the gate that is known and the target layer.
-        issue_limit: most requests an event may cause; ``experts`` for no limit.
+        issue_limit: most experts issued for one token and layer (``predictor.base.IssueLimit``), 0 for none;
+            ``experts`` for no limit.
     """
 
     experts: int = Field(ge=1)

@@ -82,7 +82,7 @@ SETTINGS = (
         low=1,
         high=lambda x: x.candidates_max,
         locked=True,
-        meaning="slots in use of a table row",
+        meaning="candidates in use of a table row",
     ),
     Setting(
         name="lookahead",
@@ -90,7 +90,7 @@ SETTINGS = (
         low=1,
         high=lambda x: x.layers_max - 1,
         locked=True,
-        meaning="layers from the event's to the predicted one",
+        meaning="layers from the event's layer to the predicted one",
     ),
     Setting(
         name="threshold",
@@ -110,22 +110,27 @@ SETTINGS = (
         offset=0x3C,
         high=lambda _: max(AGGREGATION_CODES.values()),
         codes=AGGREGATION_CODES,
-        meaning="of several rows' confidences",
+        meaning="how the confidences of several rows combine",
     ),
     Setting(
         name="replacement",
         offset=0x40,
         high=lambda _: max(REPLACEMENT_CODES.values()),
         codes=REPLACEMENT_CODES,
-        meaning="of candidates given up, by needed experts in the event's order (ranked) or in reverse",
+        meaning="order in which needed experts replace given-up candidates: the event's (ranked) or reversed",
     ),
     Setting(
         name="replacement_confidence",
         offset=0x44,
         high=lambda _: CONFIDENCE_MAX,
-        meaning="of a candidate that replaced another",
+        meaning="confidence of a candidate that has just replaced another",
     ),
-    Setting(name="issue_limit", offset=0x48, high=lambda x: x.experts_max, meaning="most requests of an event"),
+    Setting(
+        name="issue_limit",
+        offset=0x48,
+        high=lambda x: x.experts_max,
+        meaning="most experts issued for one token and layer",
+    ),
 )
 
 
@@ -233,7 +238,7 @@ def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
             "CAPABILITY",
             0x0C,
             ("top_k_max", 0, 8, "most experts of an event", limits.top_k_max),
-            ("candidates_max", 8, 8, "slots of a table row", limits.candidates_max),
+            ("candidates_max", 8, 8, "candidates of a table row", limits.candidates_max),
             ("row_words", 16, 8, "words of a table row", RowFormat(limits).words),
             ("counters", 24, 8, "number of counters", len(EngineCounter)),
         ),

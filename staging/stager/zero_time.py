@@ -88,11 +88,9 @@ class ZeroTimeStager:
             ValueError: for more uses than recency can tell apart, 2^32.
         """
         used = check_uses(self.uses, offsets)
-        no_rows = np.empty((0, self.worth.shape[1]), np.int32)
         _run(
             keys, offsets, layer_of, hit,
-            np.empty(0, np.int32) if use_values is None else use_values,
-            no_rows if rows is None else rows, no_rows if ahead_rows is None else ahead_rows, lookahead,
+            *present(self.worth.shape[1], use_values, rows, ahead_rows), lookahead,
             self.shares, self.by_recency, self.worth, self.order, self.lowest, self.held, self.uses,
         )  # fmt: skip
         self.uses += used
@@ -102,6 +100,21 @@ class ZeroTimeStager:
         hit = np.zeros(len(keys), np.bool_)
         self.run(keys, np.array((0, len(keys)), np.int64), np.array((layer,), np.int32), hit)
         return hit
+
+
+def present(
+    experts: int,
+    use_values: NDArray[np.int32] | None,
+    rows: NDArray[np.int32] | None,
+    ahead_rows: NDArray[np.int32] | None,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """The values for the compiled form, to which one that is absent is empty."""
+    no_rows = np.empty((0, experts), np.int32)
+    return (
+        np.empty(0, np.int32) if use_values is None else use_values,
+        no_rows if rows is None else rows,
+        no_rows if ahead_rows is None else ahead_rows,
+    )
 
 
 def check_uses(before: int, offsets: NDArray[np.int64]) -> int:

@@ -52,11 +52,12 @@ class OptionsCommand(TyperCommand):
         typed = {name for name in ctx.params if _origin(ctx, name) == "COMMANDLINE"}
         written = self._paths(ctx, written=True)
         _check_nothing_lost(written, self._paths(ctx, written=False))
-        absent = {folder for path, _ in written if not (folder := path.absolute().parent).is_dir()}
+        absent = {path: folder for path, _ in written if not (folder := path.absolute().parent).is_dir()}
         token = _TYPED.set(frozenset(typed))
         try:
             result = super().invoke(ctx)
-            for folder in sorted(absent):
+            # Where the option itself names a folder, that it is made goes without saying.
+            for folder in sorted({folder for path, folder in absent.items() if not path.is_dir()}):
                 if folder.is_dir():
                     print(f"forestage: note: the folder {folder} was not there and has been made", file=sys.stderr)
             return result

@@ -15,13 +15,17 @@ from study.subjects.memory import stream_expert
 from study.subjects.tile import LAYER, TOKENS, check_tile
 from traces import RoutingTrace
 
-app = typer.Typer(help="Processing in memory: the tile against twin and PyTorch.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("check")
 def check_command(
-    layer: Annotated[int, typer.Option("--layer", help="MoE layer of the shipped checkpoint")] = LAYER,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens that chose the expert")] = TOKENS,
+    layer: Annotated[
+        int, typer.Option("--layer", help="MoE layer of the shipped checkpoint whose most used expert runs")
+    ] = LAYER,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Tokens to run, of those that chose the expert")
+    ] = TOKENS,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulator")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +49,7 @@ def stream_command(
     model: Annotated[str, typer.Option("--model", help="Catalogue model")] = "gpt-oss-20b",
     as_json: JsonOption = False,
 ) -> None:
-    """Cycles, rate and energy of streaming one expert's weights from one stack of every device."""
+    """Print the cycles, rate and energy of streaming one expert's weights from one stack of each memory device."""
     result = stream_expert(model)
 
     def render(console: Console) -> None:

@@ -9,17 +9,18 @@ from rich.table import Table
 
 from catalog import load_catalog
 from gpu_reference.devices import check_device, default_device
-from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination
 from study.numbers import count, percent, seconds
 from study.output import emit, progress_bar
 from study.subjects.reference import check_reference
 
-app = typer.Typer(help="PyTorch: recorded routing replayed, experts measured.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("check")
 def check_command(trace: TraceOption, model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """Replay every layer's routing through PyTorch; the shipped trace's also against the shipped model."""
+    """Replay every layer's routing in PyTorch; the shipped trace is also checked against the shipped model."""
     recorded = open_trace(trace, model)
     with progress_bar("PyTorch reference") as progress:
         result = check_reference(recorded, progress)
@@ -50,7 +51,7 @@ def measure_command(
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time an expert's copy to the device and its products, and write a measurement record."""
+    """Measure how long an expert's copy to the device and its matrix products take, and write a record."""
     record = load_catalog().find_model(model)
     check_destination(out)
     from gpu_reference.measure import measure_expert  # needs the extra

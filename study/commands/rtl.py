@@ -12,40 +12,36 @@ from rich.table import Table
 from catalog.files import check_folder
 from predictor.base import check_lookahead
 from predictor.st_moe.parameters import EngineLimits, StMoeParameters
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    open_trace,
-    parse_parameters,
-    require_test_sequences,
-)
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
 from study.numbers import count, size
 from study.output import emit, progress_bar
 
 if TYPE_CHECKING:
     from cocotb_tests.replay import ReplayResult
 
-app = typer.Typer(help="The hardware: Verilog, and lock-step replay under Verilator.", no_args_is_help=True)
+app = typer.Typer()
 
 DEFAULTS = EngineLimits()
 
-ExpertsMax = Annotated[int, typer.Option("--experts-max", help="Experts a layer that the engine can hold (2^n)")]
-LayersMax = Annotated[int, typer.Option("--layers-max", help="MoE layers that the engine can hold")]
-TopKMax = Annotated[int, typer.Option("--top-k-max", help="Experts that an event can carry")]
-CandidatesMax = Annotated[int, typer.Option("--candidates-max", help="Slots of a table row")]
+ExpertsMax = Annotated[
+    int, typer.Option("--experts-max", help="Most experts in a layer that the engine can serve (a power of two)")
+]
+LayersMax = Annotated[int, typer.Option("--layers-max", help="Most MoE layers that the engine can serve")]
+TopKMax = Annotated[int, typer.Option("--top-k-max", help="Most experts that a token can use in a layer (top-k)")]
+CandidatesMax = Annotated[int, typer.Option("--candidates-max", help="Most candidates in a row of ST-MoE's tables")]
 
 
 @app.command("generate")
 def generate_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the Verilog")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the Verilog and SystemRDL files")],
     experts_max: ExpertsMax = DEFAULTS.experts_max,
     layers_max: LayersMax = DEFAULTS.layers_max,
     top_k_max: TopKMax = DEFAULTS.top_k_max,
     candidates_max: CandidatesMax = DEFAULTS.candidates_max,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the Verilog of every top module."""
+    """Write the Verilog of every top module, and SystemRDL of the registers."""
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
     check_folder(out)
     from rtl.generate import generate  # needs the extra
@@ -63,15 +59,18 @@ def generate_command(
 @app.command("replay")
 def replay_command(
     trace: TraceOption,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to replay, from the test sequences")] = 500,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to replay")] = 500,
     waits: Annotated[
-        bool, typer.Option("--waits", help="Let both streams and the bus wait at random; cycles are then not compared")
+        bool, typer.Option("--waits", help="Make both streams and the bus wait at random; cycles are then not compared")
     ] = False,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the waits, and of the event bits that the engine must ignore")
     ] = 0,
-    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, of the st-moe predictor")] = None,
+    lookahead: Annotated[int, typer.Option("--lookahead", help="How many layers ahead to predict")] = 1,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="name=value, a parameter of st-moe from `forestage predictor list`; several times"),
+    ] = None,
     experts_max: ExpertsMax = DEFAULTS.experts_max,
     layers_max: LayersMax = DEFAULTS.layers_max,
     top_k_max: TopKMax = DEFAULTS.top_k_max,
@@ -79,7 +78,7 @@ def replay_command(
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream a trace through engine and twin; every request, table write and, without waits, cycle is compared.
+    """Stream a trace through engine and twin, and compare every request, table write and, without waits, cycle.
 
     Exit status 1 if they differ.
     """

@@ -17,35 +17,48 @@ from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
 from predictor.base import check_lookahead
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
 
-app = typer.Typer(help="The whole system: policies on a model of the machine.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("simulate")
 def simulate_command(
     trace: TraceOption,
     policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(policy_names())}")],
-    predictor: Annotated[str, typer.Option("--predictor", help="Whose issue sets are prefetched")] = "st-moe",
-    machine: Annotated[str, typer.Option("--machine", help="Catalogue machine")] = "A100-80GB",
-    sizes_of: Annotated[str | None, typer.Option("--sizes-of", help="Catalogue model whose sizes are used")] = None,
+    predictor: Annotated[
+        str,
+        typer.Option(
+            "--predictor",
+            help="Predictor of the experts to prefetch, by its name in `forestage predictor list`",
+        ),
+    ] = "st-moe",
+    machine: Annotated[str, typer.Option("--machine", help="Name of the machine in the catalogue")] = "A100-80GB",
+    sizes_of: Annotated[
+        str | None,
+        typer.Option("--sizes-of", help="Catalogue model whose weight sizes are used; default: the trace's own model"),
+    ] = None,
     capacity_fraction: Annotated[
-        float | None, typer.Option("--capacity-fraction", help="Share of all experts that the device holds")
+        float | None,
+        typer.Option("--capacity-fraction", help="Share of all experts that fit into the device's memory, 0 to 1"),
     ] = 0.5,
-    link_gb_per_s: Annotated[float | None, typer.Option("--link-gb-per-s", help="In place of the machine's")] = None,
-    lookahead: Annotated[int, typer.Option("--lookahead", help="Layers between known gate and target")] = 1,
+    link_gb_per_s: Annotated[
+        float | None, typer.Option("--link-gb-per-s", help="Bandwidth of the host link in GB/s; default: the machine's")
+    ] = None,
+    lookahead: Annotated[int, typer.Option("--lookahead", help="How many layers ahead to predict")] = 1,
     issue_limit: Annotated[
-        int, typer.Option("--issue-limit", help="Most experts prefetched for one layer")
+        int, typer.Option("--issue-limit", help="Most experts to prefetch for each token and layer")
     ] = SystemStudyConfig.model_fields["issue_limit"].default,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences")] = 600,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to simulate")] = 600,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """TPOT, where it goes, and the bytes moved, for one policy."""
+    """Simulate one policy: time per output token (TPOT), its parts, and the bytes moved."""
     chosen_policy = find_policy(policy)
     registry.profiled_kind(predictor)
     if not chosen_policy.has_cache:

@@ -1,13 +1,13 @@
 """Write a figure to its own file."""
 
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path, check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Metadata to leave out, because they would differ from run to run.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -30,12 +30,14 @@ def check_figure_path(path: Path) -> None:
     check_writable(path)
 
 
-def write_figure(figure: Figure, path: Path) -> None:
+def write_figure(figure: "Figure", path: Path) -> None:
     """Write ``figure`` to ``path`` in the format that its ending selects; the same data give the same bytes.
 
     Raises:
         ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
+    import matplotlib  # takes half a second
+
     check_figure_path(path)
     kind = path.suffix.lower()
     with atomic_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "forestage"}):

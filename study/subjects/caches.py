@@ -3,6 +3,7 @@
 from itertools import chain
 from typing import Any, get_args
 
+from catalog.progress import Progress
 from staging.counting import counting_of
 from staging.results import Capacity
 from staging.simulate import Policy, counted_events, run_policy
@@ -10,7 +11,6 @@ from staging.static import STATIC, run_static
 from study.blocks import Command, Fact, Section, Table, Text, picture, rows
 from study.figures.caches import hit_rate_over_capacity
 from study.numbers import percent
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE
@@ -20,7 +20,7 @@ TITLE = "Where experts are"
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Simulate every policy at every configured capacity, with one cache per layer."""
     trace = context.trace
     capacities = sorted({max(trace.top_k, round(f * trace.experts)) for f in context.config.cache_fractions})

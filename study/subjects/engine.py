@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from cocotb_tests.build import require_tools
 from cocotb_tests.replay import replay
 from predictor.st_moe.parameters import EngineLimits
@@ -12,7 +13,6 @@ from rtl.generate import generate
 from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows
 from study.numbers import count, size, verdict
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import RoutingTrace, split
@@ -22,7 +22,7 @@ TITLE = "The prefetch engine in RTL"
 VERILOG = "verilog"
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Generate an engine that holds the trace's model, and replay test tokens through it."""
     trace = context.trace
     limits = engine_for(trace)

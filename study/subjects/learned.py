@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from catalog.progress import Progress
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_layer.recipes import NextLayerRecipe, read_recipe
 from predictor.next_layer.requirements import check_trainable
@@ -12,7 +13,6 @@ from study.calibration import calibration
 from study.config import NO_LEARNED
 from study.figures.learned import reliability_diagram
 from study.numbers import count, layers_text, percent, seconds, size
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import split
@@ -25,7 +25,7 @@ IMAGE_FILE = "learned.img"
 STATE_FILE = "learned.state"
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Train on the training sequences, save, export."""
     from predictor.next_layer.training import train  # PyTorch is needed here alone
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 from catalog import load_catalog
+from catalog.progress import Progress
 from pim_model.energy import find_energy, stream_energy
 from pim_model.streaming import slice_bytes, stream
 from pim_model.timing import Access, find_device
 from study import needs
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent, size
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 
@@ -18,7 +18,7 @@ TITLE = "Streaming an expert's weights"
 READS = (Access.HOST_READ, Access.IN_BANK)
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Stream one expert over all pseudo-channels of one stack, for every device and each of its ways of reading."""
     sizes_of = context.config.system.sizes_of
     assert sizes_of is not None, "left out without"

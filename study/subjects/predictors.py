@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from catalog.progress import Progress
 from predictor import registry
 from predictor.measure.compare import compare
 from predictor.measure.results import OWN
@@ -9,7 +10,6 @@ from study import needs
 from study.blocks import Command, Fact, Row, Section, Table, Text, picture
 from study.figures.predictors import recall_against_issued, recall_by_layer
 from study.numbers import count, fixed, layers_text, percent
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from study.subjects.learned import PREDICTOR_FILE
@@ -22,7 +22,7 @@ def lacks(context: StudyContext) -> str | None:
     return needs.test_sequences(context.trace) or needs.layers_ahead(context)
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Fit every configured predictor on the training sequences and measure it on the test sequences."""
     config = context.config
     trained = () if "learned" in context.left_out else (context.out / PREDICTOR_FILE,)

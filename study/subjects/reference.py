@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from gpu_reference.devices import default_device, one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from study import needs
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import RoutingTrace
@@ -21,12 +21,12 @@ TITLE = "The PyTorch reference"
 SEQUENCES = 8
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Replay the studied trace's routing in PyTorch, then the shipped trace's against the shipped model."""
     return check_reference(context.trace, progress)
 
 
-def check_reference(trace: RoutingTrace, progress: ProgressCallback) -> dict[str, Any]:
+def check_reference(trace: RoutingTrace, progress: Progress) -> dict[str, Any]:
     """Replay every layer of ``trace``, and every layer of the shipped trace against the shipped model.
 
     Raises:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog import load_catalog
+from catalog.progress import Progress
 from perfmodel.config import SimulationConfig
 from perfmodel.policies import find_policy
 from perfmodel.results import SimulationResult
@@ -21,7 +22,6 @@ from study import needs
 from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
 from study.figures.system import time_per_token, tpot_over_bandwidth
 from study.numbers import count, layers_text, percent, seconds, size
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import DECODE, RoutingTrace, split
@@ -50,7 +50,7 @@ class Prefetcher:
     cycles: NDArray[np.int64]
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Simulate every policy on the same tokens, then sweep the host link's bandwidth."""
     settings = context.config.system
     train, _ = parts(context.trace)

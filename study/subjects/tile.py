@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import SettingError
+from catalog.progress import Progress
 from gpu_reference.devices import one_thread
 from gpu_reference.files import SHIPPED_CHECKPOINT, SHIPPED_TRACE
 from pim_model import tile
@@ -13,7 +14,6 @@ from pim_model.tile import TileParameters
 from study import needs
 from study.blocks import Command, Fact, Section, Table, Text, rows
 from study.numbers import count, percent, verdict
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces import RoutingTrace, split
@@ -25,14 +25,14 @@ TOKENS = 8
 """Tokens that the hardware runs; each takes three matrix-vector products."""
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Run a layer's most used expert on real activations in the RTL, and the same products in twin and PyTorch."""
     trace = RoutingTrace.load(SHIPPED_TRACE)
     return check_tile(trace, layer=LAYER, tokens=TOKENS, seed=context.config.seed, progress=progress)
 
 
 def check_tile(
-    trace: RoutingTrace, *, layer: int, tokens: int, seed: int, progress: ProgressCallback | None = None
+    trace: RoutingTrace, *, layer: int, tokens: int, seed: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Run the most used expert of ``layer`` on the first ``tokens`` test tokens that chose it.
 

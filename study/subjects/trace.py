@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from catalog.progress import Progress
 from study.blocks import Command, Fact, Note, Section, Table, Text, picture, rows
 from study.figures.trace import routing_by_layer
 from study.numbers import count, fixed, percent
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from traces.describe import describe
@@ -17,7 +17,7 @@ TITLE = "The trace"
 DOMAINS_SHOWN = 8
 
 
-def run(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Describe the trace and compute its statistics."""
     return {
         # Each line begins with the trace's name, which the section gives only once.

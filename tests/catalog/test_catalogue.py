@@ -218,7 +218,7 @@ def test_a_mistake_is_one_line_that_names_the_file(mistake: str, tmp_path: Path)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ForestageError, match=r"absent\.toml: cannot read the catalogue file"):
+    with pytest.raises(ForestageError, match=r"absent\.toml: cannot read the file"):
         load_catalog(tmp_path / "absent.toml")
     with pytest.raises(ForestageError, match=r"the folder holds no \.toml file"):
         load_catalog(tmp_path)

@@ -1,4 +1,4 @@
-"""Checks in the Verilog are out of the way of tools that do not know them."""
+"""The text of the Verilog: checks are out of the way of tools that do not know them; memories are filled by loops."""
 
 import os
 import re
@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
+from amaranth.back import verilog
 from amaranth.hdl import Module, Print
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 
 from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineLimits
@@ -70,3 +72,50 @@ def test_a_check_of_another_form_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="not guarded"):
         to_verilog(Talks(), "talks")
+
+
+class Remembers(wiring.Component):
+    """A memory with single rows, and runs of rows, that begin alike."""
+
+    CONTENTS = (5, 5, 5, 1, 2, 2, 0, 5, *[0] * 20, 3, 0, 0, 255)
+    address: In(5)
+    data: Out(8)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8, depth=len(self.CONTENTS), init=self.CONTENTS)
+        port = memory.read_port()
+        m.d.comb += [port.addr.eq(self.address), self.data.eq(port.data)]
+        return m
+
+
+def initial_rows(text: str) -> list[int]:
+    """Initial contents of the one memory in ``text``, whether a row has a line or a loop."""
+    (block,) = re.findall(r"^  initial begin.*?^  end\n", text, re.MULTILINE | re.DOTALL)
+    assignment = r"(?:for \(initial_row = (\d+); initial_row <= (\d+); initial_row = initial_row \+ 1\)\s+)?"
+    rows: dict[int, int] = {}
+    for first, last, row, value in re.findall(assignment + r"memory\[(\w+)\] = 8'h(\w+);", block):
+        places = range(int(first), int(last) + 1) if row == "initial_row" else [int(row)]
+        assert not rows.keys() & set(places)
+        rows |= dict.fromkeys(places, int(value, 16))
+    return [rows[place] for place in range(len(rows))]
+
+
+def test_rows_that_begin_alike_are_filled_by_a_loop() -> None:
+    plain = verilog.convert(Remembers(), name="remembers", emit_src=False, strip_internal_attrs=True)
+    text = to_verilog(Remembers(), "remembers")
+    assert initial_rows(text) == initial_rows(plain) == list(Remembers.CONTENTS)
+    assert re.findall(r"initial_row = (\d+); initial_row <= (\d+);", text) == [
+        ("0", "2"), ("4", "5"), ("8", "27"), ("29", "30"),
+    ]  # fmt: skip
+    assert re.sub(r"  initial begin.*?^  end\n", "", text, flags=re.MULTILINE | re.DOTALL) == re.sub(
+        r"  initial begin.*?^  end\n", "", plain, flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def test_a_large_memory_takes_few_lines() -> None:
+    small, large = (
+        prefetch_engine_verilog(EngineLimits(experts_max=8, layers_max=layers, top_k_max=2, candidates_max=2))
+        for layers in (5, 8)
+    )
+    assert small.count("memory[") == large.count("memory[") < 20

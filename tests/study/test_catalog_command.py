@@ -1,6 +1,5 @@
 """``forestage catalog``, and ``--config`` wherever a model is named."""
 
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -167,18 +166,10 @@ def test_a_synthetic_trace_takes_the_shape_of_a_configuration(
     assert json.loads(made.out)["metadata"]["model"] == "org/Tiny-Qwen"
 
 
-def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Callable[..., object]]:
-    found = {(*path, str(command.name)): command.callback for command in group.registered_commands if command.callback}
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        found |= commands(inner.typer_instance, (*path, str(inner.name)))
-    return found
-
-
 def test_every_command_that_names_a_model_takes_a_configuration() -> None:
-    for path, callback in commands(app).items():
-        names = inspect.signature(callback).parameters
-        if {"sizes_of", "like", "trace"} & set(names) or ("model" in names and path != ("trace", "capture")):
+    for path, command in clicked(typer.main.get_command(app)).items():
+        names = {parameter.name for parameter in command.params}
+        if {"sizes_of", "like", "trace"} & names or ("model" in names and path != ("trace", "capture")):
             assert "model_config" in names, path
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,41 @@ def test_a_missing_extra_is_named(
     assert line.startswith("forestage: error: ")
     assert extra in line
     assert not (tmp_path / "out").exists()
+
+
+LOADED = """
+import sys
+from study.cli import main
+sys.argv = ["forestage", *{arguments!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print("loaded:", *(name for name in {modules!r} if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (("--version",), set()),
+        (("--help",), set()),
+        (("study", "--help"), set()),
+        (("catalog", "list"), set()),
+        (("pim", "stream"), {"traces"}),
+        (("trace", "stats", "--help"), {"numba", "traces"}),
+        (("predictor", "sweep", "--help"), {"numba", "traces"}),
+    ],
+)
+def test_a_command_loads_what_it_needs(arguments: tuple[str, ...], allowed: set[str]) -> None:
+    """So that help comes at once, and a figure is waited for by those alone who ask for one."""
+    script = LOADED.format(arguments=arguments, modules=("traces", "numba", "matplotlib", "torch", "amaranth"))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(ended.stdout.rpartition("loaded:")[2].split()) <= allowed
+
+
+def test_the_version_is_the_distributions(forestage: Forestage) -> None:
+    assert forestage("--version") == Outcome(0, metadata.version("forestage") + "\n", "")
 
 
 WAITING = """

@@ -188,7 +188,7 @@ def test_the_projects_grids_are_sound() -> None:
     ("text", "message"),
     [
         ("about = 1", "about"),
-        ("no toml", "no TOML"),
+        ("no toml", "not valid TOML"),
         ('about = "x"\n[variants.a]\nset = { hiden = 2 }', "hiden"),
         ('about = "x"\n[variants.a]\ntrained_by = "b"', "no earlier variant is called 'b'"),
     ],

@@ -10,9 +10,9 @@ import pytest
 
 from catalog import load_catalog
 from study import pipeline, report
-from study.commands import study as command
-from study.commands.study import leave_out, resolve
+from study import run as command
 from study.config import StudyConfig, load_study_config
+from study.run import leave_out, resolve
 from study.stages import StudyContext, file_fingerprint
 from study.subjects import caches, memory, system, trace
 from tests.routing import trace_of

@@ -211,6 +211,18 @@ def test_a_files_folder_is_made_and_told(forestage: Forestage, small_trace: Path
     assert "has been made" not in forestage(*arguments).err
 
 
+def test_an_output_folder_is_made_without_a_note(
+    forestage: Forestage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def made(out: Path, *_: object) -> dict[str, object]:
+        out.mkdir(parents=True)
+        return {}
+
+    monkeypatch.setattr("study.run.run_study", made)
+    outcome = forestage("study", "--out", tmp_path / "out" / "study", "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+
+
 @pytest.mark.parametrize("command", [name for name in WRITING if name != "figure"])
 def test_no_command_writes_over_what_it_reads(forestage: Forestage, tmp_path: Path, command: str) -> None:
     source = tmp_path / "s.npz"

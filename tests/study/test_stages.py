@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
+from catalog.progress import Progress
 from study.config import StudyConfig
-from study.output import ProgressCallback
 from study.stages import Stage, StudyContext, code_fingerprint, run_stages
 from traces import RoutingTrace
 
@@ -18,7 +18,7 @@ class Counted:
     def __init__(self) -> None:
         self.runs = 0
 
-    def __call__(self, context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    def __call__(self, context: StudyContext, progress: Progress) -> dict[str, Any]:
         self.runs += 1
         progress(1, 1)
         (context.out / "made.txt").write_text("x")
@@ -69,7 +69,7 @@ def test_a_damaged_result_runs_it_again(tmp_path: Path) -> None:
 def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
     body = Counted()
 
-    def interrupted(context: StudyContext, progress: ProgressCallback) -> dict[str, Any]:
+    def interrupted(context: StudyContext, progress: Progress) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

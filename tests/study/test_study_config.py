@@ -41,7 +41,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("replay_token = 40", r"study.toml: unknown key 'replay_token'; the nearest known key is 'replay_tokens'"),
         ("[system]\ncapacity = 0.5", r"unknown key 'system.capacity'; the nearest known key is 'capacity_fraction'"),
         ("[system]\ncapacity_fraction = 1.5", r"system.capacity_fraction: .*less than or equal to 1"),
-        ("replay_tokens = [", r"study.toml: not TOML"),
+        ("replay_tokens = [", r"study.toml: not valid TOML"),
     ],
 )
 def test_a_fault_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from tests.traces.trace_samples import make_trace
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.importers import import_trace
@@ -31,7 +32,7 @@ from traces.synthesis.synthesise import fitted_figures
 
 
 @contextmanager
-def no_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def no_progress(label: str) -> Iterator[Progress]:
     yield lambda done, total: None
 
 

@@ -1,10 +1,10 @@
 """Write recordings in the formats that other simulators, servers and analyses read."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from traces.batch import BatchSchedule
 from traces.expert_load import ExpertLoad
 from traces.exporters.exporter import FACTS, OF_TOKENS, Exporter, ExportOptions, Source
@@ -118,7 +118,7 @@ def export_recording(
     options: ExportOptions | None = None,
     *,
     schedule: BatchSchedule | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write ``recording`` at ``path``, atomically, walking it in chunks.
 

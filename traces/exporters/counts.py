@@ -5,8 +5,9 @@ import numpy.typing as npt
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from traces.expert_load import ExpertLoad
-from traces.exporters.exporter import Progress, Source
+from traces.exporters.exporter import Source
 from traces.trace import RoutingTrace
 
 LARGEST_EXACT = float(1 << 53)

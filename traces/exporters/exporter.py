@@ -9,11 +9,11 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from traces.batch import BatchSchedule
 from traces.expert_load import ExpertLoad
 from traces.trace import RoutingTrace
 
-Progress = Callable[[int, int], None]
 """Called with (done, total) tokens while a file is written."""
 
 FACTS: dict[str, str] = {

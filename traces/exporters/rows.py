@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traces.exporters.exporter import Progress
+from catalog.progress import Progress
 from traces.schema import PHASES
 from traces.trace import RoutingTrace
 

@@ -1,11 +1,11 @@
 """Import foreign trace formats, which are recognised by their first bytes or named by the user."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.catalogue import configuring_option
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from traces.expert_load import REFUSAL, ExpertLoad
 from traces.importers.assembly import torch_file
 from traces.importers.assembly.constant_runs import constant_runs, without
@@ -146,7 +146,7 @@ def import_recording(
     source: str | Path,
     format: str | None = None,
     options: ImportOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Imported:
     """Import ``source`` and check all of it; the project's own files are mapped, others are converted.
 

@@ -1,7 +1,8 @@
 """What a reader reports beside the trace: warnings and progress."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from catalog.progress import Progress
 
 
 def _silent(done: int, total: int) -> None:
@@ -17,7 +18,7 @@ class Report:
         warnings: one line each, in the order found.
     """
 
-    progress: Callable[[int, int], None] = _silent
+    progress: Progress = _silent
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, line: str) -> None:

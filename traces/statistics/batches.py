@@ -14,13 +14,14 @@ The figures are means over batches and layers.
 The trace holds single requests, so these batches interleave requests at random; ``traces.batch`` makes a schedule.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from traces.compiled import njit
 from traces.schema import PhaseName
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
@@ -88,7 +89,7 @@ def batch_statistics(
     sizes: Sequence[int] = SIZES,
     samples: int = SAMPLES,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BatchStatistics:
     """Distinct experts and tokens per expert of sampled batches.
 

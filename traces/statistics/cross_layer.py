@@ -18,12 +18,12 @@ table is *pooled*, and its total is K² times the number of tokens. From it:
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.config import StrictModel
+from catalog.progress import Progress
 from traces.compiled import njit
 from traces.statistics.chi_square import independence_test
 from traces.trace import CHUNK_TOKENS, RoutingTrace
@@ -71,9 +71,7 @@ class CrossLayerStatistics(StrictModel):
     largest_log10_p: float | None
 
 
-def cross_layer_statistics(
-    trace: RoutingTrace, progress: Callable[[int, int], None] | None = None
-) -> CrossLayerStatistics:
+def cross_layer_statistics(trace: RoutingTrace, progress: Progress | None = None) -> CrossLayerStatistics:
     """χ², Cramér's V and mutual information of adjacent layers, with their nulls.
 
     Args:
@@ -97,9 +95,7 @@ def cross_layer_statistics(
     )
 
 
-def pair_tables(
-    trace: RoutingTrace, shift: int = 0, progress: Callable[[int, int], None] | None = None
-) -> npt.NDArray[np.int64]:
+def pair_tables(trace: RoutingTrace, shift: int = 0, progress: Progress | None = None) -> npt.NDArray[np.int64]:
     """Pooled pairs of every recorded layer and the next: i64 ``[layers - 1, experts, experts]``, in constant memory.
 
     The second layer's row is taken from the token ``shift`` tokens later, cyclically (0 ≤ shift < tokens).

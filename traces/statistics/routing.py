@@ -23,13 +23,13 @@ are ratios of these means (not means of the layers' ratios, in which layers that
 others). A domain's nulls are computed from its own tokens.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from catalog.config import StrictModel
+from catalog.progress import Progress
 from traces.compiled import njit
 from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 from traces.statistics.walk import sequence_groups
@@ -121,7 +121,7 @@ class _Counts:
         self.within[:] += other.within
 
 
-def statistics(trace: RoutingTrace, progress: Callable[[int, int], None] | None = None) -> TraceStatistics:
+def statistics(trace: RoutingTrace, progress: Progress | None = None) -> TraceStatistics:
     """Statistics of ``trace``, in one pass by domain; memory does not depend on the number of tokens.
 
     Args:

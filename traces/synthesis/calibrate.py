@@ -21,11 +21,11 @@ a step of Newton's method. The figures depend a little on each other's parameter
 draws the same random numbers, so that the corrections do not follow noise.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from catalog.progress import Progress
 from traces.metadata import TraceMetadata
 from traces.synthesis.measure import Figures, Floats, Measurement
 from traces.synthesis.model import Generator, Parameters, Sameness, draw_structure
@@ -55,7 +55,7 @@ def calibrate(
     plan: Plan,
     metadata: TraceMetadata,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Parameters:
     """Parameters with which the sequences of ``plan`` have the figures of ``profile``.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from catalog.progress import Progress
 from traces.metadata import FittedFigure, SynthesisFit, TraceMetadata
 from traces.synthesis.calibrate import calibrate
 from traces.synthesis.measure import Figures, Floats, Measurement
@@ -20,7 +21,6 @@ from traces.writer import TraceWriter
 SAMPLE_TOKENS = 65_536
 """Tokens drawn per round of calibration, if the trace to be made is longer than two such samples."""
 
-Progress = Callable[[int, int], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 """Opens a progress display with the given label."""
 

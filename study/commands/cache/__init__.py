@@ -4,6 +4,6 @@ import typer
 
 from study.commands.cache import comparing, simulating
 
-app = typer.Typer(help="Where experts are: caches and the bound on them.", no_args_is_help=True)
+app = typer.Typer()
 app.command("simulate")(simulating.simulate_cache)
 app.command("compare")(comparing.compare_policies)

@@ -13,7 +13,9 @@ from predictor.next_use.evaluate import CacheComparison, PolicyPoint, compare_ca
 from predictor.next_use.predictor import NextUsePredictor
 from staging.frequency import DEFAULT_SHIFT
 from staging.static import PROFILED, STATIC
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched
+from study.commands.opening import open_batched
+from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.figures.files import check_figure_path, write_figure
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
 
@@ -33,36 +35,47 @@ NAMES = {
 def compare_policies(
     trace: TraceOption,
     next_use: Annotated[
-        Path | None, typer.Option("--next-use", help="What `forestage predictor train-next-use` wrote")
+        Path | None, typer.Option("--next-use", help="A predictor file that `forestage predictor train-next-use` wrote")
     ] = None,
     ahead: Annotated[
-        Path | None, typer.Option("--ahead", help="A second one, trained with a lookahead, to refresh a shared cache")
+        Path | None,
+        typer.Option(
+            "--ahead", help="A second such file, trained with a lookahead; it refreshes the values of a shared cache"
+        ),
     ] = None,
     capacity: Annotated[
-        list[int] | None, typer.Option("--capacity", min=1, help="Experts that fit (a layer, or in all); several times")
+        list[int] | None,
+        typer.Option(
+            "--capacity",
+            min=1,
+            help="Experts that fit into the cache (with --scope layer: of each layer); several times",
+        ),
     ] = None,
-    scope: Annotated[str, typer.Option("--scope", help="layer: a cache each; global: one for all")] = "layer",
+    scope: Annotated[
+        str,
+        typer.Option("--scope", help="layer (each layer has a cache of its own) or global (one cache for all layers)"),
+    ] = "layer",
     split: Annotated[
-        str, typer.Option("--split", help="train, test or all (a trace that was not trained on)")
+        str, typer.Option("--split", help="Sequences to use: train, test, or all if nothing was trained on this trace")
     ] = "test",
     ema_shift: Annotated[
-        int, typer.Option("--ema-shift", help="Decayed frequency: counters forget over 2^shift events")
+        int, typer.Option("--ema-shift", help="Decayed frequency: the counters forget over 2^shift events")
     ] = DEFAULT_SHIFT,
     oracle: Annotated[
-        list[int] | None, typer.Option("--oracle", help="Add an oracle that knows the next N tokens; several times")
+        list[int] | None,
+        typer.Option("--oracle", help="Add an oracle that knows which experts the next N tokens use; several times"),
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=0, help="Bootstrap resamples of the 95 % intervals; 0: no intervals")
+        int, typer.Option("--resamples", min=0, help="Bootstrap resamples for the 95 % intervals; 0 gives no intervals")
     ] = 1000,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it to FILE.svg, .png or .pdf")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw the comparison to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """LRU, LFU, decayed frequency, predicted next use and Belady's bound over one stream of events, by cache size."""
-    # Imported late: Matplotlib takes a second, and only a picture needs it.
+    """Compare LRU, LFU, decayed frequency, predicted next use and Belady's bound on the same events, by cache size."""
     if figure is not None:
-        from study.figures.files import check_figure_path
-
         check_figure_path(figure)
     own = None if next_use is None else NextUsePredictor.load(next_use)
     refreshing = None if ahead is None else NextUsePredictor.load(ahead)
@@ -88,8 +101,7 @@ def compare_policies(
             bootstrap={"resamples": resamples},
         )
     if figure is not None:
-        from study.figures.caches import policies_over_capacity
-        from study.figures.files import write_figure
+        from study.figures.caches import policies_over_capacity  # Matplotlib takes half a second
 
         write_figure(policies_over_capacity(result.model_dump(mode="json")), figure)
     emit(result, as_json=as_json, render=lambda console: _render(console, result))

@@ -17,7 +17,8 @@ from staging.results import CacheResult, Capacity
 from staging.simulate import Policy, check_words, counted_events, run_policy
 from staging.static import STATIC, run_static
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_batched, tell_warnings
+from study.commands.opening import open_batched, tell_warnings
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
@@ -34,23 +35,45 @@ MOST_MIB = 1 << 40
 
 def simulate_cache(
     trace: TraceOption,
-    capacity: Annotated[int | None, typer.Option("--capacity", help="Experts that fit (a layer, or in all)")] = None,
-    capacity_mib: Annotated[float | None, typer.Option("--capacity-mib", help="MiB that fit, instead")] = None,
-    policy: Annotated[list[str] | None, typer.Option("--policy", help="lru, lfu, ema, belady; several times")] = None,
-    scope: Annotated[str, typer.Option("--scope", help="layer: a cache each; global: one for all")] = "layer",
+    capacity: Annotated[
+        int | None,
+        typer.Option(
+            "--capacity", help="Experts that fit into the cache (with --scope layer: into the cache of each layer)"
+        ),
+    ] = None,
+    capacity_mib: Annotated[
+        float | None, typer.Option("--capacity-mib", help="Size of the cache in MiB, in place of --capacity")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy", help="lru, lfu, ema (decayed frequency) or belady (the bound); several times; default: all"
+        ),
+    ] = None,
+    scope: Annotated[
+        str,
+        typer.Option("--scope", help="layer (each layer has a cache of its own) or global (one cache for all layers)"),
+    ] = "layer",
     ema_shift: Annotated[
-        int, typer.Option("--ema-shift", help="ema: counters forget over 2^shift events")
+        int, typer.Option("--ema-shift", help="Decayed frequency: the counters forget over 2^shift events")
     ] = DEFAULT_SHIFT,
     count: Annotated[
-        str | None, typer.Option("--count", help="decode, or all; else decode where the trace has decode tokens")
+        str | None,
+        typer.Option(
+            "--count", help="What is counted: decode tokens, or all; default: decode where the trace has decode tokens"
+        ),
     ] = None,
     prefill: Annotated[
-        str | None, typer.Option("--prefill", help="A prompt runs as one pass, or token by token; else see docs")
+        str | None,
+        typer.Option(
+            "--prefill",
+            help="How a prompt runs: pass (all at once) or token (one by one); default: pass if there is decode",
+        ),
     ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Event-atomic hit rate: a token's experts of a layer are looked up together, before any of them is loaded."""
+    """Simulate expert caches: a token's experts of a layer are looked up together, before any of them is loaded."""
     if (capacity is None) == (capacity_mib is None):
         raise ForestageError("give --capacity, in experts, or --capacity-mib: one of them")
     if capacity_mib is not None and not 0 < capacity_mib <= MOST_MIB:

@@ -7,7 +7,7 @@ from study.commands.catalogue.fields import fields_command
 from study.commands.catalogue.listing import list_command
 from study.commands.catalogue.showing import show_command
 
-app = typer.Typer(help="The catalogue: models, machines, memories, energies, with their sources.", no_args_is_help=True)
+app = typer.Typer()
 app.command("list")(list_command)
 app.command("show")(show_command)
 app.command("fields")(fields_command)

@@ -20,18 +20,23 @@ from study.output import emit
 
 def add_command(
     config: Annotated[Path, typer.Argument(help="A model's config.json, or the folder that holds it")],
-    name: Annotated[str | None, typer.Option("--name", help="The model's name; else the file's or folder's")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="Where the file comes from; kept with it")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the model; default: that of the file or its folder")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Where the file comes from; kept with the record")
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value in place of the file's; several times")
+        list[str] | None, typer.Option("--set", help="field=value, used in place of the file's value; several times")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="The catalogue file (.toml); else the user's own, which is always read")
+        Path | None,
+        typer.Option("--to", help="The catalogue file to write (.toml); default: your own, which every command reads"),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a record of that name in it")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the record of that name in the file")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the model that a configuration describes, so that every command knows it by name."""
+    """Add the model that a configuration describes to your catalogue; every command then knows it by name."""
     record = changed(read_model_config(config, name), parse_parameters(settings or []), source)
     path = to or user_catalogue()
     check_free(record, path, replace=replace)

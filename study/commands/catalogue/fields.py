@@ -27,7 +27,7 @@ def fields_command(
     kind: Annotated[str, typer.Option("--kind", help=f"One of {', '.join(KINDS)}")] = "model",
     as_json: JsonOption = False,
 ) -> None:
-    """The fields of a record, whether they must be there, and what they mean."""
+    """List the fields of a record, which of them are required, and what they mean."""
     if kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
     tables = [(kind, KINDS[kind]), *((part.__name__, part) for part in PARTS.get(kind, ()))]

@@ -18,7 +18,7 @@ def list_command(
     kind: Annotated[str, typer.Option("--kind", help=f"One of {', '.join(KINDS)}")] = "model",
     as_json: JsonOption = False,
 ) -> None:
-    """Every record of a kind, the user's own included."""
+    """List every record of a kind, your own included."""
     if kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
     records: list[Record] = list(load_catalog().of_kind(kind))

@@ -16,10 +16,12 @@ from study.output import emit
 
 def show_command(
     name: Annotated[str, typer.Argument(help="A record's name or alias")],
-    kind: Annotated[str | None, typer.Option("--kind", help="Where several kinds have the name")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Kind of the record; needed where several kinds have one of that name")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A record: every field's value, evidence and source."""
+    """Show a record: the value, evidence and source of every field."""
     if kind is not None and kind not in KINDS:
         raise unknown_name("--kind", kind, KINDS)
     found_kind, record = find_record(name, kind)

@@ -13,7 +13,7 @@ from study.commands.predictor import (
     training,
 )
 
-app = typer.Typer(help="Which experts come next: train, evaluate and export predictors.", no_args_is_help=True)
+app = typer.Typer()
 app.command("list")(listing.list_predictors)
 app.command("train")(training.train_predictor)
 app.command("evaluate")(evaluating.evaluate_predictor)

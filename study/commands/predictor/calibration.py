@@ -12,9 +12,9 @@ from rich.table import Table
 from catalog.errors import ForestageError
 from predictor.next_layer.predictor import NextLayerPredictor
 from study.calibration import calibration
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, require_test_sequences
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.figures.files import check_figure_path, write_figure
-from study.figures.learned import reliability_diagram
 from study.numbers import count, fixed, percent
 from study.output import emit
 from traces import split
@@ -22,17 +22,25 @@ from traces import split
 
 def calibration_of(
     trace: TraceOption,
-    predictor: Annotated[Path, typer.Option("--predictor", help="A trained predictor")],
-    part: Annotated[str, typer.Option("--split", help="test, or all for a trace that was not trained on")] = "test",
+    predictor: Annotated[Path, typer.Option("--predictor", help="The file of a trained predictor")],
+    part: Annotated[
+        str,
+        typer.Option("--split", help="Sequences to use: test, or all if the predictor was not trained on this trace"),
+    ] = "test",
     lookahead: Annotated[
         int | None,
-        typer.Option("--lookahead", help="Layers between known gate and target (default: the nearest served)"),
+        typer.Option(
+            "--lookahead",
+            help="How many layers ahead to predict; default: the fewest that the predictor was trained for",
+        ),
     ] = None,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Reliability, as FILE.svg, .png or .pdf")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw the reliability to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Reliability and expected calibration error of the table of probabilities."""
+    """Measure the calibration of a trained predictor's chances: reliability and expected calibration error."""
     if part not in ("test", "all"):
         raise ForestageError(f"--split {part}: choose test or all")
     if figure is not None:
@@ -48,6 +56,8 @@ def calibration_of(
         "lookahead": learned.lookahead,
     }
     if figure is not None:
+        from study.figures.learned import reliability_diagram  # Matplotlib takes half a second
+
         write_figure(reliability_diagram(document), figure)
     emit(document, as_json=as_json, render=lambda console: render_calibration(console, document))
 

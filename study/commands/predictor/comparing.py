@@ -15,9 +15,8 @@ from predictor.measure.results import OWN, ByLimit
 from predictor.predictions.file import Predictions
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
-from study.figures.predictors import recall_against_issued
 from study.numbers import counted, fixed, percent, size
-from study.output import emit, messages, progress_bar
+from study.output import emit, progress_bar, tell
 from study.synthetic import plain_mark
 from traces import RoutingTrace
 
@@ -52,10 +51,12 @@ def run_comparison(
     with progress_bar(f"comparing {len(predictors)} predictors") as progress:
         result = compare(trace, predictors, trace_name=trace_name, progress=progress, **settings)
     if figure is not None:
+        from study.figures.predictors import recall_against_issued  # Matplotlib takes half a second
+
         write_figure(recall_against_issued(result.model_dump(mode="json")), figure)
-        messages.print(f"drawn to {figure}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"drawn to {figure}")
     for note in dict.fromkeys(note for evaluation in result.evaluations for note in evaluation.notes):
-        messages.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"note: {note}")
     emit(result, as_json=as_json, render=lambda console: render_comparison(console, result))
 
 

@@ -14,11 +14,12 @@ from predictor.measure.evaluate import EvaluationResult, evaluate
 from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace, parse_parameters
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, counted, fixed, percent, size
-from study.output import emit, messages, progress_bar
+from study.output import emit, progress_bar, tell
 from study.synthetic import plain_mark
 
 SHOWN_GROUPS = 12
@@ -30,46 +31,68 @@ def evaluate_predictor(
     predictor: Annotated[
         list[str] | None,
         typer.Option(
-            "--predictor", help="A name of `forestage predictor list`, or a file; with --compare several or none"
+            "--predictor",
+            help="A name from `forestage predictor list`, or the file of a trained one; with --compare several or none",
         ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
-        typer.Option("--predictions", help="A file of predictions that somebody made (docs/predictions.md)"),
+        typer.Option("--predictions", help="A file of predictions to evaluate (docs/predictions.md)"),
     ] = None,
     only_covered: Annotated[
-        bool, typer.Option("--only-covered", help="Only sequences that the --predictions cover whole, for everyone")
+        bool,
+        typer.Option(
+            "--only-covered", help="Evaluate everything only on sequences that the --predictions cover from end to end"
+        ),
     ] = False,
-    issue: Annotated[list[int] | None, typer.Option("--issue", help="Issue limit; give it several times")] = None,
+    issue: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--issue", help="Most experts to issue for each token and layer (the m of recall@m); several times"
+        ),
+    ] = None,
     lookahead: Annotated[
         int | None,
-        typer.Option("--lookahead", help="Layers between known gate and target (default: a file's own, or 1)"),
+        typer.Option(
+            "--lookahead", help="How many layers ahead to predict; default: what a file was trained for, else 1"
+        ),
     ] = None,
     split: Annotated[
-        str, typer.Option("--split", help="train, test or all (a trace that was not trained on)")
+        str, typer.Option("--split", help="Sequences to use: train, test, or all if nothing was trained on this trace")
     ] = "test",
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only sequences of this domain")] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only sequences of this dataset")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a parameter of the kind")] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option("--domain", help="Use only sequences of this domain; several times")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Use only sequences of this data set; several times")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="name=value, a parameter from `forestage predictor list`; several times"),
+    ] = None,
     expert_bytes: Annotated[
-        int | None, typer.Option("--expert-bytes", min=1, help="Of one expert, in place of the catalogue's")
+        int | None, typer.Option("--expert-bytes", min=1, help="Bytes of one expert; default: the catalogue's")
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=0, help="Bootstrap resamples of the 95 % intervals; 0: no intervals")
+        int, typer.Option("--resamples", min=0, help="Bootstrap resamples for the 95 % intervals; 0 gives no intervals")
     ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resamples")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap resamples")] = 0,
     compare: Annotated[
-        bool, typer.Option("--compare", help="All predictors side by side (or the kinds named), and the files given")
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare all predictors (or those that --predictor names) and the given files side by side",
+        ),
     ] = False,
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="With --compare: draw it to FILE.svg, .png or .pdf")
+        Path | None, typer.Option("--figure", help="With --compare: also draw recall to this file (.svg, .pdf or .png)")
     ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall, precision, exact sets and traffic of a predictor, with 95 % intervals over sequences.
+    """Measure a predictor's recall, precision, exact sets and traffic, with 95 % intervals over sequences.
 
-    A kind is profiled on the training sequences; a trained predictor is loaded; predictions are counted as they are.
+    A predictor given by name is first profiled on the training sequences; a trained one comes from a file.
     """
     if not resamples:
         refuse_unused("--resamples 0 draws nothing; leave it out", seed="--seed")
@@ -96,7 +119,7 @@ def evaluate_predictor(
             recorded, given[0], parameters=parameters, trace_name=trace.name, progress=progress, **settings
         )
     for note in result.notes:
-        messages.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"note: {note}")
     emit(result, as_json=as_json, render=lambda console: render_evaluation(console, result))
 
 

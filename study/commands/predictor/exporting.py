@@ -18,11 +18,11 @@ from study.output import emit
 
 
 def export_predictor(
-    predictor: Annotated[Path, typer.Argument(help="A trained predictor")],
-    out: Annotated[Path, typer.Option("--out", help="The image to write")],
+    predictor: Annotated[Path, typer.Argument(help="The file of a trained predictor")],
+    out: Annotated[Path, typer.Option("--out", help="The memory image to write")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a predictor's memory image, of either head: a bank of SRAM a layer, identity rows for far memory."""
+    """Write a trained predictor's memory image: a bank of SRAM for each layer, and identity rows for far memory."""
     check_destination(out, predictor)
     kind = NextUsePredictor if file.head_of(predictor) == NextUsePredictor.head else NextLayerPredictor
     manifest = kind.load(predictor).export(out)

@@ -9,7 +9,7 @@ from study.output import emit
 
 
 def list_predictors(as_json: JsonOption = False) -> None:
-    """The predictors and their parameters with defaults."""
+    """List the predictors and their parameters with defaults."""
     document = {name: registry.resolved_parameters(name) for name in registry.names()}
 
     def render(console: Console) -> None:

@@ -12,40 +12,38 @@ from predictor.next_use.predictor import NextUsePredictor
 from predictor.next_use.recipes import recipe_for
 from predictor.next_use.requirements import check_trainable
 from predictor.row_network.config import lookaheads_text, parse_lookaheads
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.commands.predictor.training import STATE_SUFFIX, epoch_line, validation_table
 from study.numbers import size
-from study.output import emit, messages, progress_bar
+from study.output import emit, messages, progress_bar, tell
 from traces import split
 from traces.selection import select_sequences
 
 
 def train_next_use(
     trace: TraceOption,
-    out: Annotated[Path, typer.Option("--out", help="The predictor's file, .safetensors")],
+    out: Annotated[Path, typer.Option("--out", help="The predictor file to write (.safetensors)")],
     lookahead: Annotated[
         str,
         typer.Option(
-            "--lookahead", help="0: asked after a layer's own gate; more: that many layers before; or a range as 1-8"
+            "--lookahead",
+            help="How many layers before its own gate a layer's experts are valued (0: after it), or a range as 1-8",
         ),
     ] = "0",
     parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, of the shape (hidden, horizons, …) or the training")
+        list[str] | None,
+        typer.Option(
+            "--set", help="name=value, a setting of the net (hidden, horizons, …) or of its training; several times"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn at random")] = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the next-use predictor on the training sequences of a trace: which experts a cache should keep.
+    """Train the next-use predictor, which tells a cache what to keep, on the training sequences of a trace.
 
-    The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
+    The state after each epoch is kept beside OUT, so after an interruption the same command goes on.
     """
     if out.suffix != ".safetensors":
         raise ForestageError(f"--out {out}: the file is a safetensors file; end its name with .safetensors")
@@ -84,7 +82,7 @@ def train_next_use(
     state.unlink(missing_ok=True)
     if not identity and "ngram_tables" not in given:
         note = "note: the trace does not record the identity of tokens; trained without n-gram tables"
-        messages.print(note, highlight=False, markup=False, soft_wrap=True)
+        tell(note)
     document = {"out": str(out), **predictor.describe(), **predictor.provenance.model_dump(mode="json")}
     emit(document, as_json=as_json, render=lambda console: _render(console, out, predictor))
 

@@ -14,14 +14,8 @@ from predictor.predictions.export import export_predictions
 from predictor.predictions.file import open_predictions
 from predictor.predictions.writer import check_suffix
 from predictor.requests import check_request
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.numbers import count, counted, size
 from study.output import emit, progress_bar
 
@@ -29,25 +23,35 @@ from study.output import emit, progress_bar
 def write_predictions(
     trace: TraceOption,
     predictor: Annotated[
-        str, typer.Option("--predictor", help="A name of `forestage predictor list`, or the file of a trained one")
+        str, typer.Option("--predictor", help="A name from `forestage predictor list`, or the file of a trained one")
     ],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .npz, .safetensors or .parquet")],
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Experts a row at most (default: all that may be issued)")
+        int | None,
+        typer.Option(
+            "--limit", help="Most experts to write for each token and layer; default: all that the predictor issues"
+        ),
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Scores of every expert in place of ranked ids")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Write the scores of all experts in place of ranked ids")
+    ] = False,
     lookahead: Annotated[
         int | None,
-        typer.Option("--lookahead", help="Layers between known gate and target (default: a file's own, or 1)"),
+        typer.Option(
+            "--lookahead", help="How many layers ahead to predict; default: what a file was trained for, else 1"
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, test or all")] = "test",
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a parameter of the kind")] = None,
+    split: Annotated[str, typer.Option("--split", help="Sequences to predict: train, test or all")] = "test",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="name=value, a parameter from `forestage predictor list`; several times"),
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write which experts a predictor foresees, for `forestage predictor evaluate --predictions` and for others.
+    """Write a predictor's predictions to a file, for `forestage predictor evaluate --predictions` or other programs.
 
-    A kind is profiled on the training sequences, as `forestage predictor evaluate` does.
+    A predictor given by name is first profiled on the training sequences, as by `forestage predictor evaluate`.
     """
     if limit is not None and scores:
         raise ForestageError(f"--limit {limit}: scores are of every expert; leave out --scores or --limit")

@@ -10,10 +10,10 @@ from rich.table import Table
 from catalog.files import check_folder
 from predictor.measure.evaluate import evaluate
 from predictor.next_layer.sweep import Measured, grid_names, read_grid, run_grid
-from study.commands.options import JsonOption, ModelOption, TraceOption, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption
 from study.commands.predictor.intervals import with_interval
 from study.figures.files import check_figure_path, write_figure
-from study.figures.learned import recall_against_sram
 from study.numbers import fixed, size
 from study.output import emit, messages, progress_bar
 from traces import RoutingTrace
@@ -22,8 +22,12 @@ from traces import RoutingTrace
 def sweep_predictors(
     trace: TraceOption,
     grid: Annotated[str, typer.Option("--grid", help=f"One of {', '.join(grid_names())}, or a TOML file")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for predictors and results; goes on where it was")],
-    figure: Annotated[Path | None, typer.Option("--figure", help="Recall against SRAM: FILE.svg, .png or .pdf")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for predictors and results; run again, a sweep goes on from it")
+    ],
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw recall over SRAM to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,6 +56,8 @@ def sweep_predictors(
         "results": [measured.model_dump(mode="json") for measured in results],
     }
     if figure is not None:
+        from study.figures.learned import recall_against_sram  # Matplotlib takes half a second
+
         write_figure(recall_against_sram(document, _rival(recorded, chosen.issue, trace.name)), figure)
     emit(document, as_json=as_json, render=lambda console: render_sweep(console, chosen.about, results))
 

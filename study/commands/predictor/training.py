@@ -15,14 +15,8 @@ from predictor.next_layer.requirements import check_trainable
 from predictor.next_layer.selection import Selection
 from predictor.row_network.config import lookaheads_text, parse_lookaheads
 from predictor.row_network.file import EpochLog, Validation
-from study.commands.options import (
-    JsonOption,
-    ModelOption,
-    TraceOption,
-    check_destination,
-    open_trace,
-    parse_parameters,
-)
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
 from traces.selection import select_sequences
@@ -39,22 +33,36 @@ def train_predictor(
     lookahead: Annotated[
         str | None,
         typer.Option(
-            "--lookahead", help="Layers between known gate and target, or a range as 1-8 (default: the recipe's, 1)"
+            "--lookahead", help="How many layers ahead to predict, or a range as 1-8; default: the recipe's, 1"
         ),
     ] = None,
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value, a field of the recipe")] = None,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only sequences of this domain")] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only sequences of this dataset")] = None,
-    without_domain: Annotated[list[str] | None, typer.Option("--without-domain", help="Leave a domain out")] = None,
-    without_dataset: Annotated[list[str] | None, typer.Option("--without-dataset", help="Leave a dataset out")] = None,
-    part: Annotated[str, typer.Option("--split", help="train, or all where nothing is tested on it")] = "train",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of PyTorch")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a field of the recipe to change; several times")
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option("--domain", help="Use only sequences of this domain; several times")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Use only sequences of this data set; several times")
+    ] = None,
+    without_domain: Annotated[
+        list[str] | None, typer.Option("--without-domain", help="Leave out sequences of this domain; several times")
+    ] = None,
+    without_dataset: Annotated[
+        list[str] | None, typer.Option("--without-dataset", help="Leave out sequences of this data set; several times")
+    ] = None,
+    part: Annotated[
+        str, typer.Option("--split", help="Sequences to train on: train, or all if you will not test on this trace")
+    ] = "train",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that PyTorch uses; default: PyTorch's own choice")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train on the training sequences, quantise, and write the predictor.
 
-    The state after each epoch is kept beside OUT: the same command goes on where it was interrupted.
+    The state after each epoch is kept beside OUT, so after an interruption the same command goes on.
     """
     recipe = read_recipe(config).replaced(parse_parameters(parameter or []), origin="--set")
     if lookahead is not None:

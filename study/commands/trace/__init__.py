@@ -4,7 +4,7 @@ import typer
 
 from study.commands.trace import batch, capture, exporting, importing, info, stats, synthesise
 
-app = typer.Typer(help="What was routed: import, export, describe and measure traces.", no_args_is_help=True)
+app = typer.Typer()
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
 app.command("capture")(capture.capture_command)

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from catalog.config import StrictModel
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination
 from study.numbers import count, counted, fixed, tokens_of
 from study.output import emit
 from study.synthetic import plain_mark
@@ -72,20 +73,29 @@ class BatchFigures(StrictModel):
 
 def batch_command(
     trace: TraceOption,
-    batch: Annotated[int, typer.Option("--batch", help="Slots: sequences served at once")],
+    batch: Annotated[int, typer.Option("--batch", help="Sequences that are served at once")],
     out: Annotated[Path, typer.Option("--out", help="The trace file to write, with its schedule (.safetensors)")],
     arrivals: Annotated[
-        float | None, typer.Option("--arrivals-per-step", help="Poisson rate of requests; default: all at once")
+        float | None,
+        typer.Option(
+            "--arrivals-per-step",
+            help="Requests that arrive in a step, on average (Poisson); default: all arrive before the first step",
+        ),
     ] = None,
     prefill_chunk: Annotated[
-        int | None, typer.Option("--prefill-chunk", help="Prompt tokens a step; default: the whole prompt")
+        int | None,
+        typer.Option(
+            "--prefill-chunk", help="Most prompt tokens that a sequence processes in a step; default: its whole prompt"
+        ),
     ] = None,
-    order: Annotated[str, typer.Option("--order", help="Of arrival: trace, or shuffled")] = "trace",
-    seed: Annotated[int, typer.Option("--seed", help="Of arrivals and shuffle")] = 0,
+    order: Annotated[
+        str, typer.Option("--order", help="Order in which the sequences arrive: trace (the trace's own) or shuffled")
+    ] = "trace",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the arrivals and of the shuffle")] = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the trace's sequences by continuous batching, and write it with the order of the steps."""
+    """Arrange the trace's sequences by continuous batching, and write the trace with the order of the steps."""
     config = BatchConfig.parse_settings(
         {
             "slots": batch,

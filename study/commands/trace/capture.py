@@ -17,35 +17,63 @@ from traces.describe import describe
 
 def capture_command(
     model: Annotated[Path, typer.Argument(help="A local Hugging Face model folder; nothing is fetched")],
-    prompts: Annotated[Path, typer.Option("--prompts", help='A prompt a line; .jsonl: {"prompt": …, "domain": …}')],
+    prompts: Annotated[
+        Path,
+        typer.Option(
+            "--prompts",
+            help='Text file with a prompt on each line, or .jsonl with {"prompt": …, "domain": …} on each line',
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The trace file to write (.safetensors)")],
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Generated after each prompt")] = 128,
-    max_prompt: Annotated[int, typer.Option("--max-prompt", help="Tokens kept of a longer prompt")] = 1024,
-    temperature: Annotated[float, typer.Option("--temperature", help="0: greedy")] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the sampling")] = 0,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens to generate after each prompt")] = 128,
+    max_prompt: Annotated[
+        int, typer.Option("--max-prompt", help="Most tokens of a prompt; a longer one is cut to its first tokens")
+    ] = 1024,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Sampling temperature; 0 takes the likeliest token")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sampling")] = 0,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto (as stored), float32, bfloat16, float16")] = "auto",
-    domain: Annotated[str, typer.Option("--domain", help="Label of prompts that name none")] = "prompts",
-    name: Annotated[str | None, typer.Option("--name", help="The model's name, if the folder does not tell it")] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Of the recording")] = "unknown",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Type of the weights: auto (as stored), float32, bfloat16 or float16")
+    ] = "auto",
+    domain: Annotated[str, typer.Option("--domain", help="Domain of prompts that name none")] = "prompts",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the model; needed where the folder does not say it")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the recording, as its SPDX identifier")
+    ] = "unknown",
     early_gate: Annotated[
         str | None,
-        typer.Option("--early-gate", help="Also rank experts by each layer's gate so many layers early: 1, or 1,2,4"),
+        typer.Option(
+            "--early-gate",
+            help="Also apply each layer's gate this many layers early and rank the experts by it: 1, or 1,2,4",
+        ),
     ] = None,
     early_gate_width: Annotated[
-        int | None, typer.Option("--early-gate-width", help="Experts ranked so; default: 4 x top-k")
+        int | None,
+        typer.Option(
+            "--early-gate-width", help="Experts that --early-gate ranks for each token and layer; default: 4 × top-k"
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option("--adapter", help="module:Name of an adapter for routers of a class of your own; repeatable"),
+        typer.Option(
+            "--adapter",
+            help="module:Name of an adapter for a router class of your own (docs/capture.md); several times",
+        ),
     ] = None,
     trust_router: Annotated[
         bool,
-        typer.Option("--trust-router", help="Record what experts are called with, though no known rule explains it"),
+        typer.Option(
+            "--trust-router",
+            help="Record what the experts are called with even where no known routing rule explains it",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run MODEL on prompts and record which experts its routers choose; interrupted, the same command goes on."""
+    """Run MODEL on prompts and record which experts its routers choose; run again, it goes on where it stopped."""
     from gpu_reference.capture_model import ModelCaptureOptions, capture_model
     from gpu_reference.capture_prompts import read_prompts
     from gpu_reference.devices import default_device

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from catalog.files import bytes_at
-from study.commands.options import JsonOption, ModelOption, check_destination, open_recording, tell_warnings
+from study.commands.opening import open_recording, tell_warnings
+from study.commands.options import JsonOption, ModelOption, check_destination
 from study.commands.trace.info import schedule_in
 from study.commands.trace.labels import TraceArgument
 from study.numbers import size
@@ -23,21 +24,36 @@ FORMAT_HELP = "; ".join(f"{name}: {exporter.description}" for name, exporter in 
 def export_command(
     trace: TraceArgument,
     format: Annotated[str, typer.Option("--format", help=FORMAT_HELP)],
-    out: Annotated[Path, typer.Option("--out", help="The file to write; its ending chooses among a format's ways")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The file to write; where a format can be written in several ways, the ending selects one"
+        ),
+    ],
     ids: Annotated[
-        str | None, typer.Option("--ids", help="Of a table: list, or wide (a column a place); default: list")
+        str | None,
+        typer.Option(
+            "--ids", help="Expert ids of a table: list (all in one column) or wide (a column for each); default: list"
+        ),
     ] = None,
     model_layers: Annotated[
-        int | None, typer.Option("--model-layers", help="Layers of a model that the catalogue does not know, dense too")
+        int | None,
+        typer.Option(
+            "--model-layers",
+            help="All layers of the model, dense ones included; needed where the catalogue does not know it",
+        ),
     ] = None,
-    devices: Annotated[int | None, typer.Option("--devices", help="Of a placement: devices that hold experts")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="For a placement: number of devices that hold experts")
+    ] = None,
     redundant: Annotated[
-        int | None, typer.Option("--redundant", help="Of a placement: replicas of experts beyond one of each, a layer")
+        int | None,
+        typer.Option("--redundant", help="For a placement: replicas in each layer, beyond one copy of every expert"),
     ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write TRACE, or expert loads, as other programs read them; what a format cannot hold is refused or told."""
+    """Write TRACE, or expert loads, in another program's format; what that cannot hold is refused or told on stderr."""
     given = {"ids": ids, "model_layers": model_layers, "devices": devices, "redundant": redundant}
     options = ExportOptions.parse_settings(given)
     find_exporter(format, out, options)

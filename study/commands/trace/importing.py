@@ -7,7 +7,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from study.commands.options import JsonOption, check_destination, tell_warnings
+from study.commands.opening import tell_warnings
+from study.commands.options import JsonOption, check_destination
 from study.commands.trace.info import describe_recording, render_recording
 from study.output import Document, emit, jsonable, progress_bar
 from traces import RoutingTrace
@@ -23,18 +24,21 @@ LABELS = "Labels and provenance"
 
 
 def import_command(
-    source: Annotated[Path, typer.Argument(help="The foreign file, or folder of files")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write (.safetensors)")],
+    source: Annotated[Path, typer.Argument(help="The file, or the folder of files, that another program recorded")],
+    out: Annotated[Path, typer.Option("--out", help="The trace file to write (.safetensors)")],
     format: Annotated[
-        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; else told by the content")
+        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; default: recognised by the content")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", rich_help_panel=MODEL, help="The model, where the source names none")
+        str | None,
+        typer.Option("--model", rich_help_panel=MODEL, help="Name of the model; needed where the source names none"),
     ] = None,
     experts: Annotated[
         int | None,
         typer.Option(
-            "--experts", rich_help_panel=MODEL, help="Routed experts a layer, where neither source nor catalogue says"
+            "--experts",
+            rich_help_panel=MODEL,
+            help="Routed experts in each layer; needed where neither source nor catalogue says",
         ),
     ] = None,
     top_k: Annotated[
@@ -42,31 +46,39 @@ def import_command(
         typer.Option(
             "--top-k",
             rich_help_panel=MODEL,
-            help="Experts a token uses, where the source does not say or was cut to fewer",
+            help="Experts that a token uses in a layer; needed where the source does not say, or keeps fewer",
         ),
     ] = None,
     layers: Annotated[
         str | None,
         typer.Option(
-            "--layers", rich_help_panel=MODEL, help="The model's index of each recorded MoE layer: 3-60 or 0,2,5-7"
+            "--layers",
+            rich_help_panel=MODEL,
+            help="Which of the model's layers were recorded, as 3-60 or 0,2,5-7 (first layer: 0)",
         ),
     ] = None,
     expert_map: Annotated[
         Path | None,
-        typer.Option("--expert-map", rich_help_panel=MODEL, help="File that maps physical experts to logical ones"),
+        typer.Option(
+            "--expert-map",
+            rich_help_panel=MODEL,
+            help="File that maps physical experts, which the source counts, to logical ones",
+        ),
     ] = None,
     gate_weights: Annotated[
         str | None,
         typer.Option(
             "--gate-weights",
             rich_help_panel=ROUTER,
-            help="normalised over the chosen experts, or raw softmax or sigmoid",
+            help="What the gate weights are: normalised (over the chosen experts), softmax or sigmoid (both raw)",
         ),
     ] = None,
     select: Annotated[
         str | None,
         typer.Option(
-            "--select", rich_help_panel=ROUTER, help="What a router's top-k is of: logits, softmax or sigmoid"
+            "--select",
+            rich_help_panel=ROUTER,
+            help="What the router takes the top-k of: its logits, their softmax or their sigmoid",
         ),
     ] = None,
     selection_bias: Annotated[
@@ -74,52 +86,79 @@ def import_command(
         typer.Option(
             "--selection-bias",
             rich_help_panel=ROUTER,
-            help="File of the bias, a row a layer, added for the choice; or none",
+            help="File with the bias that the router adds before it chooses, a row for each layer; or none",
         ),
     ] = None,
     groups: Annotated[
-        int | None, typer.Option("--groups", rich_help_panel=ROUTER, help="Groups that the experts stand in")
+        int | None,
+        typer.Option(
+            "--groups", rich_help_panel=ROUTER, help="Number of groups into which the router divides the experts"
+        ),
     ] = None,
     top_groups: Annotated[
         int | None,
-        typer.Option("--top-groups", rich_help_panel=ROUTER, help="Groups that a token's experts are chosen from"),
+        typer.Option(
+            "--top-groups", rich_help_panel=ROUTER, help="Number of groups from which the router chooses for a token"
+        ),
     ] = None,
     phase: Annotated[
-        str | None, typer.Option("--phase", help="prefill or decode, where the source does not tell")
+        str | None,
+        typer.Option("--phase", help="Phase of all tokens, prefill or decode; needed where the source does not say"),
     ] = None,
     domain: Annotated[
-        str | None, typer.Option("--domain", rich_help_panel=LABELS, help="Label of sequences that have none")
+        str | None, typer.Option("--domain", rich_help_panel=LABELS, help="Domain to give to sequences that have none")
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", rich_help_panel=LABELS, help="What sequences that do not say so are stratified by"),
+        typer.Option(
+            "--dataset",
+            rich_help_panel=LABELS,
+            help="Data set to give to sequences that have none; the split into training and test is stratified by it",
+        ),
     ] = None,
     recorded_at: Annotated[
-        str | None, typer.Option("--source", rich_help_panel=LABELS, help="Where it was recorded, for the metadata")
+        str | None,
+        typer.Option("--source", rich_help_panel=LABELS, help="Where the recording comes from; kept in the metadata"),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", rich_help_panel=LABELS, help="What may be done with it: an SPDX name")
+        str | None,
+        typer.Option(
+            "--licence",
+            rich_help_panel=LABELS,
+            help="Licence of the recording, as its SPDX identifier; kept in the metadata",
+        ),
     ] = None,
     drop_constant: Annotated[
-        int | None, typer.Option("--drop-constant", help="Leave out runs of at least so many identical rows")
+        int | None, typer.Option("--drop-constant", help="Leave out every run of at least this many identical rows")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", rich_help_panel=TABLE, help="Of a table: role=name, as ids=expert_ids; several times"),
+        typer.Option(
+            "--column",
+            rich_help_panel=TABLE,
+            help="What a table's column holds, as ids=expert_ids (role=column); give it once for each column",
+        ),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option("--separator", rich_help_panel=TABLE, help="Between a table's columns")
+        str | None,
+        typer.Option(
+            "--separator", rich_help_panel=TABLE, help="Character between the columns of a table; default: recognised"
+        ),
     ] = None,
     files: Annotated[
         str | None,
-        typer.Option("--files", rich_help_panel=TABLE, help="What each file of a folder is: sequence, layer or rank"),
+        typer.Option(
+            "--files",
+            rich_help_panel=TABLE,
+            help="What each file of the folder holds: one sequence, one layer or one rank",
+        ),
     ] = None,
     stack: Annotated[
-        str | None, typer.Option("--stack", help="Half of an encoder-decoder model: encoder or decoder")
+        str | None, typer.Option("--stack", help="Which half of an encoder-decoder model to import: encoder or decoder")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert SOURCE to the project's own format, checked whole; what is suspicious is told on stderr."""
+    """Convert SOURCE to the project's own format and check all of it; what looks suspicious is printed on stderr."""
     given = {
         "model": model,
         "experts": experts,

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.commands.options import JsonOption, ModelOption, open_recording
+from study.commands.opening import open_recording
+from study.commands.options import JsonOption, ModelOption
 from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
 from study.numbers import count, fixed, size
@@ -22,7 +23,7 @@ from traces.importers import OWN_TRACE, sniff_format
 
 
 def info_command(trace: TraceArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """Shape, labels and provenance."""
+    """Print a recording's shape, labels and provenance."""
     info = describe_recording(open_recording(trace, model), trace, schedule_in(trace))
     emit(info, as_json=as_json, render=lambda console: render_recording(console, str(trace), info))
 

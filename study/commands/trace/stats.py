@@ -10,9 +10,11 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from study.commands.command import refuse_unused
-from study.commands.options import JsonOption, ModelOption, check_destination, open_recording
+from study.commands.opening import open_recording
+from study.commands.options import JsonOption, ModelOption
 from study.commands.trace.expert_loads import render_load
 from study.commands.trace.labels import TraceArgument, largest, tell_omitted
+from study.figures.files import check_figure_path, write_figure
 from study.numbers import count, fixed, percent, tokens_of
 from study.output import emit, progress_bar
 from study.synthetic import plain_mark
@@ -25,14 +27,18 @@ from traces.statistics.batches import MOST_SAMPLES, SAMPLES
 
 def stats_command(
     trace: TraceArgument,
-    batch: Annotated[int, typer.Option("--batch", help="Batch size whose tokens per expert are shown")] = 64,
-    samples: Annotated[int, typer.Option("--samples", help="Batches drawn of each size")] = SAMPLES,
-    seed: Annotated[int, typer.Option("--seed", help="Of the batches drawn")] = 0,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it all (.svg, .pdf or .png)")] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Batch size for which the tokens that each expert gets are shown")
+    ] = 64,
+    samples: Annotated[int, typer.Option("--samples", help="Batches to draw of each size")] = SAMPLES,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawn batches")] = 0,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw the statistics to this file (.svg, .pdf or .png)")
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Overlap, load, the link of adjacent layers, batches, working sets and an LRU cache."""
+    """Measure a trace: overlap, load, dependence of adjacent layers, batches, working sets and an LRU cache."""
     for option, value, least, most in (
         ("--batch", batch, 1, None),
         ("--samples", samples, 1, MOST_SAMPLES),
@@ -41,10 +47,7 @@ def stats_command(
         if value < least or (most is not None and value > most):
             raise ForestageError(f"{option} {value}: give {least} {f'to {most}' if most else 'or more'}")
     if figure is not None:
-        from study.figures.files import check_figure_path  # Matplotlib takes a second
-
         check_figure_path(figure)
-        check_destination(figure)
     recording = open_recording(trace, model, batch_aside=True)
     if isinstance(recording, ExpertLoad):
         refuse_unused(
@@ -70,8 +73,7 @@ def draw(profile: TraceProfile, path: Path) -> None:
     Raises:
         ForestageError: if the ending is not that of a figure format, or the file cannot be written.
     """
-    from study.figures.files import write_figure
-    from study.figures.trace_profile import trace_profile as picture
+    from study.figures.trace_profile import trace_profile as picture  # Matplotlib takes half a second
 
     write_figure(picture(profile.model_dump(mode="json")), path)
 

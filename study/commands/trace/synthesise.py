@@ -9,7 +9,8 @@ import typer
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
-from study.commands.options import JsonOption, ModelOption, check_destination, open_trace
+from study.commands.opening import open_trace
+from study.commands.options import JsonOption, ModelOption, check_destination
 from study.commands.trace.info import render_info
 from study.output import emit, progress_bar
 from traces import RoutingTrace
@@ -20,19 +21,30 @@ from traces.synthesis import Shape, synthesise
 def synthesise_command(
     source: Annotated[Path, typer.Option("--from", help="The recorded trace to imitate, in any known format")],
     out: Annotated[Path, typer.Option("--out", help="The trace file to write (.safetensors)")],
-    experts: Annotated[int | None, typer.Option("--experts", help="Experts a layer; else as recorded")] = None,
-    layers: Annotated[int | None, typer.Option("--layers", help="MoE layers; else as recorded")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Experts a token and layer; else as recorded")] = None,
-    like: Annotated[
-        str | None, typer.Option("--like", help="Catalogue model to take the three, and the name, of")
+    experts: Annotated[
+        int | None, typer.Option("--experts", help="Experts in each layer; default: as recorded")
     ] = None,
-    tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens in all; else as recorded")] = None,
-    sequences: Annotated[int | None, typer.Option("--sequences", help="Sequences; else as many as it takes")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed and options write the same file")] = 0,
+    layers: Annotated[int | None, typer.Option("--layers", help="Number of MoE layers; default: as recorded")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Experts that a token uses in a layer; default: as recorded")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="Catalogue model whose experts, layers, top-k and name to take")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Tokens of the whole trace; default: as recorded")
+    ] = None,
+    sequences: Annotated[
+        int | None,
+        typer.Option(
+            "--sequences", help="Number of sequences; default: as many as the tokens take at the recorded lengths"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed; the same seed and options write the same file")] = 0,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Imitate a recorded trace at other experts, layers, top-k and length; the result says how well it fits.
+    """Imitate a recorded trace with other experts, layers, top-k and length; the result says how well it fits.
 
     Kept: the overlap of consecutive tokens over K²/N, the mutual information of adjacent layers, the load skew, the
     lengths of sequences, domains. See docs/synthetic-traces.md for what is not.

@@ -349,6 +349,15 @@ def test_recipes(tmp_path):
         NextLayerRecipe().replaced({"identities": 0}, origin="--set")
 
 
+@pytest.mark.parametrize(("nearness", "shares"), [(0.0, (1 / 3, 1 / 3, 1 / 3)), (1.0, (6 / 11, 3 / 11, 2 / 11))])
+def test_nearer_lookaheads_are_asked_more_often(nearness: float, shares: tuple[float, ...]) -> None:
+    """Of lookaheads 2 … 4, by weights of 1, 2^−nearness and 3^−nearness."""
+    asked = recipe(nearest=2, farthest=4, layers_back=4, nearness=nearness)
+    drawn = row_network_training.draw_lookaheads(np.random.default_rng(0), 60_000, asked)
+    assert np.bincount(drawn, minlength=5)[2:] / 60_000 == pytest.approx(shares, abs=0.01)
+    assert len(drawn) == 60_000 == np.isin(drawn, (2, 3, 4)).sum()
+
+
 @pytest.mark.parametrize("name", ["deployed", "any-distance"])
 def test_the_deployed_recipe_fits_its_budget(name):
     """64 KiB of SRAM a layer for gpt-oss-20b: 24 layers of 32 experts."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from catalog.files import atomic_path, write_text
+from catalog.progress import Progress
 from traces.exporters.counts import expert_counts, plain_numbers
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but, shape_options
 from traces.safetensors_file import write_tensors
 
 NAME = "eplb"

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
+from catalog.progress import Progress
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but, shape_options
 from traces.exporters.rows import walk_rows
 from traces.trace import RoutingTrace
 

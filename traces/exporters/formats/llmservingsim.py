@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from catalog.files import write_text
+from catalog.progress import Progress
 from traces.batch import BatchSchedule, distinct_experts_by_step
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but
 from traces.trace import RoutingTrace
 
 NAME = "llmservingsim_gate_stats"

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from catalog.files import write_text
+from catalog.progress import Progress
 from traces.exporters.counts import expert_counts, plain_numbers, whole_model
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but, shape_options
 
 NAME = "sglang_expert_location"
 

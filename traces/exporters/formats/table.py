@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but, shape_options
+from catalog.progress import Progress
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but, shape_options
 from traces.exporters.rows import PHASE_NAMES, Rows, walk_rows
 from traces.metadata import PARQUET_KEY
 from traces.trace import RoutingTrace

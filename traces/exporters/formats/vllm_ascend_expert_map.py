@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from catalog.errors import ForestageError
 from catalog.files import write_text
+from catalog.progress import Progress
 from traces.exporters.counts import expert_counts
-from traces.exporters.exporter import Exporter, ExportOptions, Progress, Source, lost_but
+from traces.exporters.exporter import Exporter, ExportOptions, Source, lost_but
 
 NAME = "vllm_ascend_expert_map"
 
