@@ -49,7 +49,7 @@ RECIPES: dict[str, NextLayerRecipe] = {
     "no-identity": NextLayerRecipe(predictor=NextLayerConfig(**_NO_IDENTITY, ngram_by="routing")),
     "few-tokens": NextLayerRecipe(
         predictor=NextLayerConfig(**_NO_IDENTITY, ngram_tables=(), previous=((2, 2),)),
-        training=NextLayerTraining(epochs=14, dropout=0.4, hidden_dropout=0.2, learning_rate=4e-3),
+        training=NextLayerTraining(epochs=14, batch=256, dropout=0.4, hidden_dropout=0.0, learning_rate=4e-3),
     ),
     "ablation": NextLayerRecipe(
         predictor=NextLayerConfig(hidden=64), training=NextLayerTraining(epochs=5, hidden_dropout=0.0)

@@ -9,6 +9,11 @@ from predictor.row_network.config import NetworkConfig, Recipe, TrainingConfig
 WITHOUT_IDENTITY: dict[str, Any] = {"ngram_tables": (), "decays": ((2, 0), (3, 2), (5, 2), (7, 0))}
 """Other defaults, for a trace without token identity: more of the neighbours' past, in the room of what followed."""
 
+FEW_TOKENS = 1 << 16
+"""A trace with fewer training tokens than this is a small one."""
+OF_FEW_TOKENS: dict[str, Any] = {"batch": 256}
+"""Other defaults, for a small trace: it gives too few steps of the optimiser in batches of the usual size."""
+
 
 class NextUseConfig(NetworkConfig):
     """The network's configuration. Lookahead 0: asked once the target layer's own gate is known, about the tokens after
@@ -62,10 +67,12 @@ class NextUseRecipe(Recipe):
     training: NextUseTraining = NextUseTraining()
 
 
-def recipe_for(given: dict[str, Any], *, identity: bool, origin: str) -> NextUseRecipe:
-    """The fields ``given``, all others at the defaults for a trace that records token ``identity`` or does not.
+def recipe_for(given: dict[str, Any], *, identity: bool, tokens: int, origin: str) -> NextUseRecipe:
+    """The fields ``given``, all others at the defaults for a trace that records token ``identity`` or does not, and has
+    so many ``tokens`` in its training part.
 
     Raises:
         ForestageError: for an unknown field or a value out of range.
     """
-    return NextUseRecipe().replaced(given if identity else {**WITHOUT_IDENTITY, **given}, origin=origin)
+    defaults = {**({} if identity else WITHOUT_IDENTITY), **(OF_FEW_TOKENS if tokens < FEW_TOKENS else {})}
+    return NextUseRecipe().replaced({**defaults, **given}, origin=origin)

@@ -54,16 +54,16 @@ def train_next_use(
             raise ForestageError(f"--set {name}: it has an option of its own; give --{option}")
     nearest, farthest = parse_lookaheads(lookahead, least=0)
     given = {**given, "seed": seed, "nearest": nearest, "farthest": farthest}
-    recipe_for(given, identity=True, origin="--set")  # refused before the trace is read
+    recipe_for(given, identity=True, tokens=0, origin="--set")  # refused before the trace is read
     recorded = open_trace(trace, model)
     identity = recorded.token_hash is not None
-    recipe = recipe_for(given, identity=identity, origin="--set")
     sequences = split(recorded)[0]
     if len(sequences) < 2:
         raise ForestageError(
             f"{trace}: {len(sequences)} training sequence(s); at least 2 are needed, to fit and to stop by"
         )
     fitted = select_sequences(recorded, sequences)
+    recipe = recipe_for(given, identity=identity, tokens=fitted.tokens, origin="--set")
     check_trainable(fitted, recipe)
     # Imported late: other commands start without torch's seconds, and refusals come without them.
     from predictor.next_use.training import train

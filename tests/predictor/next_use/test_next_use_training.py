@@ -94,6 +94,14 @@ def test_training_finds_what_belady_knows() -> None:
             assert point.share_closed > 0.9
 
 
+def test_a_small_trace_is_trained_in_small_batches_unless_told_otherwise() -> None:
+    def batch(tokens: int, **given: int) -> int:
+        return recipe_for(given, identity=True, tokens=tokens, origin="test").training.batch
+
+    assert [batch(tokens) for tokens in (35_000, 65_535, 65_536, 140_000)] == [256, 256, 512, 512]
+    assert batch(35_000, batch=512) == 512
+
+
 @pytest.mark.parametrize("identity", [True, False])
 def test_training_finds_what_followed(identity: bool) -> None:
     """Each sequence repeats a random passage once: nothing but its identities tells what comes again."""
@@ -109,7 +117,7 @@ def test_training_finds_what_followed(identity: bool) -> None:
     torch.set_num_threads(1)
     shape = {"hidden": 32, "horizons": (1, 2), "decays": ((2, 0),), "ngram_tables": (1,) * identity}
     how = {"epochs": 30, "patience": 30, "batch": 32, "learning_rate": 0.01}
-    recipe = recipe_for({**shape, **how}, identity=identity, origin="")
+    recipe = recipe_for({**shape, **how}, identity=identity, tokens=trace.tokens, origin="")
     predictor = train(select_sequences(trace, np.arange(32)), recipe)
     comparison = compare_caches(select_sequences(trace, np.arange(32, 40)), predictor, capacities=(4,), split="all")
     (share,) = (point.share_closed for point in comparison.points if point.policy == "next use")

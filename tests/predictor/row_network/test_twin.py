@@ -368,7 +368,7 @@ def test_bytes_of_what_followed():
 @pytest.mark.parametrize("identity", [True, False])
 def test_the_next_use_default_keeps_to_its_limit(identity):
     """64 KiB a layer of gpt-oss-20b with a sequence's state, and as much without identity."""
-    config = recipe_for({}, identity=identity, origin="test").predictor
+    config = recipe_for({}, identity=identity, tokens=0, origin="test").predictor
     size = table_bytes(config, layers=24, experts=32, top_k=4, adapts=False)
     assert config.looks_at_identity == identity
     assert 60_000 < size.sram_largest + size.state_per_slot_layer <= 1 << 16
