@@ -1,6 +1,6 @@
 """The stager's decisions over a stream of events where a transfer takes no time: hit rates, compiled.
 
-It stays beside the compiled stager because it is two to three times as fast: there is no queue, no place and no pin to
+It stays beside the compiled stager because it is about twice as fast: there is no queue, no place and no pin to
 keep where transfers take no time.
 
 What ``twin.Stager`` does when at each event the layer's values are set, its experts demanded, granted and arrived, and
