@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staging.stager import speed
 from staging.stager.answers import Kind, Why
 from staging.stager.compiled import commands
 from staging.stager.compiled import directory as compiled_directory
@@ -174,10 +173,3 @@ def test_decisions_are_the_same_where_actions_are_not_recorded():
         assert not unheard.actions
         assert (heard.transfer, heard.entries, heard.cycles) == (unheard.transfer, unheard.entries, unheard.cycles)
     assert told.counters == silent.counters
-
-
-def test_the_speed_of_every_case_is_measured(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["speed", "--tokens", "2"])
-    speed.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == list(speed.CASES)

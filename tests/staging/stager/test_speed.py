@@ -21,3 +21,13 @@ def test_both_compiled_forms_hit_alike_and_the_document_names_every_case(
         assert compiled["hit_rate"] == zero_time["hit_rate"] > 0.3
         assert compiled["transfers_per_step"] == zero_time["transfers_per_step"]
     assert all(of["million_steps_per_s"] > 0 for of in results.values())
+
+
+def test_a_reader_sees_a_line_for_every_case(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the document, in its order."""
+    monkeypatch.setattr(sys, "argv", ["speed", "--tokens", "2"])
+    speed.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [*speed.CASES, *speed.ZERO_TIME_CASES]
