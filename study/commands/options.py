@@ -14,6 +14,25 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="The trace's model, by its name in the catalogue; needed where the file names none"),
 ]
+ScopeOption = Annotated[
+    str, typer.Option("--scope", help="layer (each layer has a cache of its own) or global (one cache for all layers)")
+]
+EmaShiftOption = Annotated[
+    int, typer.Option("--ema-shift", help="Decayed frequency: the counters forget over 2^shift events")
+]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="Sequences to use: train, test, or all if nothing was trained on this trace")
+]
+DomainOption = Annotated[
+    list[str] | None, typer.Option("--domain", help="Use only sequences of this domain; several times")
+]
+DatasetOption = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Use only sequences of this data set; several times")
+]
+ResamplesOption = Annotated[
+    int, typer.Option("--resamples", min=0, help="Bootstrap resamples for the 95 % intervals; 0 gives no intervals")
+]
+LookaheadOption = Annotated[int, typer.Option("--lookahead", help="How many layers ahead to predict")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout in place of tables")]
 
 NAMED_BY = ("like", "sizes_of", "model")

@@ -13,7 +13,13 @@ from catalog.files import check_folder
 from predictor.base import check_lookahead
 from predictor.st_moe.parameters import EngineLimits, StMoeParameters
 from study.commands.opening import open_trace, require_test_sequences
-from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
+from study.commands.options import (
+    JsonOption,
+    LookaheadOption,
+    ModelOption,
+    TraceOption,
+    parse_parameters,
+)
 from study.numbers import count, size
 from study.output import emit, progress_bar
 
@@ -66,7 +72,7 @@ def replay_command(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the waits, and of the event bits that the engine must ignore")
     ] = 0,
-    lookahead: Annotated[int, typer.Option("--lookahead", help="How many layers ahead to predict")] = 1,
+    lookahead: LookaheadOption = 1,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--set", help="name=value, a parameter of st-moe from `forestage predictor list`; several times"),

@@ -18,7 +18,7 @@ from predictor import registry
 from predictor.base import check_lookahead
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
-from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.options import JsonOption, LookaheadOption, ModelOption, TraceOption
 from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
@@ -50,7 +50,7 @@ def simulate_command(
     link_gb_per_s: Annotated[
         float | None, typer.Option("--link-gb-per-s", help="Bandwidth of the host link in GB/s; default: the machine's")
     ] = None,
-    lookahead: Annotated[int, typer.Option("--lookahead", help="How many layers ahead to predict")] = 1,
+    lookahead: LookaheadOption = 1,
     issue_limit: Annotated[
         int, typer.Option("--issue-limit", help="Most experts to prefetch for each token and layer")
     ] = SystemStudyConfig.model_fields["issue_limit"].default,

@@ -14,7 +14,15 @@ from predictor.next_use.predictor import NextUsePredictor
 from staging.frequency import DEFAULT_SHIFT
 from staging.static import PROFILED, STATIC
 from study.commands.opening import open_batched
-from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.options import (
+    EmaShiftOption,
+    JsonOption,
+    ModelOption,
+    ResamplesOption,
+    ScopeOption,
+    SplitOption,
+    TraceOption,
+)
 from study.figures.files import check_figure_path, write_figure
 from study.numbers import count, counted, percent
 from study.output import emit, progress_bar
@@ -51,23 +59,14 @@ def compare_policies(
             help="Experts that fit into the cache (with --scope layer: of each layer); several times",
         ),
     ] = None,
-    scope: Annotated[
-        str,
-        typer.Option("--scope", help="layer (each layer has a cache of its own) or global (one cache for all layers)"),
-    ] = "layer",
-    split: Annotated[
-        str, typer.Option("--split", help="Sequences to use: train, test, or all if nothing was trained on this trace")
-    ] = "test",
-    ema_shift: Annotated[
-        int, typer.Option("--ema-shift", help="Decayed frequency: the counters forget over 2^shift events")
-    ] = DEFAULT_SHIFT,
+    scope: ScopeOption = "layer",
+    split: SplitOption = "test",
+    ema_shift: EmaShiftOption = DEFAULT_SHIFT,
     oracle: Annotated[
         list[int] | None,
         typer.Option("--oracle", help="Add an oracle that knows which experts the next N tokens use; several times"),
     ] = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=0, help="Bootstrap resamples for the 95 % intervals; 0 gives no intervals")
-    ] = 1000,
+    resamples: ResamplesOption = 1000,
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Also draw the comparison to this file (.svg, .pdf or .png)")
     ] = None,

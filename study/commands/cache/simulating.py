@@ -18,7 +18,7 @@ from staging.simulate import Policy, check_words, counted_events, run_policy
 from staging.static import STATIC, run_static
 from study.commands.command import refuse_unused
 from study.commands.opening import open_batched, tell_warnings
-from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.options import EmaShiftOption, JsonOption, ModelOption, ScopeOption, TraceOption
 from study.numbers import count as count_text
 from study.numbers import percent, size
 from study.output import emit
@@ -50,13 +50,8 @@ def simulate_cache(
             "--policy", help="lru, lfu, ema (decayed frequency) or belady (the bound); several times; default: all"
         ),
     ] = None,
-    scope: Annotated[
-        str,
-        typer.Option("--scope", help="layer (each layer has a cache of its own) or global (one cache for all layers)"),
-    ] = "layer",
-    ema_shift: Annotated[
-        int, typer.Option("--ema-shift", help="Decayed frequency: the counters forget over 2^shift events")
-    ] = DEFAULT_SHIFT,
+    scope: ScopeOption = "layer",
+    ema_shift: EmaShiftOption = DEFAULT_SHIFT,
     count: Annotated[
         str | None,
         typer.Option(

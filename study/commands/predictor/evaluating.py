@@ -15,7 +15,16 @@ from predictor.measure.results import OWN
 from predictor.predictions.file import Predictions, open_predictions
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace
-from study.commands.options import JsonOption, ModelOption, TraceOption, parse_parameters
+from study.commands.options import (
+    DatasetOption,
+    DomainOption,
+    JsonOption,
+    ModelOption,
+    ResamplesOption,
+    SplitOption,
+    TraceOption,
+    parse_parameters,
+)
 from study.commands.predictor.comparing import bound_cells, has_weights, run_comparison
 from study.commands.predictor.intervals import with_interval
 from study.numbers import count, counted, fixed, percent, size
@@ -57,15 +66,9 @@ def evaluate_predictor(
             "--lookahead", help="How many layers ahead to predict; default: what a file was trained for, else 1"
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Sequences to use: train, test, or all if nothing was trained on this trace")
-    ] = "test",
-    domain: Annotated[
-        list[str] | None, typer.Option("--domain", help="Use only sequences of this domain; several times")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Use only sequences of this data set; several times")
-    ] = None,
+    split: SplitOption = "test",
+    domain: DomainOption = None,
+    dataset: DatasetOption = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--set", help="name=value, a parameter from `forestage predictor list`; several times"),
@@ -73,9 +76,7 @@ def evaluate_predictor(
     expert_bytes: Annotated[
         int | None, typer.Option("--expert-bytes", min=1, help="Bytes of one expert; default: the catalogue's")
     ] = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=0, help="Bootstrap resamples for the 95 % intervals; 0 gives no intervals")
-    ] = 1000,
+    resamples: ResamplesOption = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap resamples")] = 0,
     compare: Annotated[
         bool,

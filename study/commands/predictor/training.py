@@ -16,7 +16,15 @@ from predictor.next_layer.selection import Selection
 from predictor.row_network.config import lookaheads_text, parse_lookaheads
 from predictor.row_network.file import EpochLog, Validation
 from study.commands.opening import open_trace
-from study.commands.options import JsonOption, ModelOption, TraceOption, check_destination, parse_parameters
+from study.commands.options import (
+    DatasetOption,
+    DomainOption,
+    JsonOption,
+    ModelOption,
+    TraceOption,
+    check_destination,
+    parse_parameters,
+)
 from study.numbers import percent, size
 from study.output import emit, messages, progress_bar
 from traces.selection import select_sequences
@@ -39,12 +47,8 @@ def train_predictor(
     parameter: Annotated[
         list[str] | None, typer.Option("--set", help="name=value, a field of the recipe to change; several times")
     ] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option("--domain", help="Use only sequences of this domain; several times")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Use only sequences of this data set; several times")
-    ] = None,
+    domain: DomainOption = None,
+    dataset: DatasetOption = None,
     without_domain: Annotated[
         list[str] | None, typer.Option("--without-domain", help="Leave out sequences of this domain; several times")
     ] = None,
