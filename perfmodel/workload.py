@@ -1,0 +1,66 @@
+"""What is simulated, as integers: the steps with what each layer needs, and how long kernels and transfers take."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Workload:
+    """The steps of a simulation.
+
+    Attributes:
+        layers, model_experts: shape of the routing.
+        experts, tokens_of, offsets: as `staging.steps.StepExperts`.
+        timed: bool ``[steps]``; a step that is not timed warms the cache and takes no time.
+        tokens: i64 ``[steps]``, tokens of each step.
+        before_gate_ps, before_gate_compute_ps: i64 ``[steps, layers]``: the kernels between the end of the layer before and
+            the gate of this one (attention and gate; before the first layer also the dense layers), and for how much of
+            that their operations alone would take.
+        shared_ps, shared_compute_ps: i64 ``[steps]``: the shared experts, which run right after the gate; 0 for none.
+        prefetch_engine_ps: i64 ``[steps, layers]``: how long the prefetch engine works on the event of a gate.
+    """
+
+    layers: int
+    model_experts: int
+    experts: NDArray[np.int32]
+    tokens_of: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    timed: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
+    before_gate_ps: NDArray[np.int64]
+    before_gate_compute_ps: NDArray[np.int64]
+    shared_ps: NDArray[np.int64]
+    shared_compute_ps: NDArray[np.int64]
+    prefetch_engine_ps: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Durations:
+    """What an expert costs, by where it runs; index ``k`` is the number of the step's tokens that chose it.
+
+    Attributes:
+        expert_bytes: that a transfer moves.
+        chunk_bytes: a transfer may be stopped at multiples of them.
+        chunk_ps: i64 ``[chunks + 1]``: when so many chunks of a transfer have passed since it began, latency included;
+            ``[0]`` is 0, the last the whole transfer.
+        expert_ps, expert_compute_ps: i64 ``[most tokens + 1]``: an expert's kernel on the device, and its operations alone.
+        host_work: what the host's processor reads for one expert, in 10⁻⁶ bytes.
+        host_free_rate, host_shared_rate: 10⁶ bytes a second that it can read while the link is idle, and while it moves.
+        host_most_rate: i64 ``[most tokens + 1]``: 10⁶ bytes a second at which its arithmetic keeps up.
+        host_before_ps, host_after_ps: from the gate until it may begin, and from its end until the device has the result
+            (activations over the link, and latency); once a layer.
+    """
+
+    expert_bytes: int
+    chunk_bytes: int
+    chunk_ps: NDArray[np.int64]
+    expert_ps: NDArray[np.int64]
+    expert_compute_ps: NDArray[np.int64]
+    host_work: int
+    host_free_rate: int
+    host_shared_rate: int
+    host_most_rate: NDArray[np.int64]
+    host_before_ps: int
+    host_after_ps: int
