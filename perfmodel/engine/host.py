@@ -1,8 +1,8 @@
 """The host's processor: computes missing experts where they lie, one after the other.
 
 It reads the same memory as the link: while the link moves, it has only ``host_shared_rate``. The rate is constant
-between changes, so the work left is settled at each change, in integers (a rate in 10⁶ bytes a second, times picoseconds,
-is 10⁻⁶ bytes).
+between changes, so the work left is settled at each change, in integers (a rate in 10⁶ bytes a second, times
+picoseconds, is 10⁻⁶ bytes).
 """
 
 from collections import deque

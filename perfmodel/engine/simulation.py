@@ -1,9 +1,9 @@
 """The simulation that ties the parts: steps, gates, layers, and the order of things within an instant.
 
 **One instant.** Of what is due, one thing happens at a time, of the first part that has something: the link (an
-arrival, or a stop), the host's processor (it begins, or an expert has ended), the prefetch engine (an answer), the device
-(a kernel has ended, or the host's result is there). When nothing more is due the link is offered (`Link.offer`); if that makes
-something due at once, the instant goes on.
+arrival, or a stop), the host's processor (it begins, or an expert has ended), the prefetch engine (an answer), the
+device (a kernel has ended, or the host's result is there). When nothing more is due the link is offered (`Link.offer`);
+if that makes something due at once, the instant goes on.
 
 Where the rules leave a choice, these are made:
 

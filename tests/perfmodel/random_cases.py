@@ -97,9 +97,9 @@ def _plan(random: Generator, workload: Workload, most_needed: int, missing: Miss
     keys = layers * experts
     share = float(random.choice([0.0, 0.1, 0.25, 0.5, 0.8, 1.0]))
     if _chance(random, 0.5):
-        shares = tuple(int(n) for n in random.integers(0, int(round(share * experts)) + 1, layers))
+        shares = tuple(int(n) for n in random.integers(0, round(share * experts) + 1, layers))
     else:
-        shares = (int(round(share * keys)),)
+        shares = (round(share * keys),)
     deep = _chance(random, 0.7)
     limits = StagerLimits(
         layers=layers,
