@@ -120,7 +120,8 @@ def test_a_promoted_prefetch_goes_before_a_later_demand() -> None:
 
 def test_a_prefetch_makes_way_at_a_chunk_and_goes_on() -> None:
     # From the beginning layer 1's expert 3 moves. The gate of 0 at 10 needs 2: at the chunk at 20, 3 is paused; 2 moves
-    # from 20 to 80 and runs to 85; from 80 on the other two chunks of 3, to 120. The gate of 1 at 95 waits; the end is at 125.
+    # from 20 to 80 and runs to 85; from 80 on the other two chunks of 3, to 120. The gate of 1 at 95 waits; the
+    # end is at 125.
     found = run([[[2], [3]]], predicted={(0, 1): 3}, distance=2)
     assert found.step_ps.tolist() == [125]
     assert (found.parts.demand_wait, found.parts.late_wait, found.link_busy_ps) == (70, 25, 20 + 60 + 40)
