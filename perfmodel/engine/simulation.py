@@ -26,6 +26,7 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
+from perfmodel import sooner
 from perfmodel.engine.clock import NEVER, Clock
 from perfmodel.engine.device import Device, Kernel
 from perfmodel.engine.host import HostProcessor
@@ -279,20 +280,28 @@ class Simulation:
             return missing
         if self._plan.missing is Missing.HOST or not missing:
             return []
-        from perfmodel import sooner  # type: ignore[attr-defined]
-
         first_key = self._layer * self._workload.model_experts
         keys = np.array([first_key + e for e in missing])
         service = self.link.service
         moving = int(np.flatnonzero(keys == service.key)[0]) if service is not None and service.key in keys else -1
         shared_ps = int(self._workload.shared_ps[self._step])
-        chosen = sooner.fetched(
+        chosen = np.empty(len(missing), np.bool_)
+        of = self._durations
+        sooner.fetched(
             np.array([tokens_of[e] for e in missing], np.int64),
-            self.stager.directory.worth(keys),
+            np.asarray(self.stager.directory.worth(keys), np.int64),
             moving,
             self.link.until_free_ps(stoppable=moving < 0),
-            shared_ps + sum(int(self._durations.expert_ps[tokens_of[e]]) for e in resident),
-            self._durations,
+            shared_ps + sum(int(of.expert_ps[tokens_of[e]]) for e in resident),
+            int(of.chunk_ps[-1]),
+            of.expert_ps,
+            of.host_work,
+            of.host_free_rate,
+            of.host_shared_rate,
+            of.host_most_rate,
+            of.host_before_ps,
+            of.host_after_ps,
+            chosen,
         )
         return [e for e, is_fetched in zip(missing, chosen.tolist(), strict=True) if is_fetched]
 

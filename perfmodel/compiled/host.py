@@ -1,0 +1,52 @@
+"""The host's processor, which computes a layer's missing experts one after the other."""
+
+from perfmodel.compiled.state import NEVER, Given, State
+from staging.stager.compiled.state import INLINE
+from traces.compiled import njit
+
+
+@njit(**INLINE)
+def begin_layer(state: State, given: Given, count: int) -> None:
+    """``count`` experts of ``state.host`` are to be computed; it begins when it has the activations."""
+    n = state.numbers
+    n.host_first, n.host_last = 0, count
+    n.host_began, n.host_result = -1, -1
+    n.host_next = n.now + given.host_before_ps if count else NEVER
+
+
+@njit(**INLINE)
+def step_on(state: State, given: Given) -> None:
+    """What is due at ``host_next``: it begins, or an expert has ended."""
+    n = state.numbers
+    if n.host_began < 0:
+        n.host_began = n.now
+    else:
+        n.host_first += 1
+    if n.host_first == n.host_last:
+        n.host_next = NEVER
+        n.host_result = n.now + given.host_after_ps
+        n.host_busy += n.now - n.host_began
+        return
+    n.host_left, n.host_since = given.host_work, n.now
+    _set_rate(state, given)
+
+
+@njit(**INLINE)
+def link_changed(state: State, given: Given) -> None:
+    """The link moves from now on, or does not any more: what is left goes at another rate."""
+    n = state.numbers
+    if n.host_began < 0 or n.host_next == NEVER and n.host_first == n.host_last:
+        return
+    if n.host_next <= n.now:
+        return  # it has ended, which is due next
+    n.host_left -= n.host_rate * (n.now - n.host_since)
+    n.host_since = n.now
+    _set_rate(state, given)
+
+
+@njit(**INLINE)
+def _set_rate(state: State, given: Given) -> None:
+    n = state.numbers
+    rate = given.host_free_rate if n.moving < 0 else given.host_shared_rate
+    n.host_rate = min(rate, given.host_most_rate[state.host[n.host_first]])
+    n.host_next = n.now - (-n.host_left // n.host_rate) if n.host_rate > 0 else NEVER

@@ -1,0 +1,425 @@
+"""Steps, gates and layers, compiled; the order of things within an instant is `perfmodel.engine.simulation`'s.
+
+The device needs no events of its own: what is available runs in order, so the time at which it has run is known at once, and
+a layer ends when that has passed, nothing is to come, and the host's result is there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import ForestageError
+from perfmodel import sooner
+from perfmodel.compiled import host, link
+from perfmodel.compiled.state import FETCH, HOST, NEVER, NUMBERS, SOONER, Given, State
+from perfmodel.plan import Counts, Missing, Parts, Plan, Run
+from perfmodel.workload import Durations, Workload
+from staging.stager.compiled import commands, queue
+from staging.stager.compiled import directory as places
+from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, empty_state
+from staging.stager.compiled.state import State as Stager
+from staging.stager.directory import ABSENT, RESIDENT
+from traces.compiled import njit
+
+_MISSING = {Missing.FETCH: FETCH, Missing.HOST: HOST, Missing.SOONER: SOONER}
+_fetched: Callable[..., None] = sooner.fetched
+
+
+def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
+    """Run all steps, one after the other: the same as `perfmodel.engine.simulate`, but for progress.
+
+    Raises:
+        ForestageError: if the plan's stager does not fit the workload.
+        ValueError: where the stager is told what its limits do not hold.
+    """
+    limits = plan.limits
+    if (limits.layers, limits.experts, limits.channels) != (workload.layers, workload.model_experts, 1):
+        raise ForestageError(
+            f"stager: {limits.layers} layers of {limits.experts} experts, {limits.channels} channels; give "
+            f"{workload.layers} of {workload.model_experts}, and 1 channel, as the workload and the link have"
+        )
+    stager = empty_state(limits, plan.settings, record_actions=False)
+    given, state = _given(workload, durations, plan), _empty(workload, plan)
+    _preload(stager, plan.resident, np.empty(1, np.int64), plan.fixed)
+    _run(state, given, stager)
+    n, told = state.numbers, stager.numbers
+    counts = {name: int(n[name]) for name in ("lookups", "hits", "fetched", "computed", "demands", "late", "ahead")}
+    decided = {name: int(told[name]) for name in ("useful", "wasted", "dropped", "refused", "evicted")}
+    parts = {name: int(n[name]) for name in ("compute", "hbm", "demand_wait", "late_wait", "host_wait")}
+    run = Run(
+        step_ps=state.step_ps,
+        parts=Parts(**parts),
+        counts=Counts(**counts, **decided, abandoned_bytes=int(n["abandoned"])),
+        link_busy_ps=int(n["link_busy"]),
+        host_busy_ps=int(n["host_busy"]),
+    )
+    assert sum(parts.values()) == int(state.step_ps.sum()), "the parts do not sum to the time of the steps"
+    return run
+
+
+def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
+    values, predictions = plan.values, plan.predictions
+    return Given(
+        layers=workload.layers,
+        experts=workload.experts,
+        tokens_of=workload.tokens_of,
+        offsets=workload.offsets,
+        timed=workload.timed,
+        before_gate_ps=workload.before_gate_ps,
+        before_gate_compute_ps=workload.before_gate_compute_ps,
+        shared_ps=workload.shared_ps,
+        shared_compute_ps=workload.shared_compute_ps,
+        prefetch_engine_ps=workload.prefetch_engine_ps,
+        expert_bytes=durations.expert_bytes,
+        chunk_bytes=durations.chunk_bytes,
+        chunk_ps=durations.chunk_ps,
+        expert_ps=durations.expert_ps,
+        expert_compute_ps=durations.expert_compute_ps,
+        host_work=durations.host_work,
+        host_free_rate=durations.host_free_rate,
+        host_shared_rate=durations.host_shared_rate,
+        host_most_rate=durations.host_most_rate,
+        host_before_ps=durations.host_before_ps,
+        host_after_ps=durations.host_after_ps,
+        missing=_MISSING[plan.missing],
+        has_values=values is not None,
+        values_at_step_end=values is not None and values.at_step_end,
+        values=np.empty((0, 0, 0), np.int32) if values is None else _plain(values.rows),
+        has_predictions=predictions is not None,
+        distances=np.array(() if predictions is None else predictions.distances, np.int64),
+        predicted=np.empty((0, 0, 0, 0), np.int16) if predictions is None else _plain(predictions.experts),
+        chances=np.empty((0, 0, 0, 0), np.int32) if predictions is None else _plain(predictions.chances),
+    )
+
+
+def _plain(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """As numba takes it: not a subclass (a memory map), and in one type of layout, without a copy where it has that."""
+    return np.ascontiguousarray(np.asarray(array))
+
+
+def _empty(workload: Workload, plan: Plan) -> State:
+    layers, experts, steps = workload.layers, workload.model_experts, len(workload.timed)
+    asks = plan.predictions is not None or (plan.values is not None and not plan.values.at_step_end)
+    events = steps * (layers + 1) if asks else 0
+    numbers = np.zeros(1, NUMBERS)[0]
+    for name in ("moving", "host_began", "host_result"):
+        numbers[name] = -1
+    for name in ("arrives", "stops", "host_next"):
+        numbers[name] = NEVER
+    keys = layers * experts
+    return State(
+        numbers=numbers,
+        step_ps=np.zeros(steps, np.int64),
+        answer_ps=np.empty(events, np.int64),
+        answer_event=np.empty(events, np.int64),
+        paused=np.empty(plan.limits.queue_depth + 2, np.int64),
+        chunks=np.zeros(keys, np.int64),
+        began=np.zeros(keys, np.uint8),
+        awaited=np.zeros(keys, np.int64),
+        host=np.empty(experts, np.int64),
+        demanded=np.empty(experts, np.int64),
+        scratch=np.empty(experts, np.int64),
+        scratch_chances=np.empty(experts, np.int64),
+        worth=np.empty(experts, np.int64),
+        missing_tokens=np.empty(experts, np.int64),
+        missing_at=np.empty(experts, np.int64),
+        chosen=np.empty(experts, np.bool_),
+    )
+
+
+@njit(**COMMAND)
+def _preload(stager: Stager, resident: NDArray[np.int64], one: NDArray[np.int64], fixed: bool) -> None:
+    experts = stager.setup.experts
+    for key in resident:
+        one[0] = key % experts
+        commands.preload(stager, key // experts, one)
+        commands.fix(stager, key // experts, one, fixed)
+
+
+@njit(**COMMAND)
+def _run(state: State, given: Given, stager: Stager) -> None:
+    n = state.numbers
+    for step in range(len(given.timed)):
+        n.step = step
+        if not given.timed[step]:
+            _warm(state, given, stager)
+            continue
+        began = n.now
+        if given.has_predictions:
+            _ask(state, given, 0, given.prefetch_engine_ps[step, 0])
+        for layer in range(given.layers):
+            gate = n.now + given.before_gate_ps[step, layer]
+            n.compute += given.before_gate_compute_ps[step, layer]
+            n.hbm += given.before_gate_ps[step, layer] - given.before_gate_compute_ps[step, layer]
+            if gate > n.now:
+                _settle(state, given, stager)
+            _run_until(state, given, stager, gate)
+            demanded = _gate(state, given, stager, layer)
+            _run_layer(state, given, stager)
+            if demanded:
+                commands.release(stager, layer, state.demanded[:demanded])
+                link.forget_dropped(state, given, stager)
+        state.step_ps[step] = n.now - began
+        _set_values_at_end(state, given, stager)
+    link.close(state, given)
+
+
+# --- instants ---
+
+
+@njit(**INLINE)
+def _next_answer(state: State) -> int:
+    n = state.numbers
+    return state.answer_ps[n.read] if n.read < n.asked else NEVER
+
+
+@njit(**INLINE)
+def _due(state: State) -> int:
+    """When the link, the host or the prefetch engine does something next."""
+    n = state.numbers
+    return min(min(n.arrives, n.stops), min(n.host_next, _next_answer(state)))
+
+
+@njit(**INSIDE)
+def _do_due(state: State, given: Given, stager: Stager) -> None:
+    """Everything of link, host and prefetch engine that is due now, one after the other."""
+    n = state.numbers
+    while True:
+        if n.arrives == n.now or n.stops == n.now:
+            link.step_on(state, given, stager)
+        elif n.host_next == n.now:
+            host.step_on(state, given)
+        elif _next_answer(state) == n.now:
+            n.read += 1
+            _answered(state, given, stager, state.answer_event[n.read - 1])
+        else:
+            return
+
+
+@njit(**INSIDE)
+def _settle(state: State, given: Given, stager: Stager) -> None:
+    """The device has nothing due now: what else is due happens, and the link is offered."""
+    while True:
+        _do_due(state, given, stager)
+        link.offer(state, given, stager)
+        if _due(state) > state.numbers.now:
+            return
+
+
+@njit(**INSIDE)
+def _run_until(state: State, given: Given, stager: Stager, until: int) -> None:
+    """Everything before the device's next event, at ``until``, and what is due then before it."""
+    n = state.numbers
+    while True:
+        due = _due(state)
+        if due >= until:
+            break
+        n.now = due
+        _settle(state, given, stager)
+    n.now = until
+    _do_due(state, given, stager)
+
+
+@njit(**INLINE)
+def _layer_ends(state: State) -> int:
+    """When the layer ends, by what is known; ``NEVER`` while something is to come."""
+    n = state.numbers
+    if n.coming > 0 or n.host_first < n.host_last or n.host_next != NEVER:
+        return NEVER
+    return max(n.free_at, n.host_result)
+
+
+@njit(**INLINE)
+def _run_layer(state: State, given: Given, stager: Stager) -> None:
+    """From the gate to the end of the layer, which is then now."""
+    n = state.numbers
+    if _layer_ends(state) == n.now and n.free_at == n.now and n.host_result < 0:
+        return  # it needs nothing
+    _settle(state, given, stager)
+    while True:
+        ends = _layer_ends(state)
+        due = _due(state)
+        if ends <= due:
+            n.now = ends
+            _do_due(state, given, stager)
+            break
+        n.now = due
+        _do_due(state, given, stager)
+        if _layer_ends(state) == n.now:
+            break
+        _settle(state, given, stager)
+    n.host_wait += n.now - n.free_at
+
+
+# --- the device ---
+
+
+@njit(**INSIDE)
+def _gate(state: State, given: Given, stager: Stager, layer: int) -> int:
+    """The experts of a layer are known; returns how many are demanded, first in ``state.demanded``."""
+    n, experts = state.numbers, stager.setup.experts
+    at = n.step * given.layers + layer
+    first, last = given.offsets[at], given.offsets[at + 1]
+    first_key = layer * experts
+    n.free_at = n.now
+    n.coming = 0
+    if given.shared_ps[n.step] > 0:
+        n.free_at += given.shared_ps[n.step]
+        n.compute += given.shared_compute_ps[n.step]
+        n.hbm += given.shared_ps[n.step] - given.shared_compute_ps[n.step]
+    missing = 0
+    for use in range(first, last):
+        if stager.keys[first_key + given.experts[use]].status == RESIDENT:
+            link.run_kernel(state, given, given.tokens_of[use])
+        else:
+            state.missing_at[missing] = use
+            missing += 1
+    n.lookups += last - first
+    n.hits += last - first - missing
+    if given.missing == SOONER and missing:
+        _choose(state, given, stager, first_key, missing)
+    else:
+        state.chosen[:missing] = given.missing == FETCH
+    demanded = on_host = nth = 0
+    for use in range(first, last):
+        expert = given.experts[use]
+        if nth < missing and state.missing_at[nth] == use:
+            nth += 1
+            if not state.chosen[nth - 1]:
+                state.host[on_host] = given.tokens_of[use]
+                on_host += 1
+                continue
+            late = stager.keys[first_key + expert].status != ABSENT
+            state.awaited[first_key + expert] = 2 * given.tokens_of[use] + late
+            n.coming += 1
+        state.demanded[demanded] = expert
+        demanded += 1
+    n.fetched += n.coming
+    n.computed += on_host
+    if demanded:
+        commands.demand(stager, layer, state.demanded[:demanded])
+        link.forget_dropped(state, given, stager)
+    if given.has_predictions:
+        commands.expire(stager, at)
+        link.forget_dropped(state, given, stager)
+    if given.has_predictions or (given.has_values and not given.values_at_step_end):
+        _ask(state, given, layer + 1, given.prefetch_engine_ps[n.step, layer])
+    host.begin_layer(state, given, on_host)
+    return demanded
+
+
+@njit(**INSIDE)
+def _choose(state: State, given: Given, stager: Stager, first_key: int, missing: int) -> None:
+    """Which of the missing experts are fetched, into ``state.chosen``."""
+    n, moving = state.numbers, -1
+    for nth in range(missing):
+        use = state.missing_at[nth]
+        key = first_key + given.experts[use]
+        state.missing_tokens[nth] = given.tokens_of[use]
+        state.worth[nth] = places.worth(stager, key)
+        if key == n.moving:
+            moving = nth
+    link_free_ps = 0
+    if n.moving >= 0:
+        link_free_ps = n.arrives - n.now
+        chunk = link.first_chunk(state, given)
+        if moving < 0 and chunk < len(given.chunk_ps) - 1:
+            link_free_ps = n.since + given.chunk_ps[chunk] - given.chunk_ps[n.kept] - n.now
+    _fetched(
+        state.missing_tokens[:missing], state.worth[:missing], moving, link_free_ps, n.free_at - n.now, given.chunk_ps[-1],
+        given.expert_ps, given.host_work, given.host_free_rate, given.host_shared_rate, given.host_most_rate,
+        given.host_before_ps, given.host_after_ps, state.chosen[:missing],
+    )  # fmt: skip
+
+
+# --- what is known ahead ---
+
+
+@njit(**INLINE)
+def _ask(state: State, given: Given, event: int, takes_ps: int) -> None:
+    """The prefetch engine is asked ``event``: 0, the beginning of the step, or a layer's gate, the layer + 1."""
+    n = state.numbers
+    n.answered = max(n.now, n.answered) + takes_ps
+    state.answer_ps[n.asked] = n.answered
+    state.answer_event[n.asked] = n.step * (given.layers + 1) + event
+    n.asked += 1
+
+
+@njit(**INSIDE)
+def _answered(state: State, given: Given, stager: Stager, event: int) -> None:
+    step, layer = event // (given.layers + 1), event % (given.layers + 1) - 1
+    if layer >= 0 and given.has_values and not given.values_at_step_end:
+        commands.set_values(stager, layer, given.values[step, layer])
+        link.forget_dropped(state, given, stager)
+    if not given.has_predictions:
+        return
+    if layer >= 0:
+        for index in range(len(given.distances)):
+            if layer + given.distances[index] < given.layers:
+                _prefetch(state, given, stager, step, layer + given.distances[index], index)
+        return
+    for target in range(min(given.distances[-1], given.layers)):
+        index = 0
+        while given.distances[index] <= target:
+            index += 1
+        _prefetch(state, given, stager, step, target, index)
+
+
+@njit(**INSIDE)
+def _prefetch(state: State, given: Given, stager: Stager, step: int, target: int, index: int) -> None:
+    """The stager is told what ``target`` is expected to choose, by one of the distances."""
+    count = 0
+    for at in range(given.predicted.shape[3]):
+        if given.predicted[step, target, index, at] >= 0:
+            state.scratch[count] = given.predicted[step, target, index, at]
+            state.scratch_chances[count] = given.chances[step, target, index, at]
+            count += 1
+    if count:
+        deadline = step * given.layers + target
+        commands.prefetch(stager, target, state.scratch[:count], state.scratch_chances[:count], deadline)
+        link.forget_dropped(state, given, stager)
+
+
+@njit(**INLINE)
+def _set_values_at_end(state: State, given: Given, stager: Stager) -> None:
+    if given.has_values and given.values_at_step_end:
+        for layer in range(given.layers):
+            commands.set_values(stager, layer, given.values[state.numbers.step, layer])
+
+
+# --- steps that are not timed ---
+
+
+@njit(**INSIDE)
+def _warm(state: State, given: Given, stager: Stager) -> None:
+    """A step that takes no time."""
+    n, experts = state.numbers, stager.setup.experts
+    if given.missing != HOST:
+        link.complete(state, given, stager)
+    for layer in range(given.layers):
+        at = n.step * given.layers + layer
+        first, last = given.offsets[at], given.offsets[at + 1]
+        if first == last:
+            continue
+        if given.has_values and not given.values_at_step_end:
+            commands.set_values(stager, layer, given.values[n.step, layer])
+        demanded = 0
+        for use in range(first, last):
+            expert = given.experts[use]
+            if given.missing != HOST or stager.keys[layer * experts + expert].status == RESIDENT:
+                state.demanded[demanded] = expert
+                demanded += 1
+        if not demanded:
+            continue
+        commands.demand(stager, layer, state.demanded[:demanded])
+        link.forget_dropped(state, given, stager)
+        while queue.holds_demand(stager):
+            commands.grant(stager)
+            link.forget_completed(state, stager.numbers.key)
+            link.forget_dropped(state, given, stager)
+            commands.arrive(stager, 0)
+        commands.release(stager, layer, state.demanded[:demanded])
+        link.forget_dropped(state, given, stager)
+    _set_values_at_end(state, given, stager)
+
