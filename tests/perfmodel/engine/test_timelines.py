@@ -94,8 +94,9 @@ def test_a_prefetch_that_its_gate_finds_on_the_link_is_late() -> None:
 
 
 def test_an_answer_after_its_gate_is_refused() -> None:
-    # The beginning is answered at 20 (nothing), layer 0's gate (10) at 40; layer 1's gate is at 25: a demand, to 85.
-    found = run([[[0], [2]]], resident=[0], predicted={(0, 1): 2}, engine_ps=20)
+    # The beginning is answered at 14 (nothing), so layer 0's gate (10) at 28, not at 24; layer 1's gate is at 25: a
+    # demand, to 85.
+    found = run([[[0], [2]]], resident=[0], predicted={(0, 1): 2}, engine_ps=14)
     assert found.step_ps.tolist() == [90]
     assert (found.counts.refused, found.counts.demands, found.parts.demand_wait) == (1, 1, 60)
 
