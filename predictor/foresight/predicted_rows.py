@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
