@@ -12,9 +12,11 @@ the hindsight is its bound.
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import SettingError
 from staging.counting import Count
 from staging.events import Events
-from staging.results import CacheRun, Capacity
+from staging.results import CacheRun, Capacity, Scope
+from staging.steps import StepExperts, Steps
 
 STATIC = "static"
 PROFILED = "static, profiled"
@@ -35,20 +37,57 @@ def run_static(
     keys = counted_keys(events if profile is None else profile, count)
     uses = np.bincount(keys, minlength=events.layers * events.experts).reshape(events.layers, events.experts)
     held = np.zeros(events.layers * events.experts, np.bool_)
-    key_sizes = np.repeat(sizes, events.experts)
-    order = np.argsort(-(uses.ravel() / key_sizes), kind="stable")
-    groups = order // events.experts if capacity.scope == "layer" else np.zeros(len(order), np.int64)
-    for group in np.unique(groups):
-        mine = order[groups == group]
-        left = room
-        for key in mine.tolist():
-            if key_sizes[key] <= left:
-                held[key] = True
-                left -= int(key_sizes[key])
+    held[_most_used(uses, sizes, room, capacity.scope)] = True
     return CacheRun(STATIC if profile is None else PROFILED, capacity, count, events, held[events.keys])
+
+
+def hottest(uses: NDArray[np.int64], held: int, scope: Scope = "global") -> NDArray[np.int64]:
+    """The keys (``layer · experts + expert``) of the most used experts, the most used last; of equals the first last.
+
+    Args:
+        uses: i64 ``[layers, experts]``, as ``uses_of``.
+        held: how many experts, of each layer (scope ``layer``) or of all.
+        scope: one choice a layer, or one for all.
+
+    Raises:
+        SettingError: for fewer than 0 or more than there are.
+    """
+    most = uses.shape[1] if scope == "layer" else uses.size
+    if not 0 <= held <= most:
+        raise SettingError("held", f"choose 0 to {most} experts", value=held)
+    keys = np.array(_most_used(uses, np.ones(len(uses), np.int64), held, scope), np.int64)
+    return keys[np.lexsort((keys, -uses.ravel()[keys]))][::-1].copy()
+
+
+def uses_of(steps: Steps, needed: StepExperts, layers: int, experts: int) -> NDArray[np.int64]:
+    """How many timed steps need each expert: i64 ``[layers, experts]``."""
+    widths = np.diff(needed.offsets)
+    layer = np.repeat(np.tile(np.arange(layers), len(steps)), widths)
+    timed = np.repeat(np.repeat(steps.timed, layers), widths)
+    keys = layer[timed] * experts + needed.experts[timed]
+    return np.bincount(keys, minlength=layers * experts).reshape(layers, experts).astype(np.int64)
 
 
 def counted_keys(events: Events, count: Count) -> NDArray[np.int32]:
     """The keys ``[uses]`` of the events that are counted."""
     counted = events.decode if count == "decode" else np.ones(len(events.layer), np.bool_)
     return events.keys[np.repeat(counted, np.diff(events.offsets))]
+
+
+def _most_used(uses: NDArray[np.int64], sizes: NDArray[np.int64], room: int, scope: Scope) -> list[int]:
+    """Keys of the experts most used by size that fit ``room``, of each layer or of all; of equal ones the first.
+
+    ``sizes [layers]`` are those of an expert of each layer.
+    """
+    experts = uses.shape[1]
+    key_sizes = np.repeat(sizes, experts)
+    order = np.argsort(-(uses.ravel() / key_sizes), kind="stable")
+    groups = order // experts if scope == "layer" else np.zeros(len(order), np.int64)
+    held = []
+    for group in np.unique(groups):
+        left = room
+        for key in order[groups == group].tolist():
+            if key_sizes[key] <= left:
+                held.append(key)
+                left -= int(key_sizes[key])
+    return held

@@ -1,6 +1,6 @@
 """What a device runs one after the other: steps, each some tokens that go through the layers together.
 
-* decode, one request at a time: each decode token is a step; consecutive prompt tokens of a sequence are one (a *pass*);
+* decode, one request at a time: each decode token is a step; consecutive prompt tokens of a sequence are one, a *pass*;
 * a batch (``traces.batch``): the decode tokens of each step of the schedule; its prompt tokens are a step before them;
 * verification of drafts: so many consecutive decode tokens of one sequence, as speculative decoding checks them. All of
   them count as accepted, as the trace holds no others.
@@ -125,7 +125,7 @@ def step_experts(trace: RoutingTrace, steps: Steps) -> StepExperts:
         )
         if token >= 0:
             raise ForestageError(
-                f"{trace.origin}: expert_ids[{tokens[token]}, {layer}]: not recorded, so that its step cannot be timed; "
+                f"{trace.origin}: expert_ids[{tokens[token]}, {layer}]: not recorded, so its step cannot be timed; "
                 "give a trace whose decode tokens are recorded in every layer"
             )
         first = last

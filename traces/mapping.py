@@ -9,7 +9,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,8 @@ def new_array(shape: Sequence[int], dtype: type[np.generic]) -> npt.NDArray[Any]
         with tempfile.TemporaryFile(prefix="forestage-") as file:
             if hasattr(os, "posix_fallocate"):  # room is reserved now: a full disk met later would end the process
                 os.posix_fallocate(file.fileno(), 0, size)
-            return np.asarray(np.memmap(file, dtype, "r+" if os.fstat(file.fileno()).st_size else "w+", shape=shape))
+            mode: Literal["r+", "w+"] = "r+" if os.fstat(file.fileno()).st_size else "w+"
+            return np.asarray(np.memmap(file, dtype, mode, shape=tuple(shape)))
     except OSError as error:
         raise ForestageError(
             f"{tempfile.gettempdir()}: no room for {size >> 20} MiB ({error.strerror}); "

@@ -1,5 +1,6 @@
 """What every builder of predictions shares: which rows there are, what is refused, and the order of a row."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ def empty_predictions(trace: RoutingTrace, steps: Steps, distances: Sequence[int
         SettingError: for distances that do not ascend from 1 on and below the layers, or ``most`` outside 1 … experts.
     """
     fits = bool(distances) and distances[0] >= 1 and distances[-1] < trace.layers
-    if not fits or any(near >= far for near, far in zip(distances, distances[1:], strict=False)):
+    if not fits or any(near >= far for near, far in itertools.pairwise(distances)):
         raise SettingError(
             "distances", f"choose ascending ones in 1…{trace.layers - 1}", value=",".join(map(str, distances))
         )
