@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from catalog.errors import ForestageError
 from study.commands.rtl import replay_command
-from study.commands.system import simulate_command
+from study.commands.system.simulating import simulate_command
 from study.config import StudyConfig, load_study_config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "study.md"

@@ -1,4 +1,4 @@
-"""``forestage system``: simulate a policy on a trace."""
+"""``forestage system simulate``: one policy on a trace."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +24,7 @@ from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
 from study.subjects.system import parts, prefetcher, uses_predictor
 
-app = typer.Typer()
 
-
-@app.command("simulate")
 def simulate_command(
     trace: TraceOption,
     policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(policy_names())}")],

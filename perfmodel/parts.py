@@ -1,0 +1,150 @@
+"""A part of a trace, ready to be simulated: its steps, what they need, and what is known ahead of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import ForestageError
+from catalog.progress import Progress
+from perfmodel.policy import Eviction, Prefetch
+from predictor.base import Predictor
+from predictor.foresight.arrays import Predictions, Values
+from predictor.foresight.frequency_values import decayed_frequency
+from predictor.foresight.issued_predictions import issued_predictions
+from predictor.foresight.learned_predictions import learned_predictions
+from predictor.foresight.learned_values import learned_values
+from predictor.foresight.oracle_values import belady_values, oracle_next_use
+from predictor.foresight.perfect_predictions import perfect_predictions
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import NextUsePredictor
+from staging.steps import StepExperts, Steps, step_experts
+from traces import RoutingTrace
+
+ORACLE_HORIZONS = (2, 4, 8, 16)
+"""Steps: those that the next-use predictor is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictors:
+    """What is trained or profiled on the training part; what is ``None`` is left out.
+
+    Attributes:
+        next_use: for eviction and background loads.
+        next_layer: for prefetch, at ``distances``.
+        st_moe: ST-MoE's tables, or another predictor of the registry, for prefetch.
+        distances: layers between a known gate and the target of a learned prefetch, ascending.
+        prefetched: experts of a learned prediction, at most.
+        issue_limit: experts of ST-MoE's issue sets, at most.
+    """
+
+    next_use: NextUsePredictor | None = None
+    next_layer: NextLayerPredictor | None = None
+    st_moe: Predictor | None = None
+    distances: tuple[int, ...] = (1,)
+    prefetched: int = 8
+    issue_limit: int = 6
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part:
+    """See the module's description.
+
+    Attributes:
+        trace, steps, needed: the routing, and what each step needs.
+        sequence_of_step: i64 ``[steps]``, of the step's first token.
+        values, predictions: what is known ahead, by kind.
+    """
+
+    trace: RoutingTrace
+    steps: Steps
+    needed: StepExperts
+    sequence_of_step: NDArray[np.int64]
+    values: dict[Eviction, Values]
+    predictions: dict[Prefetch, Predictions]
+
+    @property
+    def most_needed(self) -> int:
+        """Experts that a layer needs at once, at most."""
+        return int(np.diff(self.needed.offsets).max())
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of one step that choose one expert, at most."""
+        return int(self.needed.tokens_of.max())
+
+    @property
+    def largest_step(self) -> int:
+        """Tokens of the largest timed step."""
+        return int(np.diff(self.steps.offsets)[self.steps.timed].max())
+
+
+def part_of(
+    trace: RoutingTrace, steps: Steps, predictors: Predictors, *, bounds: bool = True, progress: Progress | None = None
+) -> Part:
+    """Everything that is known ahead of ``steps`` of ``trace``.
+
+    Args:
+        trace, steps: which.
+        predictors: what is asked.
+        bounds: also what only an oracle knows.
+        progress: called with (kinds done, kinds).
+
+    Raises:
+        ForestageError: where a predictor does not fit the trace.
+    """
+    needed = step_experts(trace, steps)
+    values: dict[Eviction, Values] = {}
+    predictions: dict[Prefetch, Predictions] = {}
+    kinds = 6
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, kinds)
+
+    values[Eviction.FREQUENCY] = decayed_frequency(trace, needed)
+    tell()
+    if predictors.next_use is not None:
+        values[Eviction.LEARNED] = learned_values(predictors.next_use, trace, steps)
+    tell()
+    if bounds:
+        values[Eviction.ORACLE] = oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
+        values[Eviction.BELADY] = belady_values(trace, steps, needed)
+    tell()
+    # Several tokens of one sequence at once: what comes next is not known before the step's own routing.
+    if not steps.sequential:
+        if predictors.next_layer is not None:
+            banks = [predictors.next_layer.at(distance) for distance in within(predictors.distances, trace.layers)]
+            predictions[Prefetch.LEARNED] = learned_predictions(banks, trace, steps, predictors.prefetched)
+        tell()
+        if predictors.st_moe is not None:
+            predictions[Prefetch.ST_MOE] = issued_predictions(
+                predictors.st_moe, trace, steps, min(predictors.issue_limit, trace.experts)
+            )
+    tell()
+    if bounds:
+        distances = within(predictors.distances, trace.layers)
+        predictions[Prefetch.PERFECT] = perfect_predictions(trace, steps, needed, distances)
+    if progress is not None:
+        progress(kinds, kinds)
+    firsts = steps.tokens[steps.offsets[:-1]]
+    sequence_of = np.searchsorted(trace.sequence_offsets, firsts, side="right") - 1
+    return Part(
+        trace=trace, steps=steps, needed=needed, sequence_of_step=sequence_of, values=values, predictions=predictions
+    )
+
+
+def within(distances: Sequence[int], layers: int) -> tuple[int, ...]:
+    """Those of ``distances`` that a model of ``layers`` layers has.
+
+    Raises:
+        ForestageError: if it has none.
+    """
+    found = tuple(distance for distance in distances if distance < layers)
+    if not found:
+        raise ForestageError(f"distances: {list(distances)}, the trace has {layers} layers; give one below that")
+    return found

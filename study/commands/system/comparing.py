@@ -1,0 +1,251 @@
+"""``forestage system compare``: every policy on a machine, by share of experts held: what to build."""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from catalog import load_catalog
+from catalog.config import StrictModel
+from perfmodel.comparison import Comparison, Line, compare
+from perfmodel.config import SimulationConfig
+from perfmodel.host import host_of
+from perfmodel.parts import Part, Predictors
+from predictor.measure.bootstrap import Bootstrap
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import NextUsePredictor
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
+from study.numbers import count, percent, seconds, tokens_of
+from study.output import emit, progress_bar
+from study.system_parts import has_decode, system_parts
+
+
+class SystemComparison(StrictModel):
+    """What the command prints.
+
+    Attributes:
+        trace, model: the file's name, and the model whose routing it holds.
+        synthetic: whether a generator made it.
+        sequences, tokens: of the test part that is simulated.
+        tuning_tokens: of the training part, on which each row's policy was chosen.
+        batch: sequences served at once.
+        drafted: tokens of one sequence that are verified together; 1: plain decoding.
+        prompts_decoded: whether prompt tokens are simulated as if they were decoded, as the trace has no others.
+        next_use, next_layer: what the learned predictors were trained on; ``None``: left out.
+        bootstrap: of the intervals.
+        points: one for each machine, link, host memory and share of experts held.
+    """
+
+    trace: str
+    model: str
+    synthetic: bool
+    sequences: int
+    tokens: int
+    tuning_tokens: int
+    batch: int
+    drafted: int
+    prompts_decoded: bool
+    next_use: str | None
+    next_layer: str | None
+    bootstrap: Bootstrap
+    points: list[Comparison]
+
+
+def compare_command(
+    trace: TraceOption,
+    next_use: Annotated[
+        Path | None, typer.Option("--next-use", help="A predictor file that `forestage predictor train-next-use` wrote")
+    ] = None,
+    predictor: Annotated[
+        Path | None,
+        typer.Option("--predictor", help="A predictor file that `forestage predictor train` wrote, for prefetching"),
+    ] = None,
+    distance: Annotated[
+        list[int] | None,
+        typer.Option("--distance", min=1, help="Layers ahead that --predictor prefetches; several times; default: 1"),
+    ] = None,
+    machine: Annotated[
+        list[str] | None, typer.Option("--machine", help="Name of a machine in the catalogue; several times")
+    ] = None,
+    capacity_fraction: Annotated[
+        list[float] | None,
+        typer.Option("--capacity-fraction", help="Share of all experts that fit into the device; several times"),
+    ] = None,
+    link_gb_per_s: Annotated[
+        list[float] | None,
+        typer.Option("--link-gb-per-s", help="Host link in place of the machine's, GB/s; several times"),
+    ] = None,
+    host_gb_per_s: Annotated[
+        list[float] | None,
+        typer.Option("--host-gb-per-s", help="Host memory's usable bandwidth in place of the machine's; several times"),
+    ] = None,
+    host_tflops: Annotated[
+        float | None, typer.Option("--host-tflops", help="Arithmetic of the host's processor in place of the machine's")
+    ] = None,
+    host_latency_us: Annotated[
+        float | None, typer.Option("--host-latency-us", help="One way between device and host's processor, µs")
+    ] = None,
+    sizes_of: Annotated[
+        str | None,
+        typer.Option("--sizes-of", help="Catalogue model whose weight sizes are used; default: the trace's own model"),
+    ] = None,
+    scope: ScopeOption = "global",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences that are served at once")] = 1,
+    drafted: Annotated[
+        int, typer.Option("--drafted", min=1, help="Tokens of one sequence verified together (all count as accepted)")
+    ] = 1,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Simulate the first test sequences, about so many tokens")
+    ] = None,
+    resamples: ResamplesOption = 1000,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare policies by time per token, and say which is best at each machine, link and share of experts held."""
+    configs = _configs(
+        machine or ["A100-80GB"], capacity_fraction or [0.25, 0.5], link_gb_per_s or [None], host_gb_per_s or [None],
+        {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
+    )  # fmt: skip
+    asked = Predictors(
+        next_use=None if next_use is None else NextUsePredictor.load(next_use),
+        next_layer=None if predictor is None else NextLayerPredictor.load(predictor),
+        distances=tuple(sorted(set(distance or [1]))),
+    )
+    recorded = open_trace(trace, model)
+    require_test_sequences(recorded, trace)
+    with progress_bar("reading ahead") as progress:
+        tuning, test, uses = system_parts(
+            recorded, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
+        )
+    bootstrap = Bootstrap(resamples=resamples)
+    points = []
+    with progress_bar("simulating") as progress:
+        for done, config in enumerate(configs):
+            progress(done, len(configs))
+            points.append(compare(tuning, test, config, uses, host=_host_computes(config), bootstrap=bootstrap))
+    result = SystemComparison(
+        trace=trace.name,
+        model=recorded.metadata.model,
+        synthetic=recorded.metadata.synthetic,
+        sequences=test.trace.sequences,
+        tokens=_timed_tokens(test),
+        tuning_tokens=_timed_tokens(tuning),
+        batch=batch,
+        drafted=drafted,
+        prompts_decoded=not has_decode(recorded),
+        next_use=None if asked.next_use is None else asked.next_use.provenance.trained_on,
+        next_layer=None if asked.next_layer is None else asked.next_layer.provenance.trained_on,
+        bootstrap=bootstrap,
+        points=points,
+    )
+    emit(result, as_json=as_json, render=lambda console: _render(console, result))
+
+
+def _configs(
+    machines: list[str],
+    fractions: list[float],
+    links: list[float] | list[None],
+    hosts: list[float] | list[None],
+    rest: dict[str, Any],
+) -> list[SimulationConfig]:
+    """A configuration for each combination; what is ``None`` is left to its default."""
+    catalog = load_catalog()
+    found = []
+    for machine, link, host, fraction in product(machines, links, hosts, fractions):
+        catalog.machines.find(machine)
+        settings = {
+            "machine": machine, "link_gb_per_s": link, "host_gb_per_s": host, "capacity_fraction": fraction, **rest
+        }  # fmt: skip
+        given = {name: value for name, value in settings.items() if value is not None}
+        found.append(SimulationConfig.parse_settings(given, origin="forestage system"))
+    return found
+
+
+def _host_computes(config: SimulationConfig) -> bool:
+    """Whether the host's memory and arithmetic are known."""
+    host = host_of(config, load_catalog().machines.find(config.machine))
+    return host is not None and host.flops_per_s is not None
+
+
+def _timed_tokens(part: Part) -> int:
+    return int(np.diff(part.steps.offsets)[part.steps.timed].sum())
+
+
+def _render(console: Console, result: SystemComparison) -> None:
+    """Print what to build, a table of times by share held for each machine, and how it was measured."""
+    kind = f"batches of {result.batch}" if result.batch > 1 else "one request at a time"
+    if result.drafted > 1:
+        kind = f"{result.drafted} tokens of a sequence verified together, all accepted"
+    console.print(
+        f"[bold]{escape(result.trace)}[/bold]: {tokens_of(result.tokens, result.sequences)} of the test part, {kind}"
+        + (", prompts as if decoded" if result.prompts_decoded else "")
+        + (", synthetic" if result.synthetic else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    for point in result.points:
+        _render_point(console, point)
+    console.print(
+        f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens; "
+        "ranges: 95 % intervals over sequences; a bound knows what has not happened yet",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for told, option, command in (
+        (result.next_use, "--next-use", "train-next-use"),
+        (result.next_layer, "--predictor", "train"),
+    ):
+        if told is None:
+            console.print(
+                f"without learned rows: give a file that `forestage predictor {command}` wrote as {option}",
+                style="dim",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _render_point(console: Console, point: Comparison) -> None:
+    config = point.config
+    host = "" if config.host_gb_per_s is None else f", host memory {config.host_gb_per_s:g} GB/s"
+    console.print(
+        f"\n{config.machine}, host link {point.link_gb_per_s:g} GB/s{host}: {count(point.places)} experts held "
+        f"({percent(config.capacity_fraction, 0)})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    best = point.line(point.recommended)
+    told = {gain.over: gain for gain in point.gains}
+    table = Table("policy", "time per token", "hit rate", "moved", "host", "best is faster by", box=None)
+    for line in point.lines:
+        gain = told.get(line.name)
+        ratio = "" if gain is None else f"{gain.ratio:.2f} ×"
+        if gain is not None and gain.low is not None:
+            ratio += f" ({gain.low:.2f} to {gain.high:.2f})"
+        table.add_row(
+            _name(line, best.name),
+            seconds(line.outcome.tpot.mean_s),
+            percent(line.outcome.hit_rate),
+            f"{line.outcome.moved:.1f}",
+            f"{line.outcome.computed:.1f}",
+            ratio if not line.is_bound else "bound",
+        )
+    console.print(table, highlight=False)
+    roofline = "" if point.link_roofline_s is None else f"; fetching cannot take less than {seconds(point.link_roofline_s)}"
+    console.print(
+        f"moved, host: experts a step over the link, and computed by the host. Every expert on the device: "
+        f"{seconds(point.all_resident_s)}{roofline}",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _name(line: Line, best: str) -> str:
+    return f"[bold]{line.name} ←[/bold]" if line.name == best else line.name

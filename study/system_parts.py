@@ -1,0 +1,98 @@
+"""What a comparison of policies is made on: tuning tokens of the training sequences, and the test sequences."""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import ForestageError
+from catalog.progress import Progress
+from perfmodel.parts import Part, Predictors, part_of
+from predictor import registry
+from staging.static import uses_of
+from staging.steps import Steps, batch_steps, decode_steps, step_experts, verification_steps
+from traces import DECODE, RoutingTrace, split
+from traces.batch import BatchConfig, make_schedule
+from traces.selection import select_sequences
+
+TUNING_TOKENS = 4096
+"""Tokens, about, on which a policy's free settings are chosen."""
+
+
+def has_decode(trace: RoutingTrace) -> bool:
+    """Whether a token of it is decoded; otherwise its prompts are simulated as if they were."""
+    return bool((np.asarray(trace.phase) == DECODE).any())
+
+
+def steps_of(trace: RoutingTrace, *, batch: int = 1, drafted: int = 1, prompts_decoded: bool = False) -> Steps:
+    """The steps of ``trace``: ``batch`` sequences at once, or ``drafted`` tokens of one sequence verified together.
+
+    Raises:
+        ForestageError: for both, or a batch of a trace without decode tokens.
+    """
+    if batch > 1 and drafted > 1:
+        raise ForestageError("--batch and --drafted: drafts are verified one sequence at a time; give one of the two")
+    if batch > 1:
+        if prompts_decoded:
+            raise ForestageError("--batch: the trace has prompts alone, which a batch does not decode; leave it out")
+        return batch_steps(trace, make_schedule(trace, BatchConfig(slots=batch)))
+    if drafted > 1:
+        return verification_steps(trace, drafted, prompts_decoded=prompts_decoded)
+    return decode_steps(trace, prompts_decoded=prompts_decoded)
+
+
+def system_parts(
+    recorded: RoutingTrace,
+    predictors: Predictors,
+    *,
+    batch: int = 1,
+    drafted: int = 1,
+    tokens: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Part, Part, NDArray[np.int64]]:
+    """Tuning part, test part, and the uses of each expert in the training sequences i64 ``[layers, experts]``.
+
+    Args:
+        recorded: the whole trace.
+        predictors: trained on its training sequences; ST-MoE's tables are profiled here.
+        batch, drafted: see `steps_of`.
+        tokens: of the first test sequences, about; ``None``: all.
+        progress: called with (kinds done, kinds).
+
+    Raises:
+        ForestageError: where trace, steps and predictors do not fit each other.
+    """
+    train, test = split(recorded)
+    prompts_decoded = not has_decode(recorded)
+    training = select_sequences(recorded, train)
+    whole = decode_steps(training, prompts_decoded=prompts_decoded)
+    uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
+    if predictors.st_moe is None and recorded.layers > 1:
+        predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=1))
+    chosen = (
+        first_sequences(recorded, train[::-1], max(TUNING_TOKENS, 64 * batch)),
+        first_sequences(recorded, test, tokens),
+    )
+    found = []
+    for number, indices in enumerate(chosen):
+        part = select_sequences(recorded, indices)
+        steps = steps_of(part, batch=batch, drafted=drafted, prompts_decoded=prompts_decoded)
+        found.append(
+            part_of(
+                part,
+                steps,
+                predictors,
+                progress=None if progress is None else lambda done, of, n=number: progress(n * of + done, 2 * of),
+            )
+        )
+    return found[0], found[1], uses
+
+
+def first_sequences(trace: RoutingTrace, indices: NDArray[np.int64], tokens: int | None) -> NDArray[np.int64]:
+    """The first of ``indices`` that have ``tokens`` tokens or more together; all for ``None``."""
+    if tokens is None:
+        return indices
+    sizes = np.diff(trace.sequence_offsets)[indices].tolist()
+    needed = next((n for n, sum_ in enumerate(accumulate(sizes), 1) if sum_ >= tokens), len(sizes))
+    return np.sort(indices[:needed])
