@@ -49,12 +49,28 @@ class SimulationConfig(StrictModel):
     transfer_latency_us: float = Field(
         default=0.0,
         ge=0,
+        le=1e6,
         description="From asking for an expert until its transfer may start, µs (assumption: none)",
     )
     chunk_bytes: int = Field(
         default=1 << 20,
         ge=4096,
         description="Granularity at which a demand overtakes a prefetch on the link (assumption; 4096: a page)",
+    )
+    host_gb_per_s: float | None = Field(
+        default=None, ge=1e-3, le=100_000, description="Host memory's bandwidth that can be used, GB/s"
+    )
+    host_tflops: float | None = Field(
+        default=None, ge=1e-3, le=100_000, description="Arithmetic that the host's processor reaches, TFLOPS"
+    )
+    host_latency_us: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="One way between device and host's processor, beside the bytes, µs (assumption: none)",
+    )
+    shared_host_memory: bool = Field(
+        default=True, description="The link's reads take bandwidth of the host memory from the processor"
     )
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from catalog.attention import LayerAttention
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
@@ -103,11 +104,26 @@ class CostModel:
 
     def attention(self, context_tokens: int, layer: int = 0) -> Kernel:
         """The attention of the model's layer ``layer`` for one token, the last of ``context_tokens``."""
+        attention = self.attention_kind(layer)
+        cache_elements, multiply_adds = (
+            attention.cache_elements(context_tokens),
+            attention.multiply_adds(context_tokens),
+        )
+        return self.attention_of_tokens(layer, 1, cache_elements=cache_elements, multiply_adds=multiply_adds)
+
+    def attention_of_tokens(self, layer: int, tokens: int, *, cache_elements: int, multiply_adds: int) -> Kernel:
+        """As ``attention``, for several tokens: the projections are read once.
+
+        ``cache_elements`` of the key-value cache are read, and ``multiply_adds`` done on them, for all tokens together.
+        """
+        weights = self.attention_kind(layer).parameters(self.model.hidden)
+        return self.kernel(2 * (tokens * weights + multiply_adds), (weights + cache_elements) * BF16_BYTES)
+
+    def attention_kind(self, layer: int) -> LayerAttention:
+        """The kind of attention of the model's layer ``layer``; layers of one kind share the object."""
         attention = self.model.attention_of(layer)
         assert attention is not None
-        weights = attention.parameters(self.model.hidden)
-        elements = weights + attention.cache_elements(context_tokens)
-        return self.kernel(2 * (weights + attention.multiply_adds(context_tokens)), elements * BF16_BYTES)
+        return attention
 
     def attentions(self, context_tokens: int, layers: Sequence[int]) -> list[Kernel]:
         """``attention`` for each of ``layers``; layers of one kind share the kernel."""
@@ -118,29 +134,33 @@ class CostModel:
             for kind in (id(self.model.attention_of(layer)),)
         ]
 
-    def gate(self) -> Kernel:
-        """The router of one layer for one token."""
+    def gate(self, tokens: int = 1) -> Kernel:
+        """The router of one layer for ``tokens`` tokens: its weights are read once."""
         weights = self.model.hidden * self.model.experts
-        return self.kernel(2 * weights, weights * BF16_BYTES)
+        return self.kernel(tokens * 2 * weights, weights * BF16_BYTES)
 
     def expert(self, tokens: int = 1) -> Kernel:
         """One routed expert on ``tokens`` tokens: its weights are read once."""
         return self.kernel(tokens * self.model.expert_flops, self.model.expert_bytes)
 
-    def shared_experts(self) -> Kernel | None:
-        """A layer's shared experts for one token; ``None`` where the model has none."""
+    def shared_experts(self, tokens: int = 1) -> Kernel | None:
+        """A layer's shared experts for ``tokens`` tokens: read once; ``None`` where the model has none."""
         weights = self.model.shared_weights
-        return self._like_experts(weights) if weights else None
+        return self._like_experts(weights, tokens) if weights else None
 
     def dense_layer(self, context_tokens: int, layer: int = 0) -> Kernel:
         """The model's layer ``layer``, which has no experts, for one token."""
-        attention, rest = self.attention(context_tokens, layer), self._like_experts(self.model.dense_weights)
+        return self.dense_of_tokens(self.attention(context_tokens, layer), 1)
+
+    def dense_of_tokens(self, attention: Kernel, tokens: int) -> Kernel:
+        """A layer without experts for ``tokens`` tokens whose attention is ``attention``; the two are one kernel."""
+        rest = self._like_experts(self.model.dense_weights, tokens)
         return self.kernel(attention.flops + rest.flops, attention.hbm_bytes + rest.hbm_bytes)
 
-    def _like_experts(self, weights: int) -> Kernel:
-        """One token uses ``weights`` weights (biases included) that are stored like those of routed experts."""
+    def _like_experts(self, weights: int, tokens: int) -> Kernel:
+        """All ``tokens`` use ``weights`` weights (biases included) that are stored like those of routed experts."""
         model = self.model
-        return self.kernel(2 * weights, -(-weights * model.expert_bytes // model.expert_weights))
+        return self.kernel(tokens * 2 * weights, -(-weights * model.expert_bytes // model.expert_weights))
 
 
 @dataclass(frozen=True)
