@@ -150,7 +150,8 @@ class Comparison(Result):
         gains: over each other row that is no bound.
         all_resident_s: mean step with every expert on the device: nothing is faster.
         link_roofline_s: the least that a policy that fetches could take: the loads of Belady's rule, less the experts there at
-            the start, over the link, or everything resident, whichever is more; ``None`` for batches.
+            the start, over the link, or everything resident, whichever is more; ``None`` where a step has several tokens, or
+            prompts warm the cache in no time.
     """
 
     config: SimulationConfig
@@ -312,7 +313,7 @@ def _gain(name: str, slower: NDArray[np.int64], faster: NDArray[np.int64], boots
 def _link_roofline_s(simulator: Simulator, steps: int) -> float | None:
     """See `Comparison`; Belady's rule is the least of loads where each step is one token."""
     part = simulator.part
-    if part.largest_step > 1:
+    if part.largest_step > 1 or not part.steps.timed.all():
         return None
     scope = simulator.config.scope
     each = simulator.places // part.trace.layers if scope == "layer" else simulator.places

@@ -422,4 +422,3 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
         commands.release(stager, layer, state.demanded[:demanded])
         link.forget_dropped(state, given, stager)
     _set_values_at_end(state, given, stager)
-

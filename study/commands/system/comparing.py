@@ -237,7 +237,9 @@ def _render_point(console: Console, point: Comparison) -> None:
             ratio if not line.is_bound else "bound",
         )
     console.print(table, highlight=False)
-    roofline = "" if point.link_roofline_s is None else f"; fetching cannot take less than {seconds(point.link_roofline_s)}"
+    roofline = (
+        "" if point.link_roofline_s is None else f"; fetching cannot take less than {seconds(point.link_roofline_s)}"
+    )
     console.print(
         f"moved, host: experts a step over the link, and computed by the host. Every expert on the device: "
         f"{seconds(point.all_resident_s)}{roofline}",
