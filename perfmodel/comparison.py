@@ -1,7 +1,7 @@
 """Every policy on one machine: the time per token of each, what is best, and the bounds.
 
-What is free in a policy (the price of a transfer, whether what is missing is computed or fetched, …) is chosen by simulation on
-*tuning* tokens, of the training sequences, and measured on test tokens. A choice lies among the *candidates* of a row.
+What is free in a policy (the price of a transfer, whether what is missing is computed or fetched, …) is chosen by
+simulation on *tuning* tokens, of the training sequences, among the *candidates* of a row, and measured on test tokens.
 All policies begin with the experts most used in the training sequences.
 """
 
@@ -149,9 +149,9 @@ class Comparison(Result):
         recommended: name of the row that is fastest on the tuning tokens (bounds left out).
         gains: over each other row that is no bound.
         all_resident_s: mean step with every expert on the device: nothing is faster.
-        link_roofline_s: the least that a policy that fetches could take: the loads of Belady's rule, less the experts there at
-            the start, over the link, or everything resident, whichever is more; ``None`` where a step has several tokens, or
-            prompts warm the cache in no time.
+        link_roofline_s: the least that a policy that fetches could take: the loads of Belady's rule, less the experts
+            there at the start, over the link, or everything resident, whichever is more; ``None`` where a step has
+            several tokens, or prompts warm the cache in no time.
     """
 
     config: SimulationConfig

@@ -28,8 +28,8 @@ class Plan:
     Attributes:
         limits, settings: of the stager, which decides what moves and what gives way.
         missing: what becomes of missing experts.
-        resident: i64, the keys (``layer · experts + expert``) on the device at the start, in this order (the last is the most
-            recently used).
+        resident: i64, the keys (``layer · experts + expert``) on the device at the start, in this order (the last is
+            the most recently used).
         fixed: whether these never give way.
         values, predictions: what is known ahead, or ``None``.
     """

@@ -1,8 +1,8 @@
 """Policies by name: what gives way, what is known ahead, and what becomes of an expert that is missing.
 
-A policy is one of each of three: *eviction* (the values by which residents give way), *prefetch* (predictions for coming
-layers), and *missing* (a missing expert is fetched, computed by the host, or whichever ends sooner). *Background* loads
-also move what is worth having while nothing waits, if it is worth more than what gives way by ``price``.
+A policy is one of each of three: *eviction* (the values by which residents give way), *prefetch* (predictions for
+coming layers), and *missing* (a missing expert is fetched, computed by the host, or whichever ends sooner).
+*Background* loads also move what is worth having while nothing waits, if it is worth more than what gives way by ``price``.
 """
 
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ def fetched(
         most_tokens = max(most_tokens, tokens)
     free_rate = min(host_free_rate, host_most_rate[most_tokens])
     shared_rate = min(host_shared_rate, host_most_rate[most_tokens])
-    best, best_ps = 0, np.int64(0)
+    best, best_ps = 0, 0
     for count in range(missing + 1):
         moved = count - 1 if moving >= 0 and count > 0 else count
         link_ps = link_free_ps + moved * transfer_ps

@@ -15,9 +15,9 @@ class Workload:
         experts, tokens_of, offsets: as `staging.steps.StepExperts`.
         timed: bool ``[steps]``; a step that is not timed warms the cache and takes no time.
         tokens: i64 ``[steps]``, tokens of each step.
-        before_gate_ps, before_gate_compute_ps: i64 ``[steps, layers]``: the kernels between the end of the layer before and
-            the gate of this one (attention and gate; before the first layer also the dense layers), and for how much of
-            that their operations alone would take.
+        before_gate_ps, before_gate_compute_ps: i64 ``[steps, layers]``: the kernels between the end of the layer
+            before and the gate of this one (attention and gate; before the first layer also the dense layers), and how
+            long their operations alone would take.
         shared_ps, shared_compute_ps: i64 ``[steps]``: the shared experts, which run right after the gate; 0 for none.
         prefetch_engine_ps: i64 ``[steps, layers]``: how long the prefetch engine works on the event of a gate.
     """
@@ -45,12 +45,14 @@ class Durations:
         chunk_bytes: a transfer may be stopped at multiples of them.
         chunk_ps: i64 ``[chunks + 1]``: when so many chunks of a transfer have passed since it began, latency included;
             ``[0]`` is 0, the last the whole transfer.
-        expert_ps, expert_compute_ps: i64 ``[most tokens + 1]``: an expert's kernel on the device, and its operations alone.
+        expert_ps, expert_compute_ps: i64 ``[most tokens + 1]``: an expert's kernel on the device, and its operations
+            alone.
         host_work: what the host's processor reads for one expert, in 10⁻⁶ bytes.
-        host_free_rate, host_shared_rate: 10⁶ bytes a second that it can read while the link is idle, and while it moves.
+        host_free_rate, host_shared_rate: 10⁶ bytes a second that it can read while the link is idle, and while it
+            moves.
         host_most_rate: i64 ``[most tokens + 1]``: 10⁶ bytes a second at which its arithmetic keeps up.
-        host_before_ps, host_after_ps: from the gate until it may begin, and from its end until the device has the result
-            (activations over the link, and latency); once a layer.
+        host_before_ps, host_after_ps: from the gate until it may begin, and from its end until the device has the
+            result (activations over the link, and latency); once a layer.
     """
 
     expert_bytes: int

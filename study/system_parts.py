@@ -58,7 +58,7 @@ def system_parts(
         predictors: trained on its training sequences; ST-MoE's tables are profiled here.
         batch, drafted: see `steps_of`.
         tokens: of the first test sequences, about; ``None``: all.
-        progress: called with (kinds done, kinds).
+        progress: called with (parts done, parts).
 
     Raises:
         ForestageError: where trace, steps and predictors do not fit each other.
@@ -78,14 +78,9 @@ def system_parts(
     for number, indices in enumerate(chosen):
         part = select_sequences(recorded, indices)
         steps = steps_of(part, batch=batch, drafted=drafted, prompts_decoded=prompts_decoded)
-        found.append(
-            part_of(
-                part,
-                steps,
-                predictors,
-                progress=None if progress is None else lambda done, of, n=number: progress(n * of + done, 2 * of),
-            )
-        )
+        found.append(part_of(part, steps, predictors))
+        if progress is not None:
+            progress(number + 1, len(chosen))
     return found[0], found[1], uses
 
 

@@ -35,7 +35,7 @@ def step_on(state: State, given: Given) -> None:
 def link_changed(state: State, given: Given) -> None:
     """The link moves from now on, or does not any more: what is left goes at another rate."""
     n = state.numbers
-    if n.host_began < 0 or n.host_next == NEVER and n.host_first == n.host_last:
+    if n.host_began < 0 or n.host_first == n.host_last:
         return
     if n.host_next <= n.now:
         return  # it has ended, which is due next

@@ -11,13 +11,17 @@ from traces.compiled import njit
 
 @njit(**INSIDE)
 def offer(state: State, given: Given, stager: Stager) -> None:
-    """Nothing more is due now: an idle link takes a transfer; one that no gate waits for may have to stop for a demand."""
+    """Nothing more is due: an idle link takes a transfer; what no gate waits for may have to stop for a demand."""
     n = state.numbers
+    if not n.told:
+        return
+    n.told = 0
     if n.moving < 0:
         commands.grant(stager)
         if stager.numbers.channel != NONE:
             _start(state, given, stager)
-        forget_dropped(state, given, stager)
+        heed(state, given, stager)
+        n.told = 0
     elif n.stops == NEVER and not stager.keys[n.moving].demanded and queue.holds_demand(stager):
         _set_stop(state, given)
 
@@ -84,7 +88,7 @@ def step_on(state: State, given: Given, stager: Stager) -> None:
         else:
             n.abandoned += chunk * given.chunk_bytes
             state.began[key] = NOT
-    forget_dropped(state, given, stager)
+    heed(state, given, stager)
 
 
 @njit(**INLINE)
@@ -100,6 +104,7 @@ def _arrive(state: State, given: Given, stager: Stager) -> None:
     n, key = state.numbers, state.numbers.moving
     _count(state, stager, key)
     commands.arrive(stager, 0)
+    n.told = 1
     _leave(state, given)
     told = state.awaited[key]
     if told:
@@ -135,6 +140,7 @@ def complete(state: State, given: Given, stager: Stager) -> None:
         key = n.moving
         _count(state, stager, key)
         commands.arrive(stager, 0)
+        n.told = 1
         _leave(state, given)
 
 
@@ -148,9 +154,10 @@ def run_kernel(state: State, given: Given, tokens: int) -> None:
 
 
 @njit(**INLINE)
-def forget_dropped(state: State, given: Given, stager: Stager) -> None:
-    """Chunks of paused keys that the last command has dropped are abandoned."""
+def heed(state: State, given: Given, stager: Stager) -> None:
+    """The stager was told something: chunks of paused keys that it has dropped are abandoned."""
     n = state.numbers
+    n.told = 1
     at = 0
     while at < n.paused:
         key = state.paused[at]

@@ -1,10 +1,11 @@
 """Steps, gates and layers, compiled; the order of things within an instant is `perfmodel.engine.simulation`'s.
 
-The device needs no events of its own: what is available runs in order, so the time at which it has run is known at once, and
-a layer ends when that has passed, nothing is to come, and the host's result is there.
+The device needs no events of its own: what is available runs in order, so the time at which it has run is known at
+once, and a layer ends when that has passed, nothing is to come, and the host's result is there.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
     )
 
 
-def _plain(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
     """As numba takes it: not a subclass (a memory map), and in one type of layout, without a copy where it has that."""
     return np.ascontiguousarray(np.asarray(array))
 
@@ -107,6 +108,7 @@ def _empty(workload: Workload, plan: Plan) -> State:
         numbers[name] = -1
     for name in ("arrives", "stops", "host_next"):
         numbers[name] = NEVER
+    numbers["told"] = 1
     keys = layers * experts
     return State(
         numbers=numbers,
@@ -159,7 +161,7 @@ def _run(state: State, given: Given, stager: Stager) -> None:
             _run_layer(state, given, stager)
             if demanded:
                 commands.release(stager, layer, state.demanded[:demanded])
-                link.forget_dropped(state, given, stager)
+                link.heed(state, given, stager)
         state.step_ps[step] = n.now - began
         _set_values_at_end(state, given, stager)
     link.close(state, given)
@@ -299,10 +301,10 @@ def _gate(state: State, given: Given, stager: Stager, layer: int) -> int:
     n.computed += on_host
     if demanded:
         commands.demand(stager, layer, state.demanded[:demanded])
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
     if given.has_predictions:
         commands.expire(stager, at)
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
     if given.has_predictions or (given.has_values and not given.values_at_step_end):
         _ask(state, given, layer + 1, given.prefetch_engine_ps[n.step, layer])
     host.begin_layer(state, given, on_host)
@@ -327,7 +329,8 @@ def _choose(state: State, given: Given, stager: Stager, first_key: int, missing:
         if moving < 0 and chunk < len(given.chunk_ps) - 1:
             link_free_ps = n.since + given.chunk_ps[chunk] - given.chunk_ps[n.kept] - n.now
     _fetched(
-        state.missing_tokens[:missing], state.worth[:missing], moving, link_free_ps, n.free_at - n.now, given.chunk_ps[-1],
+        state.missing_tokens[:missing], state.worth[:missing], moving, link_free_ps, n.free_at - n.now,
+        given.chunk_ps[-1],
         given.expert_ps, given.host_work, given.host_free_rate, given.host_shared_rate, given.host_most_rate,
         given.host_before_ps, given.host_after_ps, state.chosen[:missing],
     )  # fmt: skip
@@ -351,7 +354,7 @@ def _answered(state: State, given: Given, stager: Stager, event: int) -> None:
     step, layer = event // (given.layers + 1), event % (given.layers + 1) - 1
     if layer >= 0 and given.has_values and not given.values_at_step_end:
         commands.set_values(stager, layer, given.values[step, layer])
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
     if not given.has_predictions:
         return
     if layer >= 0:
@@ -378,7 +381,7 @@ def _prefetch(state: State, given: Given, stager: Stager, step: int, target: int
     if count:
         deadline = step * given.layers + target
         commands.prefetch(stager, target, state.scratch[:count], state.scratch_chances[:count], deadline)
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
 
 
 @njit(**INLINE)
@@ -386,6 +389,7 @@ def _set_values_at_end(state: State, given: Given, stager: Stager) -> None:
     if given.has_values and given.values_at_step_end:
         for layer in range(given.layers):
             commands.set_values(stager, layer, given.values[state.numbers.step, layer])
+            link.heed(state, given, stager)
 
 
 # --- steps that are not timed ---
@@ -404,6 +408,7 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
             continue
         if given.has_values and not given.values_at_step_end:
             commands.set_values(stager, layer, given.values[n.step, layer])
+            link.heed(state, given, stager)
         demanded = 0
         for use in range(first, last):
             expert = given.experts[use]
@@ -413,12 +418,12 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
         if not demanded:
             continue
         commands.demand(stager, layer, state.demanded[:demanded])
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
         while queue.holds_demand(stager):
             commands.grant(stager)
             link.forget_completed(state, stager.numbers.key)
-            link.forget_dropped(state, given, stager)
+            link.heed(state, given, stager)
             commands.arrive(stager, 0)
         commands.release(stager, layer, state.demanded[:demanded])
-        link.forget_dropped(state, given, stager)
+        link.heed(state, given, stager)
     _set_values_at_end(state, given, stager)

@@ -12,7 +12,7 @@ NUMBERS = np.dtype(
         (name, np.int64)
         for name in (
             "now", "step",
-            "moving", "since", "kept", "arrives", "stops", "stop_chunk", "paused",
+            "moving", "since", "kept", "arrives", "stops", "stop_chunk", "paused", "told",
             "answered", "asked", "read",
             "host_first", "host_last", "host_left", "host_since", "host_rate", "host_next", "host_began", "host_result",
             "free_at", "coming",
@@ -24,12 +24,14 @@ NUMBERS = np.dtype(
 )  # fmt: skip
 """Times are ps.
 
-* Link: ``moving`` key or −1, ``since`` when, with so many chunks ``kept`` from before; it ``arrives``, or ``stops`` before
-  with ``stop_chunk`` chunks (``NEVER``: none is set). ``paused``: keys in ``State.paused``.
+* Link: ``moving`` key or −1, ``since`` when, with so many chunks ``kept`` from before; it ``arrives``, or ``stops``
+  before with ``stop_chunk`` chunks (``NEVER``: none is set). ``paused``: keys in ``State.paused``; ``told``:
+  whether the stager was told anything since the link was last offered (otherwise it would answer the same).
 * Prefetch engine: when it ``answered`` last, how many events were ``asked`` and how many answers were ``read``.
 * Host: places ``host_first`` … ``host_last − 1`` of ``State.host`` are left; of the first so much work is left
-  (``host_left``, 10⁻⁶ bytes) ``host_since`` then, at ``host_rate``; ``host_next``: when it begins or ends one (``NEVER``:
-  nothing to do); ``host_began``: when the layer's first began, −1: not yet; ``host_result``: when the device has the result.
+  (``host_left``, 10⁻⁶ bytes) ``host_since`` then, at ``host_rate``; ``host_next``: when it begins or ends one
+  (``NEVER``: nothing to do); ``host_began``: when the layer's first began, −1: not yet; ``host_result``: when the
+  device has the result.
 * Device: ``free_at``: when what was available has run; ``coming``: experts that it waits for.
 * Sums and counts as in `perfmodel.plan`.
 """
@@ -75,13 +77,13 @@ class State(NamedTuple):
     Attributes:
         numbers: of ``NUMBERS``.
         step_ps: i64 ``[steps]``, the answer.
-        answer_ps, answer_event: i64, of the events asked of the prefetch engine: when answered; (step, layer + 1) as one
-            number.
+        answer_ps, answer_event: i64, of the events asked of the prefetch engine: when answered; (step, layer + 1) as
+            one number.
         paused: i64, keys that were stopped and hold a place.
         chunks: i64 ``[keys]``, chunks that a paused key has.
         began: u8 ``[keys]``, how its transfer began: ``NOT``, ``FOR_A_GATE`` or ``AHEAD``.
-        awaited: i64 ``[keys]``, of an expert that the layer waits for: tokens, and whether it was queued or moving at the
-            gate (2 · tokens + that); 0 for others.
+        awaited: i64 ``[keys]``, of an expert that the layer waits for: tokens, and whether it was queued or moving at
+            the gate (2 · tokens + that); 0 for others.
         host: i64, tokens of each expert that the host computes.
         demanded: i64 ``[experts]``, scratch: what the layer demanded.
         scratch, scratch_chances: i64 ``[experts]``.

@@ -55,5 +55,5 @@ def test_the_comparison_meets_what_it_should_compare() -> None:
 def test_a_stager_of_another_shape_is_refused() -> None:
     workload, durations, plan = random_case(0)
     _, _, other = next(case for case in map(random_case, range(1, 50)) if case[2].limits.layers != plan.limits.layers)
-    with pytest.raises(ForestageError, match="stager: .* layers of .* experts"):
+    with pytest.raises(ForestageError, match=r"stager: .* layers of .* experts"):
         compiled.simulate(workload, durations, other)
