@@ -129,8 +129,8 @@ def test_steps_that_do_not_fit_the_trace_are_refused(tmp_path: Path) -> None:
         workload(trace, steps, experts_of(steps, 3), costs, layers, engine_ps - 1)
     with pytest.raises(ValueError, match="1 layers are simulated, the trace has 3"):
         workload(trace, steps, experts_of(steps, 3), costs, SimulatedLayers((0,), ()), engine_ps)
+    empty = steps_of([[0], []])
     with pytest.raises(ValueError, match="one has no token"):
-        empty = steps_of([[0], []])
         workload(trace, empty, experts_of(empty, 3), costs, layers, engine_ps)
 
 
