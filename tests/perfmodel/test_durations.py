@@ -75,8 +75,8 @@ def test_a_link_is_no_faster_than_the_host_memory_that_it_reads(tmp_path: Path) 
 
 
 def test_a_rate_is_floored_once(tmp_path: Path) -> None:
-    times = of_micro(tmp_path, host_gb_per_s=2.0006, host_tflops=1, link_gb_per_s=1.0003)
-    assert (times.host_free_rate, times.host_shared_rate) == (2_000, 1_000)  # 1000.3 · 10⁶
+    times = of_micro(tmp_path, host_gb_per_s=2.0002, host_tflops=1, link_gb_per_s=1.0003)
+    assert (times.host_free_rate, times.host_shared_rate) == (2_000, 999)  # 999.9 · 10⁶
 
 
 def test_a_host_that_is_not_known_is_not_asked_to_compute(tmp_path: Path) -> None:
