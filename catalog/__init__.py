@@ -6,6 +6,7 @@ from catalog.config import StrictModel
 from catalog.dram import DramRecord, PimBlocks
 from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
+from catalog.host_memories import HostMemoryRecord
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.records import Evidence, Record, Source
@@ -18,6 +19,7 @@ __all__ = [
     "FixedState",
     "ForestageError",
     "GroupedQueryAttention",
+    "HostMemoryRecord",
     "HybridAttention",
     "LatentAttention",
     "MachineRecord",

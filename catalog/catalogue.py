@@ -15,6 +15,7 @@ from catalog.dram import DramRecord
 from catalog.energy import EnergyRecord
 from catalog.errors import ForestageError
 from catalog.families import FAMILIES
+from catalog.host_memories import HostMemoryRecord
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.names import formats_of, key, stems_of, tunings_of
@@ -94,6 +95,7 @@ class Catalog:
     dram: Records[DramRecord]
     energy: Records[EnergyRecord]
     machines: Records[MachineRecord]
+    host_memories: Records[HostMemoryRecord]
 
     def of_kind(self, kind: str) -> Records[Any]:
         """The records of a table of ``KINDS``."""
@@ -102,6 +104,7 @@ class Catalog:
             "dram": self.dram,
             "energy": self.energy,
             "machine": self.machines,
+            "host_memory": self.host_memories,
         }
         return kinds[kind]
 
@@ -163,6 +166,7 @@ KINDS: dict[str, type[Record]] = {
     "dram": DramRecord,
     "energy": EnergyRecord,
     "machine": MachineRecord,
+    "host_memory": HostMemoryRecord,
 }
 """Table names of the TOML files."""
 
@@ -245,11 +249,18 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
         dram=_index("dram", found["dram"]),
         energy=_index("energy", found["energy"]),
         machines=_index("machine", found["machine"]),
+        host_memories=_index("host_memory", found["host_memory"]),
     )
     for record, origin in found["machine"]:
         device = getattr(record, "dram", None)
         if device is not None and catalog.dram.get(device) is None:
             raise ForestageError(f"{origin}: machine '{record.name}': dram: no DRAM device is named '{device}'")
+        memory = getattr(record, "host_memory", None)
+        if memory is not None and catalog.host_memories.get(memory) is None:
+            raise ForestageError(
+                f"{origin}: machine '{record.name}': host_memory: no host memory is named '{memory}'; add a "
+                f"[[host_memory]] or name one of {', '.join(catalog.host_memories.names())}"
+            )
     return catalog
 
 

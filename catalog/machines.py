@@ -29,6 +29,7 @@ class MachineRecord(Record):
         device_link_gb_per_s: bandwidth to other devices, per direction.
         host_link_gb_per_s: bandwidth to host memory, per direction.
         host_link: name of that link.
+        host_memory: the host's memory and processor in the catalogue, if known.
         staging_buffer_bytes: on-chip buffer for expert weights (and the key-value cache).
         activation_buffer_bytes: on-chip buffer for activations.
         engine_clock_ghz: clock of the prefetch engine.
@@ -48,6 +49,7 @@ class MachineRecord(Record):
     device_link_gb_per_s: GigabytesPerSecond | None = None
     host_link_gb_per_s: GigabytesPerSecond | None = None
     host_link: str | None = None
+    host_memory: str | None = None
     staging_buffer_bytes: PositiveInt | None = None
     activation_buffer_bytes: PositiveInt | None = None
     engine_clock_ghz: Annotated[float, Field(gt=0, le=10)]

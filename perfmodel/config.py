@@ -57,17 +57,25 @@ class SimulationConfig(StrictModel):
         ge=4096,
         description="Granularity at which a demand overtakes a prefetch on the link (assumption; 4096: a page)",
     )
+    host_memory: str | None = Field(default=None, description="Host memory of the catalogue; none takes the machine's")
     host_gb_per_s: float | None = Field(
-        default=None, ge=1e-3, le=100_000, description="Host memory's bandwidth that can be used, GB/s"
+        default=None,
+        ge=1e-3,
+        le=100_000,
+        description="Bandwidth of the host memory that can be used, in place of the catalogue's, GB/s",
     )
     host_tflops: float | None = Field(
-        default=None, ge=1e-3, le=100_000, description="Arithmetic that the host's processor reaches, TFLOPS"
+        default=None,
+        ge=1e-3,
+        le=100_000,
+        description="Arithmetic that the host's processor reaches, in place of the catalogue's, TFLOPS",
     )
-    host_latency_us: float = Field(
-        default=0.0,
+    host_latency_us: float | None = Field(
+        default=None,
         ge=0,
         le=1e6,
-        description="One way between device and host's processor, beside the bytes, µs (assumption: none)",
+        description="One way between device and host's processor beside the bytes, µs; none takes the host memory's, 0 "
+        "where no record is used",
     )
     shared_host_memory: bool = Field(
         default=True, description="The link's reads take bandwidth of the host memory from the processor"

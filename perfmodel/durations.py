@@ -11,6 +11,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.catalogue import Catalog
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import BF16_BYTES, CostModel
@@ -36,6 +37,7 @@ def durations(
     most_tokens: int,
     largest_step: int,
     missing: Missing = Missing.FETCH,
+    catalog: Catalog | None = None,
 ) -> Durations:
     """What an expert of ``costs`` takes under ``config``.
 
@@ -46,6 +48,7 @@ def durations(
         largest_step: tokens of the largest timed step.
         missing: what becomes of missing experts. Only if the host may compute them must it be known; what it would take
             is 0 where it is not.
+        catalog: of host memories; the shipped one and the user's by default.
 
     Raises:
         ForestageError: if the host is to compute and its memory or arithmetic is not known, or too slow for
@@ -58,7 +61,7 @@ def durations(
         raise ForestageError(
             f"model {costs.model.name}: an expert has {costs.expert_bytes} bytes; the simulation takes up to 10¹²"
         )
-    host = host_of(config, costs.machine)
+    host = host_of(config, costs.machine, catalog)
     link = costs.link_bytes_per_s
     if host is not None and config.shared_host_memory:
         link = min(link, host.bytes_per_s)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from catalog.catalogue import Catalog, load_catalog
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from perfmodel.config import SimulationConfig
@@ -26,14 +27,28 @@ class Host:
     latency_ps: int
 
 
-def host_of(config: SimulationConfig, machine: MachineRecord) -> Host | None:
-    """The host of ``machine`` under ``config``; ``None`` where neither says anything of its memory."""
-    if config.host_gb_per_s is None:
+def host_of(config: SimulationConfig, machine: MachineRecord, catalog: Catalog | None = None) -> Host | None:
+    """The host of ``machine`` under ``config``; ``None`` where neither says anything of its memory's bandwidth.
+
+    Raises:
+        ForestageError: if the catalogue (the shipped one by default) has no host memory of the name.
+    """
+    name = config.host_memory or machine.host_memory
+    record = None if name is None else (load_catalog() if catalog is None else catalog).host_memories.find(name)
+    if config.host_gb_per_s is not None:
+        bytes_per_s = round(config.host_gb_per_s * 1e9)
+    elif record is not None:
+        bytes_per_s = record.usable_bytes_per_s
+    else:
         return None
+    tflops = config.host_tflops if record is None or config.host_tflops is not None else record.compute_tflops
+    latency_us = config.host_latency_us
+    if latency_us is None:
+        latency_us = 0.0 if record is None else record.latency_us
     return Host(
-        bytes_per_s=round(config.host_gb_per_s * 1e9),
-        flops_per_s=None if config.host_tflops is None else round(config.host_tflops * 1e12),
-        latency_ps=round(config.host_latency_us * PS_PER_US),
+        bytes_per_s=bytes_per_s,
+        flops_per_s=None if tflops is None else round(tflops * 1e12),
+        latency_ps=round(latency_us * PS_PER_US),
     )
 
 
@@ -46,7 +61,7 @@ def computing_host(host: Host | None, machine: MachineRecord) -> tuple[Host, int
     if host is None:
         raise ForestageError(
             f"machine {machine.name}: host_memory: not in the catalogue, so its host cannot compute; give "
-            "host_gb_per_s and host_tflops"
+            "host_memory, or host_gb_per_s and host_tflops"
         )
     if host.flops_per_s is None:
         raise ForestageError(

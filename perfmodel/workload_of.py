@@ -83,8 +83,8 @@ def check_times(work: Workload, times: Durations) -> None:
     total += uses * each_ps + int(layer_timed.sum()) * (times.host_before_ps + times.host_after_ps)
     if total > LONGEST_RUN_PS:
         raise ForestageError(
-            f"simulation: the steps could take {total / PS_PER_S:.3g} s; "
-            f"the clock counts {LONGEST_RUN_PS / PS_PER_S:.3g} s; give fewer tokens or a faster link and host"
+            f"simulation: the steps could take {total / PS_PER_S:.3g} s, more than the "
+            f"{LONGEST_RUN_PS / PS_PER_S:.3g} s that can be counted; give fewer tokens or a faster link and host"
         )
 
 

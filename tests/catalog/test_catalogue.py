@@ -45,7 +45,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
 
 
 def every_record(catalog: Catalog) -> list[Record]:
-    return [*catalog.models, *catalog.dram, *catalog.energy, *catalog.machines]
+    return [*catalog.models, *catalog.dram, *catalog.energy, *catalog.machines, *catalog.host_memories]
 
 
 def test_every_shipped_value_has_a_source() -> None:
@@ -115,7 +115,12 @@ def test_the_users_file_is_always_read(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_record_written_is_the_record_read(tmp_path: Path) -> None:
     catalog = load_catalog()
     path = tmp_path / "all.toml"
-    for kind, records in (("model", catalog.models), ("machine", catalog.machines), ("dram", catalog.dram)):
+    for kind, records in (
+        ("model", catalog.models),
+        ("machine", catalog.machines),
+        ("dram", catalog.dram),
+        ("host_memory", catalog.host_memories),
+    ):
         for record in records:
             for own, again in parse_records("written", record_toml(kind, record)):
                 assert (own, again) == (kind, record)
@@ -202,6 +207,10 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "unit in text": (MACHINE.replace("= 100", '= "2 TB/s"'), r"memory_gb_per_s: Input should be a valid number"),
     "link without figure": (MACHINE + 'host_link = "PCIe"', r"host_link and host_link_gb_per_s come together"),
     "no such dram": (MACHINE + 'dram = "HBM9"', r"machine 'box': dram: no DRAM device is named 'HBM9'"),
+    "no such host memory": (
+        MACHINE + 'host_memory = "DDR9"',
+        r"machine 'box': host_memory: no host memory is named 'DDR9'; add a \[\[host_memory\]\] or name one of DDR5",
+    ),
     "bus": (MACHINE.replace("512", "500"), r"engine_bus_bits: .*multiple of 8"),
     "source of nothing": (
         MACHINE + '[machine.field_sources]\nmemroy_gb = { source = "a", evidence = "B" }',
@@ -221,7 +230,7 @@ def test_a_mistake_is_one_line_that_names_the_file(mistake: str, tmp_path: Path)
 def test_no_quantity_of_the_catalogue_may_be_zero_or_less() -> None:
     catalog = load_catalog()
     taken = set()
-    for records in (catalog.dram, catalog.machines, catalog.energy, catalog.models):
+    for records in (catalog.dram, catalog.machines, catalog.energy, catalog.models, catalog.host_memories):
         for record in records:
             values = record.model_dump()
             for name in (name for name, value in values.items() if type(value) in (int, float)):

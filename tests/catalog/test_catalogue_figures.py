@@ -216,6 +216,29 @@ def test_machines() -> None:
     assert CATALOG.machines.find("Sieve-B200-PIM").memory_gb == CATALOG.machines.find("Sieve-B200").memory_gb / 2  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("memory", "channels", "megatransfers", "usable_gb_per_s"),
+    [("DDR5-5600-2ch", 2, 5600, 76.2), ("DDR5-4800-8ch", 8, 4800, 261.1), ("DDR5-4800-12ch", 12, 4800, 391.7)],
+)
+def test_host_memories(memory: str, channels: int, megatransfers: int, usable_gb_per_s: float) -> None:
+    record = CATALOG.host_memories.find(memory)
+    assert record.memory_gb_per_s == pytest.approx(channels * 8 * megatransfers / 1000)
+    assert record.usable_bytes_per_s / 1e9 == pytest.approx(usable_gb_per_s, abs=0.05)
+
+
+def test_what_no_one_published_of_a_host_is_an_assumption() -> None:
+    for record in CATALOG.host_memories:
+        for field in ("memory_utilisation", "compute_tflops", "latency_us"):
+            assert record.source_of(field).evidence is Evidence.ASSUMPTION, (record.name, field)
+
+
+def test_every_machine_with_a_host_link_has_a_host_memory() -> None:
+    for machine in CATALOG.machines:
+        assert (machine.host_link is None) == (machine.host_memory is None), machine.name
+    assert CATALOG.machines.find("GH200").host_link_gb_per_s == 900 / 2
+    assert CATALOG.machines.find("MI300X").memory_gb == 192
+
+
 def test_attention_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="no multiple of kv_heads"):
         GroupedQueryAttention(query_heads=5, kv_heads=2, head_dim=3)

@@ -75,12 +75,14 @@ def test_a_link_is_no_faster_than_the_host_memory_that_it_reads(tmp_path: Path) 
 
 
 def test_a_rate_is_floored_once(tmp_path: Path) -> None:
-    times = of_micro(tmp_path, host_gb_per_s=2.0006, host_tflops=1, link_gb_per_s=1.0003)
-    assert (times.host_free_rate, times.host_shared_rate) == (2_000, 1_000)  # 1000.3 · 10⁶
+    times = of_micro(tmp_path, host_gb_per_s=2.0002, host_tflops=1, link_gb_per_s=1.0003)
+    assert (times.host_free_rate, times.host_shared_rate) == (2_000, 999)  # 999.9 · 10⁶
 
 
 def test_a_host_that_is_not_known_is_not_asked_to_compute(tmp_path: Path) -> None:
-    with pytest.raises(ForestageError, match=r"^machine micro: host_memory: .*give host_gb_per_s and host_tflops$"):
+    with pytest.raises(
+        ForestageError, match=r"^machine micro: host_memory: .*give host_memory, or host_gb_per_s and host_tflops$"
+    ):
         of_micro(tmp_path, missing=Missing.HOST)
     with pytest.raises(ForestageError, match=r"^machine micro: host_tflops: .*give host_tflops$"):
         of_micro(tmp_path, missing=Missing.SOONER, host_gb_per_s=10)
@@ -118,6 +120,28 @@ def test_the_largest_values_that_a_configuration_allows_do_not_overflow() -> Non
     with pytest.raises(ForestageError, match="chunk_bytes: an expert of 147456000000 bytes has more than"):
         durations(wide, SimulationConfig(chunk_bytes=4096), most_tokens=1, largest_step=1)
     assert LONGEST_PS < 2**62
+
+
+def test_the_machines_own_host_memory_is_used_and_can_be_replaced() -> None:
+    model = CATALOG.models.find("gpt-oss-20b")
+    desktop = CostModel(model, CATALOG.machines.find("RTX-4090"))
+
+    def times(**values: Any) -> Durations:
+        return durations(desktop, SimulationConfig(**values), most_tokens=1, largest_step=1, missing=Missing.HOST)
+
+    own = times()
+    assert (own.host_free_rate, own.host_shared_rate) == (76_160, 44_160)  # 0.85 · 89.6 GB/s, less 32
+    assert own.host_before_ps == 5_000_000 + 2880 * 2 * 1000 // 32
+    assert times(host_memory="DDR5-4800-12ch").host_free_rate == 391_680
+    assert times(host_gb_per_s=60).host_free_rate == 60_000
+    assert times(host_gb_per_s=60).host_most_rate[1] == own.host_most_rate[1]
+    assert times(host_tflops=0.5).host_most_rate[1] == model.expert_bytes * 5 * 10**11 // (model.expert_flops * 10**6)
+    assert times(host_latency_us=0).host_before_ps == 180_000
+    with pytest.raises(ForestageError, match="host_memory 'HBM9' is not in the catalogue; the nearest known is"):
+        times(host_memory="HBM9")
+    bare = CostModel(model, CATALOG.machines.find("ST-MoE"), 32)
+    with pytest.raises(ForestageError, match="machine ST-MoE-accelerator: host_memory: not in the catalogue"):
+        durations(bare, SimulationConfig(), most_tokens=1, largest_step=1, missing=Missing.HOST)
 
 
 def test_settings_of_the_host_have_bounds() -> None:

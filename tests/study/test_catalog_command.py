@@ -228,6 +228,25 @@ def test_the_page_on_the_catalogue_has_every_field_of_a_model() -> None:
         assert f"`{record.name}`" in page, record.name
 
 
+def test_the_page_on_the_catalogue_has_every_host_memory_with_its_machines() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    catalog = load_catalog()
+    for record in catalog.host_memories:
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| `{record.name}`"))
+        figures = (record.memory_gb_per_s, record.usable_bytes_per_s / 1e9, record.compute_tflops, record.latency_us)
+        assert [float(cell) for cell in line.split("|")[2:6]] == [round(figure, 1) for figure in figures]
+        machines = [machine.name for machine in catalog.machines if machine.host_memory == record.name]
+        assert line.split("|")[6].strip() == ", ".join(f"`{name}`" for name in machines)
+
+
+def test_a_host_memory_is_listed_and_shown(forestage: Forestage) -> None:
+    listed = json.loads(forestage("catalog", "list", "--kind", "host_memory", "--json").out)
+    assert [record["name"] for record in listed["records"]] == list(load_catalog().host_memories.names())
+    shown = json.loads(forestage("catalog", "show", "Grace", "--json").out)
+    fields = {field["field"]: (field["value"], field["evidence"]) for field in shown["fields"]}
+    assert (shown["kind"], fields["memory_utilisation"]) == ("host_memory", (0.85, "assumption"))
+
+
 def test_list_and_show_refuse_what_is_not_there(forestage: Forestage) -> None:
     assert "unknown name 'modle'; the nearest known name is 'model'" in refused(
         forestage("catalog", "list", "--kind", "modle")
