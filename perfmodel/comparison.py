@@ -193,6 +193,7 @@ class Simulator:
             most_tokens=part.most_tokens,
             largest_step=part.largest_step,
             missing=Missing.HOST if host else Missing.FETCH,
+            catalog=catalog,
         )
         check_times(self.workload, self.durations)
         self.places = config.capacity(

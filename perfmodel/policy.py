@@ -2,7 +2,8 @@
 
 A policy is one of each of three: *eviction* (the values by which residents give way), *prefetch* (predictions for
 coming layers), and *missing* (a missing expert is fetched, computed by the host, or whichever ends sooner).
-*Background* loads also move what is worth having while nothing waits, if it is worth more than what gives way by ``price``.
+*Background* loads also move what is worth having while nothing waits, if it is worth more than what gives way by
+``price``.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """How many (token, layer) steps a second each engine simulates on one core: ``python -m perfmodel.speed``.
 
-Synthetic routing of 24 layers of 32 experts, 4 a token, each expert's score a random walk that is drawn back to its mean;
+Synthetic routing of 24 layers of 32 experts, 4 a token, each expert's score a random walk that is drawn back to its
+mean;
 sizes and times of gpt-oss-20b on an A100. What is known ahead is made of the same scores with noise, so that it is
 right about as often as a trained predictor; making it is not timed.
 """

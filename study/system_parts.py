@@ -71,8 +71,8 @@ def system_parts(
     if predictors.st_moe is None and recorded.layers > 1:
         predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=1))
     chosen = (
-        first_sequences(recorded, train[::-1], max(TUNING_TOKENS, 64 * batch)),
-        first_sequences(recorded, test, tokens),
+        first_sequences(recorded, train[::-1], max(TUNING_TOKENS, 64 * batch), least=batch),
+        first_sequences(recorded, test, tokens, least=batch),
     )
     found = []
     for number, indices in enumerate(chosen):
@@ -84,10 +84,12 @@ def system_parts(
     return found[0], found[1], uses
 
 
-def first_sequences(trace: RoutingTrace, indices: NDArray[np.int64], tokens: int | None) -> NDArray[np.int64]:
-    """The first of ``indices`` that have ``tokens`` tokens or more together; all for ``None``."""
+def first_sequences(
+    trace: RoutingTrace, indices: NDArray[np.int64], tokens: int | None, *, least: int
+) -> NDArray[np.int64]:
+    """The first of ``indices``, ``least`` or more, that have ``tokens`` tokens or more together; all for ``None``."""
     if tokens is None:
         return indices
     sizes = np.diff(trace.sequence_offsets)[indices].tolist()
     needed = next((n for n, sum_ in enumerate(accumulate(sizes), 1) if sum_ >= tokens), len(sizes))
-    return np.sort(indices[:needed])
+    return np.sort(indices[: max(needed, least)])

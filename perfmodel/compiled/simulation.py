@@ -31,7 +31,7 @@ def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
     """Run all steps, one after the other: the same as `perfmodel.engine.simulate`, but for progress.
 
     Raises:
-        ForestageError: if the plan's stager does not fit the workload.
+        ForestageError: if the plan's stager does not fit the workload, or the host is to compute and cannot.
         ValueError: where the stager is told what its limits do not hold.
     """
     limits = plan.limits
@@ -41,6 +41,8 @@ def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
             f"{workload.layers} of {workload.model_experts}, and 1 channel, as the workload and the link have"
         )
     stager = empty_state(limits, plan.settings, record_actions=False)
+    if plan.missing is not Missing.FETCH and min(durations.host_free_rate, *durations.host_most_rate[1:].tolist()) < 1:
+        raise ForestageError("host_free_rate, host_most_rate: a host that computes needs rates of 1 or more")
     given, state = _given(workload, durations, plan), _empty(workload, plan)
     _preload(stager, plan.resident, np.empty(1, np.int64), plan.fixed)
     _run(state, given, stager)

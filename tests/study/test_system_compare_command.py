@@ -1,0 +1,56 @@
+"""``forestage system compare`` says which policy is best on a machine, and refuses what contradicts itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import refused
+
+SHIPPED = Path(__file__).parents[2] / "gpu_reference" / "shipped" / "trace.safetensors"
+SMALL = ("--trace", SHIPPED, "--tokens", 200, "--link-gb-per-s", 0.1, "--resamples", 20)
+
+
+def test_it_names_the_best_of_the_policies_and_its_gains(forestage) -> None:
+    told = forestage(
+        "system", "compare", *SMALL, "--capacity-fraction", 0.5, "--capacity-fraction", 0.25, "--host-gb-per-s", 0.5,
+        "--json",
+    )  # fmt: skip
+    assert told.status == 0, told.err
+    document = json.loads(told.out)
+    assert [point["config"]["capacity_fraction"] for point in document["points"]] == [0.5, 0.25]
+    assert (document["batch"], document["drafted"], document["next_use"]) == (1, 1, None)
+    for point in document["points"]:
+        names = {line["name"] for line in point["lines"]}
+        assert {"LRU", "static placement", "background, frequency"} <= names
+        assert not {name for name in names if "learned" in name}
+        best = min((line for line in point["lines"] if not line["is_bound"]), key=lambda line: line["tuning_s"])
+        assert point["recommended"] == best["name"]
+
+
+def test_the_table_marks_the_best_and_says_how_to_add_learned_rows(forestage) -> None:
+    told = forestage("system", "compare", *SMALL, "--capacity-fraction", 0.5)
+    assert told.status == 0, told.err
+    assert told.out.count("←") == 1
+    assert "forestage predictor train-next-use" in told.out
+    assert "bound" in told.out
+
+
+@pytest.mark.parametrize("option", [("--batch", 4), ("--drafted", 4)])
+def test_batches_and_verification_are_simulated(forestage, option: tuple[str, int]) -> None:
+    told = forestage("system", "compare", *SMALL, "--capacity-fraction", 0.5, *option, "--json")
+    assert told.status == 0, told.err
+    (point,) = json.loads(told.out)["points"]
+    outcome = point["lines"][0]["outcome"]
+    assert outcome["tokens"] > outcome["steps"]
+    assert point["link_roofline_s"] is None
+
+
+def test_what_contradicts_itself_is_refused(forestage) -> None:
+    assert "give one of the two" in refused(forestage("system", "compare", *SMALL, "--batch", 2, "--drafted", 2))
+    assert "'nowhere' is not in the catalogue" in refused(
+        forestage("system", "compare", *SMALL, "--machine", "nowhere")
+    )
+    assert "--capacity-fraction 2.0: give 1 or less" in refused(
+        forestage("system", "compare", *SMALL, "--capacity-fraction", 2)
+    )
