@@ -176,7 +176,10 @@ def test_termination_is_an_interruption() -> None:
 
 
 LOADING = """
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 
 class Slow:
     def find_spec(self, name, path=None, target=None):
