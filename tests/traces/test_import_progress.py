@@ -1,11 +1,13 @@
 """What importers tell of their progress: how much of the whole is done, never more, and at the end all of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
@@ -20,6 +22,10 @@ import tests.traces.test_import_moe_beyond as moe_beyond
 import tests.traces.test_import_vllm_offline as vllm_offline
 from tests.traces.test_import_fuzz import forward_passes, sglang_response, vllm_response
 from traces.importers import ImportOptions, import_recording
+from traces.importers.assembly.complete_lines import complete_lines
+from traces.importers.assembly.json_records import read_records
+from traces.importers.assembly.server_events import read_file
+from traces.importers.assembly.text_file import read_lines
 from traces.importers.report import Report
 
 Made = tuple[Path, dict[str, Any]]
@@ -217,3 +223,41 @@ def test_a_part_that_the_caller_skips_is_done_and_warnings_of_all_parts_are_kept
     assert report.warnings == ["a", "b", "c"]
     assert [of_part is report for _, of_part in report.apart("a")] == [True]
     assert calls == each(3)
+
+
+LINES = "0,1,2,3,4,5,6,7,8,9\n" * (2 * 4096 + 1000)
+OBJECTS = [json.dumps({"choices": [{"index": 0, "text": "x" * 300_000}]}) for _ in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "times"),
+    [
+        (complete_lines, LINES, 3),
+        (read_lines, LINES, 3),
+        (read_records, "\n".join(OBJECTS) + "\n" * 5_000_000, 20),
+        (read_file, "".join(f"data: {one}\n\n" for one in OBJECTS) + "data: [DONE]\n" + "\n" * 50_000, 20),
+    ],
+)
+def test_readers_of_text_tell_their_place_now_and_then_and_at_the_end_the_whole(
+    read: Callable[[Path, Report], Iterator[Any]], text: str, times: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "t"
+    path.write_text(text)
+    calls: list[tuple[int, int]] = []
+    for _ in read(path, Report(lambda done, total: calls.append((done, total)))):
+        pass
+    assert len(calls) == times + 1
+    assert calls == sorted(calls)
+    assert 0 < calls[0][0] < len(text) / 4
+    assert calls[-2][0] < len(text)
+    assert {total for _, total in calls} == {len(text)}
+    assert calls[-1][0] == len(text)
+
+
+def test_a_parquet_file_tells_the_rows_that_it_has_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("traces.importers.assembly.table_source.BATCH_ROWS", 2)
+    path = tmp_path / "t.parquet"
+    rows = pa.table({"tok": [0, 1, 2, 3, 4], "lay": [0] * 5, "exp": [[n, n + 1] for n in range(5)]})
+    pq.write_table(rows, path)
+    columns = {"token": "tok", "layer": "lay", "ids": "exp"}
+    assert shown(path, "table", TOY | {"columns": columns}) == [(2, 5), (4, 5), (5, 5)]
