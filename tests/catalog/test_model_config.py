@@ -495,6 +495,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"quantization_config": {"quant_method": "odd"}},
         "quant_method 'odd' are not known; delete",
     ),
+    "quantisation of no name": (QWEN, {"quantization_config": {"bits": 3}}, "quant_method 'none' are not known"),
     "experts left out": (
         QWEN,
         {"quantization_config": {"quant_method": "fp8", "ignore": ["model.layers.0.mlp.experts"]}},

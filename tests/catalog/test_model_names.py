@@ -61,6 +61,8 @@ SAME_BYTES = {
     "/models/hub/models--Qwen--Qwen3-30B-A3B/snapshots/ad44e777bcd18fa416d9da3bd8f70d33ebb85d39":
         "Qwen3-30B-A3B",
     "models--deepseek-ai--DeepSeek-R1-0528/snapshots/0123456789012345678901234567890123456789": "DeepSeek-V3",
+    "mirror/Qwen3-30B-A3B/main": "Qwen3-30B-A3B",
+    "mirror/Qwen3-30B-A3B/snapshots/ad44e777bcd18fa416d9da3bd8f70d33ebb85d39": "Qwen3-30B-A3B",
     "qwen3 30b a3b": "Qwen3-30B-A3B",
     "qwen3:30b-a3b": None,
     "Qwen3-30B-A3B-Q4_K_M.gguf": "Qwen3-30B-A3B-Q4_K_M",

@@ -267,3 +267,24 @@ def test_models_long_unused_are_removed(tmp_path: Path, monkeypatch: pytest.Monk
     assert new.exists()
     assert used.exists()
     assert not old.exists()
+
+
+def test_objects_of_the_library_are_kept_once_and_taken_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORESTAGE_CACHE", str(tmp_path / "cache"))
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for folder, content in ((first, "1"), (second, "2"), (third, "")):
+        folder.mkdir()
+        if content:
+            (folder / "verilated.o").write_text(content)
+            (folder / "Vtop.o").write_text(content)
+    build_cache.take_library(third, "library-1")
+    assert not list(third.iterdir())
+    shared = build_cache.cache_folder() / "library-1"
+    for folder in (first, second):
+        build_cache.keep_library(folder, "library-1")
+        assert [(path.name, path.read_text()) for path in shared.iterdir()] == [("verilated.o", "1")]
+    assert [path.name for path in shared.parent.iterdir()] == ["library-1"]
+    build_cache.take_library(third, "library-1")
+    assert [(path.name, path.read_text()) for path in third.iterdir()] == [("verilated.o", "1")]

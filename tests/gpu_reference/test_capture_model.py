@@ -169,6 +169,12 @@ def test_greedy_takes_the_likeliest_token(folder: Path, tokenizer: Any, tmp_path
     assert tokens[prompt:] == logits.argmax(dim=-1)[prompt - 1 : -1].tolist()
 
 
+def test_weights_have_the_asked_type_or_the_stored_one(folder: Path) -> None:
+    opened = ModelFolder.open(folder)
+    assert opened.load_model(dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+    assert opened.load_model(dtype="auto", device="cpu").dtype == torch.float32
+
+
 def test_metadata_names_the_model_and_no_path(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     capture_model(folder, PROMPTS[:1], out, options=OPTIONS, licence="MIT")

@@ -105,6 +105,24 @@ def test_every_window_once_an_epoch() -> None:
     assert np.array_equal(sampler.batch_at(3), WindowSampler(tokens, context=10, batch=2, seed=0).batch_at(3))
 
 
+def test_windows_to_validate_with_are_spread_from_the_first_to_the_last() -> None:
+    stream = TokenStream(np.arange(103, dtype=np.uint16), np.zeros(1, np.int64))
+    for count, starts in ((1, [0]), (2, [0, 90]), (4, [0, 30, 60, 90]), (99, [10 * n for n in range(10)])):
+        windows = validation_windows(stream, context=10, count=count)
+        assert windows.tolist() == [list(range(start, start + 11)) for start in starts]
+
+
+def test_epochs_are_counted_by_domain() -> None:
+    lengths = dict(zip(DOMAINS, (1000, 500), strict=True))
+    tokens = {
+        domain: TokenStream(np.arange(length, dtype=np.uint16), np.zeros(1, np.int64))
+        for domain, length in lengths.items()
+    }
+    sampler = WindowSampler(tokens, context=10, batch=6, seed=0)
+    assert list(sampler.epochs_at(0).values()) == [0, 0]
+    assert list(sampler.epochs_at(25).values()) == [25 * 3 * 10 / 1000, 25 * 3 * 10 / 500]
+
+
 def test_odd_batches_and_short_streams_are_refused() -> None:
     tokens = {domain: TokenStream(np.arange(30, dtype=np.uint16), np.zeros(1, np.int64)) for domain in DOMAINS}
     with pytest.raises(ForestageError, match="batch: 3 is not a multiple"):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from staging.events import NEVER, events_of, next_uses
+from staging.results import Capacity
 from staging.simulate import simulate
 from tests.staging.staging_samples import EMA_SHIFT, UNKNOWN, plain_cache, plain_events, small_traces, trace_of
 from traces.importers import import_trace, read_residency
@@ -97,6 +98,19 @@ def test_least_frequent_counts_on_after_an_eviction():
     assert simulate(trace, capacity=3, policy="lfu").hits == 2
     # Least recent: 1 and 3 are equally old but 1 came first in its event.
     assert simulate(trace, capacity=3, policy="lru").hits == 1
+
+
+@pytest.mark.parametrize(("scope", "most"), [("layer", 4), ("global", 8)])
+def test_a_capacity_holds_one_expert_at_least_and_all_at_most(scope, most):
+    sizes = np.array([6, 7])
+    Capacity(bytes=7, expert_bytes=sizes, scope=scope).check_within(2, 4)
+    with pytest.raises(SettingError, match="holds no expert"):
+        Capacity(bytes=6, expert_bytes=sizes, scope=scope).check_within(2, 4)
+    Capacity(most, scope=scope).check_within(2, 4)
+    with pytest.raises(SettingError, match=f"choose 1 to {most}"):
+        Capacity(most + 1, scope=scope).check_within(2, 4)
+    assert Capacity(most, scope=scope).holds_everything(2, 4)
+    assert not Capacity(most - 1, scope=scope).holds_everything(2, 4)
 
 
 def test_faults_are_named():

@@ -305,3 +305,32 @@ def test_no_number_of_rows_below_zero_is_expected(tmp_path: Path) -> None:
         ForestageError, match="6 rows for 0 generated tokens after a prompt of 3; expected 0 to 3: rows"
     ):
         trace_in(write(tmp_path, whole))
+
+
+ONE_BY_ONE = "request token_ids (return_token_ids), or send prompts one by one"
+WITH_USAGE = ", or usage (of a stream: stream_options include_usage), or send prompts one by one"
+
+
+@pytest.mark.parametrize(
+    ("choices", "usage", "ending"),
+    [
+        (1, {"prompt_tokens": 4}, f" 4 and usage.completion_tokens None; {ONE_BY_ONE}"),
+        (2, {"prompt_tokens": 4}, f" 4 and usage.completion_tokens None of one prompt; {ONE_BY_ONE}"),
+        (2, {"prompt_tokens": 4, "completion_tokens": 99}, f"_tokens 99 of one prompt; {ONE_BY_ONE}"),
+        (2, {"completion_tokens": 6}, WITH_USAGE),
+        (2, {}, WITH_USAGE),
+    ],
+)  # fmt: skip
+def test_rows_of_no_known_number_of_tokens_are_refused_with_what_to_ask_for(
+    choices: int, usage: dict[str, int], ending: str, tmp_path: Path
+) -> None:
+    made = response(None, [random_ids(3, 32, 2, 8)] * choices, prompt_tokens=4)
+    with pytest.raises(ForestageError) as caught:
+        trace_in(write(tmp_path, {**made, "usage": usage}))
+    assert str(caught.value).endswith(ending)
+
+
+def test_a_prompt_of_more_rows_than_tokens_is_refused(tmp_path: Path) -> None:
+    made = response(random_ids(5, 32, 2, 8), [random_ids(2, 32, 2, 8)], prompt_tokens=4)
+    with pytest.raises(ForestageError, match=r"differs: prompt_routed_experts 5, prompt tokens 4$"):
+        trace_in(write(tmp_path, made))

@@ -1,8 +1,12 @@
 """What a reader reports beside the trace: warnings and progress."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from catalog.progress import Progress
+
+Part = TypeVar("Part")
 
 
 def _silent(done: int, total: int) -> None:
@@ -25,3 +29,22 @@ class Report:
         """Add a warning, unless it was already given."""
         if line not in self.warnings:
             self.warnings.append(line)
+
+    def counted(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """``parts`` one by one; progress counts those that are done, also where the caller goes on to the next."""
+        for done, part in enumerate(parts, start=1):
+            yield part
+            self.progress(done, len(parts))
+
+    def apart(self, parts: Sequence[Part]) -> Iterator[tuple[Part, "Report"]]:
+        """Each of ``parts`` with the report for its reader.
+
+        The reader of a single part tells its own progress; of several parts those that are done are counted, as each
+        reader's own would begin at 0 again.
+        """
+        if len(parts) == 1:
+            yield parts[0], self
+            return
+        silent = Report(warnings=self.warnings)
+        for part in self.counted(parts):
+            yield part, silent

@@ -292,7 +292,9 @@ FAULTS = [
     (faulty(token=np.arange(39) + 1), r"token\[38\]: 39 is not in 0…38"),
     (faulty(token=np.arange(39) // 2), "rows 0 and 1 are both of token 0"),
     (faulty(token_hash=np.arange(39)[::-1].copy()), r"token_hash\[0\]: 38, but token 0 of the trace is 0"),
-    ({"lookahead": 1, "source": "s"}, "no predictions: it has neither ids nor scores"),
+    ({"lookahead": 1, "source": "s"}, "no predictions: it has neither ids nor scores, but lookahead, source;"),
+    ({}, "no predictions: it has neither ids nor scores, but nothing;"),
+    (dict.fromkeys("hgfedcba", 1), "no predictions: it has neither ids nor scores, but a, b, c, d, e, f;"),
 ]  # fmt: skip
 
 

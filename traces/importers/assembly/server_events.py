@@ -106,14 +106,12 @@ def read_responses(
     if not path.is_dir():
         yield from ((f"{path}: response {number}", response) for number, response in read_file(path, report))
         return
-    others = 0
-    for file in files_of(path):
-        if not sniff(file, starting_bytes(file, SNIFFED_BYTES)):
-            others += 1
-            continue
-        yield from ((f"{file}: response {number}", response) for number, response in read_file(file, report))
-    if others:
-        report.warn(f"{path}: {others} files are no such responses, or have no routing; left out")
+    files = files_of(path)
+    known = [file for file in files if sniff(file, starting_bytes(file, SNIFFED_BYTES))]
+    for file, of_file in report.apart(known):
+        yield from ((f"{file}: response {number}", response) for number, response in read_file(file, of_file))
+    if len(known) < len(files):
+        report.warn(f"{path}: {len(files) - len(known)} files are no such responses, or have no routing; left out")
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -54,14 +54,11 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     files = _layer_files(path) if path.is_dir() else {None: path}
     rows = RoutingRows("token_id", whole=True)
     phase = PHASES[options.phase or "prefill"]
-    silent = Report()
     tables = _Tables()
-    for done, (layer, file) in enumerate(files.items()):
+    for (layer, file), of_file in report.apart(list(files.items())):
         rows.begin(file)
-        for first_line, table in tables.read(file, report if len(files) == 1 else silent):
+        for first_line, table in tables.read(file, of_file):
             _add(rows, tables, file, first_line, table, layer, phase)
-        if len(files) > 1:
-            report.progress(done + 1, len(files))
     report.warn(f"{path}: the format tells no sequences; all tokens are one, in order of token_id")
     if options.phase is None:
         report.warn(f"{path}: the format tells no phases; all tokens count as prefill (--phase decode)")

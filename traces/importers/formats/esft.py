@@ -57,16 +57,13 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     top_k = _top_k(options, path, layers, report)
     model = model_of_layers(options, path, layers, top_k, report, written_for=WRITTEN_FOR)
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=True)
-    for done, (folder, files) in enumerate(folders):
+    for (folder, files), of_folder in report.apart(folders):
         if tuple(files) != layers:
             raise ForestageError(f"{folder}: has the layers {list(files)}, but {folders[0][0]} has {list(layers)}")
         domain = folder.parent.name if RANK_FOLDER.fullmatch(folder.name) else folder.name
-        progress = report if len(folders) == 1 else Report()
-        for number, samples in _samples(list(files.values()), progress):
+        for number, samples in _samples(list(files.values()), of_folder):
             _append(builder, list(files.values()), number, samples, top_k)
             builder.end_sequence(*label(options, NAME, domain or None))
-        if len(folders) > 1:
-            report.progress(done + 1, len(folders))
     return builder.finish(model, report, source=source_of(NAME, path))
 
 

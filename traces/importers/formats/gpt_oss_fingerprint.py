@@ -86,11 +86,8 @@ def _records(path: Path, report: Report) -> Iterator[tuple[str, FingerprintRecor
     files = sorted(files_within(path, "*_examples.json"))
     if not files:
         raise ForestageError(f"{path}: holds no file named ..._examples.json; name a file")
-    silent = Report()
-    for done, file in enumerate(files):
-        report.progress(done, len(files))
-        yield from _records(file, silent)
-    report.progress(len(files), len(files))
+    for file, of_file in report.apart(files):
+        yield from _records(file, of_file)
 
 
 def _add(rows: RoutingRows, sequence: int, origin: str, record: FingerprintRecord) -> None:

@@ -192,7 +192,7 @@ def _choose(
     rows = recorded.kept_rows()  # padding may have any value: attention over nothing gives NaN
     if not len(rows):
         raise ForestageError(f"{path}: attention_mask: leaves out every token")
-    for column, layer in enumerate(model.kept_layers):
+    for column, layer in enumerate(report.counted(model.kept_layers)):
         logits = _rows(path, recorded, layer, rows)
         kind = _kind(logits)
         kinds.add(kind)
@@ -223,7 +223,6 @@ def _choose(
                 f"{path}: {NAME} of layer {layer}: only the chosen experts are above 0: their weights were divided by "
                 "their sum, and what the model makes of them is lost; save the logits themselves"
             )
-        report.progress(column + 1, layers)
     if ties:
         report.warn(
             f"{path}: in {ties} rows (token, layer) the last chosen expert has the logit of one that was not, or a "

@@ -93,8 +93,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k, weights=weighted)
     passes = ForwardPasses()
     ascending = True
-    for done, (number, tensors) in enumerate(sorted(evaluations.items())):
-        report.progress(done, len(evaluations))
+    for done, (number, tensors) in enumerate(report.counted(sorted(evaluations.items()))):
         place = f"{path}: evaluation {number}"
         if number != min(evaluations) + done:
             raise ForestageError(f"{place}: the one before is missing; a sequence would have a gap that nothing shows")
@@ -109,7 +108,6 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         phase = PREFILL if len(ids) > 1 else DECODE
         builder.append(ids, weights=weights if weighted else None, phase=phase, where=f"evaluation {number}")
     builder.end_sequence(*label(options, NAME))
-    report.progress(len(evaluations), len(evaluations))
     if not chosen and reader.open_rows:
         report.warn(
             f"{path}: in {reader.open_rows} rows (token, layer) the last chosen expert has the score of one that was "

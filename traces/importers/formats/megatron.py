@@ -107,9 +107,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     builder = TraceBuilder(path, layers=len(layers), top_k=top_k)
     ascending = True
     batched = skipped = 0
-    for stage_files in stages:
+    for stage_files, of_stage in report.apart(stages):
         before: Step | None = None
-        for step in _merged(stage_files, report):
+        for step in _merged(stage_files, of_stage):
             ids = _grid(stage_files[0], step, layers, top_k)
             ascending = ascending and bool((ids[:, :, 1:] > ids[:, :, :-1]).all())
             if before is not None:

@@ -50,12 +50,9 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         raise ForestageError(f"{path}: holds no .csv file")
     rows = RoutingRows("token", whole=True)
     sequences = 0
-    silent = Report()
-    for done, file in enumerate(files):
+    for file, of_file in report.apart(files):
         rows.begin(file)
-        sequences = _read_file(file, rows, sequences, report if len(files) == 1 else silent)
-        if len(files) > 1:
-            report.progress(done + 1, len(files))
+        sequences = _read_file(file, rows, sequences, of_file)
     return trace_of_rows(rows, [(None, None)] * sequences, options, report, origin=path, format=NAME, ranked=False)
 
 
@@ -133,6 +130,7 @@ def _parse(file: Path, report: Report) -> Iterator[tuple[int, int, int, str, lis
                     )
                 layer, batch = (_whole(value, name, file, line) for value, name in zip(row, COLUMNS[:2], strict=False))
                 yield line, layer, batch, row[2], _ids(row[3], file, line)
+            report.progress(total, total)
         except csv.Error as error:
             raise ForestageError(f"{file}: line {reader.line_num}: not CSV ({error}); is the file cut off?") from error
 

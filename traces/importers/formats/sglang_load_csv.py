@@ -48,19 +48,15 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
             the model or its experts are not known.
     """
     dumps = _dumps(path, report) if path.is_dir() else [[path]]
-    progress = Report(warnings=report.warnings) if path.is_dir() else report
-    steps: list[list[Counts]] = []
+    steps: list[list[Counts]] = [[] for _ in dumps]
     copies = 0
-    for number, files in enumerate(dumps):
-        ranks: list[Counts] = []
-        for file in files:
-            counts = _read_file(file, progress)
-            if any(np.array_equal(counts, other) for other in ranks):
-                copies += 1
-            else:
-                ranks.append(counts)
-        steps.append(ranks)
-        report.progress(number + 1, len(dumps))
+    files = [(ranks, file) for ranks, dump in zip(steps, dumps, strict=True) for file in dump]
+    for (ranks, file), of_file in report.apart(files):
+        counts = _read_file(file, of_file)
+        if any(np.array_equal(counts, other) for other in ranks):
+            copies += 1
+        else:
+            ranks.append(counts)
     if copies:
         report.warn(f"{path}: {copies} files count the same as another rank's; they are taken as copies, not added up")
     every = np.concatenate([counts for ranks in steps for counts in ranks])

@@ -68,7 +68,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     chosen = None if options.expert_map is None else read_expert_map(options.expert_map, options.experts)
     collected: _Collected | None = None
     seen: dict[bytes, Path] = {}
-    for done, file in enumerate(files):
+    for file in report.counted(files):
         recording = _load(file)
         content = _fingerprint(recording)
         if content in seen:
@@ -77,7 +77,6 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         seen[content] = file
         collected = collected or _Collected(path, _width(recording))
         collected.add(recording, chosen, report)
-        report.progress(done + 1, len(files))
     assert collected is not None  # the first file is never a copy
     return collected.finish(options, report)
 

@@ -178,10 +178,10 @@ def _read_routing(
     restarts = counted = 0
     told = PHASES[options.phase or "prefill"]
     silent_phase = False
-    progress = report if len(files) == 1 else Report(warnings=report.warnings)
-    for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
+    numbered = list(zip(files, _layers_of(files, options), strict=True))
+    for done, ((file, layer), of_file) in enumerate(report.apart(numbered)):
         rows.begin(file)
-        parts = choices(read_table(file, columns, options.separator, progress), layer, hot)
+        parts = choices(read_table(file, columns, options.separator, of_file), layer, hot)
         key = done if options.files == "sequence" else None
         knows_tokens = bool({"token", "position", "sequence"} & set(columns)) or options.files in ("sequence", "layer")
         is_nested = "layer" not in columns and layer is None
@@ -212,8 +212,6 @@ def _read_routing(
                     add_choices(rows, part, sequence, position, of_pass if part.phase is None else part.phase)
                     silent_phase |= part.phase is None and phase is None and options.phase is None
             counted += runs.passes
-        if len(files) > 1:
-            report.progress(done + 1, len(files))
     _tell(path, columns, sequences, restarts, counted, silent_phase, rows.unrecorded, report)
     labels = [(found.get("domain"), found.get("dataset")) for found in sequences.labels]
     experts = hot.experts
@@ -285,14 +283,12 @@ def _read_loads(
             raise ForestageError(f"{path}: {option_name(name)}: a table of loads has no use for it; leave it out")
     is_listed = "expert" not in columns
     tables = [CountTable()]
-    progress = report if len(files) == 1 else Report(warnings=report.warnings)
-    for done, (file, layer) in enumerate(zip(files, _layers_of(files, options), strict=True)):
+    numbered = list(zip(files, _layers_of(files, options), strict=True))
+    for done, ((file, layer), of_file) in enumerate(report.apart(numbered)):
         if options.files == "rank" and done:
             tables.append(CountTable())
         step = done if options.files == "sequence" else None
-        tables[-1].add(read_table(file, columns, options.separator, progress), layer=layer, step=step)
-        if len(files) > 1:
-            report.progress(done + 1, len(files))
+        tables[-1].add(read_table(file, columns, options.separator, of_file), layer=layer, step=step)
     counts = [table.arrays() for table in tables]
     kept = [
         one for index, one in enumerate(counts) if not any(np.array_equal(_bare(one), _bare(x)) for x in counts[:index])

@@ -58,10 +58,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> ExpertLoad:
     absent = sorted(set(range(max(files) + 1)) - set(files))
     if absent:
         report.warn(f"{path}: rank{absent[0]}.safetensors is missing: the tokens that only it counted are left out")
-    ranks = []
-    for done, file in enumerate(files.values(), start=1):
-        ranks.append(_read_rank(file, meta.num_experts))
-        report.progress(done, len(files))
+    ranks = [_read_rank(file, meta.num_experts) for file in report.counted(list(files.values()))]
     keys = ranks[0].keys()
     for file, rank in zip(files.values(), ranks, strict=True):
         if rank.keys() != keys:

@@ -62,7 +62,7 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
     rows = ServedRows(path, options, dataset="vLLM")
     told = Told()
     seen: dict[bytes, Path] = {}
-    for done, file in enumerate(files):
+    for file in report.counted(files):
         arrays = read_arrays(file)
         content = _fingerprint(arrays)
         if content in seen:
@@ -73,7 +73,6 @@ def read(path: Path, options: ImportOptions, report: Report) -> RoutingTrace:
         answer = placed(_choice(arrays, file), _number(arrays, CACHED, file), told, shared=False)
         if answer is not None:
             rows.append(answer)
-        report.progress(done + 1, len(files))
     if not rows.sequences:
         raise ForestageError(f"{path}: no request has routed experts; {REMEDY}")
     told.tell(path, report)
