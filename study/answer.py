@@ -82,7 +82,7 @@ def gain_text(gain: Gain | None) -> str:
 
 
 def in_words(line: Line) -> str:
-    """How a row provides experts, as a sentence's predicate."""
+    """How a row provides experts, after "it"."""
     policy = line.policy
     missing = {
         Missing.FETCH: "fetches a missing expert and waits for it",
@@ -103,8 +103,12 @@ def in_words(line: Line) -> str:
         Prefetch.LEARNED: ", prefetches by the learned next-layer predictor",
         Prefetch.PERFECT: ", prefetches perfectly",
     }[policy.prefetch]
-    moves = f", and moves in the background what is worth more by {price_text(policy)}" if policy.background else ""
-    return f"{missing}, {keeps}{ahead}{moves}"
+    moves = (
+        f"; in the background it moves what is worth more by {price_text(policy)} than what gives way"
+        if policy.background
+        else ""
+    )
+    return f"{missing}; it {keeps}{ahead}{moves}"
 
 
 def price_text(policy: Policy) -> str:

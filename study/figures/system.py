@@ -14,7 +14,7 @@ from study.numbers import percent
 
 PARTS = {
     "compute": ("operations", GREEN),
-    "hbm": ("HBM", BLUE),
+    "hbm": ("reading weights from HBM", BLUE),
     "demand_wait": ("waiting for demand loads", VERMILION),
     "late_wait": ("waiting for loads on their way", ORANGE),
     "host_wait": ("waiting for the host", PURPLE),
@@ -142,9 +142,10 @@ def _rows(lines: Sequence[Line]) -> list[float]:
     return [row + 0.6 * (line.family == HOST) for row, line in enumerate(lines)]
 
 
-def map_of_winners(points: Sequence[Comparison], machine_gb_per_s: float) -> Figure:
+def map_of_winners(points: Sequence[Comparison], machine_gb_per_s: float, host_gb_per_s: float | None) -> Figure:
     """Which row is recommended over each link with each share held, and its gain over the fastest row of the other kind
-    (learned, unlearned); hatched where the interval of that gain holds 1. The machine's own link is marked.
+    (learned, unlearned); hatched where the interval of that gain holds 1. The machine's own link is framed, and links
+    beyond what the host's memory reads are set apart.
     """
     links = sorted({point.link_gb_per_s for point in points})
     shares = sorted({point.config.capacity_fraction or 0.0 for point in points})
@@ -182,7 +183,7 @@ def map_of_winners(points: Sequence[Comparison], machine_gb_per_s: float) -> Fig
             ylabel="experts held",
         )
         axes.set_xticks(range(len(links)), [f"{link:g}" for link in links])
-        axes.set_yticks(range(len(shares)), [percent(share, 1 if share * 100 % 1 else 0) for share in shares])
+        axes.set_yticks(range(len(shares)), [percent(share, 1 if round(1000 * share) % 10 else 0) for share in shares])
         axes.tick_params(length=0)
         axes.grid(visible=False)
         for side in ("left", "bottom"):
@@ -194,5 +195,20 @@ def map_of_winners(points: Sequence[Comparison], machine_gb_per_s: float) -> Fig
                     linewidth=1.4, zorder=4, clip_on=False,
                 )
             )  # fmt: skip
-        axes.set_title("Which policy wins where", x=0)
+        _mark_host(axes, links, len(shares), host_gb_per_s)
+        axes.set_title("Which policy wins where", x=0, pad=20)
     return figure
+
+
+def _mark_host(axes: Any, links: Sequence[float], rows: int, host_gb_per_s: float | None) -> None:
+    """Set apart the links that are faster than the host's memory: they move no more than it reads."""
+    beyond = [number for number, link in enumerate(links) if host_gb_per_s is not None and link > host_gb_per_s]
+    if not beyond:
+        return
+    axes.plot(
+        [beyond[0] - 0.5] * 2, [-0.5, rows - 0.28], color="black", linestyle=(0, (4, 2)), linewidth=1.2, clip_on=False
+    )
+    axes.annotate(
+        f"no more than the host's memory reads: {host_gb_per_s:g} GB/s", (beyond[0] - 0.5, rows - 0.5), xytext=(4, 4),
+        textcoords="offset points", fontsize=8, annotation_clip=False,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from catalog import load_catalog
 from catalog.progress import Progress
 from perfmodel.comparison import HOST, Comparison, Gain, Line, compare
 from perfmodel.config import SimulationConfig
-from perfmodel.host import host_of
+from perfmodel.host import Host, host_of
 from perfmodel.parts import Part, Predictors
 from perfmodel.policy import Eviction, Prefetch
 from perfmodel.simulate import resolve_costs
@@ -42,7 +42,7 @@ from study.subjects.next_use import PREDICTOR_FILE as NEXT_USE_FILE
 from study.system_parts import chosen_sequences, has_decode, system_parts
 from traces import DECODE
 
-TITLE = "What to build: the whole system"
+TITLE = "The whole system"
 
 DESKTOP = {"host_gb_per_s": 76.0, "host_tflops": 1.0}
 """Host where neither the settings nor the catalogue know one (assumption: a desktop's two channels of DDR5-5600 at
@@ -210,7 +210,7 @@ def section(context: StudyContext) -> Section:
     blocks: list[Block] = [
         Text(answer_text(context, point)),
         _by_share(points),
-        Text(where_it_does_not_pay(points, cells, result)),
+        Text(f"{what_each_brings(point)}{where_it_does_not_pay(cells)}"),
         picture(
             time_by_share(points),
             "time-by-share",
@@ -221,11 +221,11 @@ def section(context: StudyContext) -> Section:
         picture(
             parts_of_a_token(point),
             "tpot",
-            f"Where the time goes with {percent(share, 0)} of the experts held. Pale: bounds. Bold: what to build.",
+            f"Where the time goes with {_share(share)} of the experts held. Pale: bounds. Bold: what to build.",
         ),
         _rows_table(point),
         picture(
-            map_of_winners(cells, point.link_gb_per_s),
+            map_of_winners(cells, point.link_gb_per_s, _host_gb_per_s(cells[0])),
             "map",
             f"What to build by link and share held ({tokens_of(result['map_tokens'], result['map_sequences'])}), and "
             "how many times as fast it is as the fastest policy of the other kind (learned against unlearned). Bold: "
@@ -253,7 +253,7 @@ def answer_text(context: StudyContext, point: Comparison) -> str:
     gains = [f"{gain_text(gain)} as fast as {words}" for name, words in rivals if (gain := gain_over(point, name))]
     if found.rival is not None and found.rival.name not in (LRU, STATIC):
         kind = "the fastest unlearned policy" if best.policy.is_learned else "the fastest learned policy"
-        gains.append(f"{gain_text(found.gain)} as fast as {found.rival.name}, {kind}")
+        gains.append(f"{gain_text(found.gain)} as fast as “{found.rival.name}”, {kind}")
     verdict = {
         Verdict.PAYS: "Prediction pays here.",
         Verdict.UNCLEAR: "Whether prediction pays here is not clear: the interval holds 1.",
@@ -261,7 +261,7 @@ def answer_text(context: StudyContext, point: Comparison) -> str:
         None: "Nothing learned was compared.",
     }[found.verdict]
     return (
-        f"On this traffic, on {machine_text(context, point)}, with {percent(point.config.capacity_fraction, 0)} of the "
+        f"On this traffic, on {machine_text(context, point)}, with {_share(point.config.capacity_fraction)} of the "
         f"experts held, build “{best.name}”: it {in_words(best)}. A token takes {seconds(best.outcome.tpot.mean_s)}"
         + (f", {_listed(gains)}" if gains else "")
         + f" (95 % intervals over sequences). {verdict}"
@@ -269,9 +269,19 @@ def answer_text(context: StudyContext, point: Comparison) -> str:
     )
 
 
+def _host(point: Comparison) -> Host | None:
+    return host_of(point.config, load_catalog().machines.find(point.config.machine))
+
+
+def _host_gb_per_s(point: Comparison) -> float | None:
+    """What the host's memory reads, where the link shares it."""
+    host = _host(point)
+    return host.bytes_per_s / 1e9 if host is not None and point.config.shared_host_memory else None
+
+
 def machine_text(context: StudyContext, point: Comparison) -> str:
     """The machine with its link and its host, and which of them are assumptions."""
-    host = host_of(point.config, load_catalog().machines.find(point.config.machine))
+    host = _host(point)
     text = f"{point.config.machine} with a host link of {point.link_gb_per_s:g} GB/s"
     if host is None or host.flops_per_s is None:
         return text
@@ -313,9 +323,7 @@ def _by_share(points: Sequence[Comparison]) -> Table:
         rows.append(
             Row(
                 (
-                    percent(
-                        point.config.capacity_fraction, 1 if 100 * (point.config.capacity_fraction or 0) % 1 else 0
-                    ),
+                    _share(point.config.capacity_fraction),
                     found.best.name,
                     price_text(found.best.policy) if found.best.policy.background else "–",
                     seconds(found.best.outcome.tpot.mean_s),
@@ -345,7 +353,21 @@ def _by_share(points: Sequence[Comparison]) -> Table:
     )
 
 
-def where_it_does_not_pay(points: Sequence[Comparison], cells: Sequence[Comparison], result: dict[str, Any]) -> str:
+def what_each_brings(point: Comparison) -> str:
+    """A sentence: what prefetch alone, eviction alone and both bring over LRU where what is missing is fetched."""
+    told = {
+        "ST-MoE prefetch": "prefetch by ST-MoE's tables alone",
+        "learned prefetch": "learned prefetch alone",
+        "perfect prefetch": "perfect prefetch alone",
+        "learned eviction": "learned eviction alone",
+        "learned": "both, with background loads where they pay",
+    }
+    time_s = {line.name: line.outcome.tpot.mean_s for line in point.lines}
+    brings = [f"{words} {time_s[LRU] / time_s[name]:.2f} ×" for name, words in told.items() if name in time_s]
+    return f"Where a missing expert is fetched, over LRU: {_listed(brings)}. " if brings else ""
+
+
+def where_it_does_not_pay(cells: Sequence[Comparison]) -> str:
     """Sentences: at which points of the map prediction pays, and from which link on a missing expert is fetched."""
     verdicts = {(cell.config.capacity_fraction, cell.link_gb_per_s): advice(cell).verdict for cell in cells}
     if all(verdict is None for verdict in verdicts.values()):
@@ -353,21 +375,28 @@ def where_it_does_not_pay(points: Sequence[Comparison], cells: Sequence[Comparis
     paying = [place for place, verdict in verdicts.items() if verdict is Verdict.PAYS]
     unclear = [place for place, verdict in verdicts.items() if verdict is Verdict.UNCLEAR]
     losing = [place for place, verdict in verdicts.items() if verdict is Verdict.DOES_NOT]
-    text = f"Prediction pays at {len(paying)} of the map's {len(verdicts)} points"
+    every = len(paying) == len(verdicts)
+    text = f"Prediction pays at {'all' if every else f'{len(paying)} of'} the {len(verdicts)} points of the map"
     if unclear:
         text += f", makes no clear difference at {len(unclear)} ({_places(unclear)})"
     if losing:
         text += f", and loses to an unlearned policy at {len(losing)} ({_places(losing)})"
     shares = sorted({cell.config.capacity_fraction or 0.0 for cell in cells})
     turns = {share: overtakes([cell for cell in cells if cell.config.capacity_fraction == share]) for share in shares}
-    told = [
-        f"{link:g} GB/s with {percent(share, 1 if 100 * share % 1 else 0)} held"
-        for share, link in turns.items()
-        if link
-    ]
+    alike: dict[float, list[str]] = {}
+    for share, link in turns.items():
+        if link is not None:
+            alike.setdefault(link, []).append(_share(share))
+    told = [f"{link:g} GB/s on with {_listed(held)} held" for link, held in sorted(alike.items())]
     if told and any(cell.line(cell.recommended).family == HOST for cell in cells):
         text += f". Fetching what is missing beats computing it on the host from {_listed(told)}"
     return f"{text}."
+
+
+def _share(share: float | None) -> str:
+    """``25 %``, ``12.5 %``."""
+    assert share is not None, "every point has one"
+    return percent(share, 1 if round(1000 * share) % 10 else 0)
 
 
 def _places(places: Sequence[tuple[float | None, float]]) -> str:
@@ -376,8 +405,7 @@ def _places(places: Sequence[tuple[float | None, float]]) -> str:
     for share, link in sorted(places, key=lambda place: (place[0] or 0.0, place[1])):
         shares.setdefault(share or 0.0, []).append(link)
     return "; ".join(
-        f"{percent(share, 1 if 100 * share % 1 else 0)} held over {', '.join(f'{link:g}' for link in links)} GB/s"
-        for share, links in shares.items()
+        f"{_share(share)} held over {', '.join(f'{link:g}' for link in links)} GB/s" for share, links in shares.items()
     )
 
 
@@ -437,15 +465,16 @@ def _how_it_was_measured(context: StudyContext, point: Comparison, result: dict[
         + f"; an expert is {size(point.expert_bytes)}. One cache for all layers, which begins with the experts most "
         f"used in training. Each row's free settings were chosen on {count(result['tuning_tokens'])} training tokens ("
         f"{count(result['map_tuning_tokens'])} for the map). The link and the host's processor share the host's "
-        "memory: while the link reads, the processor has only the rest. ST-MoE's tables look one layer ahead. No "
-        "prediction moves an expert at zero time or zero bytes; the prefetch engine's own cycles, kernel launches and norms take no time, and kernels are rooflines."
+        "memory: while the link reads, the processor has only the rest, and no link moves more than the memory reads. "
+        "ST-MoE's tables look one layer ahead. No prediction moves an expert at zero time or zero bytes; the prefetch "
+        "engine's own cycles, kernel launches and norms take no time, and kernels are rooflines."
     )
 
 
 def _facts(point: Comparison) -> tuple[Fact, ...]:
     """Headline figures: the recommended row over LRU, over the static placement, and over its rival."""
     found = advice(point)
-    held = f"{percent(point.config.capacity_fraction, 0)} of the experts held"
+    held = f"{_share(point.config.capacity_fraction)} of the experts held"
     facts = [
         Fact(seconds(found.best.outcome.tpot.mean_s), f"a token by “{found.best.name}”, what to build with {held}")
     ]
@@ -458,7 +487,7 @@ def _facts(point: Comparison) -> tuple[Fact, ...]:
         facts.append(
             Fact(
                 f"{found.gain.ratio:.2f} ×",
-                f"its speed over the fastest {kind} policy ({found.rival.name}){_range(found.gain)}",
+                f"its speed over the fastest {kind} policy (“{found.rival.name}”){_range(found.gain)}",
             )
         )
     return tuple(facts)
