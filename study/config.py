@@ -12,9 +12,23 @@ from predictor.base import IssueLimit
 NO_LEARNED = "none"
 """Value of ``StudyConfig.learned`` that leaves out the learned predictor."""
 
+Rate = Annotated[float, Field(ge=1e-3, le=100_000)]
+"""GB/s or TFLOPS, as `perfmodel.config` bounds them."""
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``values``, for a validator.
+
+    Raises:
+        ValueError: if one is named twice.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError("each may be named once")
+    return values
+
 
 class SystemStudyConfig(StrictModel):
-    """The system-model part of a study."""
+    """The whole-system part of a study."""
 
     sizes_of: str | None = Field(
         default=None,
@@ -22,13 +36,34 @@ class SystemStudyConfig(StrictModel):
         "The report says whose sizes they are where they differ.",
     )
     machine: str = Field(default="A100-80GB", description="Catalogue machine")
-    capacity_fraction: float = Field(default=0.5, gt=0, le=1, description="Share of all experts that the device holds")
-    issue_limit: IssueLimit = 6
-    decode_tokens: int = Field(default=600, ge=1, description="Tokens simulated, from the test sequences")
-    sweep_tokens: int = Field(default=150, ge=1, description="Tokens simulated at each point of the sweep")
-    link_gb_per_s: tuple[Annotated[float, Field(ge=1e-3, le=100_000)], ...] = Field(
-        default=(16.0, 32.0, 64.0, 128.0, 256.0), min_length=1, description="Host-link bandwidths of the sweep, GB/s"
+    host_gb_per_s: Rate | None = Field(
+        default=None,
+        description="Bandwidth of the host's memory that can be used, GB/s; none takes the machine's, or a desktop's "
+        "where the catalogue does not know it",
     )
+    host_tflops: Rate | None = Field(
+        default=None, description="Arithmetic that the host's processor reaches, TFLOPS; none as for host_gb_per_s"
+    )
+    capacity_fraction: float = Field(
+        default=0.5, gt=0, le=1, description="Share of all experts held where one share is shown in detail"
+    )
+    capacity_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.125, 0.25, 0.375, 0.5, 0.75), min_length=1, description="Shares of all experts that the device holds"
+    )
+    link_gb_per_s: tuple[Rate, ...] = Field(
+        default=(16.0, 32.0, 64.0, 128.0, 256.0, 512.0),
+        min_length=1,
+        description="Host-link bandwidths of the map of winners, GB/s",
+    )
+    tokens: int | None = Field(
+        default=None, ge=1, description="Tokens simulated, about: the first test sequences; none takes all"
+    )
+    map_tokens: int = Field(default=2000, ge=1, description="Tokens simulated at each point of the map, likewise")
+
+    @field_validator("capacity_fractions", "link_gb_per_s")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return distinct(values)
 
 
 class StudyConfig(StrictModel):
@@ -47,7 +82,10 @@ class StudyConfig(StrictModel):
     learned: str = Field(
         default="auto",
         description="Recipe of the learned predictor, or a TOML file; auto: deployed, or no-identity where the trace "
-        "records no token identity; none: leave it out",
+        "records no token identity; none: leave out everything that is trained",
+    )
+    next_use: dict[str, Any] = Field(
+        default={}, description="Settings of the next-use predictor and its training in place of the defaults"
     )
     cache_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.25, 0.375, 0.5, 0.625, 0.75),
@@ -60,9 +98,7 @@ class StudyConfig(StrictModel):
     @field_validator("predictors", "issue", "cache_fractions")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("each may be named once")
-        return values
+        return distinct(values)
 
 
 def load_study_config(path: Path | None) -> StudyConfig:

@@ -1,10 +1,11 @@
 """The order of a study."""
 
-from study.subjects import caches, engine, learned, memory, predictors, reference, system, tile, trace
+from study.subjects import caches, engine, learned, memory, next_use, predictors, reference, system, tile, trace
 
 SUBJECTS = (
     trace.SUBJECT,
     learned.SUBJECT,
+    next_use.SUBJECT,
     predictors.SUBJECT,
     caches.SUBJECT,
     engine.SUBJECT,

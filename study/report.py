@@ -19,7 +19,8 @@ def write_report(context: StudyContext) -> None:
     Raises:
         ForestageError: if a file cannot be written.
     """
-    sections = [remade(subject.section(context), context.model_config) for subject in SUBJECTS]
+    shown = sorted(SUBJECTS, key=lambda subject: not subject.opens)  # the others stay in order
+    sections = [remade(subject.section(context), context.model_config) for subject in shown]
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Picture):
             write_text(context.out / "figures" / f"{block.identity}.svg", block.svg)

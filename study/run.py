@@ -14,6 +14,7 @@ from catalog.files import check_folder, write_text
 from predictor import registry
 from predictor.base import check_lookahead
 from predictor.next_layer.recipes import read_recipe
+from predictor.next_use.recipes import recipe_for
 from study.commands.opening import open_trace
 from study.config import NO_LEARNED, StudyConfig, load_study_config
 from study.extras import require_all
@@ -51,9 +52,9 @@ def run_study(out: Path, trace: Path | None, config: Path | None) -> dict[str, A
 
     leave_out(context, SUBJECTS)
     prepare_folder(out)
-    key = study_key(settings, path)
+    context.key = study_key(settings, path)
     write_text(out / "config.json", settings.model_dump_json(indent=2) + "\n")
-    run_stages(tuple(s.stage for s in SUBJECTS if s.stage.name not in context.left_out), context, key)
+    run_stages(tuple(s.stage for s in SUBJECTS if s.stage.name not in context.left_out), context)
     document = results_document(context, default_trace=trace is None)
     write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
     write_report(context)
@@ -92,8 +93,8 @@ def prepare_folder(out: Path) -> None:
 
 
 def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
-    """Settings resolved for ``trace``: issue limits, and the model whose weight sizes the system model uses (none if
-    the catalogue does not know the trace's model).
+    """Settings resolved for ``trace``: the issue limits of the recall, and the model whose weight sizes the system
+    model uses (none if the catalogue does not know the trace's model).
 
     Raises:
         ForestageError: if no issue limit is left, or a setting names something unknown or is out of range.
@@ -103,12 +104,6 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
     if trace.layers > 1:  # a trace of one layer is studied without prediction
         check_lookahead(settings.lookahead, trace.layers)
     system, catalog = settings.system, load_catalog()
-    if system.issue_limit > trace.experts:
-        if "issue_limit" in system.model_fields_set:
-            raise ForestageError(
-                f"study configuration: system.issue_limit: choose up to {trace.experts}, the experts of a layer"
-            )
-        system = system.model_copy(update={"issue_limit": trace.experts})
     issue = tuple(limit for limit in settings.issue if limit <= trace.experts)
     if not issue and "issue" not in settings.model_fields_set:
         issue = (trace.experts,)
@@ -117,6 +112,7 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
             f"study configuration: issue: choose a limit up to {trace.experts}, the experts of a layer"
         )
     catalog.machines.find(system.machine)
+    _check_next_use(settings.next_use)
     if system.sizes_of is not None:
         if catalog.match_model(system.sizes_of) is None:
             raise unknown_name("study configuration: system.sizes_of", system.sizes_of, catalog.models.names())
@@ -124,6 +120,19 @@ def resolve(settings: StudyConfig, trace: RoutingTrace) -> StudyConfig:
         own = STAND_IN if record.name == SMALL_MODEL else record.name
         system = system.model_copy(update={"sizes_of": own})
     return settings.model_copy(update={"issue": issue, "system": system, "learned": _recipe(settings.learned, trace)})
+
+
+def _check_next_use(given: dict[str, Any]) -> None:
+    """Refuse settings that the next-use predictor does not have.
+
+    Raises:
+        ForestageError: naming the setting.
+    """
+    origin = "study configuration: next_use"
+    for name in ("nearest", "farthest"):
+        if name in given:
+            raise ForestageError(f"{origin}: {name}: the study asks at a layer's own gate; leave it out")
+    recipe_for(given, identity=True, tokens=0, origin=origin)
 
 
 def _recipe(name: str, trace: RoutingTrace) -> str:
@@ -143,10 +152,10 @@ def study_key(settings: StudyConfig, trace: Path) -> str:
     """A hash of everything on which a stage's result depends: settings, trace, code."""
     recipe = "" if settings.learned == NO_LEARNED else read_recipe(settings.learned).model_dump_json()
     record = load_catalog().match_model(settings.system.sizes_of or "")
-    sizes = (
-        "" if record is None else record.model_dump_json()
-    )  # the user's own records can change while the code does not
-    parts = (settings.model_dump_json(), recipe, sizes, file_fingerprint(trace), code_fingerprint())
+    # The user's own records can change while the code does not.
+    sizes = "" if record is None else record.model_dump_json()
+    machine = load_catalog().machines.find(settings.system.machine).model_dump_json()
+    parts = (settings.model_dump_json(), recipe, sizes, machine, file_fingerprint(trace), code_fingerprint())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

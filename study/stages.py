@@ -44,6 +44,7 @@ class StudyContext:
         results: name of a stage that has run → its result.
         model_config: the ``config.json`` that describes the trace's model, if one was given.
         left_out: name of a stage that is not run → why; decided before the first stage runs.
+        key: of everything on which a result depends; results kept under another are not reused.
     """
 
     trace: RoutingTrace
@@ -53,6 +54,7 @@ class StudyContext:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     model_config: Path | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    key: str = ""
 
     @property
     def trace_name(self) -> str:
@@ -93,17 +95,46 @@ def file_fingerprint(path: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> None:
+def kept(context: StudyContext, stage: str, part: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part of a long stage's result, kept until the stage ends: as an interrupted run of the same key left it, or
+    computed.
+    """
+    path = _parts_folder(context, stage) / f"{part}.json"
+    remembered = _remembered(path, context.key)
+    if remembered is not None:
+        return remembered
+    result = compute()
+    write_text(path, json.dumps({"key": context.key, "result": result}) + "\n")
+    return result
+
+
+def _parts_folder(context: StudyContext, stage: str) -> Path:
+    return context.out / "stages" / f"{stage}.parts"
+
+
+def _remove_parts(context: StudyContext, stage: str) -> None:
+    """Remove what `kept` wrote, and nothing else."""
+    folder = _parts_folder(context, stage)
+    if folder.is_dir():
+        for path in folder.glob("*.json"):
+            path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def run_stages(stages: tuple[Stage, ...], context: StudyContext) -> None:
     """Run ``stages`` in order and put each result into ``context.results``.
 
-    A result in the folder with the same ``key`` is reused. Each result is written as soon as its stage ends.
+    A result in the folder with the context's key is reused. Each result is written as soon as its stage ends.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn())
     with ProgressDisplay(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         for number, stage in enumerate(stages, start=1):
             label = f"[{number}/{len(stages)}] {stage.title}"
             path = context.out / "stages" / f"{stage.name}.json"
-            remembered = _remembered(path, key) if all((context.out / o).exists() for o in stage.outputs) else None
+            remembered = (
+                _remembered(path, context.key) if all((context.out / o).exists() for o in stage.outputs) else None
+            )
             if remembered is not None:
                 context.results[stage.name] = remembered
                 messages.print(f"[dim]{label}: kept from the earlier run[/dim]", highlight=False)
@@ -116,9 +147,10 @@ def run_stages(stages: tuple[Stage, ...], context: StudyContext, key: str) -> No
 
             result = stage.run(context, advance)
             elapsed_s = time.perf_counter() - started
-            document = {"key": key, "elapsed_s": round(elapsed_s, 3), "result": result}
+            document = {"key": context.key, "elapsed_s": round(elapsed_s, 3), "result": result}
             write_text(path, json.dumps(document, indent=1) + "\n")
             context.results[stage.name] = json.loads(json.dumps(result))
+            _remove_parts(context, stage.name)
             progress.remove_task(task)
             messages.print(f"{label}: [bold]{elapsed_s:.1f} s[/bold]", highlight=False)
 

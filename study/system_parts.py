@@ -57,23 +57,20 @@ def system_parts(
         recorded: the whole trace.
         predictors: trained on its training sequences; ST-MoE's tables are profiled here.
         batch, drafted: see `steps_of`.
-        tokens: of the first test sequences, about; ``None``: all.
+        tokens: of the first test sequences, about, and no more to tune on; ``None``: all.
         progress: called with (parts done, parts).
 
     Raises:
         ForestageError: where trace, steps and predictors do not fit each other.
     """
-    train, test = split(recorded)
+    train, _ = split(recorded)
     prompts_decoded = not has_decode(recorded)
     training = select_sequences(recorded, train)
     whole = decode_steps(training, prompts_decoded=prompts_decoded)
     uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
     if predictors.st_moe is None and recorded.layers > 1:
         predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=1))
-    chosen = (
-        first_sequences(recorded, train[::-1], max(TUNING_TOKENS, 64 * batch), least=batch),
-        first_sequences(recorded, test, tokens, least=batch),
-    )
+    chosen = chosen_sequences(recorded, batch=batch, tokens=tokens)
     found = []
     for number, indices in enumerate(chosen):
         part = select_sequences(recorded, indices)
@@ -82,6 +79,18 @@ def system_parts(
         if progress is not None:
             progress(number + 1, len(chosen))
     return found[0], found[1], uses
+
+
+def chosen_sequences(
+    trace: RoutingTrace, *, batch: int = 1, tokens: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(sequences to tune on, of the training part; sequences to test on); arguments as `system_parts`."""
+    train, test = split(trace)
+    tuning = TUNING_TOKENS if tokens is None else min(TUNING_TOKENS, tokens)
+    return (
+        first_sequences(trace, train[::-1], max(tuning, 64 * batch), least=batch),
+        first_sequences(trace, test, tokens, least=batch),
+    )
 
 
 def first_sequences(

@@ -23,12 +23,14 @@ class Subject:
         lacks: returns why the study cannot have the subject, and how it could; ``None`` if nothing is missing. It is
             called for every subject before the first stage runs, so it must be fast; ``context.left_out`` then holds
             the earlier subjects that are left out.
+        opens: whether the report opens with it.
     """
 
     stage: Stage
     show: Callable[[StudyContext], Section]
     title: str
     lacks: Callable[[StudyContext], str | None] = nothing_needed
+    opens: bool = False
 
     def section(self, context: StudyContext) -> Section:
         """The section, or the reason why the subject is left out."""

@@ -75,13 +75,13 @@ def section(context: StudyContext) -> Section:
 
 
 def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
-    """A headline figure for each predictor with a threshold."""
+    """A headline figure for each predictor with a threshold, what is learned first."""
     return tuple(
         Fact(
             f"{e['recall'][OWN]:.3f}",
             f"recall of {e['predictor']} at its own {e['issued_per_layer']:.1f} experts issued a layer",
         )
-        for e in evaluations
+        for e in sorted(evaluations, key=lambda e: e["file"] is None)
         if OWN in e["recall"]
     )
 

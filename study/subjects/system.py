@@ -1,6 +1,9 @@
-"""The whole system: the time per token with each way of providing experts."""
+"""The whole system: what to build on this traffic and machine, and the time per token of each policy."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,87 +11,143 @@ from numpy.typing import NDArray
 
 from catalog import load_catalog
 from catalog.progress import Progress
+from perfmodel.comparison import HOST, Comparison, Gain, Line, compare
 from perfmodel.config import SimulationConfig
-from perfmodel.policies import find_policy
-from perfmodel.results import SimulationResult
-from perfmodel.simulate import check_simulation, compute_bounds, simulate
-from perfmodel.sweep import sweep
-from predictor import registry
-from predictor.issue import IssueSets, issue_sets
-from predictor.st_moe.cycles import trace_cycles
-from predictor.st_moe.parameters import EngineLimits
-from predictor.st_moe.predictor import StMoePredictor
+from perfmodel.host import Host, host_of
+from perfmodel.parts import Part, Predictors
+from perfmodel.policy import Eviction, Prefetch
+from perfmodel.simulate import resolve_costs
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import NextUsePredictor
 from study import needs
-from study.blocks import Command, Fact, Note, Row, Section, Table, Text, picture
-from study.figures.system import time_per_token, tpot_over_bandwidth
-from study.numbers import count, layers_text, percent, seconds, size
-from study.stages import Stage, StudyContext
+from study.answer import (
+    LRU,
+    STATIC,
+    Verdict,
+    advice,
+    fastest,
+    gain_over,
+    gain_text,
+    in_words,
+    overtakes,
+    price_text,
+)
+from study.blocks import Block, Command, Fact, Note, Row, Section, Table, Text, picture
+from study.figures.system import map_of_winners, parts_of_a_token, time_by_share
+from study.numbers import count, layers_text, percent, seconds, size, tokens_of
+from study.stages import Stage, StudyContext, kept
 from study.subjects.base import Subject
-from traces import DECODE, RoutingTrace, split
-from traces.selection import select_sequences
+from study.subjects.learned import PREDICTOR_FILE as NEXT_LAYER_FILE
+from study.subjects.next_use import PREDICTOR_FILE as NEXT_USE_FILE
+from study.system_parts import chosen_sequences, has_decode, system_parts
+from traces import DECODE
 
 TITLE = "The whole system"
 
-RIVAL = "markov-spatial"
-"""The best unlearned rival of ST-MoE's tables, shown with the same policy."""
+DESKTOP = {"host_gb_per_s": 76.0, "host_tflops": 1.0}
+"""Host where neither the settings nor the catalogue know one (assumption: a desktop's two channels of DDR5-5600 at
+85 % of their peak, and half the FP32 peak of its cores)."""
 
-LABELS = {
-    "on_demand": "on demand",
-    "lru_cache": "LRU cache",
-    "st_moe_prefetch": "ST-MoE prefetch",
-    "perfect_prefetch": "perfect prefetch",
-    "all_resident": "all resident",
-}
-BOUNDS = ("perfect_prefetch", "all_resident")
-
-
-@dataclass(frozen=True)
-class Prefetcher:
-    """A predictor's issue sets for the simulated tokens, and the prefetch engine's cycles for each event."""
-
-    issued: IssueSets
-    cycles: NDArray[np.int64]
+BOUND_VALUES, BOUND_PREDICTIONS = (Eviction.ORACLE, Eviction.BELADY), (Prefetch.PERFECT,)
 
 
 def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
-    """Simulate every policy on the same tokens, then sweep the host link's bandwidth."""
+    """Compare all policies at each share held, and those that are no bounds at each point of the map."""
     settings = context.config.system
-    train, _ = parts(context.trace)
-    tokens, few = (simulated(context.trace, count) for count in (settings.decode_tokens, settings.sweep_tokens))
-    config = simulation_config(context)
-    jobs = [(policy, "st-moe") for policy in LABELS]
-    jobs.insert(list(LABELS).index("st_moe_prefetch") + 1, ("st_moe_prefetch", RIVAL))
-    total = len(jobs) + len(settings.link_gb_per_s) * len(LABELS)
-    limit = min(settings.issue_limit, tokens.experts)
-    prefetchers = {
-        name: prefetcher(name, train, tokens, lookahead=context.config.lookahead, limit=limit)
-        for name in ("st-moe", RIVAL)
-    }
-    runs = []
-    perfect = None
-    for policy, name in jobs:
-        result = run_policy(tokens, policy, config, prefetchers[name])
-        perfect = result if policy == "perfect_prefetch" else perfect
-        runs.append({"predictor": name if uses_predictor(policy) else None, **result.model_dump(mode="json")})
-        progress(len(runs), total)
-    bounds = compute_bounds(tokens, config, perfect=perfect)
-    part = prefetchers["st-moe"]
-    points = sweep(
-        few,
-        tuple(LABELS),
-        config,
-        {"link_gb_per_s": settings.link_gb_per_s},
-        issue_sets=part.issued.first_tokens(few.tokens),
-        engine_cycles=part.cycles[: few.tokens],
-        progress=lambda done, _: progress(len(runs) + done * len(LABELS), total),
+    shares = shares_of(context)
+    grid = [(link, share) for share in sorted(settings.capacity_fractions) for link in sorted(settings.link_gb_per_s)]
+    read = 12  # kinds of foresight, over both parts; each takes about as long as a point
+    total = 2 * read + len(shares) + len(grid)
+    predictors = trained(context)
+    tuning, test, uses = system_parts(
+        context.trace, predictors, tokens=settings.tokens, progress=lambda done, _: progress(done, total)
     )
+    points = []
+    for number, share in enumerate(shares):
+        config = simulation_config(context, share)
+        points.append(kept(context, "system", f"share-{share:g}", partial(_compared, tuning, test, config, uses)))
+        progress(read + number + 1, total)
+    begun = read + len(shares)
+    few_tuning, few, uses = system_parts(
+        context.trace, predictors, tokens=settings.map_tokens, progress=lambda done, _: progress(begun + done, total)
+    )
+    few_tuning, few = without_bounds(few_tuning), without_bounds(few)
+    cells = []
+    for number, (link, share) in enumerate(grid):
+        config = simulation_config(context, share, link_gb_per_s=link)
+        cells.append(
+            kept(context, "system", f"map-{link:g}-{share:g}", partial(_compared, few_tuning, few, config, uses))
+        )
+        progress(begun + read + number + 1, total)
     return {
-        "runs": runs,
-        "sweep": points,
-        "sweep_tokens": few.tokens,
-        "bounds": bounds.model_dump(mode="json"),
-        "engine_cycles": {"mean": float(part.cycles.mean()), "largest": int(part.cycles.max())},
+        "points": points,
+        "map": cells,
+        "tokens": _timed_tokens(test),
+        "sequences": test.trace.sequences,
+        "map_tokens": _timed_tokens(few),
+        "map_sequences": few.trace.sequences,
+        "tuning_tokens": _timed_tokens(tuning),
+        "map_tuning_tokens": _timed_tokens(few_tuning),
+        "prompts_decoded": not has_decode(context.trace),
     }
+
+
+def _compared(tuning: Part, test: Part, config: SimulationConfig, uses: NDArray[np.int64]) -> dict[str, Any]:
+    return compare(tuning, test, config, uses, host=True).model_dump(mode="json")
+
+
+def _timed_tokens(part: Part) -> int:
+    return int(np.diff(part.steps.offsets)[part.steps.timed].sum())
+
+
+def trained(context: StudyContext) -> Predictors:
+    """The predictors that the study trained."""
+    has = {name: name not in context.left_out for name in ("next_use", "learned")}
+    return Predictors(
+        next_use=NextUsePredictor.load(context.out / NEXT_USE_FILE) if has["next_use"] else None,
+        next_layer=NextLayerPredictor.load(context.out / NEXT_LAYER_FILE) if has["learned"] else None,
+        distances=(context.config.lookahead,),
+    )
+
+
+def without_bounds(part: Part) -> Part:
+    """``part`` without what only an oracle knows."""
+    return replace(
+        part,
+        values={kind: values for kind, values in part.values.items() if kind not in BOUND_VALUES},
+        predictions={kind: known for kind, known in part.predictions.items() if kind not in BOUND_PREDICTIONS},
+    )
+
+
+def shares_of(context: StudyContext) -> list[float]:
+    """Shares held, ascending, with the one that is shown in detail."""
+    settings = context.config.system
+    return sorted({*settings.capacity_fractions, settings.capacity_fraction})
+
+
+def host_settings(context: StudyContext) -> dict[str, float]:
+    """What the configuration must say of the host: the study's settings; a desktop's figures where nothing is known."""
+    settings = context.config.system
+    named = {name: getattr(settings, name) for name in DESKTOP if getattr(settings, name) is not None}
+    machine = load_catalog().machines.find(settings.machine)
+    host = host_of(SimulationConfig(machine=settings.machine, **named), machine)
+    if host is None:
+        return {**DESKTOP, **named}
+    return named if host.flops_per_s is not None else {"host_tflops": DESKTOP["host_tflops"], **named}
+
+
+def simulation_config(context: StudyContext, share: float, *, link_gb_per_s: float | None = None) -> SimulationConfig:
+    """One point: ``share`` of all experts held, over the machine's link or another."""
+    settings = context.config.system
+    given = {
+        "sizes_of": settings.sizes_of,
+        "machine": settings.machine,
+        "scope": "global",
+        "capacity_fraction": share,
+        "link_gb_per_s": link_gb_per_s,
+        **host_settings(context),
+    }
+    return SimulationConfig.parse_settings(given, origin="study configuration: system")
 
 
 def lacks(context: StudyContext) -> str | None:
@@ -97,242 +156,381 @@ def lacks(context: StudyContext) -> str | None:
         needs.test_sequences(context.trace)
         or needs.layers_ahead(context)
         or needs.known_sizes(context)
-        or decode_within(context)
+        or not_decoded(context)
         or _unsimulated(context)
     )
 
 
-def decode_within(context: StudyContext) -> str | None:
-    """Why no decode token is among the simulated tokens; ``None`` if one is."""
+def not_decoded(context: StudyContext) -> str | None:
+    """Why the chosen sequences have nothing to time; ``None`` if they have. A trace of prompts alone is decoded."""
+    trace = context.trace
+    if not has_decode(trace):
+        return None
+    phase = np.asarray(trace.phase)
     settings = context.config.system
-    first = first_decode(context.trace)
-    if first is None:
-        return "the test sequences have no decode tokens, and it is decode that is simulated"
-    for name in ("decode_tokens", "sweep_tokens"):
-        if first >= getattr(settings, name):
-            return (
-                f"none of the first {getattr(settings, name)} test tokens is a decode token; set system.{name} to more "
-                f"than {first + 1} in a TOML file given as --config"
-            )
+    for name in ("tokens", "map_tokens"):
+        tuning, test = chosen_sequences(trace, tokens=getattr(settings, name))
+        for which, sequences in (("training", tuning), ("test", test)):
+            for index in sequences:
+                tokens = trace.sequence_slice(int(index))
+                if (phase[tokens] == DECODE).any():
+                    break
+            else:
+                return (
+                    f"no decode token in the {which} sequences that are simulated; give a trace whose sequences "
+                    f"decode, or a larger system.{name} in a TOML file given as --config"
+                )
     return None
 
 
 def _unsimulated(context: StudyContext) -> str | None:
     """What the simulation refuses, and which setting of the study changes it; ``None`` if it refuses nothing."""
-    settings = context.config.system
-    for many in (settings.decode_tokens, settings.sweep_tokens):
-        tokens = simulated(context.trace, many)
-        why = needs.refusal(check_simulation, tokens, LABELS, simulation_config(context))
-        if why is not None:
-            return f"{why} (settings of the study: system.sizes_of, system.capacity_fraction, system.machine)"
-    return None
+    trace = context.trace
+    if trace.metadata.has_unrecorded:
+        counted = np.asarray(trace.phase) == DECODE if has_decode(trace) else np.ones(trace.tokens, np.bool_)
+        if not trace.recorded()[counted].all():
+            return "a decode token has no recorded routing in some layer; give a complete recording"
 
+    def check() -> None:
+        for share in shares_of(context):
+            costs, _ = resolve_costs(trace, simulation_config(context, share))
+            costs.expert_bytes  # noqa: B018
 
-def first_decode(trace: RoutingTrace) -> int | None:
-    """Index, among all tokens of the test sequences, of the first decode token; ``None`` without one."""
-    done = 0
-    for index in split(trace)[1]:
-        tokens = trace.sequence_slice(int(index))
-        decode = np.flatnonzero(trace.phase[tokens] == DECODE)
-        if len(decode):
-            return done + int(decode[0])
-        done += tokens.stop - tokens.start
-    return None
-
-
-def simulated(trace: RoutingTrace, tokens: int) -> RoutingTrace:
-    """The first ``tokens`` tokens of the test sequences, or all of them; only the sequences needed are copied."""
-    _, test = split(trace)
-    ends = np.cumsum(np.diff(trace.sequence_offsets)[test])
-    chosen = select_sequences(trace, test[: int(np.searchsorted(ends, tokens)) + 1])
-    return chosen.token_range(0, min(tokens, chosen.tokens))
-
-
-def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
-    """Training and test sequences as traces."""
-    train, test = split(trace)
-    return select_sequences(trace, train), select_sequences(trace, test)
-
-
-def simulation_config(context: StudyContext) -> SimulationConfig:
-    """The simulation's configuration, from the study's settings."""
-    settings = context.config.system
-    return SimulationConfig(
-        sizes_of=settings.sizes_of,
-        machine=settings.machine,
-        capacity_fraction=settings.capacity_fraction,
-        lookahead=context.config.lookahead,
-        issue_limit=settings.issue_limit,
-    )
-
-
-def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahead: int, limit: int) -> Prefetcher:
-    """The issue sets of predictor ``name`` profiled on ``train``, with the cycles of ST-MoE's engine for comparability.
-
-    Raises:
-        ForestageError: for an unknown predictor, or a lookahead or limit out of range.
-    """
-    chosen = registry.fit(name, train, lookahead=lookahead)
-    tables = chosen if isinstance(chosen, StMoePredictor) else StMoePredictor.fit(train, lookahead=lookahead)
-    limits = EngineLimits.holding(
-        layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
-    )
-    issued = issue_sets(chosen, tokens, limit)
-    return Prefetcher(issued, trace_cycles(limits, tables.configuration(limit), tokens, issued))
-
-
-def uses_predictor(policy: str) -> bool:
-    """Whether a policy prefetches a predictor's issue sets."""
-    return find_policy(policy).uses_issue_sets
-
-
-def run_policy(tokens: RoutingTrace, policy: str, config: SimulationConfig, prefetcher: Prefetcher) -> SimulationResult:
-    """Simulate one policy, with the issue sets of ``prefetcher`` if it uses any."""
-    return simulate(
-        tokens,
-        policy,
-        config,
-        issue_sets=prefetcher.issued if uses_predictor(policy) else None,
-        engine_cycles=prefetcher.cycles if uses_predictor(policy) else None,
-    )
+    why = needs.refusal(check)
+    return None if why is None else f"{why} (settings of the study: system.sizes_of, system.machine)"
 
 
 def section(context: StudyContext) -> Section:
-    """Show TPOT by policy with its parts, bytes, and the sweep."""
+    """The answer in words and by share held, then the figures behind it."""
     result = context.results["system"]
-    runs = result["runs"]
-    first = runs[0]
-    labels = [run_label(run) for run in runs]
-    is_bound = [run["policy"] in BOUNDS for run in runs]
-    record = load_catalog().match_model(first["routing_of"])
-    own_sizes = record is not None and record.name == first["sizes_of"]
-    sizes = "" if own_sizes else f", with the weight sizes of {first['sizes_of']} (not the traced model's own)"
-    ahead = layers_text(first["config"]["lookahead"])
-    layer_s = result["bounds"]["all_resident_s"] / context.trace.layers
-    fetch_s = first["expert_bytes"] / (first["link_gb_per_s"] * 1e9)
-    by_policy = {run["policy"]: run for run in reversed(runs)}
-    return Section(
-        id="system",
-        title=TITLE,
-        blocks=(
-            Text(
-                f"{count(first['decode_tokens'])} decode tokens of the test sequences, one request at a time (batch "
-                f"1), routing of {first['routing_of']}{sizes}, on {first['machine']} with a host link of "
-                f"{first['link_gb_per_s']:g} GB/s. An expert is {size(first['expert_bytes'])}; the device holds "
-                f"{percent(first['config']['capacity_fraction'], 0)} of them. A prefetch is asked for when the gate "
-                f"{ahead} earlier is known and the engine has computed it (by its "
-                f"twin's latency formula: {result['engine_cycles']['mean']:.1f} cycles an event on average); demand "
-                "loads overtake prefetches on the link. No prediction enters the cache at zero time or zero bytes."
-            ),
-            picture(
-                time_per_token(runs, labels, is_bound),
-                "tpot",
-                "Mean TPOT and its parts; pale: what an oracle would do (the same cache and link), and every expert "
-                "resident.",
-            ),
-            runs_table(runs, labels),
-            picture(
-                tpot_over_bandwidth(result["sweep"], LABELS, first["link_gb_per_s"]),
-                "sweep",
-                f"The same policies over the host link's bandwidth ({result['sweep_tokens']} tokens a point).",
-            ),
-            Text(
-                f"Why: a layer computes in {seconds(layer_s)}, moving one expert takes {seconds(fetch_s)}: "
-                f"a lookahead of {ahead} can hide "
-                f"{percent(min(1.0, first['config']['lookahead'] * layer_s / fetch_s), 0)} of one transfer; what is "
-                "prefetched in vain occupies the same link that demand loads wait for. "
-                + where_it_pays(result["sweep"])
-            ),
-            Note(
-                f"Floor without prediction (LRU cache): {seconds(result['bounds']['no_prefetch_s'])} a token. "
-                f"Loading only what Belady's cache would miss, at the link's full rate, takes "
-                f"{seconds(result['bounds']['link_roofline_s'])}; with every expert resident a token takes "
-                f"{seconds(result['bounds']['all_resident_s'])}."
-            ),
-            Command(simulate_command(context)),
+    points = [Comparison.model_validate_json(json.dumps(point)) for point in result["points"]]
+    cells = [Comparison.model_validate_json(json.dumps(point)) for point in result["map"]]
+    share = context.config.system.capacity_fraction
+    point = next(one for one in points if one.config.capacity_fraction == share)
+    blocks: list[Block] = [
+        Text(answer_text(context, point)),
+        _by_share(points),
+        Text(f"{what_each_brings(point)}{where_it_does_not_pay(cells)}"),
+        picture(
+            time_by_share(points),
+            "time-by-share",
+            "Mean time per token of each policy by the share of all experts that the device holds, on "
+            f"{tokens_of(result['tokens'], result['sequences'])} of the test part. Pale, dashed: bounds, which know "
+            "what has not happened yet.",
         ),
-        facts=(
-            Fact(
-                f"{by_policy['on_demand']['tpot']['mean_s'] / by_policy['st_moe_prefetch']['tpot']['mean_s']:.2f} ×",
-                "speed of ST-MoE prefetch over loading on demand",
-            ),
-            Fact(
-                f"{by_policy['lru_cache']['tpot']['mean_s'] / by_policy['st_moe_prefetch']['tpot']['mean_s']:.2f} ×",
-                "speed of ST-MoE prefetch over the LRU cache alone "
-                f"({by_policy['lru_cache']['tpot']['mean_s'] / by_policy['perfect_prefetch']['tpot']['mean_s']:.2f} × "
-                "with a perfect predictor)",
+        picture(
+            parts_of_a_token(point),
+            "tpot",
+            f"Where the time goes with {_share(share)} of the experts held. Pale: bounds. Bold: what to build.",
+        ),
+        _rows_table(point),
+        picture(
+            map_of_winners(cells, point.link_gb_per_s, _host_gb_per_s(cells[0])),
+            "map",
+            f"What to build by link and share held ({tokens_of(result['map_tokens'], result['map_sequences'])}), and "
+            "how many times as fast it is as the fastest policy of the other kind (learned against unlearned). Bold: "
+            "learned, and the whole 95 % interval is above 1; hatched: the interval holds 1."
+            + (
+                " Framed: the machine's own link."
+                if point.link_gb_per_s in {cell.link_gb_per_s for cell in cells}
+                else ""
             ),
         ),
+        Note(_how_it_was_measured(context, point, result)),
+        Command(_command(context, shares_of(context), context.config.system.tokens)),
+    ]
+    return Section(id="system", title=TITLE, blocks=tuple(blocks), facts=_facts(point))
+
+
+def answer_text(context: StudyContext, point: Comparison) -> str:
+    """What to build at one point, and how much faster it is than each rival."""
+    found = advice(point)
+    best = found.best
+    rivals = [
+        (LRU, "an LRU cache that fetches what is missing"),
+        (STATIC, "a static placement with the host computing"),
+    ]
+    gains = [f"{gain_text(gain)} as fast as {words}" for name, words in rivals if (gain := gain_over(point, name))]
+    if found.rival is not None and found.rival.name not in (LRU, STATIC):
+        kind = "the fastest unlearned policy" if best.policy.is_learned else "the fastest learned policy"
+        gains.append(f"{gain_text(found.gain)} as fast as “{found.rival.name}”, {kind}")
+    verdict = {
+        Verdict.PAYS: "Prediction pays here.",
+        Verdict.UNCLEAR: "Whether prediction pays here is not clear: the interval holds 1.",
+        Verdict.DOES_NOT: "Prediction does not pay here.",
+        None: "Nothing learned was compared.",
+    }[found.verdict]
+    return (
+        f"On this traffic, on {machine_text(context, point)}, with {_share(point.config.capacity_fraction)} of the "
+        f"experts held, build “{best.name}”: it {in_words(best)}. A token takes {seconds(best.outcome.tpot.mean_s)}"
+        + (f", {_listed(gains)}" if gains else "")
+        + f" (95 % intervals over sequences). {verdict}"
+        + _silicon(context, best)
     )
 
 
-def where_it_pays(sweep: list[dict[str, Any]]) -> str:
-    """A sentence: the bandwidth of the sweep from which on prefetching is faster than the cache alone."""
-    faster = {p["link_gb_per_s"]: p["tpot_s"]["st_moe_prefetch"] < p["tpot_s"]["lru_cache"] for p in sweep}
-    paying = [link for link in sorted(faster) if all(faster[other] for other in faster if other >= link)]
-    if not paying:
-        return "Nowhere in this sweep does it beat the cache alone."
-    return f"In this sweep it beats the cache alone from {paying[0]:g} GB/s on."
+def _host(point: Comparison) -> Host | None:
+    return host_of(point.config, load_catalog().machines.find(point.config.machine))
 
 
-def run_label(run: dict[str, Any]) -> str:
-    """A run's name in tables and figures."""
-    label = LABELS[run["policy"]]
-    return label if run["predictor"] in (None, "st-moe") else f"prefetch by {run['predictor']}"
+def _host_gb_per_s(point: Comparison) -> float | None:
+    """What the host's memory reads, where the link shares it."""
+    host = _host(point)
+    return host.bytes_per_s / 1e9 if host is not None and point.config.shared_host_memory else None
 
 
-def runs_table(runs: list[dict[str, Any]], labels: list[str]) -> Table:
-    """TPOT, waiting, bytes and prefetch quality of each run."""
+def machine_text(context: StudyContext, point: Comparison) -> str:
+    """The machine with its link and its host, and which of them are assumptions."""
+    host = _host(point)
+    text = f"{point.config.machine} with a host link of {point.link_gb_per_s:g} GB/s"
+    if host is None or host.flops_per_s is None:
+        return text
+    settings = context.config.system
+    assumed = [name for name in host_settings(context) if getattr(settings, name) is None]
+    return (
+        f"{text} and a host that reads {host.bytes_per_s / 1e9:.3g} GB/s and computes {host.flops_per_s / 1e12:.2g} "
+        "TFLOPS" + (" (assumption: a desktop's)" if assumed else "")
+    )
+
+
+def _silicon(context: StudyContext, best: Line) -> str:
+    """What the recommended row's predictors take on chip."""
+    used = [
+        (best.policy.eviction is Eviction.LEARNED, "next_use", "next-use predictor"),
+        (best.policy.prefetch is Prefetch.LEARNED, "learned", "next-layer predictor"),
+    ]
+    told = [
+        f"{size(context.results[stage]['size']['sram_bytes_per_layer'])} of SRAM a layer for the {name}"
+        for needed, stage, name in used
+        if needed
+    ]
+    ahead = f", asked {layers_text(context.config.lookahead)} ahead" if best.policy.prefetch is Prefetch.LEARNED else ""
+    return f" It takes {' and '.join(told)}{ahead}." if told else ""
+
+
+def _listed(texts: Sequence[str]) -> str:
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _by_share(points: Sequence[Comparison]) -> Table:
+    """The recommended row at each share held, and its gains."""
+    rows = []
+    for point in points:
+        found = advice(point)
+        bound = fastest(line for line in point.lines if line.is_bound)
+        unlearned = found.gain if found.best.policy.is_learned else None
+        rows.append(
+            Row(
+                (
+                    _share(point.config.capacity_fraction),
+                    found.best.name,
+                    price_text(found.best.policy) if found.best.policy.background else "–",
+                    seconds(found.best.outcome.tpot.mean_s),
+                    gain_text(gain_over(point, LRU)),
+                    gain_text(gain_over(point, STATIC)),
+                    gain_text(unlearned),
+                    "–" if bound is None else seconds(bound.outcome.tpot.mean_s),
+                )
+            )
+        )
+    return Table(
+        columns=(
+            "held",
+            "what to build",
+            "price of a transfer",
+            "time per token",
+            "over LRU",
+            "over static placement",
+            "over the fastest unlearned",
+            "fastest bound",
+        ),
+        rows=tuple(rows),
+        caption="What to build is what was fastest on training tokens; times and gains are those on the test tokens, "
+        "with 95 % intervals over sequences. The fastest unlearned rival is the one that was fastest on the test "
+        "tokens themselves. An expert that is certainly wanted within 2, 4, 8 and 16 tokens is worth 4 certain uses.",
+        text_columns=(0, 1),
+    )
+
+
+def what_each_brings(point: Comparison) -> str:
+    """A sentence: what prefetch alone, eviction alone and both bring over LRU where what is missing is fetched."""
+    told = {
+        "ST-MoE prefetch": "prefetch by ST-MoE's tables alone",
+        "learned prefetch": "learned prefetch alone",
+        "perfect prefetch": "perfect prefetch alone",
+        "learned eviction": "learned eviction alone",
+        "learned": "both, with background loads where they pay",
+    }
+    time_s = {line.name: line.outcome.tpot.mean_s for line in point.lines}
+    brings = [f"{words} {time_s[LRU] / time_s[name]:.2f} ×" for name, words in told.items() if name in time_s]
+    return f"Where a missing expert is fetched, over LRU: {_listed(brings)}. " if brings else ""
+
+
+def where_it_does_not_pay(cells: Sequence[Comparison]) -> str:
+    """Sentences: at which points of the map prediction pays, and from which link on a missing expert is fetched."""
+    verdicts = {(cell.config.capacity_fraction, cell.link_gb_per_s): advice(cell).verdict for cell in cells}
+    if all(verdict is None for verdict in verdicts.values()):
+        return "Without learned predictors the map shows which unlearned policy wins where."
+    paying = [place for place, verdict in verdicts.items() if verdict is Verdict.PAYS]
+    unclear = [place for place, verdict in verdicts.items() if verdict is Verdict.UNCLEAR]
+    losing = [place for place, verdict in verdicts.items() if verdict is Verdict.DOES_NOT]
+    every = len(paying) == len(verdicts)
+    text = f"Prediction pays at {'all' if every else f'{len(paying)} of'} the {len(verdicts)} points of the map"
+    if unclear:
+        text += f", makes no clear difference at {len(unclear)} ({_places(unclear)})"
+    if losing:
+        text += f", and loses to an unlearned policy at {len(losing)} ({_places(losing)})"
+    shares = sorted({cell.config.capacity_fraction or 0.0 for cell in cells})
+    turns = {share: overtakes([cell for cell in cells if cell.config.capacity_fraction == share]) for share in shares}
+    alike: dict[float, list[str]] = {}
+    for share, link in turns.items():
+        if link is not None:
+            alike.setdefault(link, []).append(_share(share))
+    told = [f"{link:g} GB/s on with {_listed(held)} held" for link, held in sorted(alike.items())]
+    if told and any(cell.line(cell.recommended).family == HOST for cell in cells):
+        text += f". Fetching what is missing beats computing it on the host from {_listed(told)}"
+    return f"{text}."
+
+
+def _share(share: float | None) -> str:
+    """``25 %``, ``12.5 %``."""
+    assert share is not None, "every point has one"
+    return percent(share, 1 if round(1000 * share) % 10 else 0)
+
+
+def _places(places: Sequence[tuple[float | None, float]]) -> str:
+    """``50 % over 64, 128 GB/s; 75 % over 512 GB/s``."""
+    shares: dict[float, list[float]] = {}
+    for share, link in sorted(places, key=lambda place: (place[0] or 0.0, place[1])):
+        shares.setdefault(share or 0.0, []).append(link)
+    return "; ".join(
+        f"{_share(share)} held over {', '.join(f'{link:g}' for link in links)} GB/s" for share, links in shares.items()
+    )
+
+
+def _rows_table(point: Comparison) -> Table:
+    """Every row at one point."""
     return Table(
         columns=(
             "policy",
-            "TPOT mean",
+            "time per token",
             "p95",
-            "waiting",
             "hit rate",
-            "moved a token",
-            "wasted",
-            "prefetches used",
-            "in time",
+            "fetched",
+            "host computed",
+            "moved",
+            "used of those moved ahead",
+            "what to build is faster by",
         ),
         rows=tuple(
             Row(
                 (
-                    label,
-                    seconds(run["tpot"]["mean_s"]),
-                    seconds(run["tpot"]["p95_s"]),
-                    percent(waiting_share(run)),
-                    percent(run["experts"]["hit_rate"]),
-                    size(run["bytes"]["total"] / run["decode_tokens"]),
-                    percent(run["bytes"]["prefetch_wasted"] / run["bytes"]["total"] if run["bytes"]["total"] else None),
-                    percent(run["experts"]["accuracy"]),
-                    percent(run["experts"]["timeliness"]),
+                    f"{line.name} ←" if line.name == point.recommended else line.name,
+                    seconds(line.outcome.tpot.mean_s),
+                    seconds(line.outcome.tpot.p95_s),
+                    percent(line.outcome.hit_rate),
+                    f"{line.outcome.fetched:.1f}",
+                    f"{line.outcome.computed:.1f}",
+                    size(line.outcome.moved_bytes),
+                    percent(line.outcome.useful_share),
+                    "bound" if line.is_bound else gain_text(gain_over(point, line.name)),
                 ),
-                bound=run["policy"] in BOUNDS,
+                bound=line.is_bound,
             )
-            for label, run in zip(labels, runs, strict=True)
+            for line in point.lines
         ),
-        caption="waiting: share of the time in which the device is idle for an expert; wasted: bytes prefetched and "
-        "not used; in time: of the prefetches used, those that had arrived.",
+        caption="fetched, host computed: missing experts a token; moved: over the link, a token; ←: what to build. "
+        f"Every expert on the device: {seconds(point.all_resident_s)} a token"
+        + (
+            ""
+            if point.link_roofline_s is None
+            else f"; a policy that fetches cannot take less than {seconds(point.link_roofline_s)}"
+        )
+        + ".",
     )
 
 
-def waiting_share(run: dict[str, Any]) -> float:
-    """Share of the TPOT during which the device waits for experts."""
-    parts = run["tpot_parts_s"]
-    waiting = parts["demand_wait_s"] + parts["late_prefetch_wait_s"] + parts["engine_latency_s"]
-    return waiting / run["tpot"]["mean_s"]
-
-
-def simulate_command(context: StudyContext) -> str:
-    """The command that remakes one of the runs."""
-    settings = context.config.system
+def _how_it_was_measured(context: StudyContext, point: Comparison, result: dict[str, Any]) -> str:
+    """Provenance and assumptions of every figure of the section."""
+    model = context.trace.metadata.model
+    record = load_catalog().match_model(model)
+    sizes_of = context.config.system.sizes_of or model
+    own = record is not None and record.name == sizes_of
     return (
-        f"forestage system simulate --trace {context.trace_name} --policy st_moe_prefetch --machine {settings.machine} "
-        f"--sizes-of {settings.sizes_of} --capacity-fraction {settings.capacity_fraction} "
-        f"--lookahead {context.config.lookahead} --issue-limit {settings.issue_limit} "
-        f"--tokens {settings.decode_tokens}"
+        f"Simulated: {tokens_of(result['tokens'], result['sequences'])}, one request at a time (batch 1)"
+        + (", prompts as if they were decoded, as the trace has no others" if result["prompts_decoded"] else "")
+        + f"; routing of {model}"
+        + ("" if own else f", with the weight sizes of {sizes_of} (not the traced model's own)")
+        + f"; an expert is {size(point.expert_bytes)}. One cache for all layers, which begins with the experts most "
+        f"used in training. Each row's free settings were chosen on {count(result['tuning_tokens'])} training tokens ("
+        f"{count(result['map_tuning_tokens'])} for the map). The link and the host's processor share the host's "
+        "memory: while the link reads, the processor has only the rest, and no link moves more than the memory reads. "
+        "ST-MoE's tables look one layer ahead. No prediction moves an expert at zero time or zero bytes; the prefetch "
+        "engine's own cycles, kernel launches and norms take no time, and kernels are rooflines."
     )
 
 
-SUBJECT = Subject(Stage("system", "System model: policies and sweep", run), section, title=TITLE, lacks=lacks)
+def _facts(point: Comparison) -> tuple[Fact, ...]:
+    """Headline figures: the recommended row over LRU, over the static placement, and over its rival."""
+    found = advice(point)
+    held = f"{_share(point.config.capacity_fraction)} of the experts held"
+    facts = [
+        Fact(seconds(found.best.outcome.tpot.mean_s), f"a token by “{found.best.name}”, what to build with {held}")
+    ]
+    for name, words in ((LRU, "an LRU cache"), (STATIC, "a static placement with the host computing")):
+        gain = gain_over(point, name)
+        if gain is not None:
+            facts.append(Fact(f"{gain.ratio:.2f} ×", f"its speed over {words}{_range(gain)}"))
+    if found.gain is not None and found.rival is not None and found.rival.name not in (LRU, STATIC):
+        kind = "unlearned" if found.best.policy.is_learned else "learned"
+        facts.append(
+            Fact(
+                f"{found.gain.ratio:.2f} ×",
+                f"its speed over the fastest {kind} policy (“{found.rival.name}”){_range(found.gain)}",
+            )
+        )
+    return tuple(facts)
+
+
+def _range(gain: Gain) -> str:
+    return "" if gain.low is None else f", 95 % interval {gain.low:.2f} to {gain.high:.2f}"
+
+
+def _command(context: StudyContext, shares: Sequence[float], tokens: int | None) -> str:
+    """The commands that remake the points and the map."""
+    settings = context.config.system
+    common = f"forestage system compare --trace {context.trace_name}"
+    if "next_use" not in context.left_out:
+        common += f" --next-use {NEXT_USE_FILE}"
+    if "learned" not in context.left_out:
+        common += f" --predictor {NEXT_LAYER_FILE} --distance {context.config.lookahead}"
+    common += f" --machine {settings.machine}"
+    if settings.sizes_of is not None:
+        common += f" --sizes-of {settings.sizes_of}"
+    for name, value in host_settings(context).items():
+        common += f" --{name.replace('_', '-')} {value:g}"
+
+    def line(shares: Sequence[float], links: Sequence[float], tokens: int | None) -> str:
+        return (
+            common
+            + "".join(f" --capacity-fraction {share:g}" for share in shares)
+            + "".join(f" --link-gb-per-s {link:g}" for link in links)
+            + ("" if tokens is None else f" --tokens {tokens}")
+        )
+
+    return "\n".join(
+        (
+            line(shares, (), tokens),
+            line(sorted(settings.capacity_fractions), sorted(settings.link_gb_per_s), settings.map_tokens),
+        )
+    )
+
+
+SUBJECT = Subject(
+    Stage("system", "Whole system: policies, and the map of winners", run),
+    section,
+    title=TITLE,
+    lacks=lacks,
+    opens=True,
+)

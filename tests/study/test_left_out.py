@@ -17,10 +17,9 @@ from study.stages import StudyContext, file_fingerprint
 from study.subjects import caches, memory, system, trace
 from tests.routing import trace_of
 from tests.study.conftest import Outcome, refused
-from traces import DECODE, RoutingTrace, split
+from traces import DECODE, PREFILL, RoutingTrace, split
 from traces.batch import BatchConfig, make_schedule
 from traces.batch_file import save_batched
-from traces.selection import select_sequences
 
 Forestage = Callable[..., Outcome]
 
@@ -52,9 +51,9 @@ def left_out(given: RoutingTrace, tmp_path: Path, **settings: Any) -> dict[str, 
     [
         (make(), set(), ""),
         (make(layers=1), LOOKING_AHEAD, "has 1 MoE layer"),
-        (make(sequences=1), LOOKING_AHEAD, "no test sequences"),
-        (make(sequences=2), {"learned"}, "1 training sequence"),
-        (make(prompt=99), {"system"}, "no decode tokens"),
+        (make(sequences=1), LOOKING_AHEAD | {"next_use"}, "no test sequences"),
+        (make(sequences=2), {"learned", "next_use"}, "1 training sequence"),
+        (make(prompt=99), set(), ""),
         (make(model="acme/unknown"), {"memory", "system"}, "system.sizes_of"),
         (make(experts=8, top_k=1, model="acme/one"), {"memory", "system"}, "none there has the trace's shape"),
         (make(experts=16, top_k=2), {"system"}, "a model of the same shape"),
@@ -87,25 +86,27 @@ def test_a_model_without_attention_is_no_reason_to_stop(tmp_path: Path, monkeypa
     assert "system.sizes_of" in found["system"]
 
 
-def test_prompts_longer_than_what_is_simulated_are_told_with_the_number(tmp_path: Path) -> None:
-    found = left_out(make(length=40, prompt=30), tmp_path, system={"decode_tokens": 20, "sweep_tokens": 20})
-    assert "system.decode_tokens to more than 31" in found["system"]
-    again = {"decode_tokens": 40, "sweep_tokens": 40}
-    assert not left_out(make(length=40, prompt=30), tmp_path, system=again)
-
-
-def test_a_cache_that_cannot_hold_a_token_is_told_with_the_setting(tmp_path: Path) -> None:
-    found = left_out(make(), tmp_path, system={"capacity_fraction": 0.1})
-    assert "system.capacity_fraction" in found["system"]
+def test_sequences_that_do_not_decode_are_told_with_the_setting(tmp_path: Path) -> None:
+    """Of ten sequences two are tested: only the second decodes, and so do those that are trained on."""
+    _, test = split(make(sequences=10))
+    phase = np.full((10, 12), DECODE)
+    phase[test[0]] = PREFILL
+    given = make(sequences=10, phase=phase.ravel())
+    found = left_out(given, tmp_path, system={"map_tokens": 12})
+    assert "test sequences" in found["system"]
+    assert "larger system.map_tokens" in found["system"]
+    assert not left_out(given, tmp_path)
+    phase[:] = PREFILL
+    phase[test] = DECODE
+    found = left_out(make(sequences=10, phase=phase.ravel()), tmp_path)
+    assert "no decode token in the training sequences" in found["system"]
 
 
 def test_the_configuration_leaves_the_learned_predictor_out(tmp_path: Path) -> None:
-    assert set(left_out(make(), tmp_path, learned="none")) == {"learned"}
+    assert set(left_out(make(), tmp_path, learned="none")) == {"learned", "next_use"}
 
 
 def test_defaults_never_refuse_a_small_model(tmp_path: Path) -> None:
-    tiny = make(experts=2, top_k=1, model="x")
-    assert resolve(StudyConfig(), tiny).system.issue_limit == 2
     assert resolve(StudyConfig(), make(experts=1, top_k=1, model="x")).issue == (1,)
 
 
@@ -144,19 +145,6 @@ def test_a_batch_is_studied_sequence_by_sequence_and_that_is_said(forestage: For
     outcome = forestage("study", "--trace", tmp_path / "b.safetensors", "--out", tmp_path / "out")
     assert outcome.status == 0, outcome.err
     assert "its batch schedule is left aside" in outcome.err
-
-
-def test_decode_is_found_in_later_sequences() -> None:
-    _, test = split(make(sequences=10))
-    phase = np.zeros((10, 12))
-    assert system.first_decode(make(sequences=10, phase=phase.ravel())) is None
-    phase[test[-1], 7:] = DECODE
-    given = make(sequences=10, phase=phase.ravel())
-    assert system.first_decode(given) == 12 * (len(test) - 1) + 7
-    tokens = select_sequences(given, test)
-    for many in (1, 5, 12, 13, 1000):
-        part = system.simulated(given, many)
-        assert part.equals(tokens.token_range(0, min(many, tokens.tokens)))
 
 
 def test_refusals_come_before_any_stage(

@@ -57,9 +57,6 @@ def test_a_command_on_its_own_does_what_the_study_does() -> None:
     assert (simulate["machine"].default, simulate["capacity_fraction"].default, simulate["lookahead"].default) == (
         study.system.machine, study.system.capacity_fraction, study.lookahead,
     )  # fmt: skip
-    assert (simulate["tokens"].default, simulate["issue_limit"].default) == (
-        study.system.decode_tokens, study.system.issue_limit,
-    )  # fmt: skip
     replay = inspect.signature(replay_command).parameters
     assert (replay["tokens"].default, replay["lookahead"].default, replay["seed"].default) == (
         study.replay_tokens, study.lookahead, study.seed,

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from predictor.row_network.image import read_image
 from study.pipeline import SUBJECTS
@@ -16,9 +17,15 @@ cache_fractions = [0.5]
 replay_tokens = 12
 learned = "RECIPE"
 [system]
-decode_tokens = 60
-sweep_tokens = 50
+tokens = 60
+map_tokens = 50
+capacity_fractions = [0.25]
 link_gb_per_s = [16, 64]
+[next_use]
+hidden = 8
+layers_back = 1
+ngram_tables = []
+epochs = 1
 """
 
 
@@ -66,9 +73,19 @@ def check_results(outcome: Outcome, folder: Path) -> None:
     assert learned["recall"]["4"] > tables["recall"]["4"]
     assert read_image(folder / "learned.img").manifest.size == stages["learned"]["image_bytes"]
     assert stages["learned"]["calibration"]["calibration_error"] < 0.05
-    tpot = {run["policy"]: run["tpot"]["mean_s"] for run in stages["system"]["runs"]}
-    assert tpot["all_resident"] < tpot["perfect_prefetch"] < tpot["on_demand"]
+    check_system(stages["system"])
     assert "module prefetch_engine(" in (folder / "verilog" / "prefetch_engine.v").read_text()
+
+
+def check_system(result: dict[str, Any]) -> None:
+    """Both shares and both cells of the map, with learned rows of both families; no time is below the least."""
+    assert [point["config"]["capacity_fraction"] for point in result["points"]] == [0.25, 0.5]
+    assert [cell["config"]["link_gb_per_s"] for cell in result["map"]] == [16, 64]
+    for point in (*result["points"], *result["map"]):
+        times = {line["name"]: line["outcome"]["tpot"]["mean_s"] for line in point["lines"]}
+        assert {"learned", "background, learned", "LRU", "static placement"} <= set(times)
+        assert min(times.values()) >= point["all_resident_s"]
+        assert point["recommended"] in times
 
 
 def check_report(folder: Path) -> None:

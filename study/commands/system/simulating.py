@@ -1,9 +1,12 @@
 """``forestage system simulate``: one policy on a trace."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,13 +19,17 @@ from perfmodel.results import SimulationResult
 from perfmodel.simulate import check_simulation, simulate
 from predictor import registry
 from predictor.base import check_lookahead
+from predictor.issue import IssueSets, issue_sets
+from predictor.st_moe.cycles import trace_cycles
+from predictor.st_moe.parameters import EngineLimits
+from predictor.st_moe.predictor import StMoePredictor
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, LookaheadOption, ModelOption, TraceOption
-from study.config import SystemStudyConfig
 from study.numbers import count, percent, seconds, size
 from study.output import emit, progress_bar
-from study.subjects.system import parts, prefetcher, uses_predictor
+from traces import RoutingTrace, split
+from traces.selection import select_sequences
 
 
 def simulate_command(
@@ -50,7 +57,7 @@ def simulate_command(
     lookahead: LookaheadOption = 1,
     issue_limit: Annotated[
         int, typer.Option("--issue-limit", help="Most experts to prefetch for each token and layer")
-    ] = SystemStudyConfig.model_fields["issue_limit"].default,
+    ] = 6,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to simulate")] = 600,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -95,6 +102,40 @@ def simulate_command(
     with progress_bar(f"simulating {policy}") as progress:
         result = simulate(part, policy, config, progress=progress, **prefetches)
     emit(result, as_json=as_json, render=lambda console: render(console, trace, result))
+
+
+@dataclass(frozen=True)
+class Prefetcher:
+    """A predictor's issue sets for the simulated tokens, and the prefetch engine's cycles for each event."""
+
+    issued: IssueSets
+    cycles: NDArray[np.int64]
+
+
+def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
+    """Training and test sequences as traces."""
+    train, test = split(trace)
+    return select_sequences(trace, train), select_sequences(trace, test)
+
+
+def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahead: int, limit: int) -> Prefetcher:
+    """The issue sets of predictor ``name`` profiled on ``train``, with the cycles of ST-MoE's engine for comparability.
+
+    Raises:
+        ForestageError: for an unknown predictor, or a lookahead or limit out of range.
+    """
+    chosen = registry.fit(name, train, lookahead=lookahead)
+    tables = chosen if isinstance(chosen, StMoePredictor) else StMoePredictor.fit(train, lookahead=lookahead)
+    limits = EngineLimits.holding(
+        layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
+    )
+    issued = issue_sets(chosen, tokens, limit)
+    return Prefetcher(issued, trace_cycles(limits, tables.configuration(limit), tokens, issued))
+
+
+def uses_predictor(policy: str) -> bool:
+    """Whether a policy prefetches a predictor's issue sets."""
+    return find_policy(policy).uses_issue_sets
 
 
 def checked_limit(limit: int, experts: int) -> int:
