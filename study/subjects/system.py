@@ -56,7 +56,7 @@ def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     settings = context.config.system
     shares = shares_of(context)
     grid = [(link, share) for share in sorted(settings.capacity_fractions) for link in sorted(settings.link_gb_per_s)]
-    read = 12  # kinds of foresight, over both parts; each takes about as long as a point
+    read = 2  # parts whose foresight is made; each takes about as long as a point
     total = 2 * read + len(shares) + len(grid)
     predictors = trained(context)
     tuning, test, uses = system_parts(
