@@ -1,7 +1,9 @@
 """The whole study on the shipped trace, at its smallest: run, report, and a second run that reuses everything."""
 
+import html
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ def test_from_trace_to_report_and_again(forestage: Callable[..., Outcome], tmp_p
     assert outcome.status == 0, outcome.err
     check_results(outcome, folder)
     check_report(folder)
+    check_that_the_command_remakes_the_points(forestage, folder)
     before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
     outcome = forestage("study", "--out", folder, "--config", config)
     assert outcome.status == 0
@@ -86,6 +89,19 @@ def check_system(result: dict[str, Any]) -> None:
         assert {"learned", "background, learned", "LRU", "static placement"} <= set(times)
         assert min(times.values()) >= point["all_resident_s"]
         assert point["recommended"] in times
+
+
+def check_that_the_command_remakes_the_points(forestage: Callable[..., Outcome], folder: Path) -> None:
+    """The command under the section of the whole system gives the section's points, figure by figure."""
+    page = html.unescape((folder / "report.html").read_text(encoding="utf-8")).replace("\\\n", " ")
+    command = next(line for line in page.splitlines() if "forestage system compare" in line)
+    words = shlex.split(command[command.index("forestage") :])[1:]
+    for name in ("next-use.safetensors", "learned.safetensors"):
+        words[words.index(name)] = str(folder / name)
+    outcome = forestage(*words, "--json")
+    assert outcome.status == 0, outcome.err
+    told = json.loads((folder / "results.json").read_text())["stages"]["system"]
+    assert json.loads(outcome.out)["points"] == told["points"]
 
 
 def check_report(folder: Path) -> None:

@@ -1,21 +1,27 @@
 """What the report concludes from a comparison: what to build, against which rival, and where prediction pays."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perfmodel.comparison import FETCH, HOST, Comparison, Gain, Line
 from perfmodel.config import SimulationConfig
+from perfmodel.host import Host
 from perfmodel.outcome import Outcome
 from perfmodel.plan import Missing
 from perfmodel.policy import Eviction, Policy
 from perfmodel.results import TokenTime
 from predictor.row_network.integers import CERTAIN
 from study.answer import Verdict, advice, gain_text, in_words, overtakes, price_text
+from study.config import StudyConfig
 from study.figures.style import to_svg
 from study.figures.system import FILLS, LINES, SHORT, map_of_winners, parts_of_a_token, time_by_share
+from study.stages import StudyContext
+from study.subjects import system
 from study.subjects.system import where_it_does_not_pay
+from tests.routing import trace_of
 
 LEARNED = Policy(eviction=Eviction.LEARNED, missing=Missing.SOONER, background=True, price=3 * CERTAIN // 2)
 POLICIES = {
@@ -136,6 +142,25 @@ def test_fetching_must_win_on_all_faster_links_too() -> None:
     ]
     assert overtakes(cells) == 64.0
     assert overtakes(cells[:2]) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "settings", "expected"),
+    [
+        (None, {}, {"host_gb_per_s": 76.0, "host_tflops": 1.0}),
+        (None, {"host_gb_per_s": 100.0}, {"host_gb_per_s": 100.0, "host_tflops": 1.0}),
+        (Host(bytes_per_s=1, flops_per_s=1, latency_ps=0), {}, {}),
+        (Host(bytes_per_s=1, flops_per_s=1, latency_ps=0), {"host_tflops": 2.0}, {"host_tflops": 2.0}),
+        (Host(bytes_per_s=1, flops_per_s=None, latency_ps=0), {}, {"host_tflops": 1.0}),
+    ],
+)
+def test_a_desktops_host_is_taken_only_where_neither_settings_nor_catalogue_say(
+    monkeypatch: pytest.MonkeyPatch, known: Host | None, settings: dict[str, float], expected: dict[str, float]
+) -> None:
+    monkeypatch.setattr(system, "host_of", lambda config, machine: known)
+    config = StudyConfig.parse({"system": settings}, origin="test")
+    trace = trace_of([[[0]]], experts=2)
+    assert system.host_settings(StudyContext(trace=trace, trace_path=Path(), config=config, out=Path())) == expected
 
 
 def test_every_row_of_the_comparison_has_a_look_in_every_figure() -> None:
