@@ -126,7 +126,7 @@ def part_of(
                 predictors.st_moe, trace, steps, min(predictors.issue_limit, trace.experts)
             )
     tell()
-    if bounds:
+    if bounds and trace.layers > 1:
         distances = within(predictors.distances, trace.layers)
         predictions[Prefetch.PERFECT] = perfect_predictions(trace, steps, needed, distances)
     if progress is not None:

@@ -31,15 +31,19 @@ def steps_of(trace: RoutingTrace, *, batch: int = 1, drafted: int = 1, prompts_d
     Raises:
         ForestageError: for both, or a batch of a trace without decode tokens.
     """
-    if batch > 1 and drafted > 1:
-        raise ForestageError("--batch and --drafted: drafts are verified one sequence at a time; give one of the two")
+    _check_kind(batch, drafted, prompts_decoded)
     if batch > 1:
-        if prompts_decoded:
-            raise ForestageError("--batch: the trace has prompts alone, which a batch does not decode; leave it out")
         return batch_steps(trace, make_schedule(trace, BatchConfig(slots=batch)))
     if drafted > 1:
         return verification_steps(trace, drafted, prompts_decoded=prompts_decoded)
     return decode_steps(trace, prompts_decoded=prompts_decoded)
+
+
+def _check_kind(batch: int, drafted: int, prompts_decoded: bool) -> None:
+    if batch > 1 and drafted > 1:
+        raise ForestageError("--batch and --drafted: drafts are verified one sequence at a time; give one of the two")
+    if batch > 1 and prompts_decoded:
+        raise ForestageError("--batch: the trace has prompts alone, which a batch does not decode; leave it out")
 
 
 def system_parts(
@@ -65,6 +69,7 @@ def system_parts(
     """
     train, _ = split(recorded)
     prompts_decoded = not has_decode(recorded)
+    _check_kind(batch, drafted, prompts_decoded)
     training = select_sequences(recorded, train)
     whole = decode_steps(training, prompts_decoded=prompts_decoded)
     uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
