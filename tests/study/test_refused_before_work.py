@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 
+import study.commands.system.comparing  # noqa: F401  so that it is not first imported while work is replaced
 from study.cli import app
 from study.stages import PACKAGES
 from tests.routing import trace_of
@@ -52,6 +53,9 @@ CASES: list[tuple[str, str, str]] = [
     ("system simulate --policy st_moe_prefetch --trace TRACE --capacity-fraction 0.05", "good", "larger capacity"),
     ("system simulate --policy st_moe_prefetch --trace TRACE --predictor learned", "good", "predictor train"),
     ("system simulate --policy st_moe_prefetch --trace TRACE", "gaps", "no recorded routing"),
+    ("system compare --trace TRACE", "unknown", "not in the catalogue"),
+    ("system compare --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
+    ("system compare --trace TRACE", "one_sequence", "no test sequences"),
     ("rtl replay --trace TRACE", "wide", "--experts-max 128"),
     ("rtl replay --trace TRACE", "one_layer", "one layer"),
     ("rtl replay --trace TRACE --tokens 1000", "good", "choose 1 to"),
@@ -100,7 +104,7 @@ CASES: list[tuple[str, str, str]] = [
     ("trace export TRACE --format npz --out FILE/x.npz", "good", "cannot write"),
     ("study --trace TRACE --out FILE", "good", "cannot write"),
     *((f"{command} --trace TRACE", "loads", "expert loads") for command in (
-        "system simulate --policy lru_cache", "rtl replay", "reference check", "cache compare",
+        "system simulate --policy lru_cache", "system compare", "rtl replay", "reference check", "cache compare",
         "cache simulate --capacity 4", "predictor evaluate --predictor st-moe", "study --out OUT",
         "predictor train --out OUT", "predictor sweep --grid sizes --out FOLDER/s",
     )),

@@ -16,6 +16,7 @@ from perfmodel.comparison import Comparison, Line, compare
 from perfmodel.config import SimulationConfig
 from perfmodel.host import host_of
 from perfmodel.parts import Part, Predictors
+from perfmodel.simulate import resolve_costs
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
@@ -119,6 +120,8 @@ def compare_command(
     )
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
+    for config in configs:
+        resolve_costs(recorded, config)  # refuses sizes that do not fit before the predictors are asked
     with progress_bar("reading ahead") as progress:
         tuning, test, uses = system_parts(
             recorded, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
