@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 
+import study.commands.system.comparing  # noqa: F401  so that it is not first imported while work is replaced
 from study.cli import app
 from study.stages import PACKAGES
 from tests.routing import trace_of

@@ -187,7 +187,7 @@ def test_the_figures_say_what_the_comparison_says() -> None:
     assert [text.get_text() for text in grid.axes[0].texts] == [
         "host + learned\n1.25 ×",
         "learned\n0.67 ×",
-        "no more than the host's memory reads: 20 GB/s",
+        "→ no more than the host's memory reads: 20 GB/s",
     ]
     assert [bool(patch.get_hatch()) for patch in grid.axes[0].patches] == [False, False, True, False]
     assert re.search(r"<svg", to_svg(grid, "map"))
