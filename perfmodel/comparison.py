@@ -201,8 +201,8 @@ class Simulator:
         )
         self.link_gb_per_s = costs.link_bytes_per_s / 1e9
         self._scope: Scope = config.scope
-        each = self.places // part.trace.layers if self._scope == "layer" else self.places
-        self._hottest = hottest(uses, each, self._scope)
+        self.share = self.places // part.trace.layers if self._scope == "layer" else self.places
+        self._hottest = hottest(uses, self.share, self._scope)
 
     def run(self, policy: Policy) -> Run:
         """Simulate ``policy``."""
@@ -316,10 +316,9 @@ def _link_roofline_s(simulator: Simulator, steps: int) -> float | None:
     part = simulator.part
     if part.largest_step > 1 or not part.steps.timed.all():
         return None
-    scope = simulator.config.scope
-    each = simulator.places // part.trace.layers if scope == "layer" else simulator.places
-    if each == 0:
+    if simulator.share == 0:
         return None
-    loads = simulate_cache(part.trace, capacity=each, policy="belady", scope=scope, count="all").loads
+    scope = simulator.config.scope
+    loads = simulate_cache(part.trace, capacity=simulator.share, policy="belady", scope=scope, count="all").loads
     least_ps = max(0, loads - simulator.places) * int(simulator.durations.chunk_ps[-1])
     return max(least_ps, simulator.all_resident_ps) / steps / PS_PER_S

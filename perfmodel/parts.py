@@ -75,6 +75,11 @@ class Part:
         return int(self.needed.tokens_of.max())
 
     @property
+    def timed_tokens(self) -> int:
+        """Tokens of all timed steps."""
+        return int(np.diff(self.steps.offsets)[self.steps.timed].sum())
+
+    @property
     def largest_step(self) -> int:
         """Tokens of the largest timed step."""
         return int(np.diff(self.steps.offsets)[self.steps.timed].max())

@@ -5,8 +5,6 @@ fetched and the host slowed down while it does; the fewest with the least end ar
 is moving already goes first, then those of most worth (of equals the first that the gate named).
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +27,7 @@ def fetched(
     host_before_ps: int,
     host_after_ps: int,
     chosen: NDArray[np.bool_],
-) -> Any:
+) -> None:
     """Fill ``chosen`` bool ``[missing]``: which are fetched.
 
     Args:

@@ -20,8 +20,8 @@ from perfmodel.plan import Missing, Plan, Run
 from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
 from perfmodel.workload import Durations, Workload
 from predictor.foresight.arrays import Predictions, Values
+from staging.stager.speed import CHANCES, EXPERTS, LAYERS, PREDICTED, TOP_K, synthetic_steps
 
-LAYERS, EXPERTS, TOP_K, PREDICTED = 24, 32, 4, 6
 PLACES = LAYERS * EXPERTS // 4
 PRICE = 20_000
 LEARNED, LRU = Eviction.LEARNED, Eviction.LRU
@@ -76,22 +76,14 @@ def durations() -> Durations:
 
 def foresight(tokens: int) -> tuple[NDArray[np.int32], Values, Predictions]:
     """Experts i32 ``[tokens, layers, top_k]``, values, and predictions one layer ahead."""
-    generator = np.random.default_rng(0)
-    mean = generator.normal(size=(LAYERS, EXPERTS))
-    score = mean.copy()
-    scores = np.empty((tokens, LAYERS, EXPERTS))
-    for token in range(tokens):
-        score += 0.3 * (mean - score) + generator.normal(0, 0.6, score.shape)
-        scores[token] = score
-    guess = np.argsort(-scores - generator.normal(0, 0.3, scores.shape), axis=-1)[..., :PREDICTED]
-    chances = np.array([60000, 55000, 50000, 40000, 25000, 15000], np.int32)
+    chosen, guess, values = synthetic_steps(tokens)
     return (
-        np.argsort(-scores, axis=-1)[..., :TOP_K].astype(np.int32),
-        Values(rows=np.clip(scores * 20_000, -260_000, 260_000).astype(np.int32), at_step_end=False, most=260_000),
+        chosen,
+        Values(rows=20 * values, at_step_end=False, most=600_000),
         Predictions(
             distances=(1,),
             experts=guess[:, :, None].astype(np.int16),
-            chances=np.ascontiguousarray(np.broadcast_to(chances, (tokens, LAYERS, 1, PREDICTED))),
+            chances=np.ascontiguousarray(np.broadcast_to(CHANCES, (tokens, LAYERS, 1, PREDICTED))),
         ),
     )
 

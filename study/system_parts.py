@@ -53,6 +53,7 @@ def system_parts(
     batch: int = 1,
     drafted: int = 1,
     tokens: int | None = None,
+    bounds: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Part, Part, NDArray[np.int64]]:
     """Tuning part, test part, and the uses of each expert in the training sequences i64 ``[layers, experts]``.
@@ -62,6 +63,7 @@ def system_parts(
         predictors: trained on its training sequences; ST-MoE's tables are profiled here.
         batch, drafted: see `steps_of`.
         tokens: of the first test sequences, about, and no more to tune on; ``None``: all.
+        bounds: also what only an oracle knows.
         progress: called with (parts done, parts).
 
     Raises:
@@ -80,7 +82,7 @@ def system_parts(
     for number, indices in enumerate(chosen):
         part = select_sequences(recorded, indices)
         steps = steps_of(part, batch=batch, drafted=drafted, prompts_decoded=prompts_decoded)
-        found.append(part_of(part, steps, predictors))
+        found.append(part_of(part, steps, predictors, bounds=bounds))
         if progress is not None:
             progress(number + 1, len(chosen))
     return found[0], found[1], uses

@@ -4,17 +4,16 @@ The device needs no events of its own: what is available runs in order, so the t
 once, and a layer ends when that has passed, nothing is to come, and the host's result is there.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import ForestageError
-from perfmodel import sooner
 from perfmodel.compiled import host, link
 from perfmodel.compiled.state import FETCH, HOST, NEVER, NUMBERS, SOONER, Given, State
+from perfmodel.fit import check_fit
 from perfmodel.plan import Counts, Missing, Parts, Plan, Run
+from perfmodel.sooner import fetched
 from perfmodel.workload import Durations, Workload
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled import directory as places
@@ -24,25 +23,17 @@ from staging.stager.directory import ABSENT, RESIDENT
 from traces.compiled import njit
 
 _MISSING = {Missing.FETCH: FETCH, Missing.HOST: HOST, Missing.SOONER: SOONER}
-_fetched: Callable[..., None] = sooner.fetched
 
 
 def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
     """Run all steps, one after the other: the same as `perfmodel.engine.simulate`, but for progress.
 
     Raises:
-        ForestageError: if the plan's stager does not fit the workload, or the host is to compute and cannot.
+        ForestageError: if the three do not fit each other.
         ValueError: where the stager is told what its limits do not hold.
     """
-    limits = plan.limits
-    if (limits.layers, limits.experts, limits.channels) != (workload.layers, workload.model_experts, 1):
-        raise ForestageError(
-            f"stager: {limits.layers} layers of {limits.experts} experts, {limits.channels} channels; give "
-            f"{workload.layers} of {workload.model_experts}, and 1 channel, as the workload and the link have"
-        )
-    stager = empty_state(limits, plan.settings, record_actions=False)
-    if plan.missing is not Missing.FETCH and min(durations.host_free_rate, *durations.host_most_rate[1:].tolist()) < 1:
-        raise ForestageError("host_free_rate, host_most_rate: a host that computes needs rates of 1 or more")
+    check_fit(workload, durations, plan)
+    stager = empty_state(plan.limits, plan.settings, record_actions=False)
     given, state = _given(workload, durations, plan), _empty(workload, plan)
     _preload(stager, plan.resident, np.empty(1, np.int64), plan.fixed)
     _run(state, given, stager)
@@ -74,7 +65,6 @@ def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
         shared_ps=workload.shared_ps,
         shared_compute_ps=workload.shared_compute_ps,
         prefetch_engine_ps=workload.prefetch_engine_ps,
-        expert_bytes=durations.expert_bytes,
         chunk_bytes=durations.chunk_bytes,
         chunk_ps=durations.chunk_ps,
         expert_ps=durations.expert_ps,
@@ -330,7 +320,7 @@ def _choose(state: State, given: Given, stager: Stager, first_key: int, missing:
         chunk = link.first_chunk(state, given)
         if moving < 0 and chunk < len(given.chunk_ps) - 1:
             link_free_ps = n.since + given.chunk_ps[chunk] - given.chunk_ps[n.kept] - n.now
-    _fetched(
+    fetched(
         state.missing_tokens[:missing], state.worth[:missing], moving, link_free_ps, n.free_at - n.now,
         given.chunk_ps[-1],
         given.expert_ps, given.host_work, given.host_free_rate, given.host_shared_rate, given.host_most_rate,

@@ -50,7 +50,6 @@ class Given(NamedTuple):
     shared_ps: NDArray[np.int64]
     shared_compute_ps: NDArray[np.int64]
     prefetch_engine_ps: NDArray[np.int64]
-    expert_bytes: int
     chunk_bytes: int
     chunk_ps: NDArray[np.int64]
     expert_ps: NDArray[np.int64]
@@ -87,7 +86,7 @@ class State(NamedTuple):
         host: i64, tokens of each expert that the host computes.
         demanded: i64 ``[experts]``, scratch: what the layer demanded.
         scratch, scratch_chances: i64 ``[experts]``.
-        worth, missing_tokens: i64 ``[experts]``; chosen: bool ``[experts]``: scratch.
+        worth, missing_tokens, missing_at: i64 ``[experts]``; chosen: bool ``[experts]``: scratch.
     """
 
     numbers: Any

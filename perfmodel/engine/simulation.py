@@ -24,7 +24,6 @@ from collections import deque
 
 import numpy as np
 
-from catalog.errors import ForestageError
 from catalog.progress import Progress
 from perfmodel import sooner
 from perfmodel.engine.clock import NEVER, Clock
@@ -32,6 +31,7 @@ from perfmodel.engine.device import Device, Kernel
 from perfmodel.engine.host import HostProcessor
 from perfmodel.engine.link import Link
 from perfmodel.engine.prefetch_engine import BEGIN, PrefetchEngine
+from perfmodel.fit import check_fit
 from perfmodel.plan import Counts, Missing, Parts, Plan, Run
 from perfmodel.workload import Durations, Workload
 from staging.stager.directory import MOVING, NONE, QUEUED
@@ -49,27 +49,8 @@ def simulate(workload: Workload, durations: Durations, plan: Plan, *, progress: 
         ForestageError: if the three do not fit each other.
         ValueError: where the stager is told what its limits do not hold (see its commands).
     """
-    _check(workload, durations, plan)
+    check_fit(workload, durations, plan)
     return Simulation(workload, durations, plan, progress).run()
-
-
-def _check(workload: Workload, durations: Durations, plan: Plan) -> None:
-    """Raise unless they fit."""
-    limits, shape = plan.limits, (workload.layers, workload.model_experts)
-    if (limits.layers, limits.experts) != shape or limits.channels != 1:
-        raise ForestageError(
-            f"stager: {limits.layers} layers of {limits.experts} experts, {limits.channels} channels; give {shape[0]} "
-            f"of {shape[1]}, and 1 channel, as the workload and the link have"
-        )
-    chunks = len(durations.chunk_ps) - 1
-    if chunks < 1 or durations.chunk_ps[0] != 0 or (np.diff(durations.chunk_ps) < 1).any():
-        raise ForestageError("chunk_ps: give 0 and then times that rise from chunk to chunk")
-    if not (chunks - 1) * durations.chunk_bytes < durations.expert_bytes <= chunks * durations.chunk_bytes:
-        raise ForestageError(
-            f"chunk_ps: {chunks} chunks of {durations.chunk_bytes} bytes do not make {durations.expert_bytes} bytes"
-        )
-    if plan.missing is not Missing.FETCH and min(durations.host_free_rate, *durations.host_most_rate[1:].tolist()) < 1:
-        raise ForestageError("host_free_rate, host_most_rate: a host that computes needs rates of 1 or more")
 
 
 class Layer:

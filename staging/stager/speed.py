@@ -20,6 +20,8 @@ from staging.stager.zero_time import ZeroTimeStager
 from traces.compiled import njit
 
 LAYERS, EXPERTS, TOP_K, PREDICTED = 24, 32, 4, 6
+CHANCES = np.array([60000, 55000, 50000, 40000, 25000, 15000], np.int32)
+"""Of what is predicted, best first; 65535 is certainty."""
 PER_LAYER, SHARED = (8,) * LAYERS, (192,)
 CASES = {
     "LRU, 8 of 32 a layer": (PER_LAYER, False, False, False),
@@ -51,7 +53,6 @@ def synthetic_steps(tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32], 
 def measure(tokens: int, repeats: int = 3) -> dict[str, dict[str, float]]:
     """By case: million steps a second (process time, the best of ``repeats``), hit rate and transfers a step."""
     chosen, guess, values = synthetic_steps(tokens)
-    chances = np.array([60000, 55000, 50000, 40000, 25000, 15000], np.int32)
     results = {}
     for name, (shares, *switches) in CASES.items():
         limits = StagerLimits(
@@ -64,7 +65,7 @@ def measure(tokens: int, repeats: int = 3) -> dict[str, dict[str, float]]:
             # The first run compiles.
             steps = slice(None) if repeat else slice(1)
             began = time.process_time()
-            _run(state, chosen[steps], guess[steps], values[steps], chances, *switches[:2])
+            _run(state, chosen[steps], guess[steps], values[steps], CHANCES, *switches[:2])
             took = time.process_time() - began
             best = min(best, took) if repeat else best
         done, numbers = tokens * LAYERS, state.numbers

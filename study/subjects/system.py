@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,8 +47,6 @@ DESKTOP = {"host_gb_per_s": 76.0, "host_tflops": 1.0}
 """Host where neither the settings nor the catalogue know one (assumption: a desktop's two channels of DDR5-5600 at
 85 % of their peak, and half the FP32 peak of its cores)."""
 
-BOUND_VALUES, BOUND_PREDICTIONS = (Eviction.ORACLE, Eviction.BELADY), (Prefetch.PERFECT,)
-
 
 def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     """Compare all policies at each share held, and those that are no bounds at each point of the map."""
@@ -69,9 +66,9 @@ def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
         progress(read + number + 1, total)
     begun = read + len(shares)
     few_tuning, few, uses = system_parts(
-        context.trace, predictors, tokens=settings.map_tokens, progress=lambda done, _: progress(begun + done, total)
-    )
-    few_tuning, few = without_bounds(few_tuning), without_bounds(few)
+        context.trace, predictors, tokens=settings.map_tokens, bounds=False,
+        progress=lambda done, _: progress(begun + done, total),
+    )  # fmt: skip
     cells = []
     for number, (link, share) in enumerate(grid):
         config = simulation_config(context, share, link_gb_per_s=link)
@@ -82,22 +79,18 @@ def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
     return {
         "points": points,
         "map": cells,
-        "tokens": _timed_tokens(test),
+        "tokens": test.timed_tokens,
         "sequences": test.trace.sequences,
-        "map_tokens": _timed_tokens(few),
+        "map_tokens": few.timed_tokens,
         "map_sequences": few.trace.sequences,
-        "tuning_tokens": _timed_tokens(tuning),
-        "map_tuning_tokens": _timed_tokens(few_tuning),
+        "tuning_tokens": tuning.timed_tokens,
+        "map_tuning_tokens": few_tuning.timed_tokens,
         "prompts_decoded": not has_decode(context.trace),
     }
 
 
 def _compared(tuning: Part, test: Part, config: SimulationConfig, uses: NDArray[np.int64]) -> dict[str, Any]:
     return compare(tuning, test, config, uses, host=True).model_dump(mode="json")
-
-
-def _timed_tokens(part: Part) -> int:
-    return int(np.diff(part.steps.offsets)[part.steps.timed].sum())
 
 
 def trained(context: StudyContext) -> Predictors:
@@ -107,15 +100,6 @@ def trained(context: StudyContext) -> Predictors:
         next_use=NextUsePredictor.load(context.out / NEXT_USE_FILE) if has["next_use"] else None,
         next_layer=NextLayerPredictor.load(context.out / NEXT_LAYER_FILE) if has["learned"] else None,
         distances=(context.config.lookahead,),
-    )
-
-
-def without_bounds(part: Part) -> Part:
-    """``part`` without what only an oracle knows."""
-    return replace(
-        part,
-        values={kind: values for kind, values in part.values.items() if kind not in BOUND_VALUES},
-        predictions={kind: known for kind, known in part.predictions.items() if kind not in BOUND_PREDICTIONS},
     )
 
 

@@ -4,7 +4,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -15,11 +14,12 @@ from catalog.config import StrictModel
 from perfmodel.comparison import Comparison, Line, compare
 from perfmodel.config import SimulationConfig
 from perfmodel.host import host_of
-from perfmodel.parts import Part, Predictors
+from perfmodel.parts import Predictors
 from perfmodel.simulate import resolve_costs
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from study.answer import gain_text
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
 from study.numbers import count, percent, seconds, tokens_of
@@ -138,8 +138,8 @@ def compare_command(
         model=recorded.metadata.model,
         synthetic=recorded.metadata.synthetic,
         sequences=test.trace.sequences,
-        tokens=_timed_tokens(test),
-        tuning_tokens=_timed_tokens(tuning),
+        tokens=test.timed_tokens,
+        tuning_tokens=tuning.timed_tokens,
         batch=batch,
         drafted=drafted,
         prompts_decoded=not has_decode(recorded),
@@ -175,10 +175,6 @@ def _host_computes(config: SimulationConfig) -> bool:
     """Whether the host's memory and arithmetic are known."""
     host = host_of(config, load_catalog().machines.find(config.machine))
     return host is not None and host.flops_per_s is not None
-
-
-def _timed_tokens(part: Part) -> int:
-    return int(np.diff(part.steps.offsets)[part.steps.timed].sum())
 
 
 def _render(console: Console, result: SystemComparison) -> None:
@@ -229,16 +225,13 @@ def _render_point(console: Console, point: Comparison) -> None:
     table = Table("policy", "time per token", "hit rate", "moved", "host", "best is faster by", box=None)
     for line in point.lines:
         gain = told.get(line.name)
-        ratio = "" if gain is None else f"{gain.ratio:.2f} ×"
-        if gain is not None and gain.low is not None:
-            ratio += f" ({gain.low:.2f} to {gain.high:.2f})"
         table.add_row(
             _name(line, best.name),
             seconds(line.outcome.tpot.mean_s),
             percent(line.outcome.hit_rate),
             f"{line.outcome.moved:.1f}",
             f"{line.outcome.computed:.1f}",
-            ratio if not line.is_bound else "bound",
+            "bound" if line.is_bound else "" if gain is None else gain_text(gain),
         )
     console.print(table, highlight=False)
     roofline = (
