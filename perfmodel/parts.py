@@ -15,7 +15,7 @@ from predictor.foresight.frequency_values import decayed_frequency
 from predictor.foresight.issued_predictions import issued_predictions
 from predictor.foresight.learned_predictions import learned_predictions
 from predictor.foresight.learned_values import learned_values
-from predictor.foresight.oracle_values import belady_values, oracle_next_use
+from predictor.foresight.oracle_values import belady_values, oracle_next_use, oracle_uses
 from predictor.foresight.perfect_predictions import perfect_predictions
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
@@ -24,6 +24,9 @@ from traces import RoutingTrace
 
 ORACLE_HORIZONS = (2, 4, 8, 16)
 """Steps: those that the next-use predictor is asked for."""
+
+USES_HORIZON = 16
+"""Steps in which an oracle counts uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ def part_of(
     tell()
     if bounds:
         values[Eviction.ORACLE] = oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
+        values[Eviction.USES] = oracle_uses(trace, steps, needed, USES_HORIZON)
         values[Eviction.BELADY] = belady_values(trace, steps, needed)
     tell()
     # Several tokens of one sequence at once: what comes next is not known before the step's own routing.
