@@ -8,7 +8,7 @@ import numpy as np
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel, SimulatedLayers
 from perfmodel.steps import DecodeStep, steps_of
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 from staging.events import events_of
 from staging.results import Capacity
 from staging.simulate import run_policy

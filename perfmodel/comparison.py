@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from catalog.catalogue import Catalog
 from perfmodel.compiled.simulation import simulate
 from perfmodel.config import Scope, SimulationConfig
+from perfmodel.costs_of import resolve_costs
 from perfmodel.durations import durations
 from perfmodel.outcome import Outcome, sequence_ps
 from perfmodel.parts import Part
 from perfmodel.plan import Missing, Run
 from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
 from perfmodel.results import Result
-from perfmodel.simulate import resolve_costs
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 from perfmodel.workload_of import check_times, workload
 from predictor.measure.bootstrap import Bootstrap, interval

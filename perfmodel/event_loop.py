@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from perfmodel.accounts import Accounts
-from perfmodel.tasks import PS_PER_S, Queue, Resource, Segment, Task, TaskState
+from perfmodel.tasks import Queue, Resource, Segment, Task, TaskState
 
-__all__ = ["PS_PER_S", "EventLoop", "Resource", "Segment", "Task", "TaskState"]
+__all__ = ["EventLoop", "Resource", "Segment", "Task", "TaskState"]
 
 
 class EventLoop(Accounts):

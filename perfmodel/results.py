@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from perfmodel.config import SimulationConfig
 from perfmodel.decode import Parts
 from perfmodel.policies import PolicyCounts
-from perfmodel.tasks import PS_PER_S
 from perfmodel.transfers import LinkBytes
+from perfmodel.units import PS_PER_S
 
 
 class Result(BaseModel):

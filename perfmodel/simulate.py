@@ -9,19 +9,20 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.catalogue import Catalog, load_catalog
-from catalog.errors import ForestageError, SettingError
-from catalog.models import ModelRecord
+from catalog.catalogue import Catalog
+from catalog.errors import ForestageError
 from catalog.progress import Progress
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
-from perfmodel.costs import CostModel, SimulatedLayers
+from perfmodel.costs import CostModel
+from perfmodel.costs_of import resolve_costs
 from perfmodel.decode import DecodeLoop
 from perfmodel.event_loop import EventLoop
 from perfmodel.policies import System, find_policy
 from perfmodel.results import Bounds, Breakdown, ExpertCounts, SimulationResult, TokenTime, TransferredBytes
-from perfmodel.tasks import PS_PER_S, Resource
+from perfmodel.tasks import Resource
 from perfmodel.transfers import HOST_LINK, PREFETCH_ENGINE
+from perfmodel.units import PS_PER_S
 from predictor.issue import IssueSets, perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
 from traces import DECODE, RoutingTrace
@@ -177,42 +178,6 @@ def compute_bounds(
         lru_hit_rate=simulate_cache(trace, capacity=each, policy="lru", scope=config.scope).hit_rate,
         belady_hit_rate=belady.hit_rate,
     )
-
-
-def resolve_costs(
-    trace: RoutingTrace, config: SimulationConfig, catalog: Catalog | None = None
-) -> tuple[CostModel, SimulatedLayers]:
-    """The costs that ``config`` and ``trace`` define, and which of the model's layers run.
-
-    Raises:
-        ForestageError: if model or machine is unknown, or the sizes are of a model of another shape and
-            ``allow_other_shape`` was not given.
-    """
-    catalog = load_catalog() if catalog is None else catalog
-    machine = catalog.machines.find(config.machine)
-    if config.sizes_of is None:
-        model = catalog.match_model(trace.metadata.model)
-        if model is None:
-            raise ForestageError(
-                f"simulation: sizes_of: the trace's model '{trace.metadata.model}' is not in the catalogue; "
-                f"name one of {', '.join(catalog.models.names())}"
-            )
-    else:
-        model = catalog.find_model(config.sizes_of)
-    _check_sizes(trace, model, config)
-    layers = SimulatedLayers.of(model, trace.metadata.layer_map, own=config.sizes_of is None)
-    return CostModel(model, machine, config.link_gb_per_s), layers
-
-
-def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:
-    recorded, sizes = (trace.experts, trace.top_k), (model.experts, model.top_k)
-    # A model may have been run with another top_k than its own; its sizes are still its own.
-    agree = trace.experts == model.experts if config.sizes_of is None else recorded == sizes
-    if not agree and not config.allow_other_shape:
-        differ = (
-            f"the trace has (experts, top_k) = {recorded}, {model.name} has {sizes}; name a model of the same shape"
-        )
-        raise SettingError("sizes_of", differ, message=f"simulation: sizes_of: {differ}, or set allow_other_shape")
 
 
 def _check_trace(trace: RoutingTrace) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-PS_PER_S = 10**12
+from perfmodel.units import PS_PER_S
 
 
 class TaskState(IntEnum):

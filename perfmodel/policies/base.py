@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
 from perfmodel.event_loop import EventLoop
-from perfmodel.tasks import PS_PER_S
 from perfmodel.transfers import Fetch, Key, LinkBytes
+from perfmodel.units import PS_PER_S
 
 
 @dataclass(frozen=True)

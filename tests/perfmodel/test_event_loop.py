@@ -2,7 +2,8 @@
 
 import pytest
 
-from perfmodel.event_loop import PS_PER_S, EventLoop, Resource, Task, TaskState
+from perfmodel.event_loop import EventLoop, Resource, Task, TaskState
+from perfmodel.units import PS_PER_S
 
 # One byte takes one picosecond, so that times can be read off.
 LINK = Resource("link", bandwidth_bytes_per_s=PS_PER_S, chunk_bytes=10)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.event_loop import PS_PER_S, EventLoop, Resource, Task, TaskState
+from perfmodel.event_loop import EventLoop, Resource, Task, TaskState
+from perfmodel.units import PS_PER_S
 
 CHUNK = 10
 LINK = Resource("link", bandwidth_bytes_per_s=PS_PER_S, chunk_bytes=CHUNK)  # a byte takes a picosecond

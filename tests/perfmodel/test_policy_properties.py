@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from catalog.catalogue import Catalog
 from perfmodel.closed_form import token_times_ps
 from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import resolve_costs
 from perfmodel.policies import policy_names
 from perfmodel.results import SimulationResult
-from perfmodel.simulate import compute_bounds, resolve_costs, simulate
+from perfmodel.simulate import compute_bounds, simulate
 from predictor.issue import perfect_issue_sets
 from staging.simulate import simulate as simulate_cache
 from tests.perfmodel.micro import EXPERT_BYTES, issue, make_catalog, make_config, make_trace

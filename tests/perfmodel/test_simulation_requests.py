@@ -12,7 +12,7 @@ from perfmodel.policies import policy_names
 from perfmodel.results import SimulationResult, TokenTime
 from perfmodel.simulate import compute_bounds, simulate
 from perfmodel.sweep import sweep
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 from predictor.issue import IssueSets
 from tests.perfmodel.micro import issue, make_catalog, make_config, make_trace
 

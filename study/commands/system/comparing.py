@@ -13,9 +13,9 @@ from catalog import load_catalog
 from catalog.config import StrictModel
 from perfmodel.comparison import Comparison, Line, compare
 from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import resolve_costs
 from perfmodel.host import host_of
 from perfmodel.parts import Predictors
-from perfmodel.simulate import resolve_costs
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
