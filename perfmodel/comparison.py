@@ -13,23 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog
-from perfmodel.compiled.simulation import simulate
-from perfmodel.config import Scope, SimulationConfig
-from perfmodel.costs_of import resolve_costs
-from perfmodel.durations import durations
-from perfmodel.outcome import Outcome, sequence_ps
+from perfmodel.config import SimulationConfig
+from perfmodel.outcome import Outcome
 from perfmodel.parts import Part
-from perfmodel.plan import Missing, Run
-from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
+from perfmodel.plan import Missing
+from perfmodel.policy import Eviction, Policy, Prefetch
 from perfmodel.results import Result
+from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
-from perfmodel.workload import Durations, Workload
-from perfmodel.workload_of import check_times, workload
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
 from predictor.row_network.integers import CERTAIN
-from staging.simulate import simulate as simulate_cache
-from staging.static import hottest
 
 FETCH, HOST = "fetch", "host"
 
@@ -149,9 +143,7 @@ class Comparison(Result):
         recommended: name of the row that is fastest on the tuning tokens (bounds left out).
         gains: over each other row that is no bound.
         all_resident_s: mean step with every expert on the device: nothing is faster.
-        link_roofline_s: the least that a policy that fetches could take: the loads of Belady's rule, less the experts
-            there at the start, over the link, or everything resident, whichever is more; ``None`` where a step has
-            several tokens, or prompts warm the cache in no time.
+        link_roofline_s: no policy that fetches is faster; see `perfmodel.simulator.Simulator`.
     """
 
     config: SimulationConfig
@@ -167,78 +159,6 @@ class Comparison(Result):
     def line(self, name: str) -> Line:
         """The line called ``name``."""
         return next(line for line in self.lines if line.name == name)
-
-
-class Simulator:
-    """One part of a trace on one configuration."""
-
-    def __init__(
-        self,
-        part: Part,
-        config: SimulationConfig,
-        uses: NDArray[np.int64],
-        *,
-        host: bool,
-        catalog: Catalog | None = None,
-    ) -> None:
-        costs, layers = resolve_costs(part.trace, config, catalog)
-        self.part = part
-        self.config = config
-        engine_ps = round(config.engine_cycles * 1e3 / costs.machine.engine_clock_ghz)
-        asked = np.full((len(part.steps), part.trace.layers), engine_ps, np.int64)
-        self.workload: Workload = workload(part.trace, part.steps, part.needed, costs, layers, asked)
-        self.durations: Durations = durations(
-            costs,
-            config,
-            most_tokens=part.most_tokens,
-            largest_step=part.largest_step,
-            missing=Missing.HOST if host else Missing.FETCH,
-            catalog=catalog,
-        )
-        check_times(self.workload, self.durations)
-        self.places = config.capacity(
-            layers=part.trace.layers, experts=part.trace.experts, expert_bytes=costs.expert_bytes
-        )
-        self.link_gb_per_s = costs.link_bytes_per_s / 1e9
-        self._scope: Scope = config.scope
-        self.share = self.places // part.trace.layers if self._scope == "layer" else self.places
-        self._hottest = hottest(uses, self.share, self._scope)
-
-    def run(self, policy: Policy) -> Run:
-        """Simulate ``policy``."""
-        part = self.part
-        return simulate(
-            self.workload,
-            self.durations,
-            plan_of(
-                policy,
-                layers=part.trace.layers,
-                experts=part.trace.experts,
-                most_needed=part.most_needed,
-                places=self.places,
-                scope=self._scope,
-                hottest=self._hottest,
-                values=part.values,
-                predictions=part.predictions,
-            ),
-        )
-
-    def outcome(self, policy: Policy, run: Run) -> Outcome:
-        """What ``run`` gave."""
-        return Outcome.of(policy.name, run, self.workload, self.durations)
-
-    def by_sequence(self, run: Run) -> NDArray[np.int64]:
-        """Time of each sequence's steps, ps."""
-        return sequence_ps(run, self.workload, self.part.sequence_of_step, self.part.trace.sequences)
-
-    @property
-    def all_resident_ps(self) -> int:
-        """All timed steps' time with every expert on the device."""
-        timed = self.workload.timed
-        uses = np.repeat(np.repeat(timed, self.workload.layers), np.diff(self.workload.offsets))
-        kernels = self.durations.expert_ps[self.workload.tokens_of[uses]].sum()
-        shared = self.workload.shared_ps[timed].sum() * self.workload.layers
-        return int(self.workload.before_gate_ps[timed].sum() + shared + kernels)
 
 
 def compare(
@@ -286,7 +206,6 @@ def compare(
         )
     honest = [line for line in lines if not line.is_bound]
     best = min(honest, key=lambda line: line.tuning_s).name
-    steps = int(test.steps.timed.sum())
     return Comparison(
         config=config,
         places=real.places,
@@ -295,8 +214,8 @@ def compare(
         lines=lines,
         recommended=best,
         gains=[_gain(line.name, times[line.name], times[best], bootstrap) for line in honest if line.name != best],
-        all_resident_s=real.all_resident_ps / steps / PS_PER_S,
-        link_roofline_s=_link_roofline_s(real, steps),
+        all_resident_s=real.all_resident_s,
+        link_roofline_s=real.link_roofline_s,
     )
 
 
@@ -309,16 +228,3 @@ def _gain(name: str, slower: NDArray[np.int64], faster: NDArray[np.int64], boots
         low=low if known else None,
         high=high if known else None,
     )
-
-
-def _link_roofline_s(simulator: Simulator, steps: int) -> float | None:
-    """See `Comparison`; Belady's rule is the least of loads where each step is one token."""
-    part = simulator.part
-    if part.largest_step > 1 or not part.steps.timed.all():
-        return None
-    if simulator.share == 0:
-        return None
-    scope = simulator.config.scope
-    loads = simulate_cache(part.trace, capacity=simulator.share, policy="belady", scope=scope, count="all").loads
-    least_ps = max(0, loads - simulator.places) * int(simulator.durations.chunk_ps[-1])
-    return max(least_ps, simulator.all_resident_ps) / steps / PS_PER_S

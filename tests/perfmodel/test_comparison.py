@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from catalog.errors import ForestageError
-from perfmodel.comparison import Simulator, compare, rows_of
+from perfmodel.comparison import compare, rows_of
 from perfmodel.config import SimulationConfig
 from perfmodel.parts import Part, Predictors, part_of, within
 from perfmodel.plan import Missing
 from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
+from perfmodel.simulator import Simulator
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
 from staging.static import uses_of
