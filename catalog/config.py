@@ -74,6 +74,7 @@ _REMEDIES = {
     "less_than_equal": "give {le} or less",
     "less_than": "give a number below {lt}",
     "literal_error": "choose {expected}",
+    "enum": "choose {expected}",
     "string_too_short": "is empty; give a text",
     "finite_number": "give a finite number",
 }

@@ -16,11 +16,10 @@ from perfmodel.policy import Policy
 from perfmodel.results import Result
 from perfmodel.rows import BASELINES, rows_of
 from perfmodel.simulator import Simulator
-from perfmodel.tasks import PS_PER_S
 from perfmodel.tuning import Tried, fastest, tune
+from perfmodel.units import PS_PER_S
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
-from staging.simulate import simulate as simulate_cache
 
 
 class Gain(Result):
@@ -73,9 +72,7 @@ class Comparison(Result):
         recommended: name of the row that is fastest on the tuning tokens (oracles left out).
         gains: of the recommended row over each other that is no oracle's.
         all_resident_s: mean step with every expert on the device: nothing is faster.
-        link_roofline_s: the least that a policy that fetches could take: the loads of Belady's rule, less the experts
-            there at the start, over the link, or everything resident, whichever is more; ``None`` where a step has
-            several tokens, or prompts warm the cache in no time.
+        link_roofline_s: no policy that fetches is faster; see `perfmodel.simulator.Simulator`.
     """
 
     config: SimulationConfig
@@ -146,7 +143,6 @@ def compare(
         )
     honest = [line for line in lines if not line.is_oracle]
     best = min(honest, key=lambda line: line.tuning_s).name
-    steps = int(test.steps.timed.sum())
     return Comparison(
         config=config,
         places=real.places,
@@ -155,8 +151,8 @@ def compare(
         lines=lines,
         recommended=best,
         gains=[_gain(line.name, times[line.name], times[best], bootstrap) for line in honest if line.name != best],
-        all_resident_s=real.all_resident_ps / steps / PS_PER_S,
-        link_roofline_s=_link_roofline_s(real, steps),
+        all_resident_s=real.all_resident_s,
+        link_roofline_s=real.link_roofline_s,
     )
 
 
@@ -169,16 +165,3 @@ def _gain(name: str, slower: NDArray[np.int64], faster: NDArray[np.int64], boots
         low=low if known else None,
         high=high if known else None,
     )
-
-
-def _link_roofline_s(simulator: Simulator, steps: int) -> float | None:
-    """See `Comparison`; Belady's rule is the least of loads where each step is one token."""
-    part = simulator.part
-    if part.largest_step > 1 or not part.steps.timed.all():
-        return None
-    if simulator.share == 0:
-        return None
-    scope = simulator.config.scope
-    loads = simulate_cache(part.trace, capacity=simulator.share, policy="belady", scope=scope, count="all").loads
-    least_ps = max(0, loads - simulator.places) * int(simulator.durations.chunk_ps[-1])
-    return max(least_ps, simulator.all_resident_ps) / steps / PS_PER_S

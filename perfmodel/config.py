@@ -6,16 +6,15 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from predictor.base import IssueLimit
 
 Scope = Literal["layer", "global"]
 
 
 class SimulationConfig(StrictModel):
-    """One device decodes sequence after sequence; its experts live in host memory.
+    """One device decodes; its experts live in host memory.
 
-    The cache's size is given by exactly one of ``capacity_experts``, ``capacity_fraction`` and ``capacity_gb``;
-    policies without a cache ignore it.
+    How many the device holds is given by exactly one of ``capacity_experts``, ``capacity_fraction`` and
+    ``capacity_gb``.
     """
 
     sizes_of: str | None = Field(
@@ -27,21 +26,18 @@ class SimulationConfig(StrictModel):
     )
     machine: str = Field(default="A100-80GB", description="Catalogue machine")
     capacity_experts: int | None = Field(
-        default=None, ge=1, description="Experts that the device's cache holds, in all"
+        default=None, ge=0, description="Experts that the device holds, in all; 0: none is kept when its layer has run"
     )
-    capacity_fraction: float | None = Field(default=None, gt=0, le=1, description="The cache's share of all experts")
-    capacity_gb: float | None = Field(default=None, gt=0, description="The cache's size in units of 10⁹ bytes")
+    capacity_fraction: float | None = Field(default=None, ge=0, le=1, description="The share of all experts held")
+    capacity_gb: float | None = Field(default=None, gt=0, description="What the device holds, in units of 10⁹ bytes")
     scope: Scope = Field(
-        default="layer", description="layer: each layer has an equal share of the cache; global: all layers share it"
-    )
-    lookahead: int = Field(default=1, ge=1, description="Layers between the gate that is known and the target layer")
-    issue_limit: IssueLimit | None = Field(
-        default=None, description="Most experts issued for one token and layer; none takes whole issue sets"
+        default="layer", description="layer: each layer has an equal share of the places; global: all layers share them"
     )
     engine_cycles: int = Field(
         default=0,
         ge=0,
-        description="Cycles of the prefetch engine an event, where the caller gives no array of them",
+        le=10**9,
+        description="Cycles of the prefetch engine for a gate's event (assumption: none)",
     )
     link_gb_per_s: float | None = Field(
         default=None, ge=1e-3, le=100_000, description="Host link in place of the machine's, GB/s per direction"
@@ -50,7 +46,7 @@ class SimulationConfig(StrictModel):
         default=0.0,
         ge=0,
         le=1e6,
-        description="From asking for an expert until its transfer may start, µs (assumption: none)",
+        description="Of each transfer, before its first byte, the link moving nothing else, µs (assumption: none)",
     )
     chunk_bytes: int = Field(
         default=1 << 20,
@@ -88,13 +84,8 @@ class SimulationConfig(StrictModel):
             raise ValueError("give one of capacity_experts, capacity_fraction and capacity_gb, not several")
         return self
 
-    @property
-    def has_capacity(self) -> bool:
-        """Whether a cache size is given."""
-        return any(v is not None for v in (self.capacity_experts, self.capacity_fraction, self.capacity_gb))
-
     def capacity(self, *, layers: int, experts: int, expert_bytes: int) -> int:
-        """How many experts the device's cache holds, over all layers; never more than the model has.
+        """How many experts the device holds, over all layers; never more than the model has.
 
         Raises:
             ForestageError: if no capacity is given.
@@ -109,6 +100,6 @@ class SimulationConfig(StrictModel):
             capacity = int(self.capacity_gb * 1e9) // expert_bytes
         else:
             raise ForestageError(
-                "simulation: capacity: this policy has a cache; give capacity_experts, capacity_fraction or capacity_gb"
+                "simulation: capacity: not given; give capacity_experts, capacity_fraction or capacity_gb"
             )
         return min(capacity, everything)

@@ -25,7 +25,7 @@ from catalog.attention import LayerAttention
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 
 BF16_BYTES = 2
 

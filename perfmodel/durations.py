@@ -15,9 +15,9 @@ from catalog.catalogue import Catalog
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import BF16_BYTES, CostModel
-from perfmodel.host import PS_PER_US, computing_host, host_of
+from perfmodel.host import computing_host, host_of
 from perfmodel.plan import Missing
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S, PS_PER_US
 from perfmodel.workload import Durations
 
 RATE = 10**6

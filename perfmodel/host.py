@@ -6,9 +6,7 @@ from catalog.catalogue import Catalog, load_catalog
 from catalog.errors import ForestageError
 from catalog.machines import MachineRecord
 from perfmodel.config import SimulationConfig
-from perfmodel.tasks import PS_PER_S
-
-PS_PER_US = PS_PER_S // 10**6
+from perfmodel.units import PS_PER_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

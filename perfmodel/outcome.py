@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from perfmodel.plan import Parts, Run
 from perfmodel.results import Result, TokenTime
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 
 

@@ -1,6 +1,6 @@
 """A part of a trace, ready to be simulated: its steps, what they need, and what is known ahead of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from perfmodel.policy import Eviction, Prefetch
+from perfmodel.policy import Eviction, Policy, Prefetch
 from predictor.base import Predictor
 from predictor.foresight.arrays import Predictions, Values
 from predictor.foresight.frequency_values import decayed_frequency
@@ -89,62 +89,89 @@ class Part:
 
 
 def part_of(
-    trace: RoutingTrace, steps: Steps, predictors: Predictors, *, bounds: bool = True, progress: Progress | None = None
+    trace: RoutingTrace,
+    steps: Steps,
+    predictors: Predictors,
+    *,
+    bounds: bool = True,
+    only: Policy | None = None,
+    progress: Progress | None = None,
 ) -> Part:
-    """Everything that is known ahead of ``steps`` of ``trace``.
+    """What is known ahead of ``steps`` of ``trace``.
 
     Args:
         trace, steps: which.
         predictors: what is asked.
         bounds: also what only an oracle knows.
+        only: no more than this policy needs (of what is there: `perfmodel.policy.plan_of` refuses a policy without it).
         progress: called with (kinds done, kinds).
 
     Raises:
         ForestageError: where a predictor does not fit the trace.
     """
     needed = step_experts(trace, steps)
+    values_of = _makers_of_values(trace, steps, needed, predictors, bounds=bounds)
+    predictions_of = _makers_of_predictions(trace, steps, needed, predictors, bounds=bounds)
+    if only is not None:
+        values_of = {kind: make for kind, make in values_of.items() if kind is only.eviction}
+        predictions_of = {kind: make for kind, make in predictions_of.items() if kind is only.prefetch}
+    kinds = len(values_of) + len(predictions_of)
     values: dict[Eviction, Values] = {}
     predictions: dict[Prefetch, Predictions] = {}
-    kinds = 6
-    done = 0
-
-    def tell() -> None:
-        nonlocal done
-        done += 1
+    for eviction, make_values in values_of.items():
+        values[eviction] = make_values()
         if progress is not None:
-            progress(done, kinds)
-
-    values[Eviction.FREQUENCY] = decayed_frequency(trace, needed)
-    tell()
-    if predictors.next_use is not None:
-        values[Eviction.LEARNED] = learned_values(predictors.next_use, trace, steps)
-    tell()
-    if bounds:
-        values[Eviction.ORACLE] = oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
-        values[Eviction.USES] = oracle_uses(trace, steps, needed, USES_HORIZON)
-        values[Eviction.BELADY] = belady_values(trace, steps, needed)
-    tell()
-    # Several tokens of one sequence at once: what comes next is not known before the step's own routing.
-    if not steps.sequential:
-        if predictors.next_layer is not None:
-            banks = [predictors.next_layer.at(distance) for distance in within(predictors.distances, trace.layers)]
-            predictions[Prefetch.LEARNED] = learned_predictions(banks, trace, steps, predictors.prefetched)
-        tell()
-        if predictors.st_moe is not None:
-            predictions[Prefetch.ST_MOE] = issued_predictions(
-                predictors.st_moe, trace, steps, min(predictors.issue_limit, trace.experts)
-            )
-    tell()
-    if bounds and trace.layers > 1:
-        distances = within(predictors.distances, trace.layers)
-        predictions[Prefetch.PERFECT] = perfect_predictions(trace, steps, needed, distances)
-    if progress is not None:
-        progress(kinds, kinds)
+            progress(len(values), kinds)
+    for prefetch, make_predictions in predictions_of.items():
+        predictions[prefetch] = make_predictions()
+        if progress is not None:
+            progress(len(values) + len(predictions), kinds)
     firsts = steps.tokens[steps.offsets[:-1]]
     sequence_of = np.searchsorted(trace.sequence_offsets, firsts, side="right") - 1
     return Part(
         trace=trace, steps=steps, needed=needed, sequence_of_step=sequence_of, values=values, predictions=predictions
     )
+
+
+def _makers_of_values(
+    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, bounds: bool
+) -> dict[Eviction, Callable[[], Values]]:
+    found: dict[Eviction, Callable[[], Values]] = {Eviction.FREQUENCY: lambda: decayed_frequency(trace, needed)}
+    next_use = predictors.next_use
+    if next_use is not None:
+        found[Eviction.LEARNED] = lambda: learned_values(next_use, trace, steps)
+    if bounds:
+        found[Eviction.ORACLE] = lambda: oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
+        found[Eviction.USES] = lambda: oracle_uses(trace, steps, needed, USES_HORIZON)
+        found[Eviction.BELADY] = lambda: belady_values(trace, steps, needed)
+    return found
+
+
+def _makers_of_predictions(
+    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, bounds: bool
+) -> dict[Prefetch, Callable[[], Predictions]]:
+    found: dict[Prefetch, Callable[[], Predictions]] = {}
+    next_layer, st_moe = predictors.next_layer, predictors.st_moe
+
+    def learned() -> Predictions:
+        assert next_layer is not None
+        banks = [next_layer.at(distance) for distance in within(predictors.distances, trace.layers)]
+        return learned_predictions(banks, trace, steps, predictors.prefetched)
+
+    def issued() -> Predictions:
+        assert st_moe is not None
+        return issued_predictions(st_moe, trace, steps, min(predictors.issue_limit, trace.experts))
+
+    # Several tokens of one sequence at once: what comes next is not known before the step's own routing.
+    if not steps.sequential and next_layer is not None:
+        found[Prefetch.LEARNED] = learned
+    if not steps.sequential and st_moe is not None:
+        found[Prefetch.ST_MOE] = issued
+    if bounds and trace.layers > 1:
+        found[Prefetch.PERFECT] = lambda: perfect_predictions(
+            trace, steps, needed, within(predictors.distances, trace.layers)
+        )
+    return found
 
 
 def within(distances: Sequence[int], layers: int) -> tuple[int, ...]:

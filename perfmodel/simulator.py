@@ -1,24 +1,45 @@
-"""One part of a trace on one configuration: policies are simulated on it one after the other."""
+"""One part of a trace on one machine: runs policies on it, and knows the bounds beside them."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog
-from perfmodel.compiled.simulation import simulate
-from perfmodel.config import Scope, SimulationConfig
+from catalog.progress import Progress
+from perfmodel import engine
+from perfmodel.compiled import simulation as compiled
+from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import resolve_costs
 from perfmodel.durations import durations
 from perfmodel.outcome import Outcome, sequence_ps
 from perfmodel.parts import Part
-from perfmodel.plan import Missing, Run
+from perfmodel.plan import Missing, Plan, Run
 from perfmodel.policy import Policy, plan_of
-from perfmodel.simulate import resolve_costs
+from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 from perfmodel.workload_of import check_times, workload
+from staging.simulate import simulate as simulate_cache
 from staging.static import hottest
 
 
 class Simulator:
-    """One part of a trace on one configuration."""
+    """See the module's description.
+
+    Args:
+        part: what is simulated, with what is known ahead of it.
+        config: machine, link, host and share of experts.
+        uses: i64 ``[layers, experts]``, of the training sequences: the device holds the most used at the start.
+        host: whether the host may compute; then it must be known.
+        catalog: the shipped one by default.
+
+    Attributes:
+        workload, durations: what the engines take.
+        places: experts held, in all; with a share for each layer, all the same.
+        model: whose sizes are used.
+        link_gb_per_s: of the host link.
+
+    Raises:
+        ForestageError: where configuration, trace and catalogue do not fit each other.
+    """
 
     def __init__(
         self,
@@ -44,32 +65,45 @@ class Simulator:
             catalog=catalog,
         )
         check_times(self.workload, self.durations)
-        self.places = config.capacity(
+        groups = part.trace.layers if config.scope == "layer" else 1
+        capacity = config.capacity(
             layers=part.trace.layers, experts=part.trace.experts, expert_bytes=costs.expert_bytes
         )
+        self._share = capacity // groups
+        self.places = self._share * groups
+        self.model = costs.model.name
         self.link_gb_per_s = costs.link_bytes_per_s / 1e9
-        self._scope: Scope = config.scope
-        self.share = self.places // part.trace.layers if self._scope == "layer" else self.places
-        self._hottest = hottest(uses, self.share, self._scope)
+        self._hottest = hottest(uses, self._share, config.scope)
+
+    def plan(self, policy: Policy) -> Plan:
+        """``policy`` for this part.
+
+        Raises:
+            ForestageError: where it needs what is not known ahead of the part.
+        """
+        part = self.part
+        return plan_of(
+            policy,
+            layers=part.trace.layers,
+            experts=part.trace.experts,
+            most_needed=part.most_needed,
+            places=self.places,
+            scope=self.config.scope,
+            hottest=self._hottest,
+            values=part.values,
+            predictions=part.predictions,
+        )
 
     def run(self, policy: Policy) -> Run:
-        """Simulate ``policy``."""
-        part = self.part
-        return simulate(
-            self.workload,
-            self.durations,
-            plan_of(
-                policy,
-                layers=part.trace.layers,
-                experts=part.trace.experts,
-                most_needed=part.most_needed,
-                places=self.places,
-                scope=self._scope,
-                hottest=self._hottest,
-                values=part.values,
-                predictions=part.predictions,
-            ),
-        )
+        """Simulate ``policy``, compiled."""
+        return compiled.simulate(self.workload, self.durations, self.plan(policy))
+
+    def run_reference(self, policy: Policy, progress: Progress | None = None) -> Run:
+        """Simulate ``policy`` by the reference engine, which finds the same and takes about a hundred times as long.
+
+        ``progress``: called with (steps done, steps).
+        """
+        return engine.simulate(self.workload, self.durations, self.plan(policy), progress=progress)
 
     def outcome(self, policy: Policy, run: Run) -> Outcome:
         """What ``run`` gave."""
@@ -87,3 +121,29 @@ class Simulator:
         kernels = self.durations.expert_ps[self.workload.tokens_of[uses]].sum()
         shared = self.workload.shared_ps[timed].sum() * self.workload.layers
         return int(self.workload.before_gate_ps[timed].sum() + shared + kernels)
+
+    @property
+    def all_resident_s(self) -> float:
+        """The mean step with every expert on the device: nothing that computes there alone is faster."""
+        return self.all_resident_ps / self._steps / PS_PER_S
+
+    @property
+    def link_roofline_s(self) -> float | None:
+        """The least that the mean step of a policy that fetches could take.
+
+        The loads of Belady's rule, less the experts there at the start, over the link, or everything resident,
+        whichever is more. ``None`` where it is not known: where a step has several tokens, prompts warm the cache in no
+        time, or the device holds nothing.
+        """
+        part = self.part
+        if part.largest_step > 1 or not part.steps.timed.all() or self._share == 0:
+            return None
+        of_belady = simulate_cache(
+            part.trace, capacity=self._share, policy="belady", scope=self.config.scope, count="all"
+        )
+        least_ps = max(0, of_belady.loads - self.places) * int(self.durations.chunk_ps[-1])
+        return max(least_ps, self.all_resident_ps) / self._steps / PS_PER_S
+
+    @property
+    def _steps(self) -> int:
+        return int(self.part.steps.timed.sum())

@@ -16,7 +16,7 @@ from catalog.attention import LayerAttention
 from catalog.errors import ForestageError
 from perfmodel.costs import CostModel, Kernel, SimulatedLayers
 from perfmodel.durations import times_array
-from perfmodel.tasks import PS_PER_S
+from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 from staging.steps import StepExperts, Steps
 from traces import RoutingTrace

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from perfmodel.parts import Part, Predictors, part_of
+from perfmodel.policy import Policy, Prefetch
 from predictor import registry
 from staging.static import uses_of
 from staging.steps import Steps, batch_steps, decode_steps, step_experts, verification_steps
@@ -69,12 +70,9 @@ def system_parts(
     Raises:
         ForestageError: where trace, steps and predictors do not fit each other.
     """
-    train, _ = split(recorded)
     prompts_decoded = not has_decode(recorded)
     _check_kind(batch, drafted, prompts_decoded)
-    training = select_sequences(recorded, train)
-    whole = decode_steps(training, prompts_decoded=prompts_decoded)
-    uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
+    training, uses = _training(recorded, prompts_decoded=prompts_decoded)
     if predictors.st_moe is None and recorded.layers > 1:
         predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=1))
     chosen = chosen_sequences(recorded, batch=batch, tokens=tokens)
@@ -86,6 +84,43 @@ def system_parts(
         if progress is not None:
             progress(number + 1, len(chosen))
     return found[0], found[1], uses
+
+
+def one_policys_part(
+    recorded: RoutingTrace,
+    policy: Policy,
+    predictors: Predictors,
+    *,
+    batch: int = 1,
+    drafted: int = 1,
+    tokens: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Part, NDArray[np.int64]]:
+    """The test part with what ``policy`` needs to know ahead, and the uses in training, as `system_parts`.
+
+    ST-MoE's tables predict the one of ``predictors.distances``.
+
+    Raises:
+        ForestageError: as `system_parts`.
+    """
+    prompts_decoded = not has_decode(recorded)
+    _check_kind(batch, drafted, prompts_decoded)
+    training, uses = _training(recorded, prompts_decoded=prompts_decoded)
+    if policy.prefetch is Prefetch.ST_MOE:
+        (distance,) = predictors.distances
+        predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=distance))
+    _, chosen = chosen_sequences(recorded, batch=batch, tokens=tokens)
+    part = select_sequences(recorded, chosen)
+    steps = steps_of(part, batch=batch, drafted=drafted, prompts_decoded=prompts_decoded)
+    return part_of(part, steps, predictors, only=policy, progress=progress), uses
+
+
+def _training(recorded: RoutingTrace, *, prompts_decoded: bool) -> tuple[RoutingTrace, NDArray[np.int64]]:
+    """The training sequences, and the uses of each expert in them."""
+    train, _ = split(recorded)
+    training = select_sequences(recorded, train)
+    whole = decode_steps(training, prompts_decoded=prompts_decoded)
+    return training, uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
 
 
 def chosen_sequences(

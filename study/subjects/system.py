@@ -12,11 +12,11 @@ from catalog import load_catalog
 from catalog.progress import Progress
 from perfmodel.comparison import Comparison, Gain, Line, compare
 from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import resolve_costs
 from perfmodel.host import Host, host_of
 from perfmodel.parts import Part, Predictors
 from perfmodel.policy import Eviction, Prefetch
 from perfmodel.rows import HOST, LRU, STATIC
-from perfmodel.simulate import resolve_costs
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from study import needs

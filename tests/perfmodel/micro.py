@@ -1,13 +1,22 @@
 """A model and a machine whose times can be added up by hand, and traces of a few tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from catalog.catalogue import Catalog, load_catalog
+from perfmodel import engine
+from perfmodel.compiled import simulation as compiled
 from perfmodel.config import SimulationConfig
-from predictor.issue import IssueSets
+from perfmodel.parts import Predictors, part_of
+from perfmodel.plan import Missing, Run
+from perfmodel.policy import Policy, Prefetch
+from perfmodel.simulator import Simulator
+from predictor.foresight.arrays import Predictions
+from predictor.row_network.integers import CERTAIN
+from staging.steps import decode_steps
 from tests.routing import trace_of
 from traces import RoutingTrace
 
@@ -88,9 +97,55 @@ def make_config(**values: Any) -> SimulationConfig:
     return SimulationConfig(**{"machine": "micro", "chunk_bytes": 10_000, **values})
 
 
-def issue(trace: RoutingTrace, named: dict[tuple[int, int], Sequence[int]], limit: int = 3) -> IssueSets:
-    """Issue sets that name ``named[token, layer]`` and nothing else."""
-    sets = np.full((trace.tokens, trace.layers, limit), -1, np.int16)
-    for (token, layer), experts in named.items():
-        sets[token, layer, : len(experts)] = experts
-    return IssueSets(sets, None)
+@dataclass(frozen=True)
+class Simulated:
+    """A run, and what it was run on."""
+
+    run: Run
+    simulator: Simulator
+
+    @property
+    def step_ps(self) -> list[int]:
+        """Of each timed step."""
+        return self.run.step_ps[self.simulator.workload.timed].tolist()
+
+
+def simulate(
+    trace: RoutingTrace,
+    policy: Policy,
+    config: SimulationConfig,
+    catalog: Catalog,
+    *,
+    resident: Sequence[int] = (),
+    named: Mapping[tuple[int, int], Sequence[int]] | None = None,
+    distance: int = 1,
+) -> Simulated:
+    """Run both engines, which must agree.
+
+    Args:
+        trace, policy, config, catalog: what is simulated; one token a step.
+        resident: keys on the device at the start.
+        named: by (step, layer), the experts that ``Prefetch.ST_MOE`` predicts for it, each certain.
+        distance: of these.
+    """
+    part = part_of(trace, decode_steps(trace), Predictors())
+    if named is not None:
+        part.predictions[Prefetch.ST_MOE] = predictions(len(part.steps), trace.layers, named, distance)
+    uses = np.zeros((trace.layers, trace.experts), np.int64)
+    simulator = Simulator(part, config, uses, host=policy.missing is not Missing.FETCH, catalog=catalog)
+    plan = replace(simulator.plan(policy), resident=np.array(resident, np.int64))
+    run = compiled.simulate(simulator.workload, simulator.durations, plan)
+    reference = engine.simulate(simulator.workload, simulator.durations, plan)
+    assert np.array_equal(run.step_ps, reference.step_ps)
+    assert (run.parts, run.counts) == (reference.parts, reference.counts)
+    assert (run.link_busy_ps, run.host_busy_ps) == (reference.link_busy_ps, reference.host_busy_ps)
+    return Simulated(run, simulator)
+
+
+def predictions(steps: int, layers: int, named: Mapping[tuple[int, int], Sequence[int]], distance: int) -> Predictions:
+    """Predictions that name ``named[step, layer]`` and nothing else."""
+    most = max([1, *map(len, named.values())])
+    experts = np.full((steps, layers, 1, most), -1, np.int16)
+    for (step, layer), of in named.items():
+        experts[step, layer, 0, : len(of)] = of
+    return Predictions(distances=(distance,), experts=experts, chances=np.full(experts.shape, CERTAIN, np.int32))

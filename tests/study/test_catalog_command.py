@@ -99,7 +99,7 @@ def test_a_trace_of_the_projects_own_names_its_model(
 ) -> None:
     out = tmp_path / "trace.safetensors"
     assert forestage("trace", "import", unnamed, "--config", config, "--model", "Mine", "--out", out).status == 0
-    simulate = ("system", "simulate", "--trace", out, "--policy", "lru_cache", "--json")
+    simulate = ("system", "simulate", "--trace", out, "--json")
     assert "'Mine' is not in the catalogue" in refused(forestage(*simulate))
     result = json.loads(forestage(*simulate, "--config", config).out)
     assert (result["sizes_of"], result["expert_bytes"]) == ("org/Tiny-Qwen", 6144)

@@ -102,7 +102,7 @@ def test_loads_are_described_and_refused_elsewhere(forestage: Forestage, loads: 
         ("cache", "compare", "--trace", out),
         ("trace", "batch", "--trace", out, "--batch", 4, "--out", written),
         ("trace", "synthesise", "--from", out, "--out", written),
-        ("system", "simulate", "--trace", out, "--policy", "lru_cache"),
+        ("system", "simulate", "--trace", out),
         ("rtl", "replay", "--trace", out),
         ("reference", "check", "--trace", out),
         ("study", "--trace", out, "--out", written),

@@ -79,7 +79,22 @@ ONE_FOLD = {
         ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--issue", 9),
         "--issue 9: choose 1 to 8, the experts of a layer",
     ),
-    "policy": (("system", "simulate", "--trace", "TRACE", "--policy", "nope"), "--policy nope: unknown name 'nope'"),
+    "eviction": (
+        ("system", "simulate", "--trace", "TRACE", "--eviction", "nope"),
+        "--eviction nope: choose 'static', 'lru', 'decayed-frequency', 'learned', 'oracle' or 'belady'",
+    ),
+    "missing": (
+        ("system", "simulate", "--trace", "TRACE", "--missing", "wait"),
+        "--missing wait: choose 'fetch', 'host' or 'sooner'",
+    ),
+    "price": (
+        ("system", "simulate", "--trace", "TRACE", "--prefetch", "perfect", "--price", -1),
+        "--price -1: give 0 or more",
+    ),
+    "engine": (
+        ("system", "simulate", "--trace", "TRACE", "--engine", "fast"),
+        "--engine fast: choose 'compiled' or 'reference'",
+    ),
     "domain": (
         ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--domain", "c"),
         "--domain c: unknown name 'c'",
@@ -92,10 +107,6 @@ ONE_FOLD = {
     "lookahead": (
         ("predictor", "evaluate", "--trace", "TRACE", "--predictor", "st-moe", "--issue", 2, "--lookahead", 9),
         "--lookahead 9: choose one in 1…2: the trace has 3 layers",
-    ),
-    "lookahead of a simulation": (
-        ("system", "simulate", "--trace", "TRACE", "--policy", "st_moe_prefetch", "--lookahead", 0),
-        "--lookahead 0: give 1 or more",
     ),
     "split": (
         ("predictor", "predictions", "--trace", "TRACE", "--predictor", "st-moe", "--split", "dev", "--out", "O.npz"),
@@ -110,7 +121,7 @@ ONE_FOLD = {
         "--devices 0: give 1 or more",
     ),
     "fraction": (
-        ("system", "simulate", "--trace", "TRACE", "--policy", "lru_cache", "--capacity-fraction", 1.5),
+        ("system", "simulate", "--trace", "TRACE", "--capacity-fraction", 1.5),
         "--capacity-fraction 1.5: give 1 or less",
     ),
     "threshold": (("rtl", "generate", "--experts-max", 3, "--out", "OUT"), "--experts-max 3:"),
@@ -170,15 +181,21 @@ def good_trace(tmp_path: Path) -> Path:
 
 UNUSED = {
     "decay": (("cache", "simulate", "--capacity", 4, "--policy", "lru", "--ema-shift", 3), "--ema-shift"),
-    "capacity": (("system", "simulate", "--policy", "on_demand", "--capacity-fraction", 0.25), "--capacity-fraction"),
-    "predictor": (("system", "simulate", "--policy", "lru_cache", "--predictor", "st-moe"), "--predictor"),
-    "lookahead": (("system", "simulate", "--policy", "lru_cache", "--lookahead", 2), "--lookahead"),
+    "predictor": (("system", "simulate", "--prefetch", "st-moe", "--predictor", "p.safetensors"), "--predictor"),
+    "next use": (("system", "simulate", "--eviction", "belady", "--next-use", "p.safetensors"), "--next-use"),
+    "distance": (("system", "simulate", "--distance", 2), "--distance"),
+    "chance": (("system", "simulate", "--chance-scale", 2), "--chance-scale"),
+    "price without moves": (("system", "simulate", "--price", 5), "--price"),
+    "cycles": (("system", "simulate", "--engine-cycles", 5), "--engine-cycles"),
+    "host's arithmetic": (("system", "simulate", "--host-tflops", 5), "--host-tflops"),
+    "host's latency": (("system", "simulate", "--prefetch", "perfect", "--host-latency-us", 5), "--host-latency-us"),
+    "eviction": (("system", "simulate", "--eviction", "belady", "--missing", "host"), "--eviction belady"),
     "seed of a batch": (("trace", "batch", "--batch", 2, "--seed", 5, "--out", "never.safetensors"), "--seed"),
     "seed of intervals": (
         ("predictor", "evaluate", "--predictor", "st-moe", "--issue", 2, "--resamples", 0, "--seed", 4),
         "--seed",
     ),
-    "limit": (("system", "simulate", "--policy", "lru_cache", "--issue-limit", 2), "--issue-limit"),
+    "limit": (("system", "simulate", "--prefetch", "perfect", "--issue-limit", 2), "--issue-limit"),
 }
 
 

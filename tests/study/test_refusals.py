@@ -77,7 +77,7 @@ def test_lookahead(forestage: Forestage, small_trace: Path, predictor: str, look
 def test_link_bandwidth(forestage: Forestage, small_trace: Path, link: str) -> None:
     line = refused(
         forestage(
-            "system", "simulate", "--trace", small_trace, "--policy", "lru_cache", "--sizes-of", "gpt-oss-20b",
+            "system", "simulate", "--trace", small_trace, "--sizes-of", "gpt-oss-20b",
             "--link-gb-per-s", link,
         )
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_link_bandwidth(forestage: Forestage, small_trace: Path, link: str) -> N
 def test_simulation_of_too_few_sequences(forestage: Forestage, small_trace: Path, tmp_path: Path) -> None:
     one = tmp_path / "one.safetensors"
     select_sequences(RoutingTrace.load(small_trace), [0]).save(one)
-    line = refused(forestage("system", "simulate", "--trace", one, "--policy", "lru_cache"))
+    line = refused(forestage("system", "simulate", "--trace", one))
     assert str(one) in line
     assert "more sequences" in line
 
@@ -96,14 +96,6 @@ def test_a_forced_format_that_is_not_the_files(forestage: Forestage, small_trace
     line = refused(forestage("trace", "import", small_trace, "--format", "npz", "--out", tmp_path / "out"))
     assert "not an .npz" in line
     assert "pickle" not in line
-
-
-@pytest.mark.parametrize("policy", ["lru_cache", "st_moe_prefetch"])
-def test_an_unknown_predictor_is_named_whatever_the_policy(
-    forestage: Forestage, small_trace: Path, policy: str
-) -> None:
-    line = refused(forestage("system", "simulate", "--trace", small_trace, "--policy", policy, "--predictor", "st-mo"))
-    assert "'st-moe'" in line
 
 
 @pytest.mark.parametrize("lookahead", ["-1", "8"])

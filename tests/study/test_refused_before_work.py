@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import typer
 
-import study.commands.system.comparing  # noqa: F401  so that it is not first imported while work is replaced
+import study.commands.system.comparing  # so that it is not first imported while work is replaced
+import study.commands.system.simulating  # noqa: F401
 from study.cli import app
 from study.stages import PACKAGES
 from tests.routing import trace_of
@@ -26,7 +27,9 @@ WORKERS = (
     "gpu_reference.replay.replay_check",
     "gpu_reference.routing_replay.replay_routing",
     "perfmodel.comparison.compare",
-    "perfmodel.decode.DecodeLoop.run",
+    "perfmodel.parts.part_of",
+    "perfmodel.simulator.Simulator.run",
+    "perfmodel.simulator.Simulator.run_reference",
     "predictor.row_network.predictor.write_image",
     "predictor.row_network.training._Run",
     "predictor.measure.metrics.tally_predictor",
@@ -44,16 +47,22 @@ WORKERS = (
 
 CASES: list[tuple[str, str, str]] = [
     # command ("TRACE", "OUT", "FOLDER" are put in), trace, what the line says
-    ("system simulate --policy lru_cache --trace TRACE", "unknown", "not in the catalogue"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "unknown", "not in the catalogue"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE --sizes-of gpt-oss-20b", "unknown", "same shape"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "prefill", "no decode token"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_layer", "one layer"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "one_sequence", "no test sequences"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE --capacity-fraction 0.05", "good", "larger capacity"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE --predictor learned", "good", "predictor train"),
-    ("system simulate --policy st_moe_prefetch --trace TRACE", "gaps", "no recorded routing"),
+    ("system simulate --trace TRACE", "unknown", "not in the catalogue"),
+    ("system simulate --prefetch st-moe --trace TRACE", "unknown", "not in the catalogue"),
+    ("system simulate --prefetch st-moe --trace TRACE --sizes-of gpt-oss-20b", "unknown", "same shape"),
+    ("system simulate --prefetch st-moe --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
+    ("system simulate --prefetch st-moe --trace TRACE", "one_layer", "one layer"),
+    ("system simulate --prefetch st-moe --trace TRACE --distance 3", "good", "1…2"),
+    ("system simulate --prefetch st-moe --trace TRACE --issue-limit 33", "good", "1 to 32"),
+    ("system simulate --prefetch st-moe --trace TRACE --drafted 2", "good", "leave one of the two out"),
+    ("system simulate --prefetch st-moe --trace TRACE", "one_sequence", "no test sequences"),
+    ("system simulate --prefetch learned --trace TRACE", "good", "predictor train"),
+    ("system simulate --eviction learned --trace TRACE", "good", "train-next-use"),
+    ("system simulate --eviction learned --next-use none.safetensors --trace TRACE", "good", "none.safetensors"),
+    ("system simulate --trace TRACE", "gaps", "not recorded"),
+    ("system simulate --trace TRACE --batch 2", "prefill", "prompts alone"),
+    ("system simulate --trace TRACE --batch 2 --drafted 2", "good", "one of the two"),
+    ("system simulate --eviction static --missing host --machine Sieve-B200 --trace TRACE", "good", "--host-gb-per-s"),
     ("system compare --trace TRACE", "unknown", "not in the catalogue"),
     ("system compare --trace TRACE --sizes-of gpt-oss-20b", "unknown", "same shape"),
     ("system compare --trace TRACE --machine A100-81GB", "good", "A100-80GB"),
@@ -108,7 +117,7 @@ CASES: list[tuple[str, str, str]] = [
     ("trace export TRACE --format npz --out FILE/x.npz", "good", "cannot write"),
     ("study --trace TRACE --out FILE", "good", "cannot write"),
     *((f"{command} --trace TRACE", "loads", "expert loads") for command in (
-        "system simulate --policy lru_cache", "system compare", "rtl replay", "reference check", "cache compare",
+        "system simulate", "system compare", "rtl replay", "reference check", "cache compare",
         "cache simulate --capacity 4", "predictor evaluate --predictor st-moe", "study --out OUT",
         "predictor train --out OUT", "predictor sweep --grid sizes --out FOLDER/s",
     )),

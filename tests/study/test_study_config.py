@@ -54,8 +54,8 @@ def test_defaults_are_as_documented() -> None:
 def test_a_command_on_its_own_does_what_the_study_does() -> None:
     study = StudyConfig()
     simulate = inspect.signature(simulate_command).parameters
-    assert (simulate["machine"].default, simulate["capacity_fraction"].default, simulate["lookahead"].default) == (
-        study.system.machine, study.system.capacity_fraction, study.lookahead,
+    assert (simulate["machine"].default, simulate["capacity_fraction"].default, simulate["tokens"].default) == (
+        study.system.machine, study.system.capacity_fraction, study.system.tokens,
     )  # fmt: skip
     replay = inspect.signature(replay_command).parameters
     assert (replay["tokens"].default, replay["lookahead"].default, replay["seed"].default) == (

@@ -1,7 +1,6 @@
 """``forestage system compare``: every policy on a machine, by share of experts held: what to build."""
 
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,19 +8,34 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog import load_catalog
 from catalog.config import StrictModel
 from perfmodel.comparison import Comparison, Line, compare
 from perfmodel.config import SimulationConfig
-from perfmodel.host import host_of
 from perfmodel.parts import Predictors
-from perfmodel.simulate import resolve_costs
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from study.answer import gain_text
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
+from study.commands.system.options import (
+    CAPACITY_FRACTION,
+    HOST_MEMORY,
+    LINK,
+    MACHINE,
+    BatchOption,
+    DraftedOption,
+    HostLatencyOption,
+    HostTflopsOption,
+    NextUseOption,
+    PredictorOption,
+    SizesOfOption,
+    TestTokensOption,
+    check_sizes,
+    configuration,
+    host_computes,
+    kind_of_steps,
+)
 from study.numbers import count, percent, seconds, tokens_of
 from study.output import emit, progress_bar
 from study.system_parts import has_decode, system_parts
@@ -60,50 +74,27 @@ class SystemComparison(StrictModel):
 
 def compare_command(
     trace: TraceOption,
-    next_use: Annotated[
-        Path | None, typer.Option("--next-use", help="A predictor file that `forestage predictor train-next-use` wrote")
-    ] = None,
-    predictor: Annotated[
-        Path | None,
-        typer.Option("--predictor", help="A predictor file that `forestage predictor train` wrote, for prefetching"),
-    ] = None,
+    next_use: NextUseOption = None,
+    predictor: PredictorOption = None,
     distance: Annotated[
         list[int] | None,
         typer.Option("--distance", min=1, help="Layers ahead that --predictor prefetches; several times; default: 1"),
     ] = None,
-    machine: Annotated[
-        list[str] | None, typer.Option("--machine", help="Name of a machine in the catalogue; several times")
-    ] = None,
+    machine: Annotated[list[str] | None, typer.Option("--machine", help=f"{MACHINE}; several times")] = None,
     capacity_fraction: Annotated[
-        list[float] | None,
-        typer.Option("--capacity-fraction", help="Share of all experts that fit into the device; several times"),
+        list[float] | None, typer.Option("--capacity-fraction", help=f"{CAPACITY_FRACTION}; several times")
     ] = None,
-    link_gb_per_s: Annotated[
-        list[float] | None,
-        typer.Option("--link-gb-per-s", help="Host link in place of the machine's, GB/s; several times"),
-    ] = None,
+    link_gb_per_s: Annotated[list[float] | None, typer.Option("--link-gb-per-s", help=f"{LINK}; several times")] = None,
     host_gb_per_s: Annotated[
-        list[float] | None,
-        typer.Option("--host-gb-per-s", help="Host memory's usable bandwidth in place of the machine's; several times"),
+        list[float] | None, typer.Option("--host-gb-per-s", help=f"{HOST_MEMORY}; several times")
     ] = None,
-    host_tflops: Annotated[
-        float | None, typer.Option("--host-tflops", help="Arithmetic of the host's processor in place of the machine's")
-    ] = None,
-    host_latency_us: Annotated[
-        float | None, typer.Option("--host-latency-us", help="One way between device and host's processor, µs")
-    ] = None,
-    sizes_of: Annotated[
-        str | None,
-        typer.Option("--sizes-of", help="Catalogue model whose weight sizes are used; default: the trace's own model"),
-    ] = None,
+    host_tflops: HostTflopsOption = None,
+    host_latency_us: HostLatencyOption = None,
+    sizes_of: SizesOfOption = None,
     scope: ScopeOption = "global",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences that are served at once")] = 1,
-    drafted: Annotated[
-        int, typer.Option("--drafted", min=1, help="Tokens of one sequence verified together (all count as accepted)")
-    ] = 1,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Simulate the first test sequences, about so many tokens")
-    ] = None,
+    batch: BatchOption = 1,
+    drafted: DraftedOption = 1,
+    tokens: TestTokensOption = None,
     resamples: ResamplesOption = 1000,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -121,8 +112,7 @@ def compare_command(
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
     for config in configs:
-        costs, _ = resolve_costs(recorded, config)
-        config.capacity(layers=recorded.layers, experts=recorded.experts, expert_bytes=costs.expert_bytes)
+        check_sizes(recorded, config)
     with progress_bar("reading ahead") as progress:
         tuning, test, uses = system_parts(
             recorded, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
@@ -132,7 +122,7 @@ def compare_command(
     with progress_bar("simulating") as progress:
         for done, config in enumerate(configs):
             progress(done, len(configs))
-            points.append(compare(tuning, test, config, uses, host=_host_computes(config), bootstrap=bootstrap))
+            points.append(compare(tuning, test, config, uses, host=host_computes(config), bootstrap=bootstrap))
     result = SystemComparison(
         trace=trace.name,
         model=recorded.metadata.model,
@@ -158,34 +148,22 @@ def _configs(
     hosts: list[float] | list[None],
     rest: dict[str, Any],
 ) -> list[SimulationConfig]:
-    """A configuration for each combination; what is ``None`` is left to its default."""
-    catalog = load_catalog()
-    found = []
-    for machine, link, host, fraction in product(machines, links, hosts, fractions):
-        catalog.machines.find(machine)
-        settings = {
-            "machine": machine, "link_gb_per_s": link, "host_gb_per_s": host, "capacity_fraction": fraction, **rest
-        }  # fmt: skip
-        given = {name: value for name, value in settings.items() if value is not None}
-        found.append(SimulationConfig.parse_settings(given, origin="forestage system"))
-    return found
-
-
-def _host_computes(config: SimulationConfig) -> bool:
-    """Whether the host's memory and arithmetic are known."""
-    host = host_of(config, load_catalog().machines.find(config.machine))
-    return host is not None and host.flops_per_s is not None
+    """A configuration for each combination."""
+    return [
+        configuration(
+            {"machine": machine, "link_gb_per_s": link, "host_gb_per_s": host, "capacity_fraction": fraction, **rest}
+        )
+        for machine, link, host, fraction in product(machines, links, hosts, fractions)
+    ]
 
 
 def _render(console: Console, result: SystemComparison) -> None:
     """Print what to build, a table of times by share held for each machine, and how it was measured."""
-    kind = f"batches of {result.batch}" if result.batch > 1 else "one request at a time"
-    if result.drafted > 1:
-        kind = f"{result.drafted} tokens of a sequence verified together, all accepted"
+    kind = kind_of_steps(
+        result.batch, result.drafted, prompts_decoded=result.prompts_decoded, synthetic=result.synthetic
+    )
     console.print(
-        f"[bold]{escape(result.trace)}[/bold]: {tokens_of(result.tokens, result.sequences)} of the test part, {kind}"
-        + (", prompts as if decoded" if result.prompts_decoded else "")
-        + (", synthetic" if result.synthetic else ""),
+        f"[bold]{escape(result.trace)}[/bold]: {tokens_of(result.tokens, result.sequences)} of the test part, {kind}",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,166 +1,380 @@
-"""``forestage system simulate``: one policy on a trace."""
+"""``forestage system simulate``: one policy on a machine: the time per token, its parts, and what moved."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog import load_catalog
+from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
-from perfmodel.policies import find_policy, policy_names
-from perfmodel.results import SimulationResult
-from perfmodel.simulate import check_simulation, simulate
-from predictor import registry
-from predictor.base import check_lookahead
-from predictor.issue import IssueSets, issue_sets
-from predictor.st_moe.cycles import trace_cycles
-from predictor.st_moe.parameters import EngineLimits
-from predictor.st_moe.predictor import StMoePredictor
+from perfmodel.outcome import Outcome
+from perfmodel.parts import Predictors
+from perfmodel.plan import Missing
+from perfmodel.policy import Eviction, Policy, Prefetch
+from perfmodel.simulator import Simulator
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import NextUsePredictor
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
-from study.commands.options import JsonOption, LookaheadOption, ModelOption, TraceOption
-from study.numbers import count, percent, seconds, size
+from study.commands.options import JsonOption, ModelOption, ScopeOption, TraceOption
+from study.commands.system.options import (
+    CAPACITY_FRACTION,
+    HOST_MEMORY,
+    LINK,
+    MACHINE,
+    BatchOption,
+    DraftedOption,
+    HostLatencyOption,
+    HostTflopsOption,
+    NextUseOption,
+    PredictorOption,
+    SizesOfOption,
+    TestTokensOption,
+    check_sizes,
+    configuration,
+    host_computes,
+    kind_of_steps,
+)
+from study.numbers import count, percent, seconds, size, tokens_of
 from study.output import emit, progress_bar
-from traces import RoutingTrace, split
-from traces.selection import select_sequences
+from study.system_parts import has_decode, one_policys_part
+from traces import RoutingTrace
+
+
+class EngineChoice(StrictModel):
+    """Which engine simulates: the fast one, or the one that it is tested against."""
+
+    engine: Literal["compiled", "reference"]
+
+
+class SystemSimulation(StrictModel):
+    """What the command prints.
+
+    Attributes:
+        trace, model: the file's name, and the model whose routing it holds.
+        sizes_of: the model whose weight sizes are used.
+        synthetic: whether a generator made the trace.
+        config: machine, link, host and share of experts.
+        policy: what was simulated.
+        sequences, tokens: of the test part that is simulated.
+        batch: sequences served at once.
+        drafted: tokens of one sequence that are verified together; 1: plain decoding.
+        prompts_decoded: whether prompt tokens are simulated as if they were decoded, as the trace has no others.
+        next_use, next_layer: what the learned predictors were trained on; ``None``: not used.
+        distances: layers ahead that are prefetched; empty without prefetch.
+        engine: which simulated.
+        places: experts held, in all; at the start those most used in the training sequences.
+        expert_bytes: of one.
+        link_gb_per_s: of the host link.
+        outcome: time, parts and averages.
+        counts: sums over the run, in experts (see `perfmodel.plan.Counts`).
+        all_resident_s: mean step with every expert on the device.
+        link_roofline_s: no policy that fetches what is missing is faster (see `perfmodel.simulator.Simulator`);
+            ``None`` where it is not known, or the host may compute.
+    """
+
+    trace: str
+    model: str
+    sizes_of: str
+    synthetic: bool
+    config: SimulationConfig
+    policy: Policy
+    sequences: int
+    tokens: int
+    batch: int
+    drafted: int
+    prompts_decoded: bool
+    next_use: str | None
+    next_layer: str | None
+    distances: tuple[int, ...]
+    engine: str
+    places: int
+    expert_bytes: int
+    link_gb_per_s: float
+    outcome: Outcome
+    counts: dict[str, int]
+    all_resident_s: float
+    link_roofline_s: float | None
 
 
 def simulate_command(
     trace: TraceOption,
-    policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(policy_names())}")],
-    predictor: Annotated[
+    eviction: Annotated[
         str,
         typer.Option(
-            "--predictor",
-            help="Predictor of the experts to prefetch, by its name in `forestage predictor list`",
+            "--eviction",
+            help="What the device keeps: static (the most used in training), lru, decayed-frequency, learned (with "
+            "--next-use); bounds: oracle, belady",
         ),
-    ] = "st-moe",
-    machine: Annotated[str, typer.Option("--machine", help="Name of the machine in the catalogue")] = "A100-80GB",
-    sizes_of: Annotated[
-        str | None,
-        typer.Option("--sizes-of", help="Catalogue model whose weight sizes are used; default: the trace's own model"),
+    ] = "lru",
+    prefetch: Annotated[
+        str,
+        typer.Option(
+            "--prefetch",
+            help="What is fetched for coming layers: none, st-moe, learned (with --predictor); a bound: perfect",
+        ),
+    ] = "none",
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing", help="A missing expert: fetch; host (its processor computes it); sooner (what ends first)"
+        ),
+    ] = "fetch",
+    background: Annotated[
+        bool, typer.Option("--background", help="Move what is worth more than what gives way while nothing waits")
+    ] = False,
+    price: Annotated[
+        int,
+        typer.Option(
+            "--price",
+            help="What a background load or prefetch must be worth beyond what gives way. Units: decayed-frequency: "
+            "counters of at most 65 535; learned, oracle: 65 535 for each horizon (2, 4, 8, 16 tokens) within which a "
+            "use is certain; belady: (step, layer) pairs; a prediction: 65 535 for certainty, times --chance-scale",
+        ),
+    ] = 0,
+    chance_scale: Annotated[
+        int, typer.Option("--chance-scale", help="Worth of a prediction's chance, against the values of --eviction")
+    ] = 1,
+    next_use: NextUseOption = None,
+    predictor: PredictorOption = None,
+    distance: Annotated[
+        list[int] | None,
+        typer.Option("--distance", min=1, help="Layers ahead that are prefetched; several times; default: 1"),
     ] = None,
-    capacity_fraction: Annotated[
-        float | None,
-        typer.Option("--capacity-fraction", help="Share of all experts that fit into the device's memory, 0 to 1"),
-    ] = 0.5,
-    link_gb_per_s: Annotated[
-        float | None, typer.Option("--link-gb-per-s", help="Bandwidth of the host link in GB/s; default: the machine's")
-    ] = None,
-    lookahead: LookaheadOption = 1,
     issue_limit: Annotated[
-        int, typer.Option("--issue-limit", help="Most experts to prefetch for each token and layer")
-    ] = 6,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to simulate")] = 600,
+        int | None,
+        typer.Option(
+            "--issue-limit", help="Most experts to prefetch for each token and layer; default: st-moe 6, learned 8"
+        ),
+    ] = None,
+    machine: Annotated[str, typer.Option("--machine", help=MACHINE)] = "A100-80GB",
+    capacity_fraction: Annotated[float, typer.Option("--capacity-fraction", help=CAPACITY_FRACTION)] = 0.5,
+    link_gb_per_s: Annotated[float | None, typer.Option("--link-gb-per-s", help=LINK)] = None,
+    host_gb_per_s: Annotated[float | None, typer.Option("--host-gb-per-s", help=HOST_MEMORY)] = None,
+    host_tflops: HostTflopsOption = None,
+    host_latency_us: HostLatencyOption = None,
+    engine_cycles: Annotated[
+        int | None, typer.Option("--engine-cycles", help="Cycles of the prefetch engine for each gate; default: 0")
+    ] = None,
+    sizes_of: SizesOfOption = None,
+    scope: ScopeOption = "global",
+    batch: BatchOption = 1,
+    drafted: DraftedOption = 1,
+    tokens: TestTokensOption = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="compiled, or reference (the same times, about a hundred times as slow)")
+    ] = "compiled",
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one policy: time per output token (TPOT), its parts, and the bytes moved."""
-    chosen_policy = find_policy(policy)
-    registry.profiled_kind(predictor)
-    if not chosen_policy.has_cache:
-        refuse_unused(f"{policy} has no cache; leave it out", capacity_fraction="--capacity-fraction")
-    if not uses_predictor(policy):
-        refuse_unused(
-            f"{policy} prefetches nothing that a predictor foresees; leave it out",
-            predictor="--predictor",
-            lookahead="--lookahead",
-            issue_limit="--issue-limit",
+    """Simulate one policy: time per output token, its parts, what moved, and the bounds beside it."""
+    policy = Policy.parse_settings(
+        {
+            "eviction": eviction, "prefetch": prefetch, "missing": missing, "background": background,
+            "price": price, "chance_scale": chance_scale,
+        },
+        origin=f"--eviction {eviction}",
+    )  # fmt: skip
+    chosen_engine = EngineChoice.parse_settings({"engine": engine}).engine
+    _refuse_what_has_no_effect(policy)
+    distances = tuple(sorted(set(distance or [1])))
+    _check_prefetch(policy, distances, drafted)
+    config = configuration(
+        {
+            "machine": machine, "capacity_fraction": capacity_fraction, "link_gb_per_s": link_gb_per_s,
+            "host_gb_per_s": host_gb_per_s, "host_tflops": host_tflops, "host_latency_us": host_latency_us,
+            "engine_cycles": engine_cycles, "sizes_of": sizes_of, "scope": scope,
+        }
+    )  # fmt: skip
+    if policy.missing is not Missing.FETCH and not host_computes(config):
+        raise ForestageError(
+            f"--missing {missing}: the host of {config.machine} is not in the catalogue; give --host-gb-per-s and "
+            "--host-tflops"
         )
-    settings: dict[str, Any] = {
-        "sizes_of": sizes_of,
-        "machine": machine,
-        "capacity_fraction": capacity_fraction,
-        "link_gb_per_s": link_gb_per_s,
-        "lookahead": lookahead,
-        "issue_limit": issue_limit,
-    }
-    config = SimulationConfig.parse_settings(settings, origin="forestage system")
-    catalog = load_catalog()
-    catalog.machines.find(machine)
-    if sizes_of is not None:
-        catalog.find_model(sizes_of)
+    asked = _predictors(policy, next_use, predictor, distances, issue_limit)
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
-    train, test = parts(recorded)
-    part = test.token_range(0, min(tokens, test.tokens))
-    check_simulation(part, (policy,), config)
-    prefetches: dict[str, Any] = {}
-    if uses_predictor(policy):
-        check_lookahead(lookahead, recorded.layers)
-        chosen = prefetcher(
-            predictor, train, part, lookahead=lookahead, limit=checked_limit(issue_limit, recorded.experts)
+    check_sizes(recorded, config)
+    _check_shape(recorded, policy, distances, issue_limit)
+    with progress_bar("reading ahead") as progress:
+        part, uses = one_policys_part(
+            recorded, policy, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
         )
-        prefetches = {"issue_sets": chosen.issued, "engine_cycles": chosen.cycles}
-    with progress_bar(f"simulating {policy}") as progress:
-        result = simulate(part, policy, config, progress=progress, **prefetches)
-    emit(result, as_json=as_json, render=lambda console: render(console, trace, result))
+    simulator = Simulator(part, config, uses, host=policy.missing is not Missing.FETCH)
+    with progress_bar(f"simulating {policy.name}") as progress:
+        run = (
+            simulator.run(policy) if chosen_engine == "compiled" else simulator.run_reference(policy, progress=progress)
+        )
+    result = SystemSimulation(
+        trace=trace.name,
+        model=recorded.metadata.model,
+        sizes_of=simulator.model,
+        synthetic=recorded.metadata.synthetic,
+        config=config,
+        policy=policy,
+        sequences=part.trace.sequences,
+        tokens=part.timed_tokens,
+        batch=batch,
+        drafted=drafted,
+        prompts_decoded=not has_decode(recorded),
+        next_use=None if asked.next_use is None else asked.next_use.provenance.trained_on,
+        next_layer=None if asked.next_layer is None else asked.next_layer.provenance.trained_on,
+        distances=() if policy.prefetch is Prefetch.NONE else distances,
+        engine=chosen_engine,
+        places=simulator.places,
+        expert_bytes=simulator.durations.expert_bytes,
+        link_gb_per_s=simulator.link_gb_per_s,
+        outcome=simulator.outcome(policy, run),
+        counts=vars(run.counts),
+        all_resident_s=simulator.all_resident_s,
+        link_roofline_s=simulator.link_roofline_s if policy.missing is Missing.FETCH else None,
+    )
+    emit(result, as_json=as_json, render=lambda console: _render(console, result))
 
 
-@dataclass(frozen=True)
-class Prefetcher:
-    """A predictor's issue sets for the simulated tokens, and the prefetch engine's cycles for each event."""
-
-    issued: IssueSets
-    cycles: NDArray[np.int64]
-
-
-def parts(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace]:
-    """Training and test sequences as traces."""
-    train, test = split(trace)
-    return select_sequences(trace, train), select_sequences(trace, test)
-
-
-def prefetcher(name: str, train: RoutingTrace, tokens: RoutingTrace, *, lookahead: int, limit: int) -> Prefetcher:
-    """The issue sets of predictor ``name`` profiled on ``train``, with the cycles of ST-MoE's engine for comparability.
+def _refuse_what_has_no_effect(policy: Policy) -> None:
+    """Options that the policy does not look at, and a host beside which nothing would ever be loaded.
 
     Raises:
-        ForestageError: for an unknown predictor, or a lookahead or limit out of range.
+        ForestageError: naming the first.
     """
-    chosen = registry.fit(name, train, lookahead=lookahead)
-    tables = chosen if isinstance(chosen, StMoePredictor) else StMoePredictor.fit(train, lookahead=lookahead)
-    limits = EngineLimits.holding(
-        layers=tokens.layers, experts=tokens.experts, top_k=tokens.top_k, candidates=tokens.top_k
+    prefetches = policy.prefetch is not Prefetch.NONE
+    if policy.eviction is not Eviction.LEARNED:
+        refuse_unused(f"--eviction {policy.eviction.value} asks no predictor; leave it out", next_use="--next-use")
+    if policy.prefetch is not Prefetch.LEARNED:
+        refuse_unused(f"--prefetch {policy.prefetch.value} asks no trained predictor; leave it out",
+                      predictor="--predictor")  # fmt: skip
+    if not prefetches:
+        refuse_unused(
+            "nothing is prefetched; leave it out, or choose --prefetch",
+            distance="--distance",
+            chance_scale="--chance-scale",
+        )
+    if policy.prefetch not in (Prefetch.ST_MOE, Prefetch.LEARNED):
+        refuse_unused(
+            f"--prefetch {policy.prefetch.value} issues nothing that could be limited; leave it out",
+            issue_limit="--issue-limit",
+        )
+    if not prefetches and not policy.background:
+        refuse_unused(
+            "nothing moves but what a gate waits for; leave it out, or give --background or --prefetch",
+            price="--price",
+        )
+    if not prefetches and policy.eviction in (Eviction.STATIC, Eviction.LRU):
+        refuse_unused("the prefetch engine is asked nothing; leave it out", engine_cycles="--engine-cycles")
+    if policy.missing is Missing.FETCH:
+        refuse_unused(
+            "a missing expert is fetched; leave it out, or choose --missing host or sooner",
+            host_tflops="--host-tflops",
+            host_latency_us="--host-latency-us",
+        )
+    loads = policy.missing is not Missing.HOST or prefetches or policy.background
+    if not loads and policy.eviction is not Eviction.STATIC:
+        raise ForestageError(
+            f"--eviction {policy.eviction.value}: has no effect: with --missing host nothing is ever loaded; give "
+            "--background or --prefetch, or choose --eviction static"
+        )
+
+
+def _check_prefetch(policy: Policy, distances: tuple[int, ...], drafted: int) -> None:
+    if policy.prefetch is Prefetch.ST_MOE and len(distances) > 1:
+        raise ForestageError("--distance: --prefetch st-moe predicts at one distance; give one")
+    if drafted > 1 and policy.prefetch in (Prefetch.ST_MOE, Prefetch.LEARNED):
+        raise ForestageError(
+            f"--prefetch {policy.prefetch.value}: with --drafted nothing is predicted within a step, since its later "
+            "tokens are routed before what the step itself routed is known; leave one of the two out"
+        )
+
+
+def _predictors(
+    policy: Policy, next_use: Path | None, predictor: Path | None, distances: tuple[int, ...], issue_limit: int | None
+) -> Predictors:
+    """What the policy asks."""
+    for needed, path, option, command in (
+        (policy.eviction is Eviction.LEARNED, next_use, "--next-use", "train-next-use"),
+        (policy.prefetch is Prefetch.LEARNED, predictor, "--predictor", "train"),
+    ):
+        if needed and path is None:
+            raise ForestageError(
+                f"{option}: the policy needs a trained predictor; give a file that `forestage predictor {command}` "
+                "writes"
+            )
+    limits: dict[str, Any] = {} if issue_limit is None else {"prefetched": issue_limit, "issue_limit": issue_limit}
+    asked = Predictors(
+        next_use=None if next_use is None else NextUsePredictor.load(next_use),
+        next_layer=None if predictor is None else NextLayerPredictor.load(predictor),
+        distances=distances,
+        **limits,
     )
-    issued = issue_sets(chosen, tokens, limit)
-    return Prefetcher(issued, trace_cycles(limits, tables.configuration(limit), tokens, issued))
+    if asked.next_layer is not None:
+        for distance in distances:
+            asked.next_layer.at(distance)
+    return asked
 
 
-def uses_predictor(policy: str) -> bool:
-    """Whether a policy prefetches a predictor's issue sets."""
-    return find_policy(policy).uses_issue_sets
+def _check_shape(trace: RoutingTrace, policy: Policy, distances: tuple[int, ...], issue_limit: int | None) -> None:
+    """Distances that the trace's layers have, and a limit that its experts allow."""
+    if policy.prefetch is not Prefetch.NONE:
+        if trace.layers < 2:
+            raise ForestageError(
+                f"--prefetch {policy.prefetch.value}: the trace has one layer, and no coming one to prefetch for; "
+                "leave it out"
+            )
+        for distance in distances:
+            if distance >= trace.layers:
+                raise ForestageError(
+                    f"--distance {distance}: choose one in 1…{trace.layers - 1}: the trace has {trace.layers} layers"
+                )
+    if issue_limit is not None and not 1 <= issue_limit <= trace.experts:
+        raise ForestageError(f"--issue-limit {issue_limit}: choose 1 to {trace.experts}, the experts of a layer")
 
 
-def checked_limit(limit: int, experts: int) -> int:
-    """``limit``, if a layer has that many experts.
-
-    Raises:
-        ForestageError: otherwise.
-    """
-    if not 1 <= limit <= experts:
-        raise ForestageError(f"--issue-limit {limit}: choose 1 to {experts}, the experts of a layer")
-    return limit
-
-
-def render(console: Console, trace: Path, result: SimulationResult) -> None:
-    """Print TPOT and its parts, then bytes and counts."""
-    console.print(
-        f"[bold]{result.policy}[/bold] on {escape(trace.name)}: {count(result.decode_tokens)} decode tokens, sizes of "
-        f"{result.sizes_of}, {result.machine}, host link {result.link_gb_per_s:g} GB/s",
-        highlight=False,
+def _render(console: Console, result: SystemSimulation) -> None:
+    """Print the time and its parts, then what moved, then the bounds."""
+    outcome, config = result.outcome, result.config
+    host = "" if config.host_gb_per_s is None else f", host memory {config.host_gb_per_s:g} GB/s"
+    kind = kind_of_steps(
+        result.batch, result.drafted, prompts_decoded=result.prompts_decoded, synthetic=result.synthetic
     )
+    missing = {Missing.FETCH: "fetched", Missing.HOST: "computed by the host", Missing.SOONER: "what ends sooner"}
+    for line in (
+        f"[bold]{result.policy.name}[/bold], missing: {missing[result.policy.missing]}; on {escape(result.trace)}: "
+        f"{tokens_of(result.tokens, result.sequences)} of the test part, {kind}",
+        f"{config.machine}, sizes of {escape(result.sizes_of)}, host link {result.link_gb_per_s:g} GB/s{host}: "
+        f"{count(result.places)} experts held ({percent(config.capacity_fraction, 0)})",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+    time = outcome.tpot
     table = Table(box=None, show_header=False)
-    table.add_row("TPOT mean / p50 / p95 / p99", " / ".join(seconds(v) for v in result.tpot.model_dump().values()))
-    for part, value_s in result.tpot_parts_s.items():
-        table.add_row(f"  {part.removesuffix('_s').replace('_', ' ')}", seconds(value_s))
-    table.add_row("hit rate", percent(result.experts.hit_rate))
-    for kind, moved in result.bytes.model_dump().items():
-        table.add_row(f"bytes a token, {kind.replace('_', ' ')}", size(moved / result.decode_tokens))
+    table.add_row(
+        "time per token, mean / p50 / p95 / p99",
+        " / ".join(seconds(value) for value in (time.mean_s, time.p50_s, time.p95_s, time.p99_s)),
+    )
+    per = "" if outcome.steps == outcome.tokens else " (of the mean step)"
+    for part, value_s in outcome.parts_s.items():
+        table.add_row(f"  {part.replace('_', ' ')}{per}", seconds(value_s))
+    if outcome.steps != outcome.tokens:
+        table.add_row("tokens a second", f"{outcome.tokens_per_s:.1f}")
+    table.add_row("hit rate", percent(outcome.hit_rate))
+    table.add_row(
+        "experts a step: fetched / host / moved",
+        f"{outcome.fetched:.2f} / {outcome.computed:.2f} / {outcome.moved:.2f}",
+    )
+    table.add_row("bytes a step over the link", size(outcome.moved_bytes))
+    if outcome.useful_share is not None:
+        table.add_row("of these moved ahead, used in time", percent(outcome.useful_share))
+    table.add_row("busy: link / host's processor", f"{percent(outcome.link_busy)} / {percent(outcome.host_busy)}")
     console.print(table, highlight=False)
+    roofline = (
+        "" if result.link_roofline_s is None else f"; fetching cannot take less than {seconds(result.link_roofline_s)}"
+    )
+    console.print(
+        f"every expert on the device: {seconds(result.all_resident_s)}{roofline}",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
