@@ -93,7 +93,7 @@ def part_of(
     steps: Steps,
     predictors: Predictors,
     *,
-    bounds: bool = True,
+    oracles: bool = True,
     only: Policy | None = None,
     progress: Progress | None = None,
 ) -> Part:
@@ -102,7 +102,7 @@ def part_of(
     Args:
         trace, steps: which.
         predictors: what is asked.
-        bounds: also what only an oracle knows.
+        oracles: also what only an oracle knows.
         only: no more than this policy needs (of what is there: `perfmodel.policy.plan_of` refuses a policy without it).
         progress: called with (kinds done, kinds).
 
@@ -110,8 +110,8 @@ def part_of(
         ForestageError: where a predictor does not fit the trace.
     """
     needed = step_experts(trace, steps)
-    values_of = _makers_of_values(trace, steps, needed, predictors, bounds=bounds)
-    predictions_of = _makers_of_predictions(trace, steps, needed, predictors, bounds=bounds)
+    values_of = _makers_of_values(trace, steps, needed, predictors, oracles=oracles)
+    predictions_of = _makers_of_predictions(trace, steps, needed, predictors, oracles=oracles)
     if only is not None:
         values_of = {kind: make for kind, make in values_of.items() if kind is only.eviction}
         predictions_of = {kind: make for kind, make in predictions_of.items() if kind is only.prefetch}
@@ -134,13 +134,13 @@ def part_of(
 
 
 def _makers_of_values(
-    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, bounds: bool
+    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, oracles: bool
 ) -> dict[Eviction, Callable[[], Values]]:
     found: dict[Eviction, Callable[[], Values]] = {Eviction.FREQUENCY: lambda: decayed_frequency(trace, needed)}
     next_use = predictors.next_use
     if next_use is not None:
         found[Eviction.LEARNED] = lambda: learned_values(next_use, trace, steps)
-    if bounds:
+    if oracles:
         found[Eviction.ORACLE] = lambda: oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
         found[Eviction.USES] = lambda: oracle_uses(trace, steps, needed, USES_HORIZON)
         found[Eviction.BELADY] = lambda: belady_values(trace, steps, needed)
@@ -148,7 +148,7 @@ def _makers_of_values(
 
 
 def _makers_of_predictions(
-    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, bounds: bool
+    trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, oracles: bool
 ) -> dict[Prefetch, Callable[[], Predictions]]:
     found: dict[Prefetch, Callable[[], Predictions]] = {}
     next_layer, st_moe = predictors.next_layer, predictors.st_moe
@@ -167,7 +167,7 @@ def _makers_of_predictions(
         found[Prefetch.LEARNED] = learned
     if not steps.sequential and st_moe is not None:
         found[Prefetch.ST_MOE] = issued
-    if bounds and trace.layers > 1:
+    if oracles and trace.layers > 1:
         found[Prefetch.PERFECT] = lambda: perfect_predictions(
             trace, steps, needed, within(predictors.distances, trace.layers)
         )

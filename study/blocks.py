@@ -45,10 +45,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Row:
-    """A table row; ``bound`` marks figures that no real system reaches."""
+    """A table row; ``pale`` marks what no real system is: a bound, a floor or an oracle.
+
+    A cell may have a second line, which is shown smaller.
+    """
 
     cells: tuple[str, ...]
-    bound: bool = False
+    pale: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,5 +104,5 @@ def picture(figure: "Figure", identity: str, caption: str) -> Picture:
 
 
 def rows(cells: Sequence[Sequence[str]]) -> tuple[Row, ...]:
-    """``cells`` as rows that are no bounds."""
+    """``cells`` as rows of real systems."""
     return tuple(Row(tuple(row)) for row in cells)

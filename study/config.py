@@ -53,17 +53,34 @@ class SystemStudyConfig(StrictModel):
     link_gb_per_s: tuple[Rate, ...] = Field(
         default=(16.0, 32.0, 64.0, 128.0, 256.0, 512.0),
         min_length=1,
-        description="Host-link bandwidths of the map of winners, GB/s",
+        description="Host-link bandwidths of the first map of winners, GB/s",
+    )
+    map_host_gb_per_s: tuple[Rate, ...] = Field(
+        default=(60.0, 120.0, 300.0, 500.0),
+        min_length=1,
+        description="Bandwidths of the host's memory of the second map of winners, over the machine's own link, GB/s",
     )
     tokens: int | None = Field(
         default=None, ge=1, description="Tokens simulated, about: the first test sequences; none takes all"
     )
-    map_tokens: int = Field(default=2000, ge=1, description="Tokens simulated at each point of the map, likewise")
+    tuning_tokens: int = Field(
+        default=4096, ge=1, description="Training tokens, about, on which each policy's free settings are chosen"
+    )
+    map_tokens: int = Field(
+        default=2000,
+        ge=1,
+        description="Tokens simulated at each point of the maps, likewise, and no more to choose free settings on",
+    )
 
-    @field_validator("capacity_fractions", "link_gb_per_s")
+    @field_validator("capacity_fractions", "link_gb_per_s", "map_host_gb_per_s")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         return distinct(values)
+
+    @property
+    def map_tuning_tokens(self) -> int:
+        """Training tokens, about, on which free settings are chosen at a point of the maps."""
+        return min(self.tuning_tokens, self.map_tokens)
 
 
 class StudyConfig(StrictModel):

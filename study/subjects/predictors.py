@@ -89,7 +89,7 @@ def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
 def _table(comparison: dict[str, Any], limits: list[str]) -> Table:
     """Recall by limit, then uncapped figures; bounds in separate rows."""
     bounds = [
-        Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–"), bound=True)
+        Row((name, *(fixed(values[m]) for m in limits), "–", "–", "–"), pale=True)
         for name, values in (
             ("random (floor)", comparison["bounds"]["random"]),
             ("perfect (bound)", comparison["bounds"]["perfect"]),

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.config import StrictModel
-from perfmodel.comparison import Comparison, Line, compare
+from perfmodel.comparison import Comparison, compare
 from perfmodel.config import SimulationConfig
 from perfmodel.parts import Predictors
+from perfmodel.rows import BASELINES
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
-from study.answer import gain_text
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
 from study.commands.system.options import (
@@ -38,7 +38,8 @@ from study.commands.system.options import (
 )
 from study.numbers import count, percent, seconds, tokens_of
 from study.output import emit, progress_bar
-from study.system_parts import has_decode, system_parts
+from study.system.parts import TUNING_TOKENS, check_kind, has_decode, system_parts, training_of
+from study.system.words import gain_text, gains_told
 
 
 class SystemComparison(StrictModel):
@@ -95,6 +96,15 @@ def compare_command(
     batch: BatchOption = 1,
     drafted: DraftedOption = 1,
     tokens: TestTokensOption = None,
+    tuning_tokens: Annotated[
+        int,
+        typer.Option(
+            "--tuning-tokens",
+            min=1,
+            help="Choose each row's free settings (the price of a transfer, ...) on the last training sequences, about "
+            "so many tokens, however few --tokens are simulated; more where a --batch needs them",
+        ),
+    ] = TUNING_TOKENS,
     resamples: ResamplesOption = 1000,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -113,16 +123,18 @@ def compare_command(
     require_test_sequences(recorded, trace)
     for config in configs:
         check_sizes(recorded, config)
+    check_kind(batch, drafted, prompts_decoded=not has_decode(recorded))
     with progress_bar("reading ahead") as progress:
-        tuning, test, uses = system_parts(
-            recorded, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
+        training = training_of(recorded, asked)
+        tuning, test = system_parts(
+            training, batch=batch, drafted=drafted, tokens=tokens, tuning_tokens=tuning_tokens, progress=progress
         )
     bootstrap = Bootstrap(resamples=resamples)
     points = []
     with progress_bar("simulating") as progress:
         for done, config in enumerate(configs):
             progress(done, len(configs))
-            points.append(compare(tuning, test, config, uses, host=host_computes(config), bootstrap=bootstrap))
+            points.append(compare(tuning, test, config, training.uses, host=host_computes(config), bootstrap=bootstrap))
     result = SystemComparison(
         trace=trace.name,
         model=recorded.metadata.model,
@@ -132,7 +144,7 @@ def compare_command(
         tuning_tokens=tuning.timed_tokens,
         batch=batch,
         drafted=drafted,
-        prompts_decoded=not has_decode(recorded),
+        prompts_decoded=training.prompts_decoded,
         next_use=None if asked.next_use is None else asked.next_use.provenance.trained_on,
         next_layer=None if asked.next_layer is None else asked.next_layer.provenance.trained_on,
         bootstrap=bootstrap,
@@ -170,8 +182,8 @@ def _render(console: Console, result: SystemComparison) -> None:
     for point in result.points:
         _render_point(console, point)
     console.print(
-        f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens; "
-        "ranges: 95 % intervals over sequences; an oracle knows what has not happened yet",
+        f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens; ranges: 95 % "
+        "intervals over sequences",
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -198,31 +210,38 @@ def _render_point(console: Console, point: Comparison) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    best = point.line(point.recommended)
-    told = {gain.over: gain for gain in point.gains}
-    table = Table("policy", "time per token", "hit rate", "moved", "host", "best is faster by", box=None)
+    table = Table("policy", "time", "gain", "hits", "moved", "host", box=None, pad_edge=False)
     for line in point.lines:
-        gain = told.get(line.name)
         table.add_row(
-            _name(line, best.name),
+            f"[bold]{line.name} ←[/bold]" if line.name == point.recommended else line.name,
             seconds(line.outcome.tpot.mean_s),
+            "baseline" if line.gain is None else gain_text(line.gain),
             percent(line.outcome.hit_rate),
             f"{line.outcome.moved:.1f}",
             f"{line.outcome.computed:.1f}",
-            "oracle" if line.is_oracle else "" if gain is None else gain_text(gain),
+            style="dim" if line.is_oracle else None,
         )
     console.print(table, highlight=False)
-    roofline = (
-        "" if point.link_roofline_s is None else f"; fetching cannot take less than {seconds(point.link_roofline_s)}"
-    )
-    console.print(
-        f"moved, host: experts a step over the link, and computed by the host. Every expert on the device: "
-        f"{seconds(point.all_resident_s)}{roofline}",
-        style="dim",
-        highlight=False,
-        soft_wrap=True,
+    gains = gains_told(point)
+    for text, style in (
+        (f"← what to build{': ' if gains else ''}{'; '.join(gains)}", None),
+        (_columns(point), "dim"),
+        (_bounds(point), "dim"),
+    ):
+        console.print(text, style=style, highlight=False)
+
+
+def _columns(point: Comparison) -> str:
+    """What the table's columns say."""
+    families = {line.family for line in point.lines}
+    baselines = " or ".join(name for family, name in BASELINES.items() if family in families)
+    return (
+        f"time: of a token; gain: over the baseline of the row's kind ({baselines}); moved, host: experts a step over "
+        "the link, and computed by the host; dim rows: oracles, which know what has not happened yet"
     )
 
 
-def _name(line: Line, best: str) -> str:
-    return f"[bold]{line.name} ←[/bold]" if line.name == best else line.name
+def _bounds(point: Comparison) -> str:
+    least = point.link_roofline_s
+    fetching = "" if least is None else f"; a policy that only fetches cannot take less than {seconds(least)}"
+    return f"with every expert on the device: {seconds(point.all_resident_s)}{fetching}"

@@ -41,7 +41,7 @@ from study.commands.system.options import (
 )
 from study.numbers import count, percent, seconds, size, tokens_of
 from study.output import emit, progress_bar
-from study.system_parts import has_decode, one_policys_part
+from study.system.parts import has_decode, one_policys_part
 from traces import RoutingTrace
 
 
