@@ -84,9 +84,9 @@ def _prices(point: Comparison, tuning_tokens: int) -> list[Block]:
         picture(
             time_over_price(point),
             "prices",
-            "Moving too much loses: time per token by the price of a transfer, which is what an expert that no gate "
-            f"waits for must be worth beyond what gives way ({count(tuning_tokens)} training tokens, "
-            f"{share_text(point.config.capacity_fraction)} of the experts held). Ringed: the price that was chosen. At "
-            "a price of 0 everything moves that is worth more than what gives way.",
+            "What moving too much, or too little, costs: time per token by the price of a transfer, which is what an "
+            "expert that no gate waits for must be worth beyond what gives way. At 0 everything moves that is worth "
+            f"more than what gives way. {count(tuning_tokens)} training tokens, "
+            f"{share_text(point.config.capacity_fraction)} of the experts held; ringed: the price that was chosen.",
         )
     ]

@@ -126,14 +126,16 @@ def _break_even(cells: Sequence[Comparison], family: str, value: Callable[[Compa
             never.append(share_text(share))
         else:
             from_.setdefault(turn, []).append(share_text(share))
-    beats = {
-        FETCH: "Fetching what is missing beats letting the host compute it",
-        HOST: "Letting the host compute what is missing beats fetching it",
+    beats, at = {
+        FETCH: ("Fetching what is missing beats letting the host compute it", "over"),
+        HOST: ("Letting the host compute what is missing beats fetching it", "beside"),
     }[family]
     if not from_:
-        return f"{beats} over no {resource} of the map."
+        return f"{beats} {at} no {resource} of the map."
     if not never and list(from_) == [least]:
-        return f"{beats} over every {resource} of the map, from {least:g} GB/s on."
+        return f"{beats} {at} every {resource} of the map."
+    if not never and len(from_) == 1:
+        return f"{beats} from a {resource} of {next(iter(from_)):g} GB/s on, whatever share is held."
     told = [f"{turn:g} GB/s on with {listed(held)} held" for turn, held in sorted(from_.items())]
     return f"{beats} from a {resource} of {listed(told)}" + (f"; nowhere with {listed(never)} held." if never else ".")
 

@@ -21,8 +21,10 @@ learned = "RECIPE"
 [system]
 tokens = 60
 map_tokens = 50
+tuning_tokens = 60
 capacity_fractions = [0.25]
 link_gb_per_s = [16, 64]
+map_host_gb_per_s = [60, 300]
 [next_use]
 hidden = 8
 layers_back = 1
@@ -53,7 +55,7 @@ def test_from_trace_to_report_and_again(forestage: Callable[..., Outcome], tmp_p
     assert outcome.status == 0, outcome.err
     check_results(outcome, folder)
     check_report(folder)
-    check_that_the_command_remakes_the_points(forestage, folder)
+    check_that_the_commands_remake_the_points(forestage, folder)
     before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
     outcome = forestage("study", "--out", folder, "--config", config)
     assert outcome.status == 0
@@ -81,27 +83,36 @@ def check_results(outcome: Outcome, folder: Path) -> None:
 
 
 def check_system(result: dict[str, Any]) -> None:
-    """Both shares and both cells of the map, with learned rows of both families; no time is below the least."""
+    """Both shares and both cells of each map, with learned rows of both families; no time is below the least."""
     assert [point["config"]["capacity_fraction"] for point in result["points"]] == [0.25, 0.5]
     assert [cell["config"]["link_gb_per_s"] for cell in result["map"]] == [16, 64]
-    for point in (*result["points"], *result["map"]):
+    assert [cell["config"]["host_gb_per_s"] for cell in result["host_map"]] == [60, 300]
+    for point in (*result["points"], *result["map"], *result["host_map"]):
         times = {line["name"]: line["outcome"]["tpot"]["mean_s"] for line in point["lines"]}
         assert {"learned", "background, learned", "LRU", "static placement"} <= set(times)
         assert min(times.values()) >= point["all_resident_s"]
         assert point["recommended"] in times
 
 
-def check_that_the_command_remakes_the_points(forestage: Callable[..., Outcome], folder: Path) -> None:
-    """The command under the section of the whole system gives the section's points, figure by figure."""
+def check_that_the_commands_remake_the_points(forestage: Callable[..., Outcome], folder: Path) -> None:
+    """The commands under the section of the whole system give the points and both maps, figure by figure.
+
+    The points of the maps lack the oracles, which change nothing of the others.
+    """
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8")).replace("\\\n", " ")
-    command = next(line for line in page.splitlines() if "forestage system compare" in line)
-    words = shlex.split(command[command.index("forestage") :])[1:]
-    for name in ("next-use.safetensors", "learned.safetensors"):
-        words[words.index(name)] = str(folder / name)
-    outcome = forestage(*words, "--json")
-    assert outcome.status == 0, outcome.err
-    told = json.loads((folder / "results.json").read_text())["stages"]["system"]
-    assert json.loads(outcome.out)["points"] == told["points"]
+    commands = [line[line.index("forestage") :] for line in page.splitlines() if "forestage system compare" in line]
+    kept = json.loads((folder / "results.json").read_text())["stages"]["system"]
+    for command, stage in zip(commands, ("points", "map", "host_map"), strict=True):
+        words = shlex.split(command)[1:]
+        for name in ("next-use.safetensors", "learned.safetensors"):
+            words[words.index(name)] = str(folder / name)
+        outcome = forestage(*words, "--json")
+        assert outcome.status == 0, outcome.err
+        points = json.loads(outcome.out)["points"]
+        if stage != "points":
+            for point in points:
+                point["lines"] = [line for line in point["lines"] if not line["is_oracle"]]
+        assert sorted(points, key=str) == sorted(kept[stage], key=str)
 
 
 def check_report(folder: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from tests.study.conftest import refused
 
 SHIPPED = Path(__file__).parents[2] / "gpu_reference" / "shipped" / "trace.safetensors"
-SMALL = ("--trace", SHIPPED, "--tokens", 200, "--link-gb-per-s", 0.1, "--resamples", 20)
+LINK = ("--link-gb-per-s", 0.1, "--resamples", 20)
+SMALL = ("--trace", SHIPPED, "--tokens", 200, "--tuning-tokens", 300, *LINK)
 
 
 def test_it_names_the_best_of_the_policies_and_its_gains(forestage) -> None:
@@ -34,6 +35,28 @@ def test_the_table_marks_the_best_and_says_how_to_add_learned_rows(forestage) ->
     assert told.out.count("←") == 1
     assert "forestage predictor train-next-use" in told.out
     assert "oracle" in told.out
+
+
+def test_few_tokens_are_not_tuned_on_few(forestage) -> None:
+    told = forestage(
+        "system", "compare", "--trace", SHIPPED, "--tokens", 200, *LINK, "--capacity-fraction", 0.5, "--json"
+    )
+    assert told.status == 0, told.err
+    document = json.loads(told.out)
+    assert document["tokens"] < 1000
+    assert document["tuning_tokens"] > 4000
+
+
+def test_the_terminal_shows_a_point_within_a_hundred_columns(forestage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    told = forestage("system", "compare", *SMALL, "--capacity-fraction", 0.5, "--host-gb-per-s", 0.5)
+    assert told.status == 0, told.err
+    lines = told.out.splitlines()
+    assert max(map(len, lines[1:-3])) <= 100
+    (row,) = [line for line in lines if line.startswith("background, oracle of next use")]
+    assert "baseline" in next(line for line in lines if line.startswith("static placement"))
+    assert "×" in row
+    assert any(line.startswith("← what to build: ") and "as fast as an LRU cache" in line for line in lines)
 
 
 @pytest.mark.parametrize("option", [("--batch", 4), ("--drafted", 4)])

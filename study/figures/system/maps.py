@@ -78,8 +78,8 @@ def map_of_winners(points: Sequence[Comparison], axis: MapAxis, own_gb_per_s: fl
                     linewidth=1.4, zorder=4, clip_on=False,
                 )
             )  # fmt: skip
-        _set_apart(axes, points, axis, columns, len(shares))
-        axes.set_title(axis.title, x=0, pad=20)
+        said = _set_apart(axes, points, axis, columns, len(shares))
+        axes.set_title(axis.title, x=0, pad=20 if said else 6)
     return figure
 
 
@@ -103,11 +103,14 @@ def _draw_cell(axes: Any, column: int, row: int, point: Comparison) -> None:
     )  # fmt: skip
 
 
-def _set_apart(axes: Any, points: Sequence[Comparison], axis: MapAxis, columns: Sequence[float], rows: int) -> None:
-    """Draw a line beside the columns whose link is faster than the host's memory: it moves no more than that reads."""
+def _set_apart(axes: Any, points: Sequence[Comparison], axis: MapAxis, columns: Sequence[float], rows: int) -> bool:
+    """Draw a line beside the columns whose link is faster than the host's memory: it moves no more than that reads.
+
+    Returns whether there are any.
+    """
     capped = sorted({columns.index(axis.value(point)) for point in points if link_of(point) > host_memory_of(point)})
     if not capped:
-        return
+        return False
     on_the_right = capped[-1] == len(columns) - 1
     at = capped[0] - 0.5 if on_the_right else capped[-1] + 0.5
     axes.plot([at] * 2, [-0.5, rows - 0.5], color="black", linestyle=(0, (4, 2)), linewidth=1.2, clip_on=False)
@@ -118,3 +121,4 @@ def _set_apart(axes: Any, points: Sequence[Comparison], axis: MapAxis, columns: 
         annotation_clip=False,
     )  # fmt: skip
     name.set_in_layout(False)  # else a long name would squeeze the map
+    return True

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from perfmodel.comparison import Comparison, Line
 from perfmodel.policy import Eviction
@@ -12,6 +11,7 @@ from perfmodel.rows import FETCH, HOST
 from perfmodel.tuning import Tried
 from predictor.row_network.integers import CERTAIN
 from study.figures.style import BLUE, VERMILION, figure_style
+from study.numbers import seconds
 
 UNITS = {
     Eviction.LEARNED: ("Learned values", "price of a transfer, certain uses", 1 / CERTAIN),
@@ -26,12 +26,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def time_over_price(point: Comparison) -> Figure:
-    """Each row's time on the tuning tokens over the price, of its fastest kind of background loads; one side for each
-    kind of value. The price that was chosen is ringed.
+    """How much slower each row is on the tuning tokens at each price than at its best, of its fastest kind of
+    background loads; one side for each kind of value. The price that was chosen is ringed.
     """
     kinds = {kind: lines for kind in UNITS if (lines := _priced(point, kind))}
     with figure_style():
-        figure = Figure(figsize=(7.2, 2.9))
+        figure = Figure(figsize=(7.2, 2.7))
         sides = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         for axes, (kind, lines) in zip(sides, kinds.items(), strict=True):
             title, label, scale = UNITS[kind]
@@ -39,13 +39,8 @@ def time_over_price(point: Comparison) -> Figure:
                 _draw_row(axes, line, scale)
             axes.set_title(title)
             axes.set_xlabel(label)
-            axes.legend(loc="upper right")
-        first = sides[0]
-        first.set_yscale("log")
-        first.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-        first.yaxis.set_major_formatter("{x:g}")
-        first.yaxis.set_minor_formatter(NullFormatter())
-        first.set_ylabel("time per output token, ms")
+            axes.legend(loc="best")
+        sides[0].set_ylabel("slower than at its best price, %")
     return figure
 
 
@@ -74,11 +69,12 @@ def tried_prices(tried: Sequence[Tried]) -> list[Tried]:
 
 def _draw_row(axes: Any, line: Line, scale: float) -> None:
     curve = tried_prices(line.tried)
+    least_s = min(one.step_s for one in curve)
     prices = [scale * one.policy.price for one in curve]
-    times = [1e3 * one.step_s for one in curve]
-    axes.plot(prices, times, markersize=4, label=line.name, **FAMILIES[line.family])
+    slower = [100 * (one.step_s / least_s - 1) for one in curve]
+    axes.plot(prices, slower, markersize=4, label=f"{line.name}: {seconds(least_s)} at best", **FAMILIES[line.family])
     if line.policy.background:
         axes.plot(
-            [scale * line.policy.price], [1e3 * line.tuning_s], marker="o", markersize=9, markerfacecolor="none",
-            markeredgecolor="black", linestyle="none",
+            [scale * line.policy.price], [100 * (line.tuning_s / least_s - 1)], marker="o", markersize=10,
+            markerfacecolor="none", markeredgecolor="black", linestyle="none",
         )  # fmt: skip

@@ -95,7 +95,7 @@ def parts_of_a_token(point: Comparison) -> Figure:
         axes.set(xlabel="time per output token, ms (mean)", xlim=(0, 1.13 * max(left)))
         axes.set_title("Where a token's time goes", x=0)
         handles = [Patch(color=colour) for _, colour in shown]
-        figure.legend(handles, [name for name, _ in shown], loc="outside lower center", ncols=4)
+        figure.legend(handles, [name for name, _ in shown], loc="outside lower center", ncols=min(len(shown), 3))
     return figure
 
 

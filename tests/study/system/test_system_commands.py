@@ -1,0 +1,43 @@
+"""The commands that remake the whole system's figures say every setting of the study that is not a default."""
+
+from pathlib import Path
+
+from study.config import StudyConfig
+from study.stages import StudyContext
+from study.system.commands import remaking
+from tests.routing import trace_of
+
+
+def commands(**settings: object) -> list[str]:
+    config = StudyConfig.parse({"system": {"machine": "A100-80GB", **settings}}, origin="test")
+    context = StudyContext(
+        trace=trace_of([[[0]]], experts=2), trace_path=Path("t.safetensors"), config=config, out=Path(),
+        left_out={"learned": "", "next_use": ""},
+    )  # fmt: skip
+    return remaking(context).splitlines()
+
+
+def test_each_map_has_a_command_of_its_own() -> None:
+    points, by_link, by_host = commands(
+        capacity_fractions=[0.5, 1 / 3], link_gb_per_s=[64, 16.5], map_host_gb_per_s=[300, 60], map_tokens=50
+    )
+    common = "forestage system compare --trace t.safetensors --machine A100-80GB"
+    shares = f"--capacity-fraction {1 / 3!r} --capacity-fraction 0.5"
+    assert points == f"{common} {shares}"
+    few = "--tokens 50 --tuning-tokens 50"
+    assert by_link == f"{common} {shares} --link-gb-per-s 16.5 --link-gb-per-s 64 {few}"
+    assert by_host == f"{common} --host-gb-per-s 60 --host-gb-per-s 300 {shares} {few}"
+
+
+def test_tuning_is_told_where_it_is_not_the_commands_default() -> None:
+    points, by_link, _ = commands(tokens=70, tuning_tokens=40, map_tokens=50)
+    assert points.endswith("--tokens 70 --tuning-tokens 40")
+    assert by_link.endswith("--tokens 50 --tuning-tokens 40")
+
+
+def test_the_hosts_settings_are_told_and_the_second_map_replaces_its_memory() -> None:
+    points, by_link, by_host = commands(host_gb_per_s=76, host_tflops=1.5)
+    assert "--host-gb-per-s 76 --host-tflops 1.5" in points
+    assert "--host-gb-per-s 76 --host-tflops 1.5" in by_link
+    assert "--host-gb-per-s 76 " not in by_host
+    assert "--host-gb-per-s 500 --host-tflops 1.5" in by_host
