@@ -7,7 +7,7 @@ from perfmodel.rows import BASELINES, LRU, STATIC
 from study.blocks import Row, Table
 from study.numbers import percent, seconds, size
 from study.system.answer import advice, fastest, gain_over
-from study.system.words import price_text, range_text, ratio_text, share_text
+from study.system.words import price_text, range_text, ratio_text, row_name, share_text
 
 
 def by_share(points: Sequence[Comparison]) -> Table:
@@ -71,7 +71,7 @@ def every_row(point: Comparison) -> Table:
         rows=tuple(
             Row(
                 (
-                    f"{line.name} ←" if line.name == point.recommended else line.name,
+                    f"{row_name(line)} ←" if line.name == point.recommended else row_name(line),
                     f"{seconds(line.outcome.tpot.mean_s)}\np95 {seconds(line.outcome.tpot.p95_s)}",
                     "baseline" if line.name == BASELINES[line.family] else _in_two_lines(line.gain),
                     percent(line.outcome.hit_rate),
@@ -84,7 +84,7 @@ def every_row(point: Comparison) -> Table:
             )
             for line in point.lines
         ),
-        caption="←: what to build; in italics: oracles. Over its baseline: how many times as fast as LRU, where what "
+        caption="←: what to build. Over its baseline: how many times as fast as LRU, where what "
         "is missing is fetched, or as the static placement, where the host may compute it. Fetched, host computed: "
         "missing experts a token; moved: over the link, a token; moved ahead and used: share of the experts that no "
         f"gate waited for. Strict bounds: with every expert on the device a token takes "

@@ -26,6 +26,11 @@ def share_text(share: float | None) -> str:
     return percent(share, 1 if round(1000 * share) % 10 else 0)
 
 
+def row_name(line: Line) -> str:
+    """The row's name, marked where it knows the future and does not say so itself."""
+    return f"{line.name} (oracle)" if line.is_oracle and "oracle" not in line.name else line.name
+
+
 def ratio_text(gain: Gain | None) -> str:
     """``1.35 ×``; an en dash for ``None``."""
     return "–" if gain is None else f"{gain.ratio:.2f}\u202f×"

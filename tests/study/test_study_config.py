@@ -48,7 +48,7 @@ def test_defaults_are_as_documented() -> None:
             numbers = [float(number) for number in re.findall(r"[\d.]+", rows[key].replace("…", ","))]
             assert numbers == [value[0], value[-1]] if "…" in rows[key] else numbers == list(value), key
             documented += 1
-    assert documented == 9
+    assert documented == 11
 
 
 def test_a_command_on_its_own_does_what_the_study_does() -> None:

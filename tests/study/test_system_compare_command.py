@@ -32,7 +32,7 @@ def test_it_names_the_best_of_the_policies_and_its_gains(forestage) -> None:
 def test_the_table_marks_the_best_and_says_how_to_add_learned_rows(forestage) -> None:
     told = forestage("system", "compare", *SMALL, "--capacity-fraction", 0.5)
     assert told.status == 0, told.err
-    assert told.out.count("←") == 1
+    assert len([line for line in told.out.splitlines() if " ← " in line]) == 1
     assert "forestage predictor train-next-use" in told.out
     assert "oracle" in told.out
 
@@ -44,7 +44,7 @@ def test_few_tokens_are_not_tuned_on_few(forestage) -> None:
     assert told.status == 0, told.err
     document = json.loads(told.out)
     assert document["tokens"] < 1000
-    assert document["tuning_tokens"] > 4000
+    assert document["tuning_tokens"] > 3000
 
 
 def test_the_terminal_shows_a_point_within_a_hundred_columns(forestage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,8 @@ def test_the_terminal_shows_a_point_within_a_hundred_columns(forestage, monkeypa
     (row,) = [line for line in lines if line.startswith("background, oracle of next use")]
     assert "baseline" in next(line for line in lines if line.startswith("static placement"))
     assert "×" in row
-    assert any(line.startswith("← what to build: ") and "as fast as an LRU cache" in line for line in lines)
+    (told_at,) = [number for number, line in enumerate(lines) if line.startswith("← what to build: it ")]
+    assert "as fast as an LRU cache" in " ".join(lines[told_at : told_at + 6])
 
 
 @pytest.mark.parametrize("option", [("--batch", 4), ("--drafted", 4)])

@@ -39,7 +39,7 @@ from study.commands.system.options import (
 from study.numbers import count, percent, seconds, tokens_of
 from study.output import emit, progress_bar
 from study.system.parts import TUNING_TOKENS, check_kind, has_decode, system_parts, training_of
-from study.system.words import gain_text, gains_told
+from study.system.words import gain_text, gains_told, in_words, listed, row_name
 
 
 class SystemComparison(StrictModel):
@@ -213,7 +213,7 @@ def _render_point(console: Console, point: Comparison) -> None:
     table = Table("policy", "time", "gain", "hits", "moved", "host", box=None, pad_edge=False)
     for line in point.lines:
         table.add_row(
-            f"[bold]{line.name} ←[/bold]" if line.name == point.recommended else line.name,
+            f"[bold]{line.name} ←[/bold]" if line.name == point.recommended else row_name(line),
             seconds(line.outcome.tpot.mean_s),
             "baseline" if line.gain is None else gain_text(line.gain),
             percent(line.outcome.hit_rate),
@@ -222,13 +222,14 @@ def _render_point(console: Console, point: Comparison) -> None:
             style="dim" if line.is_oracle else None,
         )
     console.print(table, highlight=False)
-    gains = gains_told(point)
-    for text, style in (
-        (f"← what to build{': ' if gains else ''}{'; '.join(gains)}", None),
-        (_columns(point), "dim"),
-        (_bounds(point), "dim"),
-    ):
+    for text, style in ((_what_to_build(point), None), (_columns(point), "dim"), (_bounds(point), "dim")):
         console.print(text, style=style, highlight=False)
+
+
+def _what_to_build(point: Comparison) -> str:
+    gains = gains_told(point)
+    text = f"← what to build: it {in_words(point.line(point.recommended))}"
+    return f"{text}; it is {listed(gains)}" if gains else text
 
 
 def _columns(point: Comparison) -> str:
@@ -237,7 +238,7 @@ def _columns(point: Comparison) -> str:
     baselines = " or ".join(name for family, name in BASELINES.items() if family in families)
     return (
         f"time: of a token; gain: over the baseline of the row's kind ({baselines}); moved, host: experts a step over "
-        "the link, and computed by the host; dim rows: oracles, which know what has not happened yet"
+        "the link, and computed by the host; oracles know what has not happened yet"
     )
 
 

@@ -10,6 +10,7 @@ from perfmodel.comparison import Comparison, Line
 from perfmodel.rows import FETCH, HOST
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
 from study.figures.system.looks import ALL_RESIDENT, LINES
+from study.system.words import row_name
 
 PARTS = {
     "compute": ("operations", GREEN),
@@ -36,8 +37,7 @@ def time_by_share(points: Sequence[Comparison]) -> Figure:
         for axes, family in zip(sides, families, strict=True):
             for name in (line.name for line in points[0].lines if line.family == family):
                 times = [1e3 * point.line(name).outcome.tpot.mean_s for point in points]
-                oracle = points[0].line(name).is_oracle
-                axes.plot(shares, times, markersize=4, label=labelled(name, oracle=oracle), **LINES[name])
+                axes.plot(shares, times, markersize=4, label=row_name(points[0].line(name)), **LINES[name])
             resident = [1e3 * point.all_resident_s for point in points]
             axes.plot(shares, resident, label="everything resident", **ALL_RESIDENT)
             axes.set_title(FAMILIES[family])
@@ -51,11 +51,6 @@ def time_by_share(points: Sequence[Comparison]) -> Figure:
         first.yaxis.set_minor_formatter(NullFormatter())
         first.set_ylabel("time per output token, ms")
     return figure
-
-
-def labelled(name: str, *, oracle: bool) -> str:
-    """``name``, marked where it knows the future and does not say so itself."""
-    return f"{name} (oracle)" if oracle and "oracle" not in name else name
 
 
 def parts_of_a_token(point: Comparison) -> Figure:
@@ -86,7 +81,7 @@ def parts_of_a_token(point: Comparison) -> Figure:
                 fontsize=8,
                 fontweight="bold" if line.name == point.recommended else "normal",
             )
-        axes.set_yticks(rows, [labelled(line.name, oracle=line.is_oracle) for line in lines])
+        axes.set_yticks(rows, [row_name(line) for line in lines])
         for tick, line in zip(axes.get_yticklabels(), lines, strict=True):
             tick.set_fontweight("bold" if line.name == point.recommended else "normal")
             tick.set_color(BOUND if line.is_oracle else "black")

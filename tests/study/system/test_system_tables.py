@@ -27,8 +27,8 @@ def test_each_row_is_put_beside_the_baseline_of_its_family_and_oracles_are_pale(
     assert {name: row.cells[2] for name, row in rows.items()} == {
         "LRU": "baseline",
         "learned": "1.33\u202f×\n1.28 to 1.38",
-        "Belady + perfect prefetch": "4.00\u202f×\n3.95 to 4.05",
+        "Belady + perfect prefetch (oracle)": "4.00\u202f×\n3.95 to 4.05",
         "static placement": "baseline",
         "background, learned ←": "1.25\u202f×\n1.20 to 1.30",
     }
-    assert [name for name, row in rows.items() if row.pale] == ["Belady + perfect prefetch"]
+    assert [name for name, row in rows.items() if row.pale] == ["Belady + perfect prefetch (oracle)"]
