@@ -5,10 +5,6 @@ simulation on *tuning* tokens, of the training sequences, among the *candidates*
 All policies begin with the experts most used in the training sequences.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,111 +12,21 @@ from catalog.catalogue import Catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.outcome import Outcome
 from perfmodel.parts import Part
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
+from perfmodel.policy import Policy
 from perfmodel.results import Result
+from perfmodel.rows import BASELINES, rows_of
 from perfmodel.simulator import Simulator
+from perfmodel.tuning import Tried, fastest, tune
 from perfmodel.units import PS_PER_S
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
-from predictor.row_network.integers import CERTAIN
-
-FETCH, HOST = "fetch", "host"
-
-FREQUENCY_PRICES = tuple(CERTAIN * eighths // 8 for eighths in (1, 2, 3, 4))
-LEARNED_PRICES = tuple(4 * CERTAIN * eighths // 8 for eighths in (1, 2, 3, 4, 5))
-"""Of a value that is 4 · 65535 for an expert that is wanted within 2 tokens for certain."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the comparison.
-
-    Attributes:
-        name: in tables.
-        family: ``fetch``: a missing expert is fetched; ``host``: the host's processor may compute it.
-        candidates: policies; the fastest on the tuning tokens is the one.
-    """
-
-    name: str
-    family: str
-    candidates: tuple[Policy, ...]
-
-
-def rows_of(part: Part, *, host: bool) -> list[Row]:
-    """The rows that can be run with what is known ahead of ``part``.
-
-    Args:
-        part: whose values and predictions there are.
-        host: whether the machine's host may compute.
-    """
-    rows = [*_fetching(), *(_computing() if host else ())]
-    return [row for row in rows if all(_is_known(policy, part) for policy in row.candidates)]
-
-
-def _is_known(policy: Policy, part: Part) -> bool:
-    values = policy.eviction in (Eviction.LRU, Eviction.STATIC) or policy.eviction in part.values
-    return values and (policy.prefetch is Prefetch.NONE or policy.prefetch in part.predictions)
-
-
-def _fetching() -> Iterator[Row]:
-    lru, frequency, learned = Eviction.LRU, Eviction.FREQUENCY, Eviction.LEARNED
-    yield Row("LRU", FETCH, (Policy(eviction=lru),))
-    yield Row("decayed frequency", FETCH, (Policy(eviction=frequency), *_priced(frequency, FREQUENCY_PRICES)))
-    yield Row("ST-MoE prefetch", FETCH, (Policy(eviction=lru, prefetch=Prefetch.ST_MOE),))
-    yield Row("learned eviction", FETCH, (Policy(eviction=learned),))
-    yield Row("learned prefetch", FETCH, (Policy(eviction=lru, prefetch=Prefetch.LEARNED),))
-    both = Policy(eviction=learned, prefetch=Prefetch.LEARNED, chance_scale=4)
-    alone = Policy(eviction=learned)
-    priced = tuple(
-        Policy(eviction=learned, prefetch=prefetch, chance_scale=4, background=True, price=price)
-        for prefetch, price in product((Prefetch.NONE, Prefetch.LEARNED), LEARNED_PRICES)
-    )
-    yield Row("learned", FETCH, (alone, both, *priced))
-    yield Row("perfect prefetch", FETCH, (Policy(eviction=lru, prefetch=Prefetch.PERFECT),))
-    yield Row("Belady + perfect prefetch", FETCH, (Policy(eviction=Eviction.BELADY, prefetch=Prefetch.PERFECT),))
-
-
-def _computing() -> Iterator[Row]:
-    yield Row("static placement", HOST, (Policy(eviction=Eviction.STATIC, missing=Missing.HOST),))
-    yield Row("background, frequency", HOST, _where_it_may_compute(Eviction.FREQUENCY, FREQUENCY_PRICES))
-    yield Row("background, learned", HOST, _where_it_may_compute(Eviction.LEARNED, LEARNED_PRICES))
-    yield Row("background, oracle", HOST, _where_it_may_compute(Eviction.ORACLE, LEARNED_PRICES))
-
-
-def _where_it_may_compute(eviction: Eviction, prices: Sequence[int]) -> tuple[Policy, ...]:
-    return tuple(
-        policy for missing in (Missing.HOST, Missing.SOONER) for policy in _priced(eviction, prices, missing=missing)
-    )
-
-
-def _priced(eviction: Eviction, prices: Sequence[int], *, missing: Missing = Missing.FETCH) -> tuple[Policy, ...]:
-    return tuple(Policy(eviction=eviction, missing=missing, background=True, price=price) for price in prices)
-
-
-class Line(Result):
-    """A row of the comparison, measured.
-
-    Attributes:
-        name, family, policy: see `Row`; the policy is the candidate chosen.
-        is_bound: whether it knows what has not happened yet.
-        tuning_s: mean step's time on the tuning tokens.
-        outcome: on the test tokens.
-    """
-
-    name: str
-    family: str
-    policy: Policy
-    is_bound: bool
-    tuning_s: float
-    outcome: Outcome
 
 
 class Gain(Result):
-    """How many times as fast ``over`` the recommended policy is.
+    """How many times as fast as another row a row is.
 
     Attributes:
-        over: the row's name.
+        over: the other row's name.
         ratio: of the two times over all test tokens.
         low, high: 95 % interval over sequences (`predictor.measure.bootstrap`); ``None`` for a single sequence.
     """
@@ -129,6 +35,29 @@ class Gain(Result):
     ratio: float
     low: float | None
     high: float | None
+
+
+class Line(Result):
+    """A row of the comparison, measured.
+
+    Attributes:
+        name, family: see `perfmodel.rows.Row`.
+        policy: the candidate that was chosen.
+        is_oracle: whether it knows what has not happened yet.
+        tried: every candidate, on the tuning tokens.
+        tuning_s: the chosen one's time there.
+        outcome: on the test tokens.
+        gain: over the family's baseline; ``None`` for the baseline.
+    """
+
+    name: str
+    family: str
+    policy: Policy
+    is_oracle: bool
+    tried: tuple[Tried, ...]
+    tuning_s: float
+    outcome: Outcome
+    gain: Gain | None
 
 
 class Comparison(Result):
@@ -140,8 +69,8 @@ class Comparison(Result):
         expert_bytes: of one.
         link_gb_per_s: of the host link.
         lines: by row.
-        recommended: name of the row that is fastest on the tuning tokens (bounds left out).
-        gains: over each other row that is no bound.
+        recommended: name of the row that is fastest on the tuning tokens (oracles left out).
+        gains: of the recommended row over each other that is no oracle's.
         all_resident_s: mean step with every expert on the device: nothing is faster.
         link_roofline_s: no policy that fetches is faster; see `perfmodel.simulator.Simulator`.
     """
@@ -188,23 +117,31 @@ def compare(
     trial = Simulator(tuning, config, uses, host=host, catalog=catalog)
     real = Simulator(test, config, uses, host=host, catalog=catalog)
     timed = int(tuning.steps.timed.sum())
-    lines, times = [], {}
+
+    def step_s(policy: Policy) -> float:
+        return int(trial.run(policy).step_ps.sum()) / timed / PS_PER_S
+
+    lines: list[Line] = []
+    times: dict[str, NDArray[np.int64]] = {}
     for row in rows_of(test, host=host):
-        tried = [int(trial.run(policy).step_ps.sum()) for policy in row.candidates]
-        chosen = row.candidates[int(np.argmin(tried))]
-        run = real.run(chosen)
+        tried = tune(row, step_s)
+        chosen = fastest(tried)
+        run = real.run(chosen.policy)
         times[row.name] = real.by_sequence(run)
+        baseline = BASELINES[row.family]
         lines.append(
             Line(
                 name=row.name,
                 family=row.family,
-                policy=chosen,
-                is_bound=chosen.is_bound,
-                tuning_s=min(tried) / timed / PS_PER_S,
-                outcome=real.outcome(chosen, run),
+                policy=chosen.policy,
+                is_oracle=chosen.policy.is_oracle,
+                tried=tried,
+                tuning_s=chosen.step_s,
+                outcome=real.outcome(chosen.policy, run),
+                gain=None if row.name == baseline else _gain(baseline, times[baseline], times[row.name], bootstrap),
             )
         )
-    honest = [line for line in lines if not line.is_bound]
+    honest = [line for line in lines if not line.is_oracle]
     best = min(honest, key=lambda line: line.tuning_s).name
     return Comparison(
         config=config,

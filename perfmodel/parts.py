@@ -15,7 +15,7 @@ from predictor.foresight.frequency_values import decayed_frequency
 from predictor.foresight.issued_predictions import issued_predictions
 from predictor.foresight.learned_predictions import learned_predictions
 from predictor.foresight.learned_values import learned_values
-from predictor.foresight.oracle_values import belady_values, oracle_next_use
+from predictor.foresight.oracle_values import belady_values, oracle_next_use, oracle_uses
 from predictor.foresight.perfect_predictions import perfect_predictions
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
@@ -24,6 +24,9 @@ from traces import RoutingTrace
 
 ORACLE_HORIZONS = (2, 4, 8, 16)
 """Steps: those that the next-use predictor is asked for."""
+
+USES_HORIZON = 16
+"""Steps in which an oracle counts uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,7 @@ def _makers_of_values(
         found[Eviction.LEARNED] = lambda: learned_values(next_use, trace, steps)
     if bounds:
         found[Eviction.ORACLE] = lambda: oracle_next_use(trace, steps, needed, ORACLE_HORIZONS)
+        found[Eviction.USES] = lambda: oracle_uses(trace, steps, needed, USES_HORIZON)
         found[Eviction.BELADY] = lambda: belady_values(trace, steps, needed)
     return found
 

@@ -38,6 +38,9 @@ class Eviction(Enum):
     """The chances of a use within 2, 4, 8 and 16 tokens, added up (`predictor.next_use`)."""
     ORACLE = "oracle"
     """The same with every chance 0 or 1, as the trace goes on: the same question without an error."""
+    USES = "oracle-uses"
+    """How often the coming tokens (`perfmodel.parts.USES_HORIZON`) need the expert: what counts where moving has a
+    price, as each use of what is held saves the same time."""
     BELADY = "belady"
     """Belady's rule: the next use exactly."""
 
@@ -84,9 +87,9 @@ class Policy(StrictModel):
         return self.eviction is Eviction.LEARNED or self.prefetch is Prefetch.LEARNED
 
     @property
-    def is_bound(self) -> bool:
+    def is_oracle(self) -> bool:
         """Whether it knows what has not happened yet."""
-        return self.eviction in (Eviction.ORACLE, Eviction.BELADY) or self.prefetch is Prefetch.PERFECT
+        return self.eviction in (Eviction.ORACLE, Eviction.USES, Eviction.BELADY) or self.prefetch is Prefetch.PERFECT
 
     @property
     def name(self) -> str:

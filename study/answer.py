@@ -4,13 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from perfmodel.comparison import HOST, Comparison, Gain, Line
+from perfmodel.comparison import Comparison, Gain, Line
 from perfmodel.plan import Missing
 from perfmodel.policy import Eviction, Policy, Prefetch
+from perfmodel.rows import HOST
 from predictor.row_network.integers import CERTAIN
-
-LRU, STATIC = "LRU", "static placement"
-"""Rows of the comparison that everyone knows."""
 
 
 class Verdict(Enum):
@@ -49,7 +47,7 @@ def advice(point: Comparison) -> Advice:
     if rival is None:
         return Advice(best, None, None, None)
     gain = gain_over(point, rival.name)
-    assert gain is not None, "every row that is no bound has a gain"
+    assert gain is not None, "every row but an oracle's has a gain"
     return Advice(best, rival, gain, _verdict(best, gain))
 
 
@@ -60,8 +58,8 @@ def _verdict(best: Line, gain: Gain) -> Verdict:
 
 
 def real(point: Comparison) -> list[Line]:
-    """The rows that are no bounds."""
-    return [line for line in point.lines if not line.is_bound]
+    """The rows that know nothing of the future."""
+    return [line for line in point.lines if not line.is_oracle]
 
 
 def fastest(lines: Iterable[Line]) -> Line | None:
@@ -70,7 +68,7 @@ def fastest(lines: Iterable[Line]) -> Line | None:
 
 
 def gain_over(point: Comparison, name: str) -> Gain | None:
-    """The gain of the recommended row over ``name``; ``None`` for itself, a bound, or a row that was not run."""
+    """The gain of the recommended row over ``name``; ``None`` for itself, an oracle, or a row that was not run."""
     return next((gain for gain in point.gains if gain.over == name), None)
 
 
@@ -94,7 +92,8 @@ def in_words(line: Line) -> str:
         Eviction.LRU: "keeps the most recently used",
         Eviction.FREQUENCY: "keeps what the decayed counters of use value most",
         Eviction.LEARNED: "keeps what the next-use predictor values most",
-        Eviction.ORACLE: "keeps what an oracle of the next tokens values most",
+        Eviction.ORACLE: "keeps what an oracle of the next use values most",
+        Eviction.USES: "keeps what an oracle of the coming uses values most",
         Eviction.BELADY: "keeps by Belady's rule",
     }[policy.eviction]
     ahead = {

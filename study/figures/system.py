@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from perfmodel.comparison import FETCH, HOST, Comparison, Line
+from perfmodel.comparison import Comparison, Line
+from perfmodel.rows import FETCH, HOST
 from study.answer import Verdict, advice
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, figure_style, new_figure
 from study.numbers import percent
@@ -36,7 +37,8 @@ LINES: dict[str, dict[str, Any]] = {
     "static placement": {"color": BLUE, "marker": "o"},
     "background, frequency": {"color": GREEN, "marker": "^"},
     "background, learned": {"color": VERMILION, "marker": "o", "linewidth": 2.4},
-    "background, oracle": {"color": BOUND, "linestyle": "--", "alpha": 0.8},
+    "background, oracle of next use": {"color": BOUND, "linestyle": ":", "alpha": 0.8},
+    "background, oracle of uses": {"color": BOUND, "linestyle": "--", "alpha": 0.8},
 }
 ALL_RESIDENT: dict[str, Any] = {"color": BOUND, "linestyle": (0, (1, 3)), "alpha": 0.8}
 
@@ -70,7 +72,7 @@ SHORT = {
 
 
 def time_by_share(points: Sequence[Comparison]) -> Figure:
-    """Time per token over the share of experts held, logarithmic; one side for each family, bounds pale and dashed."""
+    """Time per token over the share of experts held, logarithmic; one side for each family, oracles pale and dashed."""
     families = [family for family in FAMILIES if any(line.family == family for line in points[0].lines)]
     with figure_style():
         figure = Figure(figsize=(7.2, 5.0))
@@ -79,8 +81,8 @@ def time_by_share(points: Sequence[Comparison]) -> Figure:
         for axes, family in zip(sides, families, strict=True):
             for name in (line.name for line in points[0].lines if line.family == family):
                 times = [1e3 * point.line(name).outcome.tpot.mean_s for point in points]
-                bound = points[0].line(name).is_bound
-                axes.plot(shares, times, markersize=4, label=f"{name} (bound)" if bound else name, **LINES[name])
+                oracle = points[0].line(name).is_oracle
+                axes.plot(shares, times, markersize=4, label=labelled(name, oracle=oracle), **LINES[name])
             resident = [1e3 * point.all_resident_s for point in points]
             axes.plot(shares, resident, label="everything resident", **ALL_RESIDENT)
             axes.set_title(FAMILIES[family])
@@ -96,8 +98,13 @@ def time_by_share(points: Sequence[Comparison]) -> Figure:
     return figure
 
 
+def labelled(name: str, *, oracle: bool) -> str:
+    """``name``, marked where it knows the future and does not say so itself."""
+    return f"{name} (oracle)" if oracle and "oracle" not in name else name
+
+
 def parts_of_a_token(point: Comparison) -> Figure:
-    """The mean time per token of each row in milliseconds, as stacked parts; bounds are drawn pale."""
+    """The mean time per token of each row in milliseconds, as stacked parts; oracles are drawn pale."""
     lines = point.lines
     with figure_style():
         figure, (axes,) = new_figure(height_in=1.1 + 0.3 * len(lines))
@@ -112,7 +119,7 @@ def parts_of_a_token(point: Comparison) -> Figure:
                 shown.append((name, colour))
             bars = axes.barh(rows, widths, left=left, color=colour, height=0.66)
             for bar, line in zip(bars, lines, strict=True):
-                bar.set_alpha(0.4 if line.is_bound else 1.0)
+                bar.set_alpha(0.4 if line.is_oracle else 1.0)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, total, line in zip(rows, left, lines, strict=True):
             axes.annotate(
@@ -124,10 +131,10 @@ def parts_of_a_token(point: Comparison) -> Figure:
                 fontsize=8,
                 fontweight="bold" if line.name == point.recommended else "normal",
             )
-        axes.set_yticks(rows, [f"{line.name} (bound)" if line.is_bound else line.name for line in lines])
+        axes.set_yticks(rows, [labelled(line.name, oracle=line.is_oracle) for line in lines])
         for tick, line in zip(axes.get_yticklabels(), lines, strict=True):
             tick.set_fontweight("bold" if line.name == point.recommended else "normal")
-            tick.set_color(BOUND if line.is_bound else "black")
+            tick.set_color(BOUND if line.is_oracle else "black")
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set(xlabel="time per output token, ms (mean)", xlim=(0, 1.13 * max(left)))

@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 
 from catalog import load_catalog
 from catalog.progress import Progress
-from perfmodel.comparison import HOST, Comparison, Gain, Line, compare
+from perfmodel.comparison import Comparison, Gain, Line, compare
 from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import resolve_costs
 from perfmodel.host import Host, host_of
 from perfmodel.parts import Part, Predictors
 from perfmodel.policy import Eviction, Prefetch
+from perfmodel.rows import HOST, LRU, STATIC
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from study import needs
 from study.answer import (
-    LRU,
-    STATIC,
     Verdict,
     advice,
     fastest,
@@ -49,7 +48,7 @@ DESKTOP = {"host_gb_per_s": 76.0, "host_tflops": 1.0}
 
 
 def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
-    """Compare all policies at each share held, and those that are no bounds at each point of the map."""
+    """Compare all policies at each share held, and those that are no oracles' at each point of the map."""
     settings = context.config.system
     shares = shares_of(context)
     grid = [(link, share) for share in sorted(settings.capacity_fractions) for link in sorted(settings.link_gb_per_s)]
@@ -199,13 +198,13 @@ def section(context: StudyContext) -> Section:
             time_by_share(points),
             "time-by-share",
             "Mean time per token of each policy by the share of all experts that the device holds, on "
-            f"{tokens_of(result['tokens'], result['sequences'])} of the test part. Pale, dashed: bounds, which know "
+            f"{tokens_of(result['tokens'], result['sequences'])} of the test part. Pale, dashed: oracles, which know "
             "what has not happened yet.",
         ),
         picture(
             parts_of_a_token(point),
             "tpot",
-            f"Where the time goes with {_share(share)} of the experts held. Pale: bounds. Bold: what to build.",
+            f"Where the time goes with {_share(share)} of the experts held. Pale: oracles. Bold: what to build.",
         ),
         _rows_table(point),
         picture(
@@ -302,7 +301,7 @@ def _by_share(points: Sequence[Comparison]) -> Table:
     rows = []
     for point in points:
         found = advice(point)
-        bound = fastest(line for line in point.lines if line.is_bound)
+        oracle = fastest(line for line in point.lines if line.is_oracle)
         unlearned = found.gain if found.best.policy.is_learned else None
         rows.append(
             Row(
@@ -314,7 +313,7 @@ def _by_share(points: Sequence[Comparison]) -> Table:
                     gain_text(gain_over(point, LRU)),
                     gain_text(gain_over(point, STATIC)),
                     gain_text(unlearned),
-                    "–" if bound is None else seconds(bound.outcome.tpot.mean_s),
+                    "–" if oracle is None else seconds(oracle.outcome.tpot.mean_s),
                 )
             )
         )
@@ -333,7 +332,7 @@ def _by_share(points: Sequence[Comparison]) -> Table:
         caption="What to build is what was fastest on training tokens; times and gains are those on the test tokens, "
         "with 95 % intervals over sequences. The fastest unlearned rival is the one that was fastest on the test "
         "tokens themselves. An expert that is certainly wanted within 2, 4, 8 and 16 tokens is worth 4 certain uses. "
-        "The oracle of the next uses does not know the best use of the link: it is no strict bound and can be slower.",
+        "Oracles know the coming uses but not the best use of the link: they are no strict bounds and can be slower.",
         text_columns=(0, 1),
     )
 
@@ -419,9 +418,9 @@ def _rows_table(point: Comparison) -> Table:
                     f"{line.outcome.computed:.1f}",
                     size(line.outcome.moved_bytes),
                     percent(line.outcome.useful_share),
-                    "bound" if line.is_bound else gain_text(gain_over(point, line.name)),
+                    "oracle" if line.is_oracle else gain_text(gain_over(point, line.name)),
                 ),
-                bound=line.is_bound,
+                bound=line.is_oracle,
             )
             for line in point.lines
         ),

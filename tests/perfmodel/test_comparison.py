@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from catalog.errors import ForestageError
-from perfmodel.comparison import compare, rows_of
+from perfmodel.comparison import compare
 from perfmodel.config import SimulationConfig
 from perfmodel.parts import Part, Predictors, part_of, within
 from perfmodel.plan import Missing
 from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
+from perfmodel.rows import BASELINES, rows_of
 from perfmodel.simulator import Simulator
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
@@ -77,17 +78,35 @@ def test_each_row_is_the_fastest_of_its_candidates_on_the_tuning_tokens(catalog)
     rows = {row.name: row for row in rows_of(test, host=True)}
     assert [line.name for line in found.lines] == list(rows)
     for line in found.lines:
-        tried = [int(trial.run(policy).step_ps.sum()) for policy in rows[line.name].candidates]
-        assert rows[line.name].candidates.index(line.policy) == int(np.argmin(tried))
-        assert line.tuning_s == pytest.approx(min(tried) / 60 / 1e12)
+        for tried in line.tried:
+            assert tried.step_s == int(trial.run(tried.policy).step_ps.sum()) / 60 / 1e12
+        told = {tried.policy for tried in line.tried}
+        for candidate in rows[line.name].candidates:
+            assert {candidate.policy.model_copy(update={"price": price}) for price in candidate.prices} <= told
+        assert line.tuning_s == min(tried.step_s for tried in line.tried)
+        assert line.policy in {tried.policy for tried in line.tried if tried.step_s == line.tuning_s}
         assert line.outcome == real.outcome(line.policy, real.run(line.policy))
+
+
+def test_each_rows_gain_is_over_the_baseline_of_its_family(catalog) -> None:
+    tuning, test = made(1), made(2)
+    found = compare(tuning, test, config(), uses(tuning), host=True, catalog=catalog)
+    for line in found.lines:
+        baseline = found.line(BASELINES[line.family])
+        if line is baseline:
+            assert line.gain is None
+            continue
+        assert line.gain is not None
+        assert line.gain.over == baseline.name
+        assert line.gain.ratio == pytest.approx(baseline.outcome.tpot.mean_s / line.outcome.tpot.mean_s)
+        assert line.gain.low is not None
 
 
 def test_the_recommended_row_knows_no_future_and_its_gains_are_ratios_of_times(catalog) -> None:
     tuning, test = made(1), made(2)
     found = compare(tuning, test, config(), uses(tuning), host=True, catalog=catalog)
     best = found.line(found.recommended)
-    honest = [line for line in found.lines if not line.is_bound]
+    honest = [line for line in found.lines if not line.is_oracle]
     assert best.tuning_s == min(line.tuning_s for line in honest)
     assert {gain.over for gain in found.gains} == {line.name for line in honest} - {best.name}
     real = Simulator(test, config(), uses(tuning), host=True, catalog=catalog)

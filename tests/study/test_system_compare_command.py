@@ -24,7 +24,7 @@ def test_it_names_the_best_of_the_policies_and_its_gains(forestage) -> None:
         names = {line["name"] for line in point["lines"]}
         assert {"LRU", "static placement", "background, frequency"} <= names
         assert not {name for name in names if "learned" in name}
-        best = min((line for line in point["lines"] if not line["is_bound"]), key=lambda line: line["tuning_s"])
+        best = min((line for line in point["lines"] if not line["is_oracle"]), key=lambda line: line["tuning_s"])
         assert point["recommended"] == best["name"]
 
 
@@ -33,7 +33,7 @@ def test_the_table_marks_the_best_and_says_how_to_add_learned_rows(forestage) ->
     assert told.status == 0, told.err
     assert told.out.count("←") == 1
     assert "forestage predictor train-next-use" in told.out
-    assert "bound" in told.out
+    assert "oracle" in told.out
 
 
 @pytest.mark.parametrize("option", [("--batch", 4), ("--drafted", 4)])

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from perfmodel.comparison import FETCH, HOST, Comparison, Gain, Line
+from perfmodel.comparison import Comparison, Gain, Line
 from perfmodel.config import SimulationConfig
 from perfmodel.host import Host
 from perfmodel.outcome import Outcome
 from perfmodel.plan import Missing
 from perfmodel.policy import Eviction, Policy
 from perfmodel.results import TokenTime
+from perfmodel.rows import FETCH, HOST
 from predictor.row_network.integers import CERTAIN
 from study.answer import Verdict, advice, gain_text, in_words, overtakes, price_text
 from study.config import StudyConfig
@@ -44,7 +45,10 @@ def line(name: str, mean_ms: float) -> Line:
         policy=policy.name, steps=1, tokens=1, tpot=time, useful_share=None,
         parts_s={**parts, "host_wait": mean_ms / 2e3}, **numbers,
     )  # fmt: skip
-    return Line(name=name, family=family, policy=policy, is_bound=policy.is_bound, tuning_s=0.0, outcome=outcome)
+    return Line(
+        name=name, family=family, policy=policy, is_oracle=policy.is_oracle, tried=(), tuning_s=0.0, outcome=outcome,
+        gain=None,
+    )  # fmt: skip
 
 
 def point(
@@ -60,7 +64,7 @@ def point(
             high=None if spread is None else ratio + spread,
         )
         for one in lines
-        if one.name != recommended and not one.is_bound
+        if one.name != recommended and not one.is_oracle
     ]
     return Comparison(
         config=SimulationConfig(capacity_fraction=share, link_gb_per_s=link), places=4, expert_bytes=10,
@@ -78,7 +82,7 @@ TIMES = {
 }
 
 
-def test_the_rival_of_a_learned_row_is_the_fastest_unlearned_one_and_no_bound() -> None:
+def test_the_rival_of_a_learned_row_is_the_fastest_unlearned_one_and_no_oracle() -> None:
     found = advice(point(TIMES, "background, learned"))
     assert found.rival is not None
     assert (found.best.name, found.rival.name) == ("background, learned", "static placement")
@@ -164,11 +168,11 @@ def test_a_desktops_host_is_taken_only_where_neither_settings_nor_catalogue_say(
 
 
 def test_every_row_of_the_comparison_has_a_look_in_every_figure() -> None:
-    from perfmodel.comparison import _computing, _fetching
+    from perfmodel.rows import _computing, _fetching
 
     rows = [*_fetching(), *_computing()]
     assert {row.name for row in rows} == set(LINES)
-    assert {row.name for row in rows if not row.candidates[0].is_bound} == set(FILLS) == set(SHORT)
+    assert {row.name for row in rows if not row.candidates[0].policy.is_oracle} == set(FILLS) == set(SHORT)
 
 
 def test_the_figures_say_what_the_comparison_says() -> None:
@@ -177,7 +181,7 @@ def test_the_figures_say_what_the_comparison_says() -> None:
     fetching, computing = by_share.axes
     drawn = {text.get_label(): list(text.get_ydata()) for axes in (fetching, computing) for text in axes.get_lines()}
     assert drawn["LRU"] == [4.0, 4.0]
-    assert drawn["Belady + perfect prefetch (bound)"] == [1.0, 1.0]
+    assert drawn["Belady + perfect prefetch (oracle)"] == [1.0, 1.0]
     assert drawn["everything resident"] == [0.5, 0.5]
     parts: Any = parts_of_a_token(points[0])
     said = [text.get_text() for text in parts.axes[0].texts]

@@ -171,7 +171,7 @@ def _render(console: Console, result: SystemComparison) -> None:
         _render_point(console, point)
     console.print(
         f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens; "
-        "ranges: 95 % intervals over sequences; a bound knows what has not happened yet",
+        "ranges: 95 % intervals over sequences; an oracle knows what has not happened yet",
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -209,7 +209,7 @@ def _render_point(console: Console, point: Comparison) -> None:
             percent(line.outcome.hit_rate),
             f"{line.outcome.moved:.1f}",
             f"{line.outcome.computed:.1f}",
-            "bound" if line.is_bound else "" if gain is None else gain_text(gain),
+            "oracle" if line.is_oracle else "" if gain is None else gain_text(gain),
         )
     console.print(table, highlight=False)
     roofline = (

@@ -1,0 +1,118 @@
+"""The lines of a comparison: kinds of policy, each with the candidates among which its free settings are chosen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from perfmodel.parts import Part
+from perfmodel.plan import Missing
+from perfmodel.policy import Eviction, Policy, Prefetch
+from predictor.row_network.integers import CERTAIN
+
+FETCH, HOST = "fetch", "host"
+
+LRU, STATIC = "LRU", "static placement"
+"""The row of each family that everyone knows, against which its other rows are measured."""
+
+BASELINES = {FETCH: LRU, HOST: STATIC}
+
+FREQUENCY_PRICES = tuple(CERTAIN * part // 32 for part in (0, 1, 2, 4, 8))
+"""Of counters that hold `CERTAIN` at most."""
+
+USE_PRICES = tuple(CERTAIN * uses for uses in (0, 1, 2, 3))
+"""Of values that count an expert that is wanted for certain as `CERTAIN` each time."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy with its free price.
+
+    Attributes:
+        policy: of price 0.
+        prices: to be tried first, ascending; the best of them is refined (`perfmodel.tuning`). One: it is not free.
+    """
+
+    policy: Policy
+    prices: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the comparison.
+
+    Attributes:
+        name: in tables.
+        family: ``fetch``: a missing expert is fetched; ``host``: the host's processor may compute it.
+        candidates: the fastest on the tuning tokens is the one.
+    """
+
+    name: str
+    family: str
+    candidates: tuple[Candidate, ...]
+
+
+def rows_of(part: Part, *, host: bool) -> list[Row]:
+    """The rows that can be run with what is known ahead of ``part``; the baseline of each family is its first.
+
+    Args:
+        part: whose values and predictions there are.
+        host: whether the machine's host may compute.
+    """
+    rows = [*_fetching(), *(_computing() if host else ())]
+    return [row for row in rows if all(_is_known(candidate.policy, part) for candidate in row.candidates)]
+
+
+def _is_known(policy: Policy, part: Part) -> bool:
+    values = policy.eviction in (Eviction.LRU, Eviction.STATIC) or policy.eviction in part.values
+    return values and (policy.prefetch is Prefetch.NONE or policy.prefetch in part.predictions)
+
+
+def _fetching() -> Iterator[Row]:
+    lru, frequency, learned = Eviction.LRU, Eviction.FREQUENCY, Eviction.LEARNED
+    yield _plain(LRU, Policy(eviction=lru))
+    yield Row(
+        "decayed frequency",
+        FETCH,
+        (
+            Candidate(Policy(eviction=frequency)),
+            Candidate(Policy(eviction=frequency, background=True), FREQUENCY_PRICES),
+        ),
+    )
+    yield _plain("ST-MoE prefetch", Policy(eviction=lru, prefetch=Prefetch.ST_MOE))
+    yield _plain("learned eviction", Policy(eviction=learned))
+    yield _plain("learned prefetch", Policy(eviction=lru, prefetch=Prefetch.LEARNED))
+    both = {"eviction": learned, "prefetch": Prefetch.LEARNED, "chance_scale": 4}
+    yield Row(
+        "learned",
+        FETCH,
+        (
+            Candidate(Policy(eviction=learned)),
+            Candidate(Policy.model_validate(both)),
+            Candidate(Policy(eviction=learned, background=True), USE_PRICES),
+            Candidate(Policy.model_validate({**both, "background": True}), USE_PRICES),
+        ),
+    )
+    yield _plain("perfect prefetch", Policy(eviction=lru, prefetch=Prefetch.PERFECT))
+    yield _plain("Belady + perfect prefetch", Policy(eviction=Eviction.BELADY, prefetch=Prefetch.PERFECT))
+
+
+def _plain(name: str, policy: Policy) -> Row:
+    return Row(name, FETCH, (Candidate(policy),))
+
+
+def _computing() -> Iterator[Row]:
+    yield Row(STATIC, HOST, (Candidate(Policy(eviction=Eviction.STATIC, missing=Missing.HOST)),))
+    yield _in_the_background("background, frequency", Eviction.FREQUENCY, FREQUENCY_PRICES)
+    yield _in_the_background("background, learned", Eviction.LEARNED, USE_PRICES)
+    yield _in_the_background("background, oracle of next use", Eviction.ORACLE, USE_PRICES)
+    yield _in_the_background("background, oracle of uses", Eviction.USES, USE_PRICES)
+
+
+def _in_the_background(name: str, eviction: Eviction, prices: tuple[int, ...]) -> Row:
+    return Row(
+        name,
+        HOST,
+        tuple(
+            Candidate(Policy(eviction=eviction, missing=missing, background=True), prices)
+            for missing in (Missing.HOST, Missing.SOONER)
+        ),
+    )

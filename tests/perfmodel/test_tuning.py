@@ -1,0 +1,39 @@
+"""The price of a transfer is sought coarsely, then halfway to the neighbours of the best."""
+
+from perfmodel.policy import Eviction, Policy
+from perfmodel.rows import FETCH, Candidate, Row
+from perfmodel.tuning import fastest, tune
+
+FREQUENCY = Policy(eviction=Eviction.FREQUENCY, background=True)
+LEARNED = Policy(eviction=Eviction.LEARNED, background=True)
+
+
+def row(*candidates: Candidate) -> Row:
+    return Row("row", FETCH, candidates)
+
+
+def test_a_price_between_the_coarse_ones_is_found() -> None:
+    found = tune(row(Candidate(LEARNED, (0, 400, 800))), lambda policy: abs(policy.price - 510))
+    assert [one.policy.price for one in found] == [0, 400, 800, 200, 600, 500, 700]
+    assert fastest(found).policy.price == 500
+
+
+def test_only_the_fastest_candidates_price_is_refined() -> None:
+    def step_s(policy: Policy) -> float:
+        return abs(policy.price - 90) + (1000 if policy.eviction is Eviction.FREQUENCY else 0)
+
+    found = tune(row(Candidate(FREQUENCY, (0, 400)), Candidate(LEARNED, (0, 400))), step_s)
+    prices = {eviction: [one.policy.price for one in found if one.policy.eviction is eviction] for eviction in Eviction}
+    assert prices[Eviction.FREQUENCY] == [0, 400]
+    assert prices[Eviction.LEARNED] == [0, 400, 200, 100]
+    assert fastest(found).policy == LEARNED.model_copy(update={"price": 100})
+
+
+def test_of_equals_the_first_is_chosen() -> None:
+    found = tune(row(Candidate(FREQUENCY, (0, 400)), Candidate(LEARNED)), lambda policy: 1.0)
+    assert fastest(found).policy == FREQUENCY
+
+
+def test_a_policy_without_a_free_price_is_tried_once() -> None:
+    found = tune(row(Candidate(LEARNED)), lambda policy: 1.0)
+    assert [one.policy for one in found] == [LEARNED]
