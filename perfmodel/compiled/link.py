@@ -9,7 +9,7 @@ from staging.stager.directory import NO_PLACE, NONE, QUEUED
 from traces.compiled import njit
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def offer(state: State, given: Given, stager: Stager) -> None:
     """Nothing more is due: an idle link takes a transfer; what no gate waits for may have to stop for a demand."""
     n = state.numbers
@@ -17,11 +17,10 @@ def offer(state: State, given: Given, stager: Stager) -> None:
         return
     n.told = 0
     if n.moving < 0:
+        heed(state, given, stager)
         commands.grant(stager)
         if stager.numbers.channel != NONE:
             _start(state, given, stager)
-        heed(state, given, stager)
-        n.told = 0
     elif n.stops == NEVER and not stager.keys[n.moving].demanded and queue.holds_demand(stager):
         _set_stop(state, given)
 
@@ -69,7 +68,7 @@ def first_chunk(state: State, given: Given) -> int:
     return low
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def step_on(state: State, given: Given, stager: Stager) -> None:
     """What is due now: an arrival, or a stop."""
     n = state.numbers
@@ -88,7 +87,7 @@ def step_on(state: State, given: Given, stager: Stager) -> None:
         else:
             n.abandoned += chunk * given.chunk_bytes
             state.began[key] = NOT
-    heed(state, given, stager)
+    n.told = 1
 
 
 @njit(**INLINE)
@@ -155,9 +154,8 @@ def run_kernel(state: State, given: Given, tokens: int) -> None:
 
 @njit(**INLINE)
 def heed(state: State, given: Given, stager: Stager) -> None:
-    """The stager was told something: chunks of paused keys that it has dropped are abandoned."""
+    """Before a grant: chunks of paused keys that the stager has dropped since the one before are abandoned."""
     n = state.numbers
-    n.told = 1
     at = 0
     while at < n.paused:
         key = state.paused[at]

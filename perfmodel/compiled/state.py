@@ -15,7 +15,7 @@ NUMBERS = np.dtype(
             "moving", "since", "kept", "arrives", "stops", "stop_chunk", "paused", "told",
             "answered", "asked", "read",
             "host_first", "host_last", "host_left", "host_since", "host_rate", "host_next", "host_began", "host_result",
-            "free_at", "coming",
+            "layer", "gate_at", "free_at", "coming", "demanded",
             "compute", "hbm", "demand_wait", "late_wait", "host_wait", "link_busy", "host_busy",
             "lookups", "hits", "fetched", "computed", "demands", "late", "ahead", "abandoned",
         )
