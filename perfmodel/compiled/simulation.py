@@ -17,7 +17,7 @@ from perfmodel.sooner import fetched
 from perfmodel.workload import Durations, Workload
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled import directory as places
-from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, empty_state
+from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
 from traces.compiled import njit
@@ -122,7 +122,7 @@ def _empty(workload: Workload, plan: Plan) -> State:
     )
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def _preload(stager: Stager, resident: NDArray[np.int64], one: NDArray[np.int64], fixed: bool) -> None:
     experts = stager.setup.experts
     for key in resident:
@@ -131,7 +131,7 @@ def _preload(stager: Stager, resident: NDArray[np.int64], one: NDArray[np.int64]
         commands.fix(stager, key // experts, one, fixed)
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def _run(state: State, given: Given, stager: Stager) -> None:
     n = state.numbers
     for step in range(len(given.timed)):
@@ -366,7 +366,7 @@ def _prefetch(state: State, given: Given, stager: Stager, step: int, target: int
         state.numbers.told = 1
 
 
-@njit(**INLINE)
+@njit(**INSIDE)
 def _set_values_at_end(state: State, given: Given, stager: Stager) -> None:
     if given.has_values and given.values_at_step_end:
         for layer in range(given.layers):

@@ -6,7 +6,7 @@ A circuit looks at every entry of a group. Here the answer of each layer is reme
 
 from typing import Any
 
-from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, NEVER, UNKNOWN, State
+from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, NEVER, UNKNOWN, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
 from traces.compiled import njit
 
@@ -224,7 +224,7 @@ def _before(state: State, gain: int, last: int, key: int, other_gain: int, other
 # --- who gives way, and who gains most ---
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def lowest(state: State, group: int) -> int:
     """Who gives way in ``group``; ``NONE`` where nobody may. Counts every entry of the group."""
     numbers, least, gain, stamp = state.numbers, NONE, 0, 0
@@ -242,7 +242,7 @@ def lowest(state: State, group: int) -> int:
     return least
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def most_gain(state: State) -> int:
     """The absent expert that is worth moving most; ``NONE`` where none is."""
     best, most = NONE, state.setup.price

@@ -21,15 +21,19 @@ REASONS = (None, *Why)
 
 COUNTERS = tuple(field.name for field in fields(StagerCounters))
 
-COMMAND = {"_nrt": False}
-"""Numba's options for what allocates nothing: without them it counts references to every array that a line names, in
-atomic steps, which took nine tenths of the time."""
+ENTRY = {"_nrt": False}
+"""Numba's options for what Python calls, and allocates nothing: without them numba counts references to every array that
+a line names, in atomic steps, which took nine tenths of the time."""
 
-INSIDE = {**COMMAND, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For what only compiled code calls: it compiles faster."""
+COMMAND = {**ENTRY, "forceinline": True}
+"""For what Python calls, and compiled code all the time: a call hands over every array of the state, one by one, which
+takes longer than what most commands do."""
+
+INSIDE = {**ENTRY, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For what only compiled code calls, seldom or at several places: it compiles faster."""
 
 INLINE = {**INSIDE, "forceinline": True}
-"""For what is small, or called in one place: a call hands over every array of the state, which takes longer."""
+"""For what only compiled code calls, and is small, or called at one place."""
 
 UNKNOWN = -2
 """Of a remembered key: it is to be found anew."""
