@@ -22,8 +22,8 @@ REASONS = (None, *Why)
 COUNTERS = tuple(field.name for field in fields(StagerCounters))
 
 ENTRY = {"_nrt": False}
-"""Numba's options for what Python calls, and allocates nothing: without them numba counts references to every array that
-a line names, in atomic steps, which took nine tenths of the time."""
+"""Numba's options for what Python calls, and allocates nothing: without them it counts references to every array that a
+line names, in atomic steps, which took nine tenths of the time."""
 
 COMMAND = {**ENTRY, "forceinline": True}
 """For what Python calls, and compiled code all the time: a call hands over every array of the state, one by one, which
