@@ -17,12 +17,28 @@ def offer(state: State, given: Given, stager: Stager) -> None:
         return
     n.told = 0
     if n.moving < 0:
-        heed(state, given, stager)
-        commands.grant(stager)
+        grant(state, given, stager)
         if stager.numbers.channel != NONE:
             _start(state, given, stager)
     elif n.stops == NEVER and not stager.keys[n.moving].demanded and queue.holds_demand(stager):
         _set_stop(state, given)
+
+
+@njit(**INLINE)
+def grant(state: State, given: Given, stager: Stager) -> None:
+    """The stager grants a transfer; chunks of paused keys that it has dropped since the last one are abandoned."""
+    n = state.numbers
+    at = 0
+    while at < n.paused:
+        key = state.paused[at]
+        of = stager.keys[key]
+        if of.status == QUEUED and of.place != NO_PLACE:
+            at += 1
+            continue
+        n.abandoned += state.chunks[key] * given.chunk_bytes
+        n.paused -= 1
+        state.paused[at] = state.paused[n.paused]
+    commands.grant(stager)
 
 
 @njit(**INLINE)
@@ -150,22 +166,6 @@ def run_kernel(state: State, given: Given, tokens: int) -> None:
     n.free_at += given.expert_ps[tokens]
     n.compute += given.expert_compute_ps[tokens]
     n.hbm += given.expert_ps[tokens] - given.expert_compute_ps[tokens]
-
-
-@njit(**INLINE)
-def heed(state: State, given: Given, stager: Stager) -> None:
-    """Before a grant: chunks of paused keys that the stager has dropped since the one before are abandoned."""
-    n = state.numbers
-    at = 0
-    while at < n.paused:
-        key = state.paused[at]
-        of = stager.keys[key]
-        if of.status == QUEUED and of.place != NO_PLACE:
-            at += 1
-            continue
-        n.abandoned += state.chunks[key] * given.chunk_bytes
-        n.paused -= 1
-        state.paused[at] = state.paused[n.paused]
 
 
 @njit(**INLINE)

@@ -402,8 +402,7 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
             continue
         commands.demand(stager, layer, state.demanded[:demanded])
         while queue.holds_demand(stager):
-            link.heed(state, given, stager)
-            commands.grant(stager)
+            link.grant(state, given, stager)
             link.forget_completed(state, stager.numbers.key)
             commands.arrive(stager, 0)
         commands.release(stager, layer, state.demanded[:demanded])
