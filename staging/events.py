@@ -1,9 +1,13 @@
-"""A trace as the order in which a device meets it: events, each the experts that one layer needs together.
+"""A trace as the order in which caches meet it: events, each the experts that one layer needs together.
 
-Decode: one event a (token, layer), tokens in order, layers ascending. Prefill: a prompt runs layer by layer, so the
-consecutive prefill tokens of a sequence are one *pass*, and one event a (pass, layer) holds each expert that any of the
-pass's tokens chose, once, in the order of first choice. ``by_token`` treats prefill like decode instead. A row that was
-not recorded makes no event; sequences follow each other.
+Events are made of the steps that simulations of time run (``staging.steps``) by the same walk: one event a
+(step, layer) holds each expert that any token of the step chose, once, in the order of first choice. What differs is
+the question. A hit rate has no time, so that
+
+* a row that was not recorded is no event, where a step that is timed is refused without it;
+* a step of a batch is one event a layer, which decodes if any of its tokens does, where a simulation of time runs its
+  prompt tokens apart;
+* whether an event decodes, and so is counted, stays the trace's word where ``by_token`` runs prompts token by token.
 """
 
 from dataclasses import dataclass
@@ -11,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from staging.steps import Steps, batch_steps, decode_steps, recorded_experts
 from traces import DECODE, RoutingTrace
+from traces.batch import BatchSchedule
 from traces.compiled import njit
 
 NEVER = np.iinfo(np.int64).max
@@ -26,7 +32,7 @@ class Events:
         offsets: i64 ``[events + 1]`` into ``keys``.
         layer: i32 ``[events]``.
         decode: bool ``[events]``.
-        token: i64 ``[events]``, its token; of a pass the last one.
+        token: i64 ``[events]``, its token; of a pass or a batch's step the last one.
         layers, experts: shape of the model.
     """
 
@@ -40,42 +46,25 @@ class Events:
 
 
 def events_of(trace: RoutingTrace, *, by_token: bool = False) -> Events:
-    """The events of ``trace``; takes about 4 bytes a use and 21 an event."""
-    most_events = trace.tokens * trace.layers
-    keys = np.empty(most_events * trace.top_k, np.int32)
-    offsets = np.zeros(most_events + 1, np.int64)
-    layer = np.empty(most_events, np.int32)
-    decode = np.empty(most_events, np.bool_)
-    token = np.empty(most_events, np.int64)
-    stamp = np.full(trace.layers * trace.experts, -1, np.int64)
-    count = 0
-    for index in range(trace.sequences):
-        part = trace.sequence(index)
-        is_decode = part.phase == DECODE
-        count = _append_sequence(
-            part.expert_ids,
-            part.recorded(),
-            is_decode,
-            by_token,
-            trace.experts,
-            stamp,
-            keys,
-            offsets,
-            layer,
-            decode,
-            token,
-            int(trace.sequence_offsets[index]),
-            count,
-        )
-    return Events(
-        keys=keys[: offsets[count]],
-        offsets=offsets[: count + 1],
-        layer=layer[:count],
-        decode=decode[:count],
-        token=token[:count],
-        layers=trace.layers,
-        experts=trace.experts,
-    )
+    """The events of ``trace``, sequence after sequence; takes about 4 bytes a use and 21 an event.
+
+    Decode: one event a (token, layer), tokens in order, layers ascending. Prefill: a prompt runs layer by layer, so the
+    consecutive prefill tokens of a sequence are one *pass*, and one event a (pass, layer) holds what all of them need;
+    ``by_token`` treats prefill like decode instead.
+    """
+    steps = decode_steps(trace, prompts_decoded=by_token)
+    return _events_of_steps(trace, steps, trace.phase[steps.tokens[steps.offsets[:-1]]] == DECODE)
+
+
+def batch_events(trace: RoutingTrace, schedule: BatchSchedule) -> Events:
+    """The events of ``schedule``, which was made for ``trace``: one a (step, layer), for all tokens of the step.
+
+    Choices are in the order of sequence slots, within a slot of tokens. A step that holds a decode token decodes,
+    whatever else it holds. Steps are no sequences: the tokens of successive events do not ascend, so nothing that walks
+    by tokens takes them.
+    """
+    steps = batch_steps(trace, schedule, prompts_apart=False)
+    return _events_of_steps(trace, steps, steps.timed)
 
 
 def next_uses(events: Events) -> NDArray[np.int64]:
@@ -85,51 +74,54 @@ def next_uses(events: Events) -> NDArray[np.int64]:
     return following
 
 
+def _events_of_steps(trace: RoutingTrace, steps: Steps, decodes: NDArray[np.bool_]) -> Events:
+    """An event for each (step, layer) that needs anything; ``decodes`` bool ``[steps]``."""
+    keys, offsets = recorded_experts(trace, steps)
+    layer = np.empty(len(offsets) - 1, np.int32)
+    decode = np.empty(len(layer), np.bool_)
+    token = np.empty(len(layer), np.int64)
+    lasts = steps.tokens[steps.offsets[1:] - 1]
+    count = _fill_events(decodes, lasts, trace.layers, trace.experts, keys, offsets, layer, decode, token)
+    return Events(
+        keys=keys,
+        offsets=offsets[: count + 1],
+        layer=layer[:count],
+        decode=decode[:count],
+        token=token[:count],
+        layers=trace.layers,
+        experts=trace.experts,
+    )
+
+
 @njit()
-def _append_sequence(
-    ids: NDArray[np.uint8 | np.uint16],
-    recorded: NDArray[np.bool_],
-    is_decode: NDArray[np.bool_],
-    by_token: bool,
+def _fill_events(
+    decodes: NDArray[np.bool_],
+    lasts: NDArray[np.int64],
+    layers: int,
     experts: int,
-    stamp: NDArray[np.int64],
     keys: NDArray[np.int32],
     offsets: NDArray[np.int64],
     layer_of: NDArray[np.int32],
     decode: NDArray[np.bool_],
     token_of: NDArray[np.int64],
-    first_token: int,
-    count: int,
 ) -> int:
-    """Append one sequence's events after the ``count`` there are; returns the new count.
+    """Describe each (step, layer) that needs anything, and return how many there are.
 
-    ``stamp[key]`` is the last event that holds the key.
+    In place: ``keys`` come as experts, and ``offsets`` lose what needs nothing.
     """
-    tokens, layers, top_k = ids.shape
-    begin = 0
-    while begin < tokens:
-        end = begin + 1
-        if not (by_token or is_decode[begin]):
-            while end < tokens and not is_decode[end]:
-                end += 1
+    count = 0
+    for step in range(len(decodes)):
         for layer in range(layers):
-            uses = offsets[count]
-            for token in range(begin, end):
-                if not recorded[token, layer]:
-                    continue
-                for i in range(top_k):
-                    key = layer * experts + ids[token, layer, i]
-                    if stamp[key] != count:
-                        stamp[key] = count
-                        keys[uses] = key
-                        uses += 1
-            if uses > offsets[count]:
-                layer_of[count] = layer
-                decode[count] = is_decode[begin]
-                token_of[count] = first_token + end - 1
-                count += 1
-                offsets[count] = uses
-        begin = end
+            begin, end = offsets[step * layers + layer], offsets[step * layers + layer + 1]
+            if begin == end:
+                continue
+            for use in range(begin, end):
+                keys[use] += layer * experts
+            layer_of[count] = layer
+            decode[count] = decodes[step]
+            token_of[count] = lasts[step]
+            count += 1
+            offsets[count] = end
     return count
 
 

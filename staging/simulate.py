@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError, SettingError
-from staging.batch_events import batch_events
 from staging.belady import belady_values
 from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
-from staging.events import Events, events_of
+from staging.events import Events, batch_events, events_of
 from staging.frequency import DEFAULT_SHIFT, decayed_counts
 from staging.results import CacheResult, CacheRun, Capacity, Scope
 from staging.sized_cache import SizedCache
@@ -51,7 +50,7 @@ def simulate(
         prefill: ``pass``: layer by layer, each expert once a pass; ``token``: as decode (see ``staging.events``);
             ``None`` as ``staging.counting`` says.
         ema_shift: of the decayed counters.
-        schedule: a batch of ``trace``, in place of its single requests (see ``staging.batch_events``).
+        schedule: a batch of ``trace``, in place of its single requests (see ``staging.events``).
 
     Raises:
         ForestageError: for a capacity that is missing, given twice or not positive, sizes of the wrong shape, an

@@ -21,9 +21,10 @@ from pydantic import Field
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from traces.scattered import gather_groups
 from traces.schema import PREFILL
-from traces.statistics.batches import distinct_experts, gather_ids
-from traces.trace import CHUNK_TOKENS, RoutingTrace
+from traces.statistics.batches import distinct_experts
+from traces.trace import RoutingTrace
 
 MADE_BY = "interleaving single requests"
 
@@ -148,14 +149,8 @@ def make_schedule(trace: RoutingTrace, config: BatchConfig) -> BatchSchedule:
 def distinct_experts_by_step(trace: RoutingTrace, schedule: BatchSchedule) -> npt.NDArray[np.int32]:
     """Number of distinct experts that each step uses in each layer: i32 ``[steps, layers]``."""
     counts = np.empty((schedule.steps, trace.layers), np.int32)
-    offsets = schedule.step_offsets
-    first = 0
-    while first < schedule.steps:
-        last = int(np.searchsorted(offsets, offsets[first] + CHUNK_TOKENS, side="right")) - 1
-        last = min(max(last, first + 1), schedule.steps)
-        ids = gather_ids(trace, schedule.token[offsets[first] : offsets[last]])
-        counts[first:last] = distinct_experts(ids, offsets[first : last + 1] - offsets[first], trace.experts)
-        first = last
+    for part in gather_groups(trace, schedule.token, schedule.step_offsets):
+        counts[part.first : part.last] = distinct_experts(part.ids, part.offsets, trace.experts)
     return counts
 
 

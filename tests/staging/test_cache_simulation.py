@@ -17,9 +17,11 @@ POLICIES = ("lru", "lfu", "ema", "belady")
 
 
 @settings(max_examples=60, deadline=None)
-@given(trace=small_traces(), by_token=st.booleans())
-def test_events_are_met_in_the_devices_order(trace, by_token):
-    events = events_of(trace, by_token=by_token)
+@given(trace=small_traces(), by_token=st.booleans(), chunk=st.sampled_from([1, 5, 1000]))
+def test_events_are_met_in_the_devices_order(trace, by_token, chunk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.scattered.CHUNK_TOKENS", chunk)
+        events = events_of(trace, by_token=by_token)
     expected = plain_events(trace, by_token=by_token)
     assert events.layer.tolist() == [layer for layer, _, _ in expected]
     assert events.decode.tolist() == [decode for _, decode, _ in expected]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
-from staging.batch_events import batch_events
 from staging.counting import counting_of, counting_of_batch
+from staging.events import batch_events
 from staging.results import Capacity
 from staging.simulate import counted_events, simulate
 from staging.static import run_static
@@ -78,10 +78,12 @@ def plain_batch_events(trace, schedule):
 
 
 @settings(max_examples=60, deadline=None)
-@given(batch=batches())
-def test_a_step_of_a_layer_is_one_event_of_all_its_tokens(batch):
+@given(batch=batches(), chunk=st.sampled_from([1, 5, 1000]))
+def test_a_step_of_a_layer_is_one_event_of_all_its_tokens(batch, chunk):
     trace, schedule = batch
-    events = batch_events(trace, schedule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.scattered.CHUNK_TOKENS", chunk)
+        events = batch_events(trace, schedule)
     found = [
         (int(layer), bool(decode), [int(key) - int(layer) * trace.experts for key in events.keys[first:last]])
         for layer, decode, first, last in zip(
@@ -89,6 +91,8 @@ def test_a_step_of_a_layer_is_one_event_of_all_its_tokens(batch):
         )
     ]
     assert found == plain_batch_events(trace, schedule)
+    lasts = {int(schedule.step(index).token[-1]): index for index in range(schedule.steps)}
+    assert np.all(np.diff([lasts[token] for token in events.token.tolist()]) >= 0)
 
 
 @settings(max_examples=60, deadline=None)

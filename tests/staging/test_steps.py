@@ -1,4 +1,4 @@
-"""Steps over a trace hold the same experts in the same order as its events."""
+"""Steps over a trace, and what each needs, against plain loops; events hold the same experts in the same order."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ForestageError, SettingError
-from staging.batch_events import batch_events
-from staging.events import events_of
+from staging.events import batch_events, events_of
 from staging.static import hottest, uses_of
-from staging.steps import batch_steps, decode_steps, step_experts, verification_steps
+from staging.steps import batch_steps, decode_steps, recorded_experts, step_experts, verification_steps
 from tests.staging.staging_samples import small_traces, trace_of
 from traces import DECODE
 from traces.batch import BatchConfig, make_schedule
@@ -56,12 +55,14 @@ def check_counts(trace, steps, needed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(small_traces(unrecorded=False), st.booleans())
-def test_decode_steps_hold_the_events_of_the_trace(trace, prompts_decoded):
+@given(small_traces(unrecorded=False), st.booleans(), st.sampled_from([1, 5, 1000]))
+def test_decode_steps_hold_the_events_of_the_trace(trace, prompts_decoded, chunk):
     steps = decode_steps(trace, prompts_decoded=prompts_decoded)
     if not steps.timed.any():
         return
-    needed = step_experts(trace, steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.scattered.CHUNK_TOKENS", chunk)
+        needed = step_experts(trace, steps)
     found = [(layer, experts) for layer, _, experts in events_by_step(steps, needed, trace)]
     events = as_lists(events_of(trace, by_token=prompts_decoded))
     assert found == [(layer, experts) for layer, _, experts in events]
@@ -94,6 +95,24 @@ def test_a_batch_runs_prompt_tokens_untimed_before_its_decode_tokens(trace, slot
         assert events_by_step(steps, needed, trace) == as_lists(batch_events(trace, schedule))
 
 
+@settings(max_examples=40, deadline=None)
+@given(small_traces(), st.integers(1, 4), st.sampled_from([None, 2]), st.sampled_from([1, 5, 1000]))
+def test_a_batch_without_prompts_apart_runs_the_steps_of_its_schedule(trace, slots, prefill_chunk, chunk):
+    schedule = make_schedule(trace, BatchConfig(slots=slots, prefill_chunk=prefill_chunk, order="shuffled"))
+    steps = batch_steps(trace, schedule, prompts_apart=False)
+    assert len(steps) == schedule.steps
+    for index in range(schedule.steps):
+        tokens = schedule.step(index).token
+        assert steps.tokens[steps.offsets[index] : steps.offsets[index + 1]].tolist() == tokens.tolist()
+        assert steps.timed[index] == (trace.phase[tokens] == DECODE).any()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.scattered.CHUNK_TOKENS", chunk)
+        experts, offsets = recorded_experts(trace, steps)
+    for (step, layer), counts in plain_counts(trace, steps).items():
+        first, last = offsets[step * trace.layers + layer :][:2]
+        assert experts[first:last].tolist() == list(counts)
+
+
 def test_verification_takes_consecutive_tokens_of_a_sequence_and_leaves_a_shorter_rest():
     phase = [0, 0, 1, 1, 1, 1, 0, 1, 1, 1]
     trace = trace_of(np.tile(IDS, (2, 1, 1)), lengths=[8, 2], phase=phase)
@@ -113,15 +132,17 @@ def test_verifying_one_token_is_decoding():
         verification_steps(trace, 0)
 
 
-def test_a_decode_row_that_was_not_recorded_is_refused_and_a_prompts_is_skipped():
+def test_a_decode_row_that_was_not_recorded_is_refused_and_a_prompts_is_skipped(monkeypatch):
     ids = IDS.copy()
     ids[1, 1] = 255
     in_prompt = trace_of(ids, prompt=2)
     needed = step_experts(in_prompt, decode_steps(in_prompt))
     assert needed.experts[needed.offsets[1] : needed.offsets[2]].tolist() == [2, 3]
     in_decode = trace_of(ids)
-    with pytest.raises(ForestageError, match=r"expert_ids\[1, 1\]: not recorded"):
-        step_experts(in_decode, decode_steps(in_decode))
+    for chunk in (1, 1000):
+        monkeypatch.setattr("traces.scattered.CHUNK_TOKENS", chunk)
+        with pytest.raises(ForestageError, match=r"expert_ids\[1, 1\]: not recorded"):
+            step_experts(in_decode, decode_steps(in_decode))
 
 
 def test_a_trace_of_prompts_is_refused_unless_it_is_taken_as_decoded():

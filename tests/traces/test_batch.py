@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from catalog.errors import ForestageError
 from tests.routing import trace_of
 from tests.traces.trace_samples import make_trace, traces
-from traces import PREFILL, RoutingTrace
+from traces import PREFILL, RoutingTrace, scattered
 from traces import batch as module
 from traces.batch import BatchConfig, check_schedule, distinct_experts_by_step, make_schedule
 from traces.batch_file import load_schedule, save_batched
@@ -123,7 +123,7 @@ def test_arrivals_are_poisson() -> None:
 def test_distinct_experts_of_every_step(trace: RoutingTrace, config: BatchConfig, chunk: int) -> None:
     schedule = make_schedule(trace, config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK_TOKENS", chunk)
+        patch.setattr(scattered, "CHUNK_TOKENS", chunk)
         counts = distinct_experts_by_step(trace, schedule)
     for index in range(schedule.steps):
         for layer in range(trace.layers):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from catalog.errors import ForestageError
 from tests.routing import trace_of
 from tests.traces.trace_samples import make_trace, traces
-from traces import RoutingTrace
+from traces import RoutingTrace, scattered
 from traces.statistics import batch_statistics, batches, walk, working_set_statistics
 from traces.statistics.batches import _Sampler, distinct_experts
 from traces.statistics.walk import contiguous_runs, eligible, phase_of_interest, sequence_groups
@@ -129,7 +129,7 @@ def test_distinct_experts_agree_with_sets(trace: RoutingTrace) -> None:
 @given(trace=traces())
 def test_the_histogram_is_that_of_the_batches_drawn(trace: RoutingTrace) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "CHUNK_TOKENS", 3)
+        patch.setattr(scattered, "CHUNK_TOKENS", 3)
         figures = batch_statistics(trace, samples=7, seed=5)
     sampler = _Sampler(trace, phase_of_interest(trace))
     for size in figures.by_size:

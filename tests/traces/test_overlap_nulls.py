@@ -12,9 +12,10 @@ from tests.routing import trace_of
 from tests.traces.trace_samples import make_trace, traces
 from traces import RoutingTrace
 from traces.importers import import_trace
+from traces.scattered import gather_ids
 from traces.selection import select_sequences
 from traces.statistics import batch_statistics, statistics, working_set_statistics
-from traces.statistics.batches import gather_ids, popularity_distinct_experts
+from traces.statistics.batches import popularity_distinct_experts
 
 
 def walk(seed: int, lengths: tuple[int, ...] = (30, 2, 1, 50, 17)) -> RoutingTrace:

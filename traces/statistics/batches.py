@@ -14,7 +14,7 @@ The figures are means over batches and layers.
 The trace holds single requests, so these batches interleave requests at random; ``traces.batch`` makes a schedule.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from traces.compiled import njit
+from traces.scattered import gather_ids, parts_with
 from traces.schema import PhaseName
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups
-from traces.trace import CHUNK_TOKENS, RoutingTrace
+from traces.trace import RoutingTrace
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SAMPLES = 200
@@ -202,31 +203,9 @@ class _Sampler:
 
     def _eligible(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         found = np.empty(len(tokens), np.bool_)
-        for part, wanted, places in _parts_with(self._trace, tokens):
+        for part, wanted, places in parts_with(self._trace, tokens):
             found[wanted] = eligible(part, self._phase)[places]
         return found
-
-
-def _parts_with(
-    trace: RoutingTrace, tokens: npt.NDArray[np.int64]
-) -> Iterator[tuple[RoutingTrace, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The parts of ``trace`` that hold the scattered ``tokens``: (part, indices into ``tokens``, places in the part).
-
-    Reading part by part in the order of the file keeps few pages of a mapped trace in memory.
-    """
-    order = np.argsort(tokens, kind="stable")
-    chunk = tokens[order] // CHUNK_TOKENS
-    for wanted in np.split(order, np.flatnonzero(np.diff(chunk)) + 1):
-        start = int(tokens[wanted[0]]) // CHUNK_TOKENS * CHUNK_TOKENS
-        yield trace.token_range(start, min(start + CHUNK_TOKENS, trace.tokens)), wanted, tokens[wanted] - start
-
-
-def gather_ids(trace: RoutingTrace, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
-    """Ids ``[tokens, layers, top_k]`` of scattered ``tokens``, copied."""
-    ids = np.empty((len(tokens), trace.layers, trace.top_k), trace.expert_ids.dtype)
-    for part, wanted, places in _parts_with(trace, tokens):
-        ids[wanted] = part.expert_ids[places]
-    return ids
 
 
 def _measure(
