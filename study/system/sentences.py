@@ -95,7 +95,9 @@ def _verdicts(cells: Sequence[Comparison], value: Callable[[Comparison], float],
     verdicts = {(cell.config.capacity_fraction or 0.0, value(cell)): advice(cell).verdict for cell in cells}
     at = {kind: sorted(place for place, verdict in verdicts.items() if verdict is kind) for kind in Verdict}
     paying = len(at[Verdict.PAYS])
-    text = f"prediction pays at {'all' if paying == len(verdicts) else f'{paying} of'} {len(verdicts)} points"
+    text = (
+        f"prediction pays at {'all' if paying == len(verdicts) else f'{paying} of'} {len(verdicts)} points of the map"
+    )
     if at[Verdict.UNCLEAR]:
         text += f", makes no clear difference at {len(at[Verdict.UNCLEAR])} ({_places(at[Verdict.UNCLEAR], where)})"
     if at[Verdict.DOES_NOT]:

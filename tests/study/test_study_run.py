@@ -100,9 +100,9 @@ def check_that_the_commands_remake_the_points(forestage: Callable[..., Outcome],
     The points of the maps lack the oracles, which change nothing of the others.
     """
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8")).replace("\\\n", " ")
-    commands = [line[line.index("forestage") :] for line in page.splitlines() if "forestage system compare" in line]
+    (shown,) = [text for text in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL) if "forestage system compare" in text]
     kept = json.loads((folder / "results.json").read_text())["stages"]["system"]
-    for command, stage in zip(commands, ("points", "map", "host_map"), strict=True):
+    for command, stage in zip(shown.splitlines(), ("points", "map", "host_map"), strict=True):
         words = shlex.split(command)[1:]
         for name in ("next-use.safetensors", "learned.safetensors"):
             words[words.index(name)] = str(folder / name)

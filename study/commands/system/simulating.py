@@ -108,14 +108,15 @@ def simulate_command(
         typer.Option(
             "--eviction",
             help="What the device keeps: static (the most used in training), lru, decayed-frequency, learned (with "
-            "--next-use); bounds: oracle, oracle-uses, belady",
+            "--next-use); knowing the future: oracle, oracle-uses, belady",
         ),
     ] = "lru",
     prefetch: Annotated[
         str,
         typer.Option(
             "--prefetch",
-            help="What is fetched for coming layers: none, st-moe, learned (with --predictor); a bound: perfect",
+            help="What is fetched for coming layers: none, st-moe, learned (with --predictor); knowing the future: "
+            "perfect",
         ),
     ] = "none",
     missing: Annotated[

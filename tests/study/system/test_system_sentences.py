@@ -24,10 +24,10 @@ def test_the_places_where_prediction_does_not_pay_are_named() -> None:
         point(LOSING, "static placement", host=500.0),
     ]
     said = where_it_does_not_pay(by_link, by_host)
-    assert said.startswith("By link, prediction pays at 2 of 5 points")
+    assert said.startswith("By link, prediction pays at 2 of 5 points of the map")
     assert f"no clear difference at 1 ({HALF} held over 32 GB/s)" in said
     assert f"at 2 ({HALF} held over 64 GB/s; 75\u202f% held over 64 GB/s)" in said
-    assert "By host memory, prediction pays at 2 of 3 points, and loses to an unlearned policy at 1" in said
+    assert "By host memory, prediction pays at 2 of 3 points of the map, and loses to an unlearned policy at 1" in said
     assert f"({HALF} held beside 500 GB/s)" in said
     assert (
         f"beats letting the host compute it from a link of 128 GB/s on with {HALF} held; nowhere with 75\u202f% held."
