@@ -71,7 +71,7 @@ class Comparison(Result):
         lines: by row.
         recommended: name of the row that is fastest on the tuning tokens (oracles left out).
         gains: of the recommended row over each other that is no oracle's.
-        all_resident_s: mean step with every expert on the device: nothing is faster.
+        all_resident_s: mean step with every expert on the device: nothing that computes there alone is faster.
         link_roofline_s: no policy that fetches is faster; see `perfmodel.simulator.Simulator`.
     """
 

@@ -87,12 +87,12 @@ def every_row(point: Comparison) -> Table:
         caption="←: what to build. Over its baseline: how many times as fast as LRU, where what "
         "is missing is fetched, or as the static placement, where the host may compute it. Fetched, host computed: "
         "missing experts a token; moved: over the link, a token; moved ahead and used: share of the experts that no "
-        f"gate waited for. Strict bounds: with every expert on the device a token takes "
+        f"gate waited for. Strict bounds of what the device computes alone: with every expert there a token takes "
         f"{seconds(point.all_resident_s)}"
         + (
             ""
             if point.link_roofline_s is None
-            else f"; a policy that only fetches cannot take less than {seconds(point.link_roofline_s)}"
+            else f"; fetching cannot take less than {seconds(point.link_roofline_s)}"
         )
         + ".",
     )
