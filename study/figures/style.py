@@ -25,7 +25,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
 )
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 BOUND = GREY
-"""Colour of every bound (perfect, Belady, random), always dashed."""
+"""Colour of every bound and oracle (perfect, Belady, random), dashed or dotted."""
 
 # matplotlib types the keys as literals; it checks these itself when the context is entered.
 _RC: Any = {
