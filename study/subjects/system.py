@@ -147,7 +147,7 @@ def _unsimulated(context: StudyContext) -> str | None:
 
 
 SUBJECT = Subject(
-    Stage("system", "Whole system: policies, and the maps of winners", run),
+    Stage("system", "Whole system: policies, and maps of winners", run),
     section,
     title=TITLE,
     lacks=lacks,
