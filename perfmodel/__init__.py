@@ -1,1 +1,1 @@
-"""The whole system: costs, the event loop, and one policy per published system."""
+"""The whole system: costs, policies, and two engines that own time."""

@@ -125,15 +125,6 @@ class CostModel:
         assert attention is not None
         return attention
 
-    def attentions(self, context_tokens: int, layers: Sequence[int]) -> list[Kernel]:
-        """``attention`` for each of ``layers``; layers of one kind share the kernel."""
-        kernels: dict[int, Kernel] = {}
-        return [
-            kernels.get(kind) or kernels.setdefault(kind, self.attention(context_tokens, layer))
-            for layer in layers
-            for kind in (id(self.model.attention_of(layer)),)
-        ]
-
     def gate(self, tokens: int = 1) -> Kernel:
         """The router of one layer for ``tokens`` tokens: its weights are read once."""
         weights = self.model.hidden * self.model.experts

@@ -9,7 +9,7 @@ from staging.stager.directory import NO_PLACE, NONE, QUEUED
 from traces.compiled import njit
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def offer(state: State, given: Given, stager: Stager) -> None:
     """Nothing more is due: an idle link takes a transfer; what no gate waits for may have to stop for a demand."""
     n = state.numbers
@@ -17,13 +17,28 @@ def offer(state: State, given: Given, stager: Stager) -> None:
         return
     n.told = 0
     if n.moving < 0:
-        commands.grant(stager)
+        grant(state, given, stager)
         if stager.numbers.channel != NONE:
             _start(state, given, stager)
-        heed(state, given, stager)
-        n.told = 0
     elif n.stops == NEVER and not stager.keys[n.moving].demanded and queue.holds_demand(stager):
         _set_stop(state, given)
+
+
+@njit(**INLINE)
+def grant(state: State, given: Given, stager: Stager) -> None:
+    """The stager grants a transfer; chunks of paused keys that it has dropped since the last one are abandoned."""
+    n = state.numbers
+    at = 0
+    while at < n.paused:
+        key = state.paused[at]
+        of = stager.keys[key]
+        if of.status == QUEUED and of.place != NO_PLACE:
+            at += 1
+            continue
+        n.abandoned += state.chunks[key] * given.chunk_bytes
+        n.paused -= 1
+        state.paused[at] = state.paused[n.paused]
+    commands.grant(stager)
 
 
 @njit(**INLINE)
@@ -69,7 +84,7 @@ def first_chunk(state: State, given: Given) -> int:
     return low
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def step_on(state: State, given: Given, stager: Stager) -> None:
     """What is due now: an arrival, or a stop."""
     n = state.numbers
@@ -88,7 +103,7 @@ def step_on(state: State, given: Given, stager: Stager) -> None:
         else:
             n.abandoned += chunk * given.chunk_bytes
             state.began[key] = NOT
-    heed(state, given, stager)
+    n.told = 1
 
 
 @njit(**INLINE)
@@ -151,23 +166,6 @@ def run_kernel(state: State, given: Given, tokens: int) -> None:
     n.free_at += given.expert_ps[tokens]
     n.compute += given.expert_compute_ps[tokens]
     n.hbm += given.expert_ps[tokens] - given.expert_compute_ps[tokens]
-
-
-@njit(**INLINE)
-def heed(state: State, given: Given, stager: Stager) -> None:
-    """The stager was told something: chunks of paused keys that it has dropped are abandoned."""
-    n = state.numbers
-    n.told = 1
-    at = 0
-    while at < n.paused:
-        key = state.paused[at]
-        of = stager.keys[key]
-        if of.status == QUEUED and of.place != NO_PLACE:
-            at += 1
-            continue
-        n.abandoned += state.chunks[key] * given.chunk_bytes
-        n.paused -= 1
-        state.paused[at] = state.paused[n.paused]
 
 
 @njit(**INLINE)

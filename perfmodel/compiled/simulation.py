@@ -2,6 +2,9 @@
 
 The device needs no events of its own: what is available runs in order, so the time at which it has run is known at
 once, and a layer ends when that has passed, nothing is to come, and the host's result is there.
+
+What runs in every layer is inlined (``INLINE``), and therefore has one place where it is called: a call would hand over
+every array of the three tuples, one by one, which took half of the time.
 """
 
 from typing import Any
@@ -17,7 +20,7 @@ from perfmodel.sooner import fetched
 from perfmodel.workload import Durations, Workload
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled import directory as places
-from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, empty_state
+from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
 from traces.compiled import njit
@@ -122,7 +125,7 @@ def _empty(workload: Workload, plan: Plan) -> State:
     )
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def _preload(stager: Stager, resident: NDArray[np.int64], one: NDArray[np.int64], fixed: bool) -> None:
     experts = stager.setup.experts
     for key in resident:
@@ -131,7 +134,7 @@ def _preload(stager: Stager, resident: NDArray[np.int64], one: NDArray[np.int64]
         commands.fix(stager, key // experts, one, fixed)
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def _run(state: State, given: Given, stager: Stager) -> None:
     n = state.numbers
     for step in range(len(given.timed)):
@@ -143,17 +146,15 @@ def _run(state: State, given: Given, stager: Stager) -> None:
         if given.has_predictions:
             _ask(state, given, 0, given.prefetch_engine_ps[step, 0])
         for layer in range(given.layers):
-            gate = n.now + given.before_gate_ps[step, layer]
-            n.compute += given.before_gate_compute_ps[step, layer]
-            n.hbm += given.before_gate_ps[step, layer] - given.before_gate_compute_ps[step, layer]
-            if gate > n.now:
-                _settle(state, given, stager)
-            _run_until(state, given, stager, gate)
-            demanded = _gate(state, given, stager, layer)
-            _run_layer(state, given, stager)
-            if demanded:
-                commands.release(stager, layer, state.demanded[:demanded])
-                link.heed(state, given, stager)
+            _begin_layer(state, given, layer)
+            while True:
+                _pass_time(state, given, stager)
+                if n.gate_at == NEVER:
+                    break
+                _gate(state, given, stager, layer)
+                if _needs_nothing(state):
+                    break
+            _end_layer(state, stager, layer)
         state.step_ps[step] = n.now - began
         _set_values_at_end(state, given, stager)
     link.close(state, given)
@@ -163,9 +164,15 @@ def _run(state: State, given: Given, stager: Stager) -> None:
 
 
 @njit(**INLINE)
-def _next_answer(state: State) -> int:
+def _pass_time(state: State, given: Given, stager: Stager) -> None:
+    """Until the device's next event: everything before it, and what is due then and comes first."""
     n = state.numbers
-    return state.answer_ps[n.read] if n.read < n.asked else NEVER
+    while True:
+        _do_due(state, given, stager)
+        if _device_due(state) == n.now:
+            return
+        link.offer(state, given, stager)
+        n.now = min(_due(state), _device_due(state))
 
 
 @njit(**INLINE)
@@ -175,7 +182,13 @@ def _due(state: State) -> int:
     return min(min(n.arrives, n.stops), min(n.host_next, _next_answer(state)))
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
+def _next_answer(state: State) -> int:
+    n = state.numbers
+    return state.answer_ps[n.read] if n.read < n.asked else NEVER
+
+
+@njit(**INLINE)
 def _do_due(state: State, given: Given, stager: Stager) -> None:
     """Everything of link, host and prefetch engine that is due now, one after the other."""
     n = state.numbers
@@ -191,71 +204,55 @@ def _do_due(state: State, given: Given, stager: Stager) -> None:
             return
 
 
-@njit(**INSIDE)
-def _settle(state: State, given: Given, stager: Stager) -> None:
-    """The device has nothing due now: what else is due happens, and the link is offered."""
-    while True:
-        _do_due(state, given, stager)
-        link.offer(state, given, stager)
-        if _due(state) > state.numbers.now:
-            return
-
-
-@njit(**INSIDE)
-def _run_until(state: State, given: Given, stager: Stager, until: int) -> None:
-    """Everything before the device's next event, at ``until``, and what is due then before it."""
-    n = state.numbers
-    while True:
-        due = _due(state)
-        if due >= until:
-            break
-        n.now = due
-        _settle(state, given, stager)
-    n.now = until
-    _do_due(state, given, stager)
+# --- the device ---
 
 
 @njit(**INLINE)
-def _layer_ends(state: State) -> int:
-    """When the layer ends, by what is known; ``NEVER`` while something is to come."""
+def _device_due(state: State) -> int:
+    """When the device does something next, by what is known: a gate, or the end of a layer."""
     n = state.numbers
+    if n.gate_at != NEVER:
+        return n.gate_at
     if n.coming > 0 or n.host_first < n.host_last or n.host_next != NEVER:
         return NEVER
     return max(n.free_at, n.host_result)
 
 
 @njit(**INLINE)
-def _run_layer(state: State, given: Given, stager: Stager) -> None:
-    """From the gate to the end of the layer, which is then now."""
+def _begin_layer(state: State, given: Given, layer: int) -> None:
+    """The kernels before its gate run."""
     n = state.numbers
-    if _layer_ends(state) == n.now and n.free_at == n.now and n.host_result < 0:
-        return  # it needs nothing
-    _settle(state, given, stager)
-    while True:
-        ends = _layer_ends(state)
-        due = _due(state)
-        if ends <= due:
-            n.now = ends
-            _do_due(state, given, stager)
-            break
-        n.now = due
-        _do_due(state, given, stager)
-        if _layer_ends(state) == n.now:
-            break
-        _settle(state, given, stager)
+    takes_ps, compute_ps = given.before_gate_ps[n.step, layer], given.before_gate_compute_ps[n.step, layer]
+    n.gate_at = n.now + takes_ps
+    n.compute += compute_ps
+    n.hbm += takes_ps - compute_ps
+
+
+@njit(**INLINE)
+def _needs_nothing(state: State) -> bool:
+    """Whether the layer ends with its gate, before anything else that is due then."""
+    n = state.numbers
+    return _device_due(state) == n.now and n.free_at == n.now and n.host_result < 0
+
+
+@njit(**INLINE)
+def _end_layer(state: State, stager: Stager, layer: int) -> None:
+    """It has run."""
+    n = state.numbers
     n.host_wait += n.now - n.free_at
+    if n.demanded:
+        commands.release(stager, layer, state.demanded[: n.demanded])
+        n.told = 1
 
 
-# --- the device ---
-
-
-@njit(**INSIDE)
-def _gate(state: State, given: Given, stager: Stager, layer: int) -> int:
-    """The experts of a layer are known; returns how many are demanded, first in ``state.demanded``."""
-    n, experts = state.numbers, stager.setup.experts
+@njit(**INLINE)
+def _gate(state: State, given: Given, stager: Stager, layer: int) -> None:
+    """The experts of the layer are known; those that are demanded are first in ``state.demanded``."""
+    n = state.numbers
     at = n.step * given.layers + layer
     first, last = given.offsets[at], given.offsets[at + 1]
-    first_key = layer * experts
+    first_key = layer * stager.setup.experts
+    n.gate_at = NEVER
     n.free_at = n.now
     n.coming = 0
     if given.shared_ps[n.step] > 0:
@@ -291,19 +288,19 @@ def _gate(state: State, given: Given, stager: Stager, layer: int) -> int:
         demanded += 1
     n.fetched += n.coming
     n.computed += on_host
+    n.demanded = demanded
     if demanded:
         commands.demand(stager, layer, state.demanded[:demanded])
-        link.heed(state, given, stager)
+        n.told = 1
     if given.has_predictions:
         commands.expire(stager, at)
-        link.heed(state, given, stager)
+        n.told = 1
     if given.has_predictions or (given.has_values and not given.values_at_step_end):
         _ask(state, given, layer + 1, given.prefetch_engine_ps[n.step, layer])
     host.begin_layer(state, given, on_host)
-    return demanded
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _choose(state: State, given: Given, stager: Stager, first_key: int, missing: int) -> None:
     """Which of the missing experts are fetched, into ``state.chosen``."""
     n, moving = state.numbers, -1
@@ -341,27 +338,22 @@ def _ask(state: State, given: Given, event: int, takes_ps: int) -> None:
     n.asked += 1
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _answered(state: State, given: Given, stager: Stager, event: int) -> None:
+    """The stager is told what an event says; the beginning of the step says it of each layer before the farthest."""
     step, layer = event // (given.layers + 1), event % (given.layers + 1) - 1
     if layer >= 0 and given.has_values and not given.values_at_step_end:
         commands.set_values(stager, layer, given.values[step, layer])
-        link.heed(state, given, stager)
-    if not given.has_predictions:
-        return
-    if layer >= 0:
-        for index in range(len(given.distances)):
-            if layer + given.distances[index] < given.layers:
-                _prefetch(state, given, stager, step, layer + given.distances[index], index)
-        return
-    for target in range(min(given.distances[-1], given.layers)):
-        index = 0
-        while given.distances[index] <= target:
-            index += 1
-        _prefetch(state, given, stager, step, target, index)
+        state.numbers.told = 1
+    before = 0
+    for index in range(len(given.distances)):
+        last = layer + given.distances[index]
+        for target in range(last if layer >= 0 else before, min(last + 1, given.layers)):
+            _prefetch(state, given, stager, step, target, index)
+        before = last + 1
 
 
-@njit(**INSIDE)
+@njit(**INLINE)
 def _prefetch(state: State, given: Given, stager: Stager, step: int, target: int, index: int) -> None:
     """The stager is told what ``target`` is expected to choose, by one of the distances."""
     count = 0
@@ -373,15 +365,15 @@ def _prefetch(state: State, given: Given, stager: Stager, step: int, target: int
     if count:
         deadline = step * given.layers + target
         commands.prefetch(stager, target, state.scratch[:count], state.scratch_chances[:count], deadline)
-        link.heed(state, given, stager)
+        state.numbers.told = 1
 
 
-@njit(**INLINE)
+@njit(**INSIDE)
 def _set_values_at_end(state: State, given: Given, stager: Stager) -> None:
     if given.has_values and given.values_at_step_end:
         for layer in range(given.layers):
             commands.set_values(stager, layer, given.values[state.numbers.step, layer])
-            link.heed(state, given, stager)
+            state.numbers.told = 1
 
 
 # --- steps that are not timed ---
@@ -400,7 +392,6 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
             continue
         if given.has_values and not given.values_at_step_end:
             commands.set_values(stager, layer, given.values[n.step, layer])
-            link.heed(state, given, stager)
         demanded = 0
         for use in range(first, last):
             expert = given.experts[use]
@@ -410,12 +401,10 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
         if not demanded:
             continue
         commands.demand(stager, layer, state.demanded[:demanded])
-        link.heed(state, given, stager)
         while queue.holds_demand(stager):
-            commands.grant(stager)
+            link.grant(state, given, stager)
             link.forget_completed(state, stager.numbers.key)
-            link.heed(state, given, stager)
             commands.arrive(stager, 0)
         commands.release(stager, layer, state.demanded[:demanded])
-        link.heed(state, given, stager)
+    n.told = 1
     _set_values_at_end(state, given, stager)

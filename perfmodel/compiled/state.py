@@ -15,7 +15,7 @@ NUMBERS = np.dtype(
             "moving", "since", "kept", "arrives", "stops", "stop_chunk", "paused", "told",
             "answered", "asked", "read",
             "host_first", "host_last", "host_left", "host_since", "host_rate", "host_next", "host_began", "host_result",
-            "free_at", "coming",
+            "gate_at", "free_at", "coming", "demanded",
             "compute", "hbm", "demand_wait", "late_wait", "host_wait", "link_busy", "host_busy",
             "lookups", "hits", "fetched", "computed", "demands", "late", "ahead", "abandoned",
         )
@@ -32,7 +32,8 @@ NUMBERS = np.dtype(
   (``host_left``, 10⁻⁶ bytes) ``host_since`` then, at ``host_rate``; ``host_next``: when it begins or ends one
   (``NEVER``: nothing to do); ``host_began``: when the layer's first began, −1: not yet; ``host_result``: when the
   device has the result.
-* Device: ``free_at``: when what was available has run; ``coming``: experts that it waits for.
+* Device: ``gate_at``: when the next gate is known, ``NEVER``: the layer's is; ``free_at``: when what was available has
+  run; ``coming``: experts that it waits for; ``demanded``: how many the layer demanded.
 * Sums and counts as in `perfmodel.plan`.
 """
 

@@ -34,7 +34,7 @@ def issued_predictions(
     most: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Predictions:
-    """What ``predictor.issue.issue_sets`` holds for each token, by step; one distance, the predictor's lookahead.
+    """The best experts of each token whose score reaches the threshold, by step; one distance, the lookahead.
 
     Args:
         predictor: any of the registry.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staging.stager.compiled import commands
-from staging.stager.compiled.state import COMMAND, State, empty_state
+from staging.stager.compiled.state import ENTRY, State, empty_state
 from staging.stager.limits import StagerLimits, StagerSettings
 from staging.stager.zero_time import ZeroTimeStager
 from traces.compiled import njit
@@ -102,7 +102,7 @@ def _measure_zero_time(chosen: NDArray[np.int32], repeats: int) -> dict[str, dic
     return results
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def _run(
     state: State,
     chosen: NDArray[np.int32],

@@ -45,9 +45,6 @@ def test_a_window_ends_what_is_read() -> None:
     assert costs().attention(1000).hbm_bytes == 2 * weights + 128 * 2 * 8 * 64 * 2
     assert costs().attention(1000) == costs().attention(128) == costs().attention(128, layer=22)
     assert costs().attention(127).hbm_bytes == costs().attention(128).hbm_bytes - 2048
-    one, two = costs().attentions(1000, [0, 2])
-    assert one is two
-    assert costs().attentions(1000, [0, 1, 2]) == [costs().attention(1000, layer) for layer in (0, 1, 2)]
 
 
 def test_a_state_of_fixed_size_is_read_and_written_and_does_not_grow() -> None:

@@ -62,7 +62,7 @@ def test_steps_of_one_token_take_what_the_costs_of_one_token_say(model: str) -> 
     work = workload_of(trace, steps, costs)
     shared = costs.shared_experts()
     for step, context in ((1, 2), (2, 3), (3, 9_001), (5, 2)):
-        kernels = [[one, costs.gate()] for one in costs.attentions(context, layers.routed)]
+        kernels = [[one, costs.gate()] for one in (costs.attention(context, layer) for layer in layers.routed)]
         kernels[0] += [costs.dense_layer(context, layer) for layer in layers.dense]
         assert work.before_gate_ps[step].tolist() == [sum(k.duration_ps for k in ks) for ks in kernels]
         assert work.before_gate_compute_ps[step].tolist() == [sum(k.compute_ps for k in ks) for ks in kernels]

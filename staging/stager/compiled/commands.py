@@ -10,7 +10,7 @@ from typing import Any
 from staging.stager.answers import Kind, Why, cycles_of
 from staging.stager.compiled import directory as places
 from staging.stager.compiled import queue
-from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, KINDS, REASONS, State
+from staging.stager.compiled.state import COMMAND, ENTRY, INLINE, INSIDE, KINDS, REASONS, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT
 from staging.stager.limits import FOREVER
 from traces.compiled import njit
@@ -29,7 +29,7 @@ _cycles_of = njit(**INLINE)(cycles_of)
 # --- what is known of experts ---
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def is_resident(state: State, layer: int, expert: int) -> bool:
     """Whether the expert is here, complete; changes nothing."""
     return places.status_of(state, _key(state, layer, expert)) == RESIDENT
@@ -50,7 +50,7 @@ def set_values(state: State, layer: int, values: Any) -> None:
     _end(state, 0)
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def preload(state: State, layer: int, experts: Any) -> None:
     """Before anything runs: these are resident, each the most recently used of all."""
     for expert in experts:
@@ -62,7 +62,7 @@ def preload(state: State, layer: int, experts: Any) -> None:
         places.arrive(state, key)
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def fix(state: State, layer: int, experts: Any, fixed: bool) -> None:
     """These never give way (a static placement), or may again; they need not be resident."""
     for expert in experts:
@@ -228,10 +228,11 @@ def arrive(state: State, channel: int) -> None:
 @njit(**INLINE)
 def transfer_all(state: State) -> None:
     """What waits, and may move, moves in no time, on the channel that is free."""
-    grant(state)
-    while state.numbers.channel != NONE:
-        arrive(state, state.numbers.channel)
+    while True:
         grant(state)
+        if state.numbers.channel == NONE:
+            return
+        arrive(state, state.numbers.channel)
 
 
 @njit(**COMMAND)

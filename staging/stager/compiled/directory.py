@@ -6,7 +6,7 @@ A circuit looks at every entry of a group. Here the answer of each layer is reme
 
 from typing import Any
 
-from staging.stager.compiled.state import COMMAND, INLINE, INSIDE, NEVER, UNKNOWN, State
+from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, NEVER, UNKNOWN, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
 from traces.compiled import njit
 
@@ -48,6 +48,7 @@ def become(state: State, key: int, status: int) -> None:
     before = state.keys[key].status
     if before == RESIDENT:
         _stays(state, key)
+        _strike(state, key)
     elif before == ABSENT:
         layer = state.layers[state.keys[key].layer]
         if layer.most == key:
@@ -61,6 +62,7 @@ def become(state: State, key: int, status: int) -> None:
 def arrive(state: State, key: int) -> None:
     """The expert is complete."""
     state.keys[key].status = RESIDENT
+    _list(state, key)
     _stamp(state, key)
     if _may_give_way(state.keys[key]):
         _gives_way(state, key)
@@ -145,9 +147,12 @@ def _stays(state: State, key: int) -> None:
 @njit(**INLINE)
 def _gives_way(state: State, key: int) -> None:
     """``key`` may give way from now on, or as it does now."""
-    layer = state.layers[state.keys[key].layer]
-    if layer.lowest == NONE or (layer.lowest != UNKNOWN and _before(state, key, layer.lowest)):
-        layer.lowest = key
+    layer, of, gain = state.layers[state.keys[key].layer], state.keys[key], worth(state, key)
+    if layer.lowest == NONE or (
+        layer.lowest != UNKNOWN
+        and _before(state, gain, of.last, key, layer.lowest_worth, layer.lowest_last, layer.lowest)
+    ):
+        layer.lowest, layer.lowest_worth, layer.lowest_last = key, gain, of.last
     layer.wraps_at = min(layer.wraps_at, _wraps_at(state, key))
 
 
@@ -157,11 +162,30 @@ def _may_enter(state: State, key: int) -> None:
     layer = state.layers[state.keys[key].layer]
     if layer.most == UNKNOWN:
         return
-    if layer.most != NONE:
-        gain, other = worth(state, key), worth(state, layer.most)
-        if gain < other or (gain == other and key > layer.most):
-            return
-    layer.most = key
+    gain = worth(state, key)
+    if layer.most == NONE or gain > layer.most_worth or (gain == layer.most_worth and key < layer.most):
+        layer.most, layer.most_worth = key, gain
+
+
+@njit(**INLINE)
+def _list(state: State, key: int) -> None:
+    """``key`` is among the residents of its layer from now on."""
+    of = state.keys[key]
+    layer = state.layers[of.layer]
+    of.nth = layer.residents
+    state.keys[of.layer * state.setup.experts + of.nth].resident = key
+    layer.residents += 1
+
+
+@njit(**INLINE)
+def _strike(state: State, key: int) -> None:
+    """``key`` is not among them any more; the last takes its place in the list."""
+    of = state.keys[key]
+    layer, first_key = state.layers[of.layer], of.layer * state.setup.experts
+    layer.residents -= 1
+    last = state.keys[first_key + layer.residents].resident
+    state.keys[first_key + of.nth].resident = last
+    state.keys[last].nth = of.nth
 
 
 @njit(**INLINE)
@@ -172,9 +196,9 @@ def _stamp(state: State, key: int) -> None:
 
 
 @njit(**INLINE)
-def _age(state: State, key: int) -> int:
-    """Uses that have ended since its last one, as the stamps tell."""
-    return (state.numbers.uses - 1 - state.keys[key].last) & state.setup.stamp_mask
+def _age(state: State, last: int) -> int:
+    """Uses that have ended since the one of stamp ``last``, as the stamps tell."""
+    return (state.numbers.uses - 1 - last) & state.setup.stamp_mask
 
 
 @njit(**INLINE)
@@ -182,29 +206,28 @@ def _wraps_at(state: State, key: int) -> int:
     """How many uses have ended when ``key`` looks young again."""
     if not state.setup.by_recency:
         return NEVER
-    return state.numbers.uses + state.setup.stamp_mask - _age(state, key) + 1
+    return state.numbers.uses + state.setup.stamp_mask - _age(state, state.keys[key].last) + 1
 
 
 @njit(**INLINE)
-def _before(state: State, key: int, other: int) -> bool:
-    """Whether ``key`` gives way before ``other``."""
-    here, there = worth(state, key), worth(state, other)
-    if here != there:
-        return here < there
+def _before(state: State, gain: int, last: int, key: int, other_gain: int, other_last: int, other: int) -> bool:
+    """Whether ``key``, of worth ``gain`` and stamp ``last``, gives way before ``other``."""
+    if gain != other_gain:
+        return gain < other_gain
     if state.setup.by_recency:
-        here, there = _age(state, key), _age(state, other)
-        if here != there:
-            return here > there
+        age, other_age = _age(state, last), _age(state, other_last)
+        if age != other_age:
+            return age > other_age
     return key > other
 
 
 # --- who gives way, and who gains most ---
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def lowest(state: State, group: int) -> int:
     """Who gives way in ``group``; ``NONE`` where nobody may. Counts every entry of the group."""
-    numbers, least = state.numbers, NONE
+    numbers, least, gain, stamp = state.numbers, NONE, 0, 0
     first, last = _layers_of(state, group)
     numbers.entries += (last - first) * state.setup.experts
     for layer in range(first, last):
@@ -212,12 +235,14 @@ def lowest(state: State, group: int) -> int:
         _pass_deadlines(state, layer)
         if of.lowest == UNKNOWN or numbers.uses >= of.wraps_at:
             _find_lowest(state, layer)
-        if of.lowest != NONE and (least == NONE or _before(state, of.lowest, least)):
-            least = of.lowest
+        if of.lowest != NONE and (
+            least == NONE or _before(state, of.lowest_worth, of.lowest_last, of.lowest, gain, stamp, least)
+        ):
+            least, gain, stamp = of.lowest, of.lowest_worth, of.lowest_last
     return least
 
 
-@njit(**COMMAND)
+@njit(**ENTRY)
 def most_gain(state: State) -> int:
     """The absent expert that is worth moving most; ``NONE`` where none is."""
     best, most = NONE, state.setup.price
@@ -229,9 +254,9 @@ def most_gain(state: State) -> int:
             _pass_deadlines(state, layer)
             if state.layers[layer].most == UNKNOWN:
                 _find_most(state, layer)
-            other = state.layers[layer].most
-            if other != NONE and (key == NONE or worth(state, other) > gain):
-                key, gain = other, worth(state, other)
+            of = state.layers[layer]
+            if of.most != NONE and (key == NONE or of.most_worth > gain):
+                key, gain = of.most, of.most_worth
         if key == NONE:
             continue
         if state.groups[group].held >= state.groups[group].share:
@@ -272,14 +297,17 @@ def _forget(state: State, layer: int) -> None:
 
 @njit(**INSIDE)
 def _find_lowest(state: State, layer: int) -> None:
-    of, experts = state.layers[layer], state.setup.experts
-    least, wraps_at = NONE, NEVER
-    for key in range(layer * experts, (layer + 1) * experts):
-        if _may_give_way(state.keys[key]):
+    of, first_key = state.layers[layer], layer * state.setup.experts
+    least, least_worth, least_last, wraps_at = NONE, 0, 0, NEVER
+    for nth in range(of.residents):
+        key = state.keys[first_key + nth].resident
+        other = state.keys[key]
+        if _may_give_way(other):
             wraps_at = min(wraps_at, _wraps_at(state, key))
-            if least == NONE or _before(state, key, least):
-                least = key
-    of.lowest, of.wraps_at = least, wraps_at
+            gain = worth(state, key)
+            if least == NONE or _before(state, gain, other.last, key, least_worth, least_last, least):
+                least, least_worth, least_last = key, gain, other.last
+    of.lowest, of.lowest_worth, of.lowest_last, of.wraps_at = least, least_worth, least_last, wraps_at
 
 
 @njit(**INSIDE)
@@ -289,7 +317,7 @@ def _find_most(state: State, layer: int) -> None:
     for key in range(layer * experts, (layer + 1) * experts):
         if state.keys[key].status == ABSENT and (best == NONE or worth(state, key) > most):
             best, most = key, worth(state, key)
-    state.layers[layer].most = best
+    state.layers[layer].most, state.layers[layer].most_worth = best, most
 
 
 # --- places ---

@@ -21,15 +21,19 @@ REASONS = (None, *Why)
 
 COUNTERS = tuple(field.name for field in fields(StagerCounters))
 
-COMMAND = {"_nrt": False}
-"""Numba's options for what allocates nothing: without them it counts references to every array that a line names, in
-atomic steps, which took nine tenths of the time."""
+ENTRY = {"_nrt": False}
+"""Numba's options for what Python calls, and allocates nothing: without them it counts references to every array that a
+line names, in atomic steps, which took nine tenths of the time."""
 
-INSIDE = {**COMMAND, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For what only compiled code calls: it compiles faster."""
+COMMAND = {**ENTRY, "forceinline": True}
+"""For what Python calls, and compiled code all the time: a call hands over every array of the state, one by one, which
+takes longer than what most commands do."""
+
+INSIDE = {**ENTRY, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For what only compiled code calls, seldom or at several places: it compiles faster."""
 
 INLINE = {**INSIDE, "forceinline": True}
-"""For what is small, or called in one place: a call hands over every array of the state, which takes longer."""
+"""For what only compiled code calls, and is small, or called at one place."""
 
 UNKNOWN = -2
 """Of a remembered key: it is to be found anew."""
@@ -42,9 +46,11 @@ KEY = np.dtype(
         ("chance", np.int64),
         ("deadline", np.int64),
         ("last", np.int64),
-        ("layer", np.int64),
-        ("place", np.int64),
-        ("pins", np.int64),
+        ("layer", np.int32),
+        ("place", np.int32),
+        ("pins", np.int32),
+        ("nth", np.int32),
+        ("resident", np.int32),
         ("status", np.uint8),
         ("fixed", np.bool_),
         ("demanded", np.bool_),
@@ -55,18 +61,25 @@ KEY = np.dtype(
 )
 """What is known of an expert.
 
-``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. The
-rest is as in ``Directory``, and ``TransferQueue.demanded``.
+``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. A
+resident is the ``nth`` of its layer, in no order; and ``resident`` of a layer's ``n``-th key is the key of its ``n``-th
+resident. The rest is as in ``Directory``, and ``TransferQueue.demanded``.
 """
 
 LAYER = np.dtype(
-    [("lowest", np.int64), ("most", np.int64), ("next_deadline", np.int64), ("wraps_at", np.int64)], align=True
-)
-"""What is remembered of a layer, so that a look at its group need not read every key.
+    [
+        (name, np.int64)
+        for name in (
+            "residents", "lowest", "lowest_worth", "lowest_last", "most", "most_worth", "next_deadline", "wraps_at",
+        )
+    ],
+    align=True,
+)  # fmt: skip
+"""How many ``residents`` a layer has; and what is remembered of it, so that a look at its group need not read its keys.
 
-``lowest``: who gives way first, ``most``: the absent one of most worth; ``NONE`` or ``UNKNOWN``. Both hold until the
-latest gate reaches ``next_deadline`` (no key's deadline lies between), ``lowest`` also only until so many uses have
-ended as ``wraps_at`` says: then a stamp may look young again.
+``lowest``: who gives way first, with its worth and stamp; ``most``: the absent one of most worth, with that; each
+``NONE`` or ``UNKNOWN`` otherwise. Both hold until the latest gate reaches ``next_deadline`` (no key's deadline lies
+between), ``lowest`` also only until so many uses have ended as ``wraps_at`` says: then a stamp may look young again.
 """
 
 GROUP = np.dtype([("share", np.int64), ("held", np.int64)], align=True)

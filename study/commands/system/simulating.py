@@ -108,7 +108,7 @@ def simulate_command(
         typer.Option(
             "--eviction",
             help="What the device keeps: static (the most used in training), lru, decayed-frequency, learned (with "
-            "--next-use); bounds: oracle, belady",
+            "--next-use); bounds: oracle, oracle-uses, belady",
         ),
     ] = "lru",
     prefetch: Annotated[
@@ -132,8 +132,9 @@ def simulate_command(
         typer.Option(
             "--price",
             help="What a background load or prefetch must be worth beyond what gives way. Units: decayed-frequency: "
-            "counters of at most 65 535; learned, oracle: 65 535 for each horizon (2, 4, 8, 16 tokens) within which a "
-            "use is certain; belady: (step, layer) pairs; a prediction: 65 535 for certainty, times --chance-scale",
+            "counters of at most 65,535; learned, oracle: 65,535 for each horizon (2, 4, 8, 16 tokens, unless trained "
+            "for others) within which a use is certain; oracle-uses: 65,535 for each of the next 16 steps that need "
+            "the expert; belady: (step, layer) pairs; a prediction: 65,535 for certainty, times --chance-scale",
         ),
     ] = 0,
     chance_scale: Annotated[

@@ -12,8 +12,8 @@ from predictor.foresight import parts
 from predictor.foresight.issued_predictions import issued_predictions
 from predictor.foresight.learned_predictions import learned_predictions
 from predictor.foresight.perfect_predictions import perfect_predictions
-from predictor.issue import issue_sets
 from staging.steps import batch_steps, decode_steps, step_experts, verification_steps
+from tests.issue_sets import issue_sets
 from tests.learned_samples import random_predictor
 from tests.predictor.foresight.test_values import CERTAIN, SHAPE, sample
 from traces.batch import BatchConfig, make_schedule
@@ -114,7 +114,7 @@ def test_issued_predictions_of_single_tokens_are_the_issue_sets_each_certain(nam
     trace = sample()
     predictor = registry.fit(name, trace, lookahead=lookahead)
     steps = decode_steps(trace)
-    sets = issue_sets(predictor, trace, 4).experts
+    sets = issue_sets(predictor, trace, 4)
     found = issued_predictions(predictor, trace, steps, 4)
     assert found.distances == (lookahead,)
     assert any(held(found, step, 2, 0) for step in range(len(steps)))
@@ -130,8 +130,8 @@ def test_issued_predictions_of_a_batch_know_nothing_of_other_sequences_and_add_u
     trace = sample()
     predictor = registry.fit("st-moe", trace)
     steps = batch_of(trace)
-    sets = np.concatenate([issue_sets(predictor, trace.sequence(i), 3).experts for i in range(trace.sequences)])
-    assert (sets != issue_sets(predictor, trace, 3).experts).any()
+    sets = np.concatenate([issue_sets(predictor, trace.sequence(i), 3) for i in range(trace.sequences)])
+    assert (sets != issue_sets(predictor, trace, 3)).any()
     found = issued_predictions(predictor, trace, steps, 3, most=6)
     for step in np.flatnonzero(steps.timed).tolist():
         for target in range(trace.layers):

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from catalog.errors import ForestageError
 from predictor import registry
-from predictor.issue import issue_sets, perfect_issue_sets
+from predictor.foresight.issued_predictions import issued_predictions
 from predictor.measure.metrics import exact_set, issued_per_layer, precision, recall, tally_predictor, wasted_per_layer
 from predictor.measure.ranking import best_experts, ranks_of_chosen
+from staging.steps import decode_steps
+from tests.issue_sets import issue_sets
 from tests.routing import trace_of
 from tests.st_moe_samples import routing_trace
 from traces.selection import select_sequences
@@ -153,25 +155,11 @@ def test_a_short_issue_is_no_exact_set():
 def test_issue_sets_are_what_the_metrics_count(name):
     train, test = routing_trace(seed=1), routing_trace(seed=2, lengths=(9, 3))
     fitted = registry.fit(name, train)
-    sets = issue_sets(fitted, test, 4)
-    assert (sets.lookahead, sets.limit) == (1, 4)
-    issued = sets.experts
-    assert issued.dtype == np.int16
-    assert issued.shape == (12, test.layers, 4)
+    issued = issue_sets(fitted, test, 4)
     tally = tally_predictor(fitted, test, (4,)).overall().over(0)
     counted = issued[:, 1:]
     hits = (counted[..., None] == test.expert_ids[:, 1:, None, :]).any(axis=-1).sum()
     assert ((counted >= 0).sum(), hits) == (tally.issued[0], tally.hits[0])
-
-
-def test_perfect_issue_is_the_routing():
-    trace = routing_trace(top_k=3, unrecorded=0.2)
-    assert perfect_issue_sets(trace).lookahead is None
-    issued = perfect_issue_sets(trace).experts
-    np.testing.assert_array_equal(issued >= 0, np.repeat(trace.recorded()[..., None], 3, axis=2))
-    np.testing.assert_array_equal(issued[trace.recorded()], trace.expert_ids[trace.recorded()])
-    np.testing.assert_array_equal(perfect_issue_sets(trace, 2).experts, issued[..., :2])
-    assert (perfect_issue_sets(trace, 5).experts[..., 3:] == -1).all()
 
 
 @pytest.mark.parametrize("limit", [0, 17])
@@ -179,8 +167,7 @@ def test_limits_out_of_range_are_refused(limit):
     trace = routing_trace(experts=16)
     fitted = registry.fit("popularity", trace)
     for call in (
-        lambda: issue_sets(fitted, trace, limit),
-        lambda: perfect_issue_sets(trace, limit),
+        lambda: issued_predictions(fitted, trace, decode_steps(trace), limit),
         lambda: tally_predictor(fitted, trace, (limit,)),
     ):
         with pytest.raises(ForestageError, match=f"issue: {limit} is not in 1…16"):

@@ -10,6 +10,7 @@ from staging.stager.compiled import commands
 from staging.stager.compiled import directory as compiled_directory
 from staging.stager.compiled.stager import CompiledStager
 from staging.stager.compiled.state import State
+from staging.stager.directory import RESIDENT
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.twin import Stager
 from tests.staging.stager.random_commands import Chooser, stagers
@@ -41,6 +42,12 @@ class Both:
             ("demanded", twin.queue.demanded), ("useless", twin._useless), ("unused", twin._unused)
         ):  # fmt: skip
             assert set(np.flatnonzero(keys[field]).tolist()) == members, field
+        for layer, held in enumerate(state.layers["residents"].tolist()):
+            first = layer * self.limits.experts
+            listed = keys["resident"][first : first + held]
+            here = keys["status"][first : first + self.limits.experts] == RESIDENT
+            assert sorted(listed.tolist()) == (first + np.flatnonzero(here)).tolist()
+            assert keys["nth"][listed].tolist() == list(range(held))
         assert state.queue[: numbers["waiting"]].tolist() == twin.queue.waiting
         assert state.moving.tolist() == twin.moving
         assert np.flatnonzero(state.is_free).tolist() == sorted(directory._free)
