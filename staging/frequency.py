@@ -74,6 +74,19 @@ def decayed_counts(events: Events, shift: int = DEFAULT_SHIFT) -> Iterator[NDArr
 
 
 @njit()
+def count_event(counters: NDArray[np.int32], chosen: NDArray[np.int32], first_key: int, shift: int, step: int) -> None:
+    """The compiled rule: a layer's ``counters [experts]`` after an event that needs the ``chosen`` keys.
+
+    ``first_key`` is the key of the layer's first expert, 0 where ``chosen`` are experts; ``step`` is
+    ``increment(shift)``.
+    """
+    for expert in range(len(counters)):
+        counters[expert] -= counters[expert] >> shift
+    for key in chosen:
+        counters[key - first_key] += step
+
+
+@njit()
 def _fill_counts(
     keys: NDArray[np.int32],
     offsets: NDArray[np.int64],
@@ -83,11 +96,7 @@ def _fill_counts(
     values: NDArray[np.int32],
     rows: NDArray[np.int32],
 ) -> None:
-    experts = values.shape[1]
     for event in range(len(layer_of)):
-        row = values[layer_of[event]]
-        for expert in range(experts):
-            row[expert] -= row[expert] >> shift
-        for use in range(offsets[event], offsets[event + 1]):
-            row[keys[use] % experts] += step
-        rows[event] = row
+        layer = layer_of[event]
+        count_event(values[layer], keys[offsets[event] : offsets[event + 1]], layer * values.shape[1], shift, step)
+        rows[event] = values[layer]

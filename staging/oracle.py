@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import SettingError
-from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, increment
+from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, count_event, increment
 from traces import RoutingTrace
 from traces.compiled import njit
 
@@ -59,10 +59,7 @@ def _fill(
         counter = counters[layer]
         for token in range(tokens):
             if recorded[token, layer]:
-                for expert in range(experts):
-                    counter[expert] -= counter[expert] >> shift
-                for i in range(top_k):
-                    counter[ids[token, layer, i]] += step
+                count_event(counter, ids[token, layer], 0, shift, step)
             priorities[token, layer] = counter
         upcoming = np.full(experts, len(ids) + horizon, np.int64)
         for token in range(len(ids) - 1, -1, -1):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from catalog.progress import Progress
 from predictor.foresight.arrays import Values
 from predictor.foresight.parts import step_parts
-from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, increment
+from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, count_event, increment
 from staging.steps import StepExperts
 from traces import RoutingTrace
 from traces.compiled import njit
@@ -44,19 +44,16 @@ def _fill(
     experts: NDArray[np.int32],
     offsets: NDArray[np.int64],
     shift: int,
-    increment: int,
+    step: int,
     first: int,
     counters: NDArray[np.int32],
     rows: NDArray[np.int32],
 ) -> None:
     layers = rows.shape[1]
-    for step in range(rows.shape[0]):
+    for row in range(rows.shape[0]):
         for layer in range(layers):
             counter = counters[layer]
-            event = (first + step) * layers + layer
+            event = (first + row) * layers + layer
             if offsets[event] < offsets[event + 1]:
-                for expert in range(len(counter)):
-                    counter[expert] -= counter[expert] >> shift
-                for use in range(offsets[event], offsets[event + 1]):
-                    counter[experts[use]] += increment
-            rows[step, layer] = counter
+                count_event(counter, experts[offsets[event] : offsets[event + 1]], 0, shift, step)
+            rows[row, layer] = counter
