@@ -25,6 +25,9 @@ QUEUE_DEPTH = 32
 
 LEAST_VALUE_BITS = 16
 
+MOST_PRICE = (1 << 24) - 1
+"""Of the stager's 24 bits: 256 certain uses."""
+
 
 class Eviction(Enum):
     """By what value residents give way."""
@@ -68,7 +71,7 @@ class Policy(StrictModel):
     prefetch: Prefetch = Prefetch.NONE
     missing: Missing = Missing.FETCH
     background: bool = False
-    price: int = Field(default=0, ge=0, lt=1 << 24)
+    price: int = Field(default=0, ge=0, le=MOST_PRICE)
     chance_scale: int = Field(default=1, ge=0, lt=1 << 24)
 
     @model_validator(mode="after")

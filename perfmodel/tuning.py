@@ -1,12 +1,14 @@
 """Which of a row's candidates is fastest on the tuning tokens, and at what price of a transfer.
 
-Prices are tried coarsely first; then, of the fastest candidate, those halfway to the neighbours of the best price, and
-again. Time over price is flat near its least, so two rounds are enough.
+Prices are tried coarsely first. While the best is the highest of its candidate, twice that is tried as well: the values
+may exceed what the first prices were made for, and where nothing should move a price must be able to say so. Then, of
+the fastest candidate, the prices halfway to the neighbours of the best are tried, and again. Time over price is flat
+near its least, so two rounds are enough.
 """
 
 from collections.abc import Callable
 
-from perfmodel.policy import Policy
+from perfmodel.policy import MOST_PRICE, Policy
 from perfmodel.results import Result
 from perfmodel.rows import Candidate, Row
 
@@ -33,11 +35,10 @@ def tune(row: Row, step_s: Callable[[Policy], float]) -> tuple[Tried, ...]:
         step_s: the mean step's time of a policy, s.
     """
     tried = [(candidate, _try(candidate, price, step_s)) for candidate in row.candidates for price in candidate.prices]
-    for _ in range(REFINEMENTS):
+    for following in (*[_twice] * MOST_PRICE.bit_length(), *[_halfway] * REFINEMENTS):
         candidate, best = min(tried, key=lambda one: one[1].step_s)
         prices = sorted(one.policy.price for other, one in tried if other is candidate)
-        for price in _halfway(prices, best.policy.price):
-            tried.append((candidate, _try(candidate, price, step_s)))
+        tried += [(candidate, _try(candidate, price, step_s)) for price in following(prices, best.policy.price)]
     return tuple(one for _, one in tried)
 
 
@@ -49,6 +50,11 @@ def fastest(tried: tuple[Tried, ...]) -> Tried:
 def _try(candidate: Candidate, price: int, step_s: Callable[[Policy], float]) -> Tried:
     policy = candidate.policy.model_copy(update={"price": price})
     return Tried(policy=policy, step_s=step_s(policy))
+
+
+def _twice(prices: list[int], price: int) -> list[int]:
+    """Beyond all ``prices``, where ``price`` is the highest of them."""
+    return [2 * price] if price == prices[-1] > 0 and 2 * price <= MOST_PRICE else []
 
 
 def _halfway(prices: list[int], price: int) -> list[int]:

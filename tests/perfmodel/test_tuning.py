@@ -29,6 +29,17 @@ def test_only_the_fastest_candidates_price_is_refined() -> None:
     assert fastest(found).policy == LEARNED.model_copy(update={"price": 100})
 
 
+def test_the_highest_price_is_doubled_while_it_is_the_best() -> None:
+    found = tune(row(Candidate(LEARNED, (0, 400))), lambda policy: abs(policy.price - 1400))
+    assert [one.policy.price for one in found] == [0, 400, 800, 1600, 3200, 1200, 2400, 1400, 2000]
+    assert fastest(found).policy.price == 1400
+
+
+def test_no_price_exceeds_what_a_policy_may_have() -> None:
+    found = tune(row(Candidate(LEARNED, (0, 1 << 22))), lambda policy: -policy.price)
+    assert max(one.policy.price for one in found) == 1 << 23
+
+
 def test_of_equals_the_first_is_chosen() -> None:
     found = tune(row(Candidate(FREQUENCY, (0, 400)), Candidate(LEARNED)), lambda policy: 1.0)
     assert fastest(found).policy == FREQUENCY

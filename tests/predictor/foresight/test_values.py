@@ -29,8 +29,8 @@ def sample(prompt=2, seed=0, lengths=(7, 1, 9, 5)):
 
 
 def streamed(predictor, trace):
-    """Priorities i32 [tokens, layers, experts], asked one by one at each layer's own gate."""
-    rows = np.empty((trace.tokens, trace.layers, trace.experts), np.int64)
+    """Chances [tokens, layers, horizons, experts], asked one by one at each layer's own gate."""
+    rows = np.empty((trace.tokens, trace.layers, predictor.config.questions, trace.experts), np.int64)
     starts = set(trace.sequence_offsets.tolist())
     for token in range(trace.tokens):
         if token in starts:
@@ -38,20 +38,26 @@ def streamed(predictor, trace):
         predictor.start_token(int(trace.token_hash[token]))
         for layer in range(trace.layers):
             predictor.observe(layer, trace.expert_ids[token, layer])
-            rows[token, layer] = predictor.priorities(layer)
+            rows[token, layer] = predictor.chances(layer)
     return rows
 
 
-def summed(trace, steps, rows):
-    """Of each step the sum of the latest rows of the sequences that have begun, those ended before it left out."""
+def latest_rows(trace, steps, rows):
+    """Of each step the latest rows of the sequences that have begun, those ended before it left out."""
     sequence, latest, found = trace.sequence_index(), {}, []
     last = set((trace.sequence_offsets[1:] - 1).tolist())
     for step in range(len(steps)):
         latest = {who: token for who, token in latest.items() if token not in last}
         for token in steps.tokens[steps.offsets[step] : steps.offsets[step + 1]].tolist():
             latest[sequence[token]] = token
-        found.append(sum(rows[token] for token in latest.values()))
-    return np.array(found)
+        found.append(np.array([rows[token] for token in latest.values()]))
+    return found
+
+
+def any_of(chances, order):
+    """Values of one step: the chance that any of the sequences wants an expert, of the root of this order."""
+    unwanted = np.prod(1 - chances / CERTAIN, axis=0) ** (1 / order)
+    return (CERTAIN * (1 - unwanted)).sum(axis=1)
 
 
 def steps_of_kind(kind, trace):
@@ -62,23 +68,37 @@ def steps_of_kind(kind, trace):
     return batch_steps(trace, make_schedule(trace, BatchConfig(slots=3, prefill_chunk=1, order="shuffled")))
 
 
-@pytest.mark.parametrize("kind", ["decode", "verification", "batch"])
-def test_learned_values_are_the_streaming_predictors_added_up_over_running_sequences(kind):
+@pytest.mark.parametrize("kind", ["decode", "verification"])
+def test_learned_values_of_one_sequence_are_the_streaming_predictors_priorities(kind):
     trace = sample()
     predictor = random_next_use(np.random.default_rng(3), **SHAPE)
     steps = steps_of_kind(kind, trace)
     values = learned_values(predictor, trace, steps)
-    np.testing.assert_array_equal(values.rows, summed(trace, steps, streamed(predictor, trace)))
-    assert values.rows.max() <= values.most == 2 * CERTAIN * (3 if kind == "batch" else 1)
+    rows = latest_rows(trace, steps, streamed(predictor, trace))
+    np.testing.assert_array_equal(values.rows, np.array([row.sum(axis=(0, 2)) for row in rows]))
+    assert values.rows.max() <= values.most == 2 * CERTAIN
     assert values.at_step_end == (kind == "verification")
+
+
+@pytest.mark.parametrize(("slots", "order"), [(2, 1), (3, 1), (4, 2), (17, 4)])
+def test_learned_values_of_a_batch_are_the_chance_that_any_of_its_sequences_wants_an_expert(slots, order):
+    trace = sample(lengths=(6, 1, 5, 3) * ((slots + 3) // 4 + 1))
+    predictor = random_next_use(np.random.default_rng(3), **SHAPE)
+    steps = batch_steps(trace, make_schedule(trace, BatchConfig(slots=slots, prefill_chunk=1, order="shuffled")))
+    values = learned_values(predictor, trace, steps)
+    rows = latest_rows(trace, steps, streamed(predictor, trace))
+    assert max(len(row) for row in rows) == slots
+    expected = np.array([any_of(row, order) for row in rows])
+    np.testing.assert_allclose(values.rows, expected, atol=1.5)
+    assert values.rows.max() <= values.most == 2 * CERTAIN
+    assert not values.at_step_end
 
 
 def test_learned_values_of_a_decoded_token_are_its_own_row():
     trace = sample(prompt=0)
     predictor = random_next_use(np.random.default_rng(3), **SHAPE)
-    np.testing.assert_array_equal(
-        learned_values(predictor, trace, decode_steps(trace)).rows, streamed(predictor, trace)
-    )
+    rows = streamed(predictor, trace).sum(axis=2)
+    np.testing.assert_array_equal(learned_values(predictor, trace, decode_steps(trace)).rows, rows)
 
 
 def test_learned_values_refuse_another_lookahead_another_shape_and_other_steps():
