@@ -3,9 +3,10 @@
 Of one running sequence the value is the sum of its chances over the horizons. Of several at once it is, for each
 horizon, the chance that any of them wants the expert, as if they chose independently: ``1 − Π(1 − p)``. Where many run,
 nearly every expert is wanted by one of them within the farther horizons, and all would be worth the same. So shorter
-times are asked about, about 1/√n of a horizon for n sequences: ``1 − (Π(1 − p))^(1/2^k)`` with ``k = ⌊log₄ n⌋``, n being
-the most that run at once. (Under a constant rate the m-th root stands for 1/m of the time. √n was chosen on training
-tokens of gpt-oss-20b in batches of 4 and 16, among n^0, n^¼, n^½, n^¾ and n; the sum of all chances was worse.)
+times are asked about, about 1/√n of a horizon for n sequences: ``1 − (Π(1 − p))^(1/2^k)`` with ``k = ⌊log₄ n⌋``, n
+being the most that run at once. (Under a constant rate the m-th root stands for 1/m of the time. √n was chosen on
+training tokens of gpt-oss-20b, in batches of 4 and 16, among n^0, n^¼, n^½, n^¾ and n; the sum of all chances was
+worse.)
 
 Products and square roots are those of IEEE 754, rounded in every step and the same on every machine.
 """

@@ -83,7 +83,7 @@ def check_results(outcome: Outcome, folder: Path) -> None:
 
 
 def check_system(result: dict[str, Any]) -> None:
-    """Both shares and both cells of each map, with learned rows of both families; none that fetches is below the least."""
+    """Both shares and both cells of each map, learned rows of both families; none that fetches is below the least."""
     assert [point["config"]["capacity_fraction"] for point in result["points"]] == [0.25, 0.5]
     assert [cell["config"]["link_gb_per_s"] for cell in result["map"]] == [16, 64]
     assert [cell["config"]["host_gb_per_s"] for cell in result["host_map"]] == [60, 300]
