@@ -70,19 +70,31 @@ def section(context: StudyContext) -> Section:
             ),
             Command(_command(context)),
         ),
-        facts=_facts(evaluations),
+        facts=_facts(evaluations, shown),
     )
 
 
-def _facts(evaluations: list[dict[str, Any]]) -> tuple[Fact, ...]:
-    """A headline figure for each predictor with a threshold, what is learned first."""
+def _facts(evaluations: list[dict[str, Any]], limit: str) -> tuple[Fact, ...]:
+    """What is learned at ``limit`` beside the best of the rest; without it, each predictor's own threshold."""
+    learned = [e for e in evaluations if e["file"] is not None]
+    rest = [e for e in evaluations if e["file"] is None]
+    if not learned or not rest:
+        return tuple(
+            Fact(
+                f"{e['recall'][OWN]:.3f}",
+                f"recall of {e['predictor']} at its own {e['issued_per_layer']:.1f} experts issued a layer",
+            )
+            for e in evaluations
+            if OWN in e["recall"]
+        )
+    best = max(rest, key=lambda e: e["recall"][limit])
     return tuple(
         Fact(
-            f"{e['recall'][OWN]:.3f}",
-            f"recall of {e['predictor']} at its own {e['issued_per_layer']:.1f} experts issued a layer",
+            f"{e['recall'][limit]:.3f}",
+            f"recall@{limit} of the {e['predictor']} predictor; {best['predictor']}, the best of the others: "
+            f"{best['recall'][limit]:.3f}",
         )
-        for e in sorted(evaluations, key=lambda e: e["file"] is None)
-        if OWN in e["recall"]
+        for e in learned
     )
 
 
