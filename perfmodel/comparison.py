@@ -28,7 +28,8 @@ class Gain(Result):
     Attributes:
         over: the other row's name.
         ratio: of the two times over all test tokens.
-        low, high: 95 % interval over sequences (`predictor.measure.bootstrap`); ``None`` for a single sequence.
+        low, high: 95 % interval over sequences (`predictor.measure.bootstrap`); ``None`` for a single sequence, and
+            where a step serves several, which share its time.
     """
 
     over: str
@@ -114,6 +115,8 @@ def compare(
         ForestageError: where the configuration does not fit.
     """
     bootstrap = Bootstrap() if bootstrap is None else bootstrap
+    if test.mixes_sequences:
+        bootstrap = bootstrap.model_copy(update={"resamples": 0})
     trial = Simulator(tuning, config, uses, host=host, catalog=catalog)
     real = Simulator(test, config, uses, host=host, catalog=catalog)
     timed = int(tuning.steps.timed.sum())

@@ -88,7 +88,7 @@ class SimulationConfig(StrictModel):
         """How many experts the device holds, over all layers; never more than the model has.
 
         Raises:
-            ForestageError: if no capacity is given.
+            ForestageError: if no capacity is given, or a share of less than one expert.
         """
         everything = layers * experts
         if self.capacity_experts is not None:
@@ -96,6 +96,11 @@ class SimulationConfig(StrictModel):
         elif self.capacity_fraction is not None:
             # The 1e-9 keeps a share that means a whole number of experts whole: 0.29 · 100 is 28.999….
             capacity = int(self.capacity_fraction * everything + 1e-9)
+            if capacity == 0 < self.capacity_fraction:
+                raise ForestageError(
+                    f"capacity_fraction: {self.capacity_fraction:g} of {everything} experts is less than one; give "
+                    f"{1 / everything:.2g} or more, or 0 for a device that keeps none"
+                )
         elif self.capacity_gb is not None:
             capacity = int(self.capacity_gb * 1e9) // expert_bytes
         else:

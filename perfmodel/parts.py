@@ -83,6 +83,12 @@ class Part:
         return int(np.diff(self.steps.offsets)[self.steps.timed].sum())
 
     @property
+    def mixes_sequences(self) -> bool:
+        """Whether some step has tokens of several sequences, so that its time is no one sequence's."""
+        sequence = np.searchsorted(self.trace.sequence_offsets, self.steps.tokens, side="right")
+        return bool((sequence != np.repeat(self.sequence_of_step + 1, np.diff(self.steps.offsets))).any())
+
+    @property
     def largest_step(self) -> int:
         """Tokens of the largest timed step."""
         return int(np.diff(self.steps.offsets)[self.steps.timed].max())

@@ -18,10 +18,11 @@ from perfmodel.simulator import Simulator
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
 from staging.static import uses_of
-from staging.steps import decode_steps, verification_steps
+from staging.steps import batch_steps, decode_steps, verification_steps
 from tests.learned_samples import random_next_use, random_predictor
 from tests.perfmodel.micro import make_catalog, make_config
 from tests.routing import trace_of
+from traces.batch import BatchConfig, make_schedule
 
 LAYERS, EXPERTS, TOP_K = 3, 8, 2
 
@@ -143,6 +144,18 @@ def test_learned_rows_come_with_their_predictors_and_host_rows_with_a_host(catal
     part = made(1, **learned())
     found = compare(part, made(2, **learned()), config(), uses(part), host=True, catalog=catalog)
     assert found.line("learned").policy.is_learned
+
+
+def test_a_step_that_several_sequences_share_gives_no_interval_over_sequences(catalog) -> None:
+    trace = routing(1)
+    steps = batch_steps(trace, make_schedule(trace, BatchConfig(slots=2)))
+    part = part_of(trace, steps, Predictors())
+    assert part.mixes_sequences
+    assert not made(1).mixes_sequences
+    assert not made(1, drafted=4).mixes_sequences
+    found = compare(part, part, config(), uses(made(1)), host=True, catalog=catalog)
+    assert {line.gain.low for line in found.lines if line.gain is not None} == {None}
+    assert {gain.low for gain in found.gains} == {None}
 
 
 def test_verification_predicts_nothing_of_its_own_tokens(catalog) -> None:

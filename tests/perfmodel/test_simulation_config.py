@@ -42,6 +42,11 @@ def test_capacity_in_experts(values: dict[str, Any], expected: int) -> None:
     assert SimulationConfig(**values).capacity(layers=4, experts=100, expert_bytes=30_000) == expected
 
 
+def test_a_share_of_less_than_one_expert_is_refused_and_none_is_not() -> None:
+    with pytest.raises(ForestageError, match=r"0\.001 of 400 experts is less than one; give 0\.0025 or more, or 0"):
+        SimulationConfig(capacity_fraction=0.001).capacity(layers=4, experts=100, expert_bytes=30_000)
+
+
 def test_a_configuration_without_a_capacity_holds_no_known_number() -> None:
     with pytest.raises(ForestageError, match="capacity: not given; give capacity_experts, capacity_fraction or"):
         SimulationConfig().capacity(layers=4, experts=100, expert_bytes=30_000)

@@ -37,6 +37,15 @@ def test_the_table_marks_the_best_and_says_how_to_add_learned_rows(forestage) ->
     assert "oracle" in told.out
 
 
+def test_drafts_are_verified_without_a_predictor_and_timed_by_the_step(forestage) -> None:
+    told = forestage("system", "compare", *SMALL, "--capacity-fraction", 0.5, "--drafted", 4)
+    assert told.status == 0, told.err
+    assert "time: of a step" in told.out
+    assert "as --predictor" not in told.out
+    told = forestage("system", "compare", *SMALL, "--drafted", 4, "--predictor", SHIPPED.parent / "none.safetensors")
+    assert "--predictor: has no effect: with --drafted nothing is predicted within a step" in refused(told)
+
+
 def test_few_tokens_are_not_tuned_on_few(forestage) -> None:
     told = forestage(
         "system", "compare", "--trace", SHIPPED, "--tokens", 200, *LINK, "--capacity-fraction", 0.5, "--json"

@@ -16,6 +16,7 @@ from perfmodel.rows import BASELINES
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
 from study.commands.system.options import (
@@ -50,6 +51,7 @@ class SystemComparison(StrictModel):
         synthetic: whether a generator made it.
         sequences, tokens: of the test part that is simulated.
         tuning_tokens: of the training part, on which each row's policy was chosen.
+        distances: layers ahead that the learned and the perfect predictions look; ST-MoE's tables look one ahead.
         batch: sequences served at once.
         drafted: tokens of one sequence that are verified together; 1: plain decoding.
         prompts_decoded: whether prompt tokens are simulated as if they were decoded, as the trace has no others.
@@ -64,6 +66,7 @@ class SystemComparison(StrictModel):
     sequences: int
     tokens: int
     tuning_tokens: int
+    distances: tuple[int, ...]
     batch: int
     drafted: int
     prompts_decoded: bool
@@ -79,7 +82,9 @@ def compare_command(
     predictor: PredictorOption = None,
     distance: Annotated[
         list[int] | None,
-        typer.Option("--distance", min=1, help="Layers ahead that --predictor prefetches; several times; default: 1"),
+        typer.Option(
+            "--distance", min=1, help="Layers ahead that --predictor and the oracle look; several times; default: 1"
+        ),
     ] = None,
     machine: Annotated[list[str] | None, typer.Option("--machine", help=f"{MACHINE}; several times")] = None,
     capacity_fraction: Annotated[
@@ -110,6 +115,12 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compare policies by time per token, and say which is best at each machine, link and share of experts held."""
+    if drafted > 1:
+        refuse_unused(
+            "with --drafted nothing is predicted within a step, since its later tokens are routed before what the step "
+            "itself routed is known; leave it out",
+            predictor="--predictor",
+        )
     configs = _configs(
         machine or ["A100-80GB"], capacity_fraction or [0.25, 0.5], link_gb_per_s or [None], host_gb_per_s or [None],
         {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
@@ -142,6 +153,7 @@ def compare_command(
         sequences=test.trace.sequences,
         tokens=test.timed_tokens,
         tuning_tokens=tuning.timed_tokens,
+        distances=asked.distances,
         batch=batch,
         drafted=drafted,
         prompts_decoded=training.prompts_decoded,
@@ -180,10 +192,10 @@ def _render(console: Console, result: SystemComparison) -> None:
         soft_wrap=True,
     )
     for point in result.points:
-        _render_point(console, point)
+        _render_point(console, point, "step" if result.drafted > 1 else "token")
     console.print(
-        f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens; ranges: 95 % "
-        "intervals over sequences",
+        f"each row's free settings were chosen on {count(result.tuning_tokens)} training tokens"
+        + ("; ranges: 95 % intervals over sequences" if result.batch == 1 else ""),
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -192,7 +204,7 @@ def _render(console: Console, result: SystemComparison) -> None:
         (result.next_use, "--next-use", "train-next-use"),
         (result.next_layer, "--predictor", "train"),
     ):
-        if told is None:
+        if told is None and not (option == "--predictor" and result.drafted > 1):
             console.print(
                 f"without learned rows: give a file that `forestage predictor {command}` wrote as {option}",
                 style="dim",
@@ -201,7 +213,7 @@ def _render(console: Console, result: SystemComparison) -> None:
             )
 
 
-def _render_point(console: Console, point: Comparison) -> None:
+def _render_point(console: Console, point: Comparison, timed: str) -> None:
     config = point.config
     host = "" if config.host_gb_per_s is None else f", host memory {config.host_gb_per_s:g} GB/s"
     console.print(
@@ -222,7 +234,7 @@ def _render_point(console: Console, point: Comparison) -> None:
             style="dim" if line.is_oracle else None,
         )
     console.print(table, highlight=False)
-    for text, style in ((_what_to_build(point), None), (_columns(point), "dim"), (_bounds(point), "dim")):
+    for text, style in ((_what_to_build(point), None), (_columns(point, timed), "dim"), (_bounds(point), "dim")):
         console.print(text, style=style, highlight=False)
 
 
@@ -232,13 +244,13 @@ def _what_to_build(point: Comparison) -> str:
     return f"{text}; it is {listed(gains)}" if gains else text
 
 
-def _columns(point: Comparison) -> str:
+def _columns(point: Comparison, timed: str) -> str:
     """What the table's columns say."""
     families = {line.family for line in point.lines}
     baselines = " or ".join(name for family, name in BASELINES.items() if family in families)
     return (
-        f"time: of a token; gain: over the baseline of the row's kind ({baselines}); moved, host: experts a step over "
-        "the link, and computed by the host; oracles know what has not happened yet"
+        f"time: of a {timed}; gain: over the baseline of the row's kind ({baselines}); moved, host: experts a step "
+        "over the link, and computed by the host; oracles know what has not happened yet"
     )
 
 

@@ -168,7 +168,7 @@ def simulate_command(
     drafted: DraftedOption = 1,
     tokens: TestTokensOption = None,
     engine: Annotated[
-        str, typer.Option("--engine", help="compiled, or reference (the same times, about a hundred times as slow)")
+        str, typer.Option("--engine", help="compiled, or reference (the same times, hundreds of times as slow)")
     ] = "compiled",
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -353,7 +353,7 @@ def _render(console: Console, result: SystemSimulation) -> None:
     time = outcome.tpot
     table = Table(box=None, show_header=False)
     table.add_row(
-        "time per token, mean / p50 / p95 / p99",
+        f"time per {'step' if result.drafted > 1 else 'token'}, mean / p50 / p95 / p99",
         " / ".join(seconds(value) for value in (time.mean_s, time.p50_s, time.p95_s, time.p99_s)),
     )
     per = "" if outcome.steps == outcome.tokens else " (of the mean step)"
