@@ -33,6 +33,16 @@ def resolve_costs(
     return CostModel(model, machine, config.link_gb_per_s), layers
 
 
+def check_fits(trace: RoutingTrace, config: SimulationConfig) -> None:
+    """Refuse, before any work, a configuration whose sizes are not known or that does not fit the trace.
+
+    Raises:
+        ForestageError: as `resolve_costs` and `SimulationConfig.capacity`, or where an expert's size is not known.
+    """
+    costs, _ = resolve_costs(trace, config)
+    config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
+
+
 def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:
     recorded, sizes = (trace.experts, trace.top_k), (model.experts, model.top_k)
     # A model may have been run with another top_k than its own; its sizes are still its own.

@@ -99,7 +99,7 @@ class Simulator:
         return compiled.simulate(self.workload, self.durations, self.plan(policy))
 
     def run_reference(self, policy: Policy, progress: Progress | None = None) -> Run:
-        """Simulate ``policy`` by the reference engine, which finds the same and takes about a hundred times as long.
+        """Simulate ``policy`` by the reference engine, which finds the same and takes hundreds of times as long.
 
         ``progress``: called with (steps done, steps).
         """

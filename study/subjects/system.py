@@ -8,7 +8,7 @@ import numpy as np
 from catalog.progress import Progress
 from perfmodel.comparison import compare
 from perfmodel.config import SimulationConfig
-from perfmodel.costs_of import resolve_costs
+from perfmodel.costs_of import check_fits
 from perfmodel.parts import Part, Predictors
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
@@ -139,11 +139,11 @@ def _unsimulated(context: StudyContext) -> str | None:
 
     def check() -> None:
         for share in shares_of(context):
-            costs, _ = resolve_costs(trace, simulation_config(context, share))
-            costs.expert_bytes  # noqa: B018
+            check_fits(trace, simulation_config(context, share))
 
     why = needs.refusal(check)
-    return None if why is None else f"{why} (settings of the study: system.sizes_of, system.machine)"
+    settings = "system.sizes_of, system.machine, system.capacity_fractions"
+    return None if why is None else f"{why} (settings of the study: {settings})"
 
 
 SUBJECT = Subject(

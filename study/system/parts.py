@@ -114,7 +114,6 @@ def system_parts(
     Raises:
         ForestageError: where trace, steps and predictors do not fit each other.
     """
-    check_kind(batch, drafted, prompts_decoded=training.prompts_decoded)
     chosen = chosen_sequences(training.recorded, batch=batch, tokens=tokens, tuning_tokens=tuning_tokens)
     found = []
     for number, indices in enumerate(chosen):

@@ -102,6 +102,13 @@ def test_sequences_that_do_not_decode_are_told_with_the_setting(tmp_path: Path) 
     assert "no decode token in the training sequences" in found["system"]
 
 
+def test_a_share_of_less_than_one_expert_is_told_before_any_stage(tmp_path: Path) -> None:
+    found = left_out(make(), tmp_path, system={"capacity_fractions": [0.001, 0.5]})
+    assert set(found) == {"system"}
+    assert "0.001 of 96 experts is less than one" in found["system"]
+    assert "system.capacity_fractions" in found["system"]
+
+
 def test_the_configuration_leaves_the_learned_predictor_out(tmp_path: Path) -> None:
     assert set(left_out(make(), tmp_path, learned="none")) == {"learned", "next_use"}
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from catalog.config import StrictModel
 from perfmodel.comparison import Comparison, compare
 from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import check_fits
 from perfmodel.parts import Predictors
 from perfmodel.rows import BASELINES
 from predictor.measure.bootstrap import Bootstrap
@@ -24,6 +25,7 @@ from study.commands.system.options import (
     HOST_MEMORY,
     LINK,
     MACHINE,
+    WITHIN_A_DRAFT,
     BatchOption,
     DraftedOption,
     HostLatencyOption,
@@ -32,7 +34,6 @@ from study.commands.system.options import (
     PredictorOption,
     SizesOfOption,
     TestTokensOption,
-    check_sizes,
     configuration,
     host_computes,
     kind_of_steps,
@@ -116,11 +117,7 @@ def compare_command(
 ) -> None:
     """Compare policies by time per token, and say which is best at each machine, link and share of experts held."""
     if drafted > 1:
-        refuse_unused(
-            "with --drafted nothing is predicted within a step, since its later tokens are routed before what the step "
-            "itself routed is known; leave it out",
-            predictor="--predictor",
-        )
+        refuse_unused(f"{WITHIN_A_DRAFT}; leave it out", predictor="--predictor")
     configs = _configs(
         machine or ["A100-80GB"], capacity_fraction or [0.25, 0.5], link_gb_per_s or [None], host_gb_per_s or [None],
         {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
@@ -133,7 +130,7 @@ def compare_command(
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
     for config in configs:
-        check_sizes(recorded, config)
+        check_fits(recorded, config)
     check_kind(batch, drafted, prompts_decoded=not has_decode(recorded))
     with progress_bar("reading ahead") as progress:
         training = training_of(recorded, asked)

@@ -7,15 +7,19 @@ import typer
 
 from catalog import load_catalog
 from perfmodel.config import SimulationConfig
-from perfmodel.costs_of import resolve_costs
 from perfmodel.host import host_of
-from traces import RoutingTrace
 
 MACHINE = "Name of a machine in the catalogue"
 CAPACITY_FRACTION = "Share of all experts that the device holds, 0 to 1"
 LINK = "Host link in place of the machine's, GB/s"
 HOST_MEMORY = "Host memory's usable bandwidth in place of the machine's, GB/s; the link is no faster"
 """Helps of options that `compare` takes several times and `simulate` once."""
+
+WITHIN_A_DRAFT = (
+    "with --drafted nothing is predicted within a step, since its later tokens are routed before what the step itself "
+    "routed is known"
+)
+"""Why a prediction is refused."""
 
 NextUseOption = Annotated[
     Path | None, typer.Option("--next-use", help="A predictor file that `forestage predictor train-next-use` wrote")
@@ -53,16 +57,6 @@ def configuration(settings: dict[str, Any]) -> SimulationConfig:
     config = SimulationConfig.parse_settings(given, origin="forestage system")
     load_catalog().machines.find(config.machine)
     return config
-
-
-def check_sizes(trace: RoutingTrace, config: SimulationConfig) -> None:
-    """Refuse, before any work, sizes that are not known or not of the trace's shape.
-
-    Raises:
-        ForestageError: saying what to give.
-    """
-    costs, _ = resolve_costs(trace, config)
-    config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
 
 
 def host_computes(config: SimulationConfig) -> bool:

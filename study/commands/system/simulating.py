@@ -11,6 +11,7 @@ from rich.table import Table
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
+from perfmodel.costs_of import check_fits
 from perfmodel.outcome import Outcome
 from perfmodel.parts import Predictors
 from perfmodel.plan import Missing
@@ -26,6 +27,7 @@ from study.commands.system.options import (
     HOST_MEMORY,
     LINK,
     MACHINE,
+    WITHIN_A_DRAFT,
     BatchOption,
     DraftedOption,
     HostLatencyOption,
@@ -34,7 +36,6 @@ from study.commands.system.options import (
     PredictorOption,
     SizesOfOption,
     TestTokensOption,
-    check_sizes,
     configuration,
     host_computes,
     kind_of_steps,
@@ -200,7 +201,7 @@ def simulate_command(
     asked = _predictors(policy, next_use, predictor, distances, issue_limit)
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
-    check_sizes(recorded, config)
+    check_fits(recorded, config)
     _check_shape(recorded, policy, distances, issue_limit)
     with progress_bar("reading ahead") as progress:
         part, uses = one_policys_part(
@@ -286,10 +287,7 @@ def _check_prefetch(policy: Policy, distances: tuple[int, ...], drafted: int) ->
     if policy.prefetch is Prefetch.ST_MOE and len(distances) > 1:
         raise ForestageError("--distance: --prefetch st-moe predicts at one distance; give one")
     if drafted > 1 and policy.prefetch in (Prefetch.ST_MOE, Prefetch.LEARNED):
-        raise ForestageError(
-            f"--prefetch {policy.prefetch.value}: with --drafted nothing is predicted within a step, since its later "
-            "tokens are routed before what the step itself routed is known; leave one of the two out"
-        )
+        raise ForestageError(f"--prefetch {policy.prefetch.value}: {WITHIN_A_DRAFT}; leave one of the two out")
 
 
 def _predictors(
