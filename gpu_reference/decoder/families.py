@@ -1,7 +1,7 @@
-"""What the computation of a decoder's fixed parts needs and the catalogue lacks: norms, rotary embedding, router rule.
+"""What a decoder's fixed parts need to compute and the catalogue lacks: norms, rotary embedding, router rule.
 
-Each family is that of transformers 5.23's modelling code (`models/<name>/modeling_<name>.py`). Figures marked *recalled*
-are from the publishers' configurations, not looked up; none of them changes how long anything takes.
+Each family is that of transformers 5.23's code (`models/<name>/modeling_<name>.py`). Figures marked *recalled* are from
+the publishers' configurations, not looked up; none of them changes how long anything takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from catalog.models import ModelRecord
 from gpu_reference.decoder.rotary import Rotary, Yarn
 
 RouterRule = Literal["softmax", "softmax_over_chosen"]
-"""``softmax``: the top-k of the softmax over all experts; ``softmax_over_chosen``: the softmax over the top-k logits."""
+"""``softmax``: the best of the softmax over all experts; ``softmax_over_chosen``: the softmax over the best logits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,9 +79,8 @@ def enough_memory(
         raise refusal(min(needed - 1, free if free is not None else needed - 1)) from error
 
 
-def _largest(nbytes: object, limit: int, spare: int) -> int:
+def _largest(nbytes: Callable[[int], int], limit: int, spare: int) -> int:
     """The largest number below ``limit`` for which ``nbytes`` (rising) is at most ``spare``; 0: none."""
-    assert callable(nbytes)
     low, high = 0, limit - 1
     while low < high:
         middle = (low + high + 1) // 2

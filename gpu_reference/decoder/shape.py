@@ -103,6 +103,11 @@ class DecoderShape:
         family = family or family_of(model)
         if model.vocabulary is None:
             raise ForestageError(f"{model.name}: vocabulary: not known, so there is no decoder; add it to the record")
+        swiglu = model.expert_matrices == 3 and model.activation == "swiglu"
+        if (model.dense_layers or model.shared_experts) and not swiglu:
+            raise ForestageError(
+                f"{model.name}: dense layers and shared experts of {model.activation} are not computed"
+            )
         kept = list(layer_map)
         if not kept or kept != sorted(set(kept)) or set(kept) - set(model.layer_map):
             raise ForestageError(
@@ -215,8 +220,11 @@ def _attention(model: ModelRecord, layer: int) -> Attention:
     elif isinstance(attention, LatentAttention):
         extra = ["index_heads"] if attention.index_heads else []
     else:
-        extra = [attention.of]
-    if extra or model.expert_matrices != 3:
-        what = ", ".join(extra) or "feed-forward parts of two matrices"
-        raise ForestageError(f"{model.name}: layer {layer}: {what}: the decoder does not compute this kind")
+        raise _uncomputed(model, layer, attention.of)
+    if extra:
+        raise _uncomputed(model, layer, ", ".join(extra))
     return attention
+
+
+def _uncomputed(model: ModelRecord, layer: int, what: str) -> ForestageError:
+    return ForestageError(f"{model.name}: layer {layer}: {what}: the decoder does not compute this kind of attention")
