@@ -51,9 +51,9 @@ def test_a_graph_is_made_for_each_layer_and_number_of_rows_that_it_reads() -> No
 def test_preparing_does_not_disturb_sequences_under_way(model: ModelRecord) -> None:
     eager = generate(tiny(model, max_context=64), context=60, steps=4, batch=3)
     decoder = tiny(model, max_context=64)
+    found = generate(decoder, context=60, steps=2, batch=3)
     graphed = GraphedDecoder(decoder, tokens=3, capture=Rerun())
-    found = generate(graphed, context=60, steps=2, batch=3)
-    graphed.prepare()
+    assert graphed.prepare() > 0
     for step in (2, 3):
         lengths = [60 - 3 * slot + step for slot in range(3)]
         tokens = [TOKENS[slot][length] for slot, length in enumerate(lengths)]
@@ -93,6 +93,18 @@ def test_an_experts_sum_of_another_type_is_added_as_in_eager_mode() -> None:
     assert torch.equal(results[0], results[1])
 
 
+def test_the_last_layers_output_stays_when_the_next_step_runs() -> None:
+    graphed = GraphedDecoder(tiny(), tokens=1, capture=Rerun())
+    outputs = []
+    for position in range(2):
+        hidden = graphed.embed(torch.tensor([3]))
+        for layer in range(graphed.layers):
+            gate = graphed.before_gate(layer, hidden, [position], [0])
+            hidden = graphed.after_experts(layer, gate.residual, gate.normed, None)
+        outputs.append((hidden, hidden.clone()))
+    assert torch.equal(*outputs[0])
+
+
 def test_logits_from_elsewhere_are_chosen_from_as_in_eager_mode() -> None:
     graphed = GraphedDecoder(tiny(), tokens=1, capture=Rerun())
     gate = graphed.before_gate(0, graphed.embed(torch.tensor([3])), [0], [0])
@@ -100,6 +112,17 @@ def test_logits_from_elsewhere_are_chosen_from_as_in_eager_mode() -> None:
     other, _ = graphed.choose(0, -gate.router_logits)
     assert own.tolist() == gate.router_logits.topk(2).indices.tolist()
     assert other.tolist() == (-gate.router_logits).topk(2).indices.tolist()
+
+
+def test_shared_experts_run_as_a_graph_for_what_the_layers_graph_gave_and_eagerly_for_the_rest() -> None:
+    decoder = tiny(TINY_LATENT)
+    graphed = GraphedDecoder(decoder, tokens=1, capture=Rerun())
+    gate = graphed.before_gate(0, graphed.embed(torch.tensor([3])), [0], [0])
+    own, again = (graphed.shared(0, gate.normed) for _ in range(2))
+    assert own is again
+    assert own is not None
+    assert torch.equal(own, decoder.shared(0, gate.normed))  # type: ignore[arg-type]
+    assert torch.equal(graphed.shared(0, -gate.normed), decoder.shared(0, -gate.normed))  # type: ignore[arg-type]
 
 
 def test_graphs_are_refused_on_the_cpu_and_for_more_tokens_than_slots() -> None:
@@ -131,7 +154,9 @@ def test_a_fixed_part_is_what_a_decode_step_computes_and_can_be_repeated(model: 
         second = list(vars(run()).values())
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
         assert first[2].shape == (2, 8)
-        assert all(decoder.caches[block].lengths[:2] == [31, 31] for block in decoder.blocks_of(layer))
+        for cache in (decoder.caches[block] for block in decoder.blocks_of(layer)):
+            assert cache.lengths == [31, 31, 0]
+            assert cache.keys[:2, :, :31].ne(0).all()  # every row that is read has been filled
     if isinstance(measured, GraphedDecoder):
         assert measured.eager_calls == 0
 
