@@ -149,7 +149,8 @@ def _attend(
     scores = scores.view(batch, kv_heads, group, count, -1).masked_fill(hidden, -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks[None, :, :, None].expand(batch, -1, -1, count, -1)), dim=-1)
-    shares = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+    precision = torch.promote_types(scores.dtype, torch.float32)
+    shares = scores.softmax(dim=-1, dtype=precision).to(values.dtype)
     if sinks is not None:
         shares = shares[..., :-SINK_COLUMNS]
     output = torch.bmm(shares.flatten(2, 3).flatten(0, 1), values.flatten(0, 1))

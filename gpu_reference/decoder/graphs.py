@@ -40,6 +40,7 @@ class GraphedDecoder:
         eager_calls: calls of ``before_gate`` that did not.
     """
 
+    @torch.inference_mode(False)  # as `Decoder`
     def __init__(self, decoder: Decoder, *, tokens: int, capture: Capture | None = None) -> None:
         """Make no graph yet (``prepare``, or each at its first use).
 

@@ -1,10 +1,14 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalog.errors import ForestageError
 from catalog.models import ModelRecord
 from gpu_reference.decoder import Decoder, GraphedDecoder, fixed_part
-from gpu_reference.decoder.capture import CudaCapture, Rerun
+from gpu_reference.decoder.capture import Captured, CudaCapture, Rerun
 from tests.gpu_reference.decoder.whole_models import TINY, TINY_LATENT, forward, tiny
 
 BOTH = pytest.mark.parametrize("model", [TINY, TINY_LATENT], ids=["gqa", "mla"])
@@ -125,6 +129,24 @@ def test_shared_experts_run_as_a_graph_for_what_the_layers_graph_gave_and_eagerl
     assert torch.equal(graphed.shared(0, -gate.normed), decoder.shared(0, -gate.normed))  # type: ignore[arg-type]
 
 
+@BOTH
+@pytest.mark.parametrize("graphs", [False, True])
+def test_calls_inside_and_outside_of_inference_mode_may_follow_each_other(model: ModelRecord, graphs: bool) -> None:
+    expected = generate(tiny(model), context=12, steps=4, batch=2)
+    for made_inside in (False, True):
+        with torch.inference_mode(made_inside):
+            decoder: Decoder | GraphedDecoder = tiny(model)
+            if graphs:
+                decoder = GraphedDecoder(decoder, tokens=2, capture=Rerun())  # type: ignore[arg-type]
+        found = []
+        for inside in (True, False, True):
+            for slot in range(2):
+                decoder.reset(slot)
+            with torch.inference_mode(inside):
+                found.append(generate(decoder, context=12, steps=4, batch=2))
+        assert all(torch.equal(logits, expected) for logits in found)
+
+
 def test_graphs_are_refused_on_the_cpu_and_for_more_tokens_than_slots() -> None:
     with pytest.raises(ForestageError, match="graphs: cpu has no CUDA graphs; take mode eager, or device cuda"):
         GraphedDecoder(tiny(), tokens=1)
@@ -183,3 +205,43 @@ def test_a_fixed_part_that_the_decoder_has_not_is_refused(layer: int, context: i
     if told == "batch 4":
         with pytest.raises(ForestageError, match="batch 1: the graphs are for 2"):
             fixed_part(GraphedDecoder(tiny(), tokens=2, capture=Rerun()), 0, 1, 1)
+
+
+class Watch(TorchDispatchMode):
+    """Names of the operations that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "lift_fresh", "unique_dim", "masked_select", "bincount"}
+"""Operations that read the device's results on the host, or copy a host's constant to the device."""
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_captured_neither_waits_for_the_device_nor_copies_from_the_host(
+    model: ModelRecord, dtype: torch.dtype
+) -> None:
+    with Watch() as outside:
+        assert torch.tensor([1]).nonzero().sum().item() == 0
+    assert {"_local_scalar_dense", "nonzero", "lift_fresh"} <= outside.names
+
+    watches = []
+
+    def capture(run: Callable[[], Sequence[torch.Tensor]]) -> Captured:
+        with Watch() as watch:
+            outputs = tuple(run())
+        watches.append(watch)
+        return Captured(outputs, lambda: None)
+
+    GraphedDecoder(tiny(model, dtype=dtype), tokens=2, capture=capture).prepare()
+    assert len(watches) == (2 * 2 if model is TINY_LATENT else 4)
+    for watch in watches:
+        assert watch.names
+        assert not watch.names & WAITING
