@@ -201,9 +201,12 @@ def host_kernel(layout: ExpertLayout) -> Callable[[torch.Tensor, torch.Tensor], 
     def run(block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         rows = x.detach().to(torch.float32).contiguous().numpy()
         output = torch.empty(x.shape, dtype=torch.float32)
+        threads = torch.get_num_threads()
         with _lock:
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
             _expert(block.numpy(), *constants, rows, output.numpy())
+        if torch.get_num_threads() != threads:  # numba's first launch sets OpenMP's number, which is PyTorch's too
+            torch.set_num_threads(threads)
         return output.to(x.dtype)
 
     return run
