@@ -95,6 +95,15 @@ def expert_kernel(layout: ExpertLayout, device: torch.device | str, name: str | 
     return run
 
 
+def fastest_host_kernel(layout: ExpertLayout) -> str:
+    """The kernel for experts that a CPU computes for few tokens.
+
+    It is ``host`` where that is there: reading the block is all that it asks of memory, where ``torch`` writes a
+    dequantised matrix of 2 to 8 times the block's size and reads it again. Of FP32, ``torch`` reads the block alone too.
+    """
+    return "host" if "host" in kernels(layout, "cpu") else "torch"
+
+
 def reference_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> NDArray[np.float64]:
     """The expert's output f64 ``[n, hidden]`` in NumPy, from the weights that the block stands for.
 

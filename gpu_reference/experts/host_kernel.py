@@ -19,8 +19,10 @@ from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT
 from gpu_reference.experts.host_products import (
     STEP,
     TILE,
+    bf16_at,
     bf16_product,
     bf16_products,
+    f32_at,
     int8_product,
     int8_products,
     mxfp4_product,
@@ -48,9 +50,14 @@ _lock = Lock()  # of numba's threading layers one allows a single parallel call 
 
 
 @njit(nogil=True)
-def _row(format: int, row: int, scales: int, size: int, x: int, x_stride: int, x_scales: int, x_scales_stride: int,
-         sums: NDArray[np.float32]) -> None:  # fmt: skip
-    """The products of a row and the tokens, into ``sums [tokens]``."""
+def _row(format: int, row: int, scales: int, size: int, codes: NDArray[np.int16], code_scales: NDArray[np.float32],
+         whole: NDArray[np.float32], sums: NDArray[np.float32]) -> None:  # fmt: skip
+    """The products of a row and the tokens, into ``sums [tokens]``.
+
+    Addresses of arrays are taken here, where the caller keeps them: numba frees what is not used by name any more.
+    """
+    x, x_stride = (whole.ctypes.data, whole.strides[0]) if format == BF16 else (codes.ctypes.data, codes.strides[0])
+    x_scales, x_scales_stride = code_scales.ctypes.data, code_scales.strides[0]
     token, tokens = 0, len(sums)
     while token + TILE <= tokens:
         at, at_scale = x + token * x_stride, x_scales + token * x_scales_stride
@@ -73,6 +80,7 @@ def _row(format: int, row: int, scales: int, size: int, x: int, x_stride: int, x
             sums[token] = bf16_product(row, scales, size, at, x_stride, at_scale, x_scales_stride)[0]
         token += 1
 
+
 @njit(nogil=True)
 def _vectors(
     format: int, x: NDArray[np.float32], codes: NDArray[np.int16], scales: NDArray[np.float32],
@@ -87,36 +95,11 @@ def _vectors(
 
 
 @njit(nogil=True)
-def _rows(block: int, format: int, matrix: tuple[int, ...], first: int, stride: int, count: int,
-          codes: NDArray[np.int16], scales: NDArray[np.float32], whole: NDArray[np.float32],
-          sums: NDArray[np.float32]) -> None:  # fmt: skip
-    """Rows ``first``, ``first + stride``, … of a matrix times the tokens, into ``sums [rows, tokens]``."""
-    start, row_bytes, scales_start, scale_bytes = matrix
-    x, x_stride = codes.ctypes.data, codes.strides[0]
-    if format == BF16:
-        x, x_stride = whole.ctypes.data, whole.strides[0]
-    for number in range(first, first + stride * count, stride):
-        _row(
-            format, block + start + number * row_bytes, block + scales_start + number * scale_bytes, row_bytes, x,
-            x_stride, scales.ctypes.data, scales.strides[0], sums[number],
-        )  # fmt: skip
-
-
-@njit(nogil=True)
-def _factors(block: NDArray[np.uint8], format: int, start: int, rows: int) -> NDArray[np.float32]:
-    """What each row's sum is multiplied by, ``[rows]``."""
+def _scaled(sum: np.float32, address: int, format: int, factors: int, biases: int, row: int) -> np.float32:
+    """The row's sum times its factor (INT8), plus its bias; both are in the block, −1: there are none."""
     if format == INT8:
-        return block[start : start + 4 * rows].view(np.float32).copy()
-    return np.ones(rows, np.float32)
-
-
-@njit(nogil=True)
-def _biases(block: NDArray[np.uint8], start: int, rows: int) -> NDArray[np.float32]:
-    """A matrix's, ``[rows]``; 0 where there is none."""
-    if start < 0:
-        return np.zeros(rows, np.float32)
-    bits = block[start : start + 2 * rows].view(np.uint16)
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        sum *= f32_at(address + factors + 4 * row)
+    return sum if biases < 0 else sum + bf16_at(address + biases + 2 * row)
 
 
 @njit(nogil=True)
@@ -153,27 +136,32 @@ def _expert(
     codes = np.empty((tokens, wide), np.int16)
     scales = np.empty((tokens, wide // GROUP), np.float32)
     whole = np.empty((tokens, wide if format == BF16 else 0), np.float32)
-    factors = _factors(block, format, gate_up[2], 2 * intermediate)
-    bias = _biases(block, biases[0], 2 * intermediate)
+
     sums = np.empty((2 * intermediate, tokens), np.float32)
     inner = np.empty((tokens, intermediate), np.float32)
+    start, row_bytes, row_scales, scale_bytes = gate_up
     for token in range(tokens):
         _vectors(format, x[token], codes[token], scales[token], whole[token])
-    for row in numba.prange(intermediate):
-        _rows(address, format, gate_up, row, intermediate, 2, codes, scales, whole, sums)
+    for index in numba.prange(intermediate):
+        row = np.int64(index)
+        for number in range(row, row + intermediate + 1, intermediate):
+            _row(format, address + start + number * row_bytes, address + row_scales + number * scale_bytes, row_bytes,
+                 codes, scales, whole, sums[number])  # fmt: skip
         for token in range(tokens):
-            gate = sums[row, token] * factors[row] + bias[row]
-            up = sums[intermediate + row, token] * factors[intermediate + row] + bias[intermediate + row]
+            gate = _scaled(sums[row, token], address, format, row_scales, biases[0], row)
+            up = _scaled(sums[intermediate + row, token], address, format, row_scales, biases[0], intermediate + row)
             inner[token, row] = _raised(gate, up, gpt_oss)
-    factors = _factors(block, format, down[2], hidden)
-    bias = _biases(block, biases[1], hidden)
+
     outer = np.empty((hidden, tokens), np.float32)
+    start_down, row_bytes_down, row_scales_down, scale_bytes_down = down
     for token in range(tokens):
         _vectors(format, inner[token], codes[token], scales[token], whole[token])
-    for row in numba.prange(hidden):
-        _rows(address, format, down, row, 1, 1, codes, scales, whole, outer)
+    for index in numba.prange(hidden):
+        row = np.int64(index)
+        _row(format, address + start_down + row * row_bytes_down, address + row_scales_down + row * scale_bytes_down,
+             row_bytes_down, codes, scales, whole, outer[row])  # fmt: skip
         for token in range(tokens):
-            y[token, row] = outer[row, token] * factors[row] + bias[row]
+            y[token, row] = _scaled(outer[row, token], address, format, row_scales_down, biases[1], row)
 
 
 def can_compute(layout: ExpertLayout) -> bool:

@@ -163,6 +163,26 @@ bf16_product = _product(_Bf16(), 1)
 bf16_products = _product(_Bf16(), TILE)
 
 
+def _reader(bits: int) -> Callable[..., Any]:
+    """The upper ``bits`` of an f32, which lie at an address, as that f32."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def read(context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Sequence[Any]) -> Any:
+            kind = ir.IntType(bits)
+            found = builder.load(builder.inttoptr(args[0], ir.PointerType(kind)), align=1)
+            whole = found if bits == 32 else builder.shl(builder.zext(found, I32), I32(32 - bits))
+            return builder.bitcast(whole, F32)
+
+        return types.float32(types.int64), generate
+
+    return read  # type: ignore[no-any-return]
+
+
+f32_at = _reader(32)
+bf16_at = _reader(16)
+
+
 def _sums(builder: Any, step: _Step, tokens: int, row: Any, scales: Any, size: Any, x: Any, x_stride: Any,
           x_scales: Any, x_scales_stride: Any) -> list[Any]:  # fmt: skip
     """Code of a whole row; the sum of each token."""
@@ -195,9 +215,7 @@ def _sums(builder: Any, step: _Step, tokens: int, row: Any, scales: Any, size: A
         if step.scale_bytes:
             each = step.weight_bytes // step.scale_bytes
             there = builder.udiv(builder.add(rest, I64(each - 1)), I64(each))
-            padded_scales = _padded(
-                builder, _offset(builder, scales, whole, step.scale_bytes), there, step.scale_bytes
-            )
+            padded_scales = _padded(builder, _offset(builder, scales, whole, step.scale_bytes), there, step.scale_bytes)
         one(padded, padded_scales, whole)
     return [
         _total(builder, [builder.load(cell) for cell in cells[token * step.sums : (token + 1) * step.sums]])
