@@ -99,7 +99,7 @@ def fastest_host_kernel(layout: ExpertLayout) -> str:
     """The kernel for experts that a CPU computes for few tokens.
 
     It is ``host`` where that is there: reading the block is all that it asks of memory, where ``torch`` writes a
-    dequantised matrix of 2 to 8 times the block's size and reads it again. Of FP32, ``torch`` reads the block alone too.
+    dequantised matrix of 2 to 8 times the block's size and reads it again. Of FP32 ``torch`` reads the block alone.
     """
     return "host" if "host" in kernels(layout, "cpu") else "torch"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 
 import numba
 import numpy as np
@@ -45,6 +46,8 @@ FACTORS = (1.0, 1.0, 2.0**-9)
 
 LIMIT = np.float32(GPT_OSS_LIMIT)
 """gpt-oss's clamp."""
+
+_config: Any = numba.config
 
 _lock = Lock()  # of numba's threading layers one allows a single parallel call at a time
 
@@ -191,7 +194,7 @@ def host_kernel(layout: ExpertLayout) -> Callable[[torch.Tensor, torch.Tensor], 
         output = torch.empty(x.shape, dtype=torch.float32)
         threads = torch.get_num_threads()
         with _lock:
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            numba.set_num_threads(min(threads, _config.NUMBA_NUM_THREADS))
             _expert(block.numpy(), *constants, rows, output.numpy())
         if torch.get_num_threads() != threads:  # numba's first launch sets OpenMP's number, which is PyTorch's too
             torch.set_num_threads(threads)

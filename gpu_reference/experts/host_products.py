@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -142,7 +142,7 @@ class _Bf16(_Step):
 def _product(step: _Step, tokens: int) -> Callable[..., Any]:
     """The product of one row and ``tokens`` vectors, for numba; gives a tuple of as many f32."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def product(context: Any, row: Any, scales: Any, size: Any, x: Any, x_stride: Any, x_scales: Any,
                 x_scales_stride: Any) -> Any:  # fmt: skip
         result = types.UniTuple(types.float32, tokens)
@@ -152,7 +152,7 @@ def _product(step: _Step, tokens: int) -> Callable[..., Any]:
 
         return result(*[types.int64] * 7), generate
 
-    return product  # type: ignore[no-any-return]
+    return product
 
 
 mxfp4_product = _product(_Mxfp4(), 1)
@@ -166,7 +166,7 @@ bf16_products = _product(_Bf16(), TILE)
 def _reader(bits: int) -> Callable[..., Any]:
     """The upper ``bits`` of an f32, which lie at an address, as that f32."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def read(context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Sequence[Any]) -> Any:
             kind = ir.IntType(bits)
@@ -176,7 +176,7 @@ def _reader(bits: int) -> Callable[..., Any]:
 
         return types.float32(types.int64), generate
 
-    return read  # type: ignore[no-any-return]
+    return read
 
 
 f32_at = _reader(32)
