@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -54,6 +55,17 @@ class ResidentExperts:
     def close(self) -> None:
         """Nothing."""
 
+    def read(self, ids: torch.Tensor, meanwhile: Callable[[], None] | None = None) -> list[int]:
+        """See `OffloadedExperts`."""
+        here = self._ids.view(ids.shape)
+        self._queue.launch(lambda: _take(here, ids))
+        mark = self._queue.mark()
+        if meanwhile is not None:
+            meanwhile()
+        while not mark.is_reached():
+            time.sleep(0)
+        return [int(one) for one in here.view(-1).tolist()]
+
     def run(
         self,
         layer: int,
@@ -61,17 +73,13 @@ class ResidentExperts:
         ids: torch.Tensor,
         weights: torch.Tensor,
         forced: ForcedRouting | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> torch.Tensor:
         """See `OffloadedExperts.run`; it, too, waits for the gate, since the host must know what to launch."""
-        here = self._ids.view(ids.shape)
-        self._queue.launch(lambda: _take(here, ids))
         begun_s = time.perf_counter()
-        mark = self._queue.mark()
-        while not mark.is_reached():
-            time.sleep(0)
+        chosen: Sequence[int] = self.read(ids, meanwhile)
         if self._is_timed:
             self.timed.gate_wait_s += time.perf_counter() - begun_s
-        chosen = here.view(-1).tolist()
         if forced is not None:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):

@@ -184,6 +184,7 @@ class OffloadedExperts:
         ids: torch.Tensor,
         weights: torch.Tensor,
         forced: ForcedRouting | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> torch.Tensor:
         """The layer's experts for some tokens.
 
@@ -192,11 +193,12 @@ class OffloadedExperts:
             x: ``[n, hidden]`` on the device.
             ids, weights: what the router chose, i64 and f32 ``[n, k]`` on the device.
             forced: what takes its place, once it is known.
+            meanwhile: launches what the device may compute until the host has decided.
 
         Returns:
             ``[n, hidden]``, launched.
         """
-        chosen = self._gate(x, ids)
+        chosen: Sequence[int] = self._gate(x, ids, meanwhile)
         if forced is not None:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):
@@ -215,20 +217,28 @@ class OffloadedExperts:
         self._release(layer, [*resident, *coming], needed, computed, read)
         return moe
 
-    def _gate(self, x: torch.Tensor, ids: torch.Tensor) -> Sequence[int]:
-        """The router's choice, once the device has it."""
+    def read(self, ids: torch.Tensor, meanwhile: Callable[[], None] | None = None) -> list[int]:
+        """What ``ids`` (i64, on the device) are, once the device has them; the link goes on."""
         here = self._ids.view(ids.shape)
         self._queue.launch(lambda: _take(here, ids))
+        mark = self._queue.mark()
+        if meanwhile is not None:
+            meanwhile()
+        self._wait(mark)
+        self._settle_stalls()
+        return here.view(-1).tolist()
+
+    def _gate(self, x: torch.Tensor, ids: torch.Tensor, meanwhile: Callable[[], None] | None) -> list[int]:
+        """The router's choice, and the inputs where the host may compute."""
         if self._plan.missing is not Missing.FETCH:
             if self._inputs is None:
                 self._inputs = PinnedBuffer(x.dtype, pinned=self._on_gpu)
             inputs = self._inputs.view(x.shape)
             self._queue.launch(lambda: _take(inputs, x))
         begun_s = time.perf_counter()
-        self._wait(self._queue.mark())
+        chosen = self.read(ids, meanwhile)
         self.total.gate_wait_s += time.perf_counter() - begun_s
-        self._settle_stalls()
-        return here.view(-1).tolist()
+        return chosen
 
     def _wait(self, mark: Mark) -> None:
         """Pump until ``mark`` is reached."""
