@@ -249,9 +249,9 @@ class Decoder:
 
     def shared(self, layer: int, normed: torch.Tensor) -> torch.Tensor | None:
         """The shared experts' output ``[n, hidden]``; ``None`` if the model has none."""
-        weights = self._blocks[self.shape.moe[layer]]
-        if "shared_down" not in weights:
+        if not self.has_shared(layer):
             return None
+        weights = self._blocks[self.shape.moe[layer]]
         return self._feed_forward(normed, weights["shared_gate_up"], weights["shared_down"])
 
     def after_experts(
@@ -280,13 +280,22 @@ class Decoder:
                 return self._step
         tokens = Tokens.of(positions, slots, max_context=self.max_context, of=self.slots)
         if self._step is None or (tokens.positions, tokens.slots) != (self._step.positions, self._step.slots):
-            capacities = {cache.capacity for cache in self.caches}
-            self._step = Step.of(tokens, buckets=self.buckets, capacities=capacities, table=self._table)
+            bucket = next(bucket for bucket in self.buckets if bucket > max(tokens.positions))
+            self._step = self.make_step(tokens, bucket=bucket)
         if on_device:
             assert isinstance(positions, torch.Tensor)
             assert isinstance(slots, torch.Tensor)
             self._seen = (positions, positions._version, slots, slots._version)
         return self._step
+
+    def make_step(self, tokens: Tokens, *, bucket: int) -> Step:
+        """A new `Step` for ``tokens``, whose decode reads ``bucket`` rows of a cache without a window."""
+        capacities = {cache.capacity for cache in self.caches}
+        return Step.of(tokens, bucket=bucket, capacities=capacities, table=self._table)
+
+    def has_shared(self, layer: int) -> bool:
+        """Whether ``layer`` has shared experts."""
+        return "shared_down" in self._blocks[self.shape.moe[layer]]
 
     def blocks_of(self, layer: int) -> range:
         """Indices of the transformer layers that run in ``before_gate`` of ``layer``: dense ones, then its own."""

@@ -105,9 +105,7 @@ class DecoderShape:
             raise ForestageError(f"{model.name}: vocabulary: not known, so there is no decoder; add it to the record")
         swiglu = model.expert_matrices == 3 and model.activation == "swiglu"
         if (model.dense_layers or model.shared_experts) and not swiglu:
-            raise ForestageError(
-                f"{model.name}: dense layers and shared experts of {model.activation} are not computed"
-            )
+            raise ForestageError(f"{model.name}: {model.activation}: dense layers and shared experts need swiglu here")
         kept = list(layer_map)
         if not kept or kept != sorted(set(kept)) or set(kept) - set(model.layer_map):
             raise ForestageError(

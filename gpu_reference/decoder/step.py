@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +94,7 @@ class Step:
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, tokens: Tokens, *, buckets: Sequence[int], capacities: Iterable[int], table: torch.Tensor) -> Step:
+    def of(cls, tokens: Tokens, *, bucket: int, capacities: Iterable[int], table: torch.Tensor) -> Step:
         """Copy what the layers need to the device of ``table``, the rotary table."""
         device = table.device
         # From memory that is not pinned the driver copies before it returns, so nothing here may change under it.
@@ -102,7 +102,6 @@ class Step:
         positions, slots = host.to(device, non_blocking=True).unbind()
         first = tokens.slots[0]
         following = tokens.slots == tuple(range(first, first + len(tokens.slots)))
-        bucket = next(size for size in buckets if size > max(tokens.positions))
         read = 0 if tokens.prefill else bucket
         return cls(
             positions=tokens.positions,

@@ -1,0 +1,10 @@
+"""``forestage reference``: replay recorded routing in PyTorch, and measure a machine; one module per command."""
+
+import typer
+
+from study.commands.reference import checking, measuring, perplexing
+
+app = typer.Typer()
+app.command("check")(checking.check_command)
+app.command("measure")(measuring.measure_command)
+app.command("perplexity")(perplexing.perplexity_command)
