@@ -88,9 +88,7 @@ class HostExperts:
         return found
 
     @classmethod
-    def random(
-        cls, layout: ExpertLayout, layers: int, experts: int, *, seed: int, device: torch.device
-    ) -> HostExperts:
+    def random(cls, layout: ExpertLayout, layers: int, experts: int, *, seed: int, device: torch.device) -> HostExperts:
         """Random experts, made on ``device``, some at a time; pinned if that is a GPU.
 
         Raises:

@@ -151,9 +151,7 @@ def through_layers(
         gate = decoder.before_gate(layer, hidden, positions, slots)
         chosen, weights = decoder.choose(layer, gate.router_logits)
         meanwhile = _Shared(decoder, layer, gate.normed)
-        moe = experts.run(
-            layer, gate.normed, chosen, weights, None if forced is None else forced[layer], meanwhile
-        )
+        moe = experts.run(layer, gate.normed, chosen, weights, None if forced is None else forced[layer], meanwhile)
         hidden = decoder.after_experts(layer, gate.residual, moe, meanwhile.output)
     return hidden
 
@@ -174,5 +172,3 @@ def _finish(device: torch.device) -> None:
     """Before a step's time begins, what made its inputs is done."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
-
-

@@ -346,7 +346,9 @@ class OffloadedExperts:
                 self.total.stall_s += took_s
         self._stalls.clear()
 
-    def _release(self, layer: int, demanded: list[int], needed: list[int], computed: list[int], read: list[int]) -> None:
+    def _release(
+        self, layer: int, demanded: list[int], needed: list[int], computed: list[int], read: list[int]
+    ) -> None:
         """All of the layer's work is launched: its places may be taken, once it is done."""
         if not demanded:
             return

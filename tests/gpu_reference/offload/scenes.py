@@ -58,10 +58,7 @@ class Scene:
             odds = generator.permutation(np.r_[np.full(3, 6.0), np.ones(EXPERTS - 3)])
             odds /= odds.sum()
             chosen = np.stack(
-                [
-                    [generator.choice(EXPERTS, TOP_K, replace=False, p=odds) for _ in range(n)]
-                    for _ in range(LAYERS)
-                ]
+                [[generator.choice(EXPERTS, TOP_K, replace=False, p=odds) for _ in range(n)] for _ in range(LAYERS)]
             )
             ids.append(chosen)
             xs.append(torch.from_numpy(generator.standard_normal((n, HIDDEN)).astype(np.float32)))
@@ -123,9 +120,7 @@ def outputs(scene: Scene, experts: OffloadedExperts | ResidentExperts, drain: Ca
     found: list[torch.Tensor] = []
     for step, (ids, x, weights) in enumerate(zip(scene.ids, scene.xs, scene.weights, strict=True)):
         experts.begin_step(step, timed=step % 6 > 0)
-        found += [
-            experts.run(layer, x, torch.from_numpy(ids[layer]), weights[layer]) for layer in range(LAYERS)
-        ]
+        found += [experts.run(layer, x, torch.from_numpy(ids[layer]), weights[layer]) for layer in range(LAYERS)]
         experts.end_step()
     drain()
     experts.close()
@@ -139,7 +134,14 @@ def resident_outputs(scene: Scene, host: HostExperts) -> list[torch.Tensor]:
 
 
 def offloaded(
-    scene: Scene, plan: Plan, host: HostExperts, queue: Any, copier: Any, *, worker: HostWorker | None = None, **options: Any
+    scene: Scene,
+    plan: Plan,
+    host: HostExperts,
+    queue: Any,
+    copier: Any,
+    *,
+    worker: HostWorker | None = None,
+    **options: Any,
 ) -> OffloadedExperts:
     return OffloadedExperts(
         plan,

@@ -30,7 +30,9 @@ def differing(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[i
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FETCHING)
-@pytest.mark.parametrize(("places", "scope"), [(0, "global"), (4, "global"), (9, "layer"), (LAYERS * EXPERTS, "global")])
+@pytest.mark.parametrize(
+    ("places", "scope"), [(0, "global"), (4, "global"), (9, "layer"), (LAYERS * EXPERTS, "global")]
+)
 def test_outputs_are_the_resident_runs_in_any_legal_order(name: str, mode: Mode, places: int, scope: Scope) -> None:
     host = host_experts()
     for seed in range(3):
