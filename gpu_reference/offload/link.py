@@ -19,8 +19,8 @@ from gpu_reference.offload.copier import Copier
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.places import Places
 from gpu_reference.offload.queues import Mark
-from gpu_reference.offload.statistics import Statistics
 from gpu_reference.offload.stagers import AnyStager
+from gpu_reference.offload.statistics import Statistics
 from staging.stager.answers import Kind, Step
 from staging.stager.directory import NO_PLACE
 

@@ -14,7 +14,6 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """Small runs for tests of the runtime: a model of few bytes, random routing, and policies of every kind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
