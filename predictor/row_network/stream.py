@@ -20,7 +20,7 @@ class Asked(NamedTuple):
 
     Attributes:
         lookaheads: i64 ``[A]``, ascending.
-        firsts: i64 ``[A]``: the first target that each is asked about before layer 0.
+        firsts: i64 ``[A]``: the first target that each is asked about; nearer ones are never known so far ahead.
         scores: i32 ``[A, layers, questions · experts]``, the latest answers.
     """
 
@@ -69,9 +69,8 @@ def begin(parts: Parts, token: int, identity: int) -> None:
     kernels.begin_token(rules, tables, state, token, identity)
     for index in range(len(asked.lookaheads)):
         lookahead = asked.lookaheads[index]
-        for target in range(min(lookahead, len(state.now))):
-            if target >= asked.firsts[index] or tables.adaptations[target]:
-                kernels.score_layer(rules, tables, state, index, target, lookahead, asked.scores[index, target])
+        for target in range(asked.firsts[index], min(lookahead, len(state.now))):
+            kernels.score_layer(rules, tables, state, index, target, lookahead, asked.scores[index, target])
 
 
 @njit()
@@ -86,7 +85,7 @@ def gate(parts: Parts, layer: int, ids: I16, recorded: bool, scored: bool) -> No
     rules, tables, state, asked = parts
     layers = len(state.now)
     for index in range(len(asked.lookaheads)):
-        if asked.lookaheads[index]:
+        if asked.lookaheads[index] and layer >= asked.firsts[index]:
             kernels.adapt(
                 rules, tables, state, index, layer, asked.lookaheads[index], ids, recorded, asked.scores[index, layer]
             )
