@@ -60,7 +60,7 @@ class Plain:
         return self.of.counts[matrix, layer, expert] / max(1, self.of.tokens[matrix, layer])
 
     def run(self, trace, steps, distances):
-        """(step, layer): ratios of the values; (step, gate, target): those of the predictions, by sequence and token."""
+        """Values by (step, layer): of each sequence; predictions by (step, gate, target, index): of each token."""
         sequence = trace.sequence_index()
         last = trace.sequence_offsets[1:] - 1
         counts, tokens, matched, live = {}, {}, {}, []
@@ -75,13 +75,14 @@ class Plain:
                     matched[who] = None
                     live.append(who)
 
-            def predict(gate, target, step=step, rows=rows):
+            def predict(gate, target, index, step=step, rows=rows):
                 found = [matched[sequence[row]] for row in rows]
-                predictions[step, gate, target] = [matrix for matrix in found if matrix is not None]
+                predictions[step, gate, target, index] = [matrix for matrix in found if matrix is not None]
 
-            for distance in distances:
+            for index, distance in enumerate(distances):
                 for target in range(min(distance, LAYERS)):
-                    predict(-1, target)
+                    if not index or target >= distances[index - 1]:
+                        predict(-1, target, index)
             for layer in range(LAYERS):
                 for row in rows:
                     who = sequence[row]
@@ -94,9 +95,9 @@ class Plain:
                 values[step, layer] = [
                     (matched[who], [c / max(1, tokens[who][layer]) for c in counts[who][layer]]) for who in live
                 ]
-                for distance in distances:
+                for index, distance in enumerate(distances):
                     if layer + distance < LAYERS:
-                        predict(layer, layer + distance)
+                        predict(layer, layer + distance, index)
             live = [who for who in live if last[who] not in rows]
         return values, predictions
 
@@ -147,23 +148,13 @@ def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, p
             expected = [((1 - one) + epsilon) * weight * CERTAIN for one in left]
             assert min(abs(rows.rows[step, layer, expert] - one) for one in expected) <= 0.51
     told_any = False
-    for (step, gate, target), similar in predictions.items():
-        index = (0, 1)[target - gate == 3 or (gate < 0 and target >= 1)]
-        if gate < 0 and index != (0 if target < 1 else 1):
-            continue
+    for (step, gate, target, index), similar in predictions.items():
         chosen = found.experts[step, target, index]
-        if gate < 0:
-            gate_of = -1
-            # Only targets that no gate precedes at this distance are told before layer 0.
-            assert (1, 3)[index] > target
-        else:
-            gate_of = gate
-            assert target - gate == (1, 3)[index]
         if not steps.timed[step] or not similar:
             assert (chosen < 0).all()
             continue
         told_any = True
-        weight = 1 - (target - gate_of) / LAYERS
+        weight = 1 - (target - gate) / LAYERS
         chances = found.chances[step, target, index]
         for expert, chance in zip(chosen.tolist(), chances.tolist(), strict=True):
             if expert < 0:
