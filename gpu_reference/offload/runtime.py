@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from gpu_reference.offload.copier import Copier
@@ -33,11 +32,10 @@ from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT, Link
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
 from gpu_reference.offload.queues import ComputeQueue, Mark
-from gpu_reference.offload.stagers import AnyStager, place_of
+from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies.plan import Missing, Plan
-from staging.stager.answers import Kind
-from staging.stager.compiled.stager import CompiledStager
+from staging.stager.compiled.direct import DirectStager
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class OffloadedExperts:
         foresight: Foresight,
         *,
         worker: HostWorker | None = None,
-        make_stager: Callable[..., AnyStager] = CompiledStager,
+        make_stager: Callable[..., AnyStager] = DirectStager,
         chunk_bytes: int = CHUNK_BYTES,
         in_flight: int = IN_FLIGHT,
     ) -> None:
@@ -125,9 +123,7 @@ class OffloadedExperts:
         """What the plan holds at the start is copied, uncounted."""
         for key in self._plan.resident.tolist():
             layer, expert = divmod(key, self._experts)
-            self.stager.preload(layer, [expert])
-            self.stager.fix(layer, [expert], fixed=self._plan.fixed)
-            block = place_of(self.stager, key)
+            block = self.stager.preload(layer, expert, fixed=self._plan.fixed)
             self._link.block_of[key] = block
             self._places.blocks[block].copy_(self._host.blocks[key])
         if self._on_gpu:
@@ -150,7 +146,8 @@ class OffloadedExperts:
     def end_step(self) -> None:
         """Its last layer is launched."""
         for layer, values in self._foresight.end_step(self._step):
-            self._link.heed(self.stager.set_values(layer, values))
+            self.stager.set_values(layer, values)
+            self._link.heed()
         self._link.pump()
 
     def pump(self) -> None:
@@ -272,19 +269,18 @@ class OffloadedExperts:
         computed: list[int] = []
         demanded = needed
         if self._plan.missing is Missing.HOST:
-            here = self.stager.lookup(layer, needed).tolist()
+            here = self.stager.are_resident(layer, needed)
             computed = [expert for expert, is_here in zip(needed, here, strict=True) if not is_here]
             demanded = [expert for expert, is_here in zip(needed, here, strict=True) if is_here]
         resident: list[int] = []
         coming: list[int] = []
         if demanded:
-            step = self.stager.demand(layer, np.array(demanded))
-            there = {action.key for action in step.actions if action.kind is Kind.HIT}
-            link.heed(step)
+            were_resident = self.stager.demand(layer, demanded)
+            link.heed()
             missing = []
-            for expert in demanded:
+            for expert, was_resident in zip(demanded, were_resident, strict=True):
                 key = first_key + expert
-                if key not in there:
+                if not was_resident:
                     missing.append(key)
                     coming.append(expert)
                 elif link.is_complete(key):
@@ -294,7 +290,8 @@ class OffloadedExperts:
             link.demand(missing)
             link.pump()
         if self._is_timed and self._foresight.predicts:
-            link.heed(self.stager.expire(self._deadline(layer)))
+            self.stager.expire(self._deadline(layer))
+            link.heed()
         counts.lookups += len(needed)
         counts.hits += len(resident)
         counts.fetched += len(coming)
@@ -376,7 +373,8 @@ class OffloadedExperts:
             self._places.last_read[block] = mark
         gone = set(computed)
         in_order = [expert for expert in needed if expert not in gone]
-        self._link.heed(self.stager.release(layer, np.array(in_order)))
+        self.stager.release(layer, in_order)
+        self._link.heed()
         self._link.pump()
 
     # --- the host's processor ---
@@ -413,15 +411,16 @@ class OffloadedExperts:
         begun_s = time.perf_counter()
         values, expected = self._foresight.at_gate(self._step, layer, chosen, self._looked)
         if values is not None:
-            self._link.heed(self.stager.set_values(layer, values))
+            self.stager.set_values(layer, values)
+            self._link.heed()
         if self._is_timed:
             self._expect(expected)
         self.total.foresight_s += time.perf_counter() - begun_s
 
     def _expect(self, expected: Iterable[Expected]) -> None:
         for target, experts, chances in expected:
-            deadline = self._deadline(target)
-            self._link.heed(self.stager.prefetch(target, experts, chances, deadline))
+            self.stager.prefetch(target, experts, chances, self._deadline(target))
+            self._link.heed()
 
 
 def _take(destination: torch.Tensor, source: torch.Tensor) -> None:
