@@ -175,7 +175,7 @@ def test_lru_hits_are_those_of_the_cache_simulation() -> None:
     empty = Plan(**{**vars(plan), "resident": np.empty(0, np.int64)})
     with offloaded_experts(empty, host(), CPU) as experts:
         run = replay(part("single"), decoder(), experts)
-    expected = simulate(trace(), 2, "lru", "layer")
+    expected = simulate(trace(), capacity=2, policy="lru", scope="layer")
     assert run.statistics.hit_rate == expected.hit_rate
 
 
@@ -254,7 +254,10 @@ def test_a_shape_with_shared_experts_and_dense_layers_replays() -> None:
     metadata = whole.metadata.model_copy(update={"layer_map": (1, 3)})
     short = RoutingTrace(
         **{
-            **{name: getattr(whole, name) for name in ("sequence_offsets", "position", "phase", "token_hash", "domains", "datasets")},
+            **{
+                name: getattr(whole, name)
+                for name in ("sequence_offsets", "position", "phase", "token_hash", "domains", "datasets")
+            },
             "expert_ids": whole.expert_ids[:, :2].copy(), "gate_weights": None,
             "metadata": metadata.model_copy(update={"gate_weight_kind": "none"}),
         }
