@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog.progress import Progress
 from gpu_reference.decoder.decoder import Decoder
 from gpu_reference.experts.layout import Format
 from gpu_reference.offload.foresight import (
@@ -94,6 +95,7 @@ def decode(
     uses: NDArray[np.int64],
     identities: NDArray[np.integer],
     end: int | None,
+    progress: Progress | None = None,
 ) -> Decoded:
     """Continue ``prompts`` with the model in ``checkpoint``.
 
@@ -107,6 +109,7 @@ def decode(
         uses: i64 ``[layers, experts]``, of the training sequences: the most used are on the device at the start.
         identities: of each token of the vocabulary.
         end: the token that ends a sequence.
+        progress: called with (sequences done, sequences), of each run anew.
 
     Raises:
         ForestageError: where a file, the device, or a predictor is missing or does not fit.
@@ -116,11 +119,12 @@ def decode(
     decoder = Decoder.shipped(checkpoint, device=device, dtype=settings.dtype, max_context=context)
     host = HostExperts.of_checkpoint(checkpoint, settings.format, pinned=device.type == "cuda")
     layers, experts = decoder.layers, decoder.experts
-    resident, heard = None, None
+    resident: list[GeneratedSequence] | None = None
+    heard: list[list[int]] | None = None
     if settings.check or settings.policy.is_oracle:
         everything = resident_experts(host, device, kernel=settings.kernel)
         everything.heard = heard = []
-        resident = generate(decoder, everything, prompts, new_tokens=settings.new_tokens, end=end)
+        resident = generate(decoder, everything, prompts, new_tokens=settings.new_tokens, end=end, progress=progress)
         del everything
     share = settings.capacity
     places = share * layers if settings.scope == "layer" else share
@@ -159,6 +163,7 @@ def decode(
             identities=identities,
             listening=foresight if isinstance(foresight, ListeningForesight) else None,
             speculate=settings.speculate,
+            progress=progress,
         )
     host.close()
     return Decoded(
