@@ -152,7 +152,14 @@ def decode(
             foresight = SpeculativeForesight(layers) if settings.speculate else NoForesight()
     plan = _plan(settings, values, predictions, source, uses, layers=layers, experts=experts, places=places)
     with offloaded_experts(
-        plan, host, device, foresight=foresight, kernel=settings.kernel, link_gb_per_s=settings.link_gb_per_s
+        plan,
+        host,
+        device,
+        foresight=foresight,
+        kernel=settings.kernel,
+        link_gb_per_s=settings.link_gb_per_s,
+        most_tokens=max(map(len, prompts)),
+        dtype=settings.dtype,
     ) as offloaded:
         sequences = generate(
             decoder,

@@ -12,7 +12,7 @@ asked (`Stager.preempt`), so at most the chunks that are queued already pass bef
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpu_reference.offload.copier import Copier
@@ -125,6 +125,17 @@ class Link:
         """What work that reads ``key`` must wait for; ``None``: nothing."""
         found = self._incomplete.get(key)
         return None if found is None else found[0]
+
+    def until_free(self, keys: Sequence[int]) -> tuple[int, float]:
+        """Which of ``keys`` moves now (−1: none), and how long until the link can begin with another.
+
+        The time is in transfers of an expert: what is queued, and the rest of what moves if it is one of ``keys``.
+        """
+        chunks, moving = len(self._in_flight), -1
+        if self.service is not None and self.service.key in keys:
+            moving = keys.index(self.service.key)
+            chunks += len(self._spans) - self.service.chunks
+        return moving, chunks / len(self._spans)
 
     def pump(self) -> None:
         """Queue chunks while there is room and something to move."""

@@ -13,6 +13,7 @@ from gpu_reference.decoder import Decoder
 from gpu_reference.experts.compute import expert_kernel, reference_output
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.offload.copier import ThreadCopier, ThrottledCopier
+from gpu_reference.offload.estimates import Estimates
 from gpu_reference.offload.foresight import ArrayForesight
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.opened import offloaded_experts, resident_experts
@@ -186,6 +187,28 @@ def test_what_the_host_computes_is_the_devices_on_a_cpu() -> None:
     assert run.digest == resident("batch").digest
     assert run.statistics.counts.computed > 0
     assert run.statistics.counts.ahead > 0
+
+
+def test_what_ends_sooner_is_chosen_by_times_measured_at_the_start() -> None:
+    policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER, background=True)
+    of = part("batch")
+    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, most_tokens=of.most_tokens) as experts:
+        assert replay(of, decoder("batch"), experts).digest == resident("batch").digest
+
+
+@pytest.mark.parametrize(("host_rate", "computes"), [(10**9, True), (1, False)])
+def test_a_fast_host_computes_what_is_missing_and_a_slow_one_nothing(host_rate: int, computes: bool) -> None:
+    policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER)
+    tokens = part("batch").most_tokens + 1
+    estimates = Estimates(
+        transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6, host_free_rate=host_rate,
+        host_shared_rate=host_rate, host_most_rate=np.full(tokens, host_rate), host_before_ps=0, host_after_ps=0,
+    )  # fmt: skip
+    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, estimates=estimates) as experts:
+        run = replay(part("batch"), decoder("batch"), experts)
+    assert run.digest == resident("batch").digest
+    counts = run.statistics.counts
+    assert (counts.computed > 0, counts.fetched > 0) == (computes, not computes)
 
 
 def test_the_replay_follows_the_traces_routing_and_weights() -> None:
