@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,8 +60,8 @@ class Decoding:
     capacity: int
     scope: Scope
     format: Format
-    dtype: torch.dtype
-    device: torch.device
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str
     kernel: str | None = None
     link_gb_per_s: float | None = None
     new_tokens: int
@@ -115,8 +116,8 @@ def decode(
         ForestageError: where a file, the device, or a predictor is missing or does not fit.
     """
     context = max(map(len, prompts)) + settings.new_tokens
-    device = settings.device
-    decoder = Decoder.shipped(checkpoint, device=device, dtype=settings.dtype, max_context=context)
+    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    decoder = Decoder.shipped(checkpoint, device=device, dtype=dtype, max_context=context)
     host = HostExperts.of_checkpoint(checkpoint, settings.format, pinned=device.type == "cuda")
     layers, experts = decoder.layers, decoder.experts
     resident: list[GeneratedSequence] | None = None
@@ -159,7 +160,7 @@ def decode(
         kernel=settings.kernel,
         link_gb_per_s=settings.link_gb_per_s,
         most_tokens=max(map(len, prompts)),
-        dtype=settings.dtype,
+        dtype=dtype,
     ) as offloaded:
         sequences = generate(
             decoder,

@@ -217,8 +217,6 @@ def _decode(
     *,
     check: bool,
 ) -> DecodeResult:
-    import torch
-
     from gpu_reference.offload.decoding import Decoding, decode
     from gpu_reference.offload.generate import GeneratedSequence
     from gpu_reference.small_moe import END_OF_TEXT_ID, load_tokenizer
@@ -249,8 +247,7 @@ def _decode(
                 capacity=capacity,
                 scope=options.scope,
                 format=options.format,
-                dtype=torch.float32,
-                device=torch.device(device),
+                device=device,
                 kernel=kernel,
                 link_gb_per_s=link_gb_per_s,
                 new_tokens=tokens,

@@ -61,8 +61,7 @@ def predictors() -> Predictors:
 
 
 SETTINGS = Decoding(
-    policy=Policy(eviction=Eviction.LRU), capacity=6, scope="layer", format="bf16", dtype=torch.float32,
-    device=torch.device("cpu"), new_tokens=NEW,
+    policy=Policy(eviction=Eviction.LRU), capacity=6, scope="layer", format="bf16", device="cpu", new_tokens=NEW,
 )  # fmt: skip
 
 
