@@ -117,8 +117,9 @@ def candidates(similarities):
     st.integers(0, 3),
     st.sampled_from(["decode", "verification", "batch"]),
     st.sampled_from(["matched", "running"]),
+    st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, prompt, kind, values_of):
+def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, prompt, kind, values_of, depth):
     trace = sample(prompt=prompt, seed=seed)
     if prompt >= 2 and kind == "decode":
         trace = with_gaps(trace)
@@ -126,7 +127,7 @@ def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, p
     epsilon = 0.01
     profile = ActivationProfile.fit(
         sample(seed=seed + 1, lengths=(5, 6, 4, 9, 3)),
-        ActivationSettings(matrices=3, epsilon=epsilon, values_of=values_of),
+        ActivationSettings(matrices=3, epsilon=epsilon, values_of=values_of, depth=depth),
     )
     plain = Plain(profile)
     values, predictions = plain.run(trace, steps, (1, 3))
@@ -134,7 +135,7 @@ def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, p
     found = activation_predictions(profile, trace, steps, (1, 3), EXPERTS)
     assert rows.rows.max() <= rows.most == int((1 + epsilon) * CERTAIN + 0.5)
     for (step, layer), sequences in values.items():
-        weight = 1 - layer / LAYERS
+        weight = 1 - depth * layer / LAYERS
         for expert in range(EXPERTS):
             left = [1.0]
             for similarities, own in sequences:
