@@ -112,7 +112,7 @@ def match(activation: Activation, slot: int, layer: int) -> None:
 
 @njit()
 def value(activation: Activation, layer: int, values: NDArray[np.int32]) -> None:
-    """What each expert of ``layer`` is worth, ``values [experts]``: its ratio, less the deeper the layer where ``depth``.
+    """What each expert of ``layer`` is worth, ``values [experts]``: its ratio, less in deep layers by ``depth``.
 
     Of several live sequences the ratio is the chance that any chooses it, as if they chose independently.
     """
