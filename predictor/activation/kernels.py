@@ -79,8 +79,15 @@ def start(running: Running, slot: int) -> None:
 
 @njit()
 def note(activation: Activation, slot: int, layer: int, ids: NDArray[np.int16]) -> None:
-    """A token of ``slot`` chose ``ids`` in ``layer``; `match` is to follow."""
+    """A token of ``slot`` chose ``ids`` in ``layer``; `match` is to follow.
+
+    Raises:
+        ValueError: for an id that is no expert's: it indexes memory.
+    """
     collection, running = activation
+    for expert in ids:
+        if not 0 <= expert < running.counts.shape[2]:
+            raise ValueError("a gate's choice names an expert that the model has not")
     running.tokens[slot, layer] += 1
     products = running.products[slot, layer]
     for expert in ids:

@@ -234,11 +234,12 @@ def test_of_more_sequences_than_matrices_each_cluster_keeps_one():
     """Two kinds of sequence, five of each: a collection of two holds one of each kind."""
     trace = sample(lengths=(6,) * 10, prompt=0)
     ids = trace.expert_ids.copy()
-    kind = trace.sequence_index() % 2
+    kind = trace.sequence_index() // 5
     ids[...] = np.where(kind[:, None, None] == 0, [0, 1, 2], [6, 7, 8]).astype(ids.dtype)
     ids[trace.position == 3, 1] = [3, 4, 5]
     trace = replace(trace, expert_ids=ids)
     profile = ActivationProfile.fit(trace, ActivationSettings(matrices=2))
+    assert len(profile.counts) == 2
     used = {tuple(np.flatnonzero(matrix[0])) for matrix in profile.counts}
     assert used == {(0, 1, 2), (6, 7, 8)}
 
@@ -271,5 +272,10 @@ def test_a_profile_of_another_model_is_refused():
         activation_values(profile, other, decode_steps(other))
     with pytest.raises(ForestageError, match=r"the model has \(4, 8\)"):
         online_foresight(Policy(eviction=Eviction.ACTIVATION), Predictors(activation=profile), layers=LAYERS, experts=8)
+    online = ActivationForesight(profile)
+    online.start_sequence()
+    online.start_token(None)
+    with pytest.raises(ValueError, match="an expert that the model has not"):
+        online.observe(0, np.array([0, 1, EXPERTS]))
     with pytest.raises(ValueError, match="before its sequence has begun"):
         ActivationForesight(profile).start_token(None)
