@@ -11,12 +11,15 @@ from gpu_reference.moe_layer import read_experts
 from gpu_reference.offload.blocks import ALIGNMENT, aligned_blocks
 from gpu_reference.offload.copier import ThreadCopier
 from gpu_reference.offload.foresight import SpeculativeForesight
+from gpu_reference.offload.generate import GeneratedSequence
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import LANDING, too_little_memory
+from gpu_reference.offload.recorded import recorded_trace
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies.counts import Counts
+from staging.steps import decode_steps
 
 
 def test_blocks_lie_where_kernels_like_them() -> None:
@@ -115,3 +118,17 @@ def test_speculation_names_each_expert_once_and_nothing_behind_the_last_layer() 
     assert one.layer == 2
     np.testing.assert_array_equal(one.experts, [4, 2, 7])
     assert list(foresight.at_gate(0, 2, [1, 2], [])[1]) == []
+
+
+def test_a_recorded_run_is_the_trace_of_what_ran() -> None:
+    """Two tokens of prompt, then two steps; the third token was drawn and not processed."""
+    made = GeneratedSequence(prompt=[5, 6], added=[7, 8, 9], prefill_s=0.1, step_s=np.array([0.1, 0.1]))
+    heard = [[0, 1, 2, 3], [4, 5, 6, 7], [1, 0], [3, 2], [5, 4], [7, 6]]
+    trace = recorded_trace([made], heard, np.arange(10) * 10, model="m", layers=2, experts=8, top_k=2)
+    assert trace.expert_ids.tolist() == [
+        [[0, 1], [4, 5]], [[2, 3], [6, 7]], [[1, 0], [3, 2]], [[5, 4], [7, 6]],
+    ]  # fmt: skip
+    assert trace.token_hash is not None
+    assert trace.token_hash.tolist() == [50, 60, 70, 80]
+    steps = decode_steps(trace)
+    assert steps.timed.tolist() == [False, True, True]
