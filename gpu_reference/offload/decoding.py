@@ -120,6 +120,9 @@ def decode(
     decoder = Decoder.shipped(checkpoint, device=device, dtype=dtype, max_context=context)
     host = HostExperts.of_checkpoint(checkpoint, settings.format, pinned=device.type == "cuda")
     layers, experts = decoder.layers, decoder.experts
+    source: OnlineForesight | None = None
+    if not settings.policy.is_oracle:  # before the resident run: it refuses predictors that do not fit
+        source = online_foresight(settings.policy, predictors, layers=layers, experts=experts)
     resident: list[GeneratedSequence] | None = None
     heard: list[list[int]] | None = None
     if settings.check or settings.policy.is_oracle:
@@ -129,7 +132,6 @@ def decode(
         del everything
     share = settings.capacity
     places = share * layers if settings.scope == "layer" else share
-    source: OnlineForesight | None = None
     foresight: Foresight
     values: Mapping[Eviction, Values] = {}
     predictions: Mapping[Prefetch, Predictions] = {}
@@ -146,7 +148,6 @@ def decode(
             layers, values.get(settings.policy.eviction), predictions.get(settings.policy.prefetch)
         )
     else:
-        source = online_foresight(settings.policy, predictors, layers=layers, experts=experts)
         if source is not None:
             foresight = ListeningForesight(source, layers, decoder.top_k)
         else:

@@ -44,7 +44,7 @@ def test_without_the_check_it_says_that_nothing_was_compared(forestage: Any) -> 
         (["--policy", "lru", "--capacity", "8", "--domain", "poetry"], "unknown name 'poetry'"),
         (["--policy", "lru", "--capacity", "8", "--sequences", "9999"], "--sequences 9999: the shipped trace has"),
         (["--policy", "lru", "--capacity", "8", "--format", "fp8"], "fp8"),
-        (["--policy", "lru", "--capacity", "8", "--link-gb-per-s", "0"], "give a rate above 0"),
+        (["--policy", "lru", "--capacity", "8", "--link-gb-per-s", "0"], "--link-gb-per-s 0: give a number above 0"),
         (["--policy", "lru", "--capacity", "8", "--kernel", "triton"], "expert kernel 'triton'"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -58,6 +59,7 @@ class DecodeOptions(StrictModel):
 
     scope: Scope
     format: Literal["fp32", "bf16", "int8", "mxfp4"]
+    link_gb_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class DecodedText(StrictModel):
@@ -164,7 +166,9 @@ def decode_command(
     if price is not None:
         chosen = Policy.parse_settings({**chosen.model_dump(), "price": price}, origin="--price")
     _refuse_what_has_no_effect(chosen, prompt)
-    options = DecodeOptions.parse_settings({"scope": scope, "format": format}, origin="forestage reference decode")
+    options = DecodeOptions.parse_settings(
+        {"scope": scope, "format": format, "link_gb_per_s": link_gb_per_s}, origin="forestage reference decode"
+    )
     where = device or default_device()
     check_device(where)
     result = _decode(
