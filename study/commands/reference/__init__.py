@@ -2,9 +2,10 @@
 
 import typer
 
-from study.commands.reference import checking, measuring, perplexing
+from study.commands.reference import checking, decoding, measuring, perplexing
 
 app = typer.Typer()
 app.command("check")(checking.check_command)
 app.command("measure")(measuring.measure_command)
 app.command("perplexity")(perplexing.perplexity_command)
+app.command("decode")(decoding.decode_command)
