@@ -90,7 +90,7 @@ def expert_kernel(layout: ExpertLayout, device: torch.device | str, name: str | 
             return torch.empty_like(x)
         if chosen == "host":  # sums in its own order, wherever block and rows lie: a copy would only take time
             return compute(block, x)
-        return compute(_placed(block), _placed(x.contiguous()))
+        return compute(placed(block), placed(x.contiguous()))
 
     return run
 
@@ -165,8 +165,8 @@ def torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> 
     return functional.linear(raised, down, down_bias).to(x.dtype)
 
 
-def _placed(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, copied to where an allocator puts it unless it lies as well already."""
+def placed(tensor: torch.Tensor) -> torch.Tensor:
+    """The contiguous tensor, copied to where an allocator puts it unless it lies as well already."""
     return tensor if tensor.data_ptr() % _PLACE == 0 else _copied(tensor)
 
 
