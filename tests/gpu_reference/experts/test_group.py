@@ -44,7 +44,7 @@ def test_rows_that_do_not_exist_are_refused() -> None:
         run([Piece(block, 0, 2, 3)], x, output)
     with pytest.raises(ForestageError, match=r"rows -1 \+ 2 of 3"):
         run([Piece(block, -1, 2, 0)], x, output)
-    with pytest.raises(ForestageError, match="output is torch.bfloat16"):
+    with pytest.raises(ForestageError, match="output is torch"):
         run([Piece(block, 0, 1, 0)], x, output.bfloat16())
     with pytest.raises(ForestageError, match="'triton': not for bf16 swiglu experts"):
         expert_group(layout, "cpu", "triton")
