@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from catalog.catalogue import Catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.outcome import Outcome
-from perfmodel.parts import Part
-from perfmodel.policy import Policy
 from perfmodel.results import Result
-from perfmodel.rows import BASELINES, rows_of
 from perfmodel.simulator import Simulator
-from perfmodel.tuning import Tried, fastest, tune
 from perfmodel.units import PS_PER_S
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
+from predictor.policies.parts import Part
+from predictor.policies.policy import Policy
+from predictor.policies.rows import BASELINES, rows_of
+from predictor.policies.tuning import Tried, fastest, tune
 
 
 class Gain(Result):
@@ -42,7 +42,7 @@ class Line(Result):
     """A row of the comparison, measured.
 
     Attributes:
-        name, family: see `perfmodel.rows.Row`.
+        name, family: see `predictor.policies.rows.Row`.
         policy: the candidate that was chosen.
         is_oracle: whether it knows what has not happened yet.
         tried: every candidate, on the tuning tokens.

@@ -16,9 +16,9 @@ from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import BF16_BYTES, CostModel
 from perfmodel.host import computing_host, host_of
-from perfmodel.plan import Missing
 from perfmodel.units import PS_PER_S, PS_PER_US
 from perfmodel.workload import Durations
+from predictor.policies.plan import Missing
 
 RATE = 10**6
 """Bytes a second in one unit of a rate; with times in 10⁻¹² s, work is in 10⁻⁶ bytes."""

@@ -3,8 +3,8 @@
 import numpy as np
 
 from catalog.errors import ForestageError
-from perfmodel.plan import Missing, Plan
 from perfmodel.workload import Durations, Workload
+from predictor.policies.plan import Missing, Plan
 
 
 def check_fit(workload: Workload, durations: Durations, plan: Plan) -> None:

@@ -5,8 +5,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.plan import Parts, Run
 from perfmodel.results import Result, TokenTime
+from perfmodel.run import Parts, Run
 from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 
@@ -19,7 +19,7 @@ class Outcome(Result):
         steps, tokens: timed.
         tpot: time per output token: of each token the time of its step.
         tokens_per_s: of all sequences that are served at once, or of a verification's tokens.
-        parts_s: of the mean step's time, seconds; they sum to it (see `perfmodel.plan.Parts`).
+        parts_s: of the mean step's time, seconds; they sum to it (see `perfmodel.run.Parts`).
         hit_rate: share of the needed experts (distinct, of each step and layer) that were on the device at the gate.
         fetched, computed: a step: missing experts that were fetched, and that the host computed.
         moved: a step: experts over the link, whole transfers.

@@ -11,12 +11,13 @@ from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import resolve_costs
 from perfmodel.durations import durations
 from perfmodel.outcome import Outcome, sequence_ps
-from perfmodel.parts import Part
-from perfmodel.plan import Missing, Plan, Run
-from perfmodel.policy import Policy, plan_of
+from perfmodel.run import Run
 from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
 from perfmodel.workload_of import check_times, workload
+from predictor.policies.parts import Part
+from predictor.policies.plan import Missing, Plan
+from predictor.policies.policy import Policy, plan_of
 from staging.simulate import simulate as simulate_cache
 from staging.static import hottest
 

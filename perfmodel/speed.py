@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from perfmodel import engine
 from perfmodel.compiled import simulation as compiled
-from perfmodel.plan import Missing, Plan, Run
-from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
+from perfmodel.run import Run
 from perfmodel.workload import Durations, Workload
 from predictor.foresight.arrays import Predictions, Values
+from predictor.policies.plan import Missing, Plan
+from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
 from staging.stager.speed import CHANCES, EXPERTS, LAYERS, PREDICTED, TOP_K, synthetic_steps
 
 PLACES = LAYERS * EXPERTS // 4

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from perfmodel.compiled import host, link
 from perfmodel.compiled.state import FETCH, HOST, NEVER, NUMBERS, SOONER, Given, State
 from perfmodel.fit import check_fit
-from perfmodel.plan import Counts, Missing, Parts, Plan, Run
-from perfmodel.sooner import fetched
+from perfmodel.run import Parts, Run
 from perfmodel.workload import Durations, Workload
+from predictor.policies.counts import Counts
+from predictor.policies.plan import Missing, Plan
+from predictor.policies.sooner import fetched
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled import directory as places
 from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state

@@ -34,7 +34,7 @@ NUMBERS = np.dtype(
   device has the result.
 * Device: ``gate_at``: when the next gate is known, ``NEVER``: the layer's is; ``free_at``: when what was available has
   run; ``coming``: experts that it waits for; ``demanded``: how many the layer demanded.
-* Sums and counts as in `perfmodel.plan`.
+* Sums and counts as in `perfmodel.run` and `predictor.policies.counts`.
 """
 
 

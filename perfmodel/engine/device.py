@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from perfmodel.engine.clock import NEVER, Clock
-from perfmodel.plan import Parts
+from perfmodel.run import Parts
 
 
 @dataclass(frozen=True)

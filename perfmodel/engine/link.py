@@ -8,8 +8,8 @@ until the stager drops it.
 from dataclasses import dataclass
 
 from perfmodel.engine.clock import NEVER, Clock
-from perfmodel.plan import Counts
 from perfmodel.workload import Durations
+from predictor.policies.counts import Counts
 from staging.stager.answers import Kind, Step
 from staging.stager.directory import MOVING, NO_PLACE, NONE, QUEUED
 from staging.stager.twin import Stager

@@ -25,15 +25,17 @@ from collections import deque
 import numpy as np
 
 from catalog.progress import Progress
-from perfmodel import sooner
 from perfmodel.engine.clock import NEVER, Clock
 from perfmodel.engine.device import Device, Kernel
 from perfmodel.engine.host import HostProcessor
 from perfmodel.engine.link import Link
 from perfmodel.engine.prefetch_engine import BEGIN, PrefetchEngine
 from perfmodel.fit import check_fit
-from perfmodel.plan import Counts, Missing, Parts, Plan, Run
+from perfmodel.run import Parts, Run
 from perfmodel.workload import Durations, Workload
+from predictor.policies import sooner
+from predictor.policies.counts import Counts
+from predictor.policies.plan import Missing, Plan
 from staging.stager.directory import MOVING, NONE, QUEUED
 from staging.stager.twin import Stager
 

@@ -9,9 +9,9 @@ from catalog.progress import Progress
 from perfmodel.comparison import compare
 from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import check_fits
-from perfmodel.parts import Part, Predictors
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.parts import Part, Predictors
 from study import needs
 from study.stages import Stage, StudyContext, kept
 from study.subjects.base import Subject

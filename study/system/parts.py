@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from perfmodel.parts import Part, Predictors, part_of
-from perfmodel.policy import Policy, Prefetch
 from predictor import registry
+from predictor.policies.parts import Part, Predictors, part_of
+from predictor.policies.policy import Policy, Prefetch
 from staging.static import uses_of
 from staging.steps import Steps, batch_steps, decode_steps, step_experts, verification_steps
 from traces import DECODE, RoutingTrace, split

@@ -5,8 +5,8 @@ from typing import Any
 
 from catalog import load_catalog
 from perfmodel.comparison import Comparison, Line
-from perfmodel.policy import Eviction, Prefetch
-from perfmodel.rows import FETCH, HOST, LRU
+from predictor.policies.policy import Eviction, Prefetch
+from predictor.policies.rows import FETCH, HOST, LRU
 from study.blocks import Fact
 from study.numbers import count, layers_text, seconds, size, tokens_of
 from study.stages import StudyContext

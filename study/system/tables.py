@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from perfmodel.comparison import Comparison, Gain
-from perfmodel.rows import BASELINES, LRU, STATIC
+from predictor.policies.rows import BASELINES, LRU, STATIC
 from study.blocks import Row, Table
 from study.numbers import percent, seconds, size
 from study.system.answer import advice, fastest, gain_over

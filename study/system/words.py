@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from perfmodel.comparison import Comparison, Gain, Line
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
-from perfmodel.rows import LRU, STATIC
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
+from predictor.policies.rows import LRU, STATIC
 from predictor.row_network.integers import CERTAIN
 from study.numbers import percent
 from study.system.answer import advice, gain_over

@@ -10,11 +10,12 @@ from catalog.catalogue import Catalog, load_catalog
 from perfmodel import engine
 from perfmodel.compiled import simulation as compiled
 from perfmodel.config import SimulationConfig
-from perfmodel.parts import Predictors, part_of
-from perfmodel.plan import Missing, Run
-from perfmodel.policy import Policy, Prefetch
+from perfmodel.run import Run
 from perfmodel.simulator import Simulator
 from predictor.foresight.arrays import Predictions
+from predictor.policies.parts import Predictors, part_of
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Policy, Prefetch
 from predictor.row_network.integers import CERTAIN
 from staging.steps import decode_steps
 from tests.routing import trace_of

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from perfmodel.plan import Missing, Plan
 from perfmodel.workload import Durations, Workload
 from predictor.foresight.arrays import Predictions, Values
+from predictor.policies.plan import Missing, Plan
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 
 Case = tuple[Workload, Durations, Plan]

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from catalog.errors import ForestageError
 from perfmodel.comparison import compare
 from perfmodel.config import SimulationConfig
-from perfmodel.parts import Part, Predictors, part_of, within
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch, plan_of
-from perfmodel.rows import BASELINES, rows_of
 from perfmodel.simulator import Simulator
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
+from predictor.policies.parts import Part, Predictors, part_of, within
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
+from predictor.policies.rows import BASELINES, rows_of
 from staging.static import uses_of
 from staging.steps import batch_steps, decode_steps, verification_steps
 from tests.learned_samples import random_next_use, random_predictor

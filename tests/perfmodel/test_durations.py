@@ -11,8 +11,8 @@ from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel
 from perfmodel.durations import LONGEST_PS, durations
-from perfmodel.plan import Missing
 from perfmodel.workload import Durations
+from predictor.policies.plan import Missing
 from tests.perfmodel.micro import EXPERT, FETCH, make_catalog, make_config
 
 CATALOG = load_catalog()

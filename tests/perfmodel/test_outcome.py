@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from perfmodel.outcome import Outcome
-from perfmodel.parts import Predictors, part_of
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
 from perfmodel.results import TokenTime
 from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
+from predictor.policies.parts import Predictors, part_of
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from staging.steps import decode_steps
 from tests.perfmodel.micro import EXPERT_BYTES, make_catalog, make_config, make_trace, simulate
 

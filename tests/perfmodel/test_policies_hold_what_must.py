@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog
 from perfmodel.config import SimulationConfig
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
 from perfmodel.simulator import Simulator
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from staging.events import events_of
 from staging.results import Capacity
 from staging.simulate import run_policy

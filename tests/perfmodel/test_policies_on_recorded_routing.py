@@ -9,10 +9,10 @@ import pytest
 
 from perfmodel.compiled import simulation as compiled
 from perfmodel.config import SimulationConfig
-from perfmodel.parts import Predictors, part_of
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
 from perfmodel.simulator import Simulator
+from predictor.policies.parts import Predictors, part_of
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from predictor.st_moe.predictor import StMoePredictor
 from staging.simulate import simulate as simulate_cache
 from staging.static import uses_of

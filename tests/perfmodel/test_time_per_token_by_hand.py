@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from tests.perfmodel.micro import (
     CHUNK,
     EXPERT,

@@ -27,7 +27,7 @@ WORKERS = (
     "gpu_reference.replay.replay_check",
     "gpu_reference.routing_replay.replay_routing",
     "perfmodel.comparison.compare",
-    "perfmodel.parts.part_of",
+    "predictor.policies.parts.part_of",
     "perfmodel.simulator.Simulator.run",
     "perfmodel.simulator.Simulator.run_reference",
     "predictor.row_network.predictor.write_image",

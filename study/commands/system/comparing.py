@@ -12,11 +12,11 @@ from catalog.config import StrictModel
 from perfmodel.comparison import Comparison, compare
 from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import check_fits
-from perfmodel.parts import Predictors
-from perfmodel.rows import BASELINES
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.parts import Predictors
+from predictor.policies.rows import BASELINES
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption

@@ -13,12 +13,12 @@ from catalog.errors import ForestageError
 from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import check_fits
 from perfmodel.outcome import Outcome
-from perfmodel.parts import Predictors
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
 from perfmodel.simulator import Simulator
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.parts import Predictors
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ScopeOption, TraceOption
@@ -72,7 +72,7 @@ class SystemSimulation(StrictModel):
         expert_bytes: of one.
         link_gb_per_s: of the host link.
         outcome: time, parts and averages.
-        counts: sums over the run, in experts (see `perfmodel.plan.Counts`).
+        counts: sums over the run, in experts (see `predictor.policies.counts.Counts`).
         all_resident_s: mean step with every expert on the device.
         link_roofline_s: no policy that fetches what is missing is faster (see `perfmodel.simulator.Simulator`);
             ``None`` where it is not known, or the host may compute.

@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from perfmodel.comparison import Comparison, Line
-from perfmodel.policy import Eviction
-from perfmodel.rows import FETCH, HOST
-from perfmodel.tuning import Tried
+from predictor.policies.policy import Eviction
+from predictor.policies.rows import FETCH, HOST
+from predictor.policies.tuning import Tried
 from predictor.row_network.integers import CERTAIN
 from study.figures.style import BLUE, VERMILION, figure_style
 from study.numbers import seconds

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from perfmodel.comparison import Comparison, Line
-from perfmodel.rows import FETCH, HOST
+from predictor.policies.rows import FETCH, HOST
 from study.figures.style import BLUE, BOUND, GREEN, ORANGE, PURPLE, VERMILION, figure_style, new_figure
 from study.figures.system.looks import ALL_RESIDENT, LINES
 from study.system.words import row_name

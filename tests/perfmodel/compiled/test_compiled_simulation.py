@@ -6,7 +6,8 @@ import pytest
 from catalog.errors import ForestageError
 from perfmodel import engine
 from perfmodel.compiled import simulation as compiled
-from perfmodel.plan import Missing, Run
+from perfmodel.run import Run
+from predictor.policies.plan import Missing
 from tests.perfmodel.random_cases import random_case
 
 QUICK = 400

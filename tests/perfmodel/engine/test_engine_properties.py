@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.engine import simulate
-from perfmodel.plan import Missing
+from predictor.policies.plan import Missing
 from tests.perfmodel.random_cases import random_case
 
 

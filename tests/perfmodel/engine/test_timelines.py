@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from perfmodel.engine import simulate
-from perfmodel.plan import Missing, Plan, Run
+from perfmodel.run import Run
 from perfmodel.workload import Durations, Workload
 from predictor.foresight.arrays import Predictions
+from predictor.policies.plan import Missing, Plan
 from staging.stager.limits import StagerLimits, StagerSettings
 
 BEFORE, EXPERT, CHUNK, CHUNKS = 10, 5, 20, 3  # ps; a transfer takes 60, its chunks are of 4 bytes

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.tuning import Tried
+from predictor.policies.tuning import Tried
 from predictor.row_network.integers import CERTAIN
 from study.figures.style import to_svg
 from study.figures.system.looks import FILLS, LINES, SHORT
@@ -16,7 +16,7 @@ from tests.study.system.made_comparisons import LEARNED, TIMES, line, point
 
 
 def test_every_row_of_the_comparison_has_a_look_in_every_figure() -> None:
-    from perfmodel.rows import _computing, _fetching
+    from predictor.policies.rows import _computing, _fetching
 
     rows = [*_fetching(), *_computing()]
     assert {row.name for row in rows} == set(LINES)

@@ -3,11 +3,11 @@
 from perfmodel.comparison import Comparison, Gain, Line
 from perfmodel.config import SimulationConfig
 from perfmodel.outcome import Outcome
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy
 from perfmodel.results import TokenTime
-from perfmodel.rows import BASELINES, FETCH, HOST
-from perfmodel.tuning import Tried
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy
+from predictor.policies.rows import BASELINES, FETCH, HOST
+from predictor.policies.tuning import Tried
 from predictor.row_network.integers import CERTAIN
 
 LEARNED = Policy(eviction=Eviction.LEARNED, missing=Missing.SOONER, background=True, price=3 * CERTAIN // 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.rows import FETCH, HOST
+from predictor.policies.rows import FETCH, HOST
 from study.system.answer import Verdict, advice, overtakes
 from study.system.machine import host_memory_of, link_of
 from tests.study.system.made_comparisons import TIMES, point

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.parts import Predictors
-from perfmodel.policy import Eviction, Prefetch
 from predictor import registry
+from predictor.policies.parts import Predictors
+from predictor.policies.policy import Eviction, Prefetch
 from study.system.parts import TUNING_TOKENS, chosen_sequences, system_parts, training_of
 from tests.routing import trace_of
 from traces import RoutingTrace, split

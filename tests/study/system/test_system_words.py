@@ -1,7 +1,7 @@
 """Rows, gains and prices in words."""
 
 from perfmodel.comparison import Gain
-from perfmodel.policy import Eviction, Policy
+from predictor.policies.policy import Eviction, Policy
 from predictor.row_network.integers import CERTAIN
 from study.system.words import gain_text, gains_told, in_words, price_text
 from tests.study.system.made_comparisons import LEARNED, TIMES, line, point

@@ -1,8 +1,8 @@
 """The price of a transfer is sought coarsely, then halfway to the neighbours of the best."""
 
-from perfmodel.policy import Eviction, Policy
-from perfmodel.rows import FETCH, Candidate, Row
-from perfmodel.tuning import fastest, tune
+from predictor.policies.policy import Eviction, Policy
+from predictor.policies.rows import FETCH, Candidate, Row
+from predictor.policies.tuning import fastest, tune
 
 FREQUENCY = Policy(eviction=Eviction.FREQUENCY, background=True)
 LEARNED = Policy(eviction=Eviction.LEARNED, background=True)

@@ -8,14 +8,14 @@ near its least, so two rounds are enough.
 
 from collections.abc import Callable
 
-from perfmodel.policy import MOST_PRICE, Policy
-from perfmodel.results import Result
-from perfmodel.rows import Candidate, Row
+from catalog.config import StrictModel
+from predictor.policies.policy import MOST_PRICE, Policy
+from predictor.policies.rows import Candidate, Row
 
 REFINEMENTS = 2
 
 
-class Tried(Result):
+class Tried(StrictModel):
     """A policy on the tuning tokens.
 
     Attributes:

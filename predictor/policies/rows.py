@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perfmodel.parts import Part
-from perfmodel.plan import Missing
-from perfmodel.policy import Eviction, Policy, Prefetch
+from predictor.policies.parts import Part
+from predictor.policies.plan import Missing
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from predictor.row_network.integers import CERTAIN
 
 FETCH, HOST = "fetch", "host"
@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         policy: of price 0.
-        prices: to be tried first, ascending; the best of them is refined (`perfmodel.tuning`). One: it is not free.
+        prices: to be tried first, ascending; the best of them is refined (`tuning`). One: it is not free.
     """
 
     policy: Policy

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.sooner import fetched
+from predictor.policies.sooner import fetched
 
 HOST_WORK = 1000
 GIVEN: dict[str, Any] = {

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from perfmodel.plan import Missing, Plan
 from predictor.foresight.arrays import Predictions, Values
+from predictor.policies.plan import Missing, Plan
 from staging.results import Scope
 from staging.stager.limits import StagerLimits, StagerSettings
 
@@ -42,8 +42,8 @@ class Eviction(Enum):
     ORACLE = "oracle"
     """The same with every chance 0 or 1, as the trace goes on: the same question without an error."""
     USES = "oracle-uses"
-    """How often the coming tokens (`perfmodel.parts.USES_HORIZON`) need the expert: what counts where moving has a
-    price, as each use of what is held saves the same time."""
+    """How often the coming tokens (`parts.USES_HORIZON`) need the expert: what counts where moving has a price,
+    as each use of what is held saves the same time."""
     BELADY = "belady"
     """Belady's rule: the next use exactly."""
 

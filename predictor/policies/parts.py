@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from perfmodel.policy import Eviction, Policy, Prefetch
 from predictor.base import Predictor
 from predictor.foresight.arrays import Predictions, Values
 from predictor.foresight.frequency_values import decayed_frequency
@@ -19,6 +18,7 @@ from predictor.foresight.oracle_values import belady_values, oracle_next_use, or
 from predictor.foresight.perfect_predictions import perfect_predictions
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from staging.steps import StepExperts, Steps, step_experts
 from traces import RoutingTrace
 
@@ -109,7 +109,7 @@ def part_of(
         trace, steps: which.
         predictors: what is asked.
         oracles: also what only an oracle knows.
-        only: no more than this policy needs (of what is there: `perfmodel.policy.plan_of` refuses a policy without it).
+        only: no more than this policy needs (of what is there: `policy.plan_of` refuses a policy without it).
         progress: called with (kinds done, kinds).
 
     Raises:
