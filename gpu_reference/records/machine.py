@@ -1,11 +1,12 @@
 """The machine on which something was measured, the versions of what ran on it, and the sources that did."""
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from pydantic import Field
@@ -112,7 +113,7 @@ def source_commit(folder: Path | None = None) -> str:
 def _driver_and_pcie(uuid: str) -> tuple[str | None, str | None]:
     """The driver's version and the link of the GPU ``uuid``, from NVML, or else from nvidia-smi."""
     try:
-        import pynvml
+        pynvml = import_module("pynvml")  # comes with nvidia-ml-py
     except ModuleNotFoundError:
         return _from_nvidia_smi(uuid)
     try:
@@ -163,10 +164,8 @@ def _processor() -> str:
 def _memory_gib() -> float | None:
     """Host memory that this process may use, 2³⁰ bytes."""
     found: list[int] = []
-    try:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        pass
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             text = Path(limit).read_text(encoding="utf-8").strip()

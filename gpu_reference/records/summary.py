@@ -40,7 +40,9 @@ class Summary(StrictModel):
     def of(cls, times_s: Sequence[float]) -> Self:
         """The summary of ``times_s`` (at least one), s."""
         least, most = min(times_s), max(times_s)
-        quartiles = statistics.quantiles(times_s, n=4, method="inclusive") if len(times_s) > 1 else [least, least, least]
+        quartiles = (
+            statistics.quantiles(times_s, n=4, method="inclusive") if len(times_s) > 1 else [least, least, least]
+        )
         return cls(
             minimum=least,
             median=statistics.median(times_s),
