@@ -16,6 +16,7 @@ from perfmodel.outcome import Outcome
 from perfmodel.simulator import Simulator
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.material import has_decode
 from predictor.policies.parts import Predictors
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch
@@ -42,7 +43,7 @@ from study.commands.system.options import (
 )
 from study.numbers import count, percent, seconds, size, tokens_of
 from study.output import emit, progress_bar
-from study.system.parts import has_decode, one_policys_part
+from study.system.parts import one_policys_part
 from traces import RoutingTrace
 
 
