@@ -98,7 +98,7 @@ def test_a_manifest_that_is_of_other_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_package_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ForestageError, match="no package: it has no manifest.json"):
+    with pytest.raises(ForestageError, match=r"no package: it has no manifest\.json"):
         load_package(tmp_path)
 
 
