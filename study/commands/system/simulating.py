@@ -208,7 +208,7 @@ def simulate_command(
         part, uses = one_policys_part(
             recorded, policy, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
         )
-    simulator = Simulator(part, config, uses, host=policy.missing is not Missing.FETCH)
+    simulator = Simulator.of(part, config, uses, host=policy.missing is not Missing.FETCH)
     with progress_bar(f"simulating {policy.name}") as progress:
         run = (
             simulator.run(policy) if chosen_engine == "compiled" else simulator.run_reference(policy, progress=progress)
