@@ -147,7 +147,7 @@ def _chunk_ps(constants: MeasuredConstants) -> NDArray[np.int64]:
 
 
 def _host_rates(most_tokens: int, size: int, host: HostConstants | None) -> tuple[int, int, NDArray[np.int64]]:
-    """Rates of `Durations`, free, shared and at most: an expert's bytes over the time that computing it was seen to take.
+    """Rates of `Durations`, free, shared and at most: the bytes of an expert over the time that computing it took.
 
     Its arithmetic and its memory are not told apart: while the link is idle the memory bounds nothing, and while it
     moves the memory gives no more than an expert of one token, which needs it most, was seen to get.
