@@ -23,7 +23,7 @@ Forestage = Callable[..., Outcome]
 WORKERS = (
     "cocotb_tests.lock_step.run_lock_step",
     "cocotb_tests.pim_replay.replay_tile",
-    "gpu_reference.measure.measure_expert",
+    "gpu_reference.measuring.suite.run_suite",
     "gpu_reference.replay.replay_check",
     "gpu_reference.routing_replay.replay_routing",
     "perfmodel.comparison.compare",

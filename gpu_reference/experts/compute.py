@@ -1,0 +1,154 @@
+"""Compute an expert from its block of bytes.
+
+Kernels, by name:
+
+* ``torch``: the matrices are dequantised into tensors, then multiplied by PyTorch; on every device, for every format.
+  No weight is rounded: with x in bfloat16, BF16 and MXFP4 weights are multiplied in bfloat16 (sums in float32), FP32
+  and INT8 weights in float32.
+* ``integers``: INT8 and SwiGLU without biases, as the PIM unit computes it: activations in int8 as well, one scale a
+  vector, sums in int32 (`pim_model.quantise.QuantisedExpert.run`, equal to it, tested).
+
+A kernel gives the same bits for the same block and rows wherever the block lies: matrix libraries may choose by
+alignment how they sum, so a block or rows that do not lie at a multiple of 256 bytes are copied first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from catalog.errors import ForestageError
+from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT, activate
+from gpu_reference.experts.integers import integer_output
+from gpu_reference.experts.layout import ExpertLayout, dequantised_matrix
+from gpu_reference.experts.shape import GATED, ExpertShape
+
+Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a block u8 ``[nbytes]`` and x ``[n, hidden]``, f32 or bf16 on the same device, the unweighted output
+``[n, hidden]`` in x's type."""
+
+DECODED = {
+    "torch": "dequantised before the product",
+    "integers": "int8 weights and activations, int32 sums",
+}
+"""What each kernel does, in words."""
+
+TYPES = (torch.float32, torch.bfloat16)
+"""Types of x."""
+
+_PLACE = 256  # bytes: cuBLAS's largest alignment class; more than a CPU's cache line
+
+
+def kernels(layout: ExpertLayout, device: torch.device | str) -> tuple[str, ...]:
+    """Names of the kernels that can compute ``layout``'s experts on ``device``; ``torch`` is the first, always."""
+    names = ["torch"]
+    if _is_integer(layout):
+        names.append("integers")
+    return tuple(names)
+
+
+def expert_kernel(layout: ExpertLayout, device: torch.device | str, name: str | None = None) -> Kernel:
+    """The kernel ``name`` (``torch``, if none is given) for ``layout``'s experts on ``device``.
+
+    Raises:
+        ForestageError: the kernel is unknown, or cannot compute these experts there; from the kernel itself: block or
+            rows do not fit, or are not on the device.
+    """
+    where = torch.device(device)
+    chosen = "torch" if name is None else name
+    there = kernels(layout, where)
+    if chosen not in there:
+        shape = layout.shape
+        raise ForestageError(
+            f"expert kernel '{chosen}': not for {layout.format} {shape.activation} experts "
+            f"{'with' if shape.bias else 'without'} biases on {where.type}; choose one of {', '.join(there)}"
+        )
+    compute = {"torch": _torch_output, "integers": integer_output}[chosen]
+
+    def run(block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        check_rows(layout, block, x, where)
+        return compute(layout, _placed(block), _placed(x.contiguous())) if len(x) else torch.empty_like(x)
+
+    return run
+
+
+def reference_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> NDArray[np.float64]:
+    """The expert's output f64 ``[n, hidden]`` in NumPy, from the weights that the block stands for.
+
+    It shares nothing with the kernels but the dequantised weights.
+
+    Raises:
+        ForestageError: block or rows do not fit.
+    """
+    check_rows(layout, block, x, block.device)
+    gate_up, down, gate_up_bias, down_bias = (
+        None if part is None else part.cpu().numpy().astype(np.float64) for part in layout.dequantised(block)
+    )
+    assert gate_up is not None
+    assert down is not None
+    rows = x.detach().cpu().to(torch.float64).numpy()
+    inner = rows @ gate_up.T + (0 if gate_up_bias is None else gate_up_bias)
+    return _exact_activation(layout.shape, inner) @ down.T + (0 if down_bias is None else down_bias)
+
+
+def check_rows(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor, device: torch.device) -> None:
+    """Refuse rows that do not fit ``layout``, or are not on the block's device.
+
+    Raises:
+        ForestageError: naming what does not fit.
+    """
+    if x.ndim != 2 or x.shape[1] != layout.shape.hidden or x.dtype not in TYPES:
+        raise ForestageError(
+            f"expert: x is {x.dtype} {list(x.shape)}; give float32 or bfloat16 [n, {layout.shape.hidden}]"
+        )
+    if x.device != block.device or block.device.type != device.type:
+        raise ForestageError(f"expert: block on {block.device}, x on {x.device}; give both on {device}")
+
+
+def _is_integer(layout: ExpertLayout) -> bool:
+    return layout.format == "int8" and layout.shape.activation == "swiglu" and not layout.shape.bias
+
+
+def _torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    weights = layout.views(block)
+    exact = x.dtype == torch.float32 or layout.format in ("bf16", "mxfp4")
+    dtype = x.dtype if exact else torch.float32
+    biases = (None if b is None else b.to(dtype) for b in (weights.gate_up_bias, weights.down_bias))
+    gate_up_bias, down_bias = biases
+    gate_up = dequantised_matrix(weights.gate_up, weights.gate_up_scales, dtype)
+    inner = functional.linear(x.to(dtype), gate_up, gate_up_bias)
+    # In float32 whatever x's type: an activation rounds at each step, and the product takes its result once.
+    raised = activate(layout.shape, inner.to(torch.float32)).to(dtype)
+    down = dequantised_matrix(weights.down, weights.down_scales, dtype)
+    return functional.linear(raised, down, down_bias).to(x.dtype)
+
+
+def _placed(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, copied to where an allocator puts it unless it lies as well already."""
+    return tensor if tensor.data_ptr() % _PLACE == 0 else _copied(tensor)
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy at a multiple of ``_PLACE`` bytes (a CPU's allocator promises only 64)."""
+    size = tensor.numel() * tensor.element_size()
+    room = torch.empty(size + _PLACE, dtype=torch.uint8, device=tensor.device)
+    start = -room.data_ptr() % _PLACE
+    return room[start : start + size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def _exact_activation(shape: ExpertShape, inner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`activate`, in float64."""
+    if shape.activation not in GATED:
+        return np.maximum(inner, 0) ** (1 if shape.activation == "relu" else 2)
+    gate, up = np.split(inner, 2, axis=1)
+    if shape.activation == "geglu":
+        return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+    with np.errstate(over="ignore"):  # of a very negative gate exp is infinite, and the quotient 0, as intended
+        if shape.activation == "swiglu":
+            return gate / (1 + np.exp(-gate)) * up
+        gate, up = np.minimum(gate, GPT_OSS_LIMIT), np.clip(up, -GPT_OSS_LIMIT, GPT_OSS_LIMIT)
+        return gate / (1 + np.exp(-GPT_OSS_ALPHA * gate)) * (up + 1)
