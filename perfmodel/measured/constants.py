@@ -14,15 +14,12 @@ class LayerConstants:
     """One layer beside its routed experts.
 
     Attributes:
-        before_gate_s: norms, attention and router, by the step's tokens and the tokens in the longest one's cache.
-        choose_s: experts and weights from the router's logits, by the step's tokens.
-        after_experts_s: what follows the experts, by the step's tokens.
+        fixed_s: from the sum of the experts of the layer before to the choice of its own (what follows experts, norms,
+            attention, router), by the step's tokens and by the rows of the cache that are read.
         shared_s: shared experts, by the step's tokens; ``None`` where there are none.
     """
 
-    before_gate_s: Grid
-    choose_s: Curve
-    after_experts_s: Curve
+    fixed_s: Grid
     shared_s: Curve | None
 
 

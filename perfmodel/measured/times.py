@@ -2,9 +2,9 @@
 
 What of the runtime is stated, and how:
 
-* *Before a gate*: adding up the outputs of the layer before and what follows it, this layer's norms, attention and
-  router, the choice of experts, their way to the host, and the stager's decision, one after the other: the host waits
-  for the gate, so nothing overlaps there. The first layer's part has the last layer's end of the step before.
+* *Before a gate*: adding up the outputs of the layer before, the fixed part of this layer, the way of the chosen ids to
+  the host, and the stager's decision, one after the other: the host waits for the gate, so nothing overlaps there. The
+  first layer has the sum of the last layer of the step before.
 * *After it*: shared experts, and what the host takes to ask and tell what is known ahead; nothing is launched
   meanwhile, and the link moves. Both are the mean over the layers. Assumption: a layer waits for the host; where the
   device has more to do than the host, telling is hidden, and the prediction too slow by that much.
@@ -70,8 +70,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
         for layer, of_layer in enumerate(constants.layers):
             key = (id(of_layer), tokens, context)
             if key not in found:
-                fixed = (of_layer.choose_s.at(tokens), of_layer.after_experts_s.at(tokens))
-                found[key] = of_layer.before_gate_s.at(tokens, context) + sum(fixed) + around
+                found[key] = of_layer.fixed_s.at(tokens, context) + around
             before[step, layer] = found[key]
         asked[step] = constants.expert_launch_s * uses[step] + constants.foresight_s
     before_ps, after_ps = _ps("a layer", before), _ps("what follows a gate", after)
