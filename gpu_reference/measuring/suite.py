@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from gpu_reference.measuring.bench import Bench, SectionPlan, Skipped
 from gpu_reference.records import MeasurementRecord
@@ -182,7 +183,7 @@ def _one_line(error: BaseException) -> str:
 
 def _difference(name: str, before: object, here: object) -> tuple[str, object, object]:
     """The first field within ``name`` that differs, with both values."""
-    ours, theirs = (vars(value) if hasattr(value, "model_fields") else value for value in (before, here))
+    ours, theirs = (vars(value) if isinstance(value, StrictModel) else value for value in (before, here))
     if isinstance(ours, dict) and isinstance(theirs, dict):
         inner = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
         return f"{name}.{inner}", ours.get(inner), theirs.get(inner)

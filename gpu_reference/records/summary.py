@@ -51,3 +51,8 @@ class Summary(StrictModel):
             spread=min(most - least, quartiles[2] - quartiles[0]),
             runs=len(times_s),
         )
+
+    def over(self, pieces: int) -> Self:
+        """The time of one of ``pieces`` equal pieces that each run was made of."""
+        times = ("minimum", "median", "mean", "maximum", "spread")
+        return type(self)(**{name: getattr(self, name) / pieces for name in times}, runs=self.runs)

@@ -90,11 +90,12 @@ KINDS = {
 LAYER_MAPS = {"qwen3_moe": (0, 2)} | {name: (1, 2) for name in ARCHITECTURES if name.startswith("deepseek")}
 
 
-def build(name: str, seed: int = 0) -> Any:
+def build(name: str, seed: int = 0, **changes: Any) -> Any:
     """A model whose router weights, biases and corrections are random and large enough to matter."""
     config_class, model_class, settings = ARCHITECTURES[name]
     torch.manual_seed(seed)
-    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**{**_COMMON, **settings}))
+    config = getattr(transformers, config_class)(**{**_COMMON, **settings, **changes})
+    model = getattr(transformers, model_class)(config)
     with torch.no_grad():
         for module in routers(model).values():
             module.weight.normal_(std=0.3)
