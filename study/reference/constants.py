@@ -8,9 +8,8 @@ other, by the device's clock where it has one.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gpu_reference.decoder.step import context_buckets
-
 from catalog.errors import ForestageError
+from gpu_reference.decoder.step import context_buckets
 from gpu_reference.records import MeasurementRecord
 from gpu_reference.records.decode import Decode
 from gpu_reference.records.micro import Micro, MicroKind, Setting
@@ -227,10 +226,11 @@ def _predicting_s(measured: _Measured, row: Decode) -> float:
 
 def _host(measured: _Measured, row: Decode) -> HostConstants:
     """The processor with the row's threads; its inputs and results are copies that nothing else is queued with."""
-    settings: dict[str, Setting] = {"format": row.regimen.format, "threads": row.host_threads}
-    size = row.regimen.expert_bytes
-    alone = measured.curve(MicroKind.HOST_EXPERT, "tokens", size=size, **settings)
-    beside = measured.curve(MicroKind.HOST_EXPERT_WHILE_COPYING, "tokens", size=size, what="expert", **settings)
+    form, threads, size = row.regimen.format, row.host_threads, row.regimen.expert_bytes
+    alone = measured.curve(MicroKind.HOST_EXPERT, "tokens", size=size, format=form, threads=threads)
+    beside = measured.curve(
+        MicroKind.HOST_EXPERT_WHILE_COPYING, "tokens", size=size, what="expert", format=form, threads=threads
+    )
     tokens, with_copies = beside.points[0]
     activations = row.part.batch * measured.record.model.hidden * ACTIVATION_BYTES
     return HostConstants(

@@ -2,8 +2,9 @@
 
 import typer
 
-from study.commands.reference import checking, measuring
+from study.commands.reference import checking, comparing, measuring
 
 app = typer.Typer()
 app.command("check")(checking.check_command)
 app.command("measure")(measuring.measure_command)
+app.command("compare")(comparing.compare_command)
