@@ -47,8 +47,8 @@ def compare_command(
 
 def _render(console: Console, result: RecordComparison) -> None:
     console.print(
-        f"[bold]{escape(result.record)}[/bold], {result.date}, {escape(result.device)}: {escape(result.model)}, routing "
-        f"of {escape(result.trace)}",
+        f"[bold]{escape(result.record)}[/bold], {result.date}, {escape(result.device)}: {escape(result.model)}, "
+        f"routing of {escape(result.trace)}",
         highlight=False,
         soft_wrap=True,
     )
