@@ -34,7 +34,6 @@ def write_package(
     *,
     command: str,
     trace: str,
-    training_sequences: int,
     texts: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write ``material`` into ``folder``, which may hold files already (wheels): they become part of the package.
@@ -45,7 +44,6 @@ def write_package(
         trained: the trained predictors' files, by the names of `TRAINED`, which are copied.
         command: that makes the package.
         trace: the recorded trace's file name.
-        training_sequences: of the recorded trace.
         texts: other files, by path inside.
 
     Raises:
@@ -71,7 +69,7 @@ def write_package(
         split_seed=SPLIT_SEED,
         test=_slice(material.test, material.test_sequences),
         tuning=_slice(material.tuning, material.tuning_sequences),
-        training_sequences=training_sequences,
+        training_sequences=material.training_sequences,
         distances=predictors.distances,
         prefetched=predictors.prefetched,
         issue_limit=predictors.issue_limit,
@@ -112,6 +110,7 @@ def load_package(folder: Path) -> Material:
         tuning=tuning,
         test_sequences=manifest.test.sequences,
         tuning_sequences=manifest.tuning.sequences,
+        training_sequences=manifest.training_sequences,
         uses=uses,
         predictors=predictors,
         digests=digests,

@@ -36,6 +36,7 @@ class Material:
     Attributes:
         test, tuning: whole sequences, of the test part and of the training part.
         test_sequences, tuning_sequences: which of the recorded trace's they are.
+        training_sequences: of the whole training part.
         uses: i64 ``[layers, experts]``, of the whole training part: the device holds the most used at the start.
         predictors: trained, or profiled on the whole training part.
         digests: SHA-256 (hex) by name: ``uses``, ``st-moe``, and of each trained predictor's file (``next-use``,
@@ -46,6 +47,7 @@ class Material:
     tuning: RoutingTrace
     test_sequences: tuple[int, ...]
     tuning_sequences: tuple[int, ...]
+    training_sequences: int
     uses: NDArray[np.int64]
     predictors: Predictors
     digests: Mapping[str, str]
@@ -98,6 +100,7 @@ def material_of(
         tuning=select_sequences(recorded, chosen[1]),
         test_sequences=chosen[0],
         tuning_sequences=chosen[1],
+        training_sequences=len(train),
         uses=uses,
         predictors=predictors,
         digests={**digests, **digests_of(uses, predictors)},

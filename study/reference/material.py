@@ -6,7 +6,7 @@ from catalog.errors import ForestageError
 from gpu_reference.package.folder import file_digest, load_package
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
-from predictor.policies.material import TEST_TOKENS, Material, material_of
+from predictor.policies.material import TEST_TOKENS, TUNING_TOKENS, Material, material_of
 from predictor.policies.parts import Predictors
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace
@@ -26,6 +26,7 @@ def material_at(
     predictor: Path | None = None,
     distances: list[int] | None = None,
     tokens: int | None = None,
+    tuning_tokens: int = TUNING_TOKENS,
     model: str | None = None,
 ) -> Material:
     """What is decoded, of a ``package`` or of a ``trace``; the options of a command that has both.
@@ -35,7 +36,7 @@ def material_at(
         package: a folder in its place; then nothing else is given.
         next_use, predictor: files of trained predictors.
         distances: layers ahead that ``predictor`` is asked.
-        tokens: of the test slice, about.
+        tokens, tuning_tokens: of the slices, about.
 
     Raises:
         ForestageError: unless one of the two is given, or where a file is not what it should be.
@@ -61,4 +62,10 @@ def material_at(
     )
     recorded = open_trace(trace, model)
     digests = {name: file_digest(path) for name, path in files.items()}
-    return material_of(recorded, predictors, digests, test_tokens=TEST_TOKENS if tokens is None else tokens)
+    return material_of(
+        recorded,
+        predictors,
+        digests,
+        test_tokens=TEST_TOKENS if tokens is None else tokens,
+        tuning_tokens=tuning_tokens,
+    )
