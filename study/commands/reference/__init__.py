@@ -2,7 +2,7 @@
 
 import typer
 
-from study.commands.reference import checking, comparing, measuring, packing, perplexing
+from study.commands.reference import checking, comparing, decoding, measuring, packing, perplexing
 
 app = typer.Typer()
 app.command("check")(checking.check_command)
@@ -10,3 +10,4 @@ app.command("measure")(measuring.measure_command)
 app.command("perplexity")(perplexing.perplexity_command)
 app.command("compare")(comparing.compare_command)
 app.command("pack")(packing.pack_command)
+app.command("decode")(decoding.decode_command)
