@@ -211,10 +211,11 @@ def decoded_part(row: Decode, material: Material) -> tuple[RoutingTrace, Steps]:
     return cut, replace(steps, timed=timed)
 
 
-def contexts_of(trace: RoutingTrace, first: int) -> NDArray[np.int64]:
-    """Tokens that each token of ``trace`` looks at, itself among them: ``first`` were there before its sequence."""
-    within: NDArray[np.int64] = np.arange(trace.tokens) - trace.sequence_offsets[trace.sequence_index()]
-    return within + first + 1
+def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
+    """Tokens that each token of ``trace`` looks at, itself among them: those before its sequence's first were there."""
+    starts = trace.sequence_offsets[trace.sequence_index()]
+    within: NDArray[np.int64] = np.arange(trace.tokens) - starts
+    return within + np.asarray(trace.position)[starts] + 1
 
 
 def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, Part]) -> Simulated:
@@ -233,7 +234,7 @@ def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: 
         parts[key] = part_of(trace, steps, known, only=policy)
     part = parts[key]
     constants = constants_of(record, row, part.trace.metadata.layer_map)
-    times = measured_times(part, contexts_of(part.trace, row.part.first_context), constants)
+    times = measured_times(part, contexts_of(part.trace), constants)
     simulator = Simulator(part, times, material.uses, places=row.places, scope=row.scope)
     return Simulated(simulator, simulator.run(policy))
 

@@ -22,9 +22,8 @@ CHUNK_BYTES = 2 << 20
 ACTIVATION_BYTES = 2
 """Of one element that goes to the host and back (BF16)."""
 
-ATTENTION = "before_gate"
-TO_THE_CHOICE = ("after_experts", ATTENTION, "choose")
-"""Parts of a layer that run one after the other, from the sum of the experts before it to the choice of its own."""
+TO_THE_CHOICE = "to_gate"
+"""The part of a layer from the sum of the experts before it to the choice of its own."""
 
 NOTHING_TOLD = "recency"
 """The decision of a policy to which nothing is told ahead; see `gpu_reference.measuring.decisions`."""
@@ -164,18 +163,16 @@ def _layers(
 def _alike(rows: list[Micro], group: str, mode: str, buckets: tuple[int, ...]) -> LayerConstants:
     """Of layers that were measured together.
 
-    What does not look at the cache is the same at any context.
+    The larger of two contexts in one bucket stands for it.
     """
     kind, what = MicroKind.FIXED_PART, f"fixed_part of layers {group}"
     parts: dict[str, list[Micro]] = {}
     for micro in rows:
         parts.setdefault(str(micro.settings["part"]), []).append(micro)
-    for part in TO_THE_CHOICE:
-        if part not in parts:
-            raise missing(kind, part=part, layers=group, launched=mode)
-    around = [curve_of(f"{what}: {part}: batch", parts[part], "batch") for part in TO_THE_CHOICE if part != ATTENTION]
+    if TO_THE_CHOICE not in parts:
+        raise missing(kind, part=TO_THE_CHOICE, layers=group, launched=mode)
     batches: dict[int, dict[int, Micro]] = {}
-    for micro in parts[ATTENTION]:
+    for micro in parts[TO_THE_CHOICE]:
         context, of_batch = int(micro.settings["context"]), batches.setdefault(int(micro.settings["batch"]), {})
         bucket = next(bucket for bucket in buckets if bucket >= context)
         kept = of_batch.get(bucket)
@@ -187,7 +184,7 @@ def _alike(rows: list[Micro], group: str, mode: str, buckets: tuple[int, ...]) -
             batch,
             Curve(
                 f"{what}: context",
-                tuple((bucket, m.seconds.median + sum(c.at(batch) for c in around)) for bucket, m in of_batch.items()),
+                tuple((bucket, m.seconds.median) for bucket, m in of_batch.items()),
             ),
         )
         for batch, of_batch in batches.items()

@@ -47,7 +47,7 @@ FIXED_S = {
     ("1,2", 1): {256: 30e-6, 512: 38e-6}, ("1,2", 4): {256: 33e-6, 512: 46e-6},
 }  # fmt: skip
 """By (layers, batch): by rows of the cache."""
-CHOOSE_S, AFTER_S = 4e-6, 3e-6
+AROUND_S = 7e-6
 GATE_S = {2: 11e-6, 8: 13e-6}
 COMBINE_S = {1: 6e-6, 4: 7e-6}
 DECISION_S = {
@@ -66,7 +66,8 @@ def routed(seed: int = 0) -> RoutingTrace:
     tokens = 60 * 40
     noise = np.random.default_rng(seed).gumbel(size=(tokens, LAYERS, EXPERTS)) - np.log(1 + np.arange(EXPERTS))
     ids = np.argsort(-noise, axis=2)[:, :, :TOP_K]
-    return trace_of(ids, experts=EXPERTS, lengths=[40] * 60)
+    trace = trace_of(ids, experts=EXPERTS, lengths=[40] * 60)
+    return replace(trace, position=trace.position + np.int32(FIRST))
 
 
 def made_material(trace: RoutingTrace | None = None, predictors: Predictors | None = None) -> Material:
@@ -75,7 +76,7 @@ def made_material(trace: RoutingTrace | None = None, predictors: Predictors | No
 
 def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, size: int) -> MeasuredConstants:
     """What the record's micro-measurements must come to."""
-    around = CHOOSE_S + AFTER_S
+    around = AROUND_S
     fixed = {
         name: Grid(
             "fixed",
@@ -137,9 +138,7 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
     for (layers, batch), by_rows in FIXED_S.items():
         of = {"layers": layers, "batch": batch, "launched": "eager", "clock": "host", "queued": 8}
         for rows, taken in by_rows.items():
-            yield _micro(MicroKind.FIXED_PART, taken, part="before_gate", context=rows, **of)
-        yield _micro(MicroKind.FIXED_PART, CHOOSE_S, part="choose", context=256, **of)
-        yield _micro(MicroKind.FIXED_PART, AFTER_S, part="after_experts", context=256, **of)
+            yield _micro(MicroKind.FIXED_PART, taken + AROUND_S, part="to_gate", context=rows, **of)
     for ids, taken in GATE_S.items():
         yield _micro(MicroKind.GATE_ROUND_TRIP, taken, ids=ids, clock="host", queued=1)
     for tokens, taken in COMBINE_S.items():
@@ -179,7 +178,7 @@ def decoded(
     timed[:warm] = False
     part = part_of(trace, replace(all_steps, timed=timed), material.predictors, only=policy)
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
-    times = measured_times(part, contexts_of(trace, FIRST), known)
+    times = measured_times(part, contexts_of(trace), known)
     run = Simulator(part, times, material.uses, places=places, scope="global").run(policy)
     counts = vars(run.counts)
     moved = counts["demands"] + counts["late"] + counts["ahead"]
@@ -203,7 +202,6 @@ def decoded(
             warm_steps=warm,
             steps=steps,
             tokens=part.timed_tokens,
-            first_context=FIRST,
         ),
         mode="eager",
         kernel="torch",
