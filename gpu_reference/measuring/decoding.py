@@ -115,6 +115,7 @@ class Setting:
         decoder: with slots and context for the parts.
         regimen: what experts and link are.
         tuned: the policy chosen for each row of a regime, and how.
+        warmed: rows that have run before.
     """
 
     batch: int = 0
@@ -122,6 +123,7 @@ class Setting:
     decoder: AnyDecoder | None = None
     regimen: Regimen | None = None
     tuned: dict[tuple[Regime, Format | None, str], tuple[Policy, Tuning | None]] = field(default_factory=dict)
+    warmed: set[str] = field(default_factory=set)
 
     def drop(self) -> None:
         """Give memory back."""
@@ -183,10 +185,17 @@ def decoded(bench: Bench, material: Material, point: Point, setting: Setting) ->
         part, record = parts.of(Purpose.HOST_TEST if host else Purpose.TEST)
         try:
             if row is resident:
+                if row.name not in setting.warmed:
+                    _resident(bench, setting, parts.of(Purpose.TUNING)[0])
+                    setting.warmed.add(row.name)
                 run, measured = _resident(bench, setting, part), RowMeasured(RESIDENT, row.candidates[0].policy)
                 references[len(part.steps)] = run.digest
             else:
                 policy, tuning = _tuned(bench, material, point, setting, row, parts)
+                if row.name not in setting.warmed:  # what is compiled at its first use is not in the measured steps
+                    before, _ = parts.of(Purpose.HOST_TUNING if host else Purpose.TUNING)
+                    _run(bench, material, point, setting, before, policy)
+                    setting.warmed.add(row.name)
                 run, told = _run(bench, material, point, setting, part, policy)
                 reference = None if host else references.get(len(part.steps))
                 if reference not in (None, run.digest):

@@ -22,6 +22,8 @@ CHUNK_BYTES = 2 << 20
 ACTIVATION_BYTES = 2
 """Of one element that goes to the host and back (BF16)."""
 
+OUTPUT = "logits"
+"""The part that comes once a step, after the last layer; the system model does not count it."""
 TO_THE_CHOICE = "to_gate"
 """The part of a layer from the sum of the experts before it to the choice of its own."""
 
@@ -147,7 +149,10 @@ def _layers(
     measured: _Measured, mode: str, layer_map: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[LayerConstants, ...]]:
     """Buckets of the cache, and the constants of each layer; layers measured together share theirs."""
-    rows = measured.rows(MicroKind.FIXED_PART, launched=mode)
+    every = measured.rows(MicroKind.FIXED_PART, launched=mode)
+    rows = tuple(micro for micro in every if micro.settings["part"] != OUTPUT)
+    if not rows:
+        raise missing(MicroKind.FIXED_PART, part=TO_THE_CHOICE, launched=mode)
     buckets = context_buckets(max(int(micro.settings["context"]) for micro in rows))
     group_of = {int(layer): str(m.settings["layers"]) for m in rows for layer in str(m.settings["layers"]).split(",")}
     for layer in layer_map:

@@ -139,6 +139,17 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
         of = {"layers": layers, "batch": batch, "launched": "eager", "clock": "host", "queued": 8}
         for rows, taken in by_rows.items():
             yield _micro(MicroKind.FIXED_PART, taken + AROUND_S, part="to_gate", context=rows, **of)
+    yield _micro(
+        MicroKind.FIXED_PART,
+        1.0,
+        part="logits",
+        layers="2",
+        context=1,
+        batch=1,
+        launched="eager",
+        clock="host",
+        queued=8,
+    )
     for ids, taken in GATE_S.items():
         yield _micro(MicroKind.GATE_ROUND_TRIP, taken, ids=ids, clock="host", queued=1)
     for tokens, taken in COMBINE_S.items():
