@@ -110,13 +110,15 @@ def routing(bench: Bench, network: RowNetwork) -> RoutingTrace:
     random = np.random.default_rng(bench.seed)
     shape = (TOKENS, network.layers, network.experts)
     ids = random.random(shape).argsort(axis=2)[:, :, : network.top_k].astype(id_dtype(network.experts))
+    identities = random.integers(0, 8, TOKENS).astype(np.uint32)  # few, so that the text repeats itself
+    ids[:, 0] = ids[identities, 0]  # and where layer 0's choice stands for them, too
     return RoutingTrace(
         expert_ids=ids,
         gate_weights=None,
         sequence_offsets=np.array([0, TOKENS]),
         position=np.arange(TOKENS, dtype=np.int32),
         phase=np.full(TOKENS, DECODE, np.uint8),
-        token_hash=random.integers(0, 8, TOKENS).astype(np.uint32),  # few, so that the text repeats itself
+        token_hash=identities,
         domains=("random",),
         datasets=("random",),
         metadata=TraceMetadata(
