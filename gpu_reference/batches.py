@@ -85,10 +85,20 @@ class WindowSampler:
         return {domain: tokens / max(len(self.streams[domain].tokens), 1) for domain in DOMAINS}
 
 
-def validation_windows(stream: TokenStream, *, context: int, count: int) -> np.ndarray:
-    """Return up to ``count`` windows spread evenly over a stream: i64 ``[windows, context + 1]``."""
-    available = (len(stream.tokens) - 1) // context
+def validation_starts(stream: TokenStream, *, context: int, count: int) -> np.ndarray:
+    """Return where up to ``count`` windows start that are spread evenly over a stream: i64 ``[windows]``."""
+    available = available_windows(stream, context)
     if available < 1:
         raise ForestageError(f"validation: {len(stream.tokens)} held-out tokens are fewer than one window of {context}")
-    starts = np.unique(np.linspace(0, available - 1, min(count, available)).astype(np.int64)) * context
+    return np.unique(np.linspace(0, available - 1, min(count, available)).astype(np.int64)) * context
+
+
+def available_windows(stream: TokenStream, context: int) -> int:
+    """Return how many windows of ``context`` tokens, each with the token after it, a stream has side by side."""
+    return max(len(stream.tokens) - 1, 0) // context
+
+
+def validation_windows(stream: TokenStream, *, context: int, count: int) -> np.ndarray:
+    """Return up to ``count`` windows spread evenly over a stream: i64 ``[windows, context + 1]``."""
+    starts = validation_starts(stream, context=context, count=count)
     return np.stack([stream.tokens[start : start + context + 1] for start in starts]).astype(np.int64)

@@ -16,6 +16,22 @@ from gpu_reference.decoder.rotary import Rotary
 from gpu_reference.decoder.shape import DecoderShape
 from gpu_reference.small_moe import CONFIG_FILE, WEIGHTS_FILE
 
+_COMPUTED = {
+    "model_type": "qwen3_moe",
+    "hidden_act": "silu",
+    "use_sliding_window": False,
+    "rope_parameters.rope_type": "default",
+}
+"""Settings of the configuration of which the decoder computes one value alone."""
+
+_NEEDED = {
+    "rope_parameters.rope_theta": (int, float),
+    "rms_norm_eps": (float,),
+    "norm_topk_prob": (bool,),
+    "attention_bias": (bool,),
+}
+"""Settings that must be there, and their types."""
+
 
 def read_checkpoint(folder: Path) -> tuple[DecoderShape, dict[str, torch.Tensor]]:
     """Shape and state dictionary (without routed experts) of the `Qwen3MoeForCausalLM` in ``folder``.
@@ -47,22 +63,17 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ForestageError(f"{path}: no JSON object; remake the checkpoint")
     rotary = config.get("rope_parameters")
-    rotary = rotary if isinstance(rotary, dict) else {}
-    needed: dict[str, tuple[Any, Any]] = {
-        "model_type": (config.get("model_type"), "qwen3_moe"),
-        "hidden_act": (config.get("hidden_act"), "silu"),
-        "use_sliding_window": (config.get("use_sliding_window"), False),
-        "rope_parameters.rope_type": (rotary.get("rope_type"), "default"),
+    values = {
+        **config,
+        **{f"rope_parameters.{key}": v for key, v in (rotary if isinstance(rotary, dict) else {}).items()},
     }
-    for key, (found, expected) in needed.items():
-        if found != expected:
-            raise ForestageError(f"{path}: {key}: {found!r}; the decoder computes {expected!r} alone")
-    for key, value in {**config, "rope_parameters.rope_theta": rotary.get("rope_theta")}.items():
-        if key in ("rope_parameters.rope_theta", "rms_norm_eps") and not isinstance(value, int | float):
-            raise ForestageError(f"{path}: {key}: {value!r}; give a number")
-    for key in ("rms_norm_eps", "norm_topk_prob", "attention_bias"):
-        if key not in config:
-            raise ForestageError(f"{path}: {key}: missing; remake the checkpoint")
+    for key, computed in _COMPUTED.items():
+        if values.get(key) != computed:
+            raise ForestageError(f"{path}: {key}: {values.get(key)!r}; the decoder computes {computed!r} alone")
+    for key, kinds in _NEEDED.items():
+        if type(values.get(key)) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise ForestageError(f"{path}: {key}: {values.get(key)!r}; give a value of type {names}")
     return config
 
 

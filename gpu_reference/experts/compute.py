@@ -5,6 +5,8 @@ Kernels, by name:
 * ``torch``: the matrices are dequantised into tensors, then multiplied by PyTorch; on every device, for every format.
   No weight is rounded: with x in bfloat16, BF16 and MXFP4 weights are multiplied in bfloat16 (sums in float32), FP32
   and INT8 weights in float32.
+* ``triton``: on a GPU with Triton, BF16 and MXFP4, SwiGLU and gpt-oss's: weights are decoded inside the product
+  (`gpu_reference.experts.triton_kernels`); made for few tokens.
 * ``integers``: INT8 and SwiGLU without biases, as the PIM unit computes it: activations in int8 as well, one scale a
   vector, sums in int32 (`pim_model.quantise.QuantisedExpert.run`, equal to it, tested).
 
@@ -15,6 +17,8 @@ alignment how they sum, so a block or rows that do not lie at a multiple of 256 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -33,6 +37,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 DECODED = {
     "torch": "dequantised before the product",
+    "triton": "decoded in the kernel",
     "integers": "int8 weights and activations, int32 sums",
 }
 """What each kernel does, in words."""
@@ -45,8 +50,11 @@ _PLACE = 256  # bytes: cuBLAS's largest alignment class; more than a CPU's cache
 
 def kernels(layout: ExpertLayout, device: torch.device | str) -> tuple[str, ...]:
     """Names of the kernels that can compute ``layout``'s experts on ``device``; ``torch`` is the first, always."""
-    names = ["torch"]
-    if _is_integer(layout):
+    shape, names = layout.shape, ["torch"]
+    can_decode = layout.format in ("bf16", "mxfp4") and shape.activation in ("swiglu", "gpt_oss_swiglu")
+    if can_decode and torch.device(device).type == "cuda" and find_spec("triton") is not None:
+        names.append("triton")
+    if layout.format == "int8" and shape.activation == "swiglu" and not shape.bias:
         names.append("integers")
     return tuple(names)
 
@@ -67,11 +75,11 @@ def expert_kernel(layout: ExpertLayout, device: torch.device | str, name: str | 
             f"expert kernel '{chosen}': not for {layout.format} {shape.activation} experts "
             f"{'with' if shape.bias else 'without'} biases on {where.type}; choose one of {', '.join(there)}"
         )
-    compute = {"torch": _torch_output, "integers": integer_output}[chosen]
+    compute = _computation(layout, chosen)
 
     def run(block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         check_rows(layout, block, x, where)
-        return compute(layout, _placed(block), _placed(x.contiguous())) if len(x) else torch.empty_like(x)
+        return compute(_placed(block), _placed(x.contiguous())) if len(x) else torch.empty_like(x)
 
     return run
 
@@ -96,7 +104,7 @@ def reference_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor)
 
 
 def check_rows(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor, device: torch.device) -> None:
-    """Refuse rows that do not fit ``layout``, or are not on the block's device.
+    """Refuse a block or rows that do not fit ``layout``, or are not on the device.
 
     Raises:
         ForestageError: naming what does not fit.
@@ -105,15 +113,23 @@ def check_rows(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor, devic
         raise ForestageError(
             f"expert: x is {x.dtype} {list(x.shape)}; give float32 or bfloat16 [n, {layout.shape.hidden}]"
         )
+    if block.dtype != torch.uint8 or block.shape != (layout.nbytes,):
+        raise ForestageError(f"expert block: {block.dtype} {list(block.shape)}; give uint8 [{layout.nbytes}]")
     if x.device != block.device or block.device.type != device.type:
         raise ForestageError(f"expert: block on {block.device}, x on {x.device}; give both on {device}")
 
 
-def _is_integer(layout: ExpertLayout) -> bool:
-    return layout.format == "int8" and layout.shape.activation == "swiglu" and not layout.shape.bias
+def _computation(layout: ExpertLayout, name: str) -> Kernel:
+    """What kernel ``name`` runs once block and rows are known to fit."""
+    if name == "triton":
+        from gpu_reference.experts.triton_kernels import triton_kernel  # Triton is not on every machine
+
+        return triton_kernel(layout)
+    return partial({"torch": torch_output, "integers": integer_output}[name], layout)
 
 
-def _torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The kernel ``torch``: the output of the expert in ``block`` for ``x [n, hidden]``."""
     weights = layout.views(block)
     exact = x.dtype == torch.float32 or layout.format in ("bf16", "mxfp4")
     dtype = x.dtype if exact else torch.float32

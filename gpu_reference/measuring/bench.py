@@ -14,6 +14,7 @@ from gpu_reference.measuring.clock import Clock, Effort, Work
 from gpu_reference.records.decode import Decode
 from gpu_reference.records.micro import Micro, MicroKind, Setting
 from gpu_reference.records.summary import Summary
+from predictor.policies.parts import Predictors
 
 Suite = Literal["quick", "full"]
 
@@ -40,6 +41,7 @@ class Bench:
         suite: how much is measured.
         model: whose sizes.
         seed: of everything drawn.
+        predictors: trained ones, where given.
         deadline: of `time.monotonic`, after which nothing more is begun.
         clock: of the device.
         host_clock: of work on the host's processor.
@@ -49,6 +51,7 @@ class Bench:
     suite: Suite
     model: ModelRecord
     seed: int = 0
+    predictors: Predictors = field(default_factory=Predictors)
     deadline: float = float("inf")
     clock: Clock = field(init=False)
     host_clock: Clock = field(init=False)

@@ -1,15 +1,16 @@
 """An expert's time on the device, by format, kernel and tokens; and the sum of experts' outputs."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
-from gpu_reference.experts.activation import activate
 from gpu_reference.experts.compute import Kernel, expert_kernel, kernels, reference_output
+from gpu_reference.experts.grouped import grouped_output
 from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, checked, figure
-from gpu_reference.measuring.clock import Work
+from gpu_reference.measuring.clock import Work, each_time
 from gpu_reference.measuring.launches import capture
 from gpu_reference.records.micro import MicroKind
 
@@ -114,7 +115,7 @@ def graphed_experts(bench: Bench) -> Figures:
                 x = inputs(bench, tokens, bench.device)
                 error = check_kernel(layout, kernel, name, blocks, x)
                 graph = capture(_all_of(kernel, blocks[:LEAST_EXPERTS], x))
-                seconds = bench.clock.by_host(_replayed(graph), queued=REPLAYS)
+                seconds = bench.clock.by_host(each_time(graph.replay), queued=REPLAYS)
                 yield figure(
                     MicroKind.EXPERT,
                     seconds.over(LEAST_EXPERTS),
@@ -132,51 +133,39 @@ def graphed_experts(bench: Bench) -> Figures:
 
 
 def grouped_experts(bench: Bench) -> Figures:
-    """Experts of one layer in BF16 as batched products: gate and up of all, then down of all."""
-    layout = ExpertLayout.of(bench.model, "bf16")
-    blocks = blocks_of(bench, layout, bench.device)
-    for experts in sorted({bench.model.top_k, LEAST_EXPERTS}):
-        for tokens in (1, 4, 16) if bench.is_full else (1,):
-            x = inputs(bench, experts * tokens, bench.device).view(experts, tokens, -1)
-            found = grouped_output(layout, blocks[:experts], x)
-            error = max(
-                checked("grouped experts", found[n], reference_output(layout, blocks[n], x[n]), MOST_ERROR["bf16"])
-                for n in (0, experts - 1)
-            )
-            groups = len(blocks) // experts
-
-            def one(piece: int, x: torch.Tensor = x, experts: int = experts, groups: int = groups) -> None:
-                first = piece % groups * experts
-                grouped_output(layout, blocks[first : first + experts], x)
-
-            for by_device in (False, True) if bench.on_cuda else (False,):
+    """Several experts by one grouped product for each matrix, dequantised and laid side by side before."""
+    if not bench.on_cuda and not bench.is_full:
+        raise Skipped("on a CPU it takes long; the full suite measures it")
+    for form in formats(bench) if bench.is_full else formats(bench)[:1]:
+        layout = ExpertLayout.of(bench.model, form)
+        blocks = blocks_of(bench, layout, bench.device)
+        for experts in sorted({bench.model.top_k, LEAST_EXPERTS}):
+            for tokens in (1, 4, 16) if bench.is_full else (1,):
+                x = inputs(bench, experts * tokens, bench.device)
+                counts = (tokens,) * experts
+                found = grouped_output(layout, blocks[:experts], x, counts)
+                error = max(
+                    checked(
+                        f"grouped experts in {form}",
+                        found[n * tokens : (n + 1) * tokens],
+                        reference_output(layout, blocks[n], x[n * tokens : (n + 1) * tokens]),
+                        MOST_ERROR[form],
+                    )
+                    for n in (0, experts - 1)
+                )
                 yield bench.micro(
                     MicroKind.GROUPED_EXPERTS,
-                    one,
+                    _groups_in_turn(layout, blocks, x, counts),
                     queued=4 if bench.on_cuda else 1,
-                    by_device=by_device,
                     size=layout.nbytes * experts,
                     error=error,
                     experts=experts,
                     tokens=tokens,
-                    format="bf16",
-                    kernel="bmm",
+                    format=form,
+                    kernel="grouped_mm",
                     launched="eager",
                 )
-
-
-def grouped_output(layout: ExpertLayout, blocks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Unweighted outputs bf16 ``[experts, tokens, hidden]`` of BF16 ``blocks`` u8 ``[experts, nbytes]``."""
-    parts = {
-        name: blocks[:, span.start : span.end].view(span.dtype).unflatten(1, span.shape)
-        for name, span in layout.spans.items()
-    }
-    inner = torch.bmm(x, parts["gate_up"].transpose(1, 2))
-    if layout.shape.bias:
-        inner += parts["gate_up_bias"][:, None]
-    raised = activate(layout.shape, inner.float()).to(x.dtype)
-    output = torch.bmm(raised, parts["down"].transpose(1, 2))
-    return output + parts["down_bias"][:, None] if layout.shape.bias else output
+        del blocks
 
 
 def combined(bench: Bench) -> Figures:
@@ -191,7 +180,7 @@ def combined(bench: Bench) -> Figures:
         error = checked("combine", in_gate_order(outputs, weights), exact, 1e-5)
         yield bench.micro(
             MicroKind.COMBINE,
-            _weighted(outputs, weights),
+            each_time(partial(in_gate_order, outputs, weights)),
             queued=20,
             error=error,
             experts=model.top_k,
@@ -208,13 +197,15 @@ def in_gate_order(outputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def _weighted(outputs: torch.Tensor, weights: torch.Tensor) -> Callable[[int], object]:
-    return lambda _: in_gate_order(outputs, weights)
+def _groups_in_turn(layout: ExpertLayout, blocks: torch.Tensor, x: torch.Tensor, counts: tuple[int, ...]) -> Work:
+    groups = len(blocks) // len(counts)
+
+    def one(piece: int) -> None:
+        first = piece % groups * len(counts)
+        grouped_output(layout, blocks[first : first + len(counts)], x, counts)
+
+    return one
 
 
 def _all_of(kernel: Kernel, blocks: torch.Tensor, x: torch.Tensor) -> Callable[[], object]:
     return lambda: [kernel(block, x) for block in blocks]
-
-
-def _replayed(graph: "torch.cuda.CUDAGraph") -> Callable[[int], object]:
-    return lambda _: graph.replay()

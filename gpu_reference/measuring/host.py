@@ -1,6 +1,6 @@
 """What the host's processor computes and reads, alone and while copies to the device go on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,7 @@ from gpu_reference.experts.compute import expert_kernel
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.measuring.background import COPY_BYTES, BackgroundCopies
 from gpu_reference.measuring.bench import Bench, Figures, WrongResultError, figure
+from gpu_reference.measuring.clock import each_time
 from gpu_reference.measuring.copies import POOL_BYTES, random_bytes
 from gpu_reference.measuring.experts import blocks_of, check_kernel, formats, in_turn, inputs
 from gpu_reference.records.machine import usable_cores
@@ -87,9 +88,9 @@ def host_memory(bench: Bench) -> Figures:
         with computing_threads(threads):
             if int(memory.sum()) != wanted:
                 raise WrongResultError(f"sum of host memory by {threads} threads: not NumPy's")
-            alone = bench.host_clock.by_host(_sum(memory))
+            alone = bench.host_clock.by_host(each_time(memory.sum))
             with copies:
-                shared = bench.host_clock.by_host(_sum(memory))
+                shared = bench.host_clock.by_host(each_time(memory.sum))
         for while_copying, seconds in ((False, alone), (True, shared)):
             yield figure(
                 MicroKind.HOST_MEMORY_READ,
@@ -118,7 +119,3 @@ def computing_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _sum(memory: torch.Tensor) -> Callable[[int], object]:
-    return lambda _: memory.sum()

@@ -3,6 +3,7 @@
 import torch
 
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, WrongResultError
+from gpu_reference.measuring.clock import each_time
 from gpu_reference.records.micro import MicroKind
 
 LAUNCHES = 100
@@ -31,7 +32,7 @@ def graph_replays(bench: Bench) -> Figures:
         if number.item() != kernels:
             raise WrongResultError(f"graph of {kernels} kernels: ran {number.item():.0f}")
         for queued in (20, 1):
-            yield bench.micro(MicroKind.GRAPH_REPLAY, lambda _: graph.replay(), queued=queued, kernels=kernels)  # noqa: B023
+            yield bench.micro(MicroKind.GRAPH_REPLAY, each_time(graph.replay), queued=queued, kernels=kernels)
 
 
 def gate_round_trips(bench: Bench) -> Figures:

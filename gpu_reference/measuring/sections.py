@@ -4,20 +4,26 @@ from gpu_reference.measuring.bench import SectionPlan
 from gpu_reference.measuring.copies import copies, copies_on_streams, copies_within_device
 from gpu_reference.measuring.decisions import decisions
 from gpu_reference.measuring.experts import combined, device_experts, graphed_experts, grouped_experts
+from gpu_reference.measuring.fixed_parts import fixed_parts, output_matrix
 from gpu_reference.measuring.host import host_experts, host_experts_while_copying, host_memory
 from gpu_reference.measuring.launches import gate_round_trips, graph_replays, launches
+from gpu_reference.measuring.networks import device_predictions, host_predictions
 from gpu_reference.measuring.overlap import overlaps
 
 SECTIONS = (
     SectionPlan("copies", copies),
     SectionPlan("experts", device_experts),
+    SectionPlan("fixed parts", fixed_parts),
     SectionPlan("launches", launches),
     SectionPlan("gate round trips", gate_round_trips),
     SectionPlan("host experts", host_experts),
     SectionPlan("host experts while copying", host_experts_while_copying),
     SectionPlan("host memory", host_memory),
     SectionPlan("combining", combined),
+    SectionPlan("output matrix", output_matrix),
     SectionPlan("decisions", decisions),
+    SectionPlan("predictions on the host", host_predictions),
+    SectionPlan("predictions on the device", device_predictions),
     SectionPlan("overlap", overlaps),
     SectionPlan("graphed experts", graphed_experts),
     SectionPlan("graph replays", graph_replays),

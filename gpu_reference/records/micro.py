@@ -33,9 +33,10 @@ class MicroKind(Enum):
     GROUPED_EXPERTS = "grouped_experts"
     """``experts`` experts on ``tokens`` tokens each, as one product of many matrices."""
     FIXED_PART = "fixed_part"
-    """What a layer does beside its routed experts: ``part`` is ``before_gate`` (norms, attention, router), ``choose``
-    (the experts and their weights), ``shared`` (shared experts) or ``after_experts``; ``layers`` (of the model, joined
-    by commas) are alike in it. The attention looks at ``context`` tokens for each of ``batch`` sequences."""
+    """What a layer does beside its routed experts, for one token each of ``batch`` sequences of ``context`` tokens.
+    ``part`` is ``to_gate`` (from the sum of the experts of the layer before to the choice of this one: dense layers
+    between, attention, norms, router), ``shared`` (shared experts) or ``logits`` (the last norm and the output matrix).
+    ``layers``: those that are alike in it, of the model's layers with experts from 0, joined by commas."""
     COMBINE = "combine"
     """The outputs of ``experts`` experts a token, weighted and added up in gate order, for ``tokens`` tokens."""
     LAUNCH = "launch"

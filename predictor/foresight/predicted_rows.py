@@ -22,17 +22,24 @@ def empty_predictions(trace: RoutingTrace, steps: Steps, distances: Sequence[int
     Raises:
         SettingError: for distances that do not ascend from 1 on and below the layers, or ``most`` outside 1 … experts.
     """
-    fits = bool(distances) and distances[0] >= 1 and distances[-1] < trace.layers
-    if not fits or any(near >= far for near, far in itertools.pairwise(distances)):
-        raise SettingError(
-            "distances", f"choose ascending ones in 1…{trace.layers - 1}", value=",".join(map(str, distances))
-        )
-    if not 1 <= most <= min(trace.experts, MAX_EXPERTS):
-        raise SettingError("most", f"choose 1 to {min(trace.experts, MAX_EXPERTS)} experts", value=most)
+    check_predicted(distances, most, layers=trace.layers, experts=trace.experts)
     shape = (len(steps), trace.layers, len(distances), most)
     experts = new_array(shape, np.int16)
     experts[:] = -1
     return Predictions(distances=tuple(distances), experts=experts, chances=new_array(shape, np.int32))
+
+
+def check_predicted(distances: Sequence[int], most: int, *, layers: int, experts: int) -> None:
+    """Raise unless so much of a model of this shape can be predicted.
+
+    Raises:
+        SettingError: for distances that do not ascend from 1 on and below the layers, or ``most`` outside 1 … experts.
+    """
+    fits = bool(distances) and distances[0] >= 1 and distances[-1] < layers
+    if not fits or any(near >= far for near, far in itertools.pairwise(distances)):
+        raise SettingError("distances", f"choose ascending ones in 1…{layers - 1}", value=",".join(map(str, distances)))
+    if not 1 <= most <= min(experts, MAX_EXPERTS):
+        raise SettingError("most", f"choose 1 to {min(experts, MAX_EXPERTS)} experts", value=most)
 
 
 def refuse_sequential(steps: Steps) -> None:

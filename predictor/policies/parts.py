@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
+from predictor.activation.profile import ActivationProfile
 from predictor.base import Predictor
+from predictor.foresight.activation_arrays import activation_predictions, activation_values
 from predictor.foresight.arrays import Predictions, Values
 from predictor.foresight.frequency_values import decayed_frequency
 from predictor.foresight.issued_predictions import issued_predictions
@@ -37,15 +39,20 @@ class Predictors:
         next_use: for eviction and background loads.
         next_layer: for prefetch, at ``distances``.
         st_moe: ST-MoE's tables, or another predictor of the registry, for prefetch.
+        activation: MoE-Infinity's collection of activation matrices, for eviction, and for prefetch at
+            ``activation_distances``.
         distances: layers between a known gate and the target of a learned prefetch, ascending.
-        prefetched: experts of a learned prediction, at most.
+        activation_distances: as ``distances``, of an activation-aware prefetch.
+        prefetched: experts of a learned or activation-aware prediction, at most.
         issue_limit: experts of ST-MoE's issue sets, at most.
     """
 
     next_use: NextUsePredictor | None = None
     next_layer: NextLayerPredictor | None = None
     st_moe: Predictor | None = None
+    activation: ActivationProfile | None = None
     distances: tuple[int, ...] = (1,)
+    activation_distances: tuple[int, ...] = (1, 2, 3, 4)
     prefetched: int = 8
     issue_limit: int = 6
 
@@ -143,7 +150,9 @@ def _makers_of_values(
     trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, oracles: bool
 ) -> dict[Eviction, Callable[[], Values]]:
     found: dict[Eviction, Callable[[], Values]] = {Eviction.FREQUENCY: lambda: decayed_frequency(trace, needed)}
-    next_use = predictors.next_use
+    next_use, activation = predictors.next_use, predictors.activation
+    if activation is not None:
+        found[Eviction.ACTIVATION] = lambda: activation_values(activation, trace, steps)
     if next_use is not None:
         found[Eviction.LEARNED] = lambda: learned_values(next_use, trace, steps)
     if oracles:
@@ -157,7 +166,7 @@ def _makers_of_predictions(
     trace: RoutingTrace, steps: Steps, needed: StepExperts, predictors: Predictors, *, oracles: bool
 ) -> dict[Prefetch, Callable[[], Predictions]]:
     found: dict[Prefetch, Callable[[], Predictions]] = {}
-    next_layer, st_moe = predictors.next_layer, predictors.st_moe
+    next_layer, st_moe, profile = predictors.next_layer, predictors.st_moe, predictors.activation
 
     def learned() -> Predictions:
         assert next_layer is not None
@@ -168,11 +177,18 @@ def _makers_of_predictions(
         assert st_moe is not None
         return issued_predictions(st_moe, trace, steps, min(predictors.issue_limit, trace.experts))
 
+    def activation() -> Predictions:
+        assert profile is not None
+        distances = within(predictors.activation_distances, trace.layers)
+        return activation_predictions(profile, trace, steps, distances, min(predictors.prefetched, trace.experts))
+
     # Several tokens of one sequence at once: what comes next is not known before the step's own routing.
     if not steps.sequential and next_layer is not None:
         found[Prefetch.LEARNED] = learned
     if not steps.sequential and st_moe is not None:
         found[Prefetch.ST_MOE] = issued
+    if profile is not None and trace.layers > 1:
+        found[Prefetch.ACTIVATION] = activation
     if oracles and trace.layers > 1:
         found[Prefetch.PERFECT] = lambda: perfect_predictions(
             trace, steps, needed, within(predictors.distances, trace.layers)

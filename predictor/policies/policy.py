@@ -37,6 +37,8 @@ class Eviction(Enum):
     LRU = "lru"
     FREQUENCY = "decayed-frequency"
     """Decayed use counters (`staging.frequency`)."""
+    ACTIVATION = "activation"
+    """Use by the earlier sequence that the running one resembles, as MoE-Infinity (`predictor.activation`)."""
     LEARNED = "learned"
     """The chances of a use within 2, 4, 8 and 16 tokens, added up (`predictor.next_use`)."""
     ORACLE = "oracle"
@@ -53,6 +55,7 @@ class Prefetch(Enum):
 
     NONE = "none"
     ST_MOE = "st-moe"
+    ACTIVATION = "activation"
     LEARNED = "learned"
     PERFECT = "perfect"
 

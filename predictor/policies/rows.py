@@ -78,6 +78,15 @@ def _fetching() -> Iterator[Row]:
         ),
     )
     yield _plain("ST-MoE prefetch", Policy(eviction=lru, prefetch=Prefetch.ST_MOE))
+    activation = {"eviction": Eviction.ACTIVATION, "prefetch": Prefetch.ACTIVATION}
+    yield Row(
+        "activation-aware (MoE-Infinity)",
+        FETCH,
+        (
+            Candidate(Policy(eviction=Eviction.ACTIVATION)),
+            Candidate(Policy.model_validate(activation), FREQUENCY_PRICES),
+        ),
+    )
     yield _plain("learned eviction", Policy(eviction=learned))
     yield _plain("learned prefetch", Policy(eviction=lru, prefetch=Prefetch.LEARNED))
     both = {"eviction": learned, "prefetch": Prefetch.LEARNED, "chance_scale": 4}

@@ -82,7 +82,7 @@ class State(NamedTuple):
         decayed: i32 ``[decays, layers, hidden]``, with ``FRACTION_BITS``.
         last_ids: i16 ``[layers, top_k]``, the last recorded choice, where ``known`` bool ``[layers]``.
         recent: i64 ``[identities]``, identity rows of the latest tokens (−1: none).
-        adapted: i32 ``[layers, experts]``.
+        adapted: i32 ``[lookaheads asked, layers, experts]``.
         tokens: i64 ``[longest n-gram]``, identities of the latest tokens.
         keys, places: i64 ``[n-gram tables, entries]``.
         log: i16 ``[log tokens, layers, top_k]``, −1: not recorded.
@@ -285,8 +285,13 @@ def distance_of(target: int, lookahead: int, nearest: int) -> int:
 
 
 @njit()
-def score_layer(rules: Rules, tables: Tables, state: State, target: int, lookahead: int, scores: I32) -> None:
-    """Scores i32 ``[questions · experts]`` of one target from what its sum holds now."""
+def score_layer(
+    rules: Rules, tables: Tables, state: State, asked: int, target: int, lookahead: int, scores: I32
+) -> None:
+    """Scores i32 ``[questions · experts]`` of one target from what its sum holds now.
+
+    ``lookahead`` is the one of place ``asked`` among those that the state serves.
+    """
     now = state.now[target]
     bias = tables.bias[target, distance_of(target, lookahead, rules.nearest)]
     output = tables.output[target]
@@ -303,18 +308,19 @@ def score_layer(rules: Rules, tables: Tables, state: State, target: int, lookahe
     for answer in range(len(scores)):
         value = ((scores[answer] + half) >> score_shift) + SCORE_ZERO
         if adaptation:
-            value += state.adapted[target, answer] >> adaptation
+            value += state.adapted[asked, target, answer] >> adaptation
         scores[answer] = min(SCORE_MAX, max(SCORE_MIN, value))
 
 
 @njit()
 def adapt(
-    rules: Rules, tables: Tables, state: State, layer: int, lookahead: int, ids: I16, recorded: bool, scores: I32
-) -> None:
+    rules: Rules, tables: Tables, state: State, asked: int, layer: int, lookahead: int, ids: I16, recorded: bool,
+    scores: I32,
+) -> None:  # fmt: skip
     """The gate of ``layer`` chose ``ids``: move the bias of each expert by how wrong its chance was."""
     if not recorded or not tables.adaptations[layer]:
         return
-    adapted = state.adapted[layer]
+    adapted = state.adapted[asked, layer]
     chances = tables.chances[layer, distance_of(layer, lookahead, rules.nearest), 0]
     for expert in range(len(adapted)):
         adapted[expert] -= np.int32(chances[scores[expert] >> CHANCE_SHIFT])
@@ -336,15 +342,15 @@ def score_tokens(
             start_sequence(state)
         begin_token(rules, tables, state, tokens[token], identities[token])
         for target in range(lookahead):
-            score_layer(rules, tables, state, target, lookahead, scores[token, target])
+            score_layer(rules, tables, state, 0, target, lookahead, scores[token, target])
         for layer in range(layers):
             choice, known = ids[token, layer], recorded[token, layer]
             if lookahead:
-                adapt(rules, tables, state, layer, lookahead, choice, known, scores[token, layer])
+                adapt(rules, tables, state, 0, layer, lookahead, choice, known, scores[token, layer])
             observe(rules, tables, state, layer, choice, known)
             target = layer + lookahead
             if target < layers:
-                score_layer(rules, tables, state, target, lookahead, scores[token, target])
+                score_layer(rules, tables, state, 0, target, lookahead, scores[token, target])
         end_token(rules, state)
 
 

@@ -28,6 +28,7 @@ class RowNetwork:
         top_k: experts a gate chooses.
         ranked: whether the rows of better ranks weigh more.
         lookahead: layers between the known gate and the target.
+        rules, compiled_tables: what its kernels read.
         bytes: memory it takes.
         accumulator_bits: width of the widest accumulator.
 
@@ -56,7 +57,7 @@ class RowNetwork:
             config, layers=self.layers, experts=self.experts, top_k=top_k, adapts=bool(tables.adaptations.any())
         )
         fields = source_arrays(config)
-        self._rules = Rules(
+        self.rules = Rules(
             ages=fields.ages,
             offsets=fields.offsets,
             indices=fields.indices,
@@ -68,7 +69,7 @@ class RowNetwork:
             by_routing=config.ngram_by == "routing",
             nearest=config.nearest,
         )
-        self._tables = Tables(*(np.ascontiguousarray(getattr(tables, name)) for name in Tables._fields))
+        self.compiled_tables = Tables(*(np.ascontiguousarray(getattr(tables, name)) for name in Tables._fields))
         self.start_sequence()
 
     # --- the streaming form ---
@@ -76,7 +77,7 @@ class RowNetwork:
     def start_sequence(self) -> None:
         """Forget everything: a new sequence begins."""
         if not hasattr(self, "_state"):
-            self._state = self._new_state()
+            self._state = self.new_state(1)
         kernels.start_sequence(self._state)
         self._scores = np.zeros((self.layers, self.config.questions * self.experts), np.int32)
         self._scored = np.zeros(self.layers, np.bool_)
@@ -86,7 +87,7 @@ class RowNetwork:
         """The token about to be processed has this identity (``token_hash``); ``None``: not recorded."""
         token = UNKNOWN if identity is None else int(identity)
         row = int(self.identity_index(np.array([token]))[0])
-        kernels.begin_token(self._rules, self._tables, self._state, token, row)
+        kernels.begin_token(self.rules, self.compiled_tables, self._state, token, row)
         self._scored[:] = False
         self._begun = True
 
@@ -101,15 +102,15 @@ class RowNetwork:
             self.scores(target)
         recorded = ids is not None
         chosen = self._state.last_ids[layer] if ids is None else np.asarray(ids, np.int16)
-        shared = (self._rules, self._tables, self._state, layer)
+        shared = (self.rules, self.compiled_tables, self._state)
         if self.lookahead:
-            kernels.adapt(*shared, self.lookahead, chosen, recorded, self._scores[layer])
-        kernels.observe(*shared, chosen, recorded)
+            kernels.adapt(*shared, 0, layer, self.lookahead, chosen, recorded, self._scores[layer])
+        kernels.observe(*shared, layer, chosen, recorded)
         target = layer + self.lookahead
         if target < self.layers:
             self._score(target)
         if layer == self.layers - 1:
-            kernels.end_token(self._rules, self._state)
+            kernels.end_token(self.rules, self._state)
             self._begun = False
 
     def scores(self, layer: int) -> NDArray[np.int32]:
@@ -125,7 +126,8 @@ class RowNetwork:
         return self.chances_of(layer, self.scores(layer))
 
     def _score(self, target: int) -> None:
-        kernels.score_layer(self._rules, self._tables, self._state, target, self.lookahead, self._scores[target])
+        shared = (self.rules, self.compiled_tables, self._state)
+        kernels.score_layer(*shared, 0, target, self.lookahead, self._scores[target])
         self._scored[target] = True
 
     # --- the batch form ---
@@ -137,12 +139,12 @@ class RowNetwork:
         """
         answers = self.config.questions * self.experts
         chunk_tokens = chunk_tokens or max(1, CHUNK_BYTES // (4 * self.layers * answers))
-        state = self._new_state()
+        state = self.new_state(1)
         for first, ids, recorded, starts in id_chunks(trace, chunk_tokens):
             tokens = self._tokens(trace, first, len(ids))
             scores = np.zeros((len(ids), self.layers, answers), np.int32)
             kernels.score_tokens(
-                self._rules, self._tables, state, self.lookahead, ids.astype(np.int16), recorded, starts,
+                self.rules, self.compiled_tables, state, self.lookahead, ids.astype(np.int16), recorded, starts,
                 tokens, self.identity_index(tokens), scores,
             )  # fmt: skip
             yield first, scores
@@ -192,10 +194,11 @@ class RowNetwork:
         hashes = trace.token_range(first, first + count).token_hash if self.config.looks_at_identity else None
         return np.full(count, UNKNOWN, np.int64) if hashes is None else np.asarray(hashes).astype(np.int64)
 
-    def _new_state(self) -> State:
+    def new_state(self, lookaheads: int) -> State:
+        """What one sequence slot holds that is asked at so many lookaheads; nothing is known yet."""
         config = self.config
         sums = (self.layers, config.hidden)
-        entries = (len(self._rules.lengths), config.ngram_entries)
+        entries = (len(self.rules.lengths), config.ngram_entries)
         return State(
             now=np.zeros(sums, np.int32),
             later=np.zeros((len(config.previous), *sums), np.int32),
@@ -204,8 +207,8 @@ class RowNetwork:
             last_ids=np.zeros((self.layers, self.top_k), np.int16),
             known=np.zeros(self.layers, np.bool_),
             recent=np.full(config.identities, UNKNOWN, np.int64),
-            adapted=np.zeros((self.layers, self.experts), np.int32),
-            tokens=np.full(max(self._rules.lengths, default=0), UNKNOWN, np.int64),
+            adapted=np.zeros((lookaheads, self.layers, self.experts), np.int32),
+            tokens=np.full(max(self.rules.lengths, default=0), UNKNOWN, np.int64),
             keys=np.full(entries, UNKNOWN, np.int64),
             places=np.zeros(entries, np.int64),
             log=np.full((config.log_tokens if entries[0] else 0, self.layers, self.top_k), UNKNOWN, np.int16),

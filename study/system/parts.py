@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from predictor import registry
+from predictor.activation.profile import ActivationProfile
 from predictor.policies.material import has_decode
 from predictor.policies.parts import Part, Predictors, part_of
-from predictor.policies.policy import Policy, Prefetch
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from staging.static import uses_of
 from staging.steps import Steps, batch_steps, decode_steps, step_experts, verification_steps
 from traces import RoutingTrace, split
@@ -68,7 +69,9 @@ def check_kind(batch: int, drafted: int, *, prompts_decoded: bool) -> None:
         raise ForestageError("--batch: the trace has prompts alone, which a batch does not decode; leave it out")
 
 
-def training_of(recorded: RoutingTrace, predictors: Predictors, *, tables_ahead: int | None = 1) -> Training:
+def training_of(
+    recorded: RoutingTrace, predictors: Predictors, *, tables_ahead: int | None = 1, activation: bool = True
+) -> Training:
     """What the training sequences of ``recorded`` give.
 
     Args:
@@ -76,6 +79,7 @@ def training_of(recorded: RoutingTrace, predictors: Predictors, *, tables_ahead:
         predictors: trained on its training sequences.
         tables_ahead: layers that ST-MoE's tables look ahead, which are profiled here unless ``predictors`` has them or
             the trace has one layer; ``None``: without tables.
+        activation: also fit the activation-aware policy's profile, unless ``predictors`` has it.
     """
     train, _ = split(recorded)
     training = select_sequences(recorded, train)
@@ -84,6 +88,8 @@ def training_of(recorded: RoutingTrace, predictors: Predictors, *, tables_ahead:
     uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
     if tables_ahead is not None and predictors.st_moe is None and recorded.layers > 1:
         predictors = replace(predictors, st_moe=registry.fit("st-moe", training, lookahead=tables_ahead))
+    if activation and predictors.activation is None:
+        predictors = replace(predictors, activation=ActivationProfile.fit(training))
     return Training(recorded, predictors, uses, prompts_decoded)
 
 
@@ -142,7 +148,8 @@ def one_policys_part(
     ahead = None
     if policy.prefetch is Prefetch.ST_MOE:
         (ahead,) = predictors.distances
-    training = training_of(recorded, predictors, tables_ahead=ahead)
+    activation = policy.eviction is Eviction.ACTIVATION or policy.prefetch is Prefetch.ACTIVATION
+    training = training_of(recorded, predictors, tables_ahead=ahead, activation=activation)
     _, chosen = chosen_sequences(recorded, batch=batch, tokens=tokens)
     part = select_sequences(recorded, chosen)
     steps = steps_of(part, batch=batch, drafted=drafted, prompts_decoded=training.prompts_decoded)

@@ -72,6 +72,7 @@ def in_words(line: Line) -> str:
         Eviction.STATIC: "holds the experts most used in training and never changes them",
         Eviction.LRU: "keeps the most recently used",
         Eviction.FREQUENCY: "keeps what the decayed counters of use value most",
+        Eviction.ACTIVATION: "keeps what the most similar training sequence used most",
         Eviction.LEARNED: "keeps what the next-use predictor values most",
         Eviction.ORACLE: "keeps what an oracle of the next use values most",
         Eviction.USES: "keeps what an oracle of the coming uses values most",
@@ -80,6 +81,7 @@ def in_words(line: Line) -> str:
     ahead = {
         Prefetch.NONE: "",
         Prefetch.ST_MOE: ", prefetches by ST-MoE's tables",
+        Prefetch.ACTIVATION: ", prefetches what the most similar training sequence used",
         Prefetch.LEARNED: ", prefetches by the learned next-layer predictor",
         Prefetch.PERFECT: ", prefetches perfectly",
     }[policy.prefetch]

@@ -109,16 +109,17 @@ def simulate_command(
         str,
         typer.Option(
             "--eviction",
-            help="What the device keeps: static (the most used in training), lru, decayed-frequency, learned (with "
-            "--next-use); knowing the future: oracle, oracle-uses, belady",
+            help="What the device keeps: static (the most used in training), lru, decayed-frequency, activation (what "
+            "the most similar training sequence used), learned (with --next-use); knowing the future: oracle, "
+            "oracle-uses, belady",
         ),
     ] = "lru",
     prefetch: Annotated[
         str,
         typer.Option(
             "--prefetch",
-            help="What is fetched for coming layers: none, st-moe, learned (with --predictor); knowing the future: "
-            "perfect",
+            help="What is fetched for coming layers: none, st-moe, activation, learned (with --predictor); knowing the "
+            "future: perfect",
         ),
     ] = "none",
     missing: Annotated[
@@ -135,7 +136,8 @@ def simulate_command(
         typer.Option(
             "--price",
             help="What a background load or prefetch must be worth beyond what gives way. Units: decayed-frequency: "
-            "counters of at most 65,535; learned, oracle: 65,535 for each horizon (2, 4, 8, 16 tokens, unless trained "
+            "counters of at most 65,535; activation: 65,535 for an expert of layer 0 that every token is to "
+            "choose; learned, oracle: 65,535 for each horizon (2, 4, 8, 16 tokens, unless trained "
             "for others) within which a use is certain; oracle-uses: 65,535 for each of the next 16 steps that need "
             "the expert; belady: (step, layer) pairs; a prediction: 65,535 for certainty, times --chance-scale",
         ),
@@ -152,7 +154,8 @@ def simulate_command(
     issue_limit: Annotated[
         int | None,
         typer.Option(
-            "--issue-limit", help="Most experts to prefetch for each token and layer; default: st-moe 6, learned 8"
+            "--issue-limit",
+            help="Most experts to prefetch for each token and layer; default: st-moe 6, learned and activation 8",
         ),
     ] = None,
     machine: Annotated[str, typer.Option("--machine", help=MACHINE)] = "A100-80GB",
@@ -258,7 +261,7 @@ def _refuse_what_has_no_effect(policy: Policy) -> None:
             distance="--distance",
             chance_scale="--chance-scale",
         )
-    if policy.prefetch not in (Prefetch.ST_MOE, Prefetch.LEARNED):
+    if policy.prefetch not in (Prefetch.ST_MOE, Prefetch.ACTIVATION, Prefetch.LEARNED):
         refuse_unused(
             f"--prefetch {policy.prefetch.value} issues nothing that could be limited; leave it out",
             issue_limit="--issue-limit",
@@ -309,6 +312,7 @@ def _predictors(
         next_use=None if next_use is None else NextUsePredictor.load(next_use),
         next_layer=None if predictor is None else NextLayerPredictor.load(predictor),
         distances=distances,
+        activation_distances=distances,
         **limits,
     )
     if asked.next_layer is not None:

@@ -7,6 +7,7 @@ import torch
 
 from catalog import load_catalog
 from catalog.errors import ForestageError
+from catalog.models import ModelRecord
 from gpu_reference.experts.layout import FORMATS, ExpertLayout, Format
 from gpu_reference.experts.shape import ExpertShape
 from pim_model.quantise import QuantisedMatrix
@@ -29,7 +30,7 @@ def weights_of(shape: ExpertShape, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_a_block_has_the_size_that_the_catalogue_states(model) -> None:
+def test_a_block_has_the_size_that_the_catalogue_states(model: ModelRecord) -> None:
     if model.expert_weight_format not in FORMATS:
         with pytest.raises(ForestageError, match=f"experts in {model.expert_weight_format} cannot be computed here"):
             ExpertLayout.of(model)

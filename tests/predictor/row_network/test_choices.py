@@ -255,6 +255,6 @@ def test_an_adapted_bias_goes_so_far_and_no_farther() -> None:
         for _ in range(600):
             for layer in range(2):
                 predictor.observe(layer, np.array([expert]))
-        assert predictor.network._state.adapted[:, 3].tolist() == [reached] * 2
-    assert predictor.network._state.adapted[:, 1].tolist() == [-ADAPTED_LIMIT] * 2
-    assert predictor.network._state.adapted[:, 0].tolist() == [ADAPTED_LIMIT - 600 * 32768] * 2
+        assert predictor.network._state.adapted[0, :, 3].tolist() == [reached] * 2
+    assert predictor.network._state.adapted[0, :, 1].tolist() == [-ADAPTED_LIMIT] * 2
+    assert predictor.network._state.adapted[0, :, 0].tolist() == [ADAPTED_LIMIT - 600 * 32768] * 2

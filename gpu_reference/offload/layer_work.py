@@ -1,0 +1,104 @@
+"""What one layer's experts compute for some tokens, in pieces that may be launched in any order.
+
+The result has the same bits whatever the order and wherever the blocks lie: each expert computes all of its tokens'
+rows at once, in the order of the tokens, and the outputs are put into one order, of tokens and of their choices, before
+they are weighted and added up, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gpu_reference.offload.queues import ComputeQueue
+
+Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From an expert's block and rows ``[n, hidden]`` to its unweighted output ``[n, hidden]``, on the device."""
+
+
+class LayerWork:
+    """One layer's. All tensors are the device's; nothing of them is read here before the queue has run.
+
+    Args:
+        queue: where work is launched.
+        kernel: an expert's.
+        x: ``[n, hidden]``, what the experts read.
+        ids: i64 ``[n, k]``, of each token's experts, distinct.
+        weights: f32 ``[n, k]``.
+        chosen: the same as ``ids``, on the host, token by token.
+
+    Attributes:
+        tokens_of: how many tokens chose each expert, in the order of first choice.
+    """
+
+    def __init__(
+        self,
+        queue: ComputeQueue,
+        kernel: Kernel,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        chosen: Sequence[int],
+    ) -> None:
+        self._queue = queue
+        self._kernel = kernel
+        self._weights = weights
+        self._moe = torch.empty_like(x)
+        self._choices = ids.shape[1]
+        self._chosen = chosen
+        self._rows = x
+        self._order: torch.Tensor | None = None
+        self.tokens_of: dict[int, int] = {}
+        for expert in chosen:
+            self.tokens_of[expert] = self.tokens_of.get(expert, 0) + 1
+        if len(x) == 1:  # nothing to sort: each choice is a row
+            self._spans = {expert: (at, 0, 1) for at, expert in enumerate(chosen)}
+        else:
+            self._spans, begin = {}, 0
+            for at, expert in enumerate(sorted(self.tokens_of)):
+                self._spans[expert] = (at, begin, begin + self.tokens_of[expert])
+                begin += self.tokens_of[expert]
+            queue.launch(lambda: self._gather(x, ids))
+        self._outputs: list[torch.Tensor | None] = [None] * len(self._spans)
+
+    def _gather(self, x: torch.Tensor, ids: torch.Tensor) -> None:
+        """Rows of one expert lie together, in the order of the tokens."""
+        self._order = torch.argsort(ids.reshape(-1), stable=True)
+        self._rows = x.index_select(0, torch.div(self._order, self._choices, rounding_mode="floor"))
+
+    def launch(self, expert: int, block: torch.Tensor) -> None:
+        """Compute ``expert``, whose bytes are in ``block``."""
+        at, begin, end = self._spans[expert]
+
+        def work() -> None:
+            self._outputs[at] = self._kernel(block, self._rows[begin:end])
+
+        self._queue.launch(work)
+
+    def launch_result(self, expert: int, output: torch.Tensor) -> None:
+        """Take the ``output`` of ``expert``, in host memory, of rows ``rows_of(expert)``."""
+        at = self._spans[expert][0]
+
+        def work() -> None:
+            self._outputs[at] = output.to(self._moe.device, non_blocking=True)
+
+        self._queue.launch(work)
+
+    def rows_of(self, expert: int) -> list[int]:
+        """Tokens that chose ``expert``, in order."""
+        return [at // self._choices for at, chosen in enumerate(self._chosen) if chosen == expert]
+
+    def combine(self) -> torch.Tensor:
+        """The weighted sum of each token's experts, ``[n, hidden]``, once everything above is launched."""
+        self._queue.launch(self._combine)
+        return self._moe
+
+    def _combine(self) -> None:
+        outputs = [output for output in self._outputs if output is not None]
+        assert len(outputs) == len(self._outputs), "an expert was not computed"
+        uses = torch.cat(outputs)
+        if self._order is not None:
+            uses = torch.empty_like(uses).index_copy_(0, self._order, uses)
+        weighted = uses.view(len(self._moe), self._choices, -1).float() * self._weights[..., None]
+        self._moe.copy_(weighted.sum(1))

@@ -1,0 +1,81 @@
+"""Experts on a device, with what runs beside them, from opening to closing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gpu_reference.experts.compute import expert_kernel
+from gpu_reference.offload.copier import copier_of
+from gpu_reference.offload.foresight import ArrayForesight, Foresight
+from gpu_reference.offload.host_compute import HostWorker
+from gpu_reference.offload.host_store import HostExperts
+from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT
+from gpu_reference.offload.queues import compute_queue
+from gpu_reference.offload.resident import ResidentExperts
+from gpu_reference.offload.runtime import OffloadedExperts
+from predictor.policies.plan import Missing, Plan
+
+
+@contextmanager
+def offloaded_experts(
+    plan: Plan,
+    host: HostExperts,
+    device: torch.device,
+    *,
+    foresight: Foresight | None = None,
+    kernel: str | None = None,
+    host_threads: int | None = None,
+    link_gb_per_s: float | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    in_flight: int = IN_FLIGHT,
+) -> Iterator[OffloadedExperts]:
+    """Experts of which ``device`` holds some, as ``plan`` says; their accounts are closed and checked at the end.
+
+    Args:
+        plan: the policy.
+        host: all experts.
+        device: where they are computed.
+        foresight: what is known ahead; ``None``: the plan's arrays.
+        kernel: name of the device's expert kernel.
+        host_threads: of the host's computing.
+        link_gb_per_s: of a slower link than there is.
+        chunk_bytes, in_flight: see `link.Link`.
+
+    Raises:
+        ForestageError: if the device's memory does not suffice (it names what would fit), the kernel is unknown, or a
+            setting is out of range.
+    """
+    copier = copier_of(device, throttle_gb_per_s=link_gb_per_s)
+    worker = None
+    try:
+        if plan.missing is not Missing.FETCH:
+            worker = HostWorker(expert_kernel(host.layout, "cpu"), threads=host_threads)
+        experts = OffloadedExperts(
+            plan,
+            host,
+            compute_queue(device),
+            copier,
+            expert_kernel(host.layout, device, kernel),
+            foresight or ArrayForesight(host.layers, plan.values, plan.predictions),
+            worker=worker,
+            chunk_bytes=chunk_bytes,
+            in_flight=in_flight,
+        )
+        yield experts
+        experts.close()
+    finally:
+        copier.close()
+        if worker is not None:
+            worker.close()
+
+
+def resident_experts(host: HostExperts, device: torch.device, *, kernel: str | None = None) -> ResidentExperts:
+    """All experts on ``device``.
+
+    Raises:
+        ForestageError: if its memory does not suffice, or the kernel is unknown.
+    """
+    return ResidentExperts(host, compute_queue(device), expert_kernel(host.layout, device, kernel))

@@ -1,0 +1,97 @@
+"""A model's experts, all of them on the device: what offloading is compared with, in time and bit by bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gpu_reference.offload.host_store import HostExperts
+from gpu_reference.offload.layer_work import Kernel, LayerWork
+from gpu_reference.offload.pinned import PinnedBuffer
+from gpu_reference.offload.places import Places
+from gpu_reference.offload.queues import ComputeQueue
+from gpu_reference.offload.runtime import ForcedRouting
+from gpu_reference.offload.statistics import Statistics
+
+
+class ResidentExperts:
+    """The interface of `runtime.OffloadedExperts`, with nothing to decide: a hit is every lookup.
+
+    Args:
+        host: all experts, which are copied to the device.
+        queue: of the device.
+        kernel: an expert's, on the device.
+
+    Raises:
+        ForestageError: if the device's memory does not hold them all, naming how many would fit.
+    """
+
+    def __init__(self, host: HostExperts, queue: ComputeQueue, kernel: Kernel) -> None:
+        self._queue = queue
+        self._kernel = kernel
+        self._experts = host.experts
+        self._blocks = Places(len(host.blocks), host.layout.nbytes, queue.device).blocks
+        for block, source in zip(self._blocks, host.blocks, strict=False):
+            block.copy_(source)
+        on_gpu = queue.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.synchronize(queue.device)
+        self._ids = PinnedBuffer(torch.int64, pinned=on_gpu)
+        self._is_timed = False
+        self.timed = Statistics()
+
+    def begin_step(self, step: int, *, timed: bool) -> None:
+        """See `OffloadedExperts`."""
+        self._is_timed = timed
+
+    def end_step(self) -> None:
+        """Nothing."""
+
+    def pump(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def read(self, ids: torch.Tensor, meanwhile: Callable[[], None] | None = None) -> list[int]:
+        """See `OffloadedExperts`."""
+        here = self._ids.view(ids.shape)
+        self._queue.launch(lambda: _take(here, ids))
+        mark = self._queue.mark()
+        if meanwhile is not None:
+            meanwhile()
+        while not mark.is_reached():
+            time.sleep(0)
+        return [int(one) for one in here.view(-1).tolist()]
+
+    def run(
+        self,
+        layer: int,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        forced: ForcedRouting | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> torch.Tensor:
+        """See `OffloadedExperts.run`; it, too, waits for the gate, since the host must know what to launch."""
+        begun_s = time.perf_counter()
+        chosen: Sequence[int] = self.read(ids, meanwhile)
+        if self._is_timed:
+            self.timed.gate_wait_s += time.perf_counter() - begun_s
+        if forced is not None:
+            chosen, ids, weights = forced.chosen, forced.ids, forced.weights
+        if not len(chosen):
+            return torch.zeros_like(x)
+        work = LayerWork(self._queue, self._kernel, x, ids, weights, chosen)
+        for expert in work.tokens_of:
+            work.launch(expert, self._blocks[layer * self._experts + expert])
+        if self._is_timed:
+            self.timed.counts.lookups += len(work.tokens_of)
+            self.timed.counts.hits += len(work.tokens_of)
+        return work.combine()
+
+
+def _take(destination: torch.Tensor, source: torch.Tensor) -> None:
+    destination.copy_(source, non_blocking=True)
