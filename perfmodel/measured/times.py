@@ -4,7 +4,8 @@ What of the runtime is stated, and how:
 
 * *Before a gate*: adding up the outputs of the layer before, the fixed part of this layer, the way of the chosen ids to
   the host, and the stager's decision, one after the other: the host waits for the gate, so nothing overlaps there. The
-  first layer has the sum of the last layer of the step before.
+  first layer has the sum of the last layer of the step before, and the end of a step: its output matrix, and the way of
+  the next tokens' ids to the host, which takes as long as that of the experts'.
 * *After it*: shared experts, and what the host takes to ask and tell what is known ahead; nothing is launched
   meanwhile, and the link moves. Both are the mean over the layers. Assumption: a layer waits for the host; where the
   device has more to do than the host, telling is hidden, and the prediction too slow by that much.
@@ -72,6 +73,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
             if key not in found:
                 found[key] = of_layer.fixed_s.at(tokens, context) + around
             before[step, layer] = found[key]
+        before[step, 0] += constants.end_s.at(tokens) + constants.gate_s.at(tokens * trace.top_k)
         asked[step] = constants.expert_launch_s * uses[step] + constants.foresight_s
     before_ps, after_ps = _ps("a layer", before), _ps("what follows a gate", after)
     return Workload(

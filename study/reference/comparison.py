@@ -232,7 +232,7 @@ def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: 
             known = replace(known, distances=row.distances, prefetched=row.prefetched or known.prefetched)
         parts[key] = part_of(trace, steps, known, only=policy)
     part = parts[key]
-    constants = constants_of(record, row, part.trace.metadata.layer_map)
+    constants = constants_of(record, row, part.trace.layers)
     times = measured_times(part, contexts_of(part.trace, row.part.first_context), constants)
     simulator = Simulator(part, times, material.uses, places=row.places, scope=row.scope)
     return Simulated(simulator, simulator.run(policy))

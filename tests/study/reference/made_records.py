@@ -47,7 +47,7 @@ FIXED_S = {
     ("1,2", 1): {256: 30e-6, 512: 38e-6}, ("1,2", 4): {256: 33e-6, 512: 46e-6},
 }  # fmt: skip
 """By (layers, batch): by rows of the cache."""
-CHOOSE_S, AFTER_S = 4e-6, 3e-6
+LOGITS_S = {1: 50e-6, 4: 55e-6}
 GATE_S = {2: 11e-6, 8: 13e-6}
 COMBINE_S = {1: 6e-6, 4: 7e-6}
 DECISION_S = {
@@ -75,12 +75,11 @@ def made_material(trace: RoutingTrace | None = None, predictors: Predictors | No
 
 def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, size: int) -> MeasuredConstants:
     """What the record's micro-measurements must come to."""
-    around = CHOOSE_S + AFTER_S
     fixed = {
         name: Grid(
             "fixed",
             tuple(
-                (of, Curve("fixed", tuple((rows, taken + around) for rows, taken in by_rows.items())))
+                (of, Curve("fixed", tuple(by_rows.items())))
                 for (layers, of), by_rows in FIXED_S.items()
                 if layers == name
             ),
@@ -107,6 +106,7 @@ def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, si
         expert_s=Curve("expert", tuple(experts.items())),
         expert_launch_s=experts[1],
         layers=tuple(of_layers),
+        end_s=Curve("end", tuple(LOGITS_S.items())),
         buckets=(256, 512),
         gate_s=Curve("gate", tuple(GATE_S.items())),
         combine_s=Curve("combine", tuple(COMBINE_S.items())),
@@ -137,9 +137,12 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
     for (layers, batch), by_rows in FIXED_S.items():
         of = {"layers": layers, "batch": batch, "launched": "eager", "clock": "host", "queued": 8}
         for rows, taken in by_rows.items():
-            yield _micro(MicroKind.FIXED_PART, taken, part="before_gate", context=rows, **of)
-        yield _micro(MicroKind.FIXED_PART, CHOOSE_S, part="choose", context=256, **of)
-        yield _micro(MicroKind.FIXED_PART, AFTER_S, part="after_experts", context=256, **of)
+            yield _micro(MicroKind.FIXED_PART, taken, part="to_gate", context=rows, **of)
+            if rows > 256:  # another in the same bucket, which is less full
+                yield _micro(MicroKind.FIXED_PART, taken / 2, part="to_gate", context=rows - 1, **of)
+    for batch, taken in LOGITS_S.items():
+        of = {"layers": "2", "context": 1, "batch": batch, "launched": "eager", "clock": "device", "queued": 8}
+        yield _micro(MicroKind.FIXED_PART, taken, part="logits", **of)
     for ids, taken in GATE_S.items():
         yield _micro(MicroKind.GATE_ROUND_TRIP, taken, ids=ids, clock="host", queued=1)
     for tokens, taken in COMBINE_S.items():
