@@ -332,9 +332,13 @@ class Decoder:
         weights = self._blocks[own]
         residual = hidden + self._attention(own, hidden, step)
         normed = self._norm(residual, weights["feed_forward_norm"])
+        return GateInput(residual, normed, self.route(layer, normed))
+
+    def route(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
+        """Router logits ``[n, experts]`` of ``layer`` for ``normed [n, hidden]``, whichever layer that comes from."""
+        weights = self._blocks[self.shape.moe[layer]]
         router = weights["router"]
-        router_logits = functional.linear(normed.to(router.dtype), router, weights.get("router_bias"))
-        return GateInput(residual, normed, router_logits)
+        return functional.linear(normed.to(router.dtype), router, weights.get("router_bias"))
 
     def _attention(self, index: int, hidden: torch.Tensor, step: Step) -> torch.Tensor:
         """Norm and attention of a transformer layer."""

@@ -129,6 +129,10 @@ class GraphedDecoder:
         self._last = key
         return GateInput(*captured.outputs[:3])
 
+    def route(self, layer: int, normed: torch.Tensor) -> torch.Tensor:
+        """As `Decoder.route`."""
+        return self.decoder.route(layer, normed)
+
     def choose(self, layer: int, router_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Decoder.choose`: the graph has chosen, if these are the logits that it has just computed."""
         last = self._last

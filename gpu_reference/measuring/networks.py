@@ -171,7 +171,7 @@ def streamed(network: RowNetwork, trace: RoutingTrace) -> tuple[NDArray[np.int32
 def _text_by_routing(network: RowNetwork, ids: NDArray[np.int16]) -> NDArray[np.int32]:
     """What the text adds to the sums once layer 0's choice, which stands for the token, is known."""
     state = State._make(array.copy() for array in network._state)
-    add_text(network._rules, network._tables, state, routing_token(ids, True))
+    add_text(network.rules, network.compiled_tables, state, routing_token(ids, True))
     return state.now - network._state.now
 
 

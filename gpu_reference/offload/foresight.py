@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictor.foresight.arrays import Predictions, Values
+from predictor.foresight.online import OnlineForesight
+from predictor.row_network.integers import CERTAIN
 
 Integers = NDArray[np.integer]
 
@@ -22,20 +24,34 @@ class Expected(NamedTuple):
 
 
 class Foresight(Protocol):
-    """Asked in this order: ``begin_step``, ``at_gate`` of each layer, ``end_step``."""
+    """Asked in this order: ``begin_step``, ``at_gate`` of each layer, ``end_step``.
 
-    def begin_step(self, step: int) -> Iterator[Expected]:
-        """What is expected before any gate of the step is known."""
-
-    def at_gate(self, step: int, layer: int, ids: Sequence[int]) -> tuple[Integers | None, Iterator[Expected]]:
-        """The gate chose ``ids``, token by token: the layer's values from now on, and what is expected."""
-
-    def end_step(self, step: int) -> Iterator[tuple[int, Integers]]:
-        """Values that come at the end of the step, (layer, ``[experts]``)."""
+    What is expected is told to the stager in timed steps alone.
+    """
 
     @property
     def predicts(self) -> bool:
         """Whether anything is ever expected, so that deadlines pass."""
+
+    def begin_step(self, step: int) -> Iterable[Expected]:
+        """What is expected before any gate of the step is known."""
+
+    def at_gate(
+        self, step: int, layer: int, ids: Sequence[int], beside: Sequence[int]
+    ) -> tuple[Integers | None, Iterable[Expected]]:
+        """The gate is known.
+
+        Args:
+            step, layer: of the gate.
+            ids: that it chose, token by token.
+            beside: what came to the host with them (`runtime.OffloadedExperts.run`).
+
+        Returns:
+            the layer's values from now on (``None``: as they were), and what is expected.
+        """
+
+    def end_step(self, step: int) -> Iterable[tuple[int, Integers]]:
+        """Values that come at the end of the step, (layer, ``[experts]``)."""
 
 
 class NoForesight:
@@ -43,24 +59,27 @@ class NoForesight:
 
     predicts = False
 
-    def begin_step(self, step: int) -> Iterator[Expected]:
+    def begin_step(self, step: int) -> Iterable[Expected]:
         """Nothing."""
-        return iter(())
+        return ()
 
-    def at_gate(self, step: int, layer: int, ids: Sequence[int]) -> tuple[Integers | None, Iterator[Expected]]:
+    def at_gate(
+        self, step: int, layer: int, ids: Sequence[int], beside: Sequence[int]
+    ) -> tuple[Integers | None, Iterable[Expected]]:
         """Nothing."""
-        return None, iter(())
+        return None, ()
 
-    def end_step(self, step: int) -> Iterator[tuple[int, Integers]]:
+    def end_step(self, step: int) -> Iterable[tuple[int, Integers]]:
         """Nothing."""
-        return iter(())
+        return ()
 
 
 class ArrayForesight:
     """Of the arrays of `predictor.foresight`, which are made for the very steps that run.
 
-    What is told when, is `perfmodel.engine`'s: values at the layer's own gate, or all at the end of the step; a target at
-    distance ``d`` at the gate ``d`` layers before it, and at the beginning of the step where there is none.
+    What is told when is what simulations of time are told: values at the layer's own gate, or all at the end of the
+    step; a target at distance ``d`` at the gate ``d`` layers before it, and at the beginning of the step where there is
+    no such gate.
     """
 
     def __init__(self, layers: int, values: Values | None, predictions: Predictions | None) -> None:
@@ -73,7 +92,7 @@ class ArrayForesight:
         """See `Foresight`."""
         return self._predictions is not None
 
-    def begin_step(self, step: int) -> Iterator[Expected]:
+    def begin_step(self, step: int) -> Iterable[Expected]:
         """See `Foresight`."""
         of = self._predictions
         if of is not None:
@@ -81,13 +100,15 @@ class ArrayForesight:
                 index = next(at for at, distance in enumerate(of.distances) if distance > target)
                 yield from self._expected(of, step, target, index)
 
-    def at_gate(self, step: int, layer: int, ids: Sequence[int]) -> tuple[Integers | None, Iterator[Expected]]:
+    def at_gate(
+        self, step: int, layer: int, ids: Sequence[int], beside: Sequence[int]
+    ) -> tuple[Integers | None, Iterable[Expected]]:
         """See `Foresight`."""
         values = self._values
         told = None if values is None or values.at_step_end else values.rows[step, layer]
         return told, self._ahead(step, layer)
 
-    def end_step(self, step: int) -> Iterator[tuple[int, Integers]]:
+    def end_step(self, step: int) -> Iterable[tuple[int, Integers]]:
         """See `Foresight`."""
         values = self._values
         if values is not None and values.at_step_end:
@@ -107,3 +128,89 @@ class ArrayForesight:
         told = experts >= 0
         if told.any():
             yield Expected(target, experts[told], of.chances[step, target, index][told])
+
+
+class ListeningForesight:
+    """Of predictors that listen while the model runs (`predictor.foresight.online`), one sequence at a time.
+
+    ``announce`` comes before each step. What is told is what the arrays for these steps hold, but within a prompt's
+    pass (see `predictor.foresight.online`).
+
+    Args:
+        source: that listens.
+        layers, top_k: of the model.
+    """
+
+    predicts = True
+
+    def __init__(self, source: OnlineForesight, layers: int, top_k: int) -> None:
+        self._source = source
+        self._layers = layers
+        self._top_k = top_k
+        self._identities: list[int] = []
+        self._is_pass = False
+
+    def announce(self, identities: Sequence[int], *, starts: bool, is_pass: bool) -> None:
+        """The tokens of the coming step: their identities, whether their sequence starts, whether it is its prompt."""
+        if starts:
+            self._source.start_sequence()
+        self._identities, self._is_pass = list(identities), is_pass
+
+    def begin_step(self, step: int) -> Iterable[Expected]:
+        """See `Foresight`."""
+        if self._is_pass:
+            self._source.start_pass(np.array(self._identities, np.int64), len(self._identities))
+            return ()
+        (identity,) = self._identities
+        return [Expected(*found) for found in self._source.start_token(identity)]
+
+    def at_gate(
+        self, step: int, layer: int, ids: Sequence[int], beside: Sequence[int]
+    ) -> tuple[Integers | None, Iterable[Expected]]:
+        """See `Foresight`."""
+        if self._is_pass:
+            self._source.observe_pass(layer, np.array(ids, np.int16).reshape(-1, self._top_k))
+            return self._source.values(layer), ()
+        self._source.observe(layer, np.array(ids, np.int16))
+        return self._source.values(layer), [Expected(*found) for found in self._source.predictions(layer)]
+
+    def end_step(self, step: int) -> Iterable[tuple[int, Integers]]:
+        """See `Foresight`."""
+        if not self._is_pass:
+            return
+        self._source.end_pass()
+        if self._source.values_after_pass:
+            for layer in range(self._layers):
+                values = self._source.values(layer)
+                assert values is not None, "known after the pass"
+                yield layer, values
+
+
+class SpeculativeForesight:
+    """The next layer's router, applied to what this layer's router reads: its choice is fetched.
+
+    Eliseev and Mazur, "Fast Inference of Mixture-of-Experts Language Models with Offloading", arXiv 2312.17238,
+    section 3.2. It needs hidden states, so there is none for a trace alone. The choice comes to the host with the gate.
+    """
+
+    predicts = True
+
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+
+    def begin_step(self, step: int) -> Iterable[Expected]:
+        """Nothing: layer 0 has no router before it."""
+        return ()
+
+    def at_gate(
+        self, step: int, layer: int, ids: Sequence[int], beside: Sequence[int]
+    ) -> tuple[Integers | None, Iterable[Expected]]:
+        """See `Foresight`."""
+        if layer + 1 == self._layers or not beside:
+            return None, ()
+        experts = np.array(list(dict.fromkeys(beside)), np.int64)
+        return None, (Expected(layer + 1, experts, np.full(len(experts), CERTAIN)),)
+
+    def end_step(self, step: int) -> Iterable[tuple[int, Integers]]:
+        """Nothing."""
+        return ()

@@ -20,16 +20,11 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from gpu_reference.decoder.decoder import Decoder
-from gpu_reference.decoder.graphs import GraphedDecoder
-from gpu_reference.offload.resident import ResidentExperts
+from gpu_reference.offload.passing import AnyDecoder, AnyExperts, through_layers
 from gpu_reference.offload.routing import Call, ReplayPlan
-from gpu_reference.offload.runtime import ForcedRouting, OffloadedExperts
+from gpu_reference.offload.runtime import ForcedRouting
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies.parts import Part
-
-AnyDecoder = Decoder | GraphedDecoder
-AnyExperts = OffloadedExperts | ResidentExperts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,41 +125,10 @@ def _run(
 ) -> torch.Tensor:
     """One call: the last layer's output ``[n, hidden]``, when the host knows the next tokens."""
     experts.begin_step(step, timed=timed)
-    hidden = through_layers(decoder, experts, ids, call.positions, call.slots, forced)
+    hidden = through_layers(decoder, experts, ids, call.positions, call.slots, forced=forced)
     experts.end_step()
     experts.read(decoder.logits(hidden if timed else hidden[-1:]).argmax(dim=-1))
     return hidden
-
-
-def through_layers(
-    decoder: AnyDecoder,
-    experts: AnyExperts,
-    ids: torch.Tensor,
-    positions: list[int],
-    slots: list[int],
-    forced: list[ForcedRouting] | None = None,
-) -> torch.Tensor:
-    """The last layer's output ``[n, hidden]`` for tokens ``ids [n]`` (on the host), launched."""
-    hidden = decoder.embed(ids)
-    for layer in range(decoder.layers):
-        gate = decoder.before_gate(layer, hidden, positions, slots)
-        chosen, weights = decoder.choose(layer, gate.router_logits)
-        meanwhile = _Shared(decoder, layer, gate.normed)
-        moe = experts.run(layer, gate.normed, chosen, weights, None if forced is None else forced[layer], meanwhile)
-        hidden = decoder.after_experts(layer, gate.residual, moe, meanwhile.output)
-    return hidden
-
-
-class _Shared:
-    """Launches the shared experts when called."""
-
-    def __init__(self, decoder: AnyDecoder, layer: int, normed: torch.Tensor) -> None:
-        self._arguments = (layer, normed)
-        self._decoder = decoder
-        self.output: torch.Tensor | None = None
-
-    def __call__(self) -> None:
-        self.output = self._decoder.shared(*self._arguments)
 
 
 def _finish(device: torch.device) -> None:

@@ -24,11 +24,16 @@ class ResidentExperts:
         queue: of the device.
         kernel: an expert's, on the device.
 
+    Attributes:
+        timed: statistics of the timed steps.
+        heard: where a list is put here, each gate's choice is appended to it, token by token.
+
     Raises:
         ForestageError: if the device's memory does not hold them all, naming how many would fit.
     """
 
     def __init__(self, host: HostExperts, queue: ComputeQueue, kernel: Kernel) -> None:
+        self.heard: list[list[int]] | None = None
         self._queue = queue
         self._kernel = kernel
         self._experts = host.experts
@@ -74,12 +79,15 @@ class ResidentExperts:
         weights: torch.Tensor,
         forced: ForcedRouting | None = None,
         meanwhile: Callable[[], None] | None = None,
+        beside: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See `OffloadedExperts.run`; it, too, waits for the gate, since the host must know what to launch."""
         begun_s = time.perf_counter()
         chosen: Sequence[int] = self.read(ids, meanwhile)
         if self._is_timed:
             self.timed.gate_wait_s += time.perf_counter() - begun_s
+        if self.heard is not None:
+            self.heard.append(list(chosen))
         if forced is not None:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):

@@ -17,7 +17,7 @@ Of a step that is not timed (a prompt's pass) all is the same, and it is not cou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,8 @@ class OffloadedExperts:
         )
         on_gpu = queue.device.type == "cuda"
         self._ids = PinnedBuffer(torch.int64, pinned=on_gpu)
+        self._beside = PinnedBuffer(torch.int64, pinned=on_gpu)
+        self._looked: list[int] = []
         self._inputs: PinnedBuffer | None = None
         self._results: PinnedBuffer | None = None
         self._on_gpu = on_gpu
@@ -138,10 +140,11 @@ class OffloadedExperts:
         self._step = step
         if timed != self._is_timed:
             self._change(timed=timed)
+        begun_s = time.perf_counter()
+        expected = self._foresight.begin_step(step)
         if timed:
-            begun_s = time.perf_counter()
-            self._expect(self._foresight.begin_step(step))
-            self.total.foresight_s += time.perf_counter() - begun_s
+            self._expect(expected)
+        self.total.foresight_s += time.perf_counter() - begun_s
         self._link.pump()
 
     def end_step(self) -> None:
@@ -185,6 +188,7 @@ class OffloadedExperts:
         weights: torch.Tensor,
         forced: ForcedRouting | None = None,
         meanwhile: Callable[[], None] | None = None,
+        beside: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The layer's experts for some tokens.
 
@@ -194,11 +198,12 @@ class OffloadedExperts:
             ids, weights: what the router chose, i64 and f32 ``[n, k]`` on the device.
             forced: what takes its place, once it is known.
             meanwhile: launches what the device may compute until the host has decided.
+            beside: i64 on the device, brought to the host with ``ids``, for foresight.
 
         Returns:
             ``[n, hidden]``, launched.
         """
-        chosen: Sequence[int] = self._gate(x, ids, meanwhile)
+        chosen: Sequence[int] = self._gate(x, ids, meanwhile, beside)
         if forced is not None:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):
@@ -221,22 +226,36 @@ class OffloadedExperts:
         """What ``ids`` (i64, on the device) are, once the device has them; the link goes on."""
         here = self._ids.view(ids.shape)
         self._queue.launch(lambda: _take(here, ids))
+        self._wait_for_queue(meanwhile)
+        return [int(one) for one in here.view(-1).tolist()]
+
+    def _wait_for_queue(self, meanwhile: Callable[[], None] | None) -> None:
+        """Until what is launched is done; ``meanwhile`` launches more."""
         mark = self._queue.mark()
         if meanwhile is not None:
             meanwhile()
         self._wait(mark)
         self._settle_stalls()
-        return here.view(-1).tolist()
 
-    def _gate(self, x: torch.Tensor, ids: torch.Tensor, meanwhile: Callable[[], None] | None) -> list[int]:
+    def _gate(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        meanwhile: Callable[[], None] | None,
+        beside: torch.Tensor | None,
+    ) -> list[int]:
         """The router's choice, and the inputs where the host may compute."""
         if self._plan.missing is not Missing.FETCH:
             if self._inputs is None:
                 self._inputs = PinnedBuffer(x.dtype, pinned=self._on_gpu)
             inputs = self._inputs.view(x.shape)
             self._queue.launch(lambda: _take(inputs, x))
+        if beside is not None:
+            looked = self._beside.view(beside.shape)
+            self._queue.launch(lambda: _take(looked, beside))
         begun_s = time.perf_counter()
         chosen = self.read(ids, meanwhile)
+        self._looked = [] if beside is None else [int(one) for one in looked.view(-1).tolist()]
         self.total.gate_wait_s += time.perf_counter() - begun_s
         return chosen
 
@@ -392,14 +411,14 @@ class OffloadedExperts:
     def _tell(self, layer: int, chosen: Sequence[int]) -> None:
         """Foresight hears the gate, and the stager what follows from it."""
         begun_s = time.perf_counter()
-        values, expected = self._foresight.at_gate(self._step, layer, chosen)
+        values, expected = self._foresight.at_gate(self._step, layer, chosen, self._looked)
         if values is not None:
             self._link.heed(self.stager.set_values(layer, values))
         if self._is_timed:
             self._expect(expected)
         self.total.foresight_s += time.perf_counter() - begun_s
 
-    def _expect(self, expected: Iterator[Expected]) -> None:
+    def _expect(self, expected: Iterable[Expected]) -> None:
         for target, experts, chances in expected:
             deadline = self._deadline(target)
             self._link.heed(self.stager.prefetch(target, experts, chances, deadline))

@@ -42,12 +42,11 @@ class TracePart(StrictModel):
     """Which steps of the record's trace were decoded, so that a simulation can run the very same.
 
     Attributes:
-        sequences: indices of the trace's sequences, in the order in which they were decoded.
+        sequences: of the trace, those that were begun, in order.
         batch: sequences decoded at once.
-        warm_steps: steps that ran before, untimed.
-        steps: steps that were timed.
+        warm_steps: decode steps that ran before, untimed.
+        steps: decode steps that were timed: those after them, in the order of `predictor.policies.material.part_of_steps`.
         tokens: of the timed steps.
-        first_context: tokens in the key-value cache of each sequence when its first step ran.
     """
 
     sequences: tuple[int, ...] = Field(min_length=1)
@@ -55,7 +54,6 @@ class TracePart(StrictModel):
     warm_steps: int = Field(ge=0)
     steps: int = Field(ge=1)
     tokens: int = Field(ge=1)
-    first_context: int = Field(ge=0)
 
 
 class Tuning(StrictModel):

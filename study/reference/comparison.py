@@ -18,7 +18,7 @@ from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
 from predictor.policies.material import Material, part_of_steps
 from predictor.policies.parts import Part, part_of
-from predictor.policies.policy import Policy
+from predictor.policies.policy import Eviction, Policy
 from predictor.predictions.digest import trace_digest
 from staging.steps import Steps
 from study.reference.constants import constants_of
@@ -211,10 +211,11 @@ def decoded_part(row: Decode, material: Material) -> tuple[RoutingTrace, Steps]:
     return cut, replace(steps, timed=timed)
 
 
-def contexts_of(trace: RoutingTrace, first: int) -> NDArray[np.int64]:
-    """Tokens that each token of ``trace`` looks at, itself among them: ``first`` were there before its sequence."""
-    within: NDArray[np.int64] = np.arange(trace.tokens) - trace.sequence_offsets[trace.sequence_index()]
-    return within + first + 1
+def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
+    """Tokens that each token of ``trace`` looks at, itself among them: those before its sequence's first were there."""
+    firsts = trace.sequence_offsets[trace.sequence_index()]
+    within: NDArray[np.int64] = np.arange(trace.tokens) - firsts
+    return within + np.asarray(trace.position)[firsts] + 1
 
 
 def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, Part]) -> Simulated:
@@ -233,9 +234,11 @@ def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: 
         parts[key] = part_of(trace, steps, known, only=policy)
     part = parts[key]
     constants = constants_of(record, row, part.trace.layers)
-    times = measured_times(part, contexts_of(part.trace, row.part.first_context), constants)
+    times = measured_times(part, contexts_of(part.trace), constants)
     simulator = Simulator(part, times, material.uses, places=row.places, scope=row.scope)
-    return Simulated(simulator, simulator.run(policy))
+    # With every expert there nothing is ever missing, and a host that could compute need not have been measured.
+    resident = row.places == part.trace.layers * part.trace.experts
+    return Simulated(simulator, simulator.run(Policy(eviction=Eviction.LRU) if resident else policy))
 
 
 def _beside(row: Decode, found: Simulated | None, left_out: str | None = None) -> ComparedRow:

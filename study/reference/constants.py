@@ -49,7 +49,10 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         kernel=row.kernel,
         launched="eager",
     )
+    everywhere = row.places >= layers * record.model.experts
     before, with_all = measured.decision_s(NOTHING_TOLD), measured.decision_s(_told(row.policy))
+    if everywhere and row.policy.eviction is Eviction.STATIC:  # the floor of all rows runs without a stager
+        before = with_all = 0.0
     throttle = row.regimen.throttle_gb_per_s
     buckets, of_layers = _layers(measured, row.mode, layers)
     return MeasuredConstants(
@@ -67,7 +70,7 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         combine_s=measured.curve(MicroKind.COMBINE, "tokens", experts=record.model.top_k, launched="eager"),
         decision_s=before,
         foresight_s=max(0.0, with_all - before) + _predicting_s(measured, row),
-        host=None if row.policy.missing is Missing.FETCH else _host(measured, row),
+        host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
     )
 
 
@@ -214,10 +217,10 @@ def _predicting_s(measured: _Measured, row: Decode) -> float:
 
 def _host(measured: _Measured, row: Decode) -> HostConstants:
     """The processor with the row's threads; its inputs and results are copies that nothing else is queued with."""
-    form, threads, size = row.regimen.format, row.host_threads, row.regimen.expert_bytes
-    alone = measured.curve(MicroKind.HOST_EXPERT, "tokens", size=size, format=form, threads=threads)
-    beside = measured.curve(
-        MicroKind.HOST_EXPERT_WHILE_COPYING, "tokens", size=size, what="expert", format=form, threads=threads
+    form, size = row.regimen.format, row.regimen.expert_bytes
+    alone = _by_threads(measured.rows(MicroKind.HOST_EXPERT, size=size, format=form), row.host_threads)
+    beside = _by_threads(
+        measured.rows(MicroKind.HOST_EXPERT_WHILE_COPYING, size=size, what="expert", format=form), row.host_threads
     )
     tokens, with_copies = beside.points[0]
     activations = row.part.batch * measured.record.model.hidden * ACTIVATION_BYTES
@@ -227,3 +230,15 @@ def _host(measured: _Measured, row: Decode) -> HostConstants:
         before_s=measured.copies(MicroKind.COPY_FROM_DEVICE, _alone).at(activations),
         after_s=measured.copies(MicroKind.COPY_TO_DEVICE, _alone).at(activations),
     )
+
+
+def _by_threads(rows: tuple[Micro, ...], threads: int) -> Curve:
+    """Times by tokens with so many threads: linear between the numbers of threads that were measured."""
+    what = rows[0].kind.value
+    groups: dict[int, list[Micro]] = {}
+    for micro in rows:
+        groups.setdefault(int(micro.settings["threads"]), []).append(micro)
+    curves = {number: curve_of(f"{what}: tokens", group, "tokens") for number, group in groups.items()}
+    grid = Grid(f"{what}: threads", tuple(curves.items()))
+    everywhere = set.intersection(*({tokens for tokens, _ in curve.points} for curve in curves.values()))
+    return Curve(f"{what}: tokens", tuple((tokens, grid.at(threads, tokens)) for tokens in everywhere))

@@ -54,7 +54,7 @@ def record_values(**changes: Any) -> dict[str, Any]:
                 "share": 0.25,
                 "places": 64,
                 "regimen": {"name": "real sizes", "expert_intermediate": 144, "expert_bytes": 110592, "format": "fp32"},
-                "part": {"sequences": [0, 1], "batch": 1, "warm_steps": 2, "steps": 6, "tokens": 6, "first_context": 0},
+                "part": {"sequences": [0, 1], "batch": 1, "warm_steps": 2, "steps": 6, "tokens": 6},
                 "mode": "eager", "kernel": "torch", "foresight": "none",
                 "tpot_s": summary().model_dump(), "hit_rate": 0.5, "moved_bytes": 110592, "stall_s": 0.1,
                 "link_busy_s": 0.1, "counts": {"lookups": 10}, "output_digest": DIGEST, "matches_resident": True,

@@ -66,7 +66,8 @@ def routed(seed: int = 0) -> RoutingTrace:
     tokens = 60 * 40
     noise = np.random.default_rng(seed).gumbel(size=(tokens, LAYERS, EXPERTS)) - np.log(1 + np.arange(EXPERTS))
     ids = np.argsort(-noise, axis=2)[:, :, :TOP_K]
-    return trace_of(ids, experts=EXPERTS, lengths=[40] * 60)
+    trace = trace_of(ids, experts=EXPERTS, lengths=[40] * 60)
+    return replace(trace, position=trace.position + FIRST)
 
 
 def made_material(trace: RoutingTrace | None = None, predictors: Predictors | None = None) -> Material:
@@ -152,11 +153,13 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
         shape = {"layers": LAYERS, "experts": EXPERTS, "top_k": TOP_K, "places": 6}
         yield _micro(MicroKind.DECISION, taken, policy=told, **shape, clock="host", queued=3)
     for tokens, taken in HOST_S.items():
-        how = {"tokens": tokens, "format": "mxfp4", "kernel": "torch", "threads": 4, "clock": "host", "queued": 1}
-        yield _micro(MicroKind.HOST_EXPERT, taken, EXPERT_BYTES, **how)
-        if tokens == 1:
-            beside = {"what": "expert", "copy_bytes": 1 << 24, **how}
-            yield _micro(MicroKind.HOST_EXPERT_WHILE_COPYING, taken * WHILE_COPYING, EXPERT_BYTES, **beside)
+        how = {"tokens": tokens, "format": "mxfp4", "kernel": "torch", "clock": "host", "queued": 1}
+        for threads, times in ((2, 1.5), (6, 0.5)):  # rows are decoded with 4
+            yield _micro(MicroKind.HOST_EXPERT, taken * times, EXPERT_BYTES, threads=threads, **how)
+            if tokens == 1:
+                beside = {"what": "expert", "copy_bytes": 1 << 24, "threads": threads, **how}
+                seconds = taken * WHILE_COPYING * times
+                yield _micro(MicroKind.HOST_EXPERT_WHILE_COPYING, seconds, EXPERT_BYTES, **beside)
 
 
 def _micro(kind: MicroKind, taken_s: float, moved: int | None = None, /, **settings: Setting) -> Micro:
@@ -182,7 +185,9 @@ def decoded(
     timed[:warm] = False
     part = part_of(trace, replace(all_steps, timed=timed), material.predictors, only=policy)
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
-    times = measured_times(part, contexts_of(trace, FIRST), known)
+    if places == LAYERS * EXPERTS:
+        known = replace(known, decision_s=0.0, foresight_s=0.0)
+    times = measured_times(part, contexts_of(trace), known)
     run = Simulator(part, times, material.uses, places=places, scope="global").run(policy)
     counts = vars(run.counts)
     moved = counts["demands"] + counts["late"] + counts["ahead"]
@@ -206,7 +211,6 @@ def decoded(
             warm_steps=warm,
             steps=steps,
             tokens=part.timed_tokens,
-            first_context=FIRST,
         ),
         mode="eager",
         kernel="torch",
