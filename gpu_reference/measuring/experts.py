@@ -25,6 +25,10 @@ REPLAYS = 4
 
 TOKENS = {"quick": (1, 4), "full": (1, 2, 4, 8, 16, 32, 64)}
 
+SMALL_PART = 8
+"""Small experts have this part of the inner width, in steps of `WIDTH`."""
+WIDTH = 32
+
 MOST_ERROR = {"fp32": 1e-5, "bf16": 3e-2, "mxfp4": 3e-2, "int8": 3e-2}
 """Relative error of an expert's output in x's type against float64: of BF16 activations, some 2^−8 each."""
 INTEGER_ERROR = 6e-2
@@ -35,6 +39,20 @@ def formats(bench: Bench) -> tuple[Format, ...]:
     """The formats measured: MXFP4 and BF16, and the model's own where it is another."""
     own = ExpertLayout.of(bench.model).format if bench.model.expert_weight_format in ("fp32", "int8") else "mxfp4"
     return (own, "bf16") if own != "mxfp4" or bench.model.expert_intermediate % 2 == 0 else ("bf16",)
+
+
+def small_layout(bench: Bench) -> ExpertLayout:
+    """Of the experts of the regime in which the link keeps up: in the first of `formats`, but with less inside."""
+    inner = max(1, bench.model.expert_intermediate // SMALL_PART // WIDTH) * WIDTH
+    return ExpertLayout.of(bench.model, formats(bench)[0], intermediate=min(inner, bench.model.expert_intermediate))
+
+
+def layouts(bench: Bench) -> tuple[ExpertLayout, ...]:
+    """The experts measured: of each format, and in the full suite small ones too."""
+    found = [ExpertLayout.of(bench.model, form) for form in formats(bench)]
+    if bench.is_full:
+        found.append(small_layout(bench))
+    return tuple(dict.fromkeys(found))
 
 
 def blocks_of(bench: Bench, layout: ExpertLayout, device: str) -> torch.Tensor:
@@ -73,8 +91,7 @@ def in_turn(kernel: Kernel, blocks: torch.Tensor, x: torch.Tensor) -> Work:
 
 def device_experts(bench: Bench) -> Figures:
     """One expert after another, by format, kernel and tokens; eager, and as a CUDA graph where that can be captured."""
-    for form in formats(bench):
-        layout = ExpertLayout.of(bench.model, form)
+    for layout in layouts(bench):
         blocks = blocks_of(bench, layout, bench.device)
         for name in kernels(layout, bench.device):
             kernel = expert_kernel(layout, bench.device, name)
@@ -95,7 +112,7 @@ def device_experts(bench: Bench) -> Figures:
                         size=layout.nbytes,
                         error=error,
                         tokens=tokens,
-                        format=form,
+                        format=layout.format,
                         kernel=name,
                         launched=launched,
                     )

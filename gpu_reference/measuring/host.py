@@ -6,12 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from gpu_reference.experts.compute import expert_kernel
-from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.measuring.background import COPY_BYTES, BackgroundCopies
 from gpu_reference.measuring.bench import Bench, Figures, WrongResultError, figure
 from gpu_reference.measuring.clock import each_time
 from gpu_reference.measuring.copies import POOL_BYTES, random_bytes
-from gpu_reference.measuring.experts import blocks_of, check_kernel, formats, in_turn, inputs
+from gpu_reference.measuring.experts import blocks_of, check_kernel, in_turn, inputs, layouts
 from gpu_reference.records.machine import usable_cores
 from gpu_reference.records.micro import MicroKind
 from gpu_reference.records.summary import Summary
@@ -21,8 +20,7 @@ KERNEL = "torch"
 
 def host_experts(bench: Bench) -> Figures:
     """One expert after another on the processor, by format, threads and tokens."""
-    for form in formats(bench):
-        layout = ExpertLayout.of(bench.model, form)
+    for layout in layouts(bench):
         blocks = blocks_of(bench, layout, "cpu")
         kernel = expert_kernel(layout, "cpu", KERNEL)
         for tokens in (1, 4, 16) if bench.is_full else (1,):
@@ -39,7 +37,7 @@ def host_experts(bench: Bench) -> Figures:
                     size=layout.nbytes,
                     error=error,
                     tokens=tokens,
-                    format=form,
+                    format=layout.format,
                     kernel=KERNEL,
                     threads=threads,
                 )
@@ -49,8 +47,7 @@ def host_experts(bench: Bench) -> Figures:
 def host_experts_while_copying(bench: Bench) -> Figures:
     """The same on one token while copies go on; and how long such a copy takes meanwhile."""
     copies = BackgroundCopies(bench)
-    for form in formats(bench):
-        layout = ExpertLayout.of(bench.model, form)
+    for layout in layouts(bench):
         blocks = blocks_of(bench, layout, "cpu")
         kernel = expert_kernel(layout, "cpu", KERNEL)
         x = inputs(bench, 1, "cpu")
@@ -72,7 +69,7 @@ def host_experts_while_copying(bench: Bench) -> Figures:
                     what=what,
                     copy_bytes=COPY_BYTES,
                     tokens=1,
-                    format=form,
+                    format=layout.format,
                     kernel=KERNEL,
                     threads=threads,
                 )

@@ -45,7 +45,7 @@ class TracePart(StrictModel):
         sequences: of the trace, those that were begun, in order.
         batch: sequences decoded at once.
         warm_steps: decode steps that ran before, untimed.
-        steps: decode steps that were timed: those after them, in the order of `predictor.policies.material.part_of_steps`.
+        steps: decode steps that were timed, after them; `predictor.policies.material.part_of_steps` has the order.
         tokens: of the timed steps.
     """
 
@@ -60,11 +60,13 @@ class Tuning(StrictModel):
     """How a policy's free settings were chosen: by measuring on other tokens.
 
     Attributes:
-        part: the tokens on which it was measured.
+        part: the tokens on which it was measured, of the training part.
+        share: of experts held meanwhile.
         tried: policies measured.
     """
 
     part: TracePart
+    share: float = Field(gt=0, le=1)
     tried: int = Field(ge=1)
 
 

@@ -12,9 +12,15 @@ from catalog.errors import SettingError
 from gpu_reference.devices import check_device, default_device
 from gpu_reference.records import MeasurementRecord
 from gpu_reference.records.micro import Micro
+from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, check_destination
+from study.commands.reference.options import DecodedTraceOption, DistanceOption, PackageOption, TestSliceOption
+from study.commands.system.options import NextUseOption, PredictorOption
 from study.numbers import seconds
 from study.output import emit, progress_bar, tell
+from study.reference.material import material_at
+
+MODEL = "gpt-oss-20b"
 
 SOME_FAILED = 1
 """Exit status where the record was written and a section of it has failed."""
@@ -23,7 +29,16 @@ SOME_FAILED = 1
 def measure_command(
     out: Annotated[Path, typer.Option("--out", help="The record to write (.json)")],
     suite: Annotated[str, typer.Option("--suite", help="quick (about a minute) or full (about 8)")] = "quick",
-    model: Annotated[str, typer.Option("--model", help="Catalogue model whose sizes are measured")] = "gpt-oss-20b",
+    trace: DecodedTraceOption = None,
+    package: PackageOption = None,
+    next_use: NextUseOption = None,
+    predictor: PredictorOption = None,
+    distance: DistanceOption = None,
+    tokens: TestSliceOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help=f"Catalogue model whose sizes are measured; default: the trace's, or {MODEL}"),
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 8")
@@ -43,21 +58,41 @@ def measure_command(
     Interrupted, the same command goes on where it was. A section that fails is recorded with its reason, the others
     run, and the exit status is 1.
     """
-    record = load_catalog().find_model(model)
     check_destination(out)
     if suite not in ("quick", "full"):
         raise SettingError("suite", "choose quick or full", value=suite)
     where = device or default_device()
     check_device(where)
+    material = None
+    if trace is not None or package is not None:
+        material = material_at(
+            trace=trace,
+            package=package,
+            next_use=next_use,
+            predictor=predictor,
+            distances=distance,
+            tokens=tokens,
+            model=model,
+        )
+    else:
+        refuse_unused(
+            "nothing is decoded without --trace or --package; give one, or leave it out",
+            next_use="--next-use",
+            predictor="--predictor",
+            distance="--distance",
+            tokens="--tokens",
+        )
+    name = model or (MODEL if material is None else material.test.metadata.model)
+    record = load_catalog().find_model(name)
     from gpu_reference.measuring.measurement import Measurement, measure  # needs the extra
 
     measurement = Measurement(
         model=record,
         suite="full" if suite == "full" else "quick",
         device=where,
-        command=f"forestage reference measure --suite {suite} --model {record.name} --device {where} --seed {seed} "
-        "--out RECORD",
+        command=_command(suite, record.name, where, seed, trace=trace, package=package),
         seed=seed,
+        material=material,
         minutes=minutes,
         only=only or (),
         without=without or (),
@@ -71,6 +106,17 @@ def measure_command(
     if failed:
         tell(f"failed: {', '.join(failed)}; {out} says why")
         raise typer.Exit(SOME_FAILED)
+
+
+def _command(suite: str, model: str, device: str, seed: int, *, trace: Path | None, package: Path | None) -> str:
+    """What remakes the record; files by their names alone."""
+    given: dict[str, object] = {"suite": suite, "model": model, "device": device, "seed": seed}
+    if trace is not None:
+        given["trace"] = trace.name
+    if package is not None:
+        given["package"] = package.name
+        del given["model"]
+    return f"forestage reference measure{''.join(f' --{name} {value}' for name, value in given.items())} --out RECORD"
 
 
 def render(console: Console, record: MeasurementRecord) -> None:

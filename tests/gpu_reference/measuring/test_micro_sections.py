@@ -15,7 +15,7 @@ from gpu_reference.measuring import copies, decisions, experts, fixed_parts, hos
 from gpu_reference.measuring.background import COPY_BYTES, BackgroundCopies
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, WrongResultError, check_same, checked, relative_error
 from gpu_reference.measuring.clock import Clock, Effort
-from gpu_reference.measuring.sections import SECTIONS
+from gpu_reference.measuring.sections import sections_of
 from gpu_reference.records.micro import Micro, MicroKind
 
 FEW = Effort(warm_runs=0, least_runs=1, most_runs=2, most_s=0.0)
@@ -82,7 +82,7 @@ def test_grouped_experts_are_measured_in_the_full_suite(bench: Bench) -> None:
 
 
 def test_every_section_is_named_once() -> None:
-    names = [plan.name for plan in SECTIONS]
+    names = [plan.name for plan in sections_of(None)]
     assert len(set(names)) == len(names)
 
 

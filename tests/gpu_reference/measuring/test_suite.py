@@ -163,7 +163,8 @@ def a_measurement(**changes: Any) -> Measurement:
 
 
 def test_only_and_without_choose_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "SECTIONS", tuple(SectionPlan(name, launches()) for name in "abc"))
+    plans = tuple(SectionPlan(name, launches()) for name in "abc")
+    monkeypatch.setattr(measurement, "sections_of", lambda material: plans)
     only = measure(a_measurement(only=["b"]), tmp_path / "r.json")
     assert [section.state for section in only.sections] == ["skipped", "done", "skipped"]
     without = measure(a_measurement(without=["b"]), tmp_path / "r.json")
@@ -179,7 +180,7 @@ def test_only_and_without_choose_sections(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_fresh_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "SECTIONS", (SectionPlan("a", launches()),))
+    monkeypatch.setattr(measurement, "sections_of", lambda material: (SectionPlan("a", launches()),))
     out, told = tmp_path / "r.json", []
     partial_path(out).write_text("damaged", encoding="utf-8")
     with pytest.raises(ForestageError, match=r"r\.json\.partial: not JSON"):
