@@ -11,8 +11,9 @@ quantised experts give them, so tokens may choose other experts than in floating
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class _Meaning(NamedTuple):
     words: str
 
 
-FORMATS: dict[str, _Meaning] = {
+FORMATS: dict[ExpertFormat, _Meaning] = {
     "float": _Meaning("fp32", "torch", "float32"),
     "int8": _Meaning("int8", "torch", "weights in int8, a scale a row; products in float32"),
     "int8-activations": _Meaning("int8", "integers", "as the PIM unit: activations in int8 too, sums in int32"),
@@ -118,7 +119,7 @@ class Windows(NamedTuple):
     documents: NDArray[np.int64]
 
 
-def chosen_formats(names: list[str]) -> tuple[str, ...]:
+def chosen_formats(names: list[str]) -> tuple[ExpertFormat, ...]:
     """The formats to measure, floating point first, as everything is compared with it; all if none is named.
 
     Raises:
@@ -180,7 +181,7 @@ def read_held_out(checkpoint: Path) -> dict[str, TokenStream]:
 def measure_perplexity(
     model: Any,
     windows: dict[str, Windows],
-    formats: tuple[str, ...],
+    formats: tuple[ExpertFormat, ...],
     *,
     checkpoint: str,
     command: str,
@@ -237,7 +238,7 @@ def measure_perplexity(
     )
 
 
-def _replace_experts(model: Any, own: list[Any], name: str) -> int:
+def _replace_experts(model: Any, own: list[Any], name: ExpertFormat) -> int:
     """Put the model's ``own`` experts, in a format, into its layers; return the bytes of one expert."""
     from gpu_reference.experts.blocks import BlockExperts
     from gpu_reference.experts.layout import ExpertLayout
@@ -253,7 +254,7 @@ def _replace_experts(model: Any, own: list[Any], name: str) -> int:
     return size
 
 
-def _losses(model: Any, tokens: NDArray[np.int64], advance: Any) -> NDArray[np.float64]:
+def _losses(model: Any, tokens: NDArray[np.int64], advance: Callable[[int], None]) -> NDArray[np.float64]:
     """Each window's sum of nats over its predicted tokens, f64 ``[windows]``."""
     import torch
     from torch.nn import functional
@@ -298,6 +299,3 @@ def _compared(
         low=None if np.isnan(low) else low,
         high=None if np.isnan(high) else high,
     )
-
-
-assert set(FORMATS) == set(get_args(ExpertFormat))

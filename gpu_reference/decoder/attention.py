@@ -37,20 +37,15 @@ def grouped_query_attention(
     """The attention's output ``[n, hidden]`` for ``x [n, hidden]``, already normed."""
     heads, kv_heads, width = shape.query_heads, shape.kv_heads, shape.head_dim
     qkv = functional.linear(x, weights["qkv"], weights.get("qkv_bias"))
-    queries, keys, values = qkv.split([heads * width, kv_heads * width, kv_heads * width], dim=-1)
-    if family.query_key_norm == "all":
-        queries = _norm(queries, weights["query_norm"], family.norm_epsilon)
-        keys = _norm(keys, weights["key_norm"], family.norm_epsilon)
-    queries, keys = queries.unflatten(-1, (heads, width)), keys.unflatten(-1, (kv_heads, width))
-    if family.query_key_norm == "head":
-        queries = _norm(queries, weights["query_norm"], family.norm_epsilon)
-        keys = _norm(keys, weights["key_norm"], family.norm_epsilon)
-    queries, keys = family.rotary.rotate(queries, step.rotary), family.rotary.rotate(keys, step.rotary)
+    qkv = qkv.unflatten(-1, (-1, width))
+    values = qkv[:, heads + kv_heads :]
+    rotated = family.rotary.rotate(_normed(family, weights, qkv[:, : heads + kv_heads], heads), step.rotary)
+    queries, keys = rotated.split([heads, kv_heads], dim=1)
     queries = (queries * (family.rotary.score_scale * width**-0.5)).unflatten(1, (kv_heads, -1))
     sinks = weights.get("sinks")
     if sinks is not None:
         sinks = sinks.unflatten(0, (kv_heads, -1))
-    output = _over_cache(cache, step, queries, keys, values.unflatten(-1, (kv_heads, width)), sinks)
+    output = _over_cache(cache, step, queries, keys, values, sinks)
     return functional.linear(output.flatten(1), weights["out"], weights.get("out_bias"))
 
 
@@ -82,6 +77,19 @@ def latent_attention(
     return functional.linear(values.flatten(1), weights["out"])
 
 
+def _normed(family: Family, weights: Weights, queries_keys: torch.Tensor, heads: int) -> torch.Tensor:
+    """The family's norm of queries (the first ``heads``) and keys: ``[n, query heads + key heads, width]``."""
+    if family.query_key_norm is None:
+        return queries_keys
+    parts = []
+    for name, part in (("query_norm", queries_keys[:, :heads]), ("key_norm", queries_keys[:, heads:])):
+        if family.query_key_norm == "all":
+            parts.append(_norm(part.flatten(1), weights[name], family.norm_epsilon).view(part.shape))
+        else:
+            parts.append(_norm(part, weights[name], family.norm_epsilon))
+    return torch.cat(parts, dim=1)
+
+
 def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
 
@@ -101,9 +109,9 @@ def _over_cache(
     ``[n, kv heads, group, value width]``.
     """
     if not step.prefill:
-        kept, kept_values, mask = cache.decode(step, keys, values)
+        kept, kept_values, hidden = cache.decode(step, keys, values)
         kept_values = kept[..., :value_width] if values is None else kept_values
-        return _attend(queries.unsqueeze(3), kept, kept_values, mask, sinks).squeeze(3)
+        return _attend(queries.unsqueeze(3), kept, kept_values, hidden, sinks).squeeze(3)
     kept, kept_values, first = cache.prefill(step, keys, values)
     kept_values = kept[..., :value_width] if values is None else kept_values
     blocks = []
@@ -113,16 +121,16 @@ def _over_cache(
         low, high = max(first, own - cache.capacity + 1), own + len(block)
         query_positions = torch.arange(own, high, device=queries.device)[:, None]
         key_positions = torch.arange(low, high, device=queries.device)
-        mask = (key_positions <= query_positions) & (key_positions > query_positions - cache.capacity)
+        hidden = (key_positions > query_positions) | (key_positions <= query_positions - cache.capacity)
         seen = slice(low - first, high - first)
         by_head = block.permute(1, 2, 0, 3).unsqueeze(0)
-        output = _attend(by_head, kept[None, :, seen], kept_values[None, :, seen], mask, sinks)
+        output = _attend(by_head, kept[None, :, seen], kept_values[None, :, seen], hidden, sinks)
         blocks.append(output.squeeze(0).permute(2, 0, 1, 3))
     return torch.cat(blocks)
 
 
 def _attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, sinks: torch.Tensor | None
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor, sinks: torch.Tensor | None
 ) -> torch.Tensor:
     """Softmax attention of scaled queries.
 
@@ -130,7 +138,7 @@ def _attend(
         queries: ``[b, kv heads, group, q, width]``.
         keys: ``[b, kv heads, t, width]``.
         values: ``[b, kv heads, t, value width]``.
-        mask: true where a query sees a key; broadcast to ``[b, kv heads, group, q, t]``.
+        hidden: true where a query does not see a key; broadcasts to ``[b, kv heads, group, q, t]``.
         sinks: ``[kv heads, group, SINK_COLUMNS]``; they take a share of the softmax and give nothing.
 
     Returns:
@@ -138,10 +146,11 @@ def _attend(
     """
     batch, kv_heads, group, count, _ = queries.shape
     scores = torch.bmm(queries.flatten(2, 3).flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
-    scores = scores.view(batch, kv_heads, group, count, -1).masked_fill(~mask, -torch.inf)
+    scores = scores.view(batch, kv_heads, group, count, -1).masked_fill(hidden, -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks[None, :, :, None].expand(batch, -1, -1, count, -1)), dim=-1)
-    shares = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+    precision = torch.promote_types(scores.dtype, torch.float32)
+    shares = scores.softmax(dim=-1, dtype=precision).to(values.dtype)
     if sinks is not None:
         shares = shares[..., :-SINK_COLUMNS]
     output = torch.bmm(shares.flatten(2, 3).flatten(0, 1), values.flatten(0, 1))

@@ -51,8 +51,8 @@ class LayerCache:
         """Keep one token of each of the step's slots (``[n, heads, width]``).
 
         Returns:
-            Keys and values ``[n, heads, rows, width]`` to attend to, the new ones among them, and which rows of each
-            sequence hold a token of it: ``[n, 1, 1, 1, rows]``.
+            Keys and values ``[n, heads, rows, width]`` to attend to, the new ones among them, and which rows hold no
+            token of their sequence: ``[n, 1, 1, 1, rows]``.
         """
         where = (step.slot_rows[:, None], self._heads, step.rows[self.capacity][:, None])
         self.keys[where] = keys
@@ -64,7 +64,7 @@ class LayerCache:
             read = [kept[step.slot_range] for kept in read]
         else:
             read = [kept.index_select(0, step.slot_rows) for kept in read]
-        return read[0], read[1], step.mask[:, None, None, None, :rows]
+        return read[0], read[1], step.empty[:, None, None, None, :rows]
 
     def prefill(
         self, step: Step, keys: torch.Tensor, values: torch.Tensor | None

@@ -40,6 +40,33 @@ class GateInput:
     router_logits: torch.Tensor
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Positions and slots on a GPU, as they were when the host read them; their contents are not to be read again."""
+
+    positions: torch.Tensor
+    slots: torch.Tensor
+    versions: tuple[int, int]
+
+    @classmethod
+    def of(cls, positions: Integers, slots: Integers) -> _Given | None:
+        """``None`` where reading again costs nothing (on the host), or where PyTorch does not count changes."""
+        if not (isinstance(positions, torch.Tensor) and isinstance(slots, torch.Tensor)):
+            return None
+        if not (positions.is_cuda and slots.is_cuda) or positions.is_inference() or slots.is_inference():
+            return None
+        return cls(positions, slots, (positions._version, slots._version))
+
+    def is_still(self, before: _Given | None) -> bool:
+        """Whether these are the very tensors of ``before``, unchanged."""
+        return (
+            before is not None
+            and self.positions is before.positions
+            and self.slots is before.slots
+            and self.versions == before.versions
+        )
+
+
 class Decoder:
     """The fixed parts of a mixture-of-experts decoder: norms, attention with its cache, routers, shared experts.
 
@@ -67,6 +94,7 @@ class Decoder:
             sequence of the step.
     """
 
+    @torch.inference_mode(False)  # wherever it is made: its caches are written inside and outside that mode
     def __init__(
         self,
         shape: DecoderShape,
@@ -91,7 +119,7 @@ class Decoder:
         self._blocks = tuple(map(prepared, blocks))
         self._table = shape.family.rotary.table(shape.blocks[0].rotary_width, max_context, device=device, dtype=dtype)
         self._step: Step | None = None
-        self._seen: tuple[torch.Tensor, int, torch.Tensor, int] | None = None
+        self._given: _Given | None = None
 
     @classmethod
     def random(
@@ -269,23 +297,14 @@ class Decoder:
         Raises:
             ForestageError: if a position or slot is outside the decoder.
         """
-        on_device = isinstance(positions, torch.Tensor) and isinstance(slots, torch.Tensor) and positions.is_cuda
-        if on_device and self._step is not None and self._seen is not None:
-            seen, version, seen_slots, slots_version = self._seen
-            if (
-                seen is positions
-                and seen_slots is slots
-                and (version, slots_version) == (positions._version, slots._version)
-            ):
-                return self._step
+        given = _Given.of(positions, slots)
+        if given is not None and self._step is not None and given.is_still(self._given):
+            return self._step
         tokens = Tokens.of(positions, slots, max_context=self.max_context, of=self.slots)
         if self._step is None or (tokens.positions, tokens.slots) != (self._step.positions, self._step.slots):
             bucket = next(bucket for bucket in self.buckets if bucket > max(tokens.positions))
             self._step = self.make_step(tokens, bucket=bucket)
-        if on_device:
-            assert isinstance(positions, torch.Tensor)
-            assert isinstance(slots, torch.Tensor)
-            self._seen = (positions, positions._version, slots, slots._version)
+        self._given = given
         return self._step
 
     def make_step(self, tokens: Tokens, *, bucket: int) -> Step:

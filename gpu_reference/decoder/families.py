@@ -34,7 +34,6 @@ class Family:
         router_in_float: the router computes in float32, whatever the decoder's type.
         rule: how gate weights come from logits.
         normalised: gate weights are divided by their sum.
-        scale: factor of all gate weights.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Family:
     router_in_float: bool = False
     rule: RouterRule = "softmax"
     normalised: bool = False
-    scale: float = 1.0
 
 
 GPT_OSS = Family(

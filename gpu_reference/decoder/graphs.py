@@ -40,6 +40,7 @@ class GraphedDecoder:
         eager_calls: calls of ``before_gate`` that did not.
     """
 
+    @torch.inference_mode(False)  # as `Decoder`
     def __init__(self, decoder: Decoder, *, tokens: int, capture: Capture | None = None) -> None:
         """Make no graph yet (``prepare``, or each at its first use).
 
@@ -72,7 +73,7 @@ class GraphedDecoder:
     def fixed_bytes(self) -> int:
         """Bytes of weights, tables and the graphs' inputs (the graphs' own memory is not counted)."""
         step = self._step
-        inputs = (self._input, step.slot_rows, step.rotary, step.mask, *step.rows.values())
+        inputs = (self._input, step.slot_rows, step.rotary, step.empty, *step.rows.values())
         return self.decoder.fixed_bytes + sum(tensor.nbytes for tensor in inputs)
 
     @property
@@ -170,7 +171,7 @@ class GraphedDecoder:
         """Copy ``step`` to where the graphs read it."""
         static = self._step
         static.rotary.copy_(step.rotary)
-        static.mask[:, : step.bucket].copy_(step.mask)
+        static.empty[:, : step.bucket].copy_(step.empty)
         for capacity, rows in step.rows.items():
             static.rows[capacity].copy_(rows)
         self._loaded = step
@@ -187,7 +188,7 @@ class GraphedDecoder:
         return key, self._gates[key]
 
     def _captured(self, layer: int, bucket: int) -> Captured:
-        step = replace(self._step, bucket=bucket, mask=self._step.mask[:, :bucket])
+        step = replace(self._step, bucket=bucket, empty=self._step.empty[:, :bucket])
 
         def run() -> list[torch.Tensor]:
             gate = self.decoder.run(layer, self._input, step)

@@ -14,8 +14,8 @@ def choose(family: Family, top_k: int, router_logits: torch.Tensor) -> tuple[tor
     """
     if family.rule == "softmax_over_chosen":
         best, ids = router_logits.topk(top_k, dim=-1)
-        return ids, best.softmax(dim=-1) * family.scale
+        return ids, best.softmax(dim=-1)
     weights, ids = router_logits.softmax(dim=-1, dtype=torch.float32).topk(top_k, dim=-1)
     if family.normalised:
         weights = weights / weights.sum(dim=-1, keepdim=True)
-    return ids, (weights * family.scale).to(router_logits.dtype)
+    return ids, weights.to(router_logits.dtype)

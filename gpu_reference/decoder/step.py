@@ -80,7 +80,7 @@ class Step:
         slot_range: ``slots`` as a slice, where they follow each other.
         rows: capacity of a cache → the row of each token in it, int64 ``[n]``.
         rotary: rows of the rotary table, ``[n, 2, width]``.
-        mask: ``[n, bucket]``: the first rows of a cache that hold tokens of the sequence (decode only).
+        empty: ``[n, bucket]``: the first rows of a cache that hold no token of the sequence (decode only).
     """
 
     positions: tuple[int, ...]
@@ -91,7 +91,7 @@ class Step:
     slot_range: slice | None
     rows: dict[int, torch.Tensor]
     rotary: torch.Tensor
-    mask: torch.Tensor
+    empty: torch.Tensor
 
     @classmethod
     def of(cls, tokens: Tokens, *, bucket: int, capacities: Iterable[int], table: torch.Tensor) -> Step:
@@ -112,5 +112,5 @@ class Step:
             slot_range=slice(first, first + len(tokens.slots)) if following else None,
             rows={capacity: positions % capacity for capacity in capacities},
             rotary=table[positions],
-            mask=torch.arange(read, device=device) <= positions[:, None],
+            empty=torch.arange(read, device=device) > positions[:, None],
         )

@@ -37,5 +37,5 @@ def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The rule of `pim_model.quantise` for each row of f32 ``x [n, width]``: i8 ``[n, width]`` and f32 ``[n]``."""
     scales = x.abs().amax(dim=1) / LARGEST
     divisors = torch.where(scales == 0, 1.0, scales)[:, None]
-    codes = torch.round(x / divisors).clamp(-LARGEST, LARGEST).to(torch.int8)
-    return codes * (scales != 0)[:, None], scales
+    # Where a scale is 0, so are all codes: the row is zeros, or numbers so small that they round to 0.
+    return torch.round(x / divisors).clamp(-LARGEST, LARGEST).to(torch.int8), scales

@@ -17,6 +17,7 @@ import torch
 from catalog.errors import ForestageError
 from gpu_reference.decoder.decoder import Decoder
 from gpu_reference.decoder.graphs import GraphedDecoder
+from gpu_reference.decoder.memory import free_bytes
 from gpu_reference.experts.compute import kernels
 from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, SectionPlan, Skipped, Suite, WrongResultError
@@ -42,6 +43,9 @@ from staging.static import hottest
 from traces import PREFILL
 
 SCOPE: Scope = "global"
+
+MOST_OF_FREE = 0.8
+"""Of the memory that is free, the experts take so much at most."""
 
 THROTTLE = 4
 """The throttled link has this part of the bandwidth that was measured at the beginning."""
@@ -282,6 +286,7 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     layer_map = material.test.metadata.layer_map
     if setting.host is None or setting.host.layout != layout:
         setting.drop()
+        _check_memory(len(layer_map) * bench.model.experts * layout.nbytes, "all experts in host memory")
         setting.host = HostExperts.random(
             layout, len(layer_map), bench.model.experts, seed=bench.seed, device=torch.device(bench.device)
         )
@@ -311,6 +316,20 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     )
 
 
+def _check_memory(needed: int, what: str) -> None:
+    """Raise where the system has less memory left than is ``needed``: it would end the process.
+
+    Raises:
+        ForestageError: naming both.
+    """
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and needed > MOST_OF_FREE * free:
+        raise ForestageError(
+            f"host memory: {what} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; measure a smaller "
+            "model, or on a machine with more memory"
+        )
+
+
 def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
     """A part of what the link moves: one expert after the other into one place, measured now."""
     assert setting.host is not None
@@ -323,6 +342,8 @@ def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
 def _resident(bench: Bench, setting: Setting, part: Part) -> ReplayRun:
     assert setting.host is not None
     assert setting.decoder is not None
+    if not bench.on_cuda:  # a GPU says itself that it has too little
+        _check_memory(len(setting.host.blocks) * setting.host.layout.nbytes, "all experts once more, as the device's")
     experts = resident_experts(setting.host, torch.device(bench.device), kernel=kernel_of(bench, setting))
     return replay(part, setting.decoder, experts, seed=bench.seed)
 

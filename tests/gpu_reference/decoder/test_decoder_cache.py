@@ -5,6 +5,7 @@ from catalog.errors import ForestageError
 from catalog.models import ModelRecord
 from gpu_reference.decoder import Decoder
 from gpu_reference.decoder.attention import QUERY_BLOCK
+from gpu_reference.decoder.decoder import _Given
 from gpu_reference.decoder.step import context_buckets
 from tests.gpu_reference.decoder.whole_models import TINY, TINY_LATENT, forward, tiny
 
@@ -170,3 +171,19 @@ def test_reading_more_rows_of_the_cache_than_hold_tokens_changes_nothing(model: 
         found.append([forward(decoder, [5, i], [11 + i, 3 + i], [0, 1]) for i in range(20)])
     assert wide.step([256], [0]).bucket == 512
     torch.testing.assert_close(torch.cat(found[1]), torch.cat(found[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_on_a_gpu_are_read_again_once_they_change() -> None:
+    def given(positions: torch.Tensor, slots: torch.Tensor) -> _Given:
+        return _Given(positions, slots, (positions._version, slots._version))
+
+    positions, slots = torch.tensor([3]), torch.tensor([0])
+    before = given(positions, slots)
+    assert given(positions, slots).is_still(before)
+    assert not given(positions.clone(), slots).is_still(before)
+    assert not given(positions, slots.clone()).is_still(before)
+    assert not before.is_still(None)
+    positions += 1
+    assert not given(positions, slots).is_still(before)
+    assert _Given.of([3], [0]) is None
+    assert _Given.of(positions, slots) is None  # on the host they are always read

@@ -1,10 +1,14 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalog.errors import ForestageError
 from catalog.models import ModelRecord
 from gpu_reference.decoder import Decoder, GraphedDecoder, fixed_part
-from gpu_reference.decoder.capture import CudaCapture, Rerun
+from gpu_reference.decoder.capture import Captured, CudaCapture, Rerun
 from tests.gpu_reference.decoder.whole_models import TINY, TINY_LATENT, forward, tiny
 
 BOTH = pytest.mark.parametrize("model", [TINY, TINY_LATENT], ids=["gqa", "mla"])
@@ -51,9 +55,9 @@ def test_a_graph_is_made_for_each_layer_and_number_of_rows_that_it_reads() -> No
 def test_preparing_does_not_disturb_sequences_under_way(model: ModelRecord) -> None:
     eager = generate(tiny(model, max_context=64), context=60, steps=4, batch=3)
     decoder = tiny(model, max_context=64)
+    found = generate(decoder, context=60, steps=2, batch=3)
     graphed = GraphedDecoder(decoder, tokens=3, capture=Rerun())
-    found = generate(graphed, context=60, steps=2, batch=3)
-    graphed.prepare()
+    assert graphed.prepare() > 0
     for step in (2, 3):
         lengths = [60 - 3 * slot + step for slot in range(3)]
         tokens = [TOKENS[slot][length] for slot, length in enumerate(lengths)]
@@ -93,6 +97,18 @@ def test_an_experts_sum_of_another_type_is_added_as_in_eager_mode() -> None:
     assert torch.equal(results[0], results[1])
 
 
+def test_the_last_layers_output_stays_when_the_next_step_runs() -> None:
+    graphed = GraphedDecoder(tiny(), tokens=1, capture=Rerun())
+    outputs = []
+    for position in range(2):
+        hidden = graphed.embed(torch.tensor([3]))
+        for layer in range(graphed.layers):
+            gate = graphed.before_gate(layer, hidden, [position], [0])
+            hidden = graphed.after_experts(layer, gate.residual, gate.normed, None)
+        outputs.append((hidden, hidden.clone()))
+    assert torch.equal(*outputs[0])
+
+
 def test_logits_from_elsewhere_are_chosen_from_as_in_eager_mode() -> None:
     graphed = GraphedDecoder(tiny(), tokens=1, capture=Rerun())
     gate = graphed.before_gate(0, graphed.embed(torch.tensor([3])), [0], [0])
@@ -100,6 +116,35 @@ def test_logits_from_elsewhere_are_chosen_from_as_in_eager_mode() -> None:
     other, _ = graphed.choose(0, -gate.router_logits)
     assert own.tolist() == gate.router_logits.topk(2).indices.tolist()
     assert other.tolist() == (-gate.router_logits).topk(2).indices.tolist()
+
+
+def test_shared_experts_run_as_a_graph_for_what_the_layers_graph_gave_and_eagerly_for_the_rest() -> None:
+    decoder = tiny(TINY_LATENT)
+    graphed = GraphedDecoder(decoder, tokens=1, capture=Rerun())
+    gate = graphed.before_gate(0, graphed.embed(torch.tensor([3])), [0], [0])
+    own, again = (graphed.shared(0, gate.normed) for _ in range(2))
+    assert own is again
+    assert own is not None
+    assert torch.equal(own, decoder.shared(0, gate.normed))  # type: ignore[arg-type]
+    assert torch.equal(graphed.shared(0, -gate.normed), decoder.shared(0, -gate.normed))  # type: ignore[arg-type]
+
+
+@BOTH
+@pytest.mark.parametrize("graphs", [False, True])
+def test_calls_inside_and_outside_of_inference_mode_may_follow_each_other(model: ModelRecord, graphs: bool) -> None:
+    expected = generate(tiny(model), context=12, steps=4, batch=2)
+    for made_inside in (False, True):
+        with torch.inference_mode(made_inside):
+            decoder: Decoder | GraphedDecoder = tiny(model)
+            if graphs:
+                decoder = GraphedDecoder(decoder, tokens=2, capture=Rerun())  # type: ignore[arg-type]
+        found = []
+        for inside in (True, False, True):
+            for slot in range(2):
+                decoder.reset(slot)
+            with torch.inference_mode(inside):
+                found.append(generate(decoder, context=12, steps=4, batch=2))
+        assert all(torch.equal(logits, expected) for logits in found)
 
 
 def test_graphs_are_refused_on_the_cpu_and_for_more_tokens_than_slots() -> None:
@@ -131,7 +176,9 @@ def test_a_fixed_part_is_what_a_decode_step_computes_and_can_be_repeated(model: 
         second = list(vars(run()).values())
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
         assert first[2].shape == (2, 8)
-        assert all(decoder.caches[block].lengths[:2] == [31, 31] for block in decoder.blocks_of(layer))
+        for cache in (decoder.caches[block] for block in decoder.blocks_of(layer)):
+            assert cache.lengths == [31, 31, 0]
+            assert cache.keys[:2, :, :31].ne(0).all()  # every row that is read has been filled
     if isinstance(measured, GraphedDecoder):
         assert measured.eager_calls == 0
 
@@ -158,3 +205,43 @@ def test_a_fixed_part_that_the_decoder_has_not_is_refused(layer: int, context: i
     if told == "batch 4":
         with pytest.raises(ForestageError, match="batch 1: the graphs are for 2"):
             fixed_part(GraphedDecoder(tiny(), tokens=2, capture=Rerun()), 0, 1, 1)
+
+
+class Watch(TorchDispatchMode):
+    """Names of the operations that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "lift_fresh", "unique_dim", "masked_select", "bincount"}
+"""Operations that read the device's results on the host, or copy a host's constant to the device."""
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_captured_neither_waits_for_the_device_nor_copies_from_the_host(
+    model: ModelRecord, dtype: torch.dtype
+) -> None:
+    with Watch() as outside:
+        assert torch.tensor([1]).nonzero().sum().item() == 0
+    assert {"_local_scalar_dense", "nonzero", "lift_fresh"} <= outside.names
+
+    watches = []
+
+    def capture(run: Callable[[], Sequence[torch.Tensor]]) -> Captured:
+        with Watch() as watch:
+            outputs = tuple(run())
+        watches.append(watch)
+        return Captured(outputs, lambda: None)
+
+    GraphedDecoder(tiny(model, dtype=dtype), tokens=2, capture=capture).prepare()
+    assert len(watches) == (2 * 2 if model is TINY_LATENT else 4)
+    for watch in watches:
+        assert watch.names
+        assert not watch.names & WAITING

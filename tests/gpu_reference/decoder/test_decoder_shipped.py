@@ -18,7 +18,7 @@ PROMPTS = {
     "code": "def count_words(text):\n    words = {}\n    for word in text.split():\n",
     "prose": "The old man walked slowly down to the river, and when he came to the bridge",
 }
-NEW_TOKENS = 60
+NEW_TOKENS = 40
 
 
 @pytest.fixture(scope="module")

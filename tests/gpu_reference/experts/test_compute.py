@@ -138,3 +138,5 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
         run(block, torch.zeros(2, 96, dtype=torch.float16))
     with pytest.raises(ForestageError, match="block on cpu, x on meta"):
         run(block, torch.zeros(2, 96, device="meta"))
+    with pytest.raises(ForestageError, match="block on cpu, x on cpu; give both on cuda"):
+        expert_kernel(layout, "cuda")(block, torch.zeros(2, 96))
