@@ -134,6 +134,16 @@ def test_a_token_takes_the_sum_of_its_parts() -> None:
     assert np.array_equal(engine.simulate(times.workload, times.durations, simulator.plan(LRU)).step_ps, run.step_ps)
 
 
+def test_only_timed_steps_need_times() -> None:
+    """A prompt of three tokens that choose one expert, which nothing was measured for."""
+    trace = trace_of([[[0], [1]]] * 4, experts=4, prompt=3)
+    prompted = part_of(trace, decode_steps(trace), Predictors())
+    work = measured_times(prompted, np.array([1, 2, 20, 8]), made())
+    assert (work.workload.before_gate_ps[0] == 0).all()
+    assert work.workload.before_gate_ps[1, 0] > 0
+    assert len(work.durations.expert_ps) == 2
+
+
 def test_what_the_host_computes_comes_back() -> None:
     one = part(ONE)
     host = HostConstants(expert_s=Curve("host", ((1, 1e-5),)), while_copying=1.0, before_s=3e-6, after_s=4e-6)
