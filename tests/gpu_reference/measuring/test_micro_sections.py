@@ -1,5 +1,6 @@
 """Every section gives figures of its kind on a CPU, checks results before it times, and says what means nothing."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -142,6 +143,8 @@ def test_a_clock_runs_each_piece_once_and_divides_by_their_number() -> None:
     summary = clock.by_host(pieces.append, queued=4)
     assert pieces == list(range(16))
     assert summary.runs == 3
+    slept = clock.by_host(lambda _: time.sleep(2e-3), queued=4)
+    assert 2e-3 <= slept.minimum < 8e-3  # of one piece, not of four
     with pytest.raises(ForestageError, match="a CPU has no events"):
         clock.by_device(pieces.append, 4)
 
