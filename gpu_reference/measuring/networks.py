@@ -163,7 +163,9 @@ def streamed(network: RowNetwork, trace: RoutingTrace) -> tuple[NDArray[np.int32
             scores[token, target] = network.scores(target).ravel()
         for layer in range(network.layers):
             if layer == 0 and network.config.ngram_by == "routing":
-                told[token] += _text_by_routing(network, trace.expert_ids[token, 0].astype(np.int16))
+                # Targets that were asked before this gate know nothing of it.
+                text = _text_by_routing(network, trace.expert_ids[token, 0].astype(np.int16))
+                told[token, network.lookahead :] += text[network.lookahead :]
             network.observe(layer, trace.expert_ids[token, layer])
             if layer + network.lookahead < network.layers:
                 scores[token, layer + network.lookahead] = network.scores(layer + network.lookahead).ravel()

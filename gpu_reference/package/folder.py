@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from catalog.errors import ForestageError
 from catalog.files import write_text
 from gpu_reference.package.manifest import MANIFEST, MOST_BYTES, Manifest, PackedFile, Slice
+from predictor.activation.profile import ActivationProfile
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from predictor.policies.material import SPLIT_SEED, Material, digests_of
@@ -22,7 +23,8 @@ from predictor.st_moe.predictor import StMoePredictor
 from traces import RoutingTrace
 from traces.safetensors_file import open_tensors, write_tensors
 
-TEST, TUNING, USES, ST_MOE = "test.safetensors", "tuning.safetensors", "uses.safetensors", "st-moe.safetensors"
+TEST, TUNING, USES = "test.safetensors", "tuning.safetensors", "uses.safetensors"
+ST_MOE, ACTIVATION = "st-moe.safetensors", "activation.safetensors"
 TRAINED = {"next-use": "next-use.safetensors", "next-layer": "next-layer.safetensors"}
 """The trained predictors: name, and file inside a package."""
 
@@ -54,6 +56,8 @@ def write_package(
     write_tensors(folder / USES, {"uses": np.ascontiguousarray(material.uses, "<i8")}, {"format": "forestage-uses"})
     if isinstance(material.predictors.st_moe, StMoePredictor):
         st_moe_file.save(material.predictors.st_moe, folder / ST_MOE)
+    if material.predictors.activation is not None:
+        material.predictors.activation.save(folder / ACTIVATION)
     for name, path in trained.items():
         shutil.copyfile(path, folder / TRAINED[name])
     for name, text in (texts or {}).items():
@@ -71,6 +75,7 @@ def write_package(
         tuning=_slice(material.tuning, material.tuning_sequences),
         training_sequences=material.training_sequences,
         distances=predictors.distances,
+        activation_distances=predictors.activation_distances,
         prefetched=predictors.prefetched,
         issue_limit=predictors.issue_limit,
         digests=dict(material.digests),
@@ -154,13 +159,20 @@ def _check_file(path: Path, packed: PackedFile) -> None:
 
 
 def _predictors(folder: Path, manifest: Manifest) -> Predictors:
-    found = Predictors(distances=manifest.distances, prefetched=manifest.prefetched, issue_limit=manifest.issue_limit)
+    found = Predictors(
+        distances=manifest.distances,
+        activation_distances=manifest.activation_distances,
+        prefetched=manifest.prefetched,
+        issue_limit=manifest.issue_limit,
+    )
     if TRAINED["next-use"] in manifest.files:
         found = replace(found, next_use=NextUsePredictor.load(folder / TRAINED["next-use"]))
     if TRAINED["next-layer"] in manifest.files:
         found = replace(found, next_layer=NextLayerPredictor.load(folder / TRAINED["next-layer"]))
     if ST_MOE in manifest.files:
         found = replace(found, st_moe=st_moe_file.load(folder / ST_MOE))
+    if ACTIVATION in manifest.files:
+        found = replace(found, activation=ActivationProfile.load(folder / ACTIVATION))
     return found
 
 

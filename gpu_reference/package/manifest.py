@@ -54,7 +54,7 @@ class Manifest(StrictModel):
         split_seed: of the division into training and test sequences, and of the choice among them.
         test, tuning: the slices of the test and of the training part.
         training_sequences: of the recorded trace, on which uses and tables are profiled.
-        distances, prefetched, issue_limit: as `predictor.policies.parts.Predictors`.
+        distances, activation_distances, prefetched, issue_limit: as `predictor.policies.parts.Predictors`.
         digests: as `predictor.policies.material.Material`.
         files: every other file of the package, by its path inside.
     """
@@ -68,6 +68,7 @@ class Manifest(StrictModel):
     tuning: Slice
     training_sequences: int = Field(ge=1)
     distances: tuple[int, ...] = Field(min_length=1)
+    activation_distances: tuple[int, ...] = Field(min_length=1)
     prefetched: int = Field(ge=1)
     issue_limit: int = Field(ge=1)
     digests: dict[str, Digest]

@@ -6,6 +6,7 @@ RUN_SH = """\
 #!/bin/sh
 # Measures this machine. Run it in the root of Forestage's source tree: sh PACKAGE/run.sh RECORD [options of `measure`]
 # Nothing is fetched: where pydantic is missing it comes from the wheels beside this script, into a folder of its own.
+# PYTHON: the Python to use, python3 by default; SUITE: quick in place of full.
 set -eu
 package=$(cd "$(dirname "$0")" && pwd)
 record=${1:?give the record to write, such as record.json}
@@ -26,5 +27,5 @@ if ! "$python" -c 'import pydantic' 2>/dev/null; then
         "$package"/wheels/*.whl
 fi
 PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" \\
-    "$python" -m study.cli reference measure --suite full --package "$package" --out "$record" "$@"
+    "$python" -m study.cli reference measure --suite "${SUITE:-full}" --package "$package" --out "$record" "$@"
 """

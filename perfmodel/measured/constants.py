@@ -52,6 +52,7 @@ class MeasuredConstants:
         expert_s: one routed expert on the device, by its tokens.
         expert_launch_s: what launching one takes at most.
         layers: one for each layer of the trace.
+        end_s: from the last layer to the next tokens' ids, by the step's tokens.
         buckets: rows of a cache that a step may read, ascending: the least that hold its longest sequence.
         gate_s: from the router's end until the host knows the experts, by their number (tokens · top-k).
         combine_s: the experts' outputs of a layer, added up, by the step's tokens.
@@ -68,6 +69,7 @@ class MeasuredConstants:
     expert_s: Curve
     expert_launch_s: float
     layers: tuple[LayerConstants, ...]
+    end_s: Curve
     buckets: tuple[int, ...]
     gate_s: Curve
     combine_s: Curve

@@ -4,7 +4,8 @@ What of the runtime is stated, and how:
 
 * *Before a gate*: adding up the outputs of the layer before, the fixed part of this layer, the way of the chosen ids to
   the host, and the stager's decision, one after the other: the host waits for the gate, so nothing overlaps there. The
-  first layer has the sum of the last layer of the step before.
+  first layer has the sum of the last layer of the step before, and the end of a step: its output matrix, and the way of
+  the next tokens' ids to the host, which takes as long as that of the experts'.
 * *After it*: shared experts, and what the host takes to ask and tell what is known ahead; nothing is launched
   meanwhile, and the link moves. Both are the mean over the layers. Assumption: a layer waits for the host; where the
   device has more to do than the host, telling is hidden, and the prediction too slow by that much.
@@ -43,7 +44,7 @@ def measured_times(part: Part, contexts: NDArray[np.int64], constants: MeasuredC
         ValueError: if the constants are of another number of layers, or ``contexts`` of another trace.
     """
     work = _workload(part, contexts, constants)
-    taken = _durations(part.most_tokens, constants)
+    taken = _durations(_most_timed_tokens(part), constants)
     check_times(work, taken)
     rate = min(constants.copy.bytes_per_s, constants.throttle_bytes_per_s or float("inf"))
     return Times(workload=work, durations=taken, model=constants.model, link_gb_per_s=rate / 1e9)
@@ -55,7 +56,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
         raise ValueError(f"{len(constants.layers)} layers and {contexts.shape} contexts for {trace!r}")
     sizes = np.diff(steps.offsets)
     longest = np.maximum.reduceat(contexts[steps.tokens], steps.offsets[:-1])
-    rows = _rows(longest, constants.buckets)
+    rows = _rows(np.where(steps.timed, longest, 0), constants.buckets)
     before, after = np.zeros((len(steps), trace.layers)), np.zeros(len(steps))
     asked = np.zeros((len(steps), trace.layers))
     uses = np.diff(part.needed.offsets).reshape(len(steps), trace.layers)
@@ -72,6 +73,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
             if key not in found:
                 found[key] = of_layer.fixed_s.at(tokens, context) + around
             before[step, layer] = found[key]
+        before[step, 0] += constants.end_s.at(tokens) + constants.gate_s.at(tokens * trace.top_k)
         asked[step] = constants.expert_launch_s * uses[step] + constants.foresight_s
     before_ps, after_ps = _ps("a layer", before), _ps("what follows a gate", after)
     return Workload(
@@ -88,6 +90,12 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
         shared_compute_ps=after_ps,
         prefetch_engine_ps=_ps("what is known ahead", asked),
     )
+
+
+def _most_timed_tokens(part: Part) -> int:
+    """Tokens of one timed step that choose one expert, at most: prompts' steps take no time."""
+    timed = np.repeat(np.repeat(part.steps.timed, part.trace.layers), np.diff(part.needed.offsets))
+    return int(part.needed.tokens_of[timed].max())
 
 
 def _around(tokens: int, top_k: int, constants: MeasuredConstants) -> tuple[float, float]:

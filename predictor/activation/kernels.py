@@ -23,12 +23,14 @@ class Collection(NamedTuple):
         units: f64 ``[layers, experts, matrices]``: each matrix's row of a layer, of length 1 (or all 0).
         ratios: f64 ``[matrices, layers, experts]``: share of the sequence's tokens that chose the expert.
         epsilon: added to every ratio.
+        depth: how much less the deeper layers' experts are worth, 0 … 1.
         by_match: whether values are by the matched matrix; else by the running one.
     """
 
     units: NDArray[np.float64]
     ratios: NDArray[np.float64]
     epsilon: float
+    depth: float
     by_match: bool
 
 
@@ -77,8 +79,15 @@ def start(running: Running, slot: int) -> None:
 
 @njit()
 def note(activation: Activation, slot: int, layer: int, ids: NDArray[np.int16]) -> None:
-    """A token of ``slot`` chose ``ids`` in ``layer``; `match` is to follow."""
+    """A token of ``slot`` chose ``ids`` in ``layer``; `match` is to follow.
+
+    Raises:
+        ValueError: for an id that is no expert's: it indexes memory.
+    """
     collection, running = activation
+    for expert in ids:
+        if not 0 <= expert < running.counts.shape[2]:
+            raise ValueError("a gate's choice names an expert that the model has not")
     running.tokens[slot, layer] += 1
     products = running.products[slot, layer]
     for expert in ids:
@@ -110,13 +119,13 @@ def match(activation: Activation, slot: int, layer: int) -> None:
 
 @njit()
 def value(activation: Activation, layer: int, values: NDArray[np.int32]) -> None:
-    """What each expert of ``layer`` is worth, ``values [experts]``: its ratio, less the deeper the layer is.
+    """What each expert of ``layer`` is worth, ``values [experts]``: its ratio, less in deep layers by ``depth``.
 
     Of several live sequences the ratio is the chance that any chooses it, as if they chose independently.
     """
     collection, running = activation
     layers, experts = running.counts.shape[1:]
-    weight = 1.0 - layer / layers
+    weight = 1.0 - collection.depth * (layer / layers)
     for expert in range(experts):
         left = 1.0
         for slot in range(len(running.live)):

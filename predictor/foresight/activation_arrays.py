@@ -26,7 +26,7 @@ from traces.scattered import gather_groups
 
 
 def most_of(profile: ActivationProfile) -> int:
-    """The largest value: of an expert of layer 0 that every token chose."""
+    """The largest value: of an expert that every token chose."""
     return int((1 + profile.settings.epsilon) * CERTAIN + 0.5)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from predictor import registry
+from predictor.activation.profile import ActivationProfile
 from predictor.policies.parts import Predictors
 from predictor.st_moe import file as st_moe_file
 from predictor.st_moe.predictor import StMoePredictor
@@ -39,8 +40,8 @@ class Material:
         training_sequences: of the whole training part.
         uses: i64 ``[layers, experts]``, of the whole training part: the device holds the most used at the start.
         predictors: trained, or profiled on the whole training part.
-        digests: SHA-256 (hex) by name: ``uses``, ``st-moe``, and of each trained predictor's file (``next-use``,
-            ``next-layer``).
+        digests: SHA-256 (hex) by name: ``uses``, ``st-moe``, ``activation``, and of each trained predictor's file
+            (``next-use``, ``next-layer``).
     """
 
     test: RoutingTrace
@@ -78,8 +79,8 @@ def material_of(
 
     Args:
         recorded: the whole trace.
-        predictors: trained on its training sequences; ST-MoE's tables are profiled here unless given, or the trace has
-            one layer.
+        predictors: trained on its training sequences; ST-MoE's tables (of a trace of several layers) and the
+            activation-aware policy's profile are made here unless given.
         digests: of the trained predictors' files, by name.
         test_tokens, tuning_tokens: of the slices, about.
 
@@ -94,6 +95,8 @@ def material_of(
     uses = uses_of(whole, step_experts(training, whole), recorded.layers, recorded.experts)
     if predictors.st_moe is None and recorded.layers > 1:
         predictors = replace(predictors, st_moe=registry.fit("st-moe", training))
+    if predictors.activation is None:
+        predictors = replace(predictors, activation=ActivationProfile.fit(training))
     chosen = [_slice(recorded, part, tokens) for part, tokens in ((test, test_tokens), (train, tuning_tokens))]
     return Material(
         test=select_sequences(recorded, chosen[0]),
@@ -113,7 +116,16 @@ def digests_of(uses: NDArray[np.int64], predictors: Predictors) -> dict[str, str
     found = {"uses": hashlib.sha256(shaped).hexdigest()}
     if isinstance(predictors.st_moe, StMoePredictor):
         found["st-moe"] = st_moe_file.digest(predictors.st_moe)
+    if predictors.activation is not None:
+        found["activation"] = _activation_digest(predictors.activation)
     return found
+
+
+def _activation_digest(profile: ActivationProfile) -> str:
+    state = hashlib.sha256(f"{profile.top_k} {profile.settings.model_dump_json()} {profile.counts.shape}".encode())
+    for array in (profile.counts, profile.tokens):
+        state.update(np.ascontiguousarray(array, "<i4").tobytes())
+    return state.hexdigest()
 
 
 def part_of_steps(trace: RoutingTrace, *, batch: int, steps: int) -> tuple[RoutingTrace, Steps]:

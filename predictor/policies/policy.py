@@ -38,7 +38,7 @@ class Eviction(Enum):
     FREQUENCY = "decayed-frequency"
     """Decayed use counters (`staging.frequency`)."""
     ACTIVATION = "activation"
-    """Use by the earlier sequence that the running one resembles, as MoE-Infinity (`predictor.activation`)."""
+    """What the sequence has used so far, after MoE-Infinity (`predictor.activation`)."""
     LEARNED = "learned"
     """The chances of a use within 2, 4, 8 and 16 tokens, added up (`predictor.next_use`)."""
     ORACLE = "oracle"

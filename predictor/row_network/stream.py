@@ -81,8 +81,16 @@ def gate(parts: Parts, layer: int, ids: I16, recorded: bool, scored: bool) -> No
         parts: of the stream.
         layer, ids, recorded: as `kernels.observe`.
         scored: whether anybody asks; otherwise only what adapts is scored.
+
+    Raises:
+        ValueError: for ids that are not ``top_k`` experts: they index memory.
     """
     rules, tables, state, asked = parts
+    if len(ids) != state.last_ids.shape[1]:
+        raise ValueError("a gate's choice has not the model's number of experts")
+    for expert in ids:
+        if recorded and not 0 <= expert < tables.rows.shape[2]:
+            raise ValueError("a gate's choice names an expert that the model has not")
     layers = len(state.now)
     for index in range(len(asked.lookaheads)):
         if asked.lookaheads[index] and layer >= asked.firsts[index]:

@@ -18,7 +18,7 @@ from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
 from predictor.policies.material import Material, part_of_steps
 from predictor.policies.parts import Part, part_of
-from predictor.policies.policy import Policy
+from predictor.policies.policy import Eviction, Policy
 from predictor.predictions.digest import trace_digest
 from staging.steps import Steps
 from study.reference.constants import constants_of
@@ -213,9 +213,9 @@ def decoded_part(row: Decode, material: Material) -> tuple[RoutingTrace, Steps]:
 
 def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
     """Tokens that each token of ``trace`` looks at, itself among them: those before its sequence's first were there."""
-    starts = trace.sequence_offsets[trace.sequence_index()]
-    within: NDArray[np.int64] = np.arange(trace.tokens) - starts
-    return within + np.asarray(trace.position)[starts] + 1
+    firsts = trace.sequence_offsets[trace.sequence_index()]
+    within: NDArray[np.int64] = np.arange(trace.tokens) - firsts
+    return within + np.asarray(trace.position)[firsts] + 1
 
 
 def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, Part]) -> Simulated:
@@ -233,10 +233,12 @@ def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: 
             known = replace(known, distances=row.distances, prefetched=row.prefetched or known.prefetched)
         parts[key] = part_of(trace, steps, known, only=policy)
     part = parts[key]
-    constants = constants_of(record, row, part.trace.metadata.layer_map)
+    constants = constants_of(record, row, part.trace.layers)
     times = measured_times(part, contexts_of(part.trace), constants)
     simulator = Simulator(part, times, material.uses, places=row.places, scope=row.scope)
-    return Simulated(simulator, simulator.run(policy))
+    # With every expert there nothing is ever missing, and a host that could compute need not have been measured.
+    resident = row.places == part.trace.layers * part.trace.experts
+    return Simulated(simulator, simulator.run(Policy(eviction=Eviction.LRU) if resident else policy))
 
 
 def _beside(row: Decode, found: Simulated | None, left_out: str | None = None) -> ComparedRow:

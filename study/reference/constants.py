@@ -22,22 +22,20 @@ CHUNK_BYTES = 2 << 20
 ACTIVATION_BYTES = 2
 """Of one element that goes to the host and back (BF16)."""
 
-OUTPUT = "logits"
-"""The part that comes once a step, after the last layer; the system model does not count it."""
-TO_THE_CHOICE = "to_gate"
-"""The part of a layer from the sum of the experts before it to the choice of its own."""
+TO_GATE, SHARED, LOGITS = "to_gate", "shared", "logits"
+"""Fixed parts, as `MicroKind.FIXED_PART` names them."""
 
 NOTHING_TOLD = "recency"
 """The decision of a policy to which nothing is told ahead; see `gpu_reference.measuring.decisions`."""
 
 
-def constants_of(record: MeasurementRecord, row: Decode, layer_map: tuple[int, ...]) -> MeasuredConstants:
+def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> MeasuredConstants:
     """What ``record`` says of the machine, for the way in which ``row`` was decoded.
 
     Args:
         record: the row's own.
         row: of ``record.decode``.
-        layer_map: the model's layers that the trace has.
+        layers: of the trace: all of the model's that have experts.
 
     Raises:
         ForestageError: naming kind and settings of a micro-measurement that is missing.
@@ -51,9 +49,12 @@ def constants_of(record: MeasurementRecord, row: Decode, layer_map: tuple[int, .
         kernel=row.kernel,
         launched="eager",
     )
+    everywhere = row.places >= layers * record.model.experts
     before, with_all = measured.decision_s(NOTHING_TOLD), measured.decision_s(_told(row.policy))
+    if everywhere and row.policy.eviction is Eviction.STATIC:  # the floor of all rows runs without a stager
+        before = with_all = 0.0
     throttle = row.regimen.throttle_gb_per_s
-    buckets, layers = _layers(measured, row.mode, layer_map)
+    buckets, of_layers = _layers(measured, row.mode, layers)
     return MeasuredConstants(
         model=record.model.name,
         expert_bytes=row.regimen.expert_bytes,
@@ -62,13 +63,14 @@ def constants_of(record: MeasurementRecord, row: Decode, layer_map: tuple[int, .
         throttle_bytes_per_s=None if throttle is None else throttle * 1e9,
         expert_s=experts,
         expert_launch_s=experts.points[0][1],
-        layers=layers,
+        layers=of_layers,
+        end_s=measured.curve(MicroKind.FIXED_PART, "batch", part=LOGITS),
         buckets=buckets,
         gate_s=measured.curve(MicroKind.GATE_ROUND_TRIP, "ids", _alone),
         combine_s=measured.curve(MicroKind.COMBINE, "tokens", experts=record.model.top_k, launched="eager"),
         decision_s=before,
         foresight_s=max(0.0, with_all - before) + _predicting_s(measured, row),
-        host=None if row.policy.missing is Missing.FETCH else _host(measured, row),
+        host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
     )
 
 
@@ -145,60 +147,47 @@ def curve_of(what: str, rows: Iterable[Micro], by: str, way: Way = _launched) ->
 # --- a layer beside its routed experts ---
 
 
-def _layers(
-    measured: _Measured, mode: str, layer_map: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[LayerConstants, ...]]:
+def _layers(measured: _Measured, mode: str, layers: int) -> tuple[tuple[int, ...], tuple[LayerConstants, ...]]:
     """Buckets of the cache, and the constants of each layer; layers measured together share theirs."""
-    every = measured.rows(MicroKind.FIXED_PART, launched=mode)
-    rows = tuple(micro for micro in every if micro.settings["part"] != OUTPUT)
-    if not rows:
-        raise missing(MicroKind.FIXED_PART, part=TO_THE_CHOICE, launched=mode)
+    kind = MicroKind.FIXED_PART
+    rows = measured.rows(kind, part=TO_GATE, launched=mode)
     buckets = context_buckets(max(int(micro.settings["context"]) for micro in rows))
-    group_of = {int(layer): str(m.settings["layers"]) for m in rows for layer in str(m.settings["layers"]).split(",")}
-    for layer in layer_map:
-        if layer not in group_of:
-            raise missing(MicroKind.FIXED_PART, layers=layer, launched=mode)
-    made = {
-        group: _alike([micro for micro in rows if micro.settings["layers"] == group], group, mode, buckets)
-        for group in {group_of[layer] for layer in layer_map}
-    }
-    return buckets, tuple(made[group_of[layer]] for layer in layer_map)
-
-
-def _alike(rows: list[Micro], group: str, mode: str, buckets: tuple[int, ...]) -> LayerConstants:
-    """Of layers that were measured together.
-
-    The larger of two contexts in one bucket stands for it.
-    """
-    kind, what = MicroKind.FIXED_PART, f"fixed_part of layers {group}"
-    parts: dict[str, list[Micro]] = {}
-    for micro in rows:
-        parts.setdefault(str(micro.settings["part"]), []).append(micro)
-    if TO_THE_CHOICE not in parts:
-        raise missing(kind, part=TO_THE_CHOICE, layers=group, launched=mode)
-    batches: dict[int, dict[int, Micro]] = {}
-    for micro in parts[TO_THE_CHOICE]:
-        context, of_batch = int(micro.settings["context"]), batches.setdefault(int(micro.settings["batch"]), {})
-        bucket = next(bucket for bucket in buckets if bucket >= context)
-        kept = of_batch.get(bucket)
-        # Of two in one bucket the fuller, and of one context the better timed.
-        if kept is None or (context, _launched(micro)) > (int(kept.settings["context"]), _launched(kept)):
-            of_batch[bucket] = micro
-    fixed = [
-        (
-            batch,
-            Curve(
-                f"{what}: context",
-                tuple((bucket, m.seconds.median) for bucket, m in of_batch.items()),
-            ),
+    shared = measured.record.of_kind(kind, part=SHARED)
+    made: dict[str, LayerConstants] = {}
+    group_of: dict[int, str] = {}
+    for group in dict.fromkeys(str(micro.settings["layers"]) for micro in rows):
+        group_of.update(dict.fromkeys(map(int, group.split(",")), group))
+        made[group] = LayerConstants(
+            fixed_s=_to_gate([micro for micro in rows if micro.settings["layers"] == group], group, buckets),
+            shared_s=_shared([micro for micro in shared if micro.settings["layers"] == group], group),
         )
-        for batch, of_batch in batches.items()
-    ]
-    shared = parts.get("shared")
-    return LayerConstants(
-        fixed_s=Grid(f"{what}: batch", tuple(fixed)),
-        shared_s=None if shared is None else curve_of(f"{what}: shared: batch", shared, "batch"),
-    )
+    for layer in range(layers):
+        if layer not in group_of:
+            raise missing(kind, part=TO_GATE, layers=layer, launched=mode)
+    return buckets, tuple(made[group_of[layer]] for layer in range(layers))
+
+
+def _to_gate(rows: list[Micro], group: str, buckets: tuple[int, ...]) -> Grid:
+    """By batch and rows of the cache, of layers that were measured together; of a bucket its fullest cache counts."""
+    what = f"fixed_part {TO_GATE} of layers {group}"
+    batches: dict[int, dict[int, list[Micro]]] = {}
+    for micro in rows:
+        bucket = next(bucket for bucket in buckets if bucket >= int(micro.settings["context"]))
+        batches.setdefault(int(micro.settings["batch"]), {}).setdefault(bucket, []).append(micro)
+    curves = []
+    for batch, of_batch in batches.items():
+        points = []
+        for bucket, of_bucket in of_batch.items():
+            fullest = max(int(micro.settings["context"]) for micro in of_bucket)
+            kept = [micro for micro in of_bucket if micro.settings["context"] == fullest]
+            points.append((bucket, best(kept, _launched)))
+        curves.append((batch, Curve(f"{what}: context", tuple(points))))
+    return Grid(f"{what}: batch", tuple(curves))
+
+
+def _shared(rows: list[Micro], group: str) -> Curve | None:
+    """Shared experts of such layers, by batch."""
+    return curve_of(f"fixed_part {SHARED} of layers {group}: batch", rows, "batch") if rows else None
 
 
 # --- what the host does ---
@@ -228,10 +217,10 @@ def _predicting_s(measured: _Measured, row: Decode) -> float:
 
 def _host(measured: _Measured, row: Decode) -> HostConstants:
     """The processor with the row's threads; its inputs and results are copies that nothing else is queued with."""
-    form, threads, size = row.regimen.format, row.host_threads, row.regimen.expert_bytes
-    alone = measured.curve(MicroKind.HOST_EXPERT, "tokens", size=size, format=form, threads=threads)
-    beside = measured.curve(
-        MicroKind.HOST_EXPERT_WHILE_COPYING, "tokens", size=size, what="expert", format=form, threads=threads
+    form, size = row.regimen.format, row.regimen.expert_bytes
+    alone = _by_threads(measured.rows(MicroKind.HOST_EXPERT, size=size, format=form), row.host_threads)
+    beside = _by_threads(
+        measured.rows(MicroKind.HOST_EXPERT_WHILE_COPYING, size=size, what="expert", format=form), row.host_threads
     )
     tokens, with_copies = beside.points[0]
     activations = row.part.batch * measured.record.model.hidden * ACTIVATION_BYTES
@@ -241,3 +230,15 @@ def _host(measured: _Measured, row: Decode) -> HostConstants:
         before_s=measured.copies(MicroKind.COPY_FROM_DEVICE, _alone).at(activations),
         after_s=measured.copies(MicroKind.COPY_TO_DEVICE, _alone).at(activations),
     )
+
+
+def _by_threads(rows: tuple[Micro, ...], threads: int) -> Curve:
+    """Times by tokens with so many threads: linear between the numbers of threads that were measured."""
+    what = rows[0].kind.value
+    groups: dict[int, list[Micro]] = {}
+    for micro in rows:
+        groups.setdefault(int(micro.settings["threads"]), []).append(micro)
+    curves = {number: curve_of(f"{what}: tokens", group, "tokens") for number, group in groups.items()}
+    grid = Grid(f"{what}: threads", tuple(curves.items()))
+    everywhere = set.intersection(*({tokens for tokens, _ in curve.points} for curve in curves.values()))
+    return Curve(f"{what}: tokens", tuple((tokens, grid.at(threads, tokens)) for tokens in everywhere))

@@ -72,7 +72,7 @@ def in_words(line: Line) -> str:
         Eviction.STATIC: "holds the experts most used in training and never changes them",
         Eviction.LRU: "keeps the most recently used",
         Eviction.FREQUENCY: "keeps what the decayed counters of use value most",
-        Eviction.ACTIVATION: "keeps what the most similar training sequence used most",
+        Eviction.ACTIVATION: "keeps what the sequence has used most so far",
         Eviction.LEARNED: "keeps what the next-use predictor values most",
         Eviction.ORACLE: "keeps what an oracle of the next use values most",
         Eviction.USES: "keeps what an oracle of the coming uses values most",

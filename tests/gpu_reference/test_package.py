@@ -56,6 +56,10 @@ def test_a_package_is_read_back_as_it_was(tmp_path: Path) -> None:
         one, other = getattr(mine, name), getattr(theirs, name)
         scores = [np.concatenate([part for _, part in asked.score_chunks(found.test)]) for asked in (one, other)]
         assert np.array_equal(*scores), name
+    assert mine.activation is not None
+    assert theirs.activation is not None
+    assert np.array_equal(mine.activation.counts, theirs.activation.counts)
+    assert mine.activation_distances == theirs.activation_distances
 
 
 def test_a_package_is_the_same_whenever_it_is_made(tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_a_package_is_the_same_whenever_it_is_made(tmp_path: Path) -> None:
     assert (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["test.safetensors", "st-moe.safetensors", "wheels/a.whl"])
+@pytest.mark.parametrize("name", ["test.safetensors", "activation.safetensors", "wheels/a.whl"])
 def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     out, _ = packed(tmp_path, {"wheels/a.whl": "text"})
     content = bytearray((out / name).read_bytes())

@@ -39,15 +39,16 @@ def test_a_package_takes_the_place_of_its_trace(
     assert manifest.command == "forestage reference pack --trace made.safetensors --tokens 400 --out PACKAGE"
     assert manifest.training_sequences == 48
     assert set(manifest.files) == {
-        "run.sh", "st-moe.safetensors", "test.safetensors", "tuning.safetensors", "uses.safetensors"
-    }  # fmt: skip
+        "run.sh",
+        *(f"{name}.safetensors" for name in ("activation", "st-moe", "test", "tuning", "uses")),
+    }
     by_package = forestage("reference", "compare", "--record", record, "--package", tmp_path / "package", "--json")
     by_trace = forestage("reference", "compare", "--record", record, "--trace", trace, "--tokens", 400, "--json")
     assert by_package.status == 0, by_package.err
     assert by_package.out == by_trace.out
     document = json.loads(by_package.out)
     assert document["rows"][0]["tpot_s"]["error"] == pytest.approx(0, abs=1e-3)
-    assert "fixed_part of layers" in document["rows"][1]["left_out"]
+    assert "fixed_part to_gate of layers" in document["rows"][1]["left_out"]
 
 
 def test_the_table_shows_errors_and_what_could_not_be_predicted(
@@ -58,7 +59,7 @@ def test_the_table_shows_errors_and_what_could_not_be_predicted(
     assert told.status == 0, told.err
     (row,) = [line for line in told.out.splitlines() if line.startswith("real sizes  1 ")]
     assert "+0.0\u202f%" in row or "-0.0\u202f%" in row
-    assert "LRU, real sizes, batch 4, 25\u202f%: not predicted: fixed_part of layers" in told.out
+    assert "LRU, real sizes, batch 4, 25\u202f%: not predicted: fixed_part to_gate of layers" in told.out
     assert "the model: 1 row, 1 of them within 10\u202f%" in told.out
 
 

@@ -110,7 +110,7 @@ def simulate_command(
         typer.Option(
             "--eviction",
             help="What the device keeps: static (the most used in training), lru, decayed-frequency, activation (what "
-            "the most similar training sequence used), learned (with --next-use); knowing the future: oracle, "
+            "the sequence has used most so far), learned (with --next-use); knowing the future: oracle, "
             "oracle-uses, belady",
         ),
     ] = "lru",
@@ -136,8 +136,8 @@ def simulate_command(
         typer.Option(
             "--price",
             help="What a background load or prefetch must be worth beyond what gives way. Units: decayed-frequency: "
-            "counters of at most 65,535; activation: 65,535 for an expert of layer 0 that every token is to "
-            "choose; learned, oracle: 65,535 for each horizon (2, 4, 8, 16 tokens, unless trained "
+            "counters of at most 65,535; activation: 65,535 for an expert that every token "
+            "chose; learned, oracle: 65,535 for each horizon (2, 4, 8, 16 tokens, unless trained "
             "for others) within which a use is certain; oracle-uses: 65,535 for each of the next 16 steps that need "
             "the expert; belady: (step, layer) pairs; a prediction: 65,535 for certainty, times --chance-scale",
         ),

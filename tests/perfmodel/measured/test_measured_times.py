@@ -50,6 +50,7 @@ def made(**changes: Any) -> MeasuredConstants:
         "expert_s": Curve("expert: tokens", ((1, 5e-6), (2, 6e-6))),
         "expert_launch_s": 2e-6,
         "layers": (FIRST, SECOND),
+        "end_s": Curve("end", ((1, 100e-6), (2, 120e-6))),
         "buckets": (8, 16),
         "gate_s": Curve("gate", ((1, 3e-6), (2, 4e-6))),
         "combine_s": Curve("combine", ((1, 1e-6), (2, 2e-6))),
@@ -78,7 +79,8 @@ def durations(**changes: Any) -> Durations:
 def test_a_gate_comes_after_everything_that_the_host_waits_for() -> None:
     work = measured_times(part(ONE), np.array([8, 9]), made()).workload
     around = 3 + 1 + 7
-    assert (work.before_gate_ps // US).tolist() == [[10 + around, 30 + around], [20 + around, 31 + around]]
+    end = 100 + 3
+    assert (work.before_gate_ps // US).tolist() == [[end + 10 + around, 30 + around], [end + 20 + around, 31 + around]]
     # Shared experts are the mean over the layers, of which one has none.
     assert (work.shared_ps // US).tolist() == [8 + 2, 8 + 2]
     assert (work.prefetch_engine_ps // US).tolist() == [[8 + 2, 8 + 2]] * 2
@@ -89,7 +91,11 @@ def test_a_step_of_several_reads_the_cache_of_the_longest() -> None:
     ids = [[[0], [1]], [[0], [2]], [[3], [1]]]
     # The first sequence has tokens 0 and 1, the second token 2: a step of two, and one of one.
     work = measured_times(part(ids, batch=2, lengths=[2, 1]), np.array([3, 4, 15]), made()).workload
-    assert (work.before_gate_ps // US).tolist() == [[26 + 4 + 2 + 7, 35 + 4 + 2 + 7], [10 + 11, 30 + 11]]
+    ends = (120 + 4, 100 + 3)
+    assert (work.before_gate_ps // US).tolist() == [
+        [ends[0] + 26 + 4 + 2 + 7, 35 + 4 + 2 + 7],
+        [ends[1] + 10 + 11, 30 + 11],
+    ]
     assert (work.shared_ps // US).tolist() == [8 + 3, 8 + 2]
     assert (work.prefetch_engine_ps // US).tolist() == [[8 + 2 * 2, 8 + 2], [8 + 2, 8 + 2]]
 
@@ -122,10 +128,20 @@ def test_a_token_takes_the_sum_of_its_parts() -> None:
     times = measured_times(one, np.array([8, 8]), made())
     simulator = Simulator(one, times, np.array([[1, 0, 0, 0], [0, 0, 0, 0]]), places=1, scope="global")
     run = simulator.run(LRU)
-    layers = (10 + 11, 30 + 11)
+    layers = (103 + 10 + 11, 30 + 11)
     hit, fetched = 10 + 5, 28 + 5  # what follows the gate is over before the transfer is
     assert (run.step_ps // US).tolist() == [layers[0] + hit + layers[1] + fetched, sum(layers) + 2 * fetched]
     assert np.array_equal(engine.simulate(times.workload, times.durations, simulator.plan(LRU)).step_ps, run.step_ps)
+
+
+def test_only_timed_steps_need_times() -> None:
+    """A prompt of three tokens that choose one expert, which nothing was measured for."""
+    trace = trace_of([[[0], [1]]] * 4, experts=4, prompt=3)
+    prompted = part_of(trace, decode_steps(trace), Predictors())
+    work = measured_times(prompted, np.array([1, 2, 20, 8]), made())
+    assert (work.workload.before_gate_ps[0] == 0).all()
+    assert work.workload.before_gate_ps[1, 0] > 0
+    assert len(work.durations.expert_ps) == 2
 
 
 def test_what_the_host_computes_comes_back() -> None:
@@ -133,7 +149,7 @@ def test_what_the_host_computes_comes_back() -> None:
     host = HostConstants(expert_s=Curve("host", ((1, 1e-5),)), while_copying=1.0, before_s=3e-6, after_s=4e-6)
     times = measured_times(one, np.array([8, 8]), made(host=host))
     simulator = Simulator(one, times, np.zeros((2, 4), np.int64), places=0, scope="global")
-    assert (simulator.run(STATIC).step_ps // US).tolist() == [21 + 41 + 2 * (3 + 10 + 4)] * 2
+    assert (simulator.run(STATIC).step_ps // US).tolist() == [103 + 21 + 41 + 2 * (3 + 10 + 4)] * 2
 
 
 @pytest.mark.parametrize(

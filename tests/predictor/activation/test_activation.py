@@ -117,8 +117,9 @@ def candidates(similarities):
     st.integers(0, 3),
     st.sampled_from(["decode", "verification", "batch"]),
     st.sampled_from(["matched", "running"]),
+    st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, prompt, kind, values_of):
+def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, prompt, kind, values_of, depth):
     trace = sample(prompt=prompt, seed=seed)
     if prompt >= 2 and kind == "decode":
         trace = with_gaps(trace)
@@ -126,7 +127,7 @@ def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, p
     epsilon = 0.01
     profile = ActivationProfile.fit(
         sample(seed=seed + 1, lengths=(5, 6, 4, 9, 3)),
-        ActivationSettings(matrices=3, epsilon=epsilon, values_of=values_of),
+        ActivationSettings(matrices=3, epsilon=epsilon, values_of=values_of, depth=depth),
     )
     plain = Plain(profile)
     values, predictions = plain.run(trace, steps, (1, 3))
@@ -134,7 +135,7 @@ def test_values_and_predictions_are_what_plain_python_makes_of_the_rules(seed, p
     found = activation_predictions(profile, trace, steps, (1, 3), EXPERTS)
     assert rows.rows.max() <= rows.most == int((1 + epsilon) * CERTAIN + 0.5)
     for (step, layer), sequences in values.items():
-        weight = 1 - layer / LAYERS
+        weight = 1 - depth * layer / LAYERS
         for expert in range(EXPERTS):
             left = [1.0]
             for similarities, own in sequences:
@@ -233,11 +234,12 @@ def test_of_more_sequences_than_matrices_each_cluster_keeps_one():
     """Two kinds of sequence, five of each: a collection of two holds one of each kind."""
     trace = sample(lengths=(6,) * 10, prompt=0)
     ids = trace.expert_ids.copy()
-    kind = trace.sequence_index() % 2
+    kind = trace.sequence_index() // 5
     ids[...] = np.where(kind[:, None, None] == 0, [0, 1, 2], [6, 7, 8]).astype(ids.dtype)
     ids[trace.position == 3, 1] = [3, 4, 5]
     trace = replace(trace, expert_ids=ids)
     profile = ActivationProfile.fit(trace, ActivationSettings(matrices=2))
+    assert len(profile.counts) == 2
     used = {tuple(np.flatnonzero(matrix[0])) for matrix in profile.counts}
     assert used == {(0, 1, 2), (6, 7, 8)}
 
@@ -270,5 +272,10 @@ def test_a_profile_of_another_model_is_refused():
         activation_values(profile, other, decode_steps(other))
     with pytest.raises(ForestageError, match=r"the model has \(4, 8\)"):
         online_foresight(Policy(eviction=Eviction.ACTIVATION), Predictors(activation=profile), layers=LAYERS, experts=8)
+    online = ActivationForesight(profile)
+    online.start_sequence()
+    online.start_token(None)
+    with pytest.raises(ValueError, match="an expert that the model has not"):
+        online.observe(0, np.array([0, 1, EXPERTS]))
     with pytest.raises(ValueError, match="before its sequence has begun"):
         ActivationForesight(profile).start_token(None)

@@ -241,6 +241,17 @@ def test_a_gate_left_out_or_told_twice_is_refused(kind):
         joined.end_pass()
 
 
+@pytest.mark.parametrize(
+    ("ids", "said"), [([0, 1, 9], "an expert that"), ([0, 1, -1], "an expert that"), ([0, 1], "number of experts")]
+)
+def test_a_choice_that_the_model_cannot_make_is_refused(ids, said):
+    online = LearnedValues(random_next_use(np.random.default_rng(0), **SHAPE))
+    online.start_sequence()
+    online.start_token(3)
+    with pytest.raises(ValueError, match=said):
+        online.observe(0, np.array(ids))
+
+
 RECORDED = ["shipped", "gpt_oss_20b_decode.npz", "deepseek_v2_lite_esft.npz"]
 
 

@@ -42,7 +42,7 @@ def test_uses_and_tables_are_of_the_whole_training_part() -> None:
     tokens = np.diff(trace.sequence_offsets)[train].sum()
     assert found.uses.sum() == tokens * trace.layers * trace.top_k
     assert found.predictors.st_moe is not None
-    assert set(found.digests) == {"next-use", "uses", "st-moe"}
+    assert set(found.digests) == {"next-use", "uses", "st-moe", "activation"}
 
 
 def test_a_trace_without_test_sequences_is_refused() -> None:

@@ -47,7 +47,7 @@ FIXED_S = {
     ("1,2", 1): {256: 30e-6, 512: 38e-6}, ("1,2", 4): {256: 33e-6, 512: 46e-6},
 }  # fmt: skip
 """By (layers, batch): by rows of the cache."""
-AROUND_S = 7e-6
+LOGITS_S = {1: 50e-6, 4: 55e-6}
 GATE_S = {2: 11e-6, 8: 13e-6}
 COMBINE_S = {1: 6e-6, 4: 7e-6}
 DECISION_S = {
@@ -67,7 +67,7 @@ def routed(seed: int = 0) -> RoutingTrace:
     noise = np.random.default_rng(seed).gumbel(size=(tokens, LAYERS, EXPERTS)) - np.log(1 + np.arange(EXPERTS))
     ids = np.argsort(-noise, axis=2)[:, :, :TOP_K]
     trace = trace_of(ids, experts=EXPERTS, lengths=[40] * 60)
-    return replace(trace, position=trace.position + np.int32(FIRST))
+    return replace(trace, position=trace.position + FIRST)
 
 
 def made_material(trace: RoutingTrace | None = None, predictors: Predictors | None = None) -> Material:
@@ -76,12 +76,11 @@ def made_material(trace: RoutingTrace | None = None, predictors: Predictors | No
 
 def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, size: int) -> MeasuredConstants:
     """What the record's micro-measurements must come to."""
-    around = AROUND_S
     fixed = {
         name: Grid(
             "fixed",
             tuple(
-                (of, Curve("fixed", tuple((rows, taken + around) for rows, taken in by_rows.items())))
+                (of, Curve("fixed", tuple(by_rows.items())))
                 for (layers, of), by_rows in FIXED_S.items()
                 if layers == name
             ),
@@ -108,6 +107,7 @@ def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, si
         expert_s=Curve("expert", tuple(experts.items())),
         expert_launch_s=experts[1],
         layers=tuple(of_layers),
+        end_s=Curve("end", tuple(LOGITS_S.items())),
         buckets=(256, 512),
         gate_s=Curve("gate", tuple(GATE_S.items())),
         combine_s=Curve("combine", tuple(COMBINE_S.items())),
@@ -138,18 +138,12 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
     for (layers, batch), by_rows in FIXED_S.items():
         of = {"layers": layers, "batch": batch, "launched": "eager", "clock": "host", "queued": 8}
         for rows, taken in by_rows.items():
-            yield _micro(MicroKind.FIXED_PART, taken + AROUND_S, part="to_gate", context=rows, **of)
-    yield _micro(
-        MicroKind.FIXED_PART,
-        1.0,
-        part="logits",
-        layers="2",
-        context=1,
-        batch=1,
-        launched="eager",
-        clock="host",
-        queued=8,
-    )
+            yield _micro(MicroKind.FIXED_PART, taken, part="to_gate", context=rows, **of)
+            if rows > 256:  # another in the same bucket, which is less full
+                yield _micro(MicroKind.FIXED_PART, taken / 2, part="to_gate", context=rows - 1, **of)
+    for batch, taken in LOGITS_S.items():
+        of = {"layers": "2", "context": 1, "batch": batch, "launched": "eager", "clock": "device", "queued": 8}
+        yield _micro(MicroKind.FIXED_PART, taken, part="logits", **of)
     for ids, taken in GATE_S.items():
         yield _micro(MicroKind.GATE_ROUND_TRIP, taken, ids=ids, clock="host", queued=1)
     for tokens, taken in COMBINE_S.items():
@@ -159,11 +153,13 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
         shape = {"layers": LAYERS, "experts": EXPERTS, "top_k": TOP_K, "places": 6}
         yield _micro(MicroKind.DECISION, taken, policy=told, **shape, clock="host", queued=3)
     for tokens, taken in HOST_S.items():
-        how = {"tokens": tokens, "format": "mxfp4", "kernel": "torch", "threads": 4, "clock": "host", "queued": 1}
-        yield _micro(MicroKind.HOST_EXPERT, taken, EXPERT_BYTES, **how)
-        if tokens == 1:
-            beside = {"what": "expert", "copy_bytes": 1 << 24, **how}
-            yield _micro(MicroKind.HOST_EXPERT_WHILE_COPYING, taken * WHILE_COPYING, EXPERT_BYTES, **beside)
+        how = {"tokens": tokens, "format": "mxfp4", "kernel": "torch", "clock": "host", "queued": 1}
+        for threads, times in ((2, 1.5), (6, 0.5)):  # rows are decoded with 4
+            yield _micro(MicroKind.HOST_EXPERT, taken * times, EXPERT_BYTES, threads=threads, **how)
+            if tokens == 1:
+                beside = {"what": "expert", "copy_bytes": 1 << 24, "threads": threads, **how}
+                seconds = taken * WHILE_COPYING * times
+                yield _micro(MicroKind.HOST_EXPERT_WHILE_COPYING, seconds, EXPERT_BYTES, **beside)
 
 
 def _micro(kind: MicroKind, taken_s: float, moved: int | None = None, /, **settings: Setting) -> Micro:
@@ -189,6 +185,8 @@ def decoded(
     timed[:warm] = False
     part = part_of(trace, replace(all_steps, timed=timed), material.predictors, only=policy)
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
+    if places == LAYERS * EXPERTS:
+        known = replace(known, decision_s=0.0, foresight_s=0.0)
     times = measured_times(part, contexts_of(trace), known)
     run = Simulator(part, times, material.uses, places=places, scope="global").run(policy)
     counts = vars(run.counts)

@@ -37,6 +37,8 @@ def test_tables_are_profiled_once_for_all_parts(trace: RoutingTrace, monkeypatch
             assert Prefetch.ST_MOE in part.predictions
     assert fitted == [{"lookahead": 1}]
     assert training_of(trace, Predictors(), tables_ahead=None).predictors.st_moe is None
+    assert training.predictors.activation is not None
+    assert training_of(trace, Predictors(), activation=False).predictors.activation is None
 
 
 def test_the_uses_are_those_of_the_training_sequences(trace: RoutingTrace) -> None:
@@ -64,6 +66,7 @@ def test_a_batch_is_tuned_on_steps_enough(trace: RoutingTrace) -> None:
 def test_parts_without_oracles_know_nothing_of_the_future(trace: RoutingTrace) -> None:
     training = training_of(trace, Predictors())
     _, part = system_parts(training, oracles=False)
-    assert (set(part.values), set(part.predictions)) == ({Eviction.FREQUENCY}, {Prefetch.ST_MOE})
+    assert set(part.values) == {Eviction.FREQUENCY, Eviction.ACTIVATION}
+    assert set(part.predictions) == {Prefetch.ST_MOE, Prefetch.ACTIVATION}
     _, part = system_parts(training)
     assert {Eviction.BELADY, Eviction.ORACLE, Eviction.USES} <= set(part.values)
