@@ -81,8 +81,8 @@ ONE_FOLD = {
     ),
     "eviction": (
         ("system", "simulate", "--trace", "TRACE", "--eviction", "nope"),
-        "--eviction nope: choose 'static', 'lru', 'decayed-frequency', 'activation', 'learned', 'oracle', 'oracle-uses' "
-        "or 'belady'",
+        "--eviction nope: choose 'static', 'lru', 'decayed-frequency', 'activation', 'learned', 'oracle', "
+        "'oracle-uses' or 'belady'",
     ),
     "missing": (
         ("system", "simulate", "--trace", "TRACE", "--missing", "wait"),
