@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog.progress import Progress
 from gpu_reference.decoder.decoder import Decoder
 from gpu_reference.experts.layout import Format
 from gpu_reference.offload.foresight import (
@@ -58,8 +60,8 @@ class Decoding:
     capacity: int
     scope: Scope
     format: Format
-    dtype: torch.dtype
-    device: torch.device
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str
     kernel: str | None = None
     link_gb_per_s: float | None = None
     new_tokens: int
@@ -94,6 +96,7 @@ def decode(
     uses: NDArray[np.int64],
     identities: NDArray[np.integer],
     end: int | None,
+    progress: Progress | None = None,
 ) -> Decoded:
     """Continue ``prompts`` with the model in ``checkpoint``.
 
@@ -107,24 +110,28 @@ def decode(
         uses: i64 ``[layers, experts]``, of the training sequences: the most used are on the device at the start.
         identities: of each token of the vocabulary.
         end: the token that ends a sequence.
+        progress: called with (sequences done, sequences), of each run anew.
 
     Raises:
         ForestageError: where a file, the device, or a predictor is missing or does not fit.
     """
     context = max(map(len, prompts)) + settings.new_tokens
-    device = settings.device
-    decoder = Decoder.shipped(checkpoint, device=device, dtype=settings.dtype, max_context=context)
+    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    decoder = Decoder.shipped(checkpoint, device=device, dtype=dtype, max_context=context)
     host = HostExperts.of_checkpoint(checkpoint, settings.format, pinned=device.type == "cuda")
     layers, experts = decoder.layers, decoder.experts
-    resident, heard = None, None
+    source: OnlineForesight | None = None
+    if not settings.policy.is_oracle:  # before the resident run: it refuses predictors that do not fit
+        source = online_foresight(settings.policy, predictors, layers=layers, experts=experts)
+    resident: list[GeneratedSequence] | None = None
+    heard: list[list[int]] | None = None
     if settings.check or settings.policy.is_oracle:
         everything = resident_experts(host, device, kernel=settings.kernel)
         everything.heard = heard = []
-        resident = generate(decoder, everything, prompts, new_tokens=settings.new_tokens, end=end)
+        resident = generate(decoder, everything, prompts, new_tokens=settings.new_tokens, end=end, progress=progress)
         del everything
     share = settings.capacity
     places = share * layers if settings.scope == "layer" else share
-    source: OnlineForesight | None = None
     foresight: Foresight
     values: Mapping[Eviction, Values] = {}
     predictions: Mapping[Prefetch, Predictions] = {}
@@ -141,14 +148,20 @@ def decode(
             layers, values.get(settings.policy.eviction), predictions.get(settings.policy.prefetch)
         )
     else:
-        source = online_foresight(settings.policy, predictors, layers=layers, experts=experts)
         if source is not None:
             foresight = ListeningForesight(source, layers, decoder.top_k)
         else:
             foresight = SpeculativeForesight(layers) if settings.speculate else NoForesight()
     plan = _plan(settings, values, predictions, source, uses, layers=layers, experts=experts, places=places)
     with offloaded_experts(
-        plan, host, device, foresight=foresight, kernel=settings.kernel, link_gb_per_s=settings.link_gb_per_s
+        plan,
+        host,
+        device,
+        foresight=foresight,
+        kernel=settings.kernel,
+        link_gb_per_s=settings.link_gb_per_s,
+        most_tokens=max(map(len, prompts)),
+        dtype=dtype,
     ) as offloaded:
         sequences = generate(
             decoder,
@@ -159,6 +172,7 @@ def decode(
             identities=identities,
             listening=foresight if isinstance(foresight, ListeningForesight) else None,
             speculate=settings.speculate,
+            progress=progress,
         )
     host.close()
     return Decoded(

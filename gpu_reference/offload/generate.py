@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from catalog.progress import Progress
 from gpu_reference.offload.foresight import ListeningForesight
 from gpu_reference.offload.passing import AnyDecoder, AnyExperts, through_layers
 
@@ -41,6 +42,7 @@ def generate(
     identities: NDArray[np.integer] | None = None,
     listening: ListeningForesight | None = None,
     speculate: bool = False,
+    progress: Progress | None = None,
 ) -> list[GeneratedSequence]:
     """Continue each prompt by the likeliest tokens.
 
@@ -55,6 +57,7 @@ def generate(
         identities: of each token of the vocabulary, what predictors know it by.
         listening: foresight that is to hear of each step.
         speculate: see `passing.through_layers`.
+        progress: called with (sequences done, sequences).
 
     Raises:
         ForestageError: for an empty prompt, or one that does not fit the decoder's context.
@@ -102,4 +105,6 @@ def generate(
                     prompt=list(prompt), added=added, prefill_s=times[0], step_s=np.array(times[1:], np.float64)
                 )
             )
+            if progress is not None:
+                progress(number + 1, len(prompts))
     return found

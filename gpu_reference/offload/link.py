@@ -12,7 +12,7 @@ asked (`Stager.preempt`), so at most the chunks that are queued already pass bef
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpu_reference.offload.copier import Copier
@@ -21,7 +21,6 @@ from gpu_reference.offload.places import Places
 from gpu_reference.offload.queues import Mark
 from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
-from staging.stager.answers import Kind, Step
 from staging.stager.directory import NO_PLACE
 
 CHUNK_BYTES = 2 << 20
@@ -94,12 +93,12 @@ class Link:
 
     # --- what the runtime tells and asks ---
 
-    def heed(self, step: Step) -> None:
-        """What a command of the stager did, whichever it was: it may have something for the link now."""
+    def heed(self) -> None:
+        """The stager has had a command, whichever it was: it may have something for the link now."""
         self._nothing_to_grant = False
-        for action in step.actions:
-            if action.kind is Kind.DROP:
-                dropped = self.paused.pop(action.key, None)
+        if self.paused:
+            for key in self._stager.dropped():
+                dropped = self.paused.pop(key, None)
                 if dropped is not None:
                     self._abandon(dropped)
 
@@ -126,6 +125,17 @@ class Link:
         """What work that reads ``key`` must wait for; ``None``: nothing."""
         found = self._incomplete.get(key)
         return None if found is None else found[0]
+
+    def until_free(self, keys: Sequence[int]) -> tuple[int, float]:
+        """Which of ``keys`` moves now (−1: none), and how long until the link can begin with another.
+
+        The time is in transfers of an expert: what is queued, and the rest of what moves if it is one of ``keys``.
+        """
+        chunks, moving = len(self._in_flight), -1
+        if self.service is not None and self.service.key in keys:
+            moving = keys.index(self.service.key)
+            chunks += len(self._spans) - self.service.chunks
+        return moving, chunks / len(self._spans)
 
     def pump(self) -> None:
         """Queue chunks while there is room and something to move."""
@@ -169,29 +179,27 @@ class Link:
         """The stager starts a transfer, or has none."""
         if self._nothing_to_grant:
             return False
-        step = self._stager.grant()
-        self.heed(step)
-        transfer = step.transfer
+        transfer = self._stager.grant()
+        self.heed()
         if transfer is None:
             self._nothing_to_grant = True
             return False
-        service = self.paused.pop(transfer.key, None)
+        key, place, demanded = transfer
+        service = self.paused.pop(key, None)
         if service is None:
-            service = Service(transfer.key, transfer.place, 0, transfer.demanded)
-            self._statistics.counts.demands += transfer.demanded
+            service = Service(key, place, 0, demanded)
+            self._statistics.counts.demands += demanded
         self.service = service
         return True
 
     def _goes_on(self, service: Service) -> bool:
         """Whether what moves goes on although a demand waits, as the stager says."""
-        step = self._stager.preempt(0)
-        if not any(action.key == service.key for action in step.actions):
-            self.heed(step)
-            return True
-        self.service = None
-        self.paused[service.key] = service
-        self.heed(step)  # given up at once: then also this one
-        return False
+        goes_on = self._stager.goes_on()
+        if not goes_on:
+            self.service = None
+            self.paused[service.key] = service
+        self.heed()  # given up at once: then also this one
+        return goes_on
 
     def _queue_chunk(self, service: Service) -> bool:
         """The next chunk of ``service``; false while every landing block is still to be read."""
@@ -224,7 +232,8 @@ class Link:
             self._complete(key)
         self._incomplete[key] = (self._in_flight[-1], service.for_gate or waited_for)
         self.block_of[key] = service.block
-        self.heed(self._stager.arrive(0))
+        self._stager.arrive()
+        self.heed()
 
     def _retire(self) -> None:
         """Forget the chunks that are complete."""

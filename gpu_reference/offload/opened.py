@@ -9,6 +9,7 @@ import torch
 
 from gpu_reference.experts.compute import expert_kernel
 from gpu_reference.offload.copier import copier_of
+from gpu_reference.offload.estimates import Estimates, measured_estimates
 from gpu_reference.offload.foresight import ArrayForesight, Foresight
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
@@ -29,6 +30,9 @@ def offloaded_experts(
     kernel: str | None = None,
     host_threads: int | None = None,
     link_gb_per_s: float | None = None,
+    estimates: Estimates | None = None,
+    most_tokens: int = 1,
+    dtype: torch.dtype = torch.float32,
     chunk_bytes: int = CHUNK_BYTES,
     in_flight: int = IN_FLIGHT,
 ) -> Iterator[OffloadedExperts]:
@@ -42,6 +46,9 @@ def offloaded_experts(
         kernel: name of the device's expert kernel.
         host_threads: of the host's computing.
         link_gb_per_s: of a slower link than there is.
+        estimates: by which `Missing.SOONER` chooses; ``None``: measured here (`estimates.measured_estimates`).
+        most_tokens: that one expert computes at once, at most, and
+        dtype: of activations, for that measurement.
         chunk_bytes, in_flight: see `link.Link`.
 
     Raises:
@@ -53,14 +60,19 @@ def offloaded_experts(
     try:
         if plan.missing is not Missing.FETCH:
             worker = HostWorker(expert_kernel(host.layout, "cpu"), threads=host_threads)
+        queue, on_device = compute_queue(device), expert_kernel(host.layout, device, kernel)
+        if plan.missing is Missing.SOONER and estimates is None:
+            assert worker is not None, "made above"
+            estimates = measured_estimates(host, queue, copier, on_device, worker, most_tokens=most_tokens, dtype=dtype)
         experts = OffloadedExperts(
             plan,
             host,
-            compute_queue(device),
+            queue,
             copier,
-            expert_kernel(host.layout, device, kernel),
+            on_device,
             foresight or ArrayForesight(host.layers, plan.values, plan.predictions),
             worker=worker,
+            estimates=estimates,
             chunk_bytes=chunk_bytes,
             in_flight=in_flight,
         )

@@ -17,14 +17,16 @@ Of a step that is not timed (a prompt's pass) all is the same, and it is not cou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from catalog.errors import ForestageError
 from gpu_reference.offload.copier import Copier
+from gpu_reference.offload.estimates import Estimates
 from gpu_reference.offload.foresight import Expected, Foresight
 from gpu_reference.offload.host_compute import HostResult, HostWorker
 from gpu_reference.offload.host_store import HostExperts
@@ -33,11 +35,11 @@ from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT, Link
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
 from gpu_reference.offload.queues import ComputeQueue, Mark
-from gpu_reference.offload.stagers import AnyStager, place_of
+from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
+from predictor.policies import sooner
 from predictor.policies.plan import Missing, Plan
-from staging.stager.answers import Kind
-from staging.stager.compiled.stager import CompiledStager
+from staging.stager.compiled.direct import DirectStager
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class OffloadedExperts:
         kernel: an expert's, on the device.
         foresight: what is known ahead.
         worker: that computes experts on the host; needed unless every missing expert is fetched.
+        estimates: of times, by which `Missing.SOONER` chooses.
         make_stager: the form of the stager.
         chunk_bytes, in_flight: see `link.Link`.
 
@@ -73,7 +76,8 @@ class OffloadedExperts:
         timed: of the timed ones.
 
     Raises:
-        ForestageError: if the device's memory does not hold the places, naming how many would fit.
+        ForestageError: if the device's memory does not hold the places, naming how many would fit; from ``run``, if the
+            estimates do not reach as many tokens as an expert computes.
     """
 
     def __init__(
@@ -86,13 +90,14 @@ class OffloadedExperts:
         foresight: Foresight,
         *,
         worker: HostWorker | None = None,
-        make_stager: Callable[..., AnyStager] = CompiledStager,
+        estimates: Estimates | None = None,
+        make_stager: Callable[..., AnyStager] = DirectStager,
         chunk_bytes: int = CHUNK_BYTES,
         in_flight: int = IN_FLIGHT,
     ) -> None:
-        if plan.missing is Missing.SOONER:
-            raise NotImplementedError
         assert plan.missing is Missing.FETCH or worker is not None, "somebody must compute what is missing"
+        assert plan.missing is not Missing.SOONER or estimates is not None, "by which times?"
+        self._estimates = estimates
         self._plan = plan
         self._host = host
         self._experts = host.experts
@@ -125,9 +130,7 @@ class OffloadedExperts:
         """What the plan holds at the start is copied, uncounted."""
         for key in self._plan.resident.tolist():
             layer, expert = divmod(key, self._experts)
-            self.stager.preload(layer, [expert])
-            self.stager.fix(layer, [expert], fixed=self._plan.fixed)
-            block = place_of(self.stager, key)
+            block = self.stager.preload(layer, expert, fixed=self._plan.fixed)
             self._link.block_of[key] = block
             self._places.blocks[block].copy_(self._host.blocks[key])
         if self._on_gpu:
@@ -150,7 +153,8 @@ class OffloadedExperts:
     def end_step(self) -> None:
         """Its last layer is launched."""
         for layer, values in self._foresight.end_step(self._step):
-            self._link.heed(self.stager.set_values(layer, values))
+            self.stager.set_values(layer, values)
+            self._link.heed()
         self._link.pump()
 
     def pump(self) -> None:
@@ -210,7 +214,7 @@ class OffloadedExperts:
             return torch.zeros_like(x)
         work = LayerWork(self._queue, self._kernel, x, ids, weights, chosen)
         needed = list(work.tokens_of)
-        resident, coming, computed = self._demand(layer, needed)
+        resident, coming, computed = self._demand(layer, needed, work.tokens_of)
         result = self._compute_on_host(work, layer, computed) if computed else None
         read = []
         for expert in resident:
@@ -266,25 +270,25 @@ class OffloadedExperts:
             time.sleep(0)  # lets the other threads go on
             self._link.pump()
 
-    def _demand(self, layer: int, needed: list[int]) -> tuple[list[int], list[int], list[int]]:
+    def _demand(
+        self, layer: int, needed: list[int], tokens_of: Mapping[int, int]
+    ) -> tuple[list[int], list[int], list[int]]:
         """The stager is told; returns what is on the device, what is to come, and what the host computes."""
         link, counts, first_key = self._link, self.total.counts, layer * self._experts
         computed: list[int] = []
         demanded = needed
-        if self._plan.missing is Missing.HOST:
-            here = self.stager.lookup(layer, needed).tolist()
-            computed = [expert for expert, is_here in zip(needed, here, strict=True) if not is_here]
-            demanded = [expert for expert, is_here in zip(needed, here, strict=True) if is_here]
+        if self._plan.missing is not Missing.FETCH:
+            computed = self._left_to_host(layer, needed, tokens_of)
+            demanded = [expert for expert in needed if expert not in computed]
         resident: list[int] = []
         coming: list[int] = []
         if demanded:
-            step = self.stager.demand(layer, np.array(demanded))
-            there = {action.key for action in step.actions if action.kind is Kind.HIT}
-            link.heed(step)
+            were_resident = self.stager.demand(layer, demanded)
+            link.heed()
             missing = []
-            for expert in demanded:
+            for expert, was_resident in zip(demanded, were_resident, strict=True):
                 key = first_key + expert
-                if key not in there:
+                if not was_resident:
                     missing.append(key)
                     coming.append(expert)
                 elif link.is_complete(key):
@@ -294,7 +298,8 @@ class OffloadedExperts:
             link.demand(missing)
             link.pump()
         if self._is_timed and self._foresight.predicts:
-            link.heed(self.stager.expire(self._deadline(layer)))
+            self.stager.expire(self._deadline(layer))
+            link.heed()
         counts.lookups += len(needed)
         counts.hits += len(resident)
         counts.fetched += len(coming)
@@ -376,10 +381,46 @@ class OffloadedExperts:
             self._places.last_read[block] = mark
         gone = set(computed)
         in_order = [expert for expert in needed if expert not in gone]
-        self._link.heed(self.stager.release(layer, np.array(in_order)))
+        self.stager.release(layer, in_order)
+        self._link.heed()
         self._link.pump()
 
     # --- the host's processor ---
+
+    def _left_to_host(self, layer: int, needed: list[int], tokens_of: Mapping[int, int]) -> list[int]:
+        """The missing experts that the host computes: all, or those that it is estimated to end sooner."""
+        here = self.stager.are_resident(layer, needed)
+        missing = [expert for expert, is_here in zip(needed, here, strict=True) if not is_here]
+        of = self._estimates
+        if self._plan.missing is Missing.HOST or not missing:
+            return missing
+        assert of is not None, "estimates are given"
+        most = max(tokens_of[expert] for expert in needed)
+        if most >= len(of.expert_ps):
+            raise ForestageError(
+                f"estimates: an expert computes {most} tokens, and times were measured up to {len(of.expert_ps) - 1}; "
+                "measure them for as many"
+            )
+        keys = np.array(missing, np.int64) + layer * self._experts
+        moving, free = self._link.until_free(keys.tolist())
+        fetched = np.empty(len(missing), np.bool_)
+        sooner.fetched(
+            np.array([tokens_of[expert] for expert in missing], np.int64),
+            self.stager.worth(keys),
+            moving,
+            round(free * of.transfer_ps),
+            sum(int(of.expert_ps[tokens_of[e]]) for e, is_here in zip(needed, here, strict=True) if is_here),
+            of.transfer_ps,
+            of.expert_ps,
+            of.host_work,
+            of.host_free_rate,
+            of.host_shared_rate,
+            of.host_most_rate,
+            of.host_before_ps,
+            of.host_after_ps,
+            fetched,
+        )
+        return [expert for expert, is_fetched in zip(missing, fetched.tolist(), strict=True) if not is_fetched]
 
     def _compute_on_host(self, work: LayerWork, layer: int, computed: list[int]) -> HostResult:
         """The worker begins."""
@@ -413,15 +454,16 @@ class OffloadedExperts:
         begun_s = time.perf_counter()
         values, expected = self._foresight.at_gate(self._step, layer, chosen, self._looked)
         if values is not None:
-            self._link.heed(self.stager.set_values(layer, values))
+            self.stager.set_values(layer, values)
+            self._link.heed()
         if self._is_timed:
             self._expect(expected)
         self.total.foresight_s += time.perf_counter() - begun_s
 
     def _expect(self, expected: Iterable[Expected]) -> None:
         for target, experts, chances in expected:
-            deadline = self._deadline(target)
-            self._link.heed(self.stager.prefetch(target, experts, chances, deadline))
+            self.stager.prefetch(target, experts, chances, self._deadline(target))
+            self._link.heed()
 
 
 def _take(destination: torch.Tensor, source: torch.Tensor) -> None:

@@ -215,6 +215,6 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
     every = {f"{name} {command}" for name, group in groups.items() for command in getattr(group, "commands", ())}
     every |= {name for name, group in groups.items() if not hasattr(group, "commands")}
     # Tested in files of their own.
-    quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick = {"predictor list", "trace import", "trace info", "trace capture", "reference decode"}
     quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
     assert every - named - quick == set()

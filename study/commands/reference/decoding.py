@@ -1,10 +1,12 @@
 """``forestage reference decode``: the shipped model decodes with its experts offloaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -23,7 +25,7 @@ from study.commands.command import refuse_unused
 from study.commands.options import JsonOption, ScopeOption
 from study.commands.system.options import NextUseOption
 from study.numbers import count, counted, percent, seconds, size
-from study.output import emit, tell
+from study.output import emit, progress_bar
 from study.system.parts import training_of
 from traces import DECODE, RoutingTrace, split
 
@@ -56,7 +58,8 @@ class DecodeOptions(StrictModel):
     """What is checked of the options."""
 
     scope: Scope
-    format: str
+    format: Literal["fp32", "bf16", "int8", "mxfp4"]
+    link_gb_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class DecodedText(StrictModel):
@@ -163,11 +166,9 @@ def decode_command(
     if price is not None:
         chosen = Policy.parse_settings({**chosen.model_dump(), "price": price}, origin="--price")
     _refuse_what_has_no_effect(chosen, prompt)
-    from gpu_reference.experts.layout import FORMATS  # needs the extra
-
-    if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
-    options = DecodeOptions.parse_settings({"scope": scope, "format": format}, origin="forestage reference decode")
+    options = DecodeOptions.parse_settings(
+        {"scope": scope, "format": format, "link_gb_per_s": link_gb_per_s}, origin="forestage reference decode"
+    )
     where = device or default_device()
     check_device(where)
     result = _decode(
@@ -220,9 +221,8 @@ def _decode(
     *,
     check: bool,
 ) -> DecodeResult:
-    import torch
-
     from gpu_reference.offload.decoding import Decoding, decode
+    from gpu_reference.offload.generate import GeneratedSequence
     from gpu_reference.small_moe import END_OF_TEXT_ID, load_tokenizer
     from gpu_reference.trace_tokens import token_hashes
 
@@ -235,38 +235,37 @@ def _decode(
         texts: list[tuple[str | None, list[int]]] = [(None, tokenizer.encode(text).ids) for text in prompts]
     else:
         texts = [pair for domain in domains for pair in _recorded_prompts(recorded, tokenizer, domain, sequences)]
-    tell("profiling the shipped trace's training part")
     training = training_of(
         recorded,
         predictors,
         tables_ahead=1 if policy.prefetch is Prefetch.ST_MOE else None,
         activation=Eviction.ACTIVATION is policy.eviction,
     )
-    tell("decoding")
-    found = decode(
-        SHIPPED_CHECKPOINT,
-        [ids for _, ids in texts],
-        Decoding(
-            policy=policy,
-            speculate=name == SPECULATIVE,
-            capacity=capacity,
-            scope=options.scope,
-            format=options.format,
-            dtype=torch.float32,
-            device=torch.device(device),
-            kernel=kernel,
-            link_gb_per_s=link_gb_per_s,
-            new_tokens=tokens,
-            check=check,
-        ),
-        predictors=training.predictors,
-        uses=training.uses,
-        identities=token_hashes(tokenizer),
-        end=END_OF_TEXT_ID,
-    )
+    with progress_bar(f"decoding, {name}") as progress:
+        found = decode(
+            SHIPPED_CHECKPOINT,
+            [ids for _, ids in texts],
+            Decoding(
+                policy=policy,
+                speculate=name == SPECULATIVE,
+                capacity=capacity,
+                scope=options.scope,
+                format=options.format,
+                device=device,
+                kernel=kernel,
+                link_gb_per_s=link_gb_per_s,
+                new_tokens=tokens,
+                check=check,
+            ),
+            predictors=training.predictors,
+            uses=training.uses,
+            identities=token_hashes(tokenizer),
+            end=END_OF_TEXT_ID,
+            progress=progress,
+        )
     step_s = np.concatenate([sequence.step_s for sequence in found.sequences])
     has_steps = len(step_s) > 0
-    checked = found.resident or [None] * len(found.sequences)
+    checked: Sequence[GeneratedSequence | None] = found.resident or [None] * len(found.sequences)
     statistics = found.statistics
     return DecodeResult(
         policy=name,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.offload.foresight import ArrayForesight
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
+from gpu_reference.offload.queues import ImmediateQueue
 from gpu_reference.offload.resident import ResidentExperts
 from gpu_reference.offload.runtime import OffloadedExperts
 from predictor.foresight.arrays import Predictions, Values
@@ -20,7 +22,7 @@ from predictor.policies.plan import Missing, Plan
 from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
 from staging.results import Scope
 
-LAYERS, EXPERTS, TOP_K, HIDDEN, STEPS = 3, 8, 2, 8, 24
+LAYERS, EXPERTS, TOP_K, HIDDEN, STEPS = 3, 8, 2, 8, 12
 LAYOUT = ExpertLayout(ExpertShape(hidden=HIDDEN, intermediate=4, matrices=3, activation="swiglu"), "fp32")
 
 FETCHING: dict[str, Policy] = {
@@ -107,10 +109,6 @@ def _first_of_each(places: int) -> np.ndarray:
     return np.concatenate([np.arange(share) + layer * EXPERTS for layer in range(LAYERS)])
 
 
-def host_experts() -> HostExperts:
-    return HostExperts.random(LAYOUT, LAYERS, EXPERTS, seed=1, device=torch.device("cpu"))
-
-
 def kernel() -> Any:
     return expert_kernel(LAYOUT, "cpu")
 
@@ -127,9 +125,19 @@ def outputs(scene: Scene, experts: OffloadedExperts | ResidentExperts, drain: Ca
     return found
 
 
-def resident_outputs(scene: Scene, host: HostExperts) -> list[torch.Tensor]:
-    from gpu_reference.offload.queues import ImmediateQueue
+@cache
+def scene_of(seed: int, tokens: int = 1) -> Scene:
+    return Scene.of(seed, tokens=tokens)
 
+
+@cache
+def host_experts() -> HostExperts:
+    return HostExperts.random(LAYOUT, LAYERS, EXPERTS, seed=1, device=torch.device("cpu"))
+
+
+@cache
+def resident_outputs(scene: Scene) -> list[torch.Tensor]:
+    host = host_experts()
     return outputs(scene, ResidentExperts(host, ImmediateQueue(), kernel()), lambda: None)
 
 

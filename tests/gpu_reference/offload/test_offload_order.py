@@ -6,8 +6,8 @@ import torch
 
 from gpu_reference.experts.compute import reference_output
 from gpu_reference.offload.host_compute import HostWorker
+from gpu_reference.offload.stagers import TwinStager
 from staging.results import Scope
-from staging.stager.twin import Stager
 from tests.gpu_reference.offload.fake_device import MODES, FakeDevice, Mode
 from tests.gpu_reference.offload.scenes import (
     COMPUTING,
@@ -15,12 +15,12 @@ from tests.gpu_reference.offload.scenes import (
     FETCHING,
     LAYERS,
     LAYOUT,
-    Scene,
     host_experts,
     kernel,
     offloaded,
     outputs,
     resident_outputs,
+    scene_of,
 )
 
 
@@ -30,16 +30,14 @@ def differing(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[i
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FETCHING)
-@pytest.mark.parametrize(
-    ("places", "scope"), [(0, "global"), (4, "global"), (9, "layer"), (LAYERS * EXPERTS, "global")]
-)
-def test_outputs_are_the_resident_runs_in_any_legal_order(name: str, mode: Mode, places: int, scope: Scope) -> None:
+def test_outputs_are_the_resident_runs_in_any_legal_order(name: str, mode: Mode) -> None:
     host = host_experts()
-    for seed in range(3):
-        scene = Scene.of(seed, tokens=1 + seed)
+    sizes: list[tuple[int, Scope]] = [(0, "global"), (4, "global"), (9, "layer")]
+    for seed, (places, scope) in enumerate(sizes):
+        scene = scene_of(seed, 1 + seed)
         device = FakeDevice(seed, mode)
         experts = offloaded(scene, scene.plan(FETCHING[name], places, scope), host, device, device)
-        assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene, host))
+        assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -47,19 +45,18 @@ def test_outputs_are_the_resident_runs_in_any_legal_order(name: str, mode: Mode,
 @pytest.mark.parametrize(("places", "spare"), [(0, 0), (3, 0), (2, 2)])
 def test_what_has_no_place_is_computed_as_it_comes(name: str, mode: Mode, places: int, spare: int) -> None:
     host = host_experts()
-    for seed in range(3):
-        scene = Scene.of(seed, tokens=1 + seed)
-        device = FakeDevice(seed, mode)
-        experts = offloaded(scene, scene.plan(FETCHING[name], places, spare=spare), host, device, device)
-        assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene, host))
-        assert experts.stager.counters.passed > 0
+    scene = scene_of(1, 2)
+    device = FakeDevice(places, mode)
+    experts = offloaded(scene, scene.plan(FETCHING[name], places, spare=spare), host, device, device)
+    assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene))
+    assert experts.stager.counters.passed > 0
 
 
 @pytest.mark.parametrize("name", ["LRU", "all"])
 def test_the_streaming_stager_and_the_compiled_one_give_the_same_run(name: str) -> None:
-    host, scene = host_experts(), Scene.of(5, tokens=2)
+    host, scene = host_experts(), scene_of(5, 2)
     runs = []
-    for options in ({}, {"make_stager": Stager}):
+    for options in ({}, {"make_stager": TwinStager}):
         device = FakeDevice(5, "random")
         experts = offloaded(scene, scene.plan(FETCHING[name], 6), host, device, device, **options)
         outputs(scene, experts, device.drain)
@@ -70,12 +67,12 @@ def test_the_streaming_stager_and_the_compiled_one_give_the_same_run(name: str) 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", COMPUTING)
 def test_what_the_host_computes_is_added_in_its_place(name: str, mode: Mode) -> None:
-    host, scene = host_experts(), Scene.of(7, tokens=2)
+    host, scene = host_experts(), scene_of(7, 2)
     worker = HostWorker(kernel())
     device = FakeDevice(7, mode)
     experts = offloaded(scene, scene.plan(COMPUTING[name], 6), host, device, device, worker=worker)
     # The host's kernel is the device's here, so even these have the same bits.
-    assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene, host))
+    assert not differing(outputs(scene, experts, device.drain), resident_outputs(scene))
     counts = experts.total.counts
     assert counts.computed > 0
     assert counts.hits > 0
@@ -87,8 +84,8 @@ def test_what_the_host_computes_is_added_in_its_place(name: str, mode: Mode) -> 
 
 
 def test_the_resident_run_adds_each_tokens_experts_with_its_weights() -> None:
-    host, scene = host_experts(), Scene.of(2, tokens=4)
-    found = iter(resident_outputs(scene, host))
+    host, scene = host_experts(), scene_of(2, 4)
+    found = iter(resident_outputs(scene))
     for ids, x, weights in zip(scene.ids, scene.xs, scene.weights, strict=True):
         for layer in range(LAYERS):
             expected = np.zeros(x.shape)
@@ -100,7 +97,7 @@ def test_the_resident_run_adds_each_tokens_experts_with_its_weights() -> None:
 
 
 def test_a_device_that_never_had_to_wait_is_not_said_to_have_stalled() -> None:
-    host, scene = host_experts(), Scene.of(3)
+    host, scene = host_experts(), scene_of(3)
     device = FakeDevice(3, "random")
     experts = offloaded(scene, scene.plan(FETCHING["LRU"], LAYERS * EXPERTS), host, device, device)
     outputs(scene, experts, device.drain)
