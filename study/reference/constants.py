@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from catalog.errors import ForestageError
 from gpu_reference.decoder.step import context_buckets
+from gpu_reference.offload.link import CHUNK_BYTES
 from gpu_reference.records import MeasurementRecord
 from gpu_reference.records.decode import Decode
 from gpu_reference.records.micro import Micro, MicroKind, Setting
@@ -17,8 +18,6 @@ from perfmodel.measured import CopyLine, Curve, Grid, HostConstants, LayerConsta
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch
 
-CHUNK_BYTES = 2 << 20
-"""Of a transfer, as `gpu_reference.offload` queues it."""
 ACTIVATION_BYTES = 2
 """Of one element that goes to the host and back (BF16)."""
 

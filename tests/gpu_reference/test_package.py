@@ -91,7 +91,8 @@ def test_a_manifest_that_is_of_other_files_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ForestageError, match=match):
             load_package(out)
 
-    refused("test: is of another trace", test=values["tuning"])
+    refused("test: is of another trace", test={**values["test"], "digest": "0" * 64})
+    refused("tuning: is of another trace", tuning={**values["tuning"], "sequences": [0]})
     refused("digests: uses: not that of the file", digests={**values["digests"], "uses": "0" * 64})
     refused("schema_version: 2", schema_version=2)
     refused("unknown key 'more'", more=1)
