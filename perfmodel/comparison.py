@@ -117,8 +117,8 @@ def compare(
     bootstrap = Bootstrap() if bootstrap is None else bootstrap
     if test.mixes_sequences:
         bootstrap = bootstrap.model_copy(update={"resamples": 0})
-    trial = Simulator(tuning, config, uses, host=host, catalog=catalog)
-    real = Simulator(test, config, uses, host=host, catalog=catalog)
+    trial = Simulator.of(tuning, config, uses, host=host, catalog=catalog)
+    real = Simulator.of(test, config, uses, host=host, catalog=catalog)
     timed = int(tuning.steps.timed.sum())
 
     def step_s(policy: Policy) -> float:

@@ -1,5 +1,7 @@
 """One part of a trace on one machine: runs policies on it, and knows the bounds beside them."""
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,16 +9,14 @@ from catalog.catalogue import Catalog
 from catalog.progress import Progress
 from perfmodel import engine
 from perfmodel.compiled import simulation as compiled
-from perfmodel.config import SimulationConfig
-from perfmodel.costs_of import resolve_costs
-from perfmodel.durations import durations
+from perfmodel.config import Scope, SimulationConfig
 from perfmodel.outcome import Outcome, sequence_ps
 from perfmodel.run import Run
+from perfmodel.times import Times, catalogue_times
 from perfmodel.units import PS_PER_S
 from perfmodel.workload import Durations, Workload
-from perfmodel.workload_of import check_times, workload
 from predictor.policies.parts import Part
-from predictor.policies.plan import Missing, Plan
+from predictor.policies.plan import Plan
 from predictor.policies.policy import Policy, plan_of
 from staging.simulate import simulate as simulate_cache
 from staging.static import hottest
@@ -27,54 +27,60 @@ class Simulator:
 
     Args:
         part: what is simulated, with what is known ahead of it.
-        config: machine, link, host and share of experts.
+        times: of its steps, on the machine.
         uses: i64 ``[layers, experts]``, of the training sequences: the device holds the most used at the start.
-        host: whether the host may compute; then it must be known.
-        catalog: the shipped one by default.
+        places: experts that the device holds, in all; of scope ``layer`` a multiple of the layers.
+        scope: whether each layer has an equal share of the places, or all share them.
 
     Attributes:
         workload, durations: what the engines take.
-        places: experts held, in all; with a share for each layer, all the same.
+        places: experts held, in all.
         model: whose sizes are used.
         link_gb_per_s: of the host link.
-
-    Raises:
-        ForestageError: where configuration, trace and catalogue do not fit each other.
     """
 
-    def __init__(
-        self,
+    def __init__(self, part: Part, times: Times, uses: NDArray[np.int64], *, places: int, scope: Scope) -> None:
+        groups = part.trace.layers if scope == "layer" else 1
+        if places % groups:
+            raise ValueError(f"places: {places}, not the same for each of {groups} layers")
+        self.part = part
+        self.workload: Workload = times.workload
+        self.durations: Durations = times.durations
+        self.places = places
+        self.model = times.model
+        self.link_gb_per_s = times.link_gb_per_s
+        self._scope: Scope = scope
+        self._share = places // groups
+        self._hottest = hottest(uses, self._share, scope)
+
+    @classmethod
+    def of(
+        cls,
         part: Part,
         config: SimulationConfig,
         uses: NDArray[np.int64],
         *,
         host: bool,
         catalog: Catalog | None = None,
-    ) -> None:
-        costs, layers = resolve_costs(part.trace, config, catalog)
-        self.part = part
-        self.config = config
-        engine_ps = round(config.engine_cycles * 1e3 / costs.machine.engine_clock_ghz)
-        asked = np.full((len(part.steps), part.trace.layers), engine_ps, np.int64)
-        self.workload: Workload = workload(part.trace, part.steps, part.needed, costs, layers, asked)
-        self.durations: Durations = durations(
-            costs,
-            config,
-            most_tokens=part.most_tokens,
-            largest_step=part.largest_step,
-            missing=Missing.HOST if host else Missing.FETCH,
-            catalog=catalog,
-        )
-        check_times(self.workload, self.durations)
-        groups = part.trace.layers if config.scope == "layer" else 1
+    ) -> Self:
+        """A simulator of a machine of the catalogue.
+
+        Args:
+            part, uses: as of the class.
+            config: machine, link, host and share of experts; with a share for each layer, all have the same.
+            host: whether the host may compute; then it must be known.
+            catalog: the shipped one by default.
+
+        Raises:
+            ForestageError: where configuration, trace and catalogue do not fit each other.
+        """
+        times = catalogue_times(part, config, host=host, catalog=catalog)
+        trace = part.trace
         capacity = config.capacity(
-            layers=part.trace.layers, experts=part.trace.experts, expert_bytes=costs.expert_bytes
+            layers=trace.layers, experts=trace.experts, expert_bytes=times.durations.expert_bytes
         )
-        self._share = capacity // groups
-        self.places = self._share * groups
-        self.model = costs.model.name
-        self.link_gb_per_s = costs.link_bytes_per_s / 1e9
-        self._hottest = hottest(uses, self._share, config.scope)
+        groups = trace.layers if config.scope == "layer" else 1
+        return cls(part, times, uses, places=capacity // groups * groups, scope=config.scope)
 
     def plan(self, policy: Policy) -> Plan:
         """``policy`` for this part.
@@ -89,7 +95,7 @@ class Simulator:
             experts=part.trace.experts,
             most_needed=part.most_needed,
             places=self.places,
-            scope=self.config.scope,
+            scope=self._scope,
             hottest=self._hottest,
             values=part.values,
             predictions=part.predictions,
@@ -139,9 +145,7 @@ class Simulator:
         part = self.part
         if part.largest_step > 1 or not part.steps.timed.all() or self._share == 0:
             return None
-        of_belady = simulate_cache(
-            part.trace, capacity=self._share, policy="belady", scope=self.config.scope, count="all"
-        )
+        of_belady = simulate_cache(part.trace, capacity=self._share, policy="belady", scope=self._scope, count="all")
         least_ps = max(0, of_belady.loads - self.places) * int(self.durations.chunk_ps[-1])
         return max(least_ps, self.all_resident_ps) / self._steps / PS_PER_S
 

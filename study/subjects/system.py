@@ -11,6 +11,7 @@ from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import check_fits
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.material import has_decode
 from predictor.policies.parts import Part, Predictors
 from study import needs
 from study.stages import Stage, StudyContext, kept
@@ -18,7 +19,7 @@ from study.subjects.base import Subject
 from study.subjects.learned import PREDICTOR_FILE as NEXT_LAYER_FILE
 from study.subjects.next_use import PREDICTOR_FILE as NEXT_USE_FILE
 from study.system.machine import shares_of, simulation_config
-from study.system.parts import Training, chosen_sequences, has_decode, system_parts, training_of
+from study.system.parts import Training, chosen_sequences, system_parts, training_of
 from study.system.section import TITLE, section
 from traces import DECODE
 

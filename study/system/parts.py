@@ -10,11 +10,12 @@ from catalog.errors import ForestageError
 from catalog.progress import Progress
 from predictor import registry
 from predictor.activation.profile import ActivationProfile
+from predictor.policies.material import has_decode
 from predictor.policies.parts import Part, Predictors, part_of
 from predictor.policies.policy import Eviction, Policy, Prefetch
 from staging.static import uses_of
 from staging.steps import Steps, batch_steps, decode_steps, step_experts, verification_steps
-from traces import DECODE, RoutingTrace, split
+from traces import RoutingTrace, split
 from traces.batch import BatchConfig, make_schedule
 from traces.selection import select_sequences
 
@@ -40,11 +41,6 @@ class Training:
     predictors: Predictors
     uses: NDArray[np.int64]
     prompts_decoded: bool
-
-
-def has_decode(trace: RoutingTrace) -> bool:
-    """Whether a token of it is decoded; otherwise its prompts are simulated as if they were."""
-    return bool((np.asarray(trace.phase) == DECODE).any())
 
 
 def steps_of(trace: RoutingTrace, *, batch: int = 1, drafted: int = 1, prompts_decoded: bool = False) -> Steps:

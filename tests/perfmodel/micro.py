@@ -133,7 +133,7 @@ def simulate(
     if named is not None:
         part.predictions[Prefetch.ST_MOE] = predictions(len(part.steps), trace.layers, named, distance)
     uses = np.zeros((trace.layers, trace.experts), np.int64)
-    simulator = Simulator(part, config, uses, host=policy.missing is not Missing.FETCH, catalog=catalog)
+    simulator = Simulator.of(part, config, uses, host=policy.missing is not Missing.FETCH, catalog=catalog)
     plan = replace(simulator.plan(policy), resident=np.array(resident, np.int64))
     run = compiled.simulate(simulator.workload, simulator.durations, plan)
     reference = engine.simulate(simulator.workload, simulator.durations, plan)

@@ -74,8 +74,8 @@ def config(**values: Any) -> SimulationConfig:
 def test_each_row_is_the_fastest_of_its_candidates_on_the_tuning_tokens(catalog) -> None:
     tuning, test = made(1), made(2)
     found = compare(tuning, test, config(), uses(tuning), host=True, catalog=catalog)
-    trial = Simulator(tuning, config(), uses(tuning), host=True, catalog=catalog)
-    real = Simulator(test, config(), uses(tuning), host=True, catalog=catalog)
+    trial = Simulator.of(tuning, config(), uses(tuning), host=True, catalog=catalog)
+    real = Simulator.of(test, config(), uses(tuning), host=True, catalog=catalog)
     rows = {row.name: row for row in rows_of(test, host=True)}
     assert [line.name for line in found.lines] == list(rows)
     for line in found.lines:
@@ -110,7 +110,7 @@ def test_the_recommended_row_knows_no_future_and_its_gains_are_ratios_of_times(c
     honest = [line for line in found.lines if not line.is_oracle]
     assert best.tuning_s == min(line.tuning_s for line in honest)
     assert {gain.over for gain in found.gains} == {line.name for line in honest} - {best.name}
-    real = Simulator(test, config(), uses(tuning), host=True, catalog=catalog)
+    real = Simulator.of(test, config(), uses(tuning), host=True, catalog=catalog)
     fastest = real.by_sequence(real.run(best.policy))
     for gain in found.gains:
         other = found.line(gain.over)
@@ -207,7 +207,7 @@ def test_distances_beyond_the_model_are_left_out_and_none_is_refused() -> None:
 
 def test_missing_experts_are_all_computed_by_the_host_beside_a_static_placement(catalog) -> None:
     part = made(1)
-    simulator = Simulator(part, config(), uses(part), host=True, catalog=catalog)
+    simulator = Simulator.of(part, config(), uses(part), host=True, catalog=catalog)
     run = simulator.run(Policy(eviction=Eviction.STATIC, missing=Missing.HOST))
     assert run.counts.lookups == run.counts.hits + run.counts.computed
     assert run.counts.computed > 0

@@ -47,18 +47,20 @@ def test_the_links_roofline_is_beladys_loads_less_what_is_there_at_the_start(cat
     part = part_of(make_trace(ROWS, experts=4), decode_steps(make_trace(ROWS, experts=4)), Predictors())
     uses = np.ones((2, 4), np.int64)
     slow = make_config(capacity_experts=6, link_gb_per_s=0.001)
-    assert Simulator(part, slow, uses, host=False, catalog=catalog).link_roofline_s == 1 * 30_000 / 1e6 / 3
-    fast = Simulator(part, make_config(capacity_experts=6, link_gb_per_s=1000), uses, host=False, catalog=catalog)
+    assert Simulator.of(part, slow, uses, host=False, catalog=catalog).link_roofline_s == 1 * 30_000 / 1e6 / 3
+    fast = Simulator.of(part, make_config(capacity_experts=6, link_gb_per_s=1000), uses, host=False, catalog=catalog)
     assert fast.link_roofline_s == fast.all_resident_s
     none = make_config(capacity_experts=1)  # of two layers: none has a place
-    found = Simulator(part, none, uses, host=False, catalog=catalog)
+    found = Simulator.of(part, none, uses, host=False, catalog=catalog)
     assert (found.places, found.link_roofline_s) == (0, None)
 
 
 def test_the_reference_tells_how_far_it_is(catalog: Any) -> None:
     trace = make_trace(ROWS, experts=4, prompts=[0])
     part = part_of(trace, decode_steps(trace), Predictors())
-    simulator = Simulator(part, make_config(capacity_experts=4), np.ones((2, 4), np.int64), host=False, catalog=catalog)
+    simulator = Simulator.of(
+        part, make_config(capacity_experts=4), np.ones((2, 4), np.int64), host=False, catalog=catalog
+    )
     seen: list[tuple[int, int]] = []
     simulator.run_reference(LRU, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 3), (3, 3)]

@@ -37,7 +37,7 @@ def simulator(shared_file: Callable[[str], Path]) -> Simulator:
     few = select_sequences(trace, test[:1]).token_range(0, 100)
     part = part_of(few, decode_steps(few), Predictors(st_moe=StMoePredictor.fit(profile)))
     config = SimulationConfig(capacity_fraction=0.25, scope="layer", link_gb_per_s=256, host_gb_per_s=300)
-    return Simulator(part, config, uses, host=True)
+    return Simulator.of(part, config, uses, host=True)
 
 
 def test_orderings_hold_on_a_fast_link(simulator: Simulator) -> None:

@@ -23,11 +23,11 @@ Forestage = Callable[..., Outcome]
 WORKERS = (
     "cocotb_tests.lock_step.run_lock_step",
     "cocotb_tests.pim_replay.replay_tile",
-    "gpu_reference.measure.measure_expert",
+    "gpu_reference.measuring.suite.run_suite",
     "gpu_reference.perplexity.measure_perplexity",
     "gpu_reference.perplexity.read_held_out",
-    "gpu_reference.replay.replay_check",
-    "gpu_reference.routing_replay.replay_routing",
+    "gpu_reference.checks.model_replay.replay_check",
+    "gpu_reference.checks.routing_replay.replay_routing",
     "perfmodel.comparison.compare",
     "predictor.policies.parts.part_of",
     "perfmodel.simulator.Simulator.run",
@@ -83,6 +83,12 @@ CASES: list[tuple[str, str, str]] = [
     ("reference check --trace TRACE", "empty_layer", "no recorded token"),
     ("reference measure --out FOLDER", "good", "is a folder"),
     ("reference measure --out OUT --device cud", "good", "cpu or cuda"),
+    ("reference compare --record FOLDER/none.json --trace TRACE", "good", "none.json: cannot read"),
+    ("reference pack --trace TRACE --out FILE", "good", "is there and is no package"),
+    ("reference pack --trace TRACE --out FILE/p", "good", "cannot write"),
+    ("reference pack --trace TRACE --out OUT", "one_sequence", "no test sequences"),
+    ("reference pack --trace TRACE --out OUT --predictor none.safetensors", "good", "none.safetensors"),
+    ("reference pack --trace TRACE --out OUT", "loads", "expert loads"),
     ("reference perplexity --format fp8", "good", "--format"),
     ("reference perplexity --tokens 0", "good", "--tokens 0: give 1 or more"),
     ("reference perplexity --checkpoint FOLDER", "good", "no such file"),
@@ -209,6 +215,7 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
     every = {f"{name} {command}" for name, group in groups.items() for command in getattr(group, "commands", ())}
     every |= {name for name, group in groups.items() if not hasattr(group, "commands")}
     # Tested in files of their own.
-    quick = {"predictor list", "trace import", "trace info", "trace capture", "reference decode"}
+    quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick |= {f"reference {name}" for name in ("compare", "decode", "pack")}
     quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
     assert every - named - quick == set()

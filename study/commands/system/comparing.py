@@ -15,6 +15,7 @@ from perfmodel.costs_of import check_fits
 from predictor.measure.bootstrap import Bootstrap
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.material import has_decode
 from predictor.policies.parts import Predictors
 from predictor.policies.rows import BASELINES
 from study.commands.command import refuse_unused
@@ -40,7 +41,7 @@ from study.commands.system.options import (
 )
 from study.numbers import count, percent, seconds, tokens_of
 from study.output import emit, progress_bar
-from study.system.parts import TUNING_TOKENS, check_kind, has_decode, system_parts, training_of
+from study.system.parts import TUNING_TOKENS, check_kind, system_parts, training_of
 from study.system.words import gain_text, gains_told, in_words, listed, row_name
 
 

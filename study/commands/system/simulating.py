@@ -16,6 +16,7 @@ from perfmodel.outcome import Outcome
 from perfmodel.simulator import Simulator
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
+from predictor.policies.material import has_decode
 from predictor.policies.parts import Predictors
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch
@@ -42,7 +43,7 @@ from study.commands.system.options import (
 )
 from study.numbers import count, percent, seconds, size, tokens_of
 from study.output import emit, progress_bar
-from study.system.parts import has_decode, one_policys_part
+from study.system.parts import one_policys_part
 from traces import RoutingTrace
 
 
@@ -210,7 +211,7 @@ def simulate_command(
         part, uses = one_policys_part(
             recorded, policy, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
         )
-    simulator = Simulator(part, config, uses, host=policy.missing is not Missing.FETCH)
+    simulator = Simulator.of(part, config, uses, host=policy.missing is not Missing.FETCH)
     with progress_bar(f"simulating {policy.name}") as progress:
         run = (
             simulator.run(policy) if chosen_engine == "compiled" else simulator.run_reference(policy, progress=progress)

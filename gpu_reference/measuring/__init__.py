@@ -1,0 +1,1 @@
+"""Measure a machine: micro-measurements and decoding, in suites that can be interrupted, as a record."""
