@@ -192,8 +192,8 @@ def test_what_the_host_computes_is_the_devices_on_a_cpu_by_the_same_kernel() -> 
 
 def test_what_ends_sooner_is_chosen_by_times_measured_at_the_start() -> None:
     policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER, background=True)
-    of = part("batch")
-    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, host_kernel="torch", most_tokens=of.most_tokens) as experts:
+    of, plan = part("batch"), plan_for(policy, "batch", 11)
+    with offloaded_experts(plan, host(), CPU, host_kernel="torch", most_tokens=of.most_tokens) as experts:
         assert replay(of, decoder("batch"), experts).digest == resident("batch").digest
 
 
@@ -205,7 +205,8 @@ def test_a_fast_host_computes_what_is_missing_and_a_slow_one_nothing(host_rate: 
         transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6, host_free_rate=host_rate,
         host_shared_rate=host_rate, host_most_rate=np.full(tokens, host_rate), host_before_ps=0, host_after_ps=0,
     )  # fmt: skip
-    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, host_kernel="torch", estimates=estimates) as experts:
+    plan = plan_for(policy, "batch", 11)
+    with offloaded_experts(plan, host(), CPU, host_kernel="torch", estimates=estimates) as experts:
         run = replay(part("batch"), decoder("batch"), experts)
     assert run.digest == resident("batch").digest
     counts = run.statistics.counts
