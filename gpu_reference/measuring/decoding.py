@@ -14,17 +14,19 @@ from typing import Literal
 import numpy as np
 import torch
 
-from catalog.errors import ForestageError
 from gpu_reference.decoder.decoder import Decoder
 from gpu_reference.decoder.graphs import GraphedDecoder
 from gpu_reference.decoder.memory import free_bytes
+from gpu_reference.decoder.shape import DecoderShape
 from gpu_reference.experts.compute import kernels
 from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, SectionPlan, Skipped, Suite, WrongResultError
 from gpu_reference.measuring.experts import formats, small_layout
+from gpu_reference.measuring.room import Needed, check_room
 from gpu_reference.offload.foresight import Expected, ListeningForesight
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.opened import offloaded_experts, resident_experts
+from gpu_reference.offload.places import LANDING
 from gpu_reference.offload.replay import AnyDecoder, ReplayRun, replay
 from gpu_reference.offload.routing import ReplayPlan
 from gpu_reference.records.decode import Decode, Regime, Regimen, TracePart, Tuning
@@ -43,9 +45,6 @@ from staging.static import hottest
 from traces import PREFILL
 
 SCOPE: Scope = "global"
-
-MOST_OF_FREE = 0.8
-"""Of the memory that is free, the experts take so much at most."""
 
 THROTTLE = 4
 """The throttled link has this part of the bandwidth that was measured at the beginning."""
@@ -293,22 +292,25 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     """Experts and decoder for ``point``."""
     layout = layout_of(bench, point)
     layer_map = material.test.metadata.layer_map
-    if setting.host is None or setting.host.layout != layout:
+    plans = [ReplayPlan(parts.of(purpose)[0]) for purpose in Purpose]
+    slots, max_context = max(plan.slots for plan in plans), max(plan.max_context for plan in plans)
+    if setting.host is not None and setting.host.layout != layout:
         setting.drop()
-        _check_memory(len(layer_map) * bench.model.experts * layout.nbytes, "all experts in host memory")
+    if setting.batch != point.batch:
+        setting.decoder = None
+    _check_room(bench, layout, point, setting, parts, slots, max_context)
+    if setting.host is None:
         setting.host = HostExperts.random(
             layout, len(layer_map), bench.model.experts, seed=bench.seed, device=torch.device(bench.device)
         )
-    if setting.decoder is None or setting.batch != point.batch:
-        setting.decoder = None
-        plans = [ReplayPlan(parts.of(purpose)[0]) for purpose in Purpose]
+    if setting.decoder is None:
         decoder = Decoder.random(
             bench.model,
             layer_map,
             device=bench.device,
             dtype=torch.bfloat16,
-            slots=max(plan.slots for plan in plans),
-            max_context=max(plan.max_context for plan in plans),
+            slots=slots,
+            max_context=max_context,
             seed=bench.seed,
         )
         setting.decoder = decoder
@@ -325,18 +327,29 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     )
 
 
-def _check_memory(needed: int, what: str) -> None:
-    """Raise where the system has less memory left than is ``needed``: it would end the process.
+def _check_room(
+    bench: Bench, layout: ExpertLayout, point: Point, setting: Setting, parts: Parts, slots: int, max_context: int
+) -> None:
+    """Refuse what the host's memory does not hold; a GPU says itself that it has too little.
 
     Raises:
-        ForestageError: naming both.
+        ForestageError: naming what would fit.
     """
-    free = free_bytes(torch.device("cpu"))
-    if free is not None and needed > MOST_OF_FREE * free:
-        raise ForestageError(
-            f"host memory: {what} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; measure a smaller "
-            "model, or on a machine with more memory"
-        )
+    test, _ = parts.of(Purpose.TEST)
+    trace, decoder_bytes = test.trace, 0
+    if setting.decoder is None and not bench.on_cuda:
+        shape = DecoderShape.of(bench.model, trace.metadata.layer_map)
+        decoder_bytes = shape.fixed_bytes(torch.bfloat16)
+        decoder_bytes += shape.cache_bytes(torch.bfloat16, slots=slots, max_context=max_context)
+    needed = Needed(
+        model=f"{bench.model.name} in {layout.format}",
+        expert_bytes=layout.nbytes,
+        experts=0 if setting.host is not None else trace.layers * trace.experts,
+        places=0 if bench.on_cuda else places_of(point, test),
+        beside=0 if bench.on_cuda else trace.experts + LANDING,
+        decoder_bytes=decoder_bytes,
+    )
+    check_room(needed, free_bytes(torch.device("cpu")))
 
 
 def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
@@ -351,8 +364,6 @@ def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
 def _resident(bench: Bench, setting: Setting, part: Part) -> ReplayRun:
     assert setting.host is not None
     assert setting.decoder is not None
-    if not bench.on_cuda:  # a GPU says itself that it has too little
-        _check_memory(len(setting.host.blocks) * setting.host.layout.nbytes, "all experts once more, as the device's")
     experts = resident_experts(setting.host, torch.device(bench.device), kernel=kernel_of(bench, setting))
     return replay(part, setting.decoder, experts, seed=bench.seed)
 
@@ -367,10 +378,7 @@ def _tuned(
     bench: Bench, material: Material, point: Point, setting: Setting, row: Row, parts: Parts
 ) -> tuple[Policy, Tuning | None]:
     """The row's policy, chosen on the tuning tokens unless it was before for these experts and this link."""
-    candidates = [candidate for candidate in row.candidates if candidate.policy.missing is not Missing.SOONER]
-    if not candidates:
-        raise ForestageError("the runtime does not choose between host and link")
-    policies = list(_priced(candidates))
+    policies = list(_priced(row.candidates))
     if len(policies) == 1:
         return policies[0], None
     key = point.regime, point.format, row.name
@@ -426,6 +434,8 @@ def _run(
         kernel=kernel_of(bench, setting),
         host_threads=host_threads(),
         link_gb_per_s=setting.regimen.throttle_gb_per_s,
+        most_tokens=part.most_tokens,
+        dtype=torch.bfloat16,
     ) as experts:
         run = replay(part, setting.decoder, experts, seed=bench.seed)
     return run, told

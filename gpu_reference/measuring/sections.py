@@ -8,6 +8,7 @@ from gpu_reference.measuring.experts import combined, device_experts, graphed_ex
 from gpu_reference.measuring.fixed_parts import fixed_parts, output_matrix
 from gpu_reference.measuring.host import host_experts, host_experts_while_copying, host_memory
 from gpu_reference.measuring.launches import gate_round_trips, graph_replays, launches
+from gpu_reference.measuring.layer_overhead import layer_overheads
 from gpu_reference.measuring.networks import device_predictions, host_predictions
 from gpu_reference.measuring.overlap import overlaps
 from predictor.policies.material import Material
@@ -21,7 +22,7 @@ FIRST = (
     SectionPlan("host experts", host_experts),
     SectionPlan("host experts while copying", host_experts_while_copying),
     SectionPlan("host memory", host_memory),
-    SectionPlan("combining", combined),
+    SectionPlan("layer overhead", layer_overheads),
     SectionPlan("output matrix", output_matrix),
     SectionPlan("decisions", decisions),
     SectionPlan("predictions on the host", host_predictions),
@@ -35,6 +36,7 @@ THEN = (
     SectionPlan("graph replays", graph_replays),
     SectionPlan("copies within the device", copies_within_device),
     SectionPlan("copies on several streams", copies_on_streams),
+    SectionPlan("combining", combined),
     SectionPlan("grouped experts", grouped_experts),
 )
 """What comes after the first two points of decoding."""
