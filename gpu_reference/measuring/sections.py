@@ -11,6 +11,7 @@ from gpu_reference.measuring.launches import gate_round_trips, graph_replays, la
 from gpu_reference.measuring.layer_overhead import layer_overheads
 from gpu_reference.measuring.networks import device_predictions, host_predictions
 from gpu_reference.measuring.overlap import overlaps
+from gpu_reference.measuring.points import SHOWN
 from predictor.policies.material import Material
 
 FIRST = (
@@ -39,10 +40,10 @@ THEN = (
     SectionPlan("combining", combined),
     SectionPlan("grouped experts", grouped_experts),
 )
-"""What comes after the first two points of decoding."""
+"""What comes after the points of decoding that matter most."""
 
 
 def sections_of(material: Material | None) -> tuple[SectionPlan, ...]:
     """All sections; ``material``: what is decoded, if anything is."""
     rows = decode_sections(material)
-    return (*FIRST, *rows[:2], *THEN, *rows[2:])
+    return (*FIRST, *rows[: len(SHOWN)], *THEN, *rows[len(SHOWN) :])
