@@ -1,6 +1,7 @@
 """``forestage reference measure``: measure a machine, and write a record."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def measure_command(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 8")
+        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 7.5")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Measure this section alone; several times")] = None,
     without: Annotated[
@@ -59,6 +60,7 @@ def measure_command(
     Interrupted, the same command goes on where it was. A section that fails is recorded with its reason, the others
     run, and the exit status is 1.
     """
+    began = time.monotonic()
     check_destination(out)
     if suite not in ("quick", "full"):
         raise SettingError("suite", "choose quick or full", value=suite)
@@ -109,6 +111,7 @@ def measure_command(
         seed=seed,
         material=material,
         minutes=minutes,
+        began=began,
         only=only or (),
         without=without or (),
         fresh=fresh,
