@@ -58,6 +58,7 @@ class MeasuredConstants:
         combine_s: the experts' outputs of a layer, added up, by the step's tokens.
         decision_s: the stager's commands for a layer without what is known ahead.
         foresight_s: what the host takes for a layer more, to ask and tell what is known ahead.
+        begin_s: what it takes for that before the first layer of a step; 0 where nothing is foreseen there.
         host: ``None``: it is not known, and cannot compute.
     """
 
@@ -75,4 +76,5 @@ class MeasuredConstants:
     combine_s: Curve
     decision_s: float
     foresight_s: float
+    begin_s: float
     host: HostConstants | None

@@ -52,6 +52,7 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
     before, with_all = measured.decision_s(NOTHING_TOLD), measured.decision_s(_told(row.policy))
     if everywhere and row.policy.eviction is Eviction.STATIC:  # the floor of all rows runs without a stager
         before = with_all = 0.0
+    foresight_s = max(0.0, with_all - before) + _predicting_s(measured, row)
     throttle = row.regimen.throttle_gb_per_s
     buckets, of_layers = _layers(measured, row.mode, layers)
     return MeasuredConstants(
@@ -68,7 +69,8 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         gate_s=measured.curve(MicroKind.GATE_ROUND_TRIP, "ids", _alone),
         combine_s=measured.curve(MicroKind.COMBINE, "tokens", experts=record.model.top_k, launched="eager"),
         decision_s=before,
-        foresight_s=max(0.0, with_all - before) + _predicting_s(measured, row),
+        foresight_s=foresight_s,
+        begin_s=0.0 if row.policy.prefetch is Prefetch.NONE else foresight_s,
         host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
     )
 

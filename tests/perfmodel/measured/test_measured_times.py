@@ -56,6 +56,7 @@ def made(**changes: Any) -> MeasuredConstants:
         "combine_s": Curve("combine", ((1, 1e-6), (2, 2e-6))),
         "decision_s": 7e-6,
         "foresight_s": 8e-6,
+        "begin_s": 0.0,
         "host": None,
     }
     return MeasuredConstants(**{**fields, **changes})
