@@ -1,4 +1,4 @@
-"""How long the stager's decisions take, beside what they decide about."""
+"""How long the stager's decisions take, beside what they decide about: the commands that the runtime gives, in its form."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from gpu_reference.measuring.bench import Bench, Figures, WrongResultError
 from gpu_reference.records.micro import MicroKind
 from predictor.row_network.integers import CERTAIN
-from staging.stager.compiled.stager import CompiledStager
+from staging.stager.compiled.direct import DirectStager
 from staging.stager.limits import StagerLimits, StagerSettings
 
 PREFETCHED = 8
@@ -77,7 +77,7 @@ class _Driver:
             self.predicted[step, layer] = order[: self.predicted.shape[2]]
         self.values = random.integers(0, CERTAIN, (*shape, model.experts))
         self.chances = np.sort(random.integers(1, CERTAIN, self.predicted.shape[2]))[::-1].copy()
-        self.stager = CompiledStager(
+        self.stager = DirectStager(
             StagerLimits(
                 layers=self.layers,
                 experts=model.experts,
@@ -94,18 +94,21 @@ class _Driver:
     def layer(self, number: int) -> None:
         """The commands of the layer ``number`` of all steps."""
         step, layer = number // self.layers, number % self.layers
-        stager, experts = self.stager, self.chosen[step % STEPS, layer]
-        stager.lookup(layer, experts)
+        stager, experts = self.stager, self.chosen[step % STEPS, layer].tolist()
         stager.demand(layer, experts)
-        stager.expire(number)
-        while (transfer := stager.grant().transfer) is not None:
-            stager.arrive(transfer.channel)
-        if not stager.lookup(layer, experts).all():
+        self._move()
+        if self.kind.predictions:
+            stager.expire(number)
+        if not all(stager.are_resident(layer, experts)):
             raise WrongResultError("stager: an expert that was demanded did not arrive")
         if self.kind.values:
             stager.set_values(layer, self.values[step % STEPS, layer])
         if self.kind.predictions and layer + 1 < self.layers:
             stager.prefetch(layer + 1, self.predicted[step % STEPS, layer + 1], self.chances, number + 1)
-            while (transfer := stager.grant().transfer) is not None:
-                stager.arrive(transfer.channel)
+        self._move()
         stager.release(layer, experts)
+
+    def _move(self) -> None:
+        """Everything that the stager grants."""
+        while self.stager.grant() is not None:
+            self.stager.arrive()
