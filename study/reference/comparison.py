@@ -254,7 +254,9 @@ def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
     return within + np.asarray(trace.position)[firsts] + 1
 
 
-def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, DecodedPart]) -> Simulated:
+def _predict(
+    record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, DecodedPart]
+) -> Simulated:
     """What the system model says of ``row``.
 
     Raises:

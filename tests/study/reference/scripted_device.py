@@ -122,8 +122,10 @@ class ScriptedDevice:
 
     def go_on(self) -> None:
         """Whatever can start now starts."""
-        while any([self._start(queue) for queue in (self._compute, self._copies)]):
-            pass
+        started = True
+        while started:
+            started = self._start(self._compute)
+            started |= self._start(self._copies)
 
     def _start(self, queue: Queue) -> bool:
         started = False

@@ -233,9 +233,7 @@ def test_on_demand_they_agree_in_every_count_and_picosecond(
 @pytest.mark.parametrize(
     "policy", [PERFECT, BELADY_PERFECT, FREQUENCY_BACKGROUND, HOST_FREQUENCY, HOST_ORACLE], ids=lambda p: p.name
 )
-def test_over_a_link_that_takes_next_to_no_time_too(
-    policy: Policy, warm: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_over_a_link_that_takes_next_to_no_time_too(policy: Policy, warm: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ran, said = both(policy, monkeypatch, FASTEST, SIZE, warm=warm)
     assert vars(ran.statistics.counts) == vars(said.counts)
     assert ran.step_ps == said.step_ps.tolist()
