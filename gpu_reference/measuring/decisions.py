@@ -1,4 +1,4 @@
-"""How long the stager's decisions take, beside what they decide about: the commands that the runtime gives, in its form."""
+"""How long the stager's decisions take, beside what they decide about: the runtime's commands, in its form."""
 
 from dataclasses import dataclass
 
