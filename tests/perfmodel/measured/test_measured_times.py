@@ -88,6 +88,15 @@ def test_a_gate_comes_after_everything_that_the_host_waits_for() -> None:
     assert np.array_equal(work.before_gate_compute_ps, work.before_gate_ps)
 
 
+def test_what_is_known_before_a_step_waits_for_no_launch() -> None:
+    work = measured_times(part(ONE), np.array([8, 9]), made(begin_s=6e-6)).workload
+    assert (work.begin_engine_ps // US).tolist() == [6, 6]
+    # The host tells it before anything of the step is launched, so that the step takes as much longer.
+    without = measured_times(part(ONE), np.array([8, 9]), made()).workload
+    assert ((work.before_gate_ps - without.before_gate_ps) // US).tolist() == [[6, 0], [6, 0]]
+    assert without.begin_engine_ps.tolist() == [0, 0]
+
+
 def test_a_step_of_several_reads_the_cache_of_the_longest() -> None:
     ids = [[[0], [1]], [[0], [2]], [[3], [1]]]
     # The first sequence has tokens 0 and 1, the second token 2: a step of two, and one of one.
