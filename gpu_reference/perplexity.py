@@ -1,9 +1,9 @@
 """What quantised experts cost a model: its perplexity on held-out text of both domains, beside that in floating point.
 
-The text is what the small model's training held out (`gpu_reference.corpus.Document.held_out`), in the windows of its
-validation (`gpu_reference.batches.validation_windows`): with 48 windows a domain, the loss in floating point is the one
-that the model card states. Of another checkpoint the text is held out too only if `gpu_reference.remake` trained it
-with the same seed and corpus.
+The text is what the small model's training held out (`gpu_reference.training.corpus.Document.held_out`), in the windows
+of its validation (`gpu_reference.training.batches.validation_windows`): with 48 windows a domain, the loss in floating
+point is the one that the model card states. Of another checkpoint the text is held out too only if
+`gpu_reference.remake` trained it with the same seed and corpus.
 
 Everything but the routed experts stays in float32: attention, routers, norms, embeddings. The routers see what the
 quantised experts give them, so tokens may choose other experts than in floating point.
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from catalog.config import StrictModel
 from catalog.errors import SettingError, unknown_name
 from catalog.progress import Progress
-from gpu_reference.batches import TokenStream, available_windows, validation_starts, validation_windows
-from gpu_reference.corpus import DOMAINS
-from gpu_reference.training_options import TrainingOptions
+from gpu_reference.training.batches import TokenStream, available_windows, validation_starts, validation_windows
+from gpu_reference.training.corpus import DOMAINS
+from gpu_reference.training.options import TrainingOptions
 from predictor.measure.bootstrap import Bootstrap, interval
 from predictor.measure.metrics import Ratio
 
@@ -169,9 +169,9 @@ def read_held_out(checkpoint: Path) -> dict[str, TokenStream]:
     Raises:
         ForestageError: the checkpoint has no tokenizer, or the corpus cannot be fetched.
     """
-    from gpu_reference.batches import tokenise
-    from gpu_reference.corpus import load_corpus
     from gpu_reference.small_moe import load_tokenizer
+    from gpu_reference.training.batches import tokenise
+    from gpu_reference.training.corpus import load_corpus
 
     tokenizer = load_tokenizer(checkpoint)
     held_out = [document for document in load_corpus() if document.held_out]

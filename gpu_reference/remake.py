@@ -9,11 +9,11 @@ from pathlib import Path
 from catalog.errors import ForestageError
 from catalog.files import write_text
 from gpu_reference import files
-from gpu_reference.capture import CaptureOptions, capture, choose_prompts
-from gpu_reference.corpus import balanced_texts, load_corpus
+from gpu_reference.capturing.shipped_model import CaptureOptions, capture, choose_prompts
 from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, load_model, load_tokenizer, save_checkpoint, train_tokenizer
-from gpu_reference.training_options import TrainingOptions
+from gpu_reference.training.corpus import balanced_texts, load_corpus
+from gpu_reference.training.options import TrainingOptions
 
 MODEL_NAME = "forestage-small-moe"
 LICENCE = "Apache-2.0"
@@ -26,8 +26,8 @@ def train_stage(work: Path, out: Path, *, shape: SmallMoEShape, options: Trainin
     Raises:
         ForestageError: if the corpus cannot be fetched or a folder cannot be written.
     """
-    from gpu_reference.batches import tokenise
-    from gpu_reference.train import train
+    from gpu_reference.training.batches import tokenise
+    from gpu_reference.training.train import train
 
     documents = load_corpus()
     training = [document for document in documents if not document.held_out]
@@ -82,7 +82,7 @@ def card_stage(out: Path) -> None:
     Raises:
         ForestageError: if the checkpoint, log or trace is missing or malformed.
     """
-    from gpu_reference.model_card import write_card
+    from gpu_reference.training.model_card import write_card
 
     write_card(out)
 

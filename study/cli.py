@@ -24,10 +24,7 @@ GROUPS = {
     "rtl": ("rtl", "The hardware: write its Verilog, and compare it with its twin under Verilator."),
     "pim": ("pim", "Processing in memory: check the tile, and stream an expert's weights."),
     "system": ("system", "Simulate the whole system: staging policies on a model of a machine."),
-    "reference": (
-        "reference",
-        "PyTorch: decode with offloaded experts, replay recorded routing, and measure this machine.",
-    ),
+    "reference": ("reference", "PyTorch: decode with offloaded experts, replay routing, and measure this machine."),
 }
 """Group → the module of ``study.commands`` that has its commands, and its help."""
 

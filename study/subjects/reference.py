@@ -33,8 +33,8 @@ def check_reference(trace: RoutingTrace, progress: Progress) -> dict[str, Any]:
         ForestageError: if a layer of ``trace`` has no recorded token, or the checkpoint is missing.
     """
     check_recorded(trace)
-    from gpu_reference.replay import replay_check  # needs the extra, as does the next
-    from gpu_reference.routing_replay import replay_routing
+    from gpu_reference.checks.model_replay import replay_check  # needs the extra, as does the next
+    from gpu_reference.checks.routing_replay import replay_routing
 
     shipped = RoutingTrace.load(SHIPPED_TRACE)
     device = default_device()

@@ -45,9 +45,9 @@ def check_tile(
     # These need the extras; the command starts without them.
     from cocotb_tests.build import require_tools
     from cocotb_tests.pim_replay import replay_tile
+    from gpu_reference.checks.model_replay import layer_inputs
+    from gpu_reference.checks.tile_check import tile_reference_check
     from gpu_reference.moe_layer import checkpoint_layers
-    from gpu_reference.replay import layer_inputs
-    from gpu_reference.tile_check import tile_reference_check
 
     layers = checkpoint_layers(SHIPPED_CHECKPOINT)
     if not 0 <= layer < layers:

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_reference.batches import TokenStream, tokenise
-from gpu_reference.corpus import CODE, PROSE, Document
 from gpu_reference.small_moe import SmallMoEShape, build_model, train_tokenizer
+from gpu_reference.training.batches import TokenStream, tokenise
+from gpu_reference.training.corpus import CODE, PROSE, Document
 
 TINY = SmallMoEShape(
     layers=3, experts=8, top_k=2, hidden=32, intermediate=16, heads=2, kv_heads=1, head_dim=16, vocabulary=300

@@ -8,11 +8,11 @@ import torch
 
 from catalog.errors import ForestageError
 from gpu_reference import perplexity
-from gpu_reference.batches import TokenStream, available_windows
 from gpu_reference.experts.blocks import BlockExperts
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.experts.shape import ExpertShape
-from gpu_reference.train import validate
+from gpu_reference.training.batches import TokenStream, available_windows
+from gpu_reference.training.train import validate
 from pim_model.quantise import QuantisedExpert
 from predictor.measure.bootstrap import Bootstrap
 

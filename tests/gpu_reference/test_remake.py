@@ -6,13 +6,13 @@ import pytest
 
 from catalog.errors import ForestageError
 from gpu_reference import files, remake
-from gpu_reference.capture import CaptureOptions
-from gpu_reference.corpus import Document
-from gpu_reference.model_card import domain_distance, sample_texts, write_card
-from gpu_reference.replay import replay_check
+from gpu_reference.capturing.shipped_model import CaptureOptions
+from gpu_reference.checks.model_replay import replay_check
 from gpu_reference.small_moe import SmallMoEShape, load_tokenizer
 from gpu_reference.trace_tokens import tokens_of
-from gpu_reference.training_options import TrainingOptions
+from gpu_reference.training.corpus import Document
+from gpu_reference.training.model_card import domain_distance, sample_texts, write_card
+from gpu_reference.training.options import TrainingOptions
 from traces import RoutingTrace
 
 OPTIONS = TrainingOptions(context=16, batch=4, tokens=10 * 64, validate_every=5, save_every=5, validation_windows=2)

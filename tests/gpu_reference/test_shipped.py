@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from gpu_reference import files
-from gpu_reference.corpus import DOMAINS
-from gpu_reference.model_card import write_card
-from gpu_reference.replay import layer_inputs, replay_check
-from gpu_reference.tile_check import tile_reference_check
+from gpu_reference.checks.model_replay import layer_inputs, replay_check
+from gpu_reference.checks.tile_check import tile_reference_check
+from gpu_reference.training.corpus import DOMAINS
+from gpu_reference.training.model_card import write_card
 from traces import DECODE, RoutingTrace
 
 LARGEST_BYTES = 23_000_000

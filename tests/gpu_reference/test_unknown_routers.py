@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from catalog.errors import ForestageError
-from gpu_reference.capture_model import ModelCaptureOptions, capture_model
-from gpu_reference.capture_prompts import CapturePrompt
+from gpu_reference.capturing.model import ModelCaptureOptions, capture_model
+from gpu_reference.capturing.prompts import CapturePrompt
 from gpu_reference.routers import EarlyGates, RoutingRecorder, TopKRule, register_from, register_router, registry
 from tests.gpu_reference.current_models import save
 from traces import RoutingTrace

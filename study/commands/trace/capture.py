@@ -74,8 +74,8 @@ def capture_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run MODEL on prompts and record which experts its routers choose; run again, it goes on where it stopped."""
-    from gpu_reference.capture_model import ModelCaptureOptions, capture_model
-    from gpu_reference.capture_prompts import read_prompts
+    from gpu_reference.capturing.model import ModelCaptureOptions, capture_model
+    from gpu_reference.capturing.prompts import read_prompts
     from gpu_reference.devices import default_device
 
     if early_gate is None:

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from catalog.errors import ForestageError
-from gpu_reference import capture_model as module
-from gpu_reference.capture_folder import ModelFolder
-from gpu_reference.capture_model import ModelCaptureOptions, capture_model
-from gpu_reference.capture_prompts import CapturePrompt, read_prompts
-from gpu_reference.capture_sequences import Sampling
-from gpu_reference.capture_tokens import identity_hashes
+from gpu_reference.capturing import model as module
+from gpu_reference.capturing.folder import ModelFolder
+from gpu_reference.capturing.model import ModelCaptureOptions, capture_model
+from gpu_reference.capturing.prompts import CapturePrompt, read_prompts
+from gpu_reference.capturing.sequences import Sampling
+from gpu_reference.capturing.tokens import identity_hashes
 from gpu_reference.routers import RouterOutput, RoutingRecorder, check_routing
 from gpu_reference.routers.architectures import TRANSFORMERS
 from gpu_reference.trace_tokens import token_hashes

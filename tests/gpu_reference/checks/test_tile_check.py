@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from gpu_reference.checks.tile_check import tile_reference_check, torch_gemv
 from gpu_reference.small_moe import save_checkpoint
-from gpu_reference.tile_check import tile_reference_check, torch_gemv
 from pim_model import tile
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from catalog.errors import ForestageError
-from gpu_reference.capture import CaptureOptions, capture, choose_prompts
-from gpu_reference.corpus import Document
+from gpu_reference.capturing.shipped_model import CaptureOptions, capture, choose_prompts
 from gpu_reference.routers import RoutingRecorder
 from gpu_reference.small_moe import train_tokenizer
 from gpu_reference.trace_tokens import token_bytes, token_hashes, tokens_of
+from gpu_reference.training.corpus import Document
 from traces import DECODE, PREFILL, RoutingTrace
 
 OPTIONS = CaptureOptions(sequences_per_domain=3, prompt=6, decode=40, temperature=8.0, batch=4, seed=1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catalog.files import atomic_path
-from gpu_reference.corpus import CODE, PROSE
+from gpu_reference.training.corpus import CODE, PROSE
 
 _COLOURS = {CODE: "#0b6e99", PROSE: "#b5501b"}
 _SMOOTHING = 10

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from catalog.errors import ForestageError
-from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
-from gpu_reference.corpus import DOMAINS
 from gpu_reference.small_moe import SmallMoEShape
-from gpu_reference.train import balance_loss, train
-from gpu_reference.training_options import TrainingOptions, learning_rate_at
+from gpu_reference.training.batches import TokenStream, WindowSampler, validation_windows
+from gpu_reference.training.corpus import DOMAINS
+from gpu_reference.training.options import TrainingOptions, learning_rate_at
+from gpu_reference.training.train import balance_loss, train
 
 Streams = tuple[dict[str, TokenStream], dict[str, TokenStream]]
 OPTIONS = TrainingOptions(

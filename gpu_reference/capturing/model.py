@@ -12,17 +12,17 @@ from pydantic import Field, field_validator
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from gpu_reference.capture_folder import Dtype, ModelFolder
-from gpu_reference.capture_parts import CaptureParts
-from gpu_reference.capture_sequences import Sampling, build_trace, check_decode, generate
-from gpu_reference.capture_tokens import identity_hashes
+from gpu_reference.capturing.folder import Dtype, ModelFolder
+from gpu_reference.capturing.parts import CaptureParts
+from gpu_reference.capturing.sequences import Sampling, build_trace, check_decode, generate
+from gpu_reference.capturing.tokens import identity_hashes
 from gpu_reference.devices import check_device
 from gpu_reference.routers import EarlyGates, RoutingRecorder, register_from
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from gpu_reference.capture_prompts import CapturePrompt
+    from gpu_reference.capturing.prompts import CapturePrompt
 
 
 LEAST_TEMPERATURE = 1e-4

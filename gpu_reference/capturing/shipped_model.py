@@ -11,11 +11,11 @@ from pydantic import Field
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from gpu_reference.capture_sequences import RecordedSequence, Sampling, build_trace, generate
-from gpu_reference.corpus import DOMAINS, Document
+from gpu_reference.capturing.sequences import RecordedSequence, Sampling, build_trace, generate
 from gpu_reference.routers import RoutingRecorder
 from gpu_reference.small_moe import END_OF_TEXT_ID
 from gpu_reference.trace_tokens import token_hashes
+from gpu_reference.training.corpus import DOMAINS, Document
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from catalog.errors import ForestageError
-from gpu_reference import capture_model as module
-from gpu_reference import capture_sequences
-from gpu_reference.capture_model import ModelCaptureOptions, capture_model
-from gpu_reference.capture_prompts import CapturePrompt
+from gpu_reference.capturing import model as module
+from gpu_reference.capturing import sequences as capture_sequences
+from gpu_reference.capturing.model import ModelCaptureOptions, capture_model
+from gpu_reference.capturing.prompts import CapturePrompt
 from tests.gpu_reference.current_models import save
 from traces import RoutingTrace
 

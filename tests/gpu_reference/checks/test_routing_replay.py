@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
-from gpu_reference import routing_replay
+from gpu_reference.checks import routing_replay
+from gpu_reference.checks.routing_replay import replay_routing
 from gpu_reference.files import SHIPPED_CHECKPOINT
-from gpu_reference.routing_replay import replay_routing
 from tests.routing import trace_of
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import ForestageError
 from catalog.files import write_text
-from gpu_reference.early_gate_file import join_parts, predictions_path, write_part
+from gpu_reference.capturing.early_gate_file import join_parts, predictions_path, write_part
 from traces import RoutingTrace
 from traces.writer import TraceWriter
 

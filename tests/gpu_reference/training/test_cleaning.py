@@ -1,6 +1,6 @@
 import pytest
 
-from gpu_reference.cleaning import code_from_source, prose_from_book, prose_from_markup
+from gpu_reference.training.cleaning import code_from_source, prose_from_book, prose_from_markup
 
 MARKUP = """\
 =====

@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from gpu_reference.capture_model import ModelCaptureOptions, capture_model
-from gpu_reference.capture_prompts import CapturePrompt
+from gpu_reference.capturing.model import ModelCaptureOptions, capture_model
+from gpu_reference.capturing.prompts import CapturePrompt
 from gpu_reference.routers import RoutingRecorder
 from gpu_reference.trace_tokens import token_hashes
 from tests.gpu_reference.current_models import CURRENT, build, plain_routing, save

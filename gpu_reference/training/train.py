@@ -12,10 +12,10 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from catalog.files import atomic_path, write_text
-from gpu_reference.batches import TokenStream, WindowSampler, validation_windows
 from gpu_reference.devices import check_device
 from gpu_reference.small_moe import SmallMoEShape, build_model
-from gpu_reference.training_options import TrainingOptions, learning_rate_at
+from gpu_reference.training.batches import TokenStream, WindowSampler, validation_windows
+from gpu_reference.training.options import TrainingOptions, learning_rate_at
 
 if TYPE_CHECKING:
     import torch

