@@ -43,3 +43,22 @@ class Run:
     counts: Counts = field(default_factory=Counts)
     link_busy_ps: int = 0
     host_busy_ps: int = 0
+
+    def less(self, before: "Run") -> "Run":
+        """What came after ``before``, a run of the first steps of this one alone.
+
+        Bytes that were on the link when those ended count there, as abandoned ones, and so far fewer here.
+        """
+        step_ps = self.step_ps.copy()
+        step_ps[: len(before.step_ps)] = 0
+        return Run(
+            step_ps=step_ps,
+            parts=Parts(**_differences(self.parts, before.parts)),
+            counts=Counts(**_differences(self.counts, before.counts)),
+            link_busy_ps=self.link_busy_ps - before.link_busy_ps,
+            host_busy_ps=self.host_busy_ps - before.host_busy_ps,
+        )
+
+
+def _differences(of: Parts | Counts, before: Parts | Counts) -> dict[str, int]:
+    return {name: number - getattr(before, name) for name, number in vars(of).items()}

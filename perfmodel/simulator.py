@@ -101,9 +101,11 @@ class Simulator:
             predictions=part.predictions,
         )
 
-    def run(self, policy: Policy) -> Run:
-        """Simulate ``policy``, compiled."""
-        return compiled.simulate(self.workload, self.durations, self.plan(policy))
+    def run(self, policy: Policy, *, first: int = 0) -> Run:
+        """Simulate ``policy``, compiled; the steps before ``first`` run as they do, and are not counted."""
+        plan = self.plan(policy)
+        run = compiled.simulate(self.workload, self.durations, plan)
+        return run.less(compiled.simulate(self.workload.head(first), self.durations, plan)) if first else run
 
     def run_reference(self, policy: Policy, progress: Progress | None = None) -> Run:
         """Simulate ``policy`` by the reference engine, which finds the same and takes hundreds of times as long.

@@ -1,6 +1,6 @@
 """What is simulated, as integers: the steps with what each layer needs, and how long kernels and transfers take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ class Workload:
             long their operations alone would take.
         shared_ps, shared_compute_ps: i64 ``[steps]``: the shared experts, which run right after the gate; 0 for none.
         prefetch_engine_ps: i64 ``[steps, layers]``: how long the prefetch engine works on the event of a gate.
+        begin_engine_ps: i64 ``[steps]``: how long it works on the beginning of a step.
     """
 
     layers: int
@@ -34,6 +35,20 @@ class Workload:
     shared_ps: NDArray[np.int64]
     shared_compute_ps: NDArray[np.int64]
     prefetch_engine_ps: NDArray[np.int64]
+    begin_engine_ps: NDArray[np.int64]
+
+    def head(self, steps: int) -> "Workload":
+        """The first ``steps`` steps alone."""
+        uses = slice(int(self.offsets[steps * self.layers]))
+        by_step = ("timed", "tokens", "before_gate_ps", "before_gate_compute_ps", "shared_ps", "shared_compute_ps")
+        kept = {name: getattr(self, name)[:steps] for name in (*by_step, "prefetch_engine_ps", "begin_engine_ps")}
+        return replace(
+            self,
+            experts=self.experts[uses],
+            tokens_of=self.tokens_of[uses],
+            offsets=self.offsets[: steps * self.layers + 1],
+            **kept,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

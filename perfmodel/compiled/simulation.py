@@ -70,6 +70,7 @@ def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
         shared_ps=workload.shared_ps,
         shared_compute_ps=workload.shared_compute_ps,
         prefetch_engine_ps=workload.prefetch_engine_ps,
+        begin_engine_ps=workload.begin_engine_ps,
         chunk_bytes=durations.chunk_bytes,
         chunk_ps=durations.chunk_ps,
         expert_ps=durations.expert_ps,
@@ -146,7 +147,7 @@ def _run(state: State, given: Given, stager: Stager) -> None:
             continue
         began = n.now
         if given.has_predictions:
-            _ask(state, given, 0, given.prefetch_engine_ps[step, 0])
+            _ask(state, given, 0, given.begin_engine_ps[step])
         for layer in range(given.layers):
             _begin_layer(state, given, layer)
             while True:

@@ -51,6 +51,7 @@ class Given(NamedTuple):
     shared_ps: NDArray[np.int64]
     shared_compute_ps: NDArray[np.int64]
     prefetch_engine_ps: NDArray[np.int64]
+    begin_engine_ps: NDArray[np.int64]
     chunk_bytes: int
     chunk_ps: NDArray[np.int64]
     expert_ps: NDArray[np.int64]

@@ -208,7 +208,7 @@ class Simulation:
             return
         self._began_ps = self.clock.now_ps
         if self._plan.predictions is not None:
-            self.engine.ask(self._step, BEGIN, int(self._workload.prefetch_engine_ps[self._step, 0]))
+            self.engine.ask(self._step, BEGIN, int(self._workload.begin_engine_ps[self._step]))
         self._start_layer(0)
 
     def _needed(self, step: int, layer: int) -> tuple[list[int], list[int]]:

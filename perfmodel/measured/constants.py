@@ -60,6 +60,7 @@ class MeasuredConstants:
             known ahead, and the sum of the outputs.
         runtime_expert_s: more for each further expert that the layer needs.
         foresight_s: what the host takes for a layer more, to ask and tell what is known ahead.
+        begin_s: what it takes for that before the first layer of a step; 0 where nothing is foreseen there.
         host: ``None``: it is not known, and cannot compute.
     """
 
@@ -77,4 +78,5 @@ class MeasuredConstants:
     runtime_s: Curve
     runtime_expert_s: float
     foresight_s: float
+    begin_s: float
     host: HostConstants | None

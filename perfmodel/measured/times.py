@@ -12,7 +12,8 @@ What of the runtime is stated, and how:
 * *After it*: shared experts, and what the host takes to ask and tell what is known ahead; nothing is launched
   meanwhile, and the link moves. Both are the mean over the layers. Assumption: a layer waits for the host; where the
   device has more to do than the host, telling is hidden, and the prediction too slow by that much.
-* What is known ahead is told once the layer's experts are launched, one after the other.
+* What is known ahead is told once the layer's experts are launched, one after the other; what is known before the first
+  layer before anything of the step is launched.
 * A transfer takes its chunks, queued after each other. Not stated: that the first one on an idle link is launched and
   seen later than one that follows another.
 * The host's processor is slower while the link moves; the link is not slower while the processor reads.
@@ -77,7 +78,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
                 found[key] = of_layer.fixed_s.at(tokens, context) + around
             more = max(0, int(uses[step, layer]) - trace.top_k) * constants.runtime_expert_s
             before[step, layer] = found[key] + more
-        before[step, 0] += constants.end_s.at(tokens) + constants.gate_s.at(tokens * trace.top_k)
+        before[step, 0] += constants.end_s.at(tokens) + constants.gate_s.at(tokens * trace.top_k) + constants.begin_s
         asked[step] = constants.expert_launch_s * uses[step] + constants.foresight_s
     before_ps, after_ps = _ps("a layer", before), _ps("what follows a gate", after)
     return Workload(
@@ -93,6 +94,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
         shared_ps=after_ps,
         shared_compute_ps=after_ps,
         prefetch_engine_ps=_ps("what is known ahead", asked),
+        begin_engine_ps=_ps("what is known before a step", np.where(steps.timed, constants.begin_s, 0.0)),
     )
 
 

@@ -16,7 +16,8 @@ class Counts:
         late: transfers that began without a gate waiting, and arrived for one.
         ahead: transfers that arrived without a gate waiting.
         useful, wasted: of ``ahead``: demanded later; evicted before.
-        dropped, refused, evicted: as `staging.stager.answers.StagerCounters`.
+        dropped, refused, evicted: as `staging.stager.answers.StagerCounters`. These, with ``useful`` and ``wasted``, a
+            simulation counts in steps that are not timed, too, so they are not compared with measured ones.
         abandoned_bytes: moved for transfers that were given up, or were on the link at the end (whole chunks).
     """
 

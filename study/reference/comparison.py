@@ -16,8 +16,9 @@ from perfmodel.results import Result
 from perfmodel.run import Run
 from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
+from predictor.foresight.arrays import Predictions
 from predictor.policies.material import Material, part_of_steps
-from predictor.policies.parts import Part, part_of
+from predictor.policies.parts import Part, Predictors, part_of
 from predictor.policies.policy import Eviction, Policy
 from predictor.predictions.digest import trace_digest
 from staging.steps import Steps
@@ -136,10 +137,39 @@ class RecordComparison(Result):
 
 @dataclass(frozen=True)
 class Simulated:
-    """A run, and the simulator of it."""
+    """The run of a row's counted steps, and the simulator of it."""
 
     simulator: Simulator
     run: Run
+    counted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedPart:
+    """What a row decoded, to be simulated.
+
+    Attributes:
+        part: its steps are timed from the first decode step on, as steps before the counted ones ran in earnest, too;
+            nothing was predicted for them.
+        counted: bool ``[steps]``, those that the record's figures are of.
+    """
+
+    part: Part
+    counted: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, trace: RoutingTrace, steps: Steps, warm_steps: int, known: Predictors, policy: Policy) -> "DecodedPart":
+        """``steps`` of ``trace`` as the runtime decodes them, the first ``warm_steps`` timed ones not counted."""
+        counted = steps.timed.copy()
+        counted[np.flatnonzero(counted)[:warm_steps]] = False
+        part = part_of(trace, replace(steps, timed=counted), known, only=policy)
+        predictions = {kind: _in_steps(told, counted) for kind, told in part.predictions.items()}
+        return cls(replace(part, steps=steps, predictions=predictions), counted)
+
+    @property
+    def first(self) -> int:
+        """The first step that is counted."""
+        return int(np.flatnonzero(self.counted)[0])
 
 
 def compare_record(
@@ -157,7 +187,7 @@ def compare_record(
         ForestageError: if the record has no decoded row, or the material is not the record's.
     """
     check_material(record, name, material)
-    parts: dict[Hashable, Part] = {}
+    parts: dict[Hashable, DecodedPart] = {}
     rows = []
     for done, row in enumerate(record.decode):
         if progress is not None:
@@ -191,24 +221,30 @@ def check_material(record: MeasurementRecord, name: str, material: Material) -> 
             )
 
 
-def decoded_part(row: Decode, material: Material) -> tuple[RoutingTrace, Steps]:
-    """The steps that ``row`` decoded; those before the timed ones are not timed.
+def decoded_part(row: Decode, material: Material) -> DecodedPart:
+    """What ``row`` decoded, with what was known ahead of it.
 
     Raises:
-        ForestageError: if the material does not have them.
+        ForestageError: if the material does not have its steps, or a predictor does not fit.
     """
-    part = row.part
+    part, known = row.part, material.predictors
+    if row.distances:
+        known = replace(known, distances=row.distances, prefetched=row.prefetched or known.prefetched)
     trace = select_sequences(material.test, part.sequences)
     cut, steps = part_of_steps(trace, batch=part.batch, steps=part.warm_steps + part.steps)
-    timed = steps.timed.copy()
-    timed[np.flatnonzero(timed)[: part.warm_steps]] = False
-    tokens = int(np.diff(steps.offsets)[timed].sum())
+    found = DecodedPart.of(cut, steps, part.warm_steps, known, row.policy)
+    tokens = int(np.diff(steps.offsets)[found.counted].sum())
     if tokens != part.tokens:
         raise ForestageError(
             f"part: {part.steps} steps of {part.batch} sequences at once have {tokens} tokens here, {part.tokens} were "
             "measured; compare with the version of Forestage that measured"
         )
-    return cut, replace(steps, timed=timed)
+    return found
+
+
+def _in_steps(told: Predictions, steps: NDArray[np.bool_]) -> Predictions:
+    """Those of some ``steps`` (bool) alone."""
+    return replace(told, experts=np.where(steps[:, None, None, None], told.experts, np.int16(-1)))
 
 
 def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
@@ -218,7 +254,9 @@ def contexts_of(trace: RoutingTrace) -> NDArray[np.int64]:
     return within + np.asarray(trace.position)[firsts] + 1
 
 
-def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, Part]) -> Simulated:
+def _predict(
+    record: MeasurementRecord, row: Decode, material: Material, parts: dict[Hashable, DecodedPart]
+) -> Simulated:
     """What the system model says of ``row``.
 
     Raises:
@@ -227,18 +265,16 @@ def _predict(record: MeasurementRecord, row: Decode, material: Material, parts: 
     policy = row.policy
     key = (row.part.model_dump_json(), row.distances, row.prefetched, policy.eviction, policy.prefetch)
     if key not in parts:
-        trace, steps = decoded_part(row, material)
-        known = material.predictors
-        if row.distances:
-            known = replace(known, distances=row.distances, prefetched=row.prefetched or known.prefetched)
-        parts[key] = part_of(trace, steps, known, only=policy)
-    part = parts[key]
+        parts[key] = decoded_part(row, material)
+    decoded = parts[key]
+    part = decoded.part
     constants = constants_of(record, row, part.trace.layers)
     times = measured_times(part, contexts_of(part.trace), constants)
     simulator = Simulator(part, times, material.uses, places=row.places, scope=row.scope)
     # With every expert there nothing is ever missing, and a host that could compute need not have been measured.
     resident = row.places == part.trace.layers * part.trace.experts
-    return Simulated(simulator, simulator.run(Policy(eviction=Eviction.LRU) if resident else policy))
+    run = simulator.run(Policy(eviction=Eviction.LRU) if resident else policy, first=decoded.first)
+    return Simulated(simulator, run, decoded.counted)
 
 
 def _beside(row: Decode, found: Simulated | None, left_out: str | None = None) -> ComparedRow:
@@ -250,7 +286,7 @@ def _beside(row: Decode, found: Simulated | None, left_out: str | None = None) -
         moved, bytes_ = _moved(vars(run.counts)), row.regimen.expert_bytes
         predicted_bytes = moved * durations.expert_bytes + run.counts.abandoned_bytes
         assert durations.expert_bytes == bytes_, "the same experts"
-        step_s = float(run.step_ps[found.simulator.workload.timed].mean()) / PS_PER_S
+        step_s = float(run.step_ps[found.counted].mean()) / PS_PER_S
         figures["tpot_s"] = Beside.of(row.tpot_s.mean, step_s)
         figures["hit_rate"] = Beside.of(row.hit_rate, run.counts.hits / run.counts.lookups)
         figures["moved"] = Beside.of(_moved(counts) / steps, moved / steps)

@@ -75,6 +75,7 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         runtime_s=runtime_s,
         runtime_expert_s=runtime_expert_s,
         foresight_s=telling_s + _predicting_s(measured, row),
+        begin_s=0.0 if row.policy.prefetch is Prefetch.NONE else telling_s + _predicting_s(measured, row),
         host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
     )
 

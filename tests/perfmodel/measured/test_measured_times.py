@@ -56,6 +56,7 @@ def made(**changes: Any) -> MeasuredConstants:
         "runtime_s": Curve("runtime", ((1, 11e-6), (2, 13e-6))),
         "runtime_expert_s": 5e-6,
         "foresight_s": 8e-6,
+        "begin_s": 0.0,
         "host": None,
     }
     return MeasuredConstants(**{**fields, **changes})
@@ -85,6 +86,15 @@ def test_a_gate_comes_after_everything_that_the_host_waits_for() -> None:
     assert (work.shared_ps // US).tolist() == [8 + 2, 8 + 2]
     assert (work.prefetch_engine_ps // US).tolist() == [[8 + 2, 8 + 2]] * 2
     assert np.array_equal(work.before_gate_compute_ps, work.before_gate_ps)
+
+
+def test_what_is_known_before_a_step_waits_for_no_launch() -> None:
+    work = measured_times(part(ONE), np.array([8, 9]), made(begin_s=6e-6)).workload
+    assert (work.begin_engine_ps // US).tolist() == [6, 6]
+    # The host tells it before anything of the step is launched, so that the step takes as much longer.
+    without = measured_times(part(ONE), np.array([8, 9]), made()).workload
+    assert ((work.before_gate_ps - without.before_gate_ps) // US).tolist() == [[6, 0], [6, 0]]
+    assert without.begin_engine_ps.tolist() == [0, 0]
 
 
 def test_a_step_of_several_reads_the_cache_of_the_longest() -> None:

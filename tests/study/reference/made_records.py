@@ -23,11 +23,11 @@ from perfmodel.measured import (
 from perfmodel.simulator import Simulator
 from perfmodel.units import PS_PER_S
 from predictor.policies.material import Material, material_of, part_of_steps
-from predictor.policies.parts import Predictors, part_of
+from predictor.policies.parts import Predictors
 from predictor.policies.plan import Missing
-from predictor.policies.policy import Eviction, Policy
+from predictor.policies.policy import Eviction, Policy, Prefetch
 from predictor.predictions.digest import trace_digest
-from study.reference.comparison import contexts_of
+from study.reference.comparison import DecodedPart, contexts_of
 from tests.routing import trace_of
 from traces import RoutingTrace
 from traces.selection import select_sequences
@@ -115,6 +115,7 @@ def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, si
         runtime_s=Curve("runtime", tuple(RUNTIME_S["offloaded"].items())),
         runtime_expert_s=FURTHER_S["offloaded"],
         foresight_s=DECISION_S[told] - DECISION_S["recency"],
+        begin_s=DECISION_S[told] - DECISION_S["recency"] if policy.prefetch is not Prefetch.NONE else 0.0,
         host=None if policy.missing is Missing.FETCH else host,
     )
 
@@ -188,15 +189,14 @@ def decoded(
     """A row as the system model says it would be measured."""
     sequences = tuple(range(2 * batch + 2))
     trace, all_steps = part_of_steps(select_sequences(material.test, sequences), batch=batch, steps=warm + steps)
-    timed = all_steps.timed.copy()
-    timed[:warm] = False
-    part = part_of(trace, replace(all_steps, timed=timed), material.predictors, only=policy)
+    found = DecodedPart.of(trace, all_steps, warm, material.predictors, policy)
+    part = found.part
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
     if places == LAYERS * EXPERTS:
         resident = Curve("runtime", tuple(RUNTIME_S["resident"].items()))
-        known = replace(known, runtime_s=resident, runtime_expert_s=FURTHER_S["resident"], foresight_s=0.0)
+        known = replace(known, runtime_s=resident, runtime_expert_s=FURTHER_S["resident"], foresight_s=0.0, begin_s=0.0)
     times = measured_times(part, contexts_of(trace), known)
-    run = Simulator(part, times, material.uses, places=places, scope="global").run(policy)
+    run = Simulator(part, times, material.uses, places=places, scope="global").run(policy, first=found.first)
     counts = vars(run.counts)
     moved = counts["demands"] + counts["late"] + counts["ahead"]
     regime = "real sizes" if size == EXPERT_BYTES else "small experts"
@@ -218,13 +218,13 @@ def decoded(
             batch=batch,
             warm_steps=warm,
             steps=steps,
-            tokens=part.timed_tokens,
+            tokens=int(np.diff(all_steps.offsets)[found.counted].sum()),
         ),
         mode="eager",
         kernel="torch",
         foresight="none" if policy.eviction is Eviction.LRU else "arrays",
         host_threads=4 if policy.missing is Missing.HOST else 0,
-        tpot_s=Summary.of((run.step_ps[timed] / PS_PER_S).tolist()),
+        tpot_s=Summary.of((run.step_ps[found.counted] / PS_PER_S).tolist()),
         hit_rate=counts["hits"] / counts["lookups"],
         moved_bytes=moved * size + counts["abandoned_bytes"],
         stall_s=0.0,

@@ -42,6 +42,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
         decoded(material, LRU, "LRU", size=SMALL_BYTES, batch=4, steps=30),
         decoded(material, STATIC, "static"),
         decoded(material, BACKGROUND, "background", batch=4, steps=30),
+        decoded(material, BACKGROUND, "background", warm=20, steps=30),
         decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS),
         decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS, batch=4, steps=30),
     ]
