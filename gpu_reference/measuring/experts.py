@@ -12,6 +12,7 @@ from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, checked, figure
 from gpu_reference.measuring.clock import Work, each_time
 from gpu_reference.measuring.launches import capture
+from gpu_reference.offload.blocks import aligned_blocks
 from gpu_reference.records.micro import MicroKind
 
 MIB = 1 << 20
@@ -56,9 +57,11 @@ def layouts(bench: Bench) -> tuple[ExpertLayout, ...]:
 
 
 def blocks_of(bench: Bench, layout: ExpertLayout, device: str) -> torch.Tensor:
-    """Random experts u8 ``[count, nbytes]``, more than a cache holds."""
+    """Random experts u8 ``[count, nbytes]``, more than a cache holds; they lie as in a decode run, so that no kernel
+    copies one first."""
     count = max(LEAST_EXPERTS, -(-CACHED_BYTES[torch.device(device).type] // layout.nbytes))
-    return layout.random(count, seed=bench.seed, device=device)
+    blocks = aligned_blocks(count, layout.nbytes, torch.device(device))
+    return blocks.copy_(layout.random(count, seed=bench.seed, device=device))
 
 
 def inputs(bench: Bench, tokens: int, device: str) -> torch.Tensor:

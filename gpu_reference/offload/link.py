@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gpu_reference.offload.copier import Copier
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.places import Places
-from gpu_reference.offload.queues import Mark
+from gpu_reference.offload.queues import Mark, let_others_run
 from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
 from staging.stager.directory import NO_PLACE
@@ -169,7 +169,7 @@ class Link:
         self.paused.clear()
         while self._in_flight:
             self._retire()
-            time.sleep(0)
+            let_others_run()
         for key in list(self._incomplete):
             self._complete(key)
 
