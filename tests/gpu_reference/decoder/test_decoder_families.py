@@ -133,13 +133,14 @@ def test_models_that_the_decoder_does_not_compute_are_refused_in_one_line() -> N
         "GLM-4.5": "norms, rotary embedding and router rule are not known here",
         "DeepSeek-V3": "not known here",
         "Jamba-v0.1": "not known here",
-        "forestage-small-moe": "vocabulary: not known",
     }
     for name, told in cases.items():
         model = catalogue.find_model(name)
         with pytest.raises(ForestageError, match=told) as caught:
             DecoderShape.of(model, model.layer_map)
         assert "\n" not in str(caught.value)
+    with pytest.raises(ForestageError, match="vocabulary: not known"):
+        DecoderShape.of(TINY.model_copy(update={"vocabulary": None}), (0,))
     unknown = TINY.model_copy(update={"attention": None})
     with pytest.raises(ForestageError, match="gpt-oss-20b: attention: not known"):
         DecoderShape.of(unknown, (0,))
