@@ -90,11 +90,23 @@ class LayerWork:
         return self._moe
 
     def _combine(self) -> None:
-        uses = self._outputs
-        if self._order is not None:
-            uses = torch.empty_like(uses).index_copy_(0, self._order, uses)
-        weighted = uses.view(len(self._moe), self._choices, -1).float() * self._weights[..., None]
-        self._moe.copy_(weighted.sum(1))
+        add_up(self._outputs, self._order, self._weights, self._moe)
+
+
+def add_up(uses: torch.Tensor, order: torch.Tensor | None, weights: torch.Tensor, total: torch.Tensor) -> None:
+    """Write the weighted sum of each token's experts, in float32, into ``total [n, hidden]``.
+
+    Args:
+        uses: outputs of experts, ``[n · k, hidden]``.
+        order: i64 ``[n · k]``, of which choice each row is, tokens' choices counted one after the other; ``None``: in
+            that order already.
+        weights: f32 ``[n, k]``.
+        total: written.
+    """
+    if order is not None:
+        uses = torch.empty_like(uses).index_copy_(0, order, uses)
+    weighted = uses.view(*weights.shape, -1).float() * weights[..., None]
+    total.copy_(weighted.sum(1))
 
 
 def _put(destination: torch.Tensor, source: torch.Tensor) -> None:

@@ -21,7 +21,7 @@ class ResidentExperts:
     """The interface of `runtime.OffloadedExperts`, with nothing to decide: a hit is every lookup.
 
     Args:
-        host: all experts, which are copied to the device.
+        host: all experts, which are copied to a GPU; a CPU computes them where they are.
         queue: of the device.
         group: what computes experts on the device.
 
@@ -38,12 +38,9 @@ class ResidentExperts:
         self._queue = queue
         self._group = group
         self._experts = host.experts
-        self._blocks = Places(len(host.blocks), host.layout.nbytes, queue.device).blocks
-        for block, source in zip(self._blocks, host.blocks, strict=False):
-            block.copy_(source)
         on_gpu = queue.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.synchronize(queue.device)
+        # A CPU's own memory is the host's, and a kernel gives the same bits wherever a block lies.
+        self._blocks = _copied(host, queue.device) if on_gpu else host.blocks
         self._ids = PinnedBuffer(torch.int64, pinned=on_gpu)
         self._is_timed = False
         self.timed = Statistics()
@@ -100,6 +97,15 @@ class ResidentExperts:
             self.timed.counts.lookups += len(work.tokens_of)
             self.timed.counts.hits += len(work.tokens_of)
         return work.combine()
+
+
+def _copied(host: HostExperts, device: torch.device) -> list[torch.Tensor]:
+    """All blocks of ``host``, on ``device``."""
+    blocks = Places(len(host.blocks), host.layout.nbytes, device).blocks[: len(host.blocks)]
+    for block, source in zip(blocks, host.blocks, strict=True):
+        block.copy_(source)
+    torch.cuda.synchronize(device)
+    return blocks
 
 
 def _take(destination: torch.Tensor, source: torch.Tensor) -> None:
