@@ -198,10 +198,9 @@ def combined(bench: Bench) -> Figures:
         uses = np.empty((len(ids), model.hidden))
         uses[order] = rows.double().cpu().numpy()
         exact = np.einsum("tk,tkh->th", weights.double().cpu().numpy(), uses.reshape(tokens, model.top_k, -1))
-        outputs = rows.split(np.unique(ids, return_counts=True)[1].tolist())
         placed = None if tokens == 1 else torch.from_numpy(order).to(bench.device)
         total = torch.empty(tokens, model.hidden, dtype=torch.bfloat16, device=bench.device)
-        work = partial(add_up, outputs, placed, weights, total)
+        work = partial(add_up, rows, placed, weights, total)
         work()
         error = checked("combine", total, exact, MOST_ERROR["bf16"])
         yield bench.micro(

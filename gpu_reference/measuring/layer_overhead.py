@@ -1,16 +1,17 @@
 """What the runtime itself takes of the host for a layer: `OffloadedExperts.run` where experts and copies take no time.
 
 The real runtime runs, with the device's real queue, the ids' way to the host, the stager's decision and the sum of the
-outputs; its kernel returns what was computed before, and its copier says at once that all has arrived. Blocks are
+outputs; its experts compute nothing, and its copier says at once that all has arrived. Blocks are
 small, since nobody reads them, and are moved in as many chunks as the model's.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from gpu_reference.experts.layout import ExpertLayout
+from gpu_reference.experts.piece import Piece
 from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.measuring.bench import Bench, Figures, WrongResultError
 from gpu_reference.measuring.experts import formats, inputs
@@ -66,12 +67,11 @@ def layer_overheads(bench: Bench) -> Figures:
 def _measured(
     bench: Bench, host: HostExperts, queue: ComputeQueue, runtime: str, tokens: int, needed: int, *, missing: int
 ) -> Figures:
-    kernel = _nothing(bench, tokens)
     experts: AnyExperts
     if runtime == RESIDENT:
-        experts = ResidentExperts(host, queue, kernel)
+        experts = ResidentExperts(host, queue, _nothing)
     else:
-        experts = _offloaded(bench, host, queue, kernel, needed, all_there=not missing)
+        experts = _offloaded(bench, host, queue, needed, all_there=not missing)
     layer = _Layers(bench, experts, tokens, needed, missing)
     with torch.inference_mode():
         found = bench.micro(
@@ -116,18 +116,14 @@ class _Layers:
             self.steps += 1
 
 
-def _nothing(bench: Bench, tokens: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A kernel whose outputs are there already."""
-    outputs = inputs(bench, tokens, bench.device)
-    of_rows = {rows: outputs[:rows] for rows in range(1, tokens + 1)}
-    return lambda block, rows: of_rows[len(rows)]
+def _nothing(pieces: Sequence[Piece], x: torch.Tensor, output: torch.Tensor) -> None:
+    """A group of experts that takes no time; what is in ``output`` does not matter."""
 
 
 def _offloaded(
     bench: Bench,
     host: HostExperts,
     queue: ComputeQueue,
-    kernel: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     needed: int,
     *,
     all_there: bool,
@@ -149,4 +145,4 @@ def _offloaded(
     chunks = -(-ExpertLayout.of(bench.model, formats(bench)[0]).nbytes // CHUNK_BYTES)
     foresight = ArrayForesight(host.layers, plan.values, plan.predictions)
     chunk_bytes = -(-SMALL.nbytes // chunks)
-    return OffloadedExperts(plan, host, queue, ArrivedCopier(queue), kernel, foresight, chunk_bytes=chunk_bytes)
+    return OffloadedExperts(plan, host, queue, ArrivedCopier(queue), _nothing, foresight, chunk_bytes=chunk_bytes)
