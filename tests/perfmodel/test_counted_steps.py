@@ -10,9 +10,7 @@ from tests.perfmodel.random_cases import random_case
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1), missing=st.sampled_from([Missing.FETCH, Missing.HOST]), share=st.floats(0, 1)
-)
+@given(seed=st.integers(0, 2**32 - 1), missing=st.sampled_from([Missing.FETCH, Missing.HOST]), share=st.floats(0, 1))
 def test_the_first_steps_run_alone_as_they_do_in_the_whole(seed: int, missing: Missing, share: float) -> None:
     workload, durations, plan = random_case(seed, missing=missing)
     first = round(share * len(workload.timed))
