@@ -59,6 +59,7 @@ DECISION_S = {
 LRU = Policy(eviction=Eviction.LRU)
 FREQUENCY = Policy(eviction=Eviction.FREQUENCY)
 BELADY = Policy(eviction=Eviction.BELADY)
+PREFETCH = Policy(eviction=Eviction.LRU, prefetch=Prefetch.PERFECT)
 STATIC = Policy(eviction=Eviction.STATIC, missing=Missing.HOST)
 BACKGROUND = Policy(eviction=Eviction.FREQUENCY, missing=Missing.HOST, background=True, price=50)
 
@@ -90,6 +91,7 @@ def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, si
         for name in ("0", "1,2")
     }
     told = "values" if policy.eviction is not Eviction.LRU and policy.eviction is not Eviction.STATIC else "recency"
+    told = "values and prefetch" if policy.prefetch is not Prefetch.NONE else told
     told = "values, prefetch and background loads" if policy.background else told
     of_layers = [LayerConstants(fixed_s=fixed[name], shared_s=None) for name in ("0", "1,2", "1,2")]
     activations = batch * HIDDEN * 2

@@ -17,6 +17,7 @@ from tests.study.reference.made_records import (
     LAYERS,
     LINE,
     LRU,
+    PREFETCH,
     SMALL_BYTES,
     STATIC,
     decoded,
@@ -43,6 +44,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
         decoded(material, STATIC, "static"),
         decoded(material, BACKGROUND, "background", batch=4, steps=30),
         decoded(material, BACKGROUND, "background", warm=20, steps=30),
+        decoded(material, PREFETCH, "perfect prefetch", warm=5),
         decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS),
         decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS, batch=4, steps=30),
     ]
@@ -54,7 +56,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
             assert figure is not None
             assert figure.error == pytest.approx(0, abs=1e-3), row
     assert found.tpot is not None
-    assert (found.tpot.rows, found.tpot.within) == (10, 10)
+    assert (found.tpot.rows, found.tpot.within) == (11, 11)
     # The null errs, so that what was predicted says something.
     assert found.mean is not None
     assert found.mean.largest > 0.1
