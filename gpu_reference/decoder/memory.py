@@ -16,9 +16,18 @@ ACTIVATION_BYTES = 1 << 29
 
 GB = 1e9
 
+CONTAINERS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Files with a container's limit and what is used of it, in the two versions of Linux's control groups."""
+
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be taken on ``device``; ``None`` where nothing says so."""
+    """Bytes that can still be taken on ``device``; ``None`` where nothing says so.
+
+    On a CPU: what the system has, and no more than what its container has left.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -27,7 +36,18 @@ def free_bytes(device: torch.device) -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    found += [left for left in map(_left_in, CONTAINERS) if left is not None]
+    return min(found, default=None)
+
+
+def _left_in(files: tuple[str, str]) -> int | None:
+    """What a container's limit leaves of it; files that the system would take back count as used."""
+    try:
+        limit, used = (Path(name).read_text(encoding="ascii").strip() for name in files)
+    except OSError:
+        return None
+    return max(0, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else None
 
 
 def what_fits(shape: DecoderShape, dtype: torch.dtype, *, slots: int, max_context: int, free: int, where: str) -> str:

@@ -7,6 +7,9 @@ Kernels, by name:
   and INT8 weights in float32.
 * ``triton``: on a GPU with Triton, BF16 and MXFP4, SwiGLU and gpt-oss's: weights are decoded inside the product
   (`gpu_reference.experts.triton_kernels`); made for few tokens.
+* ``host``: on a CPU, BF16, INT8 and MXFP4, SwiGLU and gpt-oss's: weights are decoded inside the product, in registers
+  (`gpu_reference.experts.host_kernel`); made for few tokens. With INT8 and MXFP4 weights the vectors are 16-bit
+  integers, one scale for each 32 of them; with BF16 weights float32.
 * ``integers``: INT8 and SwiGLU without biases, as the PIM unit computes it: activations in int8 as well, one scale a
   vector, sums in int32 (`pim_model.quantise.QuantisedExpert.run`, equal to it, tested).
 
@@ -27,6 +30,7 @@ from torch.nn import functional
 
 from catalog.errors import ForestageError
 from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT, activate
+from gpu_reference.experts.host_kernel import can_compute, host_kernel
 from gpu_reference.experts.integers import integer_output
 from gpu_reference.experts.layout import ExpertLayout, dequantised_matrix
 from gpu_reference.experts.shape import GATED, ExpertShape
@@ -38,6 +42,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 DECODED = {
     "torch": "dequantised before the product",
     "triton": "decoded in the kernel",
+    "host": "decoded in the product",
     "integers": "int8 weights and activations, int32 sums",
 }
 """What each kernel does, in words."""
@@ -54,6 +59,8 @@ def kernels(layout: ExpertLayout, device: torch.device | str) -> tuple[str, ...]
     can_decode = layout.format in ("bf16", "mxfp4") and shape.activation in ("swiglu", "gpt_oss_swiglu")
     if can_decode and torch.device(device).type == "cuda" and find_spec("triton") is not None:
         names.append("triton")
+    if torch.device(device).type == "cpu" and can_compute(layout):
+        names.append("host")
     if layout.format == "int8" and shape.activation == "swiglu" and not shape.bias:
         names.append("integers")
     return tuple(names)
@@ -79,9 +86,22 @@ def expert_kernel(layout: ExpertLayout, device: torch.device | str, name: str | 
 
     def run(block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         check_rows(layout, block, x, where)
-        return compute(_placed(block), _placed(x.contiguous())) if len(x) else torch.empty_like(x)
+        if not len(x):
+            return torch.empty_like(x)
+        if chosen == "host":  # sums in its own order, wherever block and rows lie: a copy would only take time
+            return compute(block, x)
+        return compute(placed(block), placed(x.contiguous()))
 
     return run
+
+
+def fastest_host_kernel(layout: ExpertLayout) -> str:
+    """The kernel for experts that a CPU computes for few tokens.
+
+    It is ``host`` where that is there: reading the block is all that it asks of memory, where ``torch`` writes a
+    dequantised matrix of 2 to 8 times the block's size and reads it again. Of FP32 ``torch`` reads the block alone.
+    """
+    return "host" if "host" in kernels(layout, "cpu") else "torch"
 
 
 def reference_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> NDArray[np.float64]:
@@ -125,6 +145,8 @@ def _computation(layout: ExpertLayout, name: str) -> Kernel:
         from gpu_reference.experts.triton_kernels import triton_kernel  # Triton is not on every machine
 
         return triton_kernel(layout)
+    if name == "host":
+        return host_kernel(layout)
     return partial({"torch": torch_output, "integers": integer_output}[name], layout)
 
 
@@ -143,8 +165,8 @@ def torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> 
     return functional.linear(raised, down, down_bias).to(x.dtype)
 
 
-def _placed(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, copied to where an allocator puts it unless it lies as well already."""
+def placed(tensor: torch.Tensor) -> torch.Tensor:
+    """The contiguous tensor, copied to where an allocator puts it unless it lies as well already."""
     return tensor if tensor.data_ptr() % _PLACE == 0 else _copied(tensor)
 
 

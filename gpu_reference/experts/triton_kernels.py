@@ -5,6 +5,9 @@ owns some output rows of some tokens and walks over the whole input width in one
 its block and rows alone, whatever else runs: nothing is added by atomics, and block sizes are fixed rather than tuned
 at run time, which would sum in another order in another process.
 
+Up to `PIECES` experts, each with rows of its own, share a launch of the two: a program's second index says which piece
+is its own. What the host says of a piece are arguments of the kernel, not memory that would have to be copied.
+
 One token is multiplied element by element; up to 16 tokens together by tensor cores, more in tiles of 16, each of
 which reads the weights again. The inner values are rounded once, to x's type, between the kernels. MXFP4's smallest
 scale, 2^−127, counts as 0 (it occurs for groups of zeros).
@@ -15,15 +18,25 @@ of a compiled kernel: sizes, and where parts start in the block (bytes, −1: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import triton
 import triton.language as tl
 
 from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT
-from gpu_reference.experts.layout import ExpertLayout
+from gpu_reference.experts.layout import ALIGNMENT, ExpertLayout
 from gpu_reference.experts.mxfp4 import groups
+from gpu_reference.experts.piece import Piece
+
+PIECES = 8
+"""Experts that one launch takes."""
+
+NUMBERS = [f"{kind}{piece}" for kind in "br" for piece in range(PIECES)]
+"""Arguments that differ from launch to launch, of which no kernel is compiled for special values."""
+
+ROW_BITS = 20
+"""Of a row's index, or a number of rows, among a kernel's arguments."""
 
 TOKENS = 16
 """Tokens that tensor cores take together."""
@@ -167,50 +180,80 @@ def _matrix_rows(block, rows, rows_ok, x, tokens_ok, START: tl.constexpr, SCALES
 
 
 @triton.jit
-def _inner_kernel(block, x, inner, count, START: tl.constexpr, SCALES: tl.constexpr, BIAS: tl.constexpr,
-                  HIDDEN: tl.constexpr, GROUPS: tl.constexpr, INTERMEDIATE: tl.constexpr, MXFP4: tl.constexpr,
-                  GPT_OSS: tl.constexpr, ALPHA: tl.constexpr, LIMIT: tl.constexpr, R: tl.constexpr, T: tl.constexpr,
-                  STEP: tl.constexpr):  # fmt: skip
-    """Gate and up rows, and the activation: ``inner [count, INTERMEDIATE]`` of ``x [count, HIDDEN]``."""
+def _choice(piece, a, b, c, d, e, f, g, h):
+    """The ``piece``-th of eight numbers."""
+    low = tl.where(piece < 2, tl.where(piece == 0, a, b), tl.where(piece == 2, c, d))
+    high = tl.where(piece < 6, tl.where(piece == 4, e, f), tl.where(piece == 6, g, h))
+    return tl.where(piece < 4, low, high)
+
+
+@triton.jit(do_not_specialize=NUMBERS)
+def _inner_kernel(base, x, inner, b0: tl.int64, b1: tl.int64, b2: tl.int64, b3: tl.int64, b4: tl.int64, b5: tl.int64,
+                  b6: tl.int64, b7: tl.int64, r0: tl.int64, r1: tl.int64, r2: tl.int64, r3: tl.int64, r4: tl.int64,
+                  r5: tl.int64, r6: tl.int64, r7: tl.int64, START: tl.constexpr, SCALES: tl.constexpr,
+                  BIAS: tl.constexpr, HIDDEN: tl.constexpr, GROUPS: tl.constexpr, INTERMEDIATE: tl.constexpr,
+                  MXFP4: tl.constexpr, GPT_OSS: tl.constexpr, ALPHA: tl.constexpr, LIMIT: tl.constexpr,
+                  ROW_BITS: tl.constexpr, R: tl.constexpr, T: tl.constexpr, STEP: tl.constexpr):  # fmt: skip
+    """Gate and up rows, and the activation: each piece's of ``inner [rows, INTERMEDIATE]``, of ``x [rows, HIDDEN]``.
+
+    ``b0`` … are how far the pieces' blocks lie from ``base``, in units of 16 bytes (so that the compiler knows loads to
+    be aligned); ``r0`` … their rows (`_packed`).
+    """
     HALF: tl.constexpr = R // 2
-    first = tl.program_id(1) * T
+    block = base + _choice(tl.program_id(1), b0, b1, b2, b3, b4, b5, b6, b7) * 16
+    packed = _choice(tl.program_id(1), r0, r1, r2, r3, r4, r5, r6, r7)
+    x += (packed & ((1 << ROW_BITS) - 1)) * HIDDEN
+    inner += ((packed >> ROW_BITS) & ((1 << ROW_BITS) - 1)) * INTERMEDIATE
+    count = packed >> (2 * ROW_BITS)
+    first = tl.program_id(2) * T
     tokens = tl.arange(0, T)
     tokens_ok = first + tokens < count
-    # Even rows of the tile are gate rows, odd ones the up rows that belong to them.
-    tile = tl.arange(0, R)
-    number = tl.program_id(0) * HALF + tile // 2
-    both = _matrix_rows(
-        block, number + (tile % 2) * INTERMEDIATE, number < INTERMEDIATE, x + first * HIDDEN, tokens_ok, START, SCALES,
-        BIAS, HIDDEN, GROUPS, MXFP4, R, T, STEP,
-    )  # fmt: skip
-    gate, up = tl.split(tl.permute(tl.reshape(both, (HALF, 2, T)), (0, 2, 1)))
-    if GPT_OSS:
-        gate = tl.minimum(gate, LIMIT)
-        up = tl.minimum(tl.maximum(up, -LIMIT), LIMIT)
-        raised = (up + 1.0) * (gate / (1.0 + tl.exp(-ALPHA * gate)))
-    else:
-        raised = gate / (1.0 + tl.exp(-gate)) * up
-    rows = tl.program_id(0) * HALF + tl.arange(0, HALF)
-    at = inner + (first + tokens)[None, :] * INTERMEDIATE + rows[:, None]
-    tl.store(at, raised.to(inner.dtype.element_ty), mask=(rows < INTERMEDIATE)[:, None] & tokens_ok[None, :])
+    if first < count:
+        # Even rows of the tile are gate rows, odd ones the up rows that belong to them.
+        tile = tl.arange(0, R)
+        number = tl.program_id(0) * HALF + tile // 2
+        both = _matrix_rows(
+            block, number + (tile % 2) * INTERMEDIATE, number < INTERMEDIATE, x + first * HIDDEN, tokens_ok, START,
+            SCALES, BIAS, HIDDEN, GROUPS, MXFP4, R, T, STEP,
+        )  # fmt: skip
+        gate, up = tl.split(tl.permute(tl.reshape(both, (HALF, 2, T)), (0, 2, 1)))
+        if GPT_OSS:
+            gate = tl.minimum(gate, LIMIT)
+            up = tl.minimum(tl.maximum(up, -LIMIT), LIMIT)
+            raised = (up + 1.0) * (gate / (1.0 + tl.exp(-ALPHA * gate)))
+        else:
+            raised = gate / (1.0 + tl.exp(-gate)) * up
+        rows = tl.program_id(0) * HALF + tl.arange(0, HALF)
+        at = inner + (first + tokens)[None, :] * INTERMEDIATE + rows[:, None]
+        tl.store(at, raised.to(inner.dtype.element_ty), mask=(rows < INTERMEDIATE)[:, None] & tokens_ok[None, :])
 
 
-@triton.jit
-def _down_kernel(block, inner, output, count, START: tl.constexpr, SCALES: tl.constexpr, BIAS: tl.constexpr,
-                 HIDDEN: tl.constexpr, GROUPS: tl.constexpr, INTERMEDIATE: tl.constexpr, MXFP4: tl.constexpr,
-                 R: tl.constexpr, T: tl.constexpr, STEP: tl.constexpr):  # fmt: skip
-    """``output [count, HIDDEN]`` of ``inner [count, INTERMEDIATE]``."""
-    first = tl.program_id(1) * T
+@triton.jit(do_not_specialize=NUMBERS)
+def _down_kernel(base, inner, output, b0: tl.int64, b1: tl.int64, b2: tl.int64, b3: tl.int64, b4: tl.int64,
+                 b5: tl.int64, b6: tl.int64, b7: tl.int64, r0: tl.int64, r1: tl.int64, r2: tl.int64, r3: tl.int64,
+                 r4: tl.int64, r5: tl.int64, r6: tl.int64, r7: tl.int64, START: tl.constexpr, SCALES: tl.constexpr,
+                 BIAS: tl.constexpr, HIDDEN: tl.constexpr, GROUPS: tl.constexpr, INTERMEDIATE: tl.constexpr,
+                 MXFP4: tl.constexpr, ROW_BITS: tl.constexpr, R: tl.constexpr, T: tl.constexpr,
+                 STEP: tl.constexpr):  # fmt: skip
+    """Each piece's rows of ``output [rows, HIDDEN]`` of the same rows of ``inner``; see `_inner_kernel`."""
+    block = base + _choice(tl.program_id(1), b0, b1, b2, b3, b4, b5, b6, b7) * 16
+    packed = _choice(tl.program_id(1), r0, r1, r2, r3, r4, r5, r6, r7)
+    row = (packed >> ROW_BITS) & ((1 << ROW_BITS) - 1)
+    inner += row * INTERMEDIATE
+    output += row * HIDDEN
+    count = packed >> (2 * ROW_BITS)
+    first = tl.program_id(2) * T
     tokens = tl.arange(0, T)
     tokens_ok = first + tokens < count
-    rows = tl.program_id(0) * R + tl.arange(0, R)
-    rows_ok = rows < HIDDEN
-    total = _matrix_rows(
-        block, rows, rows_ok, inner + first * INTERMEDIATE, tokens_ok, START, SCALES, BIAS, INTERMEDIATE, GROUPS,
-        MXFP4, R, T, STEP,
-    )  # fmt: skip
-    at = output + (first + tokens)[None, :] * HIDDEN + rows[:, None]
-    tl.store(at, total.to(output.dtype.element_ty), mask=rows_ok[:, None] & tokens_ok[None, :])
+    if first < count:
+        rows = tl.program_id(0) * R + tl.arange(0, R)
+        rows_ok = rows < HIDDEN
+        total = _matrix_rows(
+            block, rows, rows_ok, inner + first * INTERMEDIATE, tokens_ok, START, SCALES, BIAS, INTERMEDIATE, GROUPS,
+            MXFP4, R, T, STEP,
+        )  # fmt: skip
+        at = output + (first + tokens)[None, :] * HIDDEN + rows[:, None]
+        tl.store(at, total.to(output.dtype.element_ty), mask=rows_ok[:, None] & tokens_ok[None, :])
 
 
 def constants(layout: ExpertLayout, matrix: str, tile: int) -> dict[str, int | float | bool]:
@@ -223,6 +266,7 @@ def constants(layout: ExpertLayout, matrix: str, tile: int) -> dict[str, int | f
         "INTERMEDIATE": shape.intermediate,
         "GROUPS": groups(shape.hidden if matrix == "gate_up" else shape.intermediate),
         "MXFP4": layout.format == "mxfp4",
+        "ROW_BITS": ROW_BITS,
         "R": ROWS[tile],
         "T": tile,
         "STEP": STEP[tile],
@@ -232,25 +276,67 @@ def constants(layout: ExpertLayout, matrix: str, tile: int) -> dict[str, int | f
     return values
 
 
+class TritonGroup:
+    """Several experts at once; see `gpu_reference.experts.group.Group`.
+
+    The layout's format is bf16 or mxfp4, its activation swiglu or gpt_oss_swiglu. The inner values lie in one buffer,
+    which grows to the most rows that a call has; calls follow each other on one stream.
+    """
+
+    def __init__(self, layout: ExpertLayout) -> None:
+        shape = layout.shape
+        self._intermediate = shape.intermediate
+        self._inner: torch.Tensor | None = None
+        self._inner_constants, self._down_constants = (
+            {tile: constants(layout, matrix, tile) for tile in ROWS} for matrix in ("gate_up", "down")
+        )
+        self._inner_programs = {tile: triton.cdiv(2 * shape.intermediate, rows) for tile, rows in ROWS.items()}
+        self._down_programs = {tile: triton.cdiv(shape.hidden, rows) for tile, rows in ROWS.items()}
+
+    def __call__(self, pieces: Sequence[Piece], x: torch.Tensor, output: torch.Tensor) -> None:
+        """Launch ``pieces``; x and output are contiguous."""
+        inner = self._inner
+        if inner is None or len(inner) < len(output) or inner.dtype != x.dtype or inner.device != x.device:
+            shape = (len(output), self._intermediate)
+            inner = self._inner = torch.empty(shape, dtype=x.dtype, device=x.device)
+        for tile in ROWS:
+            same = [piece for piece in pieces if (piece.rows == 1) == (tile == 1) and piece.rows]
+            for at in range(0, len(same), PIECES):
+                self._launch(tile, same[at : at + PIECES], x, inner, output)
+
+    def _launch(
+        self, tile: int, pieces: Sequence[Piece], x: torch.Tensor, inner: torch.Tensor, output: torch.Tensor
+    ) -> None:
+        """One launch of the two kernels, of pieces whose rows go into the same tiles."""
+        base = pieces[0].block
+        address = base.data_ptr()
+        none = (0,) * (PIECES - len(pieces))
+        numbers = (
+            *((piece.block.data_ptr() - address) // ALIGNMENT for piece in pieces), *none,
+            *(_packed(piece) for piece in pieces), *none,
+        )  # fmt: skip
+        tiles = triton.cdiv(max(piece.rows for piece in pieces), tile)
+        programs = self._inner_programs[tile], len(pieces), tiles
+        _inner_kernel[programs](base, x, inner, *numbers, **self._inner_constants[tile])
+        programs = self._down_programs[tile], len(pieces), tiles
+        _down_kernel[programs](base, inner, output, *numbers, **self._down_constants[tile])
+
+
+def _packed(piece: Piece) -> int:
+    """The rows of a piece in one number: first of x, first of the output, and how many."""
+    return piece.first | piece.at << ROW_BITS | piece.rows << 2 * ROW_BITS
+
+
 def triton_kernel(layout: ExpertLayout) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """From a block and contiguous ``x [n, hidden]``, n ≥ 1, f32 or bf16, the output ``[n, hidden]`` in x's type.
 
     The layout's format is bf16 or mxfp4, its activation swiglu or gpt_oss_swiglu.
     """
-    shape = layout.shape
-    inner_constants, down_constants = (
-        {tile: constants(layout, matrix, tile) for tile in ROWS} for matrix in ("gate_up", "down")
-    )
+    group = TritonGroup(layout)
 
     def run(block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        count = len(x)
-        tile = 1 if count == 1 else TOKENS
-        tiles = triton.cdiv(count, tile)
-        inner = torch.empty((count, shape.intermediate), dtype=x.dtype, device=x.device)
         output = torch.empty_like(x)
-        programs = triton.cdiv(2 * shape.intermediate, ROWS[tile]), tiles
-        _inner_kernel[programs](block, x, inner, count, **inner_constants[tile])
-        _down_kernel[triton.cdiv(shape.hidden, ROWS[tile]), tiles](block, inner, output, count, **down_constants[tile])
+        group([Piece(block, 0, len(x), 0)], x, output)
         return output
 
     return run

@@ -1,4 +1,4 @@
-"""How long the stager's decisions take, beside what they decide about: the runtime's commands, in its form."""
+"""How long the stager's decisions take, beside what they decide about."""
 
 from dataclasses import dataclass
 
@@ -69,12 +69,13 @@ class _Driver:
         random = np.random.default_rng(bench.seed)
         likely = 1 / (1 + np.arange(model.experts))
         shape = (STEPS, self.layers)
-        self.chosen: NDArray[np.int64] = np.empty((*shape, model.top_k), np.int64)
+        chosen: NDArray[np.int64] = np.empty((*shape, model.top_k), np.int64)
         self.predicted = np.empty((*shape, min(PREFETCHED, model.experts)), np.int64)
         for step, layer in np.ndindex(shape):
             order = np.argsort(-np.log(likely) - random.gumbel(size=model.experts)).astype(np.int64)
-            self.chosen[step, layer] = order[: model.top_k]
+            chosen[step, layer] = order[: model.top_k]
             self.predicted[step, layer] = order[: self.predicted.shape[2]]
+        self.chosen: list[list[list[int]]] = chosen.tolist()  # as the runtime tells them
         self.values = random.integers(0, CERTAIN, (*shape, model.experts))
         self.chances = np.sort(random.integers(1, CERTAIN, self.predicted.shape[2]))[::-1].copy()
         self.stager = DirectStager(
@@ -94,21 +95,20 @@ class _Driver:
     def layer(self, number: int) -> None:
         """The commands of the layer ``number`` of all steps."""
         step, layer = number // self.layers, number % self.layers
-        stager, experts = self.stager, self.chosen[step % STEPS, layer].tolist()
+        stager, experts = self.stager, self.chosen[step % STEPS][layer]
         stager.demand(layer, experts)
+        stager.expire(number)
         self._move()
-        if self.kind.predictions:
-            stager.expire(number)
         if not all(stager.are_resident(layer, experts)):
             raise WrongResultError("stager: an expert that was demanded did not arrive")
         if self.kind.values:
             stager.set_values(layer, self.values[step % STEPS, layer])
         if self.kind.predictions and layer + 1 < self.layers:
             stager.prefetch(layer + 1, self.predicted[step % STEPS, layer + 1], self.chances, number + 1)
-        self._move()
+            self._move()
         stager.release(layer, experts)
 
     def _move(self) -> None:
-        """Everything that the stager grants."""
+        """All that is to move moves, in no time."""
         while self.stager.grant() is not None:
             self.stager.arrive()

@@ -2,38 +2,41 @@
 
 A policy with free settings has them chosen by measuring on tuning tokens, of the training part, never on the measured
 ones. That is coarser than `predictor.policies.tuning`: each candidate at its first prices alone, once for each regime,
-in the first share and batch that is measured there.
+in the first share, batch and format that is measured there (where the host computes, for each format).
 """
 
 import gc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 
-from catalog.errors import ForestageError
 from gpu_reference.decoder.decoder import Decoder
 from gpu_reference.decoder.graphs import GraphedDecoder
 from gpu_reference.decoder.memory import free_bytes
+from gpu_reference.decoder.shape import DecoderShape
 from gpu_reference.experts.compute import kernels
 from gpu_reference.experts.layout import ExpertLayout, Format
-from gpu_reference.measuring.bench import Bench, Figures, SectionPlan, Skipped, Suite, WrongResultError
+from gpu_reference.measuring.bench import Bench, Figures, SectionPlan, Skipped, WrongResultError
 from gpu_reference.measuring.experts import formats, small_layout
+from gpu_reference.measuring.points import FIRST_ROWS, POINTS, Point
+from gpu_reference.measuring.room import Needed, check_room
+from gpu_reference.measuring.steps import Parts, Purpose, fitting_steps, timed_steps
 from gpu_reference.offload.foresight import Expected, ListeningForesight
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.opened import offloaded_experts, resident_experts
+from gpu_reference.offload.places import LANDING
 from gpu_reference.offload.replay import AnyDecoder, ReplayRun, replay
 from gpu_reference.offload.routing import ReplayPlan
 from gpu_reference.records.decode import Decode, Regime, Regimen, TracePart, Tuning
 from gpu_reference.records.machine import usable_cores
 from gpu_reference.records.summary import Summary
 from predictor.foresight.online import OnlineForesight
-from predictor.policies.material import Material, has_decode, part_of_steps
+from predictor.policies.material import Material, has_decode
 from predictor.policies.online import online_foresight
-from predictor.policies.parts import Part, Predictors, part_of
+from predictor.policies.parts import Part, Predictors
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
 from predictor.policies.rows import HOST, Candidate, Row, rows_of
@@ -44,65 +47,23 @@ from traces import PREFILL
 
 SCOPE: Scope = "global"
 
-MOST_OF_FREE = 0.8
-"""Of the memory that is free, the experts take so much at most."""
-
 THROTTLE = 4
 """The throttled link has this part of the bandwidth that was measured at the beginning."""
 
+TOO_SLOW = 2.0
+"""Times the fastest candidate's step: one that takes longer is not tried at other prices."""
+
+FURTHER = ": further rows"
+"""In the names of sections."""
+
 RESIDENT = "all on the device"
 """The row of the run with every expert on the device: the floor of every other."""
-
-FIRST_ROWS = (
-    "LRU", "learned", "decayed frequency", "static placement", "background, learned", "background, frequency",
-    "Belady + perfect prefetch", "activation-aware (MoE-Infinity)", "learned prefetch", "learned eviction",
-    "perfect prefetch", "ST-MoE prefetch",
-)  # fmt: skip
-"""Rows in the order of importance; others follow."""
-
 
 Told = Literal["none", "arrays", "online"]
 
 
 class RowsFailedError(Exception):
     """Some rows could not be measured; the others are there."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a section of rows measures.
-
-    Attributes:
-        share: of all experts, held on the device.
-        batch: sequences at once.
-        regime: of experts and link.
-        format: of the experts; ``None``: the model's own, or MXFP4.
-    """
-
-    share: float
-    batch: int
-    regime: Regime
-    format: Format | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the section."""
-        form = "" if self.format is None else f" in {self.format}"
-        return f"decode: {self.regime}{form}, share {self.share:g}, batch {self.batch}"
-
-
-POINTS = (
-    *(Point(share, 1, "real sizes") for share in (0.25, 0.5)),
-    Point(0.25, 1, "small experts"),
-    *(Point(share, 1, "real sizes", "bf16") for share in (0.25, 0.5)),
-    *(Point(share, 1, "real sizes") for share in (0.125, 0.75)),
-    *(Point(0.25, batch, "real sizes") for batch in (4, 16)),
-    Point(0.25, 1, "throttled"),
-    Point(0.5, 1, "small experts"),
-    *(Point(0.5, batch, "real sizes") for batch in (4, 16)),
-    Point(0.5, 1, "throttled"),
-)
-"""In the order of importance."""
 
 
 @dataclass
@@ -114,8 +75,10 @@ class Setting:
         host: all experts.
         decoder: with slots and context for the parts.
         regimen: what experts and link are.
-        tuned: the policy chosen for each row of a regime, and how.
+        tuned: the policy chosen for each row of a regime (and, where the host computes, a format), and how.
         warmed: rows that have run before.
+        step_s: what a step took where the host computes, by point and row.
+        references: by point and timed steps, the output of the run with every expert on the device.
     """
 
     batch: int = 0
@@ -124,6 +87,8 @@ class Setting:
     regimen: Regimen | None = None
     tuned: dict[tuple[Regime, Format | None, str], tuple[Policy, Tuning | None]] = field(default_factory=dict)
     warmed: set[str] = field(default_factory=set)
+    step_s: dict[tuple[Point, str], float] = field(default_factory=dict)
+    references: dict[Point, tuple[int, str]] = field(default_factory=dict)
 
     def drop(self) -> None:
         """Give memory back."""
@@ -136,20 +101,20 @@ class Setting:
 
 
 def decode_sections(material: Material | None) -> tuple[SectionPlan, ...]:
-    """The sections of all `POINTS`."""
+    """The sections of all `POINTS`: the first rows of each, and then the further ones."""
     setting = Setting()
 
-    def section(point: Point) -> SectionPlan:
+    def section(point: Point, *, further: bool) -> SectionPlan:
         def measure(bench: Bench) -> Figures:
             if material is None:
                 raise Skipped("no trace was given: --trace or --package")
-            if not bench.is_full and point not in POINTS[:1]:
+            if not bench.is_full and (further or point not in POINTS[:1]):
                 raise Skipped("the quick suite decodes at one point alone")
-            yield from decoded(bench, material, point, setting)
+            yield from decoded(bench, material, point, setting, further=further)
 
-        return SectionPlan(point.name, measure)
+        return SectionPlan(f"{point.name}{FURTHER if further else ''}", measure)
 
-    return tuple(map(section, POINTS))
+    return tuple(section(point, further=further) for further in (False, True) for point in POINTS)
 
 
 @dataclass(frozen=True)
@@ -163,118 +128,84 @@ class RowMeasured:
     matches_resident: bool | None = None
 
 
-def decoded(bench: Bench, material: Material, point: Point, setting: Setting) -> Figures:
-    """Every row at ``point``, the most important first, after the run with every expert on the device.
+def decoded(bench: Bench, material: Material, point: Point, setting: Setting, *, further: bool = False) -> Figures:
+    """The first rows at ``point``, after the run with every expert on the device; or the ``further`` rows.
 
-    Rows whose experts the host computes have fewer steps, and the outputs of all others must be those of that run.
+    All but those whose experts the host computes must have the outputs of that run. Rows that take long have fewer
+    steps: all alike where experts are fetched, each by itself where the host computes them.
 
     Raises:
         RowsFailedError: when all others are measured, naming the rows that failed and why.
     """
     failures: list[str] = []
     order = {name: place for place, name in enumerate(FIRST_ROWS)}
-    references: dict[int, str] = {}
-    parts = Parts(bench, material, point.batch)
+    parts = Parts(bench, material, point)
     _prepare(bench, material, point, setting, parts)
-    test, _ = parts.of(Purpose.TEST)
-    everywhere = test.trace.layers * test.trace.experts
-    rows = sorted(rows_of(test, host=True), key=lambda row: order.get(row.name, len(order)))
-    resident = Row(RESIDENT, HOST, (Candidate(Policy(eviction=Eviction.STATIC, missing=Missing.HOST)),))
-    for row in (resident, *rows):
-        host = row.family == HOST and row is not resident
-        part, record = parts.of(Purpose.HOST_TEST if host else Purpose.TEST)
+    if point not in setting.references:
         try:
-            if row is resident:
-                if row.name not in setting.warmed:
-                    _resident(bench, setting, parts.of(Purpose.TUNING)[0])
-                    setting.warmed.add(row.name)
-                run, measured = _resident(bench, setting, part), RowMeasured(RESIDENT, row.candidates[0].policy)
-                references[len(part.steps)] = run.digest
-            else:
-                policy, tuning = _tuned(bench, material, point, setting, row, parts)
-                if row.name not in setting.warmed:  # what is compiled at its first use is not in the measured steps
-                    before, _ = parts.of(Purpose.HOST_TUNING if host else Purpose.TUNING)
-                    _run(bench, material, point, setting, before, policy)
-                    setting.warmed.add(row.name)
-                run, told = _run(bench, material, point, setting, part, policy)
-                reference = None if host else references.get(len(part.steps))
-                if reference not in (None, run.digest):
-                    raise WrongResultError("its output is not that of the run with every expert on the device")
-                measured = RowMeasured(row.name, policy, tuning, told, None if reference is None else True)
+            floor = _floor(bench, setting, point, parts, material)
+        except Exception as error:  # as of any row
+            failures.append(f"{RESIDENT}: {type(error).__name__}: {error}")
+        else:
+            if not further:
+                yield floor
+    steps, reference = setting.references.get(point, (None, None))
+    test, _ = parts.of(Purpose.TEST, steps)
+    rows = sorted(rows_of(test, host=True), key=lambda row: order.get(row.name, len(order)))
+    for row in rows:
+        if point.is_first(row.name) is further:
+            continue
+        try:
+            yield _measured_row(bench, material, point, setting, row, parts, steps, reference)
         except Exception as error:  # a row that fails leaves the others
             failures.append(f"{row.name}: {type(error).__name__}: {error}")
-            continue
-        yield _row(
-            bench,
-            setting,
-            point,
-            record,
-            run,
-            measured,
-            places=everywhere if row is resident else places_of(point, test),
-            everywhere=everywhere,
-            predictors=material.predictors,
-        )
     if failures:
         raise RowsFailedError("; ".join(failures))
 
 
-class Purpose(Enum):
-    """What steps are decoded for."""
-
-    TEST = "test"
-    HOST_TEST = "test of rows that compute on the host"
-    TUNING = "tuning"
-    HOST_TUNING = "tuning of rows that compute on the host"
-
-
-STEPS: dict[Suite, dict[Purpose, tuple[int, int]]] = {
-    "quick": {
-        Purpose.TEST: (2, 8),
-        Purpose.HOST_TEST: (1, 3),
-        Purpose.TUNING: (1, 3),
-        Purpose.HOST_TUNING: (1, 1),
-    },
-    "full": {
-        Purpose.TEST: (8, 160),
-        Purpose.HOST_TEST: (4, 40),
-        Purpose.TUNING: (8, 48),
-        Purpose.HOST_TUNING: (2, 10),
-    },
-}
-"""Steps before, not timed, and steps timed."""
+def _floor(bench: Bench, setting: Setting, point: Point, parts: Parts, material: Material) -> Decode:
+    """The run with every expert on the device; how long a step takes says how many there are."""
+    before = _resident(bench, setting, parts.of(Purpose.HOST_TUNING)[0])
+    usual = timed_steps(bench.suite, Purpose.TEST, point)
+    steps = fitting_steps(bench.suite, usual, float(before.step_s.mean()))
+    part, record = parts.of(Purpose.TEST, steps)
+    run = _resident(bench, setting, part)
+    setting.references[point] = steps, run.digest
+    everywhere = part.trace.layers * part.trace.experts
+    measured = RowMeasured(RESIDENT, Policy(eviction=Eviction.STATIC, missing=Missing.HOST))
+    return _row(bench, setting, record, run, measured, everywhere, everywhere, material.predictors)
 
 
-class Parts:
-    """The steps that are decoded for each purpose, with what is known ahead of them; those before are not timed."""
-
-    def __init__(self, bench: Bench, material: Material, batch: int) -> None:
-        self._bench, self._material, self._batch = bench, material, batch
-        self._made: dict[Purpose, tuple[Part, TracePart]] = {}
-
-    def of(self, purpose: Purpose) -> tuple[Part, TracePart]:
-        """Made when first asked for.
-
-        Raises:
-            ForestageError: if the trace has fewer steps.
-        """
-        if purpose not in self._made:
-            tuning = purpose in (Purpose.TUNING, Purpose.HOST_TUNING)
-            source = self._material.tuning if tuning else self._material.test
-            warm, timed = STEPS[self._bench.suite][purpose]
-            cut, steps = part_of_steps(source, batch=self._batch, steps=warm + timed)
-            flags = steps.timed.copy()
-            flags[np.flatnonzero(flags)[:warm]] = False
-            part = part_of(cut, replace(steps, timed=flags), self._material.predictors)
-            record = TracePart(
-                sequences=tuple(range(source.sequences)),
-                batch=self._batch,
-                warm_steps=warm,
-                steps=timed,
-                tokens=part.timed_tokens,
-            )
-            self._made[purpose] = part, record
-        return self._made[purpose]
+def _measured_row(
+    bench: Bench,
+    material: Material,
+    point: Point,
+    setting: Setting,
+    row: Row,
+    parts: Parts,
+    steps: int | None,
+    reference: str | None,
+) -> Decode:
+    """One row: tuned, warmed up, and measured over ``steps``; where it fetches, with the ``reference`` output."""
+    policy, tuning = _tuned(bench, material, point, setting, row, parts)
+    host = row.family == HOST
+    if (point, row.name) not in setting.step_s if host else row.name not in setting.warmed:
+        # What is compiled at its first use is not in the measured steps.
+        before, _ = parts.of(Purpose.HOST_TUNING if host else Purpose.TUNING)
+        taken = _run(bench, material, point, setting, before, policy)[0].step_s
+        setting.step_s[point, row.name] = float(taken.mean())
+        setting.warmed.add(row.name)
+    if host:
+        usual = timed_steps(bench.suite, Purpose.HOST_TEST, point)
+        steps = fitting_steps(bench.suite, usual, setting.step_s[point, row.name])
+    part, record = parts.of(Purpose.HOST_TEST if host else Purpose.TEST, steps)
+    run, told = _run(bench, material, point, setting, part, policy)
+    compared = None if host else reference
+    if compared not in (None, run.digest):
+        raise WrongResultError("its output is not that of the run with every expert on the device")
+    measured = RowMeasured(row.name, policy, tuning, told, None if compared is None else True)
+    everywhere = part.trace.layers * part.trace.experts
+    return _row(bench, setting, record, run, measured, places_of(point, part), everywhere, material.predictors)
 
 
 def places_of(point: Point, part: Part) -> int:
@@ -293,22 +224,25 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     """Experts and decoder for ``point``."""
     layout = layout_of(bench, point)
     layer_map = material.test.metadata.layer_map
-    if setting.host is None or setting.host.layout != layout:
+    plans = [ReplayPlan(parts.of(purpose)[0]) for purpose in Purpose]
+    slots, max_context = max(plan.slots for plan in plans), max(plan.max_context for plan in plans)
+    if setting.host is not None and setting.host.layout != layout:
         setting.drop()
-        _check_memory(len(layer_map) * bench.model.experts * layout.nbytes, "all experts in host memory")
+    if setting.batch != point.batch:
+        setting.decoder = None
+    _check_room(bench, layout, point, setting, parts, slots, max_context)
+    if setting.host is None:
         setting.host = HostExperts.random(
             layout, len(layer_map), bench.model.experts, seed=bench.seed, device=torch.device(bench.device)
         )
-    if setting.decoder is None or setting.batch != point.batch:
-        setting.decoder = None
-        plans = [ReplayPlan(parts.of(purpose)[0]) for purpose in Purpose]
+    if setting.decoder is None:
         decoder = Decoder.random(
             bench.model,
             layer_map,
             device=bench.device,
             dtype=torch.bfloat16,
-            slots=max(plan.slots for plan in plans),
-            max_context=max(plan.max_context for plan in plans),
+            slots=slots,
+            max_context=max_context,
             seed=bench.seed,
         )
         setting.decoder = decoder
@@ -325,18 +259,29 @@ def _prepare(bench: Bench, material: Material, point: Point, setting: Setting, p
     )
 
 
-def _check_memory(needed: int, what: str) -> None:
-    """Raise where the system has less memory left than is ``needed``: it would end the process.
+def _check_room(
+    bench: Bench, layout: ExpertLayout, point: Point, setting: Setting, parts: Parts, slots: int, max_context: int
+) -> None:
+    """Refuse what the host's memory does not hold; a GPU says itself that it has too little.
 
     Raises:
-        ForestageError: naming both.
+        ForestageError: naming what would fit.
     """
-    free = free_bytes(torch.device("cpu"))
-    if free is not None and needed > MOST_OF_FREE * free:
-        raise ForestageError(
-            f"host memory: {what} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; measure a smaller "
-            "model, or on a machine with more memory"
-        )
+    test, _ = parts.of(Purpose.TEST)
+    trace, decoder_bytes = test.trace, 0
+    if setting.decoder is None and not bench.on_cuda:
+        shape = DecoderShape.of(bench.model, trace.metadata.layer_map)
+        decoder_bytes = shape.fixed_bytes(torch.bfloat16)
+        decoder_bytes += shape.cache_bytes(torch.bfloat16, slots=slots, max_context=max_context)
+    needed = Needed(
+        model=f"{bench.model.name} in {layout.format}",
+        expert_bytes=layout.nbytes,
+        experts=0 if setting.host is not None else trace.layers * trace.experts,
+        places=0 if bench.on_cuda else places_of(point, test),
+        beside=0 if bench.on_cuda else trace.experts + LANDING,
+        decoder_bytes=decoder_bytes,
+    )
+    check_room(needed, free_bytes(torch.device("cpu")))
 
 
 def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
@@ -351,8 +296,6 @@ def _throttle_gb_per_s(bench: Bench, setting: Setting) -> float:
 def _resident(bench: Bench, setting: Setting, part: Part) -> ReplayRun:
     assert setting.host is not None
     assert setting.decoder is not None
-    if not bench.on_cuda:  # a GPU says itself that it has too little
-        _check_memory(len(setting.host.blocks) * setting.host.layout.nbytes, "all experts once more, as the device's")
     experts = resident_experts(setting.host, torch.device(bench.device), kernel=kernel_of(bench, setting))
     return replay(part, setting.decoder, experts, seed=bench.seed)
 
@@ -366,29 +309,42 @@ def kernel_of(bench: Bench, setting: Setting) -> str:
 def _tuned(
     bench: Bench, material: Material, point: Point, setting: Setting, row: Row, parts: Parts
 ) -> tuple[Policy, Tuning | None]:
-    """The row's policy, chosen on the tuning tokens unless it was before for these experts and this link."""
-    candidates = [candidate for candidate in row.candidates if candidate.policy.missing is not Missing.SOONER]
-    if not candidates:
-        raise ForestageError("the runtime does not choose between host and link")
-    policies = list(_priced(candidates))
-    if len(policies) == 1:
-        return policies[0], None
-    key = point.regime, point.format, row.name
-    if key not in setting.tuned:
-        part, record = parts.of(Purpose.HOST_TUNING if row.family == HOST else Purpose.TUNING)
-        times: list[float] = []
+    """The row's policy, chosen on the tuning tokens unless it was before for these experts and this link.
+
+    A candidate that is far behind at its first price is not tried at others.
+    """
+    first = [candidate.policy.model_copy(update={"price": candidate.prices[0]}) for candidate in row.candidates]
+    if len(first) == 1 and len(row.candidates[0].prices) == 1:
+        return first[0], None
+    host = row.family == HOST
+    key = point.regime, point.format if host else None, row.name
+    if key in setting.tuned:
+        return setting.tuned[key]
+    part, record = parts.of(Purpose.HOST_TUNING if host else Purpose.TUNING)
+    times: list[float] = []
+    tried: list[Policy] = []
+
+    def measure(policies: Iterable[Policy]) -> None:
         for policy in policies:
             if times and bench.is_over:
-                break
+                return
             times.append(float(_run(bench, material, point, setting, part, policy)[0].step_s.mean()))
-        tuning = Tuning(part=record, share=point.share, tried=len(times))
-        setting.tuned[key] = policies[int(np.argmin(times))], tuning
+            tried.append(policy)
+
+    measure(first)
+    near = [at for at, taken in enumerate(times) if taken <= TOO_SLOW * min(times)]
+    measure(_priced(row.candidates[at] for at in near))
+    best = int(np.argmin(times))
+    setting.tuned[key] = tried[best], Tuning(part=record, share=point.share, tried=len(times))
+    if host:
+        setting.step_s[point, row.name] = times[best]
     return setting.tuned[key]
 
 
 def _priced(candidates: Iterable[Candidate]) -> Iterator[Policy]:
+    """With each price but the first."""
     for candidate in candidates:
-        for price in candidate.prices:
+        for price in candidate.prices[1:]:
             yield candidate.policy.model_copy(update={"price": price})
 
 
@@ -426,6 +382,8 @@ def _run(
         kernel=kernel_of(bench, setting),
         host_threads=host_threads(),
         link_gb_per_s=setting.regimen.throttle_gb_per_s,
+        most_tokens=part.most_tokens,
+        dtype=torch.bfloat16,
     ) as experts:
         run = replay(part, setting.decoder, experts, seed=bench.seed)
     return run, told
@@ -457,11 +415,9 @@ class PartListening(ListeningForesight):
 def _row(
     bench: Bench,
     setting: Setting,
-    point: Point,
     part: TracePart,
     run: ReplayRun,
     row: RowMeasured,
-    *,
     places: int,
     everywhere: int,
     predictors: Predictors,

@@ -12,6 +12,7 @@ from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, checked, figure
 from gpu_reference.measuring.clock import Work, each_time
 from gpu_reference.measuring.launches import capture
+from gpu_reference.offload.layer_work import add_up
 from gpu_reference.records.micro import MicroKind
 
 MIB = 1 << 20
@@ -186,32 +187,31 @@ def grouped_experts(bench: Bench) -> Figures:
 
 
 def combined(bench: Bench) -> Figures:
-    """Each token's outputs of its experts, weighted and added up in gate order, in float32."""
+    """Each token's outputs of its experts, weighted and added up in gate order, in float32, as the runtime does."""
     model = bench.model
     for tokens in (1, 4, 16):
         generator = bench.generator(bench.device)
-        outputs = torch.randn(tokens, model.top_k, model.hidden, generator=generator, device=bench.device)
-        outputs = outputs.to(torch.bfloat16)
+        ids = np.arange(tokens * model.top_k) % model.experts
+        rows = torch.randn(len(ids), model.hidden, generator=generator, device=bench.device).to(torch.bfloat16)
         weights = torch.rand(tokens, model.top_k, generator=generator, device=bench.device)
-        exact = np.einsum("tk,tkh->th", *(part.double().cpu().numpy() for part in (weights, outputs)))
-        error = checked("combine", in_gate_order(outputs, weights), exact, 1e-5)
+        order = np.argsort(ids, kind="stable")
+        uses = np.empty((len(ids), model.hidden))
+        uses[order] = rows.double().cpu().numpy()
+        exact = np.einsum("tk,tkh->th", weights.double().cpu().numpy(), uses.reshape(tokens, model.top_k, -1))
+        placed = None if tokens == 1 else torch.from_numpy(order).to(bench.device)
+        total = torch.empty(tokens, model.hidden, dtype=torch.bfloat16, device=bench.device)
+        work = partial(add_up, rows, placed, weights, total)
+        work()
+        error = checked("combine", total, exact, MOST_ERROR["bf16"])
         yield bench.micro(
             MicroKind.COMBINE,
-            each_time(partial(in_gate_order, outputs, weights)),
+            each_time(work),
             queued=20,
             error=error,
             experts=model.top_k,
             tokens=tokens,
             launched="eager",
         )
-
-
-def in_gate_order(outputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Σ_k weights ``[n, k]`` · outputs ``[n, k, hidden]``, added up from k = 0 on, f32 ``[n, hidden]``."""
-    total = outputs[:, 0].float() * weights[:, :1]
-    for rank in range(1, outputs.shape[1]):
-        total.addcmul_(outputs[:, rank].float(), weights[:, rank : rank + 1])
-    return total
 
 
 def _groups_in_turn(layout: ExpertLayout, blocks: torch.Tensor, x: torch.Tensor, counts: tuple[int, ...]) -> Work:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from gpu_reference.experts.compute import expert_kernel
+from gpu_reference.experts.compute import expert_kernel, fastest_host_kernel
 from gpu_reference.measuring.background import COPY_BYTES, BackgroundCopies
 from gpu_reference.measuring.bench import Bench, Figures, WrongResultError, figure
 from gpu_reference.measuring.clock import each_time
@@ -15,17 +15,16 @@ from gpu_reference.records.machine import usable_cores
 from gpu_reference.records.micro import MicroKind
 from gpu_reference.records.summary import Summary
 
-KERNEL = "torch"
-
 
 def host_experts(bench: Bench) -> Figures:
     """One expert after another on the processor, by format, threads and tokens."""
     for layout in layouts(bench):
         blocks = blocks_of(bench, layout, "cpu")
-        kernel = expert_kernel(layout, "cpu", KERNEL)
+        name = fastest_host_kernel(layout)  # as the runtime does
+        kernel = expert_kernel(layout, "cpu", name)
         for tokens in (1, 4, 16) if bench.is_full else (1,):
             x = inputs(bench, tokens, "cpu")
-            error = check_kernel(layout, kernel, KERNEL, blocks, x)
+            error = check_kernel(layout, kernel, name, blocks, x)
             one = in_turn(kernel, blocks, x)
             for threads in thread_counts():
                 with computing_threads(threads):
@@ -38,7 +37,7 @@ def host_experts(bench: Bench) -> Figures:
                     error=error,
                     tokens=tokens,
                     format=layout.format,
-                    kernel=KERNEL,
+                    kernel=name,
                     threads=threads,
                 )
         del blocks
@@ -49,9 +48,10 @@ def host_experts_while_copying(bench: Bench) -> Figures:
     copies = BackgroundCopies(bench)
     for layout in layouts(bench):
         blocks = blocks_of(bench, layout, "cpu")
-        kernel = expert_kernel(layout, "cpu", KERNEL)
+        name = fastest_host_kernel(layout)  # as the runtime does
+        kernel = expert_kernel(layout, "cpu", name)
         x = inputs(bench, 1, "cpu")
-        error = check_kernel(layout, kernel, KERNEL, blocks, x)
+        error = check_kernel(layout, kernel, name, blocks, x)
         one = in_turn(kernel, blocks, x)
         for threads in thread_counts():
             with computing_threads(threads), copies:
@@ -70,7 +70,7 @@ def host_experts_while_copying(bench: Bench) -> Figures:
                     copy_bytes=COPY_BYTES,
                     tokens=1,
                     format=layout.format,
-                    kernel=KERNEL,
+                    kernel=name,
                     threads=threads,
                 )
         del blocks

@@ -8,8 +8,10 @@ from gpu_reference.measuring.experts import combined, device_experts, graphed_ex
 from gpu_reference.measuring.fixed_parts import fixed_parts, output_matrix
 from gpu_reference.measuring.host import host_experts, host_experts_while_copying, host_memory
 from gpu_reference.measuring.launches import gate_round_trips, graph_replays, launches
+from gpu_reference.measuring.layer_overhead import layer_overheads
 from gpu_reference.measuring.networks import device_predictions, host_predictions
 from gpu_reference.measuring.overlap import overlaps
+from gpu_reference.measuring.points import SHOWN
 from predictor.policies.material import Material
 
 FIRST = (
@@ -21,7 +23,7 @@ FIRST = (
     SectionPlan("host experts", host_experts),
     SectionPlan("host experts while copying", host_experts_while_copying),
     SectionPlan("host memory", host_memory),
-    SectionPlan("combining", combined),
+    SectionPlan("layer overhead", layer_overheads),
     SectionPlan("output matrix", output_matrix),
     SectionPlan("decisions", decisions),
     SectionPlan("predictions on the host", host_predictions),
@@ -35,12 +37,13 @@ THEN = (
     SectionPlan("graph replays", graph_replays),
     SectionPlan("copies within the device", copies_within_device),
     SectionPlan("copies on several streams", copies_on_streams),
+    SectionPlan("combining", combined),
     SectionPlan("grouped experts", grouped_experts),
 )
-"""What comes after the first two points of decoding."""
+"""What comes after the points of decoding that matter most."""
 
 
 def sections_of(material: Material | None) -> tuple[SectionPlan, ...]:
     """All sections; ``material``: what is decoded, if anything is."""
     rows = decode_sections(material)
-    return (*FIRST, *rows[:2], *THEN, *rows[2:])
+    return (*FIRST, *rows[: len(SHOWN)], *THEN, *rows[len(SHOWN) :])

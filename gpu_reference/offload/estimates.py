@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpu_reference.experts.compute import Kernel
 from gpu_reference.offload.copier import Copier
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
-from gpu_reference.offload.layer_work import Kernel
 from gpu_reference.offload.queues import ComputeQueue, Mark
 
 RUNS = 5

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from gpu_reference.experts.compute import expert_kernel
+from gpu_reference.experts.compute import expert_kernel, fastest_host_kernel
+from gpu_reference.experts.group import expert_group
 from gpu_reference.offload.copier import copier_of
 from gpu_reference.offload.estimates import Estimates, measured_estimates
 from gpu_reference.offload.foresight import ArrayForesight, Foresight
@@ -28,6 +29,7 @@ def offloaded_experts(
     *,
     foresight: Foresight | None = None,
     kernel: str | None = None,
+    host_kernel: str | None = None,
     host_threads: int | None = None,
     link_gb_per_s: float | None = None,
     estimates: Estimates | None = None,
@@ -44,6 +46,7 @@ def offloaded_experts(
         device: where they are computed.
         foresight: what is known ahead; ``None``: the plan's arrays.
         kernel: name of the device's expert kernel.
+        host_kernel: name of the host's, for what it computes; ``None``: the fastest.
         host_threads: of the host's computing.
         link_gb_per_s: of a slower link than there is.
         estimates: by which `Missing.SOONER` chooses; ``None``: measured here (`estimates.measured_estimates`).
@@ -59,17 +62,19 @@ def offloaded_experts(
     worker = None
     try:
         if plan.missing is not Missing.FETCH:
-            worker = HostWorker(expert_kernel(host.layout, "cpu"), threads=host_threads)
-        queue, on_device = compute_queue(device), expert_kernel(host.layout, device, kernel)
+            on_host = expert_kernel(host.layout, "cpu", host_kernel or fastest_host_kernel(host.layout))
+            worker = HostWorker(on_host, threads=host_threads)
+        queue, group = compute_queue(device), expert_group(host.layout, device, kernel)
         if plan.missing is Missing.SOONER and estimates is None:
             assert worker is not None, "made above"
-            estimates = measured_estimates(host, queue, copier, on_device, worker, most_tokens=most_tokens, dtype=dtype)
+            one = expert_kernel(host.layout, device, kernel)
+            estimates = measured_estimates(host, queue, copier, one, worker, most_tokens=most_tokens, dtype=dtype)
         experts = OffloadedExperts(
             plan,
             host,
             queue,
             copier,
-            on_device,
+            group,
             foresight or ArrayForesight(host.layers, plan.values, plan.predictions),
             worker=worker,
             estimates=estimates,
@@ -90,4 +95,4 @@ def resident_experts(host: HostExperts, device: torch.device, *, kernel: str | N
     Raises:
         ForestageError: if its memory does not suffice, or the kernel is unknown.
     """
-    return ResidentExperts(host, compute_queue(device), expert_kernel(host.layout, device, kernel))
+    return ResidentExperts(host, compute_queue(device), expert_group(host.layout, device, kernel))

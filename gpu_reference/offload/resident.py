@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from gpu_reference.experts.group import Group
 from gpu_reference.offload.host_store import HostExperts
-from gpu_reference.offload.layer_work import Kernel, LayerWork
+from gpu_reference.offload.layer_work import LayerWork
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
 from gpu_reference.offload.queues import ComputeQueue
@@ -20,9 +21,9 @@ class ResidentExperts:
     """The interface of `runtime.OffloadedExperts`, with nothing to decide: a hit is every lookup.
 
     Args:
-        host: all experts, which are copied to the device.
+        host: all experts, which are copied to a GPU; a CPU computes them where they are.
         queue: of the device.
-        kernel: an expert's, on the device.
+        group: what computes experts on the device.
 
     Attributes:
         timed: statistics of the timed steps.
@@ -32,17 +33,14 @@ class ResidentExperts:
         ForestageError: if the device's memory does not hold them all, naming how many would fit.
     """
 
-    def __init__(self, host: HostExperts, queue: ComputeQueue, kernel: Kernel) -> None:
+    def __init__(self, host: HostExperts, queue: ComputeQueue, group: Group) -> None:
         self.heard: list[list[int]] | None = None
         self._queue = queue
-        self._kernel = kernel
+        self._group = group
         self._experts = host.experts
-        self._blocks = Places(len(host.blocks), host.layout.nbytes, queue.device).blocks
-        for block, source in zip(self._blocks, host.blocks, strict=False):
-            block.copy_(source)
         on_gpu = queue.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.synchronize(queue.device)
+        # A CPU's own memory is the host's, and a kernel gives the same bits wherever a block lies.
+        self._blocks = _copied(host, queue.device) if on_gpu else host.blocks
         self._ids = PinnedBuffer(torch.int64, pinned=on_gpu)
         self._is_timed = False
         self.timed = Statistics()
@@ -92,13 +90,22 @@ class ResidentExperts:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):
             return torch.zeros_like(x)
-        work = LayerWork(self._queue, self._kernel, x, ids, weights, chosen)
-        for expert in work.tokens_of:
-            work.launch(expert, self._blocks[layer * self._experts + expert])
+        work = LayerWork(self._queue, self._group, x, ids, weights, chosen)
+        needed = list(work.tokens_of)
+        work.launch(needed, [self._blocks[layer * self._experts + expert] for expert in needed])
         if self._is_timed:
             self.timed.counts.lookups += len(work.tokens_of)
             self.timed.counts.hits += len(work.tokens_of)
         return work.combine()
+
+
+def _copied(host: HostExperts, device: torch.device) -> list[torch.Tensor]:
+    """All blocks of ``host``, on ``device``."""
+    blocks = Places(len(host.blocks), host.layout.nbytes, device).blocks[: len(host.blocks)]
+    for block, source in zip(blocks, host.blocks, strict=True):
+        block.copy_(source)
+    torch.cuda.synchronize(device)
+    return blocks
 
 
 def _take(destination: torch.Tensor, source: torch.Tensor) -> None:

@@ -25,12 +25,13 @@ import numpy as np
 import torch
 
 from catalog.errors import ForestageError
+from gpu_reference.experts.group import Group
 from gpu_reference.offload.copier import Copier
 from gpu_reference.offload.estimates import Estimates
 from gpu_reference.offload.foresight import Expected, Foresight
 from gpu_reference.offload.host_compute import HostResult, HostWorker
 from gpu_reference.offload.host_store import HostExperts
-from gpu_reference.offload.layer_work import Kernel, LayerWork
+from gpu_reference.offload.layer_work import LayerWork
 from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT, Link
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
@@ -63,7 +64,7 @@ class OffloadedExperts:
         plan: the policy, resolved; its values and predictions are not looked at, but ``foresight``.
         host: all experts.
         queue, copier: of the device.
-        kernel: an expert's, on the device.
+        group: what computes experts on the device.
         foresight: what is known ahead.
         worker: that computes experts on the host; needed unless every missing expert is fetched.
         estimates: of times, by which `Missing.SOONER` chooses.
@@ -86,7 +87,7 @@ class OffloadedExperts:
         host: HostExperts,
         queue: ComputeQueue,
         copier: Copier,
-        kernel: Kernel,
+        group: Group,
         foresight: Foresight,
         *,
         worker: HostWorker | None = None,
@@ -102,7 +103,7 @@ class OffloadedExperts:
         self._host = host
         self._experts = host.experts
         self._queue = queue
-        self._kernel = kernel
+        self._group = group
         self._foresight = foresight
         self._worker = worker
         self._copier = copier
@@ -212,13 +213,11 @@ class OffloadedExperts:
             chosen, ids, weights = forced.chosen, forced.ids, forced.weights
         if not len(chosen):
             return torch.zeros_like(x)
-        work = LayerWork(self._queue, self._kernel, x, ids, weights, chosen)
+        work = LayerWork(self._queue, self._group, x, ids, weights, chosen)
         needed = list(work.tokens_of)
         resident, coming, computed = self._demand(layer, needed, work.tokens_of)
         result = self._compute_on_host(work, layer, computed) if computed else None
-        read = []
-        for expert in resident:
-            read.append(self._launch(work, layer, expert))
+        read = self._launch(work, layer, resident)
         since = self._queue.stamp() if coming or computed else None
         self._tell(layer, chosen)
         self._await(work, layer, coming, result, computed, since, read)
@@ -306,11 +305,12 @@ class OffloadedExperts:
         counts.computed += len(computed)
         return resident, coming, computed
 
-    def _launch(self, work: LayerWork, layer: int, expert: int) -> int:
-        """Compute what is on the device; returns the block."""
-        block = self._link.block_of[layer * self._experts + expert]
-        work.launch(expert, self._places.blocks[block])
-        return block
+    def _launch(self, work: LayerWork, layer: int, experts: Sequence[int]) -> list[int]:
+        """Compute what is on the device, together; returns the blocks."""
+        blocks = [self._link.block_of[layer * self._experts + expert] for expert in experts]
+        if experts:
+            work.launch(experts, [self._places.blocks[block] for block in blocks])
+        return blocks
 
     def _await(
         self,
@@ -328,24 +328,21 @@ class OffloadedExperts:
         link.pump()
         while left or result is not None:
             launched = False
-            for expert in tuple(left):
-                key = first_key + expert
-                if key in link.waiting:
-                    continue
-                mark = link.mark_of(key)
-                if mark is not None and not mark.may_be_awaited():
-                    continue
-                if mark is not None:
-                    self._queue.wait_for(mark)
+            if arrived := self._arrived([first_key + expert for expert in left]):
+                for _, mark in arrived:
+                    if mark is not None:
+                        self._queue.wait_for(mark)
                 since = self._stalled(since, for_host=False)
-                block = self._launch(work, layer, expert)
-                read.append(block)
-                left.remove(expert)
+                experts = [key - first_key for key, _ in arrived]
+                blocks = self._launch(work, layer, experts)
+                read += blocks
+                left = [expert for expert in left if expert not in experts]
                 since = self._queue.stamp()
                 launched = True
-                if block in self._places.landing:
-                    self._places.last_read[block] = self._queue.mark()
-                    link.was_read(block)
+                for block in blocks:
+                    if block in self._places.landing:
+                        self._places.last_read[block] = self._queue.mark()
+                        link.was_read(block)
             if result is not None and result.is_done():
                 self._take_result(work, computed)
                 since = self._stalled(since, for_host=True)
@@ -353,6 +350,20 @@ class OffloadedExperts:
             if not launched:
                 time.sleep(0)
             link.pump()
+
+    def _arrived(self, keys: Iterable[int]) -> list[tuple[int, Mark | None]]:
+        """Of ``keys``, with the mark of the copy: all that have arrived, or one for which the device may wait."""
+        arrived: list[tuple[int, Mark | None]] = []
+        awaited: list[tuple[int, Mark | None]] = []
+        for key in keys:
+            if key in self._link.waiting:
+                continue
+            mark = self._link.mark_of(key)
+            if mark is None or mark.is_reached():
+                arrived.append((key, mark))
+            elif not awaited and mark.may_be_awaited():
+                awaited.append((key, mark))
+        return arrived or awaited
 
     def _stalled(self, since: Any, *, for_host: bool) -> Any:
         """What the device waited for since the stamp ``since`` is there."""

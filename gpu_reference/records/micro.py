@@ -48,6 +48,11 @@ class MicroKind(Enum):
     DECISION = "decision"
     """The stager's commands for one layer of one step (look-up, demand, expiry, transfers until nothing is left to
     move, release; with values and predictions where ``policy`` has them), for a cache of ``places`` of all experts."""
+    LAYER_OVERHEAD = "layer_overhead"
+    """All that the ``runtime`` does of the host for the experts of a layer, where they and their copies take no time:
+    the ids' way to the host, the stager's decision (nothing told ahead), marks, waiting, and the sum of the outputs.
+    ``tokens`` tokens that choose ``top_k`` experts each, ``needed`` in all, of which ``missing`` are not on the device.
+    ``offloaded``, or ``resident``: every expert is on the device, and there is no stager."""
     PREDICTION_HOST = "prediction_host"
     """The network's streaming form for one (token, layer), one thread; ``trained``: given, or of random integers."""
     PREDICTION_DEVICE = "prediction_device"
@@ -82,6 +87,9 @@ SETTINGS: dict[MicroKind, dict[str, type]] = {
     MicroKind.GRAPH_REPLAY: {"kernels": int, **_CLOCK},
     MicroKind.GATE_ROUND_TRIP: {"ids": int, **_CLOCK},
     MicroKind.DECISION: {"policy": str, "layers": int, "experts": int, "top_k": int, "places": int, **_CLOCK},
+    MicroKind.LAYER_OVERHEAD: {
+        "runtime": str, "tokens": int, "top_k": int, "needed": int, "missing": int, **_CLOCK,
+    },
     MicroKind.PREDICTION_HOST: {"network": str, "hidden": int, "trained": bool, **_CLOCK},
     MicroKind.PREDICTION_DEVICE: {
         "network": str, "hidden": int, "trained": bool, "layers": int, "batch": int, "arithmetic": str,
@@ -98,6 +106,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "clock": ("device", "host"),
     "launched": ("eager", "graph"),
     "memory": ("pinned", "pageable"),
+    "runtime": ("resident", "offloaded"),
 }
 """Values of settings that have the same few in every kind."""
 

@@ -54,9 +54,11 @@ class MeasuredConstants:
         layers: one for each layer of the trace.
         end_s: from the last layer to the next tokens' ids, by the step's tokens.
         buckets: rows of a cache that a step may read, ascending: the least that hold its longest sequence.
-        gate_s: from the router's end until the host knows the experts, by their number (tokens · top-k).
-        combine_s: the experts' outputs of a layer, added up, by the step's tokens.
-        decision_s: the stager's commands for a layer without what is known ahead.
+        gate_s: from the end of the output matrix until the host knows the next tokens, by ids.
+        runtime_s: what the runtime takes of the host for the experts of a layer where they take no time themselves, by
+            the step's tokens, which choose the same experts: the ids' way to the host, the decision without what is
+            known ahead, and the sum of the outputs.
+        runtime_expert_s: more for each further expert that the layer needs.
         foresight_s: what the host takes for a layer more, to ask and tell what is known ahead.
         begin_s: what it takes for that before the first layer of a step; 0 where nothing is foreseen there.
         host: ``None``: it is not known, and cannot compute.
@@ -73,8 +75,8 @@ class MeasuredConstants:
     end_s: Curve
     buckets: tuple[int, ...]
     gate_s: Curve
-    combine_s: Curve
-    decision_s: float
+    runtime_s: Curve
+    runtime_expert_s: float
     foresight_s: float
     begin_s: float
     host: HostConstants | None

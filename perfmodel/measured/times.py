@@ -2,10 +2,13 @@
 
 What of the runtime is stated, and how:
 
-* *Before a gate*: adding up the outputs of the layer before, the fixed part of this layer, the way of the chosen ids to
-  the host, and the stager's decision, one after the other: the host waits for the gate, so nothing overlaps there. The
-  first layer has the sum of the last layer of the step before, and the end of a step: its output matrix, and the way of
-  the next tokens' ids to the host, which takes as long as that of the experts'.
+* *Before a gate*: the fixed part of this layer, and what the runtime takes of the host for a layer, one after the
+  other. The host waits for the gate, so the device is idle until it launches again: a layer takes no less than the host
+  needs for it. The runtime's part is the way of the chosen ids to the host, the stager's decision and its own work on
+  them, and the sum of the outputs of the layer before (of the first layer: of the last one of the step before). The
+  first layer also has the end of a step: its output matrix, and the way of the next tokens' ids to the host.
+* What the runtime takes for an expert that is missing is not counted: it is done while the link moves, but for what is
+  before the first chunk and after the last one.
 * *After it*: shared experts, and what the host takes to ask and tell what is known ahead; nothing is launched
   meanwhile, and the link moves. Both are the mean over the layers. Assumption: a layer waits for the host; where the
   device has more to do than the host, telling is hidden, and the prediction too slow by that much.
@@ -67,13 +70,14 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
     for step in np.flatnonzero(steps.timed).tolist():
         tokens, context = int(sizes[step]), int(rows[step])
         if tokens not in of_step:
-            of_step[tokens] = _around(tokens, trace.top_k, constants)
+            of_step[tokens] = _around(tokens, constants)
         around, after[step] = of_step[tokens]
         for layer, of_layer in enumerate(constants.layers):
             key = (id(of_layer), tokens, context)
             if key not in found:
                 found[key] = of_layer.fixed_s.at(tokens, context) + around
-            before[step, layer] = found[key]
+            more = max(0, int(uses[step, layer]) - trace.top_k) * constants.runtime_expert_s
+            before[step, layer] = found[key] + more
         before[step, 0] += constants.end_s.at(tokens) + constants.gate_s.at(tokens * trace.top_k) + constants.begin_s
         asked[step] = constants.expert_launch_s * uses[step] + constants.foresight_s
     before_ps, after_ps = _ps("a layer", before), _ps("what follows a gate", after)
@@ -100,11 +104,10 @@ def _most_timed_tokens(part: Part) -> int:
     return int(part.needed.tokens_of[timed].max())
 
 
-def _around(tokens: int, top_k: int, constants: MeasuredConstants) -> tuple[float, float]:
+def _around(tokens: int, constants: MeasuredConstants) -> tuple[float, float]:
     """Of a step of so many tokens, in every layer: s before its gate beside the layer's own, and s after it."""
-    before = constants.gate_s.at(tokens * top_k) + constants.combine_s.at(tokens) + constants.decision_s
     shared = [layer.shared_s.at(tokens) for layer in constants.layers if layer.shared_s is not None]
-    return before, sum(shared) / len(constants.layers) + constants.foresight_s
+    return constants.runtime_s.at(tokens), sum(shared) / len(constants.layers) + constants.foresight_s
 
 
 def _rows(longest: NDArray[np.int64], buckets: tuple[int, ...]) -> NDArray[np.int64]:

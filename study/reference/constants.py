@@ -27,6 +27,9 @@ TO_GATE, SHARED, LOGITS = "to_gate", "shared", "logits"
 NOTHING_TOLD = "recency"
 """The decision of a policy to which nothing is told ahead; see `gpu_reference.measuring.decisions`."""
 
+RESIDENT, OFFLOADED = "resident", "offloaded"
+"""Runtimes, as `MicroKind.LAYER_OVERHEAD` names them."""
+
 
 def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> MeasuredConstants:
     """What ``record`` says of the machine, for the way in which ``row`` was decoded.
@@ -49,10 +52,13 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         launched="eager",
     )
     everywhere = row.places >= layers * record.model.experts
-    before, with_all = measured.decision_s(NOTHING_TOLD), measured.decision_s(_told(row.policy))
-    if everywhere and row.policy.eviction is Eviction.STATIC:  # the floor of all rows runs without a stager
-        before = with_all = 0.0
-    foresight_s = max(0.0, with_all - before) + _predicting_s(measured, row)
+    # The floor of all rows runs without a stager.
+    runtime = RESIDENT if everywhere and row.policy.eviction is Eviction.STATIC else OFFLOADED
+    telling_s = 0.0
+    if runtime == OFFLOADED:
+        telling_s = max(0.0, measured.decision_s(_told(row.policy)) - measured.decision_s(NOTHING_TOLD))
+    runtime_s, runtime_expert_s = _runtime(measured, runtime)
+    foresight_s = telling_s + _predicting_s(measured, row)
     throttle = row.regimen.throttle_gb_per_s
     buckets, of_layers = _layers(measured, row.mode, layers)
     return MeasuredConstants(
@@ -67,8 +73,8 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         end_s=measured.curve(MicroKind.FIXED_PART, "batch", part=LOGITS),
         buckets=buckets,
         gate_s=measured.curve(MicroKind.GATE_ROUND_TRIP, "ids", _alone),
-        combine_s=measured.curve(MicroKind.COMBINE, "tokens", experts=record.model.top_k, launched="eager"),
-        decision_s=before,
+        runtime_s=runtime_s,
+        runtime_expert_s=runtime_expert_s,
         foresight_s=foresight_s,
         begin_s=0.0 if row.policy.prefetch is Prefetch.NONE else foresight_s,
         host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
@@ -192,6 +198,26 @@ def _shared(rows: list[Micro], group: str) -> Curve | None:
 
 
 # --- what the host does ---
+
+
+def _runtime(measured: _Measured, runtime: str) -> tuple[Curve, float]:
+    """The runtime's own work: by tokens, where all choose the same experts; and more for each further expert.
+
+    The further ones are those of the largest batch that was measured with both.
+    """
+    kind, top_k = MicroKind.LAYER_OVERHEAD, measured.record.model.top_k
+    same = measured.curve(kind, "tokens", runtime=runtime, missing=0, top_k=top_k, needed=top_k)
+    others = [
+        micro
+        for micro in measured.rows(kind, runtime=runtime, missing=0, top_k=top_k)
+        if int(micro.settings["needed"]) > top_k
+    ]
+    if not others:
+        return same, 0.0
+    largest = max(others, key=lambda micro: (int(micro.settings["tokens"]), int(micro.settings["needed"])))
+    further = int(largest.settings["needed"]) - top_k
+    more_s = largest.seconds.median - same.at(int(largest.settings["tokens"]))
+    return same, max(0.0, more_s / further)
 
 
 def _told(policy: Policy) -> str:

@@ -1,9 +1,12 @@
 """``forestage reference measure``: what it writes, what it refuses, and how it ends where a section fails."""
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpu_reference.files import SHIPPED_TRACE
@@ -13,6 +16,7 @@ from gpu_reference.records import MeasurementRecord
 from gpu_reference.records.micro import MicroKind
 from predictor.policies.material import Material
 from tests.gpu_reference.measured import summary
+from tests.learned_samples import random_next_use
 from tests.study.conftest import Outcome, refused
 from traces import RoutingTrace
 
@@ -71,7 +75,30 @@ def test_the_trace_and_its_model_are_recorded(forestage: Forestage, tmp_path: Pa
     assert record.trace.name == "trace.safetensors"
     assert set(record.predictors) >= {"uses", "st-moe"}
     assert record.trace.tokens < RoutingTrace.load(SHIPPED_TRACE).tokens  # the part that is decoded
-    assert "--trace trace.safetensors" in record.command
+    command = "--trace trace.safetensors --tokens 300 --without fails --out RECORD"
+    assert record.command.endswith(command)
+
+
+def test_the_record_has_the_command_that_remakes_it(forestage: Forestage, tmp_path: Path) -> None:
+    out, trace, next_use = tmp_path / "record.json", tmp_path / "the trace.safetensors", tmp_path / "uses.safetensors"
+    shutil.copyfile(SHIPPED_TRACE, trace)
+    generator = np.random.default_rng(0)
+    random_next_use(generator, layers=8, experts=32, top_k=4, ranked=True).save(next_use)
+    outcome = forestage(
+        "reference", "measure", "--device", "cpu", "--out", out, "--trace", trace, "--tokens", "300", "--minutes",
+        "1.5", "--next-use", next_use, "--only", "succeeds", "--seed", "3",
+    )  # fmt: skip
+    assert outcome.status == 0
+    command = MeasurementRecord.load(out).command
+    assert command == (
+        "forestage reference measure --suite quick --device cpu --seed 3 "
+        "--trace 'the trace.safetensors' --next-use uses.safetensors --tokens 300 --minutes 1.5 --only succeeds "
+        "--out RECORD"
+    )
+    again = [str(tmp_path / word) if (tmp_path / word).is_file() else word for word in shlex.split(command)]
+    again[again.index("RECORD")] = str(tmp_path / "again.json")
+    assert forestage(*again[1:]).status == 0
+    assert MeasurementRecord.load(tmp_path / "again.json").command == command
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """``forestage reference measure``: measure a machine, and write a record."""
 
+import shlex
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +43,7 @@ def measure_command(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 8")
+        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 7.5")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Measure this section alone; several times")] = None,
     without: Annotated[
@@ -58,6 +60,7 @@ def measure_command(
     Interrupted, the same command goes on where it was. A section that fails is recorded with its reason, the others
     run, and the exit status is 1.
     """
+    began = time.monotonic()
     check_destination(out)
     if suite not in ("quick", "full"):
         raise SettingError("suite", "choose quick or full", value=suite)
@@ -90,10 +93,25 @@ def measure_command(
         model=record,
         suite="full" if suite == "full" else "quick",
         device=where,
-        command=_command(suite, record.name, where, seed, trace=trace, package=package),
+        command=_command(
+            suite=suite,
+            model=record.name if material is None else model,
+            device=where,
+            seed=seed,
+            trace=trace,
+            package=package,
+            next_use=next_use,
+            predictor=predictor,
+            distance=distance,
+            tokens=tokens,
+            minutes=minutes,
+            only=only,
+            without=without,
+        ),
         seed=seed,
         material=material,
         minutes=minutes,
+        began=began,
         only=only or (),
         without=without or (),
         fresh=fresh,
@@ -108,15 +126,20 @@ def measure_command(
         raise typer.Exit(SOME_FAILED)
 
 
-def _command(suite: str, model: str, device: str, seed: int, *, trace: Path | None, package: Path | None) -> str:
-    """What remakes the record; files by their names alone."""
-    given: dict[str, object] = {"suite": suite, "model": model, "device": device, "seed": seed}
-    if trace is not None:
-        given["trace"] = trace.name
-    if package is not None:
-        given["package"] = package.name
-        del given["model"]
-    return f"forestage reference measure{''.join(f' --{name} {value}' for name, value in given.items())} --out RECORD"
+def _command(**given: object) -> str:
+    """What remakes the record, of parameters and what was given for them; files by their names alone."""
+    words = ["forestage reference measure"]
+    for parameter, value in given.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is not None:
+                words.append(f"--{parameter.replace('_', '-')} {_typed(one)}")
+    return " ".join([*words, "--out RECORD"])
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return shlex.quote(value.name if isinstance(value, Path) else str(value))
 
 
 def render(console: Console, record: MeasurementRecord) -> None:

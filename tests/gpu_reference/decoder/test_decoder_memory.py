@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -56,3 +58,15 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_free_memory_of_this_machine_is_known_and_plausible() -> None:
     free = memory.free_bytes(torch.device("cpu"))
     assert free is None or 1 << 20 < free < 1 << 50
+
+
+def test_a_container_leaves_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit, used = tmp_path / "limit", tmp_path / "used"
+    monkeypatch.setattr(memory, "CONTAINERS", ((str(tmp_path / "none"), str(used)), (str(limit), str(used))))
+    used.write_text("1000\n")
+    for text, left in (("5000\n", 4000), ("500\n", 0)):
+        limit.write_text(text)
+        assert memory.free_bytes(torch.device("cpu")) == left
+    limit.write_text("max\n")
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or free > 5000

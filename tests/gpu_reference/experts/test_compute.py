@@ -126,7 +126,8 @@ def test_no_rows_give_no_rows() -> None:
 def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
     layout = ExpertLayout(SHAPES["gpt_oss_swiglu"], "int8")
     with pytest.raises(
-        ForestageError, match="'integers': not for int8 gpt_oss_swiglu experts with biases on cpu; choose one of torch"
+        ForestageError,
+        match="'integers': not for int8 gpt_oss_swiglu experts with biases on cpu; choose one of torch, h",
     ):
         expert_kernel(layout, "cpu", "integers")
     with pytest.raises(ForestageError, match="'fast': not for int8 gpt_oss_swiglu"):

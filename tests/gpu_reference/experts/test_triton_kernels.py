@@ -9,6 +9,7 @@ import torch
 
 from gpu_reference.experts.compute import expert_kernel, kernels, reference_output
 from gpu_reference.experts.layout import ExpertLayout, Format
+from gpu_reference.experts.piece import Piece
 from gpu_reference.experts.shape import ExpertShape
 from pim_model.quantise import relative_error
 
@@ -63,6 +64,32 @@ def test_a_tokens_output_does_not_depend_on_what_runs_beside_it(kernel_module: M
     for part in (slice(3, 5), slice(16, 18), slice(0, 16)):
         run(blocks[1], x[part])
         assert torch.equal(run(blocks[0], x[part]), together[part])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("format", ["bf16", "mxfp4"])
+def test_experts_launched_together_have_the_bits_that_they_have_alone(
+    kernel_module: ModuleType, format: Format, dtype: torch.dtype
+) -> None:
+    layout, blocks = experts(SHAPES["gpt_oss_swiglu"], format)
+    other = layout.random(10, seed=6, device=DEVICE)  # another allocation
+    x = torch.randn(24, layout.shape.hidden, generator=torch.Generator().manual_seed(7)).to(DEVICE, dtype)
+    several = 1 if DEVICE == "cpu" and dtype == torch.bfloat16 else 18  # see above
+    pieces = [Piece(block, 3 + at, 1, 2 * at) for at, block in enumerate((*other, *blocks))]  # more than a launch takes
+    pieces[3:3] = [Piece(blocks[0], 2, several, 40), Piece(blocks[1], 0, 0, 39), Piece(other[7], 9, several // 6, 60)]
+    group, alone = kernel_module.TritonGroup(layout), kernel_module.triton_kernel(layout)
+    written = torch.zeros(64, dtype=torch.bool)
+    output = torch.full((64, layout.shape.hidden), 77.0, dtype=dtype, device=DEVICE)
+    for _ in range(2):  # the second finds the buffer of the first
+        group(pieces, x, output)
+        for piece in pieces:
+            here = slice(piece.at, piece.at + piece.rows)
+            written[here] = True
+            if piece.rows:
+                expected = alone(piece.block, x[piece.first : piece.first + piece.rows].clone())
+                assert torch.equal(output[here], expected)
+        assert (output[~written] == 77).all()
+        pieces.reverse()
 
 
 def test_the_kernel_is_offered_on_a_gpu_alone() -> None:

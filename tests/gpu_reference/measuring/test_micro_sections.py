@@ -12,7 +12,17 @@ from catalog import ForestageError, find_model
 from gpu_reference.experts.compute import expert_kernel
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.measuring import bench as bench_module
-from gpu_reference.measuring import copies, decisions, experts, fixed_parts, host, launches, networks, overlap
+from gpu_reference.measuring import (
+    copies,
+    decisions,
+    experts,
+    fixed_parts,
+    host,
+    launches,
+    layer_overhead,
+    networks,
+    overlap,
+)
 from gpu_reference.measuring.background import COPY_BYTES, BackgroundCopies
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, WrongResultError, check_same, checked, relative_error
 from gpu_reference.measuring.clock import Clock, Effort
@@ -44,6 +54,7 @@ KINDS: dict[str, tuple[Callable[[Bench], Figures], MicroKind]] = {
     "host experts while copying": (host.host_experts_while_copying, MicroKind.HOST_EXPERT_WHILE_COPYING),
     "host memory": (host.host_memory, MicroKind.HOST_MEMORY_READ),
     "decisions": (decisions.decisions, MicroKind.DECISION),
+    "layer overhead": (layer_overhead.layer_overheads, MicroKind.LAYER_OVERHEAD),
     "overlap": (overlap.overlaps, MicroKind.OVERLAP),
     "on the host": (networks.host_predictions, MicroKind.PREDICTION_HOST),
     "on the device": (networks.device_predictions, MicroKind.PREDICTION_DEVICE),
@@ -82,6 +93,45 @@ def test_grouped_experts_are_measured_in_the_full_suite(bench: Bench) -> None:
     assert all(figure.relative_error is not None for figure in figures)
 
 
+def test_the_runtimes_own_work_is_measured_by_what_is_there(bench: Bench) -> None:
+    full = Bench(device="cpu", suite="full", model=MODEL)
+    found = {}
+    for one in layer_overhead.layer_overheads(full):
+        assert isinstance(one, Micro)
+        of = one.settings
+        found[of["runtime"], of["tokens"], of["needed"], of["missing"]] = one.seconds.minimum
+    top_k, experts = MODEL.top_k, MODEL.experts
+    of_all = [(1, top_k), (4, top_k), (4, 4 * top_k), (16, top_k), (16, min(experts, 16 * top_k))]
+    assert set(found) == {
+        *((runtime, *of, 0) for runtime in ("resident", "offloaded") for of in of_all),
+        *(("offloaded", 1, top_k, missing) for missing in (1, top_k)),
+    }
+
+
+def test_an_expert_that_is_missing_unasked_is_not_timed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_of = layer_overhead.plan_of
+
+    def fewer(policy: Any, **arguments: Any) -> Any:
+        places = arguments["places"] - 2 * arguments["layers"]
+        held = arguments["hottest"].reshape(arguments["layers"], -1)[:, 2:].ravel()
+        return plan_of(policy, **{**arguments, "places": places, "hottest": held})
+
+    monkeypatch.setattr(layer_overhead, "plan_of", fewer)
+    with pytest.raises(WrongResultError, match=r"layer overhead: \d+ experts were missing instead of 0"):
+        list(layer_overhead.layer_overheads(bench))
+
+
+def test_a_wrong_sum_of_outputs_is_not_timed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_up = experts.add_up
+
+    def unsorted(outputs: Any, order: Any, weights: torch.Tensor, total: torch.Tensor) -> None:
+        add_up(outputs, None, weights, total)
+
+    monkeypatch.setattr(experts, "add_up", unsorted)
+    with pytest.raises(WrongResultError, match="combine: wrong by"):
+        list(experts.combined(bench))
+
+
 def test_every_section_is_named_once() -> None:
     names = [plan.name for plan in sections_of(None)]
     assert len(set(names)) == len(names)
@@ -95,7 +145,7 @@ def test_a_wrong_expert_is_not_timed(bench: Bench, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(experts, "expert_kernel", wrong)
     monkeypatch.setattr(host, "expert_kernel", wrong)
     for section in (experts.device_experts, host.host_experts, host.host_experts_while_copying):
-        with pytest.raises(WrongResultError, match=r"expert in \w+, kernel torch: wrong by [12]"):
+        with pytest.raises(WrongResultError, match=r"expert in \w+, kernel (torch|host): wrong by [12]"):
             next(section(bench))
 
 

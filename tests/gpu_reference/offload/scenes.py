@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gpu_reference.experts.compute import expert_kernel
+from gpu_reference.experts.group import one_by_one
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.offload.foresight import ArrayForesight
@@ -138,7 +139,7 @@ def host_experts() -> HostExperts:
 @cache
 def resident_outputs(scene: Scene) -> list[torch.Tensor]:
     host = host_experts()
-    return outputs(scene, ResidentExperts(host, ImmediateQueue(), kernel()), lambda: None)
+    return outputs(scene, ResidentExperts(host, ImmediateQueue(), one_by_one(kernel())), lambda: None)
 
 
 def offloaded(
@@ -156,7 +157,7 @@ def offloaded(
         host,
         queue,
         copier,
-        kernel(),
+        one_by_one(kernel()),
         ArrayForesight(LAYERS, plan.values, plan.predictions),
         worker=worker,
         chunk_bytes=100,

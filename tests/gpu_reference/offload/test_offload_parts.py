@@ -14,6 +14,7 @@ from gpu_reference.offload.foresight import SpeculativeForesight
 from gpu_reference.offload.generate import GeneratedSequence
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
+from gpu_reference.offload.opened import resident_experts
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import LANDING, too_little_memory
 from gpu_reference.offload.recorded import recorded_trace
@@ -38,6 +39,16 @@ def test_too_little_memory_names_the_budget_that_fits() -> None:
         f"{249 - LANDING} experts (2.5 GB), spare places included"
     )
     assert "at most 0 experts" in str(too_little_memory(1, 10**9, (10**8, 10**10)))
+
+
+def test_a_cpu_computes_experts_where_they_are() -> None:
+    layout = ExpertLayout(ExpertShape(hidden=32, intermediate=32, matrices=3, activation="swiglu"), "fp32")
+    host = HostExperts.random(layout, 1, 3, seed=0, device=torch.device("cpu"))
+    resident = resident_experts(host, torch.device("cpu"))
+    x, ids, weights = torch.ones(1, 32), torch.tensor([[2, 0]]), torch.tensor([[0.5, 2.0]])
+    before = resident.run(0, x, ids, weights)
+    host.blocks[2].copy_(host.blocks[1])  # no copy is held: what changes here is computed there
+    assert not torch.equal(before, resident.run(0, x, ids, weights))
 
 
 @pytest.mark.parametrize("format", ["fp32", "bf16"])

@@ -10,7 +10,8 @@ import torch
 
 from catalog.errors import ForestageError
 from gpu_reference.decoder import Decoder
-from gpu_reference.experts.compute import expert_kernel, reference_output
+from gpu_reference.experts.compute import reference_output
+from gpu_reference.experts.group import expert_group
 from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.offload.copier import ThreadCopier, ThrottledCopier
 from gpu_reference.offload.estimates import Estimates
@@ -154,7 +155,7 @@ def test_a_copier_of_random_delays_changes_nothing_but_times(policy: Policy) -> 
     plan, copier = plan_for(policy, "single", 6), HesitantCopier()
     foresight = ArrayForesight(LAYERS, plan.values, plan.predictions)
     experts = OffloadedExperts(
-        plan, host(), ImmediateQueue(), copier, expert_kernel(LAYOUT, "cpu"), foresight, chunk_bytes=1024
+        plan, host(), ImmediateQueue(), copier, expert_group(LAYOUT, "cpu"), foresight, chunk_bytes=1024
     )
     assert replay(part("single"), decoder(), experts).digest == resident("single").digest
     experts.close()
@@ -180,9 +181,9 @@ def test_lru_hits_are_those_of_the_cache_simulation() -> None:
     assert run.statistics.hit_rate == expected.hit_rate
 
 
-def test_what_the_host_computes_is_the_devices_on_a_cpu() -> None:
+def test_what_the_host_computes_is_the_devices_on_a_cpu_by_the_same_kernel() -> None:
     policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.HOST, background=True)
-    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU) as experts:
+    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, host_kernel="torch") as experts:
         run = replay(part("batch"), decoder("batch"), experts)
     assert run.digest == resident("batch").digest
     assert run.statistics.counts.computed > 0
@@ -191,8 +192,8 @@ def test_what_the_host_computes_is_the_devices_on_a_cpu() -> None:
 
 def test_what_ends_sooner_is_chosen_by_times_measured_at_the_start() -> None:
     policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER, background=True)
-    of = part("batch")
-    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, most_tokens=of.most_tokens) as experts:
+    of, plan = part("batch"), plan_for(policy, "batch", 11)
+    with offloaded_experts(plan, host(), CPU, host_kernel="torch", most_tokens=of.most_tokens) as experts:
         assert replay(of, decoder("batch"), experts).digest == resident("batch").digest
 
 
@@ -204,7 +205,8 @@ def test_a_fast_host_computes_what_is_missing_and_a_slow_one_nothing(host_rate: 
         transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6, host_free_rate=host_rate,
         host_shared_rate=host_rate, host_most_rate=np.full(tokens, host_rate), host_before_ps=0, host_after_ps=0,
     )  # fmt: skip
-    with offloaded_experts(plan_for(policy, "batch", 11), host(), CPU, estimates=estimates) as experts:
+    plan = plan_for(policy, "batch", 11)
+    with offloaded_experts(plan, host(), CPU, host_kernel="torch", estimates=estimates) as experts:
         run = replay(part("batch"), decoder("batch"), experts)
     assert run.digest == resident("batch").digest
     counts = run.statistics.counts

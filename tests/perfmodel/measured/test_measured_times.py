@@ -53,8 +53,8 @@ def made(**changes: Any) -> MeasuredConstants:
         "end_s": Curve("end", ((1, 100e-6), (2, 120e-6))),
         "buckets": (8, 16),
         "gate_s": Curve("gate", ((1, 3e-6), (2, 4e-6))),
-        "combine_s": Curve("combine", ((1, 1e-6), (2, 2e-6))),
-        "decision_s": 7e-6,
+        "runtime_s": Curve("runtime", ((1, 11e-6), (2, 13e-6))),
+        "runtime_expert_s": 5e-6,
         "foresight_s": 8e-6,
         "begin_s": 0.0,
         "host": None,
@@ -79,7 +79,7 @@ def durations(**changes: Any) -> Durations:
 
 def test_a_gate_comes_after_everything_that_the_host_waits_for() -> None:
     work = measured_times(part(ONE), np.array([8, 9]), made()).workload
-    around = 3 + 1 + 7
+    around = 11
     end = 100 + 3
     assert (work.before_gate_ps // US).tolist() == [[end + 10 + around, 30 + around], [end + 20 + around, 31 + around]]
     # Shared experts are the mean over the layers, of which one has none.
@@ -103,7 +103,7 @@ def test_a_step_of_several_reads_the_cache_of_the_longest() -> None:
     work = measured_times(part(ids, batch=2, lengths=[2, 1]), np.array([3, 4, 15]), made()).workload
     ends = (120 + 4, 100 + 3)
     assert (work.before_gate_ps // US).tolist() == [
-        [ends[0] + 26 + 4 + 2 + 7, 35 + 4 + 2 + 7],
+        [ends[0] + 26 + 13 + 5, 35 + 13],  # the first layer needs one expert more than one token does
         [ends[1] + 10 + 11, 30 + 11],
     ]
     assert (work.shared_ps // US).tolist() == [8 + 3, 8 + 2]
@@ -168,7 +168,7 @@ def test_what_the_host_computes_comes_back() -> None:
         ({"expert_s": Curve("expert: tokens", ((2, 1e-6),))}, "expert: tokens: 1 is needed, 2 is measured"),
         ({"buckets": (8,)}, "context: a step looks at 9 tokens, the cache has 8"),
         ({"expert_bytes": 0}, "expert_bytes: 0"),
-        ({"decision_s": 1e6}, "one a layer takes"),
+        ({"runtime_s": Curve("runtime", ((1, 1e6),))}, "one a layer takes"),
     ],
 )
 def test_what_cannot_be_stated_is_refused(changes: dict[str, Any], match: str) -> None:

@@ -49,7 +49,9 @@ FIXED_S = {
 """By (layers, batch): by rows of the cache."""
 LOGITS_S = {1: 50e-6, 4: 55e-6}
 GATE_S = {2: 11e-6, 8: 13e-6}
-COMBINE_S = {1: 6e-6, 4: 7e-6}
+RUNTIME_S = {"offloaded": {1: 25e-6, 4: 27e-6}, "resident": {1: 17e-6, 4: 20e-6}}
+"""By runtime: by tokens that choose the same experts."""
+FURTHER_S = {"offloaded": 3e-6, "resident": 2e-6}
 DECISION_S = {
     "recency": 8e-6, "values": 12e-6, "values and prefetch": 15e-6, "values, prefetch and background loads": 20e-6,
 }  # fmt: skip
@@ -112,8 +114,8 @@ def constants(policy: Policy, batch: int, *, throttle_gb_per_s: float | None, si
         end_s=Curve("end", tuple(LOGITS_S.items())),
         buckets=(256, 512),
         gate_s=Curve("gate", tuple(GATE_S.items())),
-        combine_s=Curve("combine", tuple(COMBINE_S.items())),
-        decision_s=DECISION_S["recency"],
+        runtime_s=Curve("runtime", tuple(RUNTIME_S["offloaded"].items())),
+        runtime_expert_s=FURTHER_S["offloaded"],
         foresight_s=DECISION_S[told] - DECISION_S["recency"],
         begin_s=DECISION_S[told] - DECISION_S["recency"] if policy.prefetch is not Prefetch.NONE else 0.0,
         host=None if policy.missing is Missing.FETCH else host,
@@ -149,9 +151,14 @@ def _micro_rows(line: CopyLine) -> Iterable[Micro]:
         yield _micro(MicroKind.FIXED_PART, taken, part="logits", **of)
     for ids, taken in GATE_S.items():
         yield _micro(MicroKind.GATE_ROUND_TRIP, taken, ids=ids, clock="host", queued=1)
-    for tokens, taken in COMBINE_S.items():
-        how = {"experts": TOP_K, "tokens": tokens, "launched": "eager"}
-        yield _micro(MicroKind.COMBINE, taken, **how, clock="host", queued=20)
+    for runtime, of_runtime in RUNTIME_S.items():
+        for tokens, taken in of_runtime.items():
+            for needed in {TOP_K, min(EXPERTS, tokens * TOP_K)}:
+                how = {"runtime": runtime, "tokens": tokens, "top_k": TOP_K, "needed": needed, "missing": 0}
+                whole = taken + (needed - TOP_K) * FURTHER_S[runtime]
+                yield _micro(MicroKind.LAYER_OVERHEAD, whole, **how, clock="host", queued=3)
+    how = {"runtime": "offloaded", "tokens": 1, "top_k": TOP_K, "needed": TOP_K, "missing": 1}
+    yield _micro(MicroKind.LAYER_OVERHEAD, 80e-6, **how, clock="host", queued=3)
     for told, taken in DECISION_S.items():
         shape = {"layers": LAYERS, "experts": EXPERTS, "top_k": TOP_K, "places": 6}
         yield _micro(MicroKind.DECISION, taken, policy=told, **shape, clock="host", queued=3)
@@ -188,7 +195,9 @@ def decoded(
     part = found.part
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
     if places == LAYERS * EXPERTS:
-        known = replace(known, decision_s=0.0, foresight_s=0.0, begin_s=0.0)
+        resident = Curve("runtime", tuple(RUNTIME_S["resident"].items()))
+        further = FURTHER_S["resident"]
+        known = replace(known, runtime_s=resident, runtime_expert_s=further, foresight_s=0.0, begin_s=0.0)
     times = measured_times(part, contexts_of(trace), known)
     run = Simulator(part, times, material.uses, places=places, scope="global").run(policy, first=found.first)
     counts = vars(run.counts)

@@ -46,6 +46,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
         decoded(material, BACKGROUND, "background", warm=20, steps=30),
         decoded(material, PREFETCH, "perfect prefetch", warm=5),
         decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS),
+        decoded(material, STATIC, "all on the device", places=LAYERS * EXPERTS, batch=4, steps=30),
     ]
     found = compare_record(made_record(material, rows), "a.json", material)
     assert len(found.rows) == len(rows)
@@ -55,7 +56,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
             assert figure is not None
             assert figure.error == pytest.approx(0, abs=1e-3), row
     assert found.tpot is not None
-    assert (found.tpot.rows, found.tpot.within) == (11, 11)
+    assert (found.tpot.rows, found.tpot.within) == (12, 12)
     # The null errs, so that what was predicted says something.
     assert found.mean is not None
     assert found.mean.largest > 0.1
@@ -85,7 +86,7 @@ def test_a_wrong_bandwidth_is_seen_where_the_link_is_the_bound(material: Materia
         (MicroKind.COPY_TO_DEVICE, "no copy_to_device with memory pinned, streams 1"),
         (MicroKind.GATE_ROUND_TRIP, "no gate_round_trip"),
         (MicroKind.DECISION, "no decision with policy recency"),
-        (MicroKind.COMBINE, "no combine with experts 2"),
+        (MicroKind.LAYER_OVERHEAD, "no layer_overhead with runtime offloaded, missing 0, top_k 2, needed 2"),
         (MicroKind.HOST_EXPERT, "no host_expert with format mxfp4, bytes 5000000"),
         (MicroKind.HOST_EXPERT_WHILE_COPYING, "no host_expert_while_copying with what expert"),
     ],
