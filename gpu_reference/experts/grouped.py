@@ -41,7 +41,8 @@ def grouped_output(layout: ExpertLayout, blocks: torch.Tensor, x: torch.Tensor, 
         raise ForestageError(f"grouped experts: {len(counts)} counts for {len(blocks)} experts; give each 0 or more")
     if not len(x):
         return torch.empty_like(x)
-    ends = torch.tensor(counts, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(x.device)
+    # The host does not wait: from memory that is not pinned the driver copies before it returns.
+    ends = torch.tensor(counts, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(x.device, non_blocking=True)
     inner = _product(layout, blocks, "gate_up", x, counts, ends)
     raised = activate(shape, inner.to(torch.float32)).to(x.dtype)
     return _product(layout, blocks, "down", raised, counts, ends)
@@ -59,5 +60,6 @@ def _product(
     if not layout.shape.bias:
         return product
     biases = torch.stack([getattr(part, f"{name}_bias") for part in parts])
-    each = torch.tensor(counts).to(x.device)
-    return (product.to(torch.float32) + biases.to(torch.float32).repeat_interleave(each, 0)).to(x.dtype)
+    each = torch.tensor(counts).to(x.device, non_blocking=True)
+    of_rows = biases.to(torch.float32).repeat_interleave(each, 0, output_size=len(x))  # else the host asks the device
+    return (product.to(torch.float32) + of_rows).to(x.dtype)

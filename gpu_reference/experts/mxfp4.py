@@ -11,6 +11,8 @@ Two elements share a byte, the earlier in the low half, as in the checkpoints of
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from catalog.errors import ForestageError
@@ -74,15 +76,23 @@ def dequantise(codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = t
     return values
 
 
+# The tables are made once for each device, on the host: a list that goes to a GPU makes the host wait for the device,
+# and cannot be captured in a CUDA graph.
+
+
+@cache
+@torch.inference_mode(False)  # wherever they are made first: they are read inside and outside that mode
 def scale_values(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What each byte of a scale stands for, ``[256]``."""
+    """What each byte of a scale stands for, ``[256]``; not to be written to."""
     exponents = range(-SCALE_BIAS, 255 - SCALE_BIAS)
-    return torch.tensor([*(2.0**exponent for exponent in exponents), float("nan")], dtype=dtype, device=device)
+    return torch.tensor([*(2.0**exponent for exponent in exponents), float("nan")], dtype=dtype).to(device)
 
 
+@cache
+@torch.inference_mode(False)
 def element_values(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What each code of an element stands for, ``[16]``."""
-    return torch.tensor([*MAGNITUDES, *(-value for value in MAGNITUDES)], dtype=dtype, device=device)
+    """What each code of an element stands for, ``[16]``; not to be written to."""
+    return torch.tensor([*MAGNITUDES, *(-value for value in MAGNITUDES)], dtype=dtype).to(device)
 
 
 def _nearest(scaled: torch.Tensor) -> torch.Tensor:
@@ -101,9 +111,11 @@ def _power_of_two(exponents: torch.Tensor) -> torch.Tensor:
     return ((exponents.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
+@cache
+@torch.inference_mode(False)
 def _pairs(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The two elements of each byte, as one item of twice the size, ``[256]``."""
-    elements = element_values(dtype, device)
-    byte = torch.arange(256, device=device)
+    elements = element_values(dtype, torch.device("cpu"))
+    byte = torch.arange(256)
     both = torch.stack((elements[byte & 15], elements[byte >> 4]), dim=1)
-    return both.view({2: torch.int32, 4: torch.int64}[elements.element_size()]).view(256)
+    return both.view({2: torch.int32, 4: torch.int64}[elements.element_size()]).view(256).to(device)

@@ -1,4 +1,4 @@
-"""How long the stager's decisions take, beside what they decide about."""
+"""How long the stager's decisions take, beside what they decide about: the runtime's commands, in its form."""
 
 from dataclasses import dataclass
 
@@ -97,18 +97,19 @@ class _Driver:
         step, layer = number // self.layers, number % self.layers
         stager, experts = self.stager, self.chosen[step % STEPS][layer]
         stager.demand(layer, experts)
-        stager.expire(number)
         self._move()
+        if self.kind.predictions:
+            stager.expire(number)
         if not all(stager.are_resident(layer, experts)):
             raise WrongResultError("stager: an expert that was demanded did not arrive")
         if self.kind.values:
             stager.set_values(layer, self.values[step % STEPS, layer])
         if self.kind.predictions and layer + 1 < self.layers:
             stager.prefetch(layer + 1, self.predicted[step % STEPS, layer + 1], self.chances, number + 1)
-            self._move()
+        self._move()
         stager.release(layer, experts)
 
     def _move(self) -> None:
-        """All that is to move moves, in no time."""
+        """Everything that the stager grants."""
         while self.stager.grant() is not None:
             self.stager.arrive()

@@ -1,10 +1,11 @@
 """An expert's time on the device, by format, kernel and tokens; and the sum of experts' outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gpu_reference.experts.compute import Kernel, expert_kernel, kernels, reference_output
 from gpu_reference.experts.grouped import grouped_output
@@ -12,6 +13,7 @@ from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.measuring.bench import Bench, Figures, Skipped, checked, figure
 from gpu_reference.measuring.clock import Work, each_time
 from gpu_reference.measuring.launches import capture
+from gpu_reference.offload.blocks import aligned_blocks
 from gpu_reference.offload.layer_work import add_up
 from gpu_reference.records.micro import MicroKind
 
@@ -57,9 +59,11 @@ def layouts(bench: Bench) -> tuple[ExpertLayout, ...]:
 
 
 def blocks_of(bench: Bench, layout: ExpertLayout, device: str) -> torch.Tensor:
-    """Random experts u8 ``[count, nbytes]``, more than a cache holds."""
+    """Random experts u8 ``[count, nbytes]``, more than a cache holds; they lie as in a decode run, so that no kernel
+    copies one first."""
     count = max(LEAST_EXPERTS, -(-CACHED_BYTES[torch.device(device).type] // layout.nbytes))
-    return layout.random(count, seed=bench.seed, device=device)
+    blocks = aligned_blocks(count, layout.nbytes, torch.device(device))
+    return blocks.copy_(layout.random(count, seed=bench.seed, device=device))
 
 
 def inputs(bench: Bench, tokens: int, device: str) -> torch.Tensor:
@@ -68,16 +72,36 @@ def inputs(bench: Bench, tokens: int, device: str) -> torch.Tensor:
     return torch.randn(tokens, bench.model.hidden, generator=generator, device=device).to(torch.bfloat16)
 
 
-def check_kernel(layout: ExpertLayout, kernel: Kernel, name: str, blocks: torch.Tensor, x: torch.Tensor) -> float:
+def references(layout: ExpertLayout, blocks: torch.Tensor, x: torch.Tensor) -> tuple[NDArray[np.float64], ...]:
+    """What the first and the last of ``blocks`` give for ``x``, in float64; a fraction of a second each."""
+    return tuple(reference_output(layout, block, x) for block in (blocks[0], blocks[-1]))
+
+
+def check_kernel(
+    layout: ExpertLayout,
+    kernel: Kernel,
+    name: str,
+    blocks: torch.Tensor,
+    x: torch.Tensor,
+    exact: Sequence[NDArray[np.float64]] | None = None,
+) -> float:
     """The relative error of ``kernel`` on the first and the last of ``blocks``, the larger one.
+
+    Args:
+        layout, name: of the kernel.
+        kernel: to be checked.
+        blocks: experts.
+        x: its rows.
+        exact: `references` of rows of which x is the beginning; ``None``: computed here.
 
     Raises:
         WrongResultError: if it is too large.
     """
     most = INTEGER_ERROR if name == "integers" else MOST_ERROR[layout.format]
+    exact = references(layout, blocks, x) if exact is None else exact
     return max(
-        checked(f"expert in {layout.format}, kernel {name}", kernel(block, x), reference_output(layout, block, x), most)
-        for block in (blocks[0], blocks[-1])
+        checked(f"expert in {layout.format}, kernel {name}", kernel(block, x), wanted[: len(x)], most)
+        for block, wanted in zip((blocks[0], blocks[-1]), exact, strict=True)
     )
 
 
@@ -94,11 +118,13 @@ def device_experts(bench: Bench) -> Figures:
     """One expert after another, by format, kernel and tokens; eager, and as a CUDA graph where that can be captured."""
     for layout in layouts(bench):
         blocks = blocks_of(bench, layout, bench.device)
+        every = inputs(bench, max(TOKENS[bench.suite]), bench.device)
+        exact = references(layout, blocks, every)
         for name in kernels(layout, bench.device):
             kernel = expert_kernel(layout, bench.device, name)
             for tokens in TOKENS[bench.suite]:
-                x = inputs(bench, tokens, bench.device)
-                error = check_kernel(layout, kernel, name, blocks, x)
+                x = every[:tokens]
+                error = check_kernel(layout, kernel, name, blocks, x, exact)
                 queued = LEAST_EXPERTS if bench.on_cuda else 1
 
                 one = in_turn(kernel, blocks, x)
@@ -127,11 +153,13 @@ def graphed_experts(bench: Bench) -> Figures:
     for form in formats(bench):
         layout = ExpertLayout.of(bench.model, form)
         blocks = blocks_of(bench, layout, bench.device)
+        every = inputs(bench, 16, bench.device)
+        exact = references(layout, blocks, every)
         for name in kernels(layout, bench.device):
             kernel = expert_kernel(layout, bench.device, name)
             for tokens in (1, 4, 16):
-                x = inputs(bench, tokens, bench.device)
-                error = check_kernel(layout, kernel, name, blocks, x)
+                x = every[:tokens]
+                error = check_kernel(layout, kernel, name, blocks, x, exact)
                 graph = capture(_all_of(kernel, blocks[:LEAST_EXPERTS], x))
                 seconds = bench.clock.by_host(each_time(graph.replay), queued=REPLAYS)
                 yield figure(

@@ -19,7 +19,7 @@ from predictor.policies.material import Material
 from predictor.policies.parts import Predictors
 from predictor.predictions.digest import trace_digest
 
-MINUTES: dict[Suite, float] = {"quick": 2.0, "full": 7.5}
+MINUTES: dict[Suite, float] = {"quick": 4.0, "full": 7.5}
 """After which nothing more is begun, by default: what runs then is a row, of some 20 s at most in the full suite."""
 
 

@@ -4,6 +4,7 @@ A section that fails is recorded with its reason, its device memory is freed, an
 the record so far is saved beside the one to be written; the same command goes on from there.
 """
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Sequence
@@ -143,10 +144,13 @@ def run_section(bench: Bench, plan: SectionPlan) -> tuple[Section, list[Micro | 
 
 
 def free(bench: Bench) -> None:
-    """Give the device's memory back that nothing uses any more."""
+    """Give the device's memory back that nothing uses any more; a device that is lost is left to others to find."""
     gc.collect()
     if bench.on_cuda:
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):
+            # A capture that fails leaves its own stream as the current one (`torch.cuda.graph.__exit__`).
+            torch.cuda.set_stream(torch.cuda.default_stream(bench.device))
+            torch.cuda.empty_cache()
 
 
 def check_device_answers(bench: Bench, section: Section) -> None:

@@ -52,6 +52,8 @@ class HostExperts:
 
     def _register(self) -> None:
         storage = self._memory.untyped_storage()
+        # Touched by all threads first: the driver alone would take many seconds to have the system clear 38 GB.
+        self._memory.zero_()
         code = int(torch.cuda.cudart().cudaHostRegister(storage.data_ptr(), storage.nbytes(), 0))
         if code:
             raise ForestageError(
@@ -98,5 +100,6 @@ class HostExperts:
         count = layers * experts
         for first in range(0, count, MADE_AT_ONCE):
             made = layout.random(min(MADE_AT_ONCE, count - first), seed=seed + first, device=device)
-            found._memory[first : first + len(made)].copy_(made)
+            for block, source in zip(found.blocks[first:], made, strict=False):
+                block.copy_(source)  # one by one: rows with gaps between them would go through other memory
         return found

@@ -1,10 +1,10 @@
 """The link: one channel that moves one expert at a time, in chunks, as the stager says.
 
 It has no thread: whoever waits for the device *pumps* it. So that it does not idle between two looks, up to so many
-chunks are queued with the copier at once, the last of one expert and the first of the next among them. The stager is
-therefore told that an expert has arrived (`Stager.arrive`) when its last chunk is *queued*: from then on nobody can
-stop it, and work of the device may wait for it. What counts as a hit is another matter: there an expert is on the
-device when its last chunk is complete (`Link.is_complete`).
+chunks are queued with the copier at once, the last of one expert and the first of the next among them; of what a gate
+waits for, all. The stager is therefore told that an expert has arrived (`Stager.arrive`) when its last chunk is
+*queued*: from then on nobody can stop it, and work of the device may wait for it. What counts as a hit is another
+matter: there an expert is on the device when its last chunk is complete (`Link.is_complete`).
 
 A demand overtakes at a chunk: with each chunk of a transfer that no gate waits for, while a demand waits, the stager is
 asked (`Stager.preempt`), so at most the chunks that are queued already pass before it.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gpu_reference.offload.copier import Copier
 from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.places import Places
-from gpu_reference.offload.queues import Mark
+from gpu_reference.offload.queues import Mark, let_others_run
 from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
 from staging.stager.directory import NO_PLACE
@@ -53,7 +53,7 @@ class Link:
         copier, host, places: from where, by whom, to where.
         statistics: counted in.
         chunk_bytes: of a chunk; the last may be shorter.
-        in_flight: chunks that are queued at once, at most.
+        in_flight: chunks that are queued at once, at most, but for those that a gate waits for.
 
     Attributes:
         service: what moves, its chunks not all queued.
@@ -141,8 +141,10 @@ class Link:
         """Queue chunks while there is room and something to move."""
         if self._in_flight:
             self._retire()
-        while len(self._in_flight) < self._most:
+        while self._has_room():
             if self.service is None and not self._grant():
+                return
+            if not self._has_room():
                 return
             service = self.service
             assert service is not None, "granted"
@@ -169,11 +171,18 @@ class Link:
         self.paused.clear()
         while self._in_flight:
             self._retire()
-            time.sleep(0)
+            let_others_run()
         for key in list(self._incomplete):
             self._complete(key)
 
     # --- within ---
+
+    def _has_room(self) -> bool:
+        """Whether one more chunk may be queued now."""
+        if len(self._in_flight) < self._most:
+            return True
+        # What a gate waits for is never overtaken, as no gate comes before these experts have run: all of it is queued.
+        return bool(self.waiting) and (self.service is None or self.service.key in self.waiting)
 
     def _grant(self) -> bool:
         """The stager starts a transfer, or has none."""

@@ -58,7 +58,6 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
     if runtime == OFFLOADED:
         telling_s = max(0.0, measured.decision_s(_told(row.policy)) - measured.decision_s(NOTHING_TOLD))
     runtime_s, runtime_expert_s = _runtime(measured, runtime)
-    foresight_s = telling_s + _predicting_s(measured, row)
     throttle = row.regimen.throttle_gb_per_s
     buckets, of_layers = _layers(measured, row.mode, layers)
     return MeasuredConstants(
@@ -75,8 +74,8 @@ def constants_of(record: MeasurementRecord, row: Decode, layers: int) -> Measure
         gate_s=measured.curve(MicroKind.GATE_ROUND_TRIP, "ids", _alone),
         runtime_s=runtime_s,
         runtime_expert_s=runtime_expert_s,
-        foresight_s=foresight_s,
-        begin_s=0.0 if row.policy.prefetch is Prefetch.NONE else foresight_s,
+        foresight_s=telling_s + _predicting_s(measured, row),
+        begin_s=0.0 if row.policy.prefetch is Prefetch.NONE else telling_s + _predicting_s(measured, row),
         host=None if everywhere or row.policy.missing is Missing.FETCH else _host(measured, row),
     )
 

@@ -43,7 +43,7 @@ def measure_command(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda if there is one")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 2, full: 7.5")
+        float | None, typer.Option("--minutes", min=0.0, help="Begin nothing more after so long; default: 4, full: 7.5")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Measure this section alone; several times")] = None,
     without: Annotated[

@@ -118,3 +118,11 @@ def test_bit_for_bit_equal_to_ml_dtypes() -> None:
     assert (found == expected.view(np.uint8)).all()
     values = expected.astype(np.float32) * powers[:, :, None]
     assert (mxfp4.dequantise(codes, scales).numpy() == values.reshape(64, 256)).all()
+
+
+def test_dequantising_takes_no_list_to_the_device_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, scales = torch.zeros((2, 16), dtype=torch.uint8), torch.full((2, 1), 127, dtype=torch.uint8)
+    with torch.inference_mode():
+        first = mxfp4.dequantise(codes, scales, torch.bfloat16)
+    monkeypatch.setattr(torch, "tensor", None)
+    assert torch.equal(mxfp4.dequantise(codes, scales, torch.bfloat16), first)

@@ -42,6 +42,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(device="cpu", suite="quick", model=MODEL)
 
 
+def test_experts_lie_where_no_kernel_copies_them_first(bench: Bench) -> None:
+    layout = ExpertLayout.of(MODEL, "mxfp4")
+    assert layout.nbytes % 256
+    blocks = experts.blocks_of(bench, layout, "cpu")
+    assert {block.data_ptr() % 256 for block in blocks} == {0}
+    assert torch.equal(blocks, layout.random(len(blocks), seed=bench.seed))
+
+
 KINDS: dict[str, tuple[Callable[[Bench], Figures], MicroKind]] = {
     "copies within": (copies.copies_within_device, MicroKind.COPY_WITHIN_DEVICE),
     "experts": (experts.device_experts, MicroKind.EXPERT),

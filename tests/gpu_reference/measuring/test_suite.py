@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -160,6 +161,24 @@ def test_a_lost_device_ends_the_measurement_and_keeps_what_there_is(
 def a_measurement(**changes: Any) -> Measurement:
     """A measurement on the CPU."""
     return Measurement(**{"model": MODEL, "suite": "quick", "device": "cpu", "command": "a test", **changes})
+
+
+def test_a_lost_device_does_not_keep_its_section_out_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    for name in ("default_stream", "set_stream", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lost)
+    suite.free(cast(Bench, SimpleNamespace(on_cuda=True, device="cuda")))
+
+
+def test_the_next_section_runs_on_the_default_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = ["of a capture that failed"]
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: f"default of {device}")
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.append(stream))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    suite.free(cast(Bench, SimpleNamespace(on_cuda=True, device="cuda")))
+    assert current[-1] == "default of cuda"
 
 
 def test_only_and_without_choose_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

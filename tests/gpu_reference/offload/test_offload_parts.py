@@ -1,5 +1,7 @@
 """Places, host memory, statistics and workers by themselves."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,17 @@ from gpu_reference.offload.foresight import SpeculativeForesight
 from gpu_reference.offload.generate import GeneratedSequence
 from gpu_reference.offload.host_compute import HostWorker
 from gpu_reference.offload.host_store import HostExperts
+from gpu_reference.offload.link import IN_FLIGHT, Link
 from gpu_reference.offload.opened import resident_experts
 from gpu_reference.offload.pinned import PinnedBuffer
-from gpu_reference.offload.places import LANDING, too_little_memory
+from gpu_reference.offload.places import LANDING, Places, too_little_memory
+from gpu_reference.offload.queues import Mark, let_others_run
 from gpu_reference.offload.recorded import recorded_trace
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies.counts import Counts
+from predictor.row_network.integers import CERTAIN
+from staging.stager.compiled.direct import DirectStager
+from staging.stager.limits import StagerLimits, StagerSettings
 from staging.steps import decode_steps
 
 
@@ -67,6 +74,68 @@ def test_random_experts_differ_and_are_the_seeds() -> None:
     assert all(torch.equal(one, two) for one, two in zip(some.blocks, same.blocks, strict=True))
     assert not torch.equal(some.blocks[0], other.blocks[0])
     assert len({bytes(block.numpy()) for block in some.blocks}) == 120
+
+
+def test_looking_again_and_again_costs_little() -> None:
+    took_s = []
+    for _ in range(101):
+        begun_s = time.perf_counter()
+        let_others_run()
+        took_s.append(time.perf_counter() - begun_s)
+    assert sorted(took_s)[50] < 40e-6  # with time.sleep(0) it is more than 50 µs
+
+
+class Late:
+    """The mark of a copy that ends when it is told to."""
+
+    done = False
+
+    def is_reached(self) -> bool:
+        """Whether it was."""
+        return self.done
+
+    def may_be_awaited(self) -> bool:
+        """Yes."""
+        return True
+
+
+class LateCopier:
+    """A copier that keeps the mark of each copy."""
+
+    def __init__(self) -> None:
+        self.marks: list[Late] = []
+
+    def copy(self, destination: torch.Tensor, source: torch.Tensor, after: Mark | None) -> Mark:
+        """Keep it."""
+        self.marks.append(Late())
+        return self.marks[-1]
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def test_all_of_what_a_gate_waits_for_is_queued_and_little_of_anything_else() -> None:
+    layout = ExpertLayout(ExpertShape(hidden=32, intermediate=32, matrices=3, activation="swiglu"), "fp32")
+    device = torch.device("cpu")
+    host = HostExperts.random(layout, 1, 8, seed=0, device=device)
+    stager = DirectStager(
+        StagerLimits(
+            layers=1, experts=8, places=8, spare=8, queue_depth=8, event_experts=8, value_bits=20, scale_bits=24
+        ),
+        StagerSettings(shares=(8,), by_recency=True),
+    )
+    places, copier = Places(16, layout.nbytes, device), LateCopier()
+    link = Link(stager, copier, host, places, Statistics(), chunk_bytes=layout.nbytes // 4)
+    stager.prefetch(0, np.array([7]), np.array([CERTAIN]), 0)
+    link.pump()
+    assert len(copier.marks) == IN_FLIGHT
+    stager.demand(0, [1, 2, 3])
+    link.heed()
+    link.demand([1, 2, 3])
+    copier.marks[0].done = True
+    link.pump()
+    assert len(copier.marks) == IN_FLIGHT + 3 * 4  # the three, and no more of what is only expected
+    assert not link.waiting
 
 
 def test_a_failed_copy_is_told_to_whoever_waits_for_it() -> None:
