@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from gpu_reference.experts.layout import ExpertLayout
+from gpu_reference.experts.piece import Piece
 from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.offload import link, runtime
 from gpu_reference.offload.foresight import ArrayForesight, Expected, Integers
@@ -175,6 +176,7 @@ def measured(
 
     def group(pieces: Sequence[Piece], rows: torch.Tensor, outputs: torch.Tensor) -> None:
         device.busy(EXPERT_PS * len(pieces))
+        outputs.zero_()
 
     experts = OffloadedExperts(
         plan, host(), device, device, group, SlowForesight(plan, device, telling_ps), worker=device,
@@ -281,8 +283,8 @@ def constants(byte_ps: int, policy: Policy) -> MeasuredConstants:
         end_s=curve(0),
         buckets=(1024,),
         gate_s=curve(0, TOP_K),
-        combine_s=curve(0),
-        decision_s=0.0,
+        runtime_s=curve(0),
+        runtime_expert_s=0.0,
         foresight_s=TELLING_PS / 1e12,
         begin_s=TELLING_PS / 1e12 if policy.prefetch is not Prefetch.NONE else 0.0,
         host=None,
