@@ -196,7 +196,8 @@ def decoded(
     known = constants(policy, batch, throttle_gb_per_s=throttle_gb_per_s, size=size)
     if places == LAYERS * EXPERTS:
         resident = Curve("runtime", tuple(RUNTIME_S["resident"].items()))
-        known = replace(known, runtime_s=resident, runtime_expert_s=FURTHER_S["resident"], foresight_s=0.0, begin_s=0.0)
+        further = FURTHER_S["resident"]
+        known = replace(known, runtime_s=resident, runtime_expert_s=further, foresight_s=0.0, begin_s=0.0)
     times = measured_times(part, contexts_of(trace), known)
     run = Simulator(part, times, material.uses, places=places, scope="global").run(policy, first=found.first)
     counts = vars(run.counts)
