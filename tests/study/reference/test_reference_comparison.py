@@ -56,7 +56,7 @@ def test_what_the_model_made_is_predicted_without_an_error(material: Material) -
             assert figure is not None
             assert figure.error == pytest.approx(0, abs=1e-3), row
     assert found.tpot is not None
-    assert (found.tpot.rows, found.tpot.within) == (11, 11)
+    assert (found.tpot.rows, found.tpot.within) == (12, 12)
     # The null errs, so that what was predicted says something.
     assert found.mean is not None
     assert found.mean.largest > 0.1

@@ -3,7 +3,7 @@
 They agree in every count and picosecond where one thing follows from another alone: experts fetched on demand, or
 computed by the host beside a static placement. Where transfers go on beside the computing they may part where both of
 two orders are right, as the runtime differs in what its own description says: it asks the stager for the next expert
-when the last chunk of the one before is queued, not when it is complete, and tells it that a layer has run when all is
+when the last chunk of the one before is queued (all that a gate waits for at once), not when it is complete, and tells it that a layer has run when all is
 launched. `CLOSE` bounds what comes of that.
 """
 
@@ -54,7 +54,7 @@ HOST_FREQUENCY = Policy(eviction=Eviction.FREQUENCY, missing=Missing.HOST, backg
 HOST_ORACLE = Policy(eviction=Eviction.ORACLE, missing=Missing.HOST, background=True, price=30000)
 EVERYTHING = Policy(eviction=Eviction.ORACLE, prefetch=Prefetch.PERFECT, background=True, price=30000)
 
-CLOSE = 0.02
+CLOSE = 0.03
 """Of hits by look-ups, of moved experts by look-ups, and of the whole time."""
 
 
