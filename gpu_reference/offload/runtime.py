@@ -35,7 +35,7 @@ from gpu_reference.offload.layer_work import LayerWork
 from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT, Link
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
-from gpu_reference.offload.queues import ComputeQueue, Mark
+from gpu_reference.offload.queues import ComputeQueue, Mark, let_others_run
 from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies import sooner
@@ -266,7 +266,7 @@ class OffloadedExperts:
         """Pump until ``mark`` is reached."""
         self._link.pump()
         while not mark.is_reached():
-            time.sleep(0)  # lets the other threads go on
+            let_others_run()
             self._link.pump()
 
     def _demand(
@@ -348,7 +348,7 @@ class OffloadedExperts:
                 since = self._stalled(since, for_host=True)
                 result, launched = None, True
             if not launched:
-                time.sleep(0)
+                let_others_run()
             link.pump()
 
     def _arrived(self, keys: Iterable[int]) -> list[tuple[int, Mark | None]]:

@@ -3,7 +3,7 @@
 They agree in every count and picosecond where one thing follows from another alone: experts fetched on demand, or
 computed by the host beside a static placement. Where transfers go on beside the computing they may part where both of
 two orders are right, as the runtime differs in what its own description says: it asks the stager for the next expert
-when the last chunk of the one before is queued (all that a gate waits for at once), not when it is complete, and tells it that a layer has run when all is
+when the last chunk of the one before is queued, not when it is complete, and tells it that a layer has run when all is
 launched. `CLOSE` bounds what comes of that.
 """
 
@@ -54,8 +54,11 @@ HOST_FREQUENCY = Policy(eviction=Eviction.FREQUENCY, missing=Missing.HOST, backg
 HOST_ORACLE = Policy(eviction=Eviction.ORACLE, missing=Missing.HOST, background=True, price=30000)
 EVERYTHING = Policy(eviction=Eviction.ORACLE, prefetch=Prefetch.PERFECT, background=True, price=30000)
 
-CLOSE = 0.03
+CLOSE, CLOSEST = 0.02, 0.008
 """Of hits by look-ups, of moved experts by look-ups, and of the whole time."""
+
+CLOSE_WITH_EVERYTHING = 0.022
+"""With prefetch and background loads on a slow link; the largest of all, as the runtime's two chunks are of either."""
 
 
 @cache
@@ -173,10 +176,10 @@ def measured(
 ) -> Measured:
     for module in (runtime, link):
         monkeypatch.setattr(module, "time", device)
+        monkeypatch.setattr(module, "let_others_run", lambda: device.sleep(0))
 
     def group(pieces: Sequence[Piece], rows: torch.Tensor, outputs: torch.Tensor) -> None:
         device.busy(EXPERT_PS * len(pieces))
-        outputs.zero_()
 
     experts = OffloadedExperts(
         plan, host(), device, device, group, SlowForesight(plan, device, telling_ps), worker=device,
@@ -252,15 +255,15 @@ def test_what_moves_beside_the_computing_is_close(
     policy: Policy, byte_ps: int, warm: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran, said = both(policy, monkeypatch, byte_ps, 100, warm=warm)
-    _check_close(ran, said)
+    _check_close(ran, said, CLOSE_WITH_EVERYTHING if policy is EVERYTHING else CLOSEST)
 
 
-def _check_close(ran: Measured, said: Run) -> None:
+def _check_close(ran: Measured, said: Run, close: float) -> None:
     lookups = said.counts.lookups
     assert ran.statistics.counts.lookups == lookups
-    assert ran.statistics.counts.hits / lookups == pytest.approx(said.counts.hits / lookups, abs=CLOSE)
-    assert ran.moved / lookups == pytest.approx(moved(said) / lookups, abs=CLOSE)
-    assert sum(ran.step_ps) == pytest.approx(said.step_ps.sum(), rel=CLOSE)
+    assert ran.statistics.counts.hits / lookups == pytest.approx(said.counts.hits / lookups, abs=close)
+    assert ran.moved / lookups == pytest.approx(moved(said) / lookups, abs=close)
+    assert sum(ran.step_ps) == pytest.approx(said.step_ps.sum(), rel=close)
 
 
 # --- a host that launches in series: the times that `measured_times` makes of what was measured ---
@@ -307,4 +310,4 @@ def test_so_is_a_host_that_computes_what_it_launches(
     times = measured_times(decoded.part, contexts_of(decoded.part.trace), constants(byte_ps, policy))
     said = modelled(times.workload, times.durations, plan, decoded.first)
     ran = measured(decoded, plan, device, monkeypatch, SIZE, TELLING_PS)
-    _check_close(ran, said)
+    _check_close(ran, said, CLOSE)
