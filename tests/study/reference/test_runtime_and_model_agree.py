@@ -180,7 +180,6 @@ def measured(
 
     def group(pieces: Sequence[Piece], rows: torch.Tensor, outputs: torch.Tensor) -> None:
         device.busy(EXPERT_PS * len(pieces))
-        outputs.zero_()
 
     experts = OffloadedExperts(
         plan, host(), device, device, group, SlowForesight(plan, device, telling_ps), worker=device,
