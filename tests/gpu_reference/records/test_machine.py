@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_a_record_names_the_processor(cpuinfo: str, name: str, tmp_path: Path, m
 
 def test_versions_of_what_is_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "VERSIONED", ("torch", "no-such-distribution"))
-    assert these_versions() == {"python": platform.python_version(), "torch": torch.__version__}
+    assert these_versions() == {"python": platform.python_version(), "torch": metadata.version("torch")}
 
 
 def git(folder: Path, *command: str) -> str:
