@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import SimpleQueue
 
 import torch
 
-Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a block and rows ``[n, hidden]`` to the unweighted output ``[n, hidden]``."""
+from gpu_reference.experts.compute import Kernel
 
 
 class HostResult:

@@ -13,7 +13,7 @@ import torch
 
 from gpu_reference.experts.group import Group
 from gpu_reference.experts.piece import Piece
-from gpu_reference.offload.queues import ComputeQueue
+from gpu_reference.offload.queues import ComputeQueue, bring
 
 
 class LayerWork:
@@ -77,7 +77,7 @@ class LayerWork:
         """Take the ``output`` of ``expert``, in host memory, of rows ``rows_of(expert)``."""
         _, rows, at = self._spans[expert]
         self._left.remove(expert)
-        self._queue.launch(lambda: _put(self._outputs[at : at + rows], output))
+        self._queue.launch(lambda: bring(self._outputs[at : at + rows], output))
 
     def rows_of(self, expert: int) -> list[int]:
         """Tokens that chose ``expert``, in order."""
@@ -107,7 +107,3 @@ def add_up(uses: torch.Tensor, order: torch.Tensor | None, weights: torch.Tensor
         uses = torch.empty_like(uses).index_copy_(0, order, uses)
     weighted = uses.view(*weights.shape, -1).float() * weights[..., None]
     total.copy_(weighted.sum(1))
-
-
-def _put(destination: torch.Tensor, source: torch.Tensor) -> None:
-    destination.copy_(source, non_blocking=True)

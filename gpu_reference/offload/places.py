@@ -46,11 +46,6 @@ class Places:
         self.last_read: list[Mark | None] = [None] * count
         self.landing = range(places, count)
 
-    @property
-    def device_bytes(self) -> int:
-        """That the blocks take, gaps between them not counted."""
-        return len(self.blocks) * self.blocks[0].nbytes
-
 
 def too_little_memory(places: int, nbytes: int, memory: tuple[int, int]) -> ForestageError:
     """What to say where ``places`` experts do not fit into ``memory``: bytes (free, in all)."""

@@ -24,6 +24,11 @@ def let_others_run() -> None:
         time.sleep(0)
 
 
+def bring(destination: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy between a device and (on a GPU, pinned) host memory as work of a queue: the host does not wait."""
+    destination.copy_(source, non_blocking=True)
+
+
 class Mark(Protocol):
     """A point in a queue, of computing or of copies."""
 

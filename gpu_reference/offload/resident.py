@@ -12,7 +12,7 @@ from gpu_reference.offload.host_store import HostExperts
 from gpu_reference.offload.layer_work import LayerWork
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
-from gpu_reference.offload.queues import ComputeQueue, let_others_run
+from gpu_reference.offload.queues import ComputeQueue, bring, let_others_run
 from gpu_reference.offload.runtime import ForcedRouting
 from gpu_reference.offload.statistics import Statistics
 
@@ -61,7 +61,7 @@ class ResidentExperts:
     def read(self, ids: torch.Tensor, meanwhile: Callable[[], None] | None = None) -> list[int]:
         """See `OffloadedExperts`."""
         here = self._ids.view(ids.shape)
-        self._queue.launch(lambda: _take(here, ids))
+        self._queue.launch(lambda: bring(here, ids))
         mark = self._queue.mark()
         if meanwhile is not None:
             meanwhile()
@@ -106,7 +106,3 @@ def _copied(host: HostExperts, device: torch.device) -> list[torch.Tensor]:
         block.copy_(source)
     torch.cuda.synchronize(device)
     return blocks
-
-
-def _take(destination: torch.Tensor, source: torch.Tensor) -> None:
-    destination.copy_(source, non_blocking=True)

@@ -35,7 +35,7 @@ from gpu_reference.offload.layer_work import LayerWork
 from gpu_reference.offload.link import CHUNK_BYTES, IN_FLIGHT, Link
 from gpu_reference.offload.pinned import PinnedBuffer
 from gpu_reference.offload.places import Places
-from gpu_reference.offload.queues import ComputeQueue, Mark, let_others_run
+from gpu_reference.offload.queues import ComputeQueue, Mark, bring, let_others_run
 from gpu_reference.offload.stagers import AnyStager
 from gpu_reference.offload.statistics import Statistics
 from predictor.policies import sooner
@@ -228,7 +228,7 @@ class OffloadedExperts:
     def read(self, ids: torch.Tensor, meanwhile: Callable[[], None] | None = None) -> list[int]:
         """What ``ids`` (i64, on the device) are, once the device has them; the link goes on."""
         here = self._ids.view(ids.shape)
-        self._queue.launch(lambda: _take(here, ids))
+        self._queue.launch(lambda: bring(here, ids))
         self._wait_for_queue(meanwhile)
         return [int(one) for one in here.view(-1).tolist()]
 
@@ -252,10 +252,10 @@ class OffloadedExperts:
             if self._inputs is None:
                 self._inputs = PinnedBuffer(x.dtype, pinned=self._on_gpu)
             inputs = self._inputs.view(x.shape)
-            self._queue.launch(lambda: _take(inputs, x))
+            self._queue.launch(lambda: bring(inputs, x))
         if beside is not None:
             looked = self._beside.view(beside.shape)
-            self._queue.launch(lambda: _take(looked, beside))
+            self._queue.launch(lambda: bring(looked, beside))
         begun_s = time.perf_counter()
         chosen = self.read(ids, meanwhile)
         self._looked = [] if beside is None else [int(one) for one in looked.view(-1).tolist()]
@@ -475,7 +475,3 @@ class OffloadedExperts:
         for target, experts, chances in expected:
             self.stager.prefetch(target, experts, chances, self._deadline(target))
             self._link.heed()
-
-
-def _take(destination: torch.Tensor, source: torch.Tensor) -> None:
-    destination.copy_(source, non_blocking=True)

@@ -53,11 +53,6 @@ class Material:
     predictors: Predictors
     digests: Mapping[str, str]
 
-    @property
-    def decodes_prompts(self) -> bool:
-        """Whether prompt tokens run as if decoded, as the trace has no others."""
-        return not has_decode(self.test)
-
 
 def has_decode(trace: RoutingTrace) -> bool:
     """Whether a token of it is decoded."""
