@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from staging.steps import Steps, batch_steps, decode_steps, recorded_experts
 from traces import DECODE, RoutingTrace
 from traces.batch import BatchSchedule
-from traces.compiled import njit
 
 NEVER = np.iinfo(np.int64).max
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import SettingError
 from staging.events import Events
-from traces.compiled import njit
 
 COUNTER_BITS = 16
 MAX_SHIFT = COUNTER_BITS - 1

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import SettingError
 from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, count_event, increment
 from traces import RoutingTrace
-from traces.compiled import njit
 
 CHUNK_TOKENS = 2048
 MAX_HORIZON = 1 << 12

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError, SettingError
 from staging.belady import belady_values
 from staging.counting import Count, Counting, Prefill, counting_of, counting_of_batch
@@ -20,7 +21,6 @@ from staging.sized_cache import SizedCache
 from staging.stager.zero_time import ZeroTimeStager
 from traces import RoutingTrace
 from traces.batch import BatchSchedule
-from traces.compiled import njit
 
 Policy = Literal["lru", "lfu", "ema", "belady"]
 

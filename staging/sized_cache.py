@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from staging.stager.zero_time import check_uses, present
-from traces.compiled import njit
 
 Ints = NDArray[np.int32]
 Ranks = NDArray[np.int64]

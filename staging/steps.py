@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError, SettingError
 from traces import DECODE, RoutingTrace
 from traces.batch import BatchSchedule
-from traces.compiled import njit
 from traces.mapping import new_array
 from traces.scattered import gather_groups
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 OK, OUT_OF_RANGE, DUPLICATE, UNRECORDED = 0, 1, 2, 3
 NOT_FINITE, WRONG_SUM = 1, 2

@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 from numba.experimental import structref
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 
 @structref.register

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT
 from gpu_reference.experts.host_products import (
     STEP,
@@ -31,7 +32,6 @@ from gpu_reference.experts.host_products import (
 )
 from gpu_reference.experts.host_vectors import GROUP, quantise
 from gpu_reference.experts.layout import ExpertLayout
-from traces.compiled import njit
 
 FORMATS = ("bf16", "int8", "mxfp4")
 """That this kernel decodes; it knows them by their number here."""

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 GROUP = 32
 SMALLEST = -100

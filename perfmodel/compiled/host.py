@@ -1,8 +1,8 @@
 """The host's processor, which computes a layer's missing experts one after the other."""
 
+from catalog.compiled import njit
 from perfmodel.compiled.state import NEVER, Given, State
 from staging.stager.compiled.state import INLINE
-from traces.compiled import njit
 
 
 @njit(**INLINE)

@@ -1,12 +1,12 @@
 """The host link: one transfer at a time, which may stop at a chunk; what moves is the stager's decision."""
 
+from catalog.compiled import njit
 from perfmodel.compiled import host
 from perfmodel.compiled.state import AHEAD, FOR_A_GATE, NEVER, NOT, Given, State
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled.state import INLINE, INSIDE
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import NO_PLACE, NONE, QUEUED
-from traces.compiled import njit
 
 
 @njit(**INLINE)

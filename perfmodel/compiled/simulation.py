@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from perfmodel.compiled import host, link
 from perfmodel.compiled.state import FETCH, HOST, NEVER, NUMBERS, SOONER, Given, State
 from perfmodel.fit import check_fit
@@ -25,7 +26,6 @@ from staging.stager.compiled import directory as places
 from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
-from traces.compiled import njit
 
 _MISSING = {Missing.FETCH: FETCH, Missing.HOST: HOST, Missing.SOONER: SOONER}
 

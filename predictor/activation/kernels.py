@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.measure.ranking import best_experts
 from predictor.row_network.integers import CERTAIN
-from traces.compiled import njit
 
 NO_MATCH = -1
 

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.activation.kernels import NO_MATCH, Collection, Running
 from predictor.base import MAX_EXPERTS, id_chunks
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.safetensors_file import crc32, open_tensors, write_tensors
 
 FORMAT = "forestage-activation-profile"

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.baselines.profile import spatial_rates, temporal_rates
 from traces import RoutingTrace
-from traces.compiled import njit
 
 
 class MarkovParameters(StrictModel):

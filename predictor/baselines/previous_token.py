@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from predictor.base import ExpertIds, Predictor, Scores, id_chunks
 from predictor.baselines.profile import RATE_BITS, RATE_ONE, selection_rates
 from traces import RoutingTrace
-from traces.compiled import njit
 
 Fill = Literal["popularity", "recency", "none"]
 

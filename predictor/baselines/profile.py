@@ -7,9 +7,9 @@ reproducible on every machine and a sum of ``top_k`` rates stays far inside an i
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.base import ExpertIds, check_lookahead, id_chunks
 from traces import RoutingTrace
-from traces.compiled import njit
 
 RATE_BITS = 20
 RATE_ONE = 1 << RATE_BITS

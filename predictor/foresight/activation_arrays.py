@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.progress import Progress
 from predictor.activation import kernels
 from predictor.activation.kernels import Activation
@@ -20,7 +21,6 @@ from predictor.foresight.predicted_rows import empty_predictions, first_target
 from predictor.row_network.integers import CERTAIN
 from staging.steps import Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 from traces.scattered import gather_groups
 

@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.progress import Progress
 from predictor.foresight.arrays import Values
 from predictor.foresight.parts import step_parts
 from staging.frequency import COUNTER_BITS, DEFAULT_SHIFT, count_event, increment
 from staging.steps import StepExperts
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 
 

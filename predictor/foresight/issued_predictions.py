@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.progress import Progress
 from predictor.base import Predictor, Scores
 from predictor.foresight.arrays import Predictions
@@ -21,7 +22,6 @@ from predictor.measure.ranking import check_limit, rank_chunk
 from predictor.row_network.integers import CERTAIN
 from staging.steps import Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 
 

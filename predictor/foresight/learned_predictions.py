@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.progress import Progress
 from predictor.foresight.arrays import Predictions
 from predictor.foresight.parts import step_of_token, step_parts
@@ -19,7 +20,6 @@ from predictor.row_network.integers import CERTAIN, CHANCE_SHIFT
 from predictor.row_network.kernels import distance_of
 from staging.steps import Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 
 

@@ -14,6 +14,7 @@ Products and square roots are those of IEEE 754, rounded in every step and the s
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from predictor.base import Scores
@@ -24,7 +25,6 @@ from predictor.row_network.integers import CERTAIN, CHANCE_SHIFT
 from predictor.row_network.kernels import distance_of
 from staging.steps import Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 
 CHUNK_TOKENS = 512

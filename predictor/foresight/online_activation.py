@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.activation import kernels
 from predictor.activation.kernels import Activation
 from predictor.activation.profile import ActivationProfile
@@ -12,7 +13,6 @@ from predictor.base import ExpertIds
 from predictor.foresight.activation_arrays import most_of
 from predictor.foresight.online import Gates, Prediction
 from predictor.foresight.predicted_rows import check_predicted, first_target
-from traces.compiled import njit
 from traces.handle import Handle
 
 

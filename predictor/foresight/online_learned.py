@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
 from predictor.base import ExpertIds
 from predictor.foresight.online import Gates, PassLog, Prediction
@@ -16,7 +17,6 @@ from predictor.row_network import kernels, stream
 from predictor.row_network.integers import CERTAIN, CHANCE_SHIFT
 from predictor.row_network.stream import Parts
 from predictor.row_network.twin import RowNetwork
-from traces.compiled import njit
 from traces.handle import Handle
 
 

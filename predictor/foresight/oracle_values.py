@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import SettingError
 from catalog.progress import Progress
 from predictor.foresight.arrays import Values
@@ -19,7 +20,6 @@ from predictor.row_network.integers import CERTAIN
 from staging.oracle import MAX_HORIZON
 from staging.steps import StepExperts, Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array, release
 
 _MOST_EVENTS = np.iinfo(np.int32).max

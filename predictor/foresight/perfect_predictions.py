@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import SettingError
 from catalog.progress import Progress
 from predictor.foresight.arrays import Predictions
@@ -13,7 +14,6 @@ from predictor.foresight.predicted_rows import empty_predictions, first_target
 from predictor.row_network.integers import CERTAIN
 from staging.steps import StepExperts, Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import release
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError, SettingError
 from predictor.base import MAX_EXPERTS
 from predictor.foresight.arrays import Predictions
 from predictor.measure.ranking import best_experts
 from staging.steps import Steps
 from traces import RoutingTrace
-from traces.compiled import njit
 from traces.mapping import new_array
 
 

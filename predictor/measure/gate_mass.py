@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 MASS_BITS = 16
 MASS_ONE = 1 << MASS_BITS

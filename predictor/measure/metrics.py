@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from predictor.base import BatchPredictor, read_ids, read_weights
 from predictor.measure.gate_mass import MASS_ONE, mass_units
 from predictor.measure.ranking import check_limit, ranks_of_chosen
 from traces import RoutingTrace
-from traces.compiled import njit
 
 Counts = NDArray[np.int64]
 _CHUNK_TOKENS = 4096

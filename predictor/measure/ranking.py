@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import SettingError
-from traces.compiled import njit
 
 
 def check_limit(limit: int, experts: int) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.next_layer.recipes import NextLayerRecipe
 from predictor.row_network.head import Answers
 from predictor.row_network.inputs import Examples
-from traces.compiled import njit
 
 if TYPE_CHECKING:
     from torch import Tensor

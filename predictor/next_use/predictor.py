@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.base import Scores
 from predictor.next_use.recipes import NextUseConfig
 from predictor.row_network.config import NetworkConfig, lookaheads_text
@@ -15,7 +16,6 @@ from predictor.row_network.kernels import distance_of
 from predictor.row_network.predictor import RowNetworkPredictor
 from predictor.row_network.twin import RowNetwork
 from traces import RoutingTrace
-from traces.compiled import njit
 
 
 class NextUsePredictor(RowNetworkPredictor):

@@ -8,7 +8,7 @@ is moving already goes first, then those of most worth (of equals the first that
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 
 @njit()

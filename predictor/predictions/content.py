@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
 from predictor.predictions.arrays import NOTHING, PredictionArrays, plain_ids
 from predictor.predictions.header import PredictionsHeader
-from traces.compiled import njit
 
 CHUNK_BYTES = 16 << 20
 

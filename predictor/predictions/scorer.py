@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
 from predictor.base import CHUNK_BYTES, Scores, check_lookahead
 from predictor.predictions.alignment import Alignment, align
@@ -14,7 +15,6 @@ from predictor.predictions.arrays import plain_ids
 from predictor.predictions.content import check_content, predicted_rows
 from predictor.predictions.file import Predictions
 from traces import RoutingTrace
-from traces.compiled import njit
 
 
 @dataclass(frozen=True)

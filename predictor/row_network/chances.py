@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.base import Scores
 from predictor.row_network.head import Head
 from predictor.row_network.inputs import Examples
 from predictor.row_network.integers import CERTAIN, CHANCE_BINS, CHANCE_SHIFT
 from predictor.row_network.twin import RowNetwork
 from traces import RoutingTrace
-from traces.compiled import njit
 
 Counts = NDArray[np.int64]
 

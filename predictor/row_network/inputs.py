@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.base import id_chunks
 from predictor.row_network.config import NetworkConfig
 from predictor.row_network.kernels import UNKNOWN, distance_of, named_tokens, routing_token
 from predictor.row_network.sources import DECAYED, MATCHED, SAME_TOKEN, rank_shifts, source_arrays
 from predictor.row_network.twin import identity_rows
 from traces import RoutingTrace
-from traces.compiled import njit
 
 RANK_UNIT = 2.0
 """A row shifted left by one weighs 1 in floating point, so that inputs are about as large as unranked ones."""

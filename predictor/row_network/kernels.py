@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.row_network.integers import (
     ADAPTED_LIMIT,
     CERTAIN,
@@ -18,7 +19,6 @@ from predictor.row_network.integers import (
     TOKEN_MULTIPLIER,
 )
 from predictor.row_network.sources import DECAYED, MATCHED, SAME_TOKEN
-from traces.compiled import njit
 
 Bools = NDArray[np.bool_]
 I8 = NDArray[np.int8]

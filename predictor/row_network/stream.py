@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from catalog.compiled import njit
 from predictor.row_network import kernels
 from predictor.row_network.kernels import I16, I32, I64, Bools, Rules, State, Tables
 from predictor.row_network.twin import RowNetwork
-from traces.compiled import njit
 
 
 class Asked(NamedTuple):

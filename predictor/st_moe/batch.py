@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from predictor.base import Scores, check_lookahead, id_chunks
 from predictor.st_moe.parameters import CONFIDENCE_MAX, REPLACEMENT_CODES, EngineConfiguration
 from traces import RoutingTrace
-from traces.compiled import njit
 
 _COUNT_CHUNK_TOKENS = 8192
 _NONE, _REVERSED = REPLACEMENT_CODES["none"], REPLACEMENT_CODES["reversed"]  # compiled in

@@ -13,11 +13,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from staging.stager.compiled import commands
 from staging.stager.compiled.state import ENTRY, State, empty_state
 from staging.stager.limits import StagerLimits, StagerSettings
 from staging.stager.zero_time import ZeroTimeStager
-from traces.compiled import njit
 
 LAYERS, EXPERTS, TOP_K, PREDICTED = 24, 32, 4, 6
 CHANCES = np.array([60000, 55000, 50000, 40000, 25000, 15000], np.int32)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 _LOW_BITS = 32
 _MOST_USES = 1 << _LOW_BITS

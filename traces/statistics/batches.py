@@ -19,10 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.progress import Progress
-from traces.compiled import njit
 from traces.scattered import gather_ids, parts_with
 from traces.schema import PhaseName
 from traces.statistics.walk import eligible, eligible_shares, phase_of_interest, sequence_groups

@@ -22,9 +22,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from catalog.progress import Progress
-from traces.compiled import njit
 from traces.statistics.chi_square import independence_test
 from traces.trace import CHUNK_TOKENS, RoutingTrace
 

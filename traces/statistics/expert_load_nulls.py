@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 
 SAMPLED_CHOICES = 1 << 14
 DRAWN_CHOICES = 1 << 21

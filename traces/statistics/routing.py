@@ -28,9 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from catalog.progress import Progress
-from traces.compiled import njit
 from traces.statistics.expert_load_nulls import uniform_hottest_over_mean, uniform_load_entropy
 from traces.statistics.walk import sequence_groups
 from traces.trace import RoutingTrace

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 from traces.schema import DECODE, PHASES, PhaseName
 from traces.trace import CHUNK_TOKENS, RoutingTrace
 

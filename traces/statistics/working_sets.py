@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from catalog.compiled import njit
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
-from traces.compiled import njit
 from traces.schema import PhaseName
 from traces.statistics.batches import popularity_distinct_experts, uniform_distinct_experts
 from traces.statistics.walk import contiguous_runs, eligible, eligible_shares, phase_of_interest, sequence_groups

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 from traces.statistics.cross_layer import mutual_information_bits, pair_tables
 from traces.trace import RoutingTrace
 

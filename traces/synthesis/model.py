@@ -28,7 +28,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 from traces.schema import id_dtype
 from traces.statistics.cross_layer import mutual_information_bits
 from traces.synthesis.measure import Floats

@@ -7,13 +7,13 @@ deadlines fit is the caller's care (``staging.stager.arguments``).
 
 from typing import Any
 
+from catalog.compiled import njit
 from staging.stager.answers import Kind, Why, cycles_of
 from staging.stager.compiled import directory as places
 from staging.stager.compiled import queue
 from staging.stager.compiled.state import COMMAND, ENTRY, INLINE, INSIDE, KINDS, REASONS, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT
 from staging.stager.limits import FOREVER
-from traces.compiled import njit
 
 _HIT, _WAIT, _PROMOTE = KINDS.index(Kind.HIT), KINDS.index(Kind.WAIT), KINDS.index(Kind.PROMOTE)
 _HOLD, _QUEUE, _REFUSE = KINDS.index(Kind.HOLD), KINDS.index(Kind.QUEUE), KINDS.index(Kind.REFUSE)

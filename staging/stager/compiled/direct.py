@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.compiled import njit
 from staging.stager.answers import Kind, StagerCounters
 from staging.stager.arguments import checked_keys
 from staging.stager.compiled import commands
 from staging.stager.compiled.state import COUNTERS, KINDS, empty_state
 from staging.stager.directory import NONE, RESIDENT
 from staging.stager.limits import StagerLimits, StagerSettings
-from traces.compiled import njit
 from traces.handle import Handle
 
 _DROP = KINDS.index(Kind.DROP)

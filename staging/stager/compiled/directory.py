@@ -6,9 +6,9 @@ A circuit looks at every entry of a group. Here the answer of each layer is reme
 
 from typing import Any
 
+from catalog.compiled import njit
 from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, NEVER, UNKNOWN, State
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
-from traces.compiled import njit
 
 REFUSED = -2
 """In place of a place: it may not enter."""

@@ -1,9 +1,9 @@
 """Which transfer is next: ``staging.stager.queue``, compiled. The queue is short, so each look reads all of it."""
 
+from catalog.compiled import njit
 from staging.stager.compiled.directory import group_of, worth
 from staging.stager.compiled.state import INLINE, INSIDE, State
 from staging.stager.directory import NO_PLACE, NONE
-from traces.compiled import njit
 
 
 @njit(**INSIDE)

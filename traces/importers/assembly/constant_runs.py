@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from catalog.compiled import njit
 from catalog.errors import ForestageError
-from traces.compiled import njit
 from traces.gather import gather_in_file
 from traces.trace import RoutingTrace
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from traces.compiled import njit
+from catalog.compiled import njit
 from traces.trace import RoutingTrace
 
 REPEATED_TOKENS = 8

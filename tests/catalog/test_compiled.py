@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from catalog.compiled import SUFFIXES
 from catalog.sources import sources_digest
 from catalog.user_cache import UNUSED_DAYS
-from traces.compiled import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ print(twice(1))
 
 KERNEL = """
 from staging.constants import FACTOR
-from traces.compiled import njit
+from catalog.compiled import njit
 
 @njit()
 def twice(value):
@@ -36,7 +36,7 @@ def write_house(folder: Path) -> None:
     for package in ("catalog", "traces", "staging", "predictor"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("")
-    for file in ("catalog/sources.py", "catalog/user_cache.py", "traces/compiled.py"):
+    for file in ("catalog/sources.py", "catalog/user_cache.py", "catalog/compiled.py"):
         shutil.copyfile(ROOT / file, folder / file)
     (folder / "staging" / "constants.py").write_text("FACTOR = 2\n")
     (folder / "predictor" / "doubling.py").write_text(KERNEL)
@@ -131,6 +131,6 @@ def test_every_kernel_is_decorated_here() -> None:
         "gpu_reference/experts/host_products.py",
         "traces/handle.py",
     }
-    assert strangers == {"traces/compiled.py", *without_decorators}
+    assert strangers == {"catalog/compiled.py", *without_decorators}
     decorator = re.compile(r"numba\.(?:n?jit|vectorize|guvectorize|cfunc|stencil)\b|from numba import .*\bn?jit\b")
     assert not [name for name in without_decorators if decorator.search(text_of[name])]

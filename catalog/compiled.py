@@ -22,8 +22,15 @@ import numba
 from catalog.sources import package_root, sources_digest
 from catalog.user_cache import is_unused, user_cache
 
-CHAIN = ("catalog", "traces", "staging", "predictor")
-"""Packages with kernels, or with code that kernels compile in; each imports only those before it."""
+USES = {
+    "catalog": (),
+    "traces": ("catalog",),
+    "staging": ("catalog", "traces"),
+    "predictor": ("catalog", "traces", "staging"),
+    "pim_model": ("catalog",),
+}
+"""Packages with code that kernels of other packages compile in, and what each may import itself; others may import
+them all."""
 
 SUFFIXES = (".py", ".toml")
 """Suffixes of files that a kernel can depend on: code, and data that a module reads when it is imported."""
@@ -40,7 +47,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         package = function.__module__.partition(".")[0]
-        folder = _folder(CHAIN[: CHAIN.index(package) + 1] if package in CHAIN else (*CHAIN, package))
+        folder = _folder((*USES.get(package, USES), package))
         if folder is None:
             return numba.njit(**options)(function)
         # Numba reads the folder when it decorates; kernels of other libraries keep their own.
