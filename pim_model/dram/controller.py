@@ -277,7 +277,7 @@ def _serve(
                 continue
             issued = True
             channel = bank // banks_per_pseudo_channel
-            if command == _RD or command == _WR:
+            if command in (_RD, _WR):
                 column_ck[waiting[place]] = now
                 if opened[place]:
                     unserved[channel] -= 1

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from catalog import DramRecord, ForestageError, PimBlocks, load_catalog
+from catalog.catalogue import parse_records
+from catalog.toml_text import read_text
 
 
 class Access(StrEnum):
@@ -69,13 +72,26 @@ class Geometry:
 
 
 def find_device(name: str, overrides: Mapping[str, Any] | None = None) -> DramRecord:
-    """The catalogue's DRAM device ``name``, with some of its values changed.
+    """A DRAM device, with some of its values changed.
+
+    Args:
+        name: Of the catalogue's device, or the path of a catalogue file (``….toml``) with one ``[[dram]]``.
+        overrides: Field → value.
 
     Raises:
-        ForestageError: an unknown device or an unknown override, naming the nearest known one, or a bad value.
+        ForestageError: an unknown device or an unknown key, naming the nearest known one; a bad value; a file that
+            cannot be read or does not hold one device.
     """
-    record = load_catalog().dram.find(name)
+    record = _device_in(Path(name)) if name.endswith(".toml") else load_catalog().dram.find(name)
     return DramRecord.parse({**record.model_dump(), **overrides}, origin=f"{name} overrides") if overrides else record
+
+
+def _device_in(path: Path) -> DramRecord:
+    """The one DRAM device of a catalogue file."""
+    records = [record for _, record in parse_records(str(path), read_text(path)) if isinstance(record, DramRecord)]
+    if len(records) != 1:
+        raise ForestageError(f"{path}: it holds {len(records)} [[dram]] tables; --device takes a file with one")
+    return records[0]
 
 
 def pim_blocks(device: DramRecord) -> PimBlocks:

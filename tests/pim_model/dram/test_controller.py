@@ -31,7 +31,7 @@ def requests_of(banks: list[int], rows: list[int], writes: list[bool] | None = N
 
 def short_refreshes(device: DramRecord) -> DramRecord:
     """Refreshes that come often, so that a short stream meets several."""
-    return device.model_copy(update={"trefi_ck": 400, "trfc_ck": 60})
+    return device.model_copy(update={"trefi_ck": 160, "trfc_ck": 40})
 
 
 @pytest.mark.parametrize("name", DEVICES)
