@@ -43,7 +43,7 @@ def test_long_streams_go_on_at_the_average_of_the_first_stretches(name: str, pat
     device = find_device(name)
     exact = stream_pattern(device, pattern, size).cycles_ck
     assert exact > 80 * device.trefi_ck
-    assert pattern_cycles_ck(device, pattern, size) == pytest.approx(exact, rel=0.003)
+    assert pattern_cycles_ck(device, pattern, size) == pytest.approx(exact, rel=0.008)
 
 
 def test_where_no_closed_form_holds_it_says_so() -> None:
