@@ -81,7 +81,7 @@ class Expert:
         first, second = self.gate_up.matrix, self.down.matrix
         if first.format is not second.format:
             raise ForestageError(
-                f"PIM expert: gate_up is {first.format.name}, down {second.format.name}; give both alike"
+                f"PIM expert: gate_up is {first.format.name}, down {second.format.name}; give both in one format"
             )
         if first.shape != (2 * second.shape[1], second.shape[0]):
             raise ForestageError(
@@ -135,7 +135,7 @@ class Expert:
         """
         if not 0 <= start < stop <= self.intermediate:
             raise ForestageError(
-                f"PIM expert: slice {start} to {stop} of {self.intermediate} intermediate rows is none"
+                f"PIM expert: slice {start} to {stop}; give rows within the {self.intermediate} of gate and up"
             )
         rows = np.arange(2 * start, 2 * stop)
         bias = None if self.gate_up.bias is None else self.gate_up.bias[rows]
