@@ -3,14 +3,12 @@
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from gpu_reference.experts import mxfp4
 from pim_model.numerics import floats
 from pim_model.numerics.formats import (
     E2M1,
@@ -60,6 +58,9 @@ def test_bf16_weights_are_those_of_ml_dtypes() -> None:
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 3), st.sampled_from([2, 30, 32, 64, 66])), elements=FLOATS))
 def test_mxfp4_weights_are_those_of_the_pytorch_reference(weights: NDArray[np.float32]) -> None:
+    torch = pytest.importorskip("torch", reason="the reference is in PyTorch")
+    from gpu_reference.experts import mxfp4
+
     ours = Mxfp4Matrix.of(weights)
     packed, scales = mxfp4.quantise(torch.from_numpy(weights))
     np.testing.assert_array_equal(ours.codes[:, 0::2] | ours.codes[:, 1::2] << 4, packed.numpy())

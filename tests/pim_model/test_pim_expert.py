@@ -1,13 +1,12 @@
 """The expert twin against its own steps, transformers' GptOssExperts in float64, and its corners."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
-from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
 from catalog.errors import ForestageError
 from pim_model.numerics import activation, floats
@@ -28,6 +27,8 @@ from pim_model.unit.program import ExpertKind, WeightFormat
 
 SWIGLU, GPT_OSS = ExpertKind.SWIGLU, ExpertKind.GPT_OSS
 INFINITY, NAN = 0x7F80, floats.BF16_NAN
+
+INSTALLED = "transformers' module is the truth"
 
 formats = pytest.mark.parametrize("weight_format", WeightFormat)
 kinds = pytest.mark.parametrize("kind", [SWIGLU, GPT_OSS])
@@ -53,14 +54,23 @@ def random_x(tokens: int = 4, hidden: int = 96, seed: int = 1) -> NDArray[np.uin
     return bf16(np.random.default_rng(seed).normal(size=(tokens, hidden)))
 
 
+def transformers_experts(hidden: int, intermediate: int) -> Any:
+    """transformers' module of one gpt-oss expert."""
+    pytest.importorskip("transformers", reason=INSTALLED)
+    from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
+
+    return GptOssExperts(
+        GptOssConfig(hidden_size=hidden, intermediate_size=intermediate, num_local_experts=1, num_experts_per_tok=1)
+    )
+
+
 def transformers_output(expert: Expert, x: NDArray[np.uint16]) -> NDArray[np.float64]:
     """The output of transformers' own module in float64, with the weights as they are after rounding."""
+    torch = pytest.importorskip("torch", reason=INSTALLED)
     assert expert.gate_up.bias is not None
     assert expert.down.bias is not None
-    config = GptOssConfig(
-        hidden_size=expert.hidden, intermediate_size=expert.intermediate, num_local_experts=1, num_experts_per_tok=1
-    )
-    module = GptOssExperts(config).double()
+    module = transformers_experts(expert.hidden, expert.intermediate).double()
     with torch.no_grad():
         module.gate_up_proj[0] = torch.from_numpy(expert.gate_up.matrix.values().T)
         module.gate_up_proj_bias[0] = torch.from_numpy(expert.gate_up.bias)
@@ -97,8 +107,8 @@ def test_a_gpt_oss_expert_is_that_of_transformers(weight_format: WeightFormat) -
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=2, max_size=2))
 def test_the_gate_of_gpt_oss_is_that_of_transformers_for_any_patterns(patterns: list[int]) -> None:
     g, u = floats.float_from_bf16(patterns).astype(np.float64)
-    module = GptOssExperts(GptOssConfig(hidden_size=1, intermediate_size=1, num_local_experts=1))
-    expected = float(module._apply_gate(torch.tensor([[g, u]], dtype=torch.float64))[0, 0])
+    torch = pytest.importorskip("torch", reason=INSTALLED)
+    expected = float(transformers_experts(1, 1)._apply_gate(torch.tensor([[g, u]], dtype=torch.float64))[0, 0])
     found = float(floats.float_from_bf16(gated(GPT_OSS, *np.array([patterns], np.uint16).T))[0])
     if np.isnan(expected):
         # transformers computes −∞ · σ(−∞) = −∞ · 0; the unit gives the limit, and the flag, as y was infinite.
