@@ -1,5 +1,7 @@
 """The expert twin against its own steps, transformers' GptOssExperts in float64, and its corners."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -280,3 +282,12 @@ def test_what_does_not_fit_is_refused() -> None:
         expert.sliced(32, 65, bias_of_down=True)
     with pytest.raises(ForestageError, match="start at a multiple"):
         expert.sliced(16, 64, bias_of_down=True)
+
+
+def test_the_guides_example_runs() -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "pim-numerics.md"
+    (example,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["result"].bits.shape == (1, 96)
+    assert not names["result"].nonfinite
