@@ -140,8 +140,8 @@ def test_refresh_takes_its_share_of_every_pattern(name: str) -> None:
     """Each refresh costs tRFC, closing and opening again: between tRFC and tRFC + 2 tRC of every tREFI."""
     device = find_device(name)
     for pattern in Pattern:
-        without = stream_pattern(device, pattern, 500_000, refresh=False)
-        refreshed = stream_pattern(device, pattern, 500_000, refresh=True)
+        without = stream_pattern(device, pattern, 200_000, refresh=False)
+        refreshed = stream_pattern(device, pattern, 200_000, refresh=True)
         assert refreshed.refreshes == pytest.approx(refreshed.cycles_ck // device.trefi_ck, abs=1)
         lost = 1 - without.cycles_ck / refreshed.cycles_ck
         least, most = device.trfc_ck / device.trefi_ck, (device.trfc_ck + 2 * device.trc_ck) / device.trefi_ck
