@@ -10,6 +10,10 @@ GREATEST = 255
 """Exponent field of infinity and NaN."""
 
 
+NAN = 0x7FC00000
+"""The only NaN that comes out of FP32 arithmetic."""
+
+
 class Fp32(data.Struct):
     """An FP32 number."""
 

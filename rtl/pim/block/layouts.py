@@ -53,10 +53,12 @@ class ReadoutSelect(data.Struct):
     """What a block shows on ``readout`` in this clock.
 
     Members:
+        valid: Whether it is looked at (only checks of its time read this).
         constants: Constants rather than accumulators.
         line: Index of the constants; or of eight accumulators of neighbouring rows, of which token ``t`` has
             4 / tokens in each accumulator bank: ``bank · 4 + t · (4 >> log2_tokens) + octet``.
     """
 
+    valid: 1
     constants: 1
     line: 3
