@@ -51,6 +51,7 @@ class Accumulators(wiring.Component):
         destination: Of the sum that is given in this clock.
         fp32, integer: The sum.
         line: Accumulators to show.
+        looked_at: Whether they are needed (only a check reads this).
         shown: Eight accumulators in this clock, that of the first row lowest.
     """
 
@@ -63,6 +64,7 @@ class Accumulators(wiring.Component):
                 "fp32": In(Fp32),
                 "integer": In(signed(INTEGER_SUM_BITS)),
                 "line": In(range(LINES)),
+                "looked_at": In(1),
                 "shown": Out(COLUMN_BITS),
             }
         )
@@ -135,6 +137,12 @@ class Accumulators(wiring.Component):
                 m,
                 implies(given.valid & destination.valid, ~same),
                 "accumulators: a sum comes before the last one is in its accumulator",
+            )
+        for destination in [given, *destinations]:
+            always(
+                m,
+                implies(self.looked_at & destination.valid, destination.line != self.line),
+                "accumulators: read while a sum is on its way to them",
             )
         exact = augend.as_signed() + addend.as_signed()
         always(

@@ -14,11 +14,11 @@ class ColumnCommand(data.Struct):
     Members:
         valid: Whether one does. A block takes four clocks for a column.
         kind: MAC, SCALES or CONSTANTS.
-        format: Of the weights.
+        weight_format: Of the weights.
         log2_tokens: Binary logarithm of the tokens that the accumulators have room for: 0 to 2 with BF16, 0 or 1 with
             INT8, 0 with MXFP4.
         first: The MAC's sums begin at +0: it is of the tile's first chunk.
-        index: Of a MAC, its group of rows: its rows are ``index · format.rows`` and those after it. Of CONSTANTS, where
+        index: Of a MAC, its group of rows: its rows are ``index · weight_format.rows`` and those after it. Of CONSTANTS, where
             they go.
         bank: Accumulator bank of a MAC.
         register: First input register of a MAC's chunk.
@@ -26,7 +26,7 @@ class ColumnCommand(data.Struct):
 
     valid: 1
     kind: ColumnKind
-    format: WeightFormat
+    weight_format: WeightFormat
     log2_tokens: 2
     first: 1
     index: 5

@@ -20,7 +20,7 @@ class PassOperands(wiring.Component):
     Members:
         column: The column.
         inputs: The input register of the pass.
-        format: Of the weights.
+        weight_format: Of the weights.
         pass_number: Which pass.
         operands: Of every lane.
     """
@@ -32,7 +32,7 @@ class PassOperands(wiring.Component):
             {
                 "column": In(COLUMN_BITS),
                 "inputs": In(COLUMN_BITS),
-                "format": In(WeightFormat),
+                "weight_format": In(WeightFormat),
                 "pass_number": In(range(PASSES)),
                 "operands": Out(data.ArrayLayout(LaneOperands, LANES)),
             }
@@ -50,7 +50,7 @@ class PassOperands(wiring.Component):
             m.d.comb += [
                 weight.eq(
                     Mux(
-                        self.format == WeightFormat.MXFP4,
+                        self.weight_format == WeightFormat.MXFP4,
                         e2m1_as_bf16(e2m1_weights.word_select(lane, 4)),
                         self.column.word_select(lane, 16),
                     )
@@ -60,7 +60,7 @@ class PassOperands(wiring.Component):
             operands = Signal(LaneOperands, name=f"operands{lane}", reset_less=True)
             m.d.comb += self.operands[lane].eq(operands)
             m.d.sync += [operands[name].eq(field) for name, field in bf16_operands(weight, value).items()]
-            with m.If(self.format == WeightFormat.INT8):
+            with m.If(self.weight_format == WeightFormat.INT8):
                 m.d.sync += [
                     operands.integer.eq(1),
                     operands.a.eq(int8_weights.word_select(lane, 8).as_signed()),
