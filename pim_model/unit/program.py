@@ -73,7 +73,7 @@ class Tile:
 
     Attributes:
         first_row: The matrix's row that block 0 begins with.
-        rows_per_block: Block ``b`` has rows ``first_row + b · rows_per_block`` and so on; some may be beyond the matrix.
+        rows_per_block: Of block ``b`` rows ``first_row + b · rows_per_block`` and on; some may be beyond the matrix.
     """
 
     first_row: int
@@ -283,8 +283,8 @@ def _phase(
             raise ForestageError(f"PIM unit: {name} is {value}; give at least 1")
     if inputs > parameters.max_inputs:
         raise ForestageError(
-            f"PIM unit: {inputs} inputs; its buffer holds {parameters.max_inputs}: split the matrix, or generate it with "
-            "a larger max_inputs"
+            f"PIM unit: {inputs} inputs; its buffer holds {parameters.max_inputs}: split the matrix, or generate it "
+            "with a larger max_inputs"
         )
     unit = weight_format.row_unit
     of_block = _round_up(-(-rows // parameters.blocks.blocks), unit)
