@@ -36,12 +36,17 @@ class Fp32Adder(wiring.Component):
     add or subtract; normalise and round. In the last one, a difference that lost two leading bits or more is exact
     (its operands' exponents differ by at most 1), so it needs the long shift and no rounding, and every other result
     needs rounding and no long shift.
+
+    Members:
+        a, b: The terms.
+        result: The sum.
+        next_result: What ``result`` is in the next clock, for who stores it at the end of this one.
     """
 
     LATENCY = 3
 
     def __init__(self) -> None:
-        super().__init__({"a": In(Fp32), "b": In(Fp32), "result": Out(Fp32)})
+        super().__init__({"a": In(Fp32), "b": In(Fp32), "result": Out(Fp32), "next_result": Out(Fp32)})
 
     def elaborate(self, platform: object) -> Module:
         """The three stages, a register after each."""
@@ -119,7 +124,8 @@ class Fp32Adder(wiring.Component):
             # Where rounding carries out, the fraction is zero as it stands.
             m.d.comb += [exponent.eq(context.exponent + step + rounded[24]), fraction.eq(rounded[:23])]
         nothing = ~total.any()
-        m.d.sync += self.result.eq(
+        m.d.sync += self.result.eq(self.next_result)
+        m.d.comb += self.next_result.eq(
             packed(
                 # x − x is +0; a difference below the least normal number keeps its sign.
                 sign=context.sign & ~(nothing & context.subtract),

@@ -75,6 +75,6 @@ def scaled(number: data.View, power: Value) -> Value:
         exponent=exponent,
         fraction=number.fraction,
         zero=is_zero(number) | (exponent < 1),
-        infinite=is_infinite(number) | (exponent >= GREATEST),
+        infinite=is_infinite(number) | (~is_zero(number) & (exponent >= GREATEST)),
         nan=is_nan(number),
     )

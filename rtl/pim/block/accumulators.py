@@ -55,7 +55,7 @@ class Accumulators(wiring.Component):
         shown: Eight accumulators in this clock, that of the first row lowest.
     """
 
-    LATENCY = 1 + Fp32Adder.LATENCY  # scaled and fetched; added
+    LATENCY = 1 + Fp32Adder.LATENCY  # scaled and fetched; added and stored
 
     def __init__(self) -> None:
         super().__init__(
@@ -70,7 +70,7 @@ class Accumulators(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Scale the sum and fetch the accumulator; add; write back."""
+        """Scale the sum and fetch the accumulator; add; store in the adder's last stage."""
         m = Module()
         given = self.destination
         memories = [Memory(shape=32, depth=LINES, init=[]) for _ in range(OCTET)]
@@ -98,7 +98,7 @@ class Accumulators(wiring.Component):
         for row, write in enumerate(writes):
             m.d.comb += [
                 write.addr.eq(destinations[-1].line),
-                write.data.eq(Mux(destinations[-1].integer, integer_sum, adder.result.as_value())),
+                write.data.eq(Mux(destinations[-1].integer, integer_sum, adder.next_result.as_value())),
                 write.en.eq(destinations[-1].valid & (destinations[-1].row == row)),
             ]
         self._check(m, destinations, augend, addend)
@@ -110,10 +110,10 @@ class Accumulators(wiring.Component):
         return Mux(scale == SCALE_NAN, Const(NAN, 32), scaled(self.fp32, scale - BIAS))
 
     def _integer_sum(self, m: Module, augend: Signal, addend: Signal) -> Signal:
-        """The integers' sum, as late as FP32's."""
+        """The integers' sum, in the same clock as FP32's ``next_result``."""
         exact = augend.as_signed() + addend.as_signed()
         total = exact[:32]
-        for clock in range(Fp32Adder.LATENCY):
+        for clock in range(Fp32Adder.LATENCY - 1):
             register = Signal(32, name=f"integer_sum{clock}", reset_less=True)
             m.d.sync += register.eq(total)
             total = register

@@ -2,6 +2,7 @@
 
 from amaranth.lib import data
 
+from pim_model.unit.parameters import INPUT_REGISTERS
 from pim_model.unit.program import ColumnKind, WeightFormat
 
 COLUMN_BITS = 256
@@ -31,7 +32,7 @@ class ColumnCommand(data.Struct):
     first: 1
     index: 5
     bank: 1
-    register: 3
+    register: range(INPUT_REGISTERS)
 
 
 class RegisterLoad(data.Struct):
@@ -45,7 +46,7 @@ class RegisterLoad(data.Struct):
     """
 
     valid: 1
-    register: 3
+    register: range(INPUT_REGISTERS)
     data: COLUMN_BITS
 
 

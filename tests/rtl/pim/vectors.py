@@ -77,6 +77,6 @@ def under_verilator(
         # The last row again: fills the last clock, and the clocks in which the pipeline empties.
         padded = np.concatenate([values, np.repeat(values[-1:], (clocks + latency) * copies - count)])
         rows[name] = padded.reshape(clocks + latency, copies).view(np.uint8)
-    width = len(Value.cast(getattr(make(), output)))
     found = run_vectors(to_verilog(_Copies(make, copies), "copies"), "copies", rows, [output])[output]
-    return np.ascontiguousarray(found[latency:]).view(f"u{width // 8}").reshape(-1)[:count]
+    octets = found.shape[1] // copies
+    return np.ascontiguousarray(found[latency:]).view(f"u{octets}").reshape(-1)[:count]
