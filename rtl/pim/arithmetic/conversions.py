@@ -24,9 +24,9 @@ def fp32_to_bf16(number: data.View) -> Value:
     )
 
 
-def bf16_to_fp32(number: data.View) -> Value:
-    """The pattern of the FP32 that is equal to a BF16 (subnormal numbers and payloads of NaN stay)."""
-    return Cat(Const(0, 16), number.as_value())
+def bf16_to_fp32(pattern: Value) -> Value:
+    """The pattern of the FP32 that is equal to a BF16's (subnormal numbers and payloads of NaN stay)."""
+    return Cat(Const(0, 16), pattern)
 
 
 class Int32ToFp32(wiring.Component):

@@ -23,7 +23,7 @@ class Convert(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += [self.narrow.eq(fp32_to_bf16(self.number)), self.widened.eq(bf16_to_fp32(self.narrow))]
+        m.d.comb += [self.narrow.eq(fp32_to_bf16(self.number)), self.widened.eq(bf16_to_fp32(self.narrow.as_value()))]
         return m
 
 
