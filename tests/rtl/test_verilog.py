@@ -135,5 +135,5 @@ class _NoBits(wiring.Component):
 
 
 def test_a_signal_of_no_bits_is_refused() -> None:
-    with pytest.raises(AssertionError, match="no signals of no bits"):
+    with pytest.raises(AssertionError, match="a signal of no bits"):
         to_verilog(_NoBits(), "no_bits")
