@@ -25,6 +25,8 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     """
     # Source locations would name the folders of this machine.
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    if "[-1:0]" in text:
+        raise AssertionError(f"{name}: a signal of no bits, of which Verilog makes one of two; give it a bit")
     guarded = _PROCESS.sub(_guarded, text)
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
     if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):

@@ -27,7 +27,7 @@ INPUT_REGISTERS = 16
 OCTET = 8
 """Rows of a block that one readback takes, 32 bits each."""
 
-LANE_LATENCY_CK = 12
+LANE_LATENCY_CK = 18
 """Clocks from the first clock of a pass's operands to the one in which its accumulator holds the sum."""
 
 READBACK_LATENCY_CK = 16
