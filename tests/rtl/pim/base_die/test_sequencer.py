@@ -54,9 +54,11 @@ def issued(
         ctx.set(dut.output_room, 1)
         ctx.set(dut.refresh_enable, refresh_in_ck is not None)
         if refresh_in_ck is not None:
-            while ctx.get(dut.refresh_left) != refresh_in_ck:
+            while ctx.get(dut.refresh_left) != refresh_in_ck + 100:
                 await ctx.tick()
         for _ in range(programs):
+            for _ in range(100):  # planning takes longer; the distances to the last program are past
+                await ctx.tick()
             ctx.set(dut.start, 1)
             while not ctx.get(dut.started):
                 await ctx.tick()
@@ -137,3 +139,46 @@ def test_a_small_expert(
         parameters, 70, 90, weight_format, kind, tokens=tokens, gate_up_bias=bias, down_bias=bias, base_row=5
     )
     same(program, parameters)
+
+
+GEMVS = [
+    (HBM2_PIM, BF16, 1, 1, 1, False),  # one row, one input
+    (HBM2_PIM, BF16, 300, 40, 2, True),  # two tiles, the last shorter
+    (HBM2_PIM, INT8, 257, 33, 1, False),
+    (HBM2_PIM, INT8, 200, 17, 2, False),
+    (HBM2_PIM, MXFP4, 513, 16, 1, False),  # three tiles, a chunk of zeros
+    (HBM3, MXFP4, 130, 100, 1, True),
+    (HBM3, BF16, 77, 50, 4, False),
+]
+
+
+@pytest.mark.parametrize(("device", "weight_format", "rows", "inputs", "tokens", "bias"), GEMVS)
+def test_a_gemv(
+    device: DramRecord, weight_format: WeightFormat, rows: int, inputs: int, tokens: int, bias: bool
+) -> None:
+    parameters = unit(device)
+    same(gemv_program(parameters, rows, inputs, weight_format, tokens=tokens, bias=bias), parameters)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize("device", [HBM2_PIM, HBM3], ids=lambda device: device.name)
+def test_two_pseudo_channels_share_the_buses(device: DramRecord, phase: int) -> None:
+    parameters = unit(device, bus_phases=2, phase=phase)
+    same(expert_program(parameters, 40, 50, INT8, ExpertKind.SWIGLU, gate_up_bias=True), parameters)
+
+
+@pytest.mark.parametrize("device", [HBM2_PIM, HBM3], ids=lambda device: device.name)
+@pytest.mark.parametrize("bus_phases", [1, 2])
+def test_refresh_in_the_middle_and_again_and_between_programs(device: DramRecord, bus_phases: int) -> None:
+    """At intervals so short that every state of the banks meets one."""
+    often = device.model_copy(update={"trefi_ck": 331, "trfc_ck": 90})
+    parameters = unit(often, bus_phases=bus_phases)
+    program = expert_program(parameters, 60, 70, BF16, ExpertKind.SWIGLU, tokens=2)
+    same(program, parameters, refresh_in_ck=17, programs=2)
+
+
+@pytest.mark.parametrize("weight_format", [BF16, INT8])
+def test_inputs_that_come_late(weight_format: WeightFormat) -> None:
+    parameters = unit(HBM2_PIM)
+    program = gemv_program(parameters, 150, 100, weight_format, tokens=2)
+    same(program, parameters, x_ready_ck=[0, 3, 60, 61, 200, 201, 500])
