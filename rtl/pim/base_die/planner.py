@@ -237,4 +237,3 @@ class Planner(wiring.Component):
 
 
 _FORMATS = tuple(WeightFormat)
-

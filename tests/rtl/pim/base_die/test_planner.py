@@ -72,9 +72,7 @@ def test_random_programs(device: Any) -> None:
         tokens, base_row = int(rng.integers(1, weight_format.most_tokens + 1)), int(rng.integers(100))
         bias, second = bool(rng.integers(2)), bool(rng.integers(2))
         if kind is ExpertKind.NONE:
-            program = gemv_program(
-                parameters, rows, inputs, weight_format, tokens=tokens, bias=bias, base_row=base_row
-            )
+            program = gemv_program(parameters, rows, inputs, weight_format, tokens=tokens, bias=bias, base_row=base_row)
         else:
             program = expert_program(
                 parameters, inputs, rows, weight_format, kind,
