@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
+from pim_model.unit.events import Refusal
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, gemv_program
-from rtl.pim.base_die.planner import Planner, Refusal, planning_ck
+from rtl.pim.base_die.planner import Planner, planning_ck
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
 from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
