@@ -28,6 +28,7 @@ class UnitBench:
         beats: y's beats that were taken, as (data, keep, last).
         commands: What stood on the ports, as (clock, name, half, block).
         x: Beats to be sent, as (data, last).
+        open_rows: Of each half and block.
         y_ready: Whether y's beats are taken.
     """
 
@@ -37,6 +38,7 @@ class UnitBench:
         self.beats: list[tuple[int, int, int]] = []
         self.commands: list[tuple[int, str, int, int]] = []
         self.x: deque[tuple[int, int]] = deque()
+        self.open_rows: dict[tuple[int, int], int] = {}
         self.y_ready = True
         self.clock = 0
         self._ended = False
@@ -65,11 +67,12 @@ class UnitBench:
 
     async def ticks(self, count: int) -> None:
         """Wait."""
-        await self._ctx.tick().repeat(count)
+        for _ in range(count):
+            await self._ctx.tick()
 
     async def _around(self, ctx: Any) -> None:
         """Memory and streams, clock by clock."""
-        dut, pending, rows = self.dut, {}, {}
+        dut, pending, rows = self.dut, {}, self.open_rows
         latency = self._parameters.device.cl_ck
         while not self._ended:
             ctx.set(dut.column_data, pending.pop(self.clock, 0x5A5A_5A5A))
@@ -102,7 +105,8 @@ class UnitBench:
                 elif name == "PREAB":
                     rows.clear()
                 elif name == "PREH":
-                    rows = {place: opened for place, opened in rows.items() if place[0] != row.half}
+                    for block in range(self._parameters.blocks.blocks):
+                        rows.pop((row.half, block), None)
             self.clock += 1
 
 
