@@ -17,7 +17,6 @@ from rtl.pim.arithmetic.lane import (
 from rtl.pim.arithmetic.pipeline import delayed
 from rtl.verilog import Shared
 
-
 _LEVELS = LANES.bit_length() - 1
 
 INTEGER_SUM_BITS = INT8_PRODUCT_BITS + _LEVELS
