@@ -19,7 +19,7 @@ def offers(m: Module, name: str, stream: wiring.PureInterface) -> None:
 
 
 def axi_lite_master(m: Module, name: str, bus: wiring.PureInterface) -> None:
-    """Assume that the master of ``bus`` keeps addresses and data until they are taken; it may take answers when it will."""
+    """Assume that the master of ``bus`` keeps addresses and data until they are taken."""
     channels = {
         "aw": (bus.awvalid, bus.awready, Cat(bus.awaddr, bus.awprot)),
         "w": (bus.wvalid, bus.wready, Cat(bus.wdata, bus.wstrb)),
