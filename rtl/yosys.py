@@ -63,6 +63,19 @@ def tool(name: str) -> str:
     return found
 
 
+def abc_program() -> str:
+    """Path of the abc that ``pyosys`` brings.
+
+    Raises:
+        ForestageError: the extra ``synthesis`` is missing.
+    """
+    require_extra()
+    spec = find_spec("pyosys")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "yosys-abc")
+
+
 def require_extra() -> None:
     """Refuse at once where the extra ``synthesis`` is missing.
 

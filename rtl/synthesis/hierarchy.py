@@ -1,0 +1,70 @@
+"""A component's modules: like ones made one, and how often each is in the whole."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+TOP = "top"
+
+_MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n.*?^end$", re.MULTILINE | re.DOTALL)
+_CELL = re.compile(r"^ +cell (\\\S+) (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A design of which no two modules are alike.
+
+    Attributes:
+        text: Its RTLIL, top module ``TOP``.
+        instances: Module → how often it is in the whole, in order of depth and place.
+    """
+
+    text: str
+    instances: dict[str, int]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Module → what to call it: the path to it, or to the first of those that are alike; the top has no path."""
+        return {name: re.sub(r"\$\d+(?=\.|$)", "", name).removeprefix(TOP).lstrip(".") for name in self.instances}
+
+
+def design_of(component: wiring.Component) -> Design:
+    """The modules of ``component``, its checks included.
+
+    Amaranth writes a module for each instance; those that are alike to the letter become one here, so that each is
+    mapped once.
+    """
+    return _merged(rtlil.convert(component, name=TOP, emit_src=False))
+
+
+def _merged(text: str) -> Design:
+    modules = {found[1]: found[0] for found in _MODULE.finditer(text)}
+    while True:
+        first: dict[str, str] = {}
+        same: dict[str, str] = {}
+        for name, body in modules.items():
+            known = first.setdefault(body.replace(f"module {name}\n", "module\n", 1), name)
+            if known != name:
+                same[name] = known
+        if not same:
+            break
+        modules = {
+            name: _CELL.sub(lambda cell: cell[0].replace(cell[1], same.get(cell[1], cell[1]), 1), body)
+            for name, body in modules.items()
+            if name not in same
+        }
+    instances: Counter[str] = Counter()
+    for name in _walk(f"\\{TOP}", modules):
+        instances[name.removeprefix("\\")] += 1
+    return Design(text="\n".join(modules.values()) + "\n", instances=dict(instances))
+
+
+def _walk(name: str, modules: dict[str, str]) -> Iterator[str]:
+    """The module and all below it, one for each time that it is there."""
+    yield name
+    for kind, _ in _CELL.findall(modules[name]):
+        yield from _walk(kind, modules)
