@@ -15,19 +15,18 @@ from rtl.synthesis.liberty import Library
 from rtl.yosys import YosysError, abc_program, run_yosys
 
 FLIP_FLOP_BITS = 1024
-"""A memory of at most so many bits, or one that is read without a clock, becomes flip-flops; any other is taken for an SRAM
-and left out."""
+"""A memory of at most so many bits, or one that is read without a clock, becomes flip-flops; any other is taken for an
+SRAM and left out."""
 
 NOT_COUNTED = (
-    "wires, clock tree, tie cells and SRAM; the path is that of the logic between registers, without the registers' own "
-    "delay and set-up, of a netlist that has not been placed"
+    "wires, clock tree, tie cells and SRAM; the path is that of the logic between registers, without the registers' "
+    "own delay and set-up, of a netlist that has not been placed"
 )
 
-# abc's steps: a balanced, delay-driven mapping; then buffers for fan-outs above 12, and sizes. The period of 100 ps cannot
+# abc's steps: a balanced mapping for delay; then buffers for fan-outs above 12, and sizes. The period of 100 ps cannot
 # be met: it asks for speed.
 _ABC = (
-    "strash;&get,-n;&fraig,-x;&put;scorr;dc2;strash;dch;map,-B,0.9,-D,100;topo;"
-    "buffer,-c,-N,12;topo;upsize;dnsize;stime"
+    "strash;&get,-n;&fraig,-x;&put;scorr;dc2;strash;dch;map,-B,0.9,-D,100;topo;buffer,-c,-N,12;topo;upsize;dnsize;stime"
 )
 
 
@@ -124,8 +123,8 @@ def _memories(text: str) -> Iterable[tuple[str, str, Memory]]:
 def _blocks(design: Design, library: Library, folder: Path) -> tuple[Block, ...]:
     """Area and cells of every block, from its cells and the areas that Yosys read from the library."""
     used: dict[str, Counter[str]] = {}
-    for module in _MODULE.finditer((folder / "mapped.il").read_text()):
-        used[module[1]] = Counter(kind.removeprefix("\\") for kind, _, _ in _CELL.findall(module[2]))
+    for found in _MODULE.finditer((folder / "mapped.il").read_text()):
+        used[found[1]] = Counter(kind.removeprefix("\\") for kind, _, _ in _CELL.findall(found[2]))
     inner = {*design.instances}
     blocks = []
     for module, instances in design.instances.items():
@@ -150,7 +149,8 @@ def _longest_path(library: Library, folder: Path) -> LongestPath | None:
     The flat netlist without its registers is one network for abc.
     """
     kinds = {kind for kind, _, _ in _CELL.findall((folder / "mapped.il").read_text())}
-    logic = sorted(kind for kind in kinds if kind.startswith("\\") and kind[1:] in library.areas.keys() - library.sequential)
+    combinational = {f"\\{name}" for name in library.areas.keys() - library.sequential}
+    logic = sorted(kinds & combinational)
     if not logic:
         return None
     flat = [
@@ -160,9 +160,9 @@ def _longest_path(library: Library, folder: Path) -> LongestPath | None:
         "flatten",
         "splitnets -ports",
         "opt_clean -purge",
-        "write_rtlil flat.il",
         "select -set logic " + " ".join(f"t:{kind[1:]}" for kind in logic),
         "submod -name logic @logic",
+        "write_rtlil registers.il",
         "hierarchy -top logic",
         "write_blif -gates -true - $true -false - $false -undef - $undef logic.blif",
     ]
@@ -170,7 +170,7 @@ def _longest_path(library: Library, folder: Path) -> LongestPath | None:
     blif = (folder / "logic.blif").read_text()
     constants = [name for name in ("$true", "$false", "$undef") if f"={name}" in blif]
     if constants:  # a constant is an input that does not change
-        blif = re.sub(r"^(\.inputs.*)$", lambda found: f"{found[1]} {' '.join(constants)}", blif, count=1, flags=re.MULTILINE)
+        blif = blif.replace("\n.inputs", f"\n.inputs {' '.join(constants)}", 1)
         (folder / "logic.blif").write_text(blif)
     reads = "; ".join(f"read_lib -w {'-m ' if n else ''}{file}" for n, file in enumerate(library.files))
     done = subprocess.run(
@@ -184,19 +184,27 @@ def _longest_path(library: Library, folder: Path) -> LongestPath | None:
     ends = re.search(r"Start-point = pi(\d+)(?: \(.*?\))?\.  End-point = po(\d+)", said)
     if delay is None or ends is None:
         raise AssertionError(f"abc did not time the netlist: {(done.stdout + done.stderr)[-400:]}")
-    inputs, outputs = (re.search(rf"^\.{which} (.*)$", blif, re.MULTILINE)[1].split() for which in ("inputs", "outputs"))  # type: ignore[index]
+    inputs = re.findall(r"^\.inputs (.*)$", blif, re.MULTILINE)[0].split()
+    outputs = re.findall(r"^\.outputs (.*)$", blif, re.MULTILINE)[0].split()
     return LongestPath(
         ns=round(float(delay[1]) / 1000, 4),
         start=inputs[int(ends[1])],
-        end=_register_of(outputs[int(ends[2])], library, (folder / "flat.il").read_text()),
+        end=_register_of(outputs[int(ends[2])], library, (folder / "registers.il").read_text()),
     )
 
 
-def _register_of(net: str, library: Library, flat: str) -> str:
-    """What the register whose input is ``net`` gives out; the net itself, if it is none's."""
-    for kind, _, body in _CELL.findall(flat):
-        if kind.removeprefix("\\") in library.sequential:
-            ports = dict(re.findall(r"^    connect \\(\S+) (\S+)$", body, re.MULTILINE))
-            if net in (value.removeprefix("\\") for port, value in ports.items() if not port.startswith("Q")):
-                return next((value.removeprefix("\\") for port, value in ports.items() if port.startswith("Q")), net)
-    return net
+def _register_of(port: str, library: Library, text: str) -> str:
+    """The output of the register that an output ``port`` of the logic feeds; the net itself, if it feeds none.
+
+    ``text`` is the RTLIL of the registers with the logic as one cell.
+    """
+    cells = [
+        (kind.removeprefix("\\"), dict(re.findall(r"^    connect \\(\S+) (\S+)$", body, re.MULTILINE)))
+        for kind, _, body in _CELL.findall(text)
+    ]
+    net = next((ports[port] for kind, ports in cells if kind == "logic" and port in ports), port)
+    for kind, ports in cells:
+        outputs = [value for name, value in ports.items() if name.startswith("Q")]
+        if kind in library.sequential and net in ports.values() and net not in outputs and outputs:
+            return outputs[0].removeprefix("\\")
+    return net.removeprefix("\\")

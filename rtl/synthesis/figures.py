@@ -110,12 +110,12 @@ def read_record(path: Path) -> Synthesis:
     except OSError as error:
         raise ForestageError(f"{path}: cannot read the record ({error.strerror}); write one with --save") from error
     except ValidationError as error:
-        raise ForestageError(f"{path}: no record of a synthesis: {describe_validation_error(Synthesis, error)}") from error
+        raise ForestageError(
+            f"{path}: no record of a synthesis: {describe_validation_error(Synthesis, error)}"
+        ) from error
 
 
 def total_of(blocks: tuple[Block, ...]) -> dict[str, float]:
     """Sum of every figure over all instances."""
     names = dict.fromkeys(name for block in blocks for name in block.figures)
-    return {
-        name: round(sum(block.instances * block.figures.get(name, 0) for block in blocks), 4) for name in names
-    }
+    return {name: round(sum(block.instances * block.figures.get(name, 0) for block in blocks), 4) for name in names}

@@ -52,15 +52,16 @@ def _merged(text: str) -> Design:
                 same[name] = known
         if not same:
             break
-        modules = {
-            name: _CELL.sub(lambda cell: cell[0].replace(cell[1], same.get(cell[1], cell[1]), 1), body)
-            for name, body in modules.items()
-            if name not in same
-        }
+        modules = {name: _renamed(body, same) for name, body in modules.items() if name not in same}
     instances: Counter[str] = Counter()
     for name in _walk(f"\\{TOP}", modules):
         instances[name.removeprefix("\\")] += 1
     return Design(text="\n".join(modules.values()) + "\n", instances=dict(instances))
+
+
+def _renamed(body: str, same: dict[str, str]) -> str:
+    """A module's text with every cell of the one module that is like its own."""
+    return _CELL.sub(lambda cell: cell[0].replace(cell[1], same.get(cell[1], cell[1]), 1), body)
 
 
 def _walk(name: str, modules: dict[str, str]) -> Iterator[str]:

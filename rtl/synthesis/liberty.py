@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from catalog.errors import ForestageError
 
 DONT_USE = {
     "sky130_fd_sc_hd": ("sky130_fd_sc_hd__lpflow_*", "sky130_fd_sc_hd__probe*"),
-    "asap7sc7p5t": ("*x1p*_ASAP7*", "*xp*_ASAP7*", "SDF*", "ICG*", "DLL*", "DHL*"),
+    "asap7sc7p5t": ("*x1p*_ASAP7*", "*xp*_ASAP7*", "SDF*", "ICG*", "DLL*"),
 }
-"""Start of a library's name → cells that are not for logic (isolation, probes, clock gates, scan) or too weak to be used,
-as the OpenROAD flow's platforms exclude them (evidence: background knowledge)."""
+"""Start of a library's name → cells that are not for logic (isolation, probes, clock gates, scan) or too weak to be
+used, as the OpenROAD flow's platforms exclude them (evidence: background knowledge)."""
 
 
 @dataclass
@@ -61,17 +60,21 @@ class Library:
     @property
     def target(self) -> str:
         """What the libraries' names have in common."""
-        return os.path.commonprefix(self.names).rstrip("_-") if len(self.names) > 1 else self.names[0]
+        first, last = min(self.names), max(self.names)
+        common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        return first[:common].rstrip("_-") or first
 
 
 def read_libraries(paths: Sequence[Path], folder: Path) -> Library:
     """Read the Liberty files ``paths``, each as it is or packed by gzip, and unpack them into ``folder``.
 
     Raises:
-        ForestageError: a file cannot be read or is no Liberty, two have a cell of the same name, or together they lack a
-            flip-flop or a buffer.
+        ForestageError: a file cannot be read or is no Liberty, two have a cell of the same name, or together they lack
+            a flip-flop or a buffer.
     """
-    names, files, sums = [], [], []
+    names: list[str] = []
+    files: list[Path] = []
+    sums: list[str] = []
     cells: dict[str, tuple[_Cell, Path]] = {}
     for path in paths:
         packed = _read(path)
@@ -91,7 +94,9 @@ def read_libraries(paths: Sequence[Path], folder: Path) -> Library:
     shown = ", ".join(str(path) for path in paths)
     sequential = frozenset(name for name, (cell, _) in cells.items() if cell.sequential)
     if not sequential:
-        raise ForestageError(f"{shown}: no flip-flop; give the library's file of sequential cells too (--liberty again)")
+        raise ForestageError(
+            f"{shown}: no flip-flop; give the library's file of sequential cells too (--liberty again)"
+        )
     dont_use = tuple(p for start, patterns in DONT_USE.items() if names[0].startswith(start) for p in patterns)
     usable = [cell for cell, _ in cells.values() if not any(_matches(cell.name, pattern) for pattern in dont_use)]
     buffers = [cell for cell in usable if cell.is_buffer and cell.area is not None]
@@ -133,7 +138,7 @@ def _unpack(path: Path, packed: bytes) -> str:
 _NAME = r'\(\s*"?([^"()\s]+)"?\s*\)'
 _LIBRARY = re.compile(rf"\blibrary\s*{_NAME}\s*\{{")
 _TOKEN = re.compile(
-    rf"\b(?P<group>cell|pin|ff|ff_bank|latch|latch_bank|statetable)\s*\((?P<name>[^()]*)\)\s*\{{"
+    r"\b(?P<group>cell|pin|ff|ff_bank|latch|latch_bank|statetable)\s*\((?P<name>[^()]*)\)\s*\{"
     r"|\b(?P<key>area|direction|function|clock_gating_integrated_cell)\s*:\s*\"?(?P<value>[^\";\n]*)"
     r"|(?P<open>\{)|(?P<close>\})"
 )

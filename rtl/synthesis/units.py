@@ -74,3 +74,15 @@ def unit_of(name: str) -> Unit | Sum:
     if name not in UNITS:
         raise unknown_name("unit", name, UNITS)
     return UNITS[name]
+
+
+def is_limited(name: str) -> bool:
+    """Whether the unit ``name`` is generated with the prefetch engine's limits.
+
+    Raises:
+        SettingError: there is no such unit.
+    """
+    unit = unit_of(name)
+    if isinstance(unit, Sum):
+        return any(is_limited(part) for part in unit.parts)
+    return unit.limited
