@@ -16,8 +16,9 @@ from rtl.yosys import run_yosys, tool
 TARGET = "ecp5-lfe5u-85f"
 
 NOT_COUNTED = (
-    "input and output pins (placed out of context, one seed); a block's LUTs are those of its synthesis, 2 for a carry "
-    "cell and 4 for a small memory in LUTs; the longest path includes the FPGA's own wires"
+    "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs for "
+    "a carry cell and 4 for a small memory in LUTs, and belong to the block that their names begin with, a mean where a "
+    "block is there several times; the longest path includes the FPGA's own wires"
 )
 
 # Figure → (cell, how many of the figure it takes).
@@ -58,8 +59,8 @@ def place(design: Design, folder: Path, progress: Progress) -> Placed:
     progress(0, 3)
     (folder / "design.il").write_text(design.text)
     prepare = ["read_rtlil design.il", f"hierarchy -check -top {TOP}", "chformal -remove", "delete t:$print"]
-    synthesis = [f"synth_ecp5 -noflatten -top {TOP} -json design.json", "tee -q -o stat.txt stat -json"]
-    run_yosys([*prepare, *synthesis], folder)
+    # Flat: with the hierarchy kept, Yosys 0.70 ends in an assertion of its own on the prefetch engine.
+    run_yosys([*prepare, f"synth_ecp5 -top {TOP} -json design.json"], folder)
     blocks = _blocks(design, (folder / "design.json").read_text())
     progress(1, 3)
     options = ["--85k", "--package", "CABGA756", "--json", "design.json", "--report", "report.json", "--seed", "1"]
@@ -75,21 +76,33 @@ def place(design: Design, folder: Path, progress: Progress) -> Placed:
 
 
 def _blocks(design: Design, netlist: str) -> tuple[Block, ...]:
-    """Resources of every module of Yosys' JSON netlist."""
-    modules: dict[str, Any] = json.loads(netlist)["modules"]
-    weights = {cell: (figure, weight) for figure, cells in RESOURCES.items() for cell, weight in cells.items()}
-    blocks = []
-    for module, instances in design.instances.items():
-        figures: dict[str, float] = dict.fromkeys(RESOURCES, 0)
-        for cell in modules[module]["cells"].values():
-            kind = cell["type"]
-            if kind in weights:
-                figure, weight = weights[kind]
-                figures[figure] += weight
-            elif kind not in _NO_RESOURCE and kind not in design.instances and not kind.startswith("$"):
-                raise AssertionError(f"{module}: {kind}: a cell that no figure counts")
-        blocks.append(Block(name=design.labels[module], instances=instances, figures=figures))
-    return tuple(blocks)
+    """Resources of every block of a flat JSON netlist of Yosys."""
+    cells: dict[str, Any] = json.loads(netlist)["modules"][TOP]["cells"]
+    weights = {cell: (figure, weight) for figure, kinds in RESOURCES.items() for cell, weight in kinds.items()}
+    found = {module: dict.fromkeys(RESOURCES, 0.0) for module in design.instances}
+    for name, cell in cells.items():
+        kind = cell["type"]
+        if kind in _NO_RESOURCE or kind.startswith("$"):
+            continue
+        if kind not in weights:
+            raise AssertionError(f"{name}: {kind}: a cell that no figure counts")
+        figure, weight = weights[kind]
+        found[design.paths[_block_of(name, design)]][figure] += weight
+    return tuple(
+        Block(
+            name=design.labels[module],
+            instances=instances,
+            figures={figure: round(value / instances, 4) for figure, value in found[module].items()},
+        )
+        for module, instances in design.instances.items()
+    )
+
+
+def _block_of(cell: str, design: Design) -> str:
+    """Path of the innermost block with which a cell's name begins."""
+    parts = cell.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts) - 1, -1, -1))
+    return next(path for path in prefixes if path in design.paths)
 
 
 def read_report(text: str) -> tuple[dict[str, float], LongestPath, float]:

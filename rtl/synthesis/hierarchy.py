@@ -20,11 +20,16 @@ class Design:
 
     Attributes:
         text: Its RTLIL, top module ``TOP``.
-        instances: Module → how often it is in the whole, in order of depth and place.
+        paths: Instance, by the path to it (the top's is empty) → its module, in order of depth and place.
     """
 
     text: str
-    instances: dict[str, int]
+    paths: dict[str, str]
+
+    @property
+    def instances(self) -> dict[str, int]:
+        """Module → how often it is in the whole."""
+        return dict(Counter(self.paths.values()))
 
     @property
     def labels(self) -> dict[str, str]:
@@ -53,10 +58,7 @@ def _merged(text: str) -> Design:
         if not same:
             break
         modules = {name: _renamed(body, same) for name, body in modules.items() if name not in same}
-    instances: Counter[str] = Counter()
-    for name in _walk(f"\\{TOP}", modules):
-        instances[name.removeprefix("\\")] += 1
-    return Design(text="\n".join(modules.values()) + "\n", instances=dict(instances))
+    return Design(text="\n".join(modules.values()) + "\n", paths=dict(_walk("", f"\\{TOP}", modules)))
 
 
 def _renamed(body: str, same: dict[str, str]) -> str:
@@ -64,8 +66,8 @@ def _renamed(body: str, same: dict[str, str]) -> str:
     return _CELL.sub(lambda cell: cell[0].replace(cell[1], same.get(cell[1], cell[1]), 1), body)
 
 
-def _walk(name: str, modules: dict[str, str]) -> Iterator[str]:
-    """The module and all below it, one for each time that it is there."""
-    yield name
-    for kind, _ in _CELL.findall(modules[name]):
-        yield from _walk(kind, modules)
+def _walk(path: str, module: str, modules: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Path and module of an instance and of all below it."""
+    yield path, module.removeprefix("\\")
+    for kind, name in _CELL.findall(modules[module]):
+        yield from _walk(f"{path}.{name[1:]}".lstrip("."), kind, modules)
