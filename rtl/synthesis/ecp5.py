@@ -16,9 +16,9 @@ from rtl.yosys import run_yosys, tool
 TARGET = "ecp5-lfe5u-85f"
 
 NOT_COUNTED = (
-    "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs for "
-    "a carry cell and 4 for a small memory in LUTs, and belong to the block that their names begin with, a mean where a "
-    "block is there several times; the longest path includes the FPGA's own wires"
+    "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs "
+    "for a carry cell and 4 for a small memory in LUTs, and belong to the block that their names begin with, a mean "
+    "where a block is there several times; the longest path includes the FPGA's own wires"
 )
 
 # Figure → (cell, how many of the figure it takes).
