@@ -92,7 +92,7 @@ def _blocks(design: Design, netlist: str) -> tuple[Block, ...]:
         Block(
             name=design.labels[module],
             instances=instances,
-            figures={figure: round(value / instances, 4) for figure, value in found[module].items()},
+            figures={figure: round(value / instances, 6) for figure, value in found[module].items()},
         )
         for module, instances in design.instances.items()
     )
