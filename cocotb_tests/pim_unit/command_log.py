@@ -14,8 +14,8 @@ NONE = -1
 """A part that a command does not have."""
 
 CONSTANTS_LINE = 8
-"""Address of RDA: 0 … 7 eight accumulators of neighbouring rows (``bank · 4 + token · (4 / token slots) + octet``), from
-here on the constants of an index."""
+"""Address of RDA: 0 … 7 eight accumulators of neighbouring rows (``bank · 4 + token · (4 / token slots) + octet``);
+from here on the constants of an index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class CommandLog:
         half: Of ACT, PREH and PIM; else `NONE`.
         block: Of ACT (the bank's) and RDA; else `NONE`.
         row: Of ACT; else `NONE`.
-        address: Of PIM the column in the row, of LDI the input register, of RDA what is read (`CONSTANTS_LINE`); else
-            `NONE`.
+        address: Of PIM the column in the row, of LDI the input register, of RDA what is read (`CONSTANTS_LINE`), where
+            the bus shows it; else `NONE`.
     """
 
     clock_ck: NDArray[np.int64]
@@ -45,8 +45,10 @@ class CommandLog:
     @classmethod
     def of(cls, commands: Sequence[tuple[int, UnitCommand, int, int, int, int]]) -> "CommandLog":
         """From tuples of all attributes, in any order of clocks."""
-        table = np.array(commands, np.int64).reshape(-1, 6)
-        return cls(**dict(zip((f.name for f in fields(cls)), table.T, strict=True))).sorted()
+        clock, command, half, block, row, address = np.array(commands, np.int64).reshape(-1, 6).T
+        return cls(
+            clock_ck=clock, command=command.astype(np.uint8), half=half, block=block, row=row, address=address
+        ).sorted()
 
     def sorted(self) -> "CommandLog":
         """In order of clocks; of commands in one clock, those on the row bus first, else as they were."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from catalog.compiled import njit
 from catalog.errors import ForestageError
 from cocotb_tests.pim_unit.command_log import CommandLog, places, readbacks
+from cocotb_tests.pim_unit.timing_rules import CLOSED
 from cocotb_tests.pim_unit.violations import MOST, Violation
 from pim_model.dram.pim_unit import data_latencies
 from pim_model.unit import parameters as unit_parameters
@@ -107,7 +108,7 @@ def program_violations(
         log: In order of clocks.
         program: What is run.
         parameters: The unit.
-        rows_read: The row that each command reads (`timing_rules.state_violations`).
+        rows_read: The row that each PIM reads (`timing_rules.state_violations`).
         inputs_ready_ck: For each chunk of the first phase, the first clock in which it may be loaded; None: from the
             first clock on.
         complete: Whether the log holds a whole run; else it may end anywhere.
@@ -230,7 +231,7 @@ def _broken(clock, command, half, block, address, rows_read, needs, latency):  #
             else:
                 if (
                     half[index] != needs.half[pim]
-                    or rows_read[index] != needs.row[pim]
+                    or (rows_read[index] != needs.row[pim] and rows_read[index] != CLOSED)
                     or address[index] != needs.column[pim]
                 ):
                     broken[0, 0] = _COLUMN_ORDER
@@ -265,7 +266,11 @@ def _broken(clock, command, half, block, address, rows_read, needs, latency):  #
                 issued_load[load] = index
                 load += 1
         elif command[index] == _RDA:
-            if read == readbacks or block[index] != needs.block[read] or address[index] != needs.line[read]:
+            if (
+                read == readbacks
+                or block[index] != needs.block[read]
+                or (address[index] != needs.line[read] and address[index] != _NONE)
+            ):
                 broken[0, 0] = _READBACK_ORDER
             if read < readbacks:
                 earlier = issued_pim[needs.last_column[read]]

@@ -18,7 +18,6 @@ from pim_model.dram.commands import Scope, TimingConstraint
 from pim_model.dram.devices import pim_blocks
 from pim_model.dram.pim_unit import (
     HALVES,
-    BusSlots,
     bank_of_block,
     bus_slots,
     pim_unit_constraints,
@@ -31,6 +30,9 @@ STATE_RULES = ("no such bank", "ACT to an open bank", "PIM to a closed bank", "R
 SLOT_RULES = ("row bus slot", "column bus slot")
 REFRESH_RULES = ("refresh not due", "refresh overdue", "refresh pending")
 """Refreshed before it was due; not refreshed in time; another command between its being due and its REFab."""
+
+CLOSED = -2
+"""The row that a PIM reads out of a half that is not open."""
 
 _CODES = {dram_commands.UnitCommand[command.name]: int(command) for command in UnitCommand}
 _SCOPES = (Scope.CHANNEL, Scope.BANK_GROUP, Scope.BANK, Scope.HALF)
@@ -122,7 +124,10 @@ def _too_close(clock, command, nodes, precedes, follows, latency, scope, window)
 
 
 def state_violations(log: CommandLog, device: DramRecord) -> tuple[list[Violation], NDArray[np.int64]]:
-    """Commands that the banks' state forbids; and the row that each PIM reads, `NONE` where blocks disagree."""
+    """Commands that the banks' state forbids; and the row that each PIM reads.
+
+    That row is `NONE` where the blocks disagree, and `CLOSED` where a bank of the half is closed.
+    """
     blocks = pim_blocks(device).blocks
     missing = [Violation.between(STATE_RULES[0], log, index) for index in np.flatnonzero(~_exists(log, blocks))[:MOST]]
     if missing:
@@ -154,6 +159,7 @@ def _bank_state(command, half, block, row, blocks):  # type: ignore[no-untyped-d
         elif command[index] == _PIM:
             if holds[half[index]].min() < 0:
                 rule = 2
+                rows[index] = CLOSED
             elif holds[half[index]].min() == holds[half[index]].max():
                 rows[index] = holds[half[index], 0]
         if rule >= 0 and number < MOST:
@@ -164,7 +170,9 @@ def _bank_state(command, half, block, row, blocks):  # type: ignore[no-untyped-d
 
 def slot_violations(log: CommandLog, device: DramRecord, bus_phases: int, phase: int) -> list[Violation]:
     """Commands in clocks in which the bus is the other pseudo-channel's."""
-    found = []
+    found: list[Violation] = []
+    if bus_phases == 1:
+        return found
     for rule, slots in zip(SLOT_RULES, bus_slots(device, bus_phases, phase), strict=True):
         ours = np.isin(log.command, [_CODES[command] for command in slots.commands])
         wrong = np.flatnonzero(ours & (log.clock_ck % slots.period_ck != slots.offset_ck))
@@ -172,14 +180,14 @@ def slot_violations(log: CommandLog, device: DramRecord, bus_phases: int, phase:
     return found
 
 
-def refresh_bound_ck(device: DramRecord, row_slots: BusSlots) -> int:
+def refresh_bound_ck(device: DramRecord, bus_phases: int = 1) -> int:
     """Most clocks from a refresh's being due to its REFab.
 
-    The last ACT and the last PIM may have come in the clock before; then PREab waits for tRAS, tRTP or the row bus,
-    REFab for tRP, each for the bus's slot.
+    The last ACT and the last PIM may have come in the clock before; then PREab waits for tRAS or tRTP, REFab for tRP,
+    each for the bus's slot.
     """
-    last_act, last_pim = max(device.tras_ck, row_slots.period_ck), device.trtp_l_ck
-    return max(last_act, last_pim) - 1 + device.trp_ck + 2 * (row_slots.period_ck - 1)
+    period = bus_slots(device, bus_phases)[0].period_ck if bus_phases > 1 else 1
+    return max(device.tras_ck, device.trtp_l_ck) - 1 + device.trp_ck + 2 * (period - 1)
 
 
 def refresh_violations(
@@ -198,7 +206,7 @@ def refresh_violations(
     refreshes = np.flatnonzero(log.command == UnitCommand.REFAB)
     if refresh_in_ck is None:
         return [Violation.between("refresh not due", log, index) for index in refreshes[:MOST]]
-    bound = refresh_bound_ck(device, bus_slots(device, bus_phases)[0])
+    bound = refresh_bound_ck(device, bus_phases)
     blocked = np.flatnonzero(np.isin(log.command, [_CODES[command] for command in rule.blocked]))
     found = []
     number, due = 0, refresh_in_ck
