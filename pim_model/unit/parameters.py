@@ -24,8 +24,17 @@ ACCUMULATORS = 32
 INPUT_REGISTERS = 16
 """Input registers of a block, 32 bytes each: a ring. With 8, four tokens a weight read (BF16) cost 4 % of the rate."""
 
+MOST_INPUT_REGISTERS_OF_CHUNK = 4
+"""A chunk of four tokens (BF16)."""
+
 OCTET = 8
 """Rows of a block that one readback takes, 32 bits each."""
+
+MAX_ROWS = 65535
+"""Rows of a matrix that a descriptor can name."""
+
+MOST_POSTPONED_REFRESHES = 8
+"""All-bank refreshes that a DRAM allows to be postponed (JESD235)."""
 
 LANE_LATENCY_CK = 12
 """Clocks from the first clock of a pass's operands to the one in which its accumulator holds the sum."""
@@ -42,6 +51,7 @@ class UnitParameters(StrictModel):
         device: The DRAM device; it has blocks at its bank pairs.
         max_inputs: Longest input vector of a phase that the base die's buffer holds, for each token.
         output_beats: Beats of the output queue.
+        bank_rows: Rows of a bank.
         bus_phases: 2: another pseudo-channel shares the command buses, and this one issues column commands only in
             clocks of its own parity, row commands only in its own row slots. 1: the buses are its own.
         phase: Which of the phases is this pseudo-channel's.
@@ -50,6 +60,7 @@ class UnitParameters(StrictModel):
     device: DramRecord
     max_inputs: Annotated[int, Field(ge=64, le=16384, multiple_of=32)] = 4096
     output_beats: Annotated[int, Field(ge=16, le=1024)] = 128
+    bank_rows: Annotated[int, Field(ge=64, le=65536)] = 16384
     bus_phases: Literal[1, 2] = 1
     phase: Annotated[int, Field(ge=0, le=1)] = 0
 
