@@ -217,7 +217,7 @@ def test_columns_to_readback() -> None:
 
 
 def later_readbacks(run: Run, tile: int, kind: int) -> Iterator[CommandLog]:
-    """The last readback of ``tile - back`` moved behind the first columns of ``tile``."""
+    """Each readback before the first column of ``kind`` of ``tile``, moved behind it."""
     columns = places(run.program, run.parameters)
     first = np.flatnonzero((columns.tile == tile) & (columns.kind == kind))[0]
     at_ck = run.log.clock_ck[numbers(run.log, PIM)[first]]
