@@ -78,6 +78,10 @@ class UnitParameters(StrictModel):
                 f"device {self.device.name}: operation_interval_ck is {blocks.operation_interval_ck}; a block needs "
                 f"{PASSES} clocks for a column"
             )
+        if blocks.blocks < 2:
+            raise ValueError(f"device {self.device.name}: one block; the unit needs at least 2")
+        if self.device.row_bursts.bit_count() != 1:
+            raise ValueError(f"device {self.device.name}: row_bursts is {self.device.row_bursts}; give a power of two")
         if self.phase >= self.bus_phases:
             raise ValueError(
                 f"phase is {self.phase}; with bus_phases {self.bus_phases} it is 0 to {self.bus_phases - 1}"
@@ -164,6 +168,12 @@ class UnitTimings:
         device = parameters.device
         interval = parameters.blocks.operation_interval_ck
         act_on_bus = math.ceil(device.activate_command_ck)
+        load_to_load = max(device.burst_ck, device.tccd_s_ck)
+        if load_to_load < 2:
+            raise ForestageError(
+                f"dram '{device.name}': burst_ck is {device.burst_ck} and tccd_s_ck {device.tccd_s_ck}; the unit's "
+                "sequencer needs two clocks from load to load: one of them must be 2"
+            )
         if device.trc_ck > device.tras_ck + device.trp_ck + device.trrd_s_ck:
             raise ForestageError(
                 f"dram '{device.name}': trc_ck is {device.trc_ck}; beyond tras_ck + trp_ck + trrd_s_ck the unit's "
@@ -184,7 +194,7 @@ class UnitTimings:
             refresh=device.trfc_ck,
             refresh_interval=device.trefi_ck,
             act_on_bus=act_on_bus,
-            load_to_load=max(device.burst_ck, device.tccd_s_ck),
+            load_to_load=load_to_load,
             load_to_readback=max(1, landed + 2 - device.cl_ck),
             readback_to_load=device.cl_ck + device.burst_ck + 2 - device.cwl_ck,
             load_to_use=max(1, landed - device.cl_ck),
