@@ -29,6 +29,11 @@ class BusRecorder:
         if self.column:
             self._columns.append((cycle, column))
 
+    @property
+    def columns(self) -> int:
+        """Column commands since the last ``take``."""
+        return len(self._columns)
+
     def take(self) -> dict[str, NDArray[np.int64]]:
         """Cycles and words ``[n, 2]`` of both buses since the last call."""
         taken = {
