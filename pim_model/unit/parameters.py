@@ -36,12 +36,12 @@ MAX_ROWS = 65535
 MOST_POSTPONED_REFRESHES = 8
 """All-bank refreshes that a DRAM allows to be postponed (JESD235)."""
 
-LANE_LATENCY_CK = 12
+LANE_LATENCY_CK = 18
 """Clocks from the first clock of a pass's operands to the one in which its accumulator holds the sum."""
 
-READBACK_LATENCY_CK = 16
+READBACK_LATENCY_CK = 24
 """Clocks from the base die's receiving a readback of gate and up rows to the first in which their products count as
-inputs of ``down``."""
+inputs of ``down``: then they are in the input buffer."""
 
 
 class UnitParameters(StrictModel):

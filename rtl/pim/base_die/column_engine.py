@@ -8,7 +8,8 @@ from pim_model.unit.parameters import INPUT_REGISTERS, MOST_INPUT_REGISTERS_OF_C
 from pim_model.unit.program import ColumnKind
 from pim_model.unit.schedule import FEW_LOADED
 from rtl.checks import always, always_within, implies
-from rtl.pim.base_die.timers import Timer, delayed
+from rtl.pim.arithmetic.pipeline import delayed
+from rtl.pim.base_die.timers import Timer
 
 
 class ColumnEngine(wiring.Component):
@@ -82,11 +83,11 @@ class ColumnEngine(wiring.Component):
         unread = Signal(2)  # tiles whose columns are read, but not their sums
         complete = Signal(2)  # tiles among them whose sums are
         m.d.sync += [
-            free.eq(free - self.load + delayed(m, "released", released, clocks.use_to_load - 1)),
+            free.eq(free - self.load + delayed(m, "released", released, clocks.use_to_load - 1, reset_less=False)),
             loaded.eq(loaded + self.load - released),
-            usable.eq(usable - chunk_ends + delayed(m, "chunk_loaded", chunk_loaded, clocks.load_to_use - 1)),
+            usable.eq(usable - chunk_ends + delayed(m, "chunk_loaded", chunk_loaded, clocks.load_to_use - 1, reset_less=False)),
             unread.eq(unread + tile_ends - tile_read_back),
-            complete.eq(complete - tile_read_back + delayed(m, "tile_ends", tile_ends, clocks.tile_to_readback - 1)),
+            complete.eq(complete - tile_read_back + delayed(m, "tile_ends", tile_ends, clocks.tile_to_readback - 1, reset_less=False)),
         ]
         with m.If(self.start):
             m.d.sync += [free.eq(INPUT_REGISTERS), loaded.eq(0), usable.eq(0), unread.eq(0), complete.eq(0)]

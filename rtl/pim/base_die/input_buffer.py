@@ -10,9 +10,9 @@ from pim_model.unit.parameters import INPUT_REGISTERS, LANES, UnitParameters
 from pim_model.unit.program import WeightFormat
 from rtl.bus.axi_stream import AxiStreamSignature
 from rtl.checks import always
+from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.layouts import INPUTS_BITS, MOST_TOKENS, chunk_bits, load_layout, plan_layout
 from rtl.pim.base_die.quantiser import BF16_BITS, CODE_BITS, FIELD_BITS, WORD_BITS, ExponentMaximum, quantised
-from rtl.pim.base_die.timers import delayed
 
 INT8_TOKENS = WeightFormat.INT8.most_tokens
 
@@ -152,14 +152,14 @@ class InputBuffer(wiring.Component):
         is_int8 = plan.format == WeightFormat.INT8
         tag = Signal(data.StructLayout({"valid": 1, "load": load_layout(self._parameters)}))
         m.d.comb += [tag.valid.eq(self.load_valid), tag.load.eq(self.load)]
-        reading = delayed(m, "load", tag, self._landing - LOAD_CK)
+        reading = delayed(m, "load", tag, self._landing - LOAD_CK, reset_less=False)
         word_number = (reading.load.chunk << plan.log2_slots) | reading.load.token
 
         found = [
             self._memory(m, "x", word_number, **self._received()),
             self._memory(m, "h", word_number, **self._computed()),
         ]
-        read = delayed(m, "read", reading, 1)
+        read = delayed(m, "read", reading, 1, reset_less=False)
         odd = delayed(m, "odd", word_number[0], 1)
         pair = [Mux(read.load.phase, h, x) for x, h in zip(*found, strict=True)]
         # Of INT8 all tokens at once, of which the first is in the even memory if there are two.
@@ -172,7 +172,7 @@ class InputBuffer(wiring.Component):
             words[1].eq(Mux(plan.last_token != 0, masked(pair[1], read.load.chunk, inputs), 0)),
         ]
 
-        ready = delayed(m, "masked", read, 1)
+        ready = delayed(m, "masked", read, 1, reset_less=False)
         codes = [quantised(word, self.fields[ready.load.phase][token]) for token, word in enumerate(words)]
         m.d.sync += [
             self.register_load.valid.eq(ready.valid),

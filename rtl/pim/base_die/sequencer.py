@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from pim_model.unit.parameters import LANES, MOST_POSTPONED_REFRESHES, UnitParameters
 from pim_model.unit.program import WeightFormat
 from rtl.checks import always, implies
+from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.column_engine import ColumnEngine
 from rtl.pim.base_die.column_walk import ColumnWalk
 from rtl.pim.base_die.layouts import (
@@ -24,7 +25,7 @@ from rtl.pim.base_die.load_walk import LoadWalk
 from rtl.pim.base_die.readback_walk import ReadbackWalk
 from rtl.pim.base_die.refresh import Refresh
 from rtl.pim.base_die.row_engine import RowEngine
-from rtl.pim.base_die.timers import Slots, delayed
+from rtl.pim.base_die.timers import Slots
 
 
 class Sequencer(wiring.Component):
@@ -189,7 +190,7 @@ class Sequencer(wiring.Component):
         plan, is_int8 = self.plan, self.plan.format == WeightFormat.INT8
         readback = readbacks.readback
         inputs = Mux(engine.readback & feeds & readback.last_token, readback.valid_rows >> 1, 0)
-        arrives = delayed(m, "inputs", inputs[:3], self._parameters.timings.readback_to_input - 1)
+        arrives = delayed(m, "inputs", inputs[:3], self._parameters.timings.readback_to_input - 1, reset_less=False)
         all_computed = Signal()
         m.d.sync += self.computed.eq(self.computed + arrives)
         with m.If(self.started):

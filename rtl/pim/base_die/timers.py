@@ -101,14 +101,5 @@ class Slots(wiring.Component):
         return m
 
 
-def delayed(m: Module, name: str, value: Value, clocks: int) -> Value:
-    """``value`` as it was ``clocks`` clocks ago; zeros before that."""
-    for clock in range(clocks):
-        register = Signal(value.shape(), name=f"{name}_after{clock + 1}")
-        m.d.sync += register.eq(value)
-        value = register
-    return value
-
-
 def _one_of(value: Signal, values: Sequence[int]) -> Value:
     return value.matches(*values)
