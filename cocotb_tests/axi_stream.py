@@ -97,7 +97,7 @@ class AxiStreamSink:
         if not valid:
             self._rule.sample(cycle, False, self._is_ready, 0)
             return
-        data, keep, last = (signal.value.to_unsigned() for signal in (self._data, self._keep, self._last))
+        data, keep, last = self._data.value.to_unsigned(), self._keep.value.to_unsigned(), int(self._last.value)
         self._rule.sample(cycle, True, self._is_ready, (data << 8 | keep) << 1 | last)
         if self._is_ready:
             self._beats.append((cycle, data, keep, last))

@@ -40,13 +40,32 @@ def check(
     Raises:
         ForestageError: a log that is out of order, or other than a clock for each chunk.
     """
-    device = parameters.device
-    in_state, rows_read = state_violations(log, device)
+    _, rows_read = state_violations(log, parameters.device)
     found = [
-        *distance_violations(log, device),
-        *in_state,
-        *slot_violations(log, device, parameters.bus_phases, parameters.phase),
-        *refresh_violations(log, device, refresh_in_ck, end_ck, parameters.bus_phases),
+        *device_violations(log, parameters, end_ck=end_ck, refresh_in_ck=refresh_in_ck),
         *program_violations(log, program, parameters, rows_read, inputs_ready_ck=inputs_ready_ck, complete=complete),
     ]
     return sorted(found, key=lambda violation: violation.clock_ck)
+
+
+def device_violations(
+    log: CommandLog, parameters: UnitParameters, *, end_ck: int, refresh_in_ck: int | None = None
+) -> list[Violation]:
+    """What ``log`` breaks of the device's rules, whatever the programs are.
+
+    Args:
+        log: The commands, in order of clocks; all banks are closed and nothing is pending at its beginning.
+        parameters: The unit.
+        end_ck: Clock in which the log ends.
+        refresh_in_ck: When the first refresh is due; None: none ever is.
+
+    Raises:
+        ForestageError: a log that is out of order.
+    """
+    device = parameters.device
+    return [
+        *distance_violations(log, device),
+        *state_violations(log, device)[0],
+        *slot_violations(log, device, parameters.bus_phases, parameters.phase),
+        *refresh_violations(log, device, refresh_in_ck, end_ck, parameters.bus_phases),
+    ]

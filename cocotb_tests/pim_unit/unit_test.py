@@ -50,7 +50,7 @@ class Bench:
             seed=stimulus["seed"],
         )
         waits = random.Random(stimulus["seed"]) if stimulus["bus_waits"] else None
-        self.bus = AxiLiteMaster(dut, "control", waits=waits) if stimulus["has_bus"] else None
+        self.bus = AxiLiteMaster(dut, "control", waits=waits) if hasattr(dut, "control__awvalid") else None
         self.reads: dict[str, int] = {}
         self.marks: dict[str, int] = {}
         self._running = True

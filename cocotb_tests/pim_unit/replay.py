@@ -1,0 +1,298 @@
+"""Programs through the PIM unit under Verilator, compared with the unit's twins: results bit for bit, commands clock by
+clock, counters; every command is checked against the device's rules and the program's needs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.errors import ForestageError
+from cocotb_tests.build import build
+from cocotb_tests.pim_unit import driver
+from cocotb_tests.pim_unit.checker import device_violations
+from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
+from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
+from cocotb_tests.pim_unit.jobs import OutputBeats, UnitJob, input_beats, output_beats, results_of_beats
+from cocotb_tests.pim_unit.ports import bus_fields, log_of_ports
+from cocotb_tests.pim_unit.program_rules import program_violations
+from cocotb_tests.pim_unit.timing_rules import state_violations
+from cocotb_tests.pim_unit.violations import Violation
+from cocotb_tests.simulation import run as run_simulation
+from pim_model.numerics.floats import Bits32
+from pim_model.unit.parameters import LANES, UnitParameters
+from pim_model.unit.schedule import UnitCommand, UnitSchedule, schedule
+from rtl.pim.base_die.layouts import ColumnCommand, RowCommand
+
+X_CK = 1
+"""Clocks from the cycle in which a chunk's last beat is taken to the one in which the chunk may be loaded."""
+
+_PATTERN_CYCLES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReplayResult:
+    """A replay and its comparison.
+
+    Attributes:
+        mismatches: Beats of results, commands, clocks, status words and counters that differ from the twins', and
+            breaches of the streams' and the bus's protocol.
+        first_mismatch: The first of them in words; empty where there is none.
+        violations: What the commands broke.
+        cycles: Clocks from each program's first to its last command, added up.
+        predicted_cycles: The same according to the twin. Where the output waits, the twin's without waits.
+        outputs: For each program FP32 bits uint32 ``[tokens, rows]``; ``None`` where beats are missing.
+        counters: The unit's, by name.
+        wall_s: Seconds of the simulator, its start included.
+        clocks_per_s: Simulated in a second, once it has started.
+    """
+
+    mismatches: int
+    first_mismatch: str
+    violations: list[Violation]
+    cycles: int
+    predicted_cycles: int
+    outputs: list[Bits32 | None]
+    counters: dict[str, int]
+    wall_s: float
+    clocks_per_s: float
+
+
+def replay_unit(
+    jobs: Sequence[UnitJob],
+    parameters: UnitParameters,
+    *,
+    refresh: bool = False,
+    waits: bool = False,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> UnitReplayResult:
+    """Run each job in the unit, one after the other, and compare it with its twins.
+
+    Args:
+        jobs: At least one; their rows in the banks do not overlap, or hold the same.
+        parameters: The unit.
+        refresh: Whether the banks are refreshed.
+        waits: Whether both streams and the register bus wait at random; otherwise they run at full rate.
+        seed: Of the waits, and of the noise where no column is due.
+        progress: Called with the number of cycles simulated so far.
+
+    Raises:
+        ForestageError: no job, jobs that overlap, or hardware runs are not possible here.
+        SimulationError: the simulation failed.
+    """
+    if not jobs:
+        raise ForestageError("PIM unit replay: no job given; give at least one")
+    first_row, contents = _banks(jobs)
+    generator = np.random.default_rng(seed)
+    about = sum(
+        schedule(job.program, parameters, refresh_in_ck=0 if refresh else None).done_ck + job.x.size for job in jobs
+    )
+    packets = [input_beats(job.x) for job in jobs]
+    simulation = run_simulation(
+        build(driver.unit_verilog(parameters), driver.TOP),
+        "cocotb_tests.pim_unit.unit_test",
+        stimulus={
+            **bench_stimulus(parameters, first_row, contents, seed),
+            **{f"x_{number}": beats for number, (beats, _) in enumerate(packets)},
+            **{f"x_last_{number}": last for number, (_, last) in enumerate(packets)},
+            "x_pattern": _pattern(generator, waits, busy=0.5),
+            "y_pattern": _pattern(generator, waits, busy=0.5),
+            "bus_waits": waits,
+            "script": driver.script(jobs, parameters, refresh=refresh, most_cycles=10 * about + 20_000),
+        },
+        seed=seed,
+        timeout_s=600 + about / 300,
+        progress=progress,
+    )
+    return _judged(jobs, parameters, simulation.values, refresh, waits, simulation.wall_s)
+
+
+def bench_stimulus(
+    parameters: UnitParameters, first_row: int, contents: NDArray[np.uint8], seed: int
+) -> dict[str, Any]:
+    """What ``unit_test`` needs to know of the device and of its ports."""
+    return {
+        "contents": contents,
+        "first_row": first_row,
+        "latency": parameters.device.cl_ck,
+        "fields": bus_fields(parameters),
+        "row_commands": [command.name for command in RowCommand],
+        "column_commands": [command.name for command in ColumnCommand],
+        "seed": seed,
+    }
+
+
+def _pattern(generator: np.random.Generator, waits: bool, *, busy: float) -> NDArray[np.bool_]:
+    """In which cycles a side of a stream moves: all, or a random share ``busy`` of a repeated stretch."""
+    return generator.random(_PATTERN_CYCLES) < busy if waits else np.ones(1, np.bool_)
+
+
+def _banks(jobs: Sequence[UnitJob]) -> tuple[int, NDArray[np.uint8]]:
+    """The first row of the banks that is used, and the contents from there on."""
+    begins = [job.program.base_row for job in jobs]
+    ends = [begin + job.contents.shape[1] for begin, job in zip(begins, jobs, strict=True)]
+    first = min(begins)
+    contents = np.zeros((2, max(ends) - first, *jobs[0].contents.shape[2:]), np.uint8)
+    used = np.zeros(contents.shape[:3], np.bool_)
+    for begin, end, job in zip(begins, ends, jobs, strict=True):
+        rows = slice(begin - first, end - first)
+        if np.any(used[:, rows, :, None, None] & (contents[:, rows] != job.contents)):
+            raise ForestageError(f"PIM unit replay: rows {begin} to {end} of the banks hold two jobs' weights")
+        contents[:, rows] = job.contents
+        used[:, rows] = True
+    return first, contents
+
+
+def first_refresh_ck(parameters: UnitParameters, first_cycle: int) -> int:
+    """Clock, 0 in ``first_cycle`` after reset, in which the next refresh is due: one is every tREFI from reset on."""
+    interval = parameters.device.trefi_ck
+    return interval - first_cycle % interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a job's run left, in cycles since reset.
+
+    Attributes:
+        log: Its commands, their clocks from ``first_cycle`` on.
+        first_cycle: Its clock 0.
+        ready_ck: For each chunk of the inputs the clock in which it may be loaded.
+        beats: Of its output.
+        twin: Its schedule.
+    """
+
+    log: CommandLog
+    first_cycle: int
+    ready_ck: NDArray[np.int64]
+    beats: OutputBeats
+    twin: UnitSchedule
+
+
+def _judged(
+    jobs: Sequence[UnitJob],
+    parameters: UnitParameters,
+    values: Mapping[str, Any],
+    refresh: bool,
+    waits: bool,
+    wall_s: float,
+) -> UnitReplayResult:
+    """Compare what the simulator recorded."""
+    comparison = Comparison()
+    whole = log_of_ports(values["row"], values["column"], parameters, 0)
+    comparison.note(len(values["refused"]), f"PIM to a closed or an empty row in cycles {values['refused'][:3]}")
+    comparison.note(len(values["protocol"]), "; ".join(values["protocol"][:1]))
+    violations: list[Violation] = []
+    outputs: list[Bits32 | None] = []
+    cycles = predicted = 0
+    runs = _runs(comparison, jobs, parameters, values, whole, refresh)
+    for number, (job, run) in enumerate(zip(jobs, runs, strict=True)):
+        twin_log = log_of_schedule(run.twin, job.program, parameters)
+        if waits:
+            compare_logs(comparison, _columns_in_order(twin_log), _columns_in_order(run.log))
+        else:
+            compare_logs(comparison, twin_log, run.log)
+        _, rows_read = state_violations(run.log, parameters.device)
+        violations += program_violations(
+            run.log, job.program, parameters, rows_read, inputs_ready_ck=run.ready_ck.tolist()
+        )
+        expected = output_beats(job.program, parameters, job.expected.bits)
+        comparison.equal_arrays(f"program {number}, output beat", _rows(expected), _rows(run.beats))
+        complete = len(run.beats.data) == len(expected.data)
+        outputs.append(results_of_beats(job.program, parameters, run.beats) if complete else None)
+        cycles += _length(run.log)
+        predicted += _length(twin_log)
+    if runs:
+        clock_zero = runs[0].first_cycle
+        shifted = log_of_ports(values["row"], values["column"], parameters, clock_zero)
+        violations += device_violations(
+            shifted,
+            parameters,
+            end_ck=values["cycles"] - clock_zero,
+            refresh_in_ck=parameters.device.trefi_ck - clock_zero if refresh else None,
+        )
+    counters = driver.compare_registers(comparison, jobs, parameters, values, [run.twin for run in runs], waits)
+    return UnitReplayResult(
+        mismatches=comparison.mismatches,
+        first_mismatch=comparison.first,
+        violations=violations,
+        cycles=cycles,
+        predicted_cycles=predicted,
+        outputs=outputs,
+        counters=counters,
+        wall_s=wall_s,
+        clocks_per_s=values["cycles"] / values["simulating_s"],
+    )
+
+
+def _runs(
+    comparison: Comparison,
+    jobs: Sequence[UnitJob],
+    parameters: UnitParameters,
+    values: Mapping[str, Any],
+    whole: CommandLog,
+    refresh: bool,
+) -> list[_Run]:
+    """Each job's share of the record; jobs that never began are mismatches."""
+    runs: list[_Run] = []
+    beat = taken = 0
+    for number, job in enumerate(jobs):
+        begin, end = (values["marks"].get(f"{what} {number}") for what in ("begin", "end"))
+        inside = (whole.clock_ck >= begin) & (whole.clock_ck < end)
+        acts = np.flatnonzero(inside & (whole.command == UnitCommand.ACT))
+        if not len(acts):
+            comparison.note(1, f"program {number}: no command")
+            return runs
+        # A program's first command opens a bank, in the first clock that is the row bus's slot.
+        timings = parameters.timings
+        first_cycle = int(whole.clock_ck[acts[0]]) - timings.row_phase
+        chunks = -(-job.x.shape[1] // LANES)
+        beats_in = np.array(values["x_taken"][taken : taken + chunks * len(job.x)], np.int64)
+        taken += len(beats_in)
+        ready = beats_in.reshape(chunks, len(job.x))[:, -1] + X_CK - first_cycle
+        ready = np.concatenate([ready, np.repeat(ready[-1:], job.program.phases[0].chunks - chunks)])
+        ready = np.maximum(ready, 0)
+        twin = schedule(
+            job.program,
+            parameters,
+            refresh_in_ck=first_refresh_ck(parameters, first_cycle) if refresh else None,
+            inputs_ready_ck=ready.tolist(),
+        )
+        clock = whole.clock_ck - first_cycle
+        idle = (clock >= twin.done_ck) & (whole.command == UnitCommand.REFAB)
+        of_run = whole.take(np.flatnonzero(inside & (clock >= 0) & ~idle))
+        ends = np.flatnonzero(values["y_last"][beat:])
+        end_beat = beat + int(ends[0]) + 1 if len(ends) else len(values["y_last"])
+        beats = slice(beat, end_beat)
+        beat = end_beat
+        runs.append(
+            _Run(
+                log=CommandLog(**{**vars(of_run), "clock_ck": of_run.clock_ck - first_cycle}),
+                first_cycle=first_cycle,
+                ready_ck=ready,
+                beats=OutputBeats(
+                    data=values["y_data"][beats], keep=values["y_keep"][beats], last=values["y_last"][beats]
+                ),
+                twin=twin,
+            )
+        )
+    comparison.note(len(values["y_last"]) - beat, "output beats after the last program's TLAST")
+    return runs
+
+
+def _columns_in_order(log: CommandLog) -> CommandLog:
+    """PIMs alone, without their clocks: where a stream waits, these alone are certain."""
+    pims = log.take(np.flatnonzero(log.command == UnitCommand.PIM))
+    return CommandLog(**{**vars(pims), "clock_ck": np.zeros_like(pims.clock_ck)})
+
+
+def _rows(beats: OutputBeats) -> NDArray[np.uint64]:
+    """Data that count, TKEEP and TLAST, ``[beats, 3]``."""
+    counts = np.where(beats.keep == 0xFF, np.uint64(2**64 - 1), np.uint64(2**32 - 1))
+    return np.stack([beats.data & counts, beats.keep.astype(np.uint64), beats.last.astype(np.uint64)], axis=1)
+
+
+def _length(log: CommandLog) -> int:
+    return int(log.clock_ck[-1]) + 1 if len(log) else 0
