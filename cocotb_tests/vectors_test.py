@@ -35,8 +35,5 @@ async def replay(dut: Any) -> None:
             taken += port.value.to_unsigned().to_bytes((len(port) + 7) // 8, "little")
         await rising
     exchange.write_results(
-        {
-            f"out_{name}": np.frombuffer(taken, np.uint8).reshape(stimulus["clocks"], -1)
-            for _, name, taken in outputs
-        }
+        {f"out_{name}": np.frombuffer(taken, np.uint8).reshape(stimulus["clocks"], -1) for _, name, taken in outputs}
     )

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pim.arithmetic.formats import GREATEST, Fp32, is_infinite, is_nan, packed, significand
+from rtl.pim.arithmetic.formats import FP32, GREATEST, is_infinite, is_nan, packed, significand
 from rtl.pim.arithmetic.shifters import normalised, shifted_right_sticky
 
 # Guard, round and sticky bit below the 24 bits of a significand.
@@ -12,21 +12,23 @@ _EXTRA = 3
 _WIDTH = 24 + _EXTRA
 
 
-class _Context(data.Struct):
-    """What goes with a sum through the stages.
+_CONTEXT = data.StructLayout(
+    {
+        "sign": 1,
+        "exponent": 8,
+        "subtract": 1,
+        "infinite": 1,
+        "nan": 1,
+    }
+)
+"""What goes with a sum through the stages.
 
-    Members:
-        sign: Of the larger operand.
-        exponent: Of the larger operand.
-        subtract: The operands' signs differ.
-        infinite, nan: What the result is, if it is special.
-    """
-
-    sign: 1
-    exponent: 8
-    subtract: 1
-    infinite: 1
-    nan: 1
+Members:
+    sign: Of the larger operand.
+    exponent: Of the larger operand.
+    subtract: The operands' signs differ.
+    infinite, nan: What the result is, if it is special.
+"""
 
 
 class Fp32Adder(wiring.Component):
@@ -46,7 +48,7 @@ class Fp32Adder(wiring.Component):
     LATENCY = 3
 
     def __init__(self) -> None:
-        super().__init__({"a": In(Fp32), "b": In(Fp32), "result": Out(Fp32), "next_result": Out(Fp32)})
+        super().__init__({"a": In(FP32), "b": In(FP32), "result": Out(FP32), "next_result": Out(FP32)})
 
     def elaborate(self, platform: object) -> Module:
         """The three stages, a register after each."""
@@ -57,7 +59,7 @@ class Fp32Adder(wiring.Component):
     def _order(self, m: Module) -> tuple[data.View, Signal, Signal, Signal]:
         """First stage: context, larger significand, smaller one shifted by whole bytes, places yet to shift."""
         swap = Signal()
-        larger, smaller = Signal(Fp32), Signal(Fp32)
+        larger, smaller = Signal(FP32), Signal(FP32)
         distance = Signal(8)
         m.d.comb += [
             swap.eq(self.a.as_value()[:31] < self.b.as_value()[:31]),
@@ -65,7 +67,7 @@ class Fp32Adder(wiring.Component):
             smaller.eq(Mux(swap, self.a.as_value(), self.b.as_value())),
             distance.eq(Mux(swap, self.b.exponent - self.a.exponent, self.a.exponent - self.b.exponent)),
         ]
-        context = Signal(_Context, name="ordered", reset_less=True)
+        context = Signal(_CONTEXT, name="ordered", reset_less=True)
         first, second = Signal(24, reset_less=True), Signal(_WIDTH, reset_less=True)
         places = Signal(3, reset_less=True)
         opposite = self.a.sign ^ self.b.sign
@@ -85,7 +87,7 @@ class Fp32Adder(wiring.Component):
         self, m: Module, context: data.View, first: Signal, second: Signal, places: Signal
     ) -> tuple[data.View, Signal]:
         """Second stage: context, and the sum of the significands, with one bit above and three below."""
-        summed = Signal(_Context, name="summed", reset_less=True)
+        summed = Signal(_CONTEXT, name="summed", reset_less=True)
         total = Signal(_WIDTH + 1, reset_less=True)
         augend = Cat(Const(0, _EXTRA), first)
         addend = Signal(_WIDTH)

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pim.arithmetic.formats import BIAS, GREATEST, Fp32, is_infinite, is_nan, is_zero, packed
+from rtl.pim.arithmetic.formats import BIAS, FP32, GREATEST, is_infinite, is_nan, is_zero, packed
 from rtl.pim.arithmetic.shifters import normalised
 
 
@@ -35,7 +35,7 @@ class Int32ToFp32(wiring.Component):
     LATENCY = 2
 
     def __init__(self) -> None:
-        super().__init__({"integer": In(signed(32)), "result": Out(Fp32)})
+        super().__init__({"integer": In(signed(32)), "result": Out(FP32)})
 
     def elaborate(self, platform: object) -> Module:
         """The two stages: magnitude, leading bit to the top; round."""

@@ -14,20 +14,24 @@ NAN = 0x7FC00000
 """The only NaN that comes out of FP32 arithmetic."""
 
 
-class Fp32(data.Struct):
-    """An FP32 number."""
+FP32 = data.StructLayout(
+    {
+        "fraction": 23,
+        "exponent": 8,
+        "sign": 1,
+    }
+)
+"""An FP32 number."""
 
-    fraction: 23
-    exponent: 8
-    sign: 1
 
-
-class Bf16(data.Struct):
-    """A BF16 number: the upper half of an FP32."""
-
-    fraction: 7
-    exponent: 8
-    sign: 1
+BF16 = data.StructLayout(
+    {
+        "fraction": 7,
+        "exponent": 8,
+        "sign": 1,
+    }
+)
+"""A BF16 number: the upper half of an FP32."""
 
 
 def is_zero(number: data.View) -> Value:

@@ -13,25 +13,27 @@ FP32_LOW_BITS = 8
 """Low bits of an FP32 that are zero in a product of two BF16: 16 significant bits of 24."""
 
 
-class LaneOperands(data.Struct):
-    """Two factors, taken apart.
+LANE_OPERANDS = data.StructLayout(
+    {
+        "a": signed(9),
+        "b": signed(9),
+        "integer": 1,
+        "exponent": signed(10),
+        "sign": 1,
+        "zero": 1,
+        "infinite": 1,
+        "nan": 1,
+    }
+)
+"""Two factors, taken apart.
 
-    Members:
-        a, b: The factors' significands; of INT8, the factors.
-        integer: They are INT8; all that follows means nothing.
-        exponent: Exponent field of the product of two numbers in [1, 2); out of a field's range in both directions.
-        sign: Of the product.
-        zero, infinite, nan: What it is, if it is special.
-    """
-
-    a: signed(9)
-    b: signed(9)
-    integer: 1
-    exponent: signed(10)
-    sign: 1
-    zero: 1
-    infinite: 1
-    nan: 1
+Members:
+    a, b: The factors' significands; of INT8, the factors.
+    integer: They are INT8; all that follows means nothing.
+    exponent: Exponent field of the product of two numbers in [1, 2); out of a field's range in both directions.
+    sign: Of the product.
+    zero, infinite, nan: What it is, if it is special.
+"""
 
 
 def e2m1_as_bf16(code: Value) -> Value:
@@ -43,7 +45,7 @@ def e2m1_as_bf16(code: Value) -> Value:
 
 
 def bf16_operands(a: data.View, b: data.View) -> dict[str, Value]:
-    """Fields of `LaneOperands` for two BF16."""
+    """Fields of `LANE_OPERANDS` for two BF16."""
     return {
         "a": significand(a),
         "b": significand(b),
@@ -68,7 +70,7 @@ class LaneMultiplier(wiring.Component):
     LATENCY = 1
 
     def __init__(self) -> None:
-        super().__init__({"operands": In(LaneOperands), "product": Out(32 - FP32_LOW_BITS)})
+        super().__init__({"operands": In(LANE_OPERANDS), "product": Out(32 - FP32_LOW_BITS)})
 
     def elaborate(self, platform: object) -> Module:
         """The multiplier and a normalisation by one bit."""

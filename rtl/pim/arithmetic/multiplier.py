@@ -4,17 +4,18 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pim.arithmetic.formats import BIAS, GREATEST, Fp32, is_infinite, is_nan, is_zero, packed, significand
+from rtl.pim.arithmetic.formats import BIAS, FP32, GREATEST, is_infinite, is_nan, is_zero, packed, significand
 
-
-class _Context(data.Struct):
-    """Sign, exponent and kind of a product whose significand is not yet rounded, as in `lane.LaneOperands`."""
-
-    exponent: signed(10)
-    sign: 1
-    zero: 1
-    infinite: 1
-    nan: 1
+_CONTEXT = data.StructLayout(
+    {
+        "exponent": signed(10),
+        "sign": 1,
+        "zero": 1,
+        "infinite": 1,
+        "nan": 1,
+    }
+)
+"""Sign, exponent and kind of a product whose significand is not yet rounded, as in `lane.LANE_OPERANDS`."""
 
 
 class Fp32Multiplier(wiring.Component):
@@ -26,14 +27,14 @@ class Fp32Multiplier(wiring.Component):
     LATENCY = 2
 
     def __init__(self) -> None:
-        super().__init__({"a": In(Fp32), "b": In(Fp32), "result": Out(Fp32)})
+        super().__init__({"a": In(FP32), "b": In(FP32), "result": Out(FP32)})
 
     def elaborate(self, platform: object) -> Module:
         """The two stages, a register after each."""
         m = Module()
         a, b = self.a, self.b
         product = Signal(48, reset_less=True)
-        context = Signal(_Context, reset_less=True)
+        context = Signal(_CONTEXT, reset_less=True)
         m.d.sync += [
             product.eq(significand(a) * significand(b)),
             context.exponent.eq(a.exponent + b.exponent - BIAS),

@@ -16,7 +16,7 @@ from pim_model.numerics.activation import (
     Activation,
     activation_tables,
 )
-from rtl.pim.arithmetic.formats import BIAS, NAN, Bf16, Fp32, is_nan
+from rtl.pim.arithmetic.formats import BF16, BIAS, FP32, NAN, is_nan
 from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.arithmetic.shifters import normalised
 
@@ -34,12 +34,14 @@ _WORD = data.StructLayout({"base": BASE_BITS, "slope": signed(SLOPE_BITS), "expo
 _ENTRY = data.StructLayout({"first": _WORD_BITS, "log2_segments": 3})
 
 
-class _Source(data.Struct):
-    """Where a magnitude comes from; nowhere: it is 0."""
-
-    tables: 1
-    half: 1
-    same: 1
+_SOURCE = data.StructLayout(
+    {
+        "tables": 1,
+        "half": 1,
+        "same": 1,
+    }
+)
+"""Where a magnitude comes from; nowhere: it is 0."""
 
 
 class ActivationUnit(wiring.Component):
@@ -56,7 +58,7 @@ class ActivationUnit(wiring.Component):
     LATENCY = 4
 
     def __init__(self) -> None:
-        super().__init__({"g": In(Bf16), "function": In(range(len(FUNCTIONS))), "result": Out(Fp32)})
+        super().__init__({"g": In(BF16), "function": In(range(len(FUNCTIONS))), "result": Out(FP32)})
 
     def elaborate(self, platform: object) -> Module:
         """The stages, a register after each; those of the memories are their own."""
@@ -88,7 +90,7 @@ class ActivationUnit(wiring.Component):
 
     def _source(self, m: Module) -> data.View:
         """Where the magnitude of ``g`` is to come from."""
-        source = Signal(_Source)
+        source = Signal(_SOURCE)
         field = self.g.exponent
         tops = [Const(BIAS + tables.top, 8) for tables in _TABLES]
         beyond = field > Mux(self.function, tops[1], tops[0])

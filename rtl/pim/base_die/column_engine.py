@@ -85,9 +85,15 @@ class ColumnEngine(wiring.Component):
         m.d.sync += [
             free.eq(free - self.load + delayed(m, "released", released, clocks.use_to_load - 1, reset_less=False)),
             loaded.eq(loaded + self.load - released),
-            usable.eq(usable - chunk_ends + delayed(m, "chunk_loaded", chunk_loaded, clocks.load_to_use - 1, reset_less=False)),
+            usable.eq(
+                usable - chunk_ends + delayed(m, "chunk_loaded", chunk_loaded, clocks.load_to_use - 1, reset_less=False)
+            ),
             unread.eq(unread + tile_ends - tile_read_back),
-            complete.eq(complete - tile_read_back + delayed(m, "tile_ends", tile_ends, clocks.tile_to_readback - 1, reset_less=False)),
+            complete.eq(
+                complete
+                - tile_read_back
+                + delayed(m, "tile_ends", tile_ends, clocks.tile_to_readback - 1, reset_less=False)
+            ),
         ]
         with m.If(self.start):
             m.d.sync += [free.eq(INPUT_REGISTERS), loaded.eq(0), usable.eq(0), unread.eq(0), complete.eq(0)]
@@ -108,11 +114,7 @@ class ColumnEngine(wiring.Component):
             bus.eq(may & ~may_pim),
             self.pim.eq(may & may_pim),
             self.load.eq(
-                bus
-                & wants_load
-                & (few | ~wants_readback)
-                & elapsed["load_to_load"]
-                & elapsed["readback_to_load"]
+                bus & wants_load & (few | ~wants_readback) & elapsed["load_to_load"] & elapsed["readback_to_load"]
             ),
             self.readback.eq(
                 bus

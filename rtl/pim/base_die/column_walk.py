@@ -53,8 +53,10 @@ class ColumnWalk(wiring.Component):
         """Nested counters; registers say of each whether it is at its end."""
         m = Module()
         plan, column = self.plan, self.column
-        phase_number, tile, chunk = Signal(), Signal.like(plan.phases[0].last_tile), Signal.like(
-            plan.phases[0].last_chunk
+        phase_number, tile, chunk = (
+            Signal(),
+            Signal.like(plan.phases[0].last_tile),
+            Signal.like(plan.phases[0].last_chunk),
         )
         phase = plan.phases[phase_number]
         is_mxfp4, is_int8 = plan.format == WeightFormat.MXFP4, plan.format == WeightFormat.INT8
@@ -93,7 +95,11 @@ class ColumnWalk(wiring.Component):
             with m.If(column.kind == ColumnKind.SCALES):
                 m.d.sync += [column.kind.eq(ColumnKind.MAC), column.index.eq(0)]
             with m.If(self.ends_chunk):
-                m.d.sync += [chunk.eq(chunk + 1), column.index.eq(0), column.register.eq(column.register + self._loads())]
+                m.d.sync += [
+                    chunk.eq(chunk + 1),
+                    column.index.eq(0),
+                    column.register.eq(column.register + self._loads()),
+                ]
                 with m.If(chunk[0]):
                     m.d.sync += column.kind.eq(first_kind)
             with m.If(ends_macs):

@@ -10,7 +10,7 @@ from pim_model.unit.program import ExpertKind, WeightFormat
 from rtl.checks import always, always_within, implies
 from rtl.pim.arithmetic.adder import Fp32Adder
 from rtl.pim.arithmetic.conversions import Int32ToFp32, bf16_to_fp32, fp32_to_bf16, scaled
-from rtl.pim.arithmetic.formats import GREATEST, Bf16, Fp32, is_nan
+from rtl.pim.arithmetic.formats import BF16, FP32, GREATEST, is_nan
 from rtl.pim.arithmetic.multiplier import Fp32Multiplier
 from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.base_die.activation import FUNCTIONS, ActivationUnit
@@ -69,7 +69,7 @@ def output_layout(tag_bits: int) -> data.StructLayout:
     Members: ``valid``; ``both``: the second is a row, too; ``even``, ``odd``: FP32; ``pair``: which of the readback's
     four; ``tag``.
     """
-    return data.StructLayout({"valid": 1, "both": 1, "even": Fp32, "odd": Fp32, "pair": range(PAIRS), "tag": tag_bits})
+    return data.StructLayout({"valid": 1, "both": 1, "even": FP32, "odd": FP32, "pair": range(PAIRS), "tag": tag_bits})
 
 
 def hidden_layout(tag_bits: int) -> data.StructLayout:
@@ -77,7 +77,7 @@ def hidden_layout(tag_bits: int) -> data.StructLayout:
 
     Members: ``valid``; ``value``; ``pair``: which of the readback's four; ``tag``.
     """
-    return data.StructLayout({"valid": 1, "value": Bf16, "pair": range(PAIRS), "tag": tag_bits})
+    return data.StructLayout({"valid": 1, "value": BF16, "pair": range(PAIRS), "tag": tag_bits})
 
 
 class Epilogue(wiring.Component):
@@ -86,8 +86,9 @@ class Epilogue(wiring.Component):
     ::
 
         readback ──▶ held ──▶ FP32 ──▶ · scale ──▶ · 2^e ──▶ + bias ──▶ y ──▶ outputs
-                                                                        └──▶ BF16, clamp ──▶ A ──────▶ · ──▶ BF16 ──▶ hidden
-                                                                                        └──▶ u or u + 1 ─┘
+                                                                        │
+              hidden ◀── BF16 ◀── · ◀────────── A ◀── BF16, clamp ◀─────┘
+                                  └── u or u + 1 ◀────────┘
 
     Another readback may arrive four clocks after one, no sooner. Its pairs come out in the ``OUTPUT_LATENCY``-th clock
     after it and the three clocks after that, or as h from the ``HIDDEN_LATENCY``-th on. Pairs beyond ``valid_rows``
@@ -156,14 +157,13 @@ class Epilogue(wiring.Component):
             m.d.sync += pair.eq(pair + 1)
             with m.If(pair == PAIRS - 1):
                 m.d.sync += held.valid.eq(0)
-        with m.If(arrives):
-            with m.Switch(self.readback.contents):
-                with m.Case(Contents.ACCUMULATORS):
-                    m.d.sync += held.eq(self.readback)
-                with m.Case(Contents.SCALES):
-                    m.d.sync += scales.eq(self.readback.data)
-                with m.Case(Contents.BIASES):
-                    m.d.sync += biases.eq(self.readback.data)
+        with m.If(arrives), m.Switch(self.readback.contents):
+            with m.Case(Contents.ACCUMULATORS):
+                m.d.sync += held.eq(self.readback)
+            with m.Case(Contents.SCALES):
+                m.d.sync += scales.eq(self.readback.data)
+            with m.Case(Contents.BIASES):
+                m.d.sync += biases.eq(self.readback.data)
         self._check(m, held, pair)
 
         control = Signal(self._control_layout())
@@ -195,9 +195,11 @@ class Epilogue(wiring.Component):
             }
         )
 
-    def _row(self, m: Module, name: str, controls: list[data.View], pattern: Value, scale: Value, bias: Value) -> data.View:
+    def _row(
+        self, m: Module, name: str, controls: list[data.View], pattern: Value, scale: Value, bias: Value
+    ) -> data.View:
         """y of one row; ``controls`` are those of the pair in this clock, one clock ago, and so on."""
-        accumulator, row_scale, row_bias = (Signal(Fp32, name=f"{name}_{what}") for what in ("sum", "scale", "bias"))
+        accumulator, row_scale, row_bias = (Signal(FP32, name=f"{name}_{what}") for what in ("sum", "scale", "bias"))
         m.d.comb += [accumulator.eq(pattern), row_scale.eq(scale), row_bias.eq(bias)]
 
         m.submodules[f"{name}_to_fp32"] = to_fp32 = Int32ToFp32()
@@ -210,7 +212,7 @@ class Epilogue(wiring.Component):
         ]
         clock += Fp32Multiplier.LATENCY
         unscaled = delayed(m, f"{name}_sum", accumulator, clock)
-        value = Signal(Fp32, name=f"{name}_scaled", reset_less=True)
+        value = Signal(FP32, name=f"{name}_scaled", reset_less=True)
         control = controls[clock]
         m.d.sync += value.eq(Mux(control.integer, scaled(times_scale.result, control.power), unscaled.as_value()))
         clock += 1
@@ -220,14 +222,14 @@ class Epilogue(wiring.Component):
         clock += Fp32Adder.LATENCY
         # −0 + 0 is +0: without a bias nothing is added.
         without_bias = delayed(m, f"{name}_scaled", value, Fp32Adder.LATENCY)
-        y = Signal(Fp32, name=f"{name}_y", reset_less=True)
+        y = Signal(FP32, name=f"{name}_y", reset_less=True)
         m.d.sync += y.eq(Mux(controls[clock].bias, plus_bias.result.as_value(), without_bias.as_value()))
         return y
 
     def _gated(self, m: Module, controls: list[data.View], even: data.View, odd: data.View) -> data.View:
         """h of the pair whose y and control are given."""
-        gate, up = Signal(Bf16), Signal(Bf16)
-        argument, factor = Signal(Bf16, reset_less=True), Signal(Fp32, reset_less=True)
+        gate, up = Signal(BF16), Signal(BF16)
+        argument, factor = Signal(BF16, reset_less=True), Signal(FP32, reset_less=True)
         gpt_oss = controls[0].kind == ExpertKind.GPT_OSS
         m.d.comb += [gate.eq(fp32_to_bf16(even)), up.eq(fp32_to_bf16(odd))]
         m.d.sync += [
@@ -240,7 +242,7 @@ class Epilogue(wiring.Component):
         wait = ActivationUnit.LATENCY
         plus_one = delayed(m, "up_plus_one", up_plus_one.result, wait - Fp32Adder.LATENCY)
         as_it_is = delayed(m, "up", factor, wait)
-        value = Signal(Bf16, reset_less=True)
+        value = Signal(BF16, reset_less=True)
         m.d.comb += [
             activation.g.eq(argument),
             activation.function.eq(
@@ -253,9 +255,7 @@ class Epilogue(wiring.Component):
             up_plus_one.a.eq(factor),
             up_plus_one.b.eq(_ONE),
             product.a.eq(activation.result),
-            product.b.eq(
-                Mux(controls[1 + wait].kind == ExpertKind.GPT_OSS, plus_one.as_value(), as_it_is.as_value())
-            ),
+            product.b.eq(Mux(controls[1 + wait].kind == ExpertKind.GPT_OSS, plus_one.as_value(), as_it_is.as_value())),
         ]
         m.d.sync += value.eq(fp32_to_bf16(product.result))
         return value
@@ -268,7 +268,8 @@ class Epilogue(wiring.Component):
             implies(given.valid & held.valid, pair == PAIRS - 1),
             "epilogue: a readback comes within four clocks of the one before",
         )
-        always_within(m, given.contents, 0, max(item.value for item in Contents), "epilogue: contents given", where=given.valid)
+        contents = given.contents.as_value()
+        always_within(m, contents, 0, len(Contents) - 1, "epilogue: contents given", where=given.valid)
         always_within(m, given.valid_rows, 0, OCTET, "epilogue: valid rows given", where=given.valid)
         always(
             m,
@@ -281,4 +282,3 @@ def _at_most_limit(number: data.View) -> Value:
     """The pattern of a BF16 whose magnitude is at most 7; NaN stays."""
     magnitude = number.as_value()[:15]
     return Mux((magnitude > _LIMIT) & ~is_nan(number), Cat(Const(_LIMIT, 15), number.sign), number.as_value())
-

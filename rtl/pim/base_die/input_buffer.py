@@ -257,4 +257,3 @@ def masked(word: Value, chunk: Value, inputs: Value) -> Value:
 
 
 assert 2 * LANES * CODE_BITS == WORD_BITS, "an input register holds two tokens' codes of a chunk"
-

@@ -181,7 +181,7 @@ def readback_layout(parameters: UnitParameters) -> data.StructLayout:
         bank, token, octet: Accumulator bank; token; eight rows of the block.
         valid_rows: How many of the eight are rows of the matrix.
         last_token: The octet's last readback.
-        last: The program's last readback.
+        last: It has the last row of the program's last matrix, for the last token.
     """
     return data.StructLayout(
         {

@@ -1,10 +1,11 @@
 """From a descriptor to a plan: tiles, chunks and row sets of its matrices, or why it is refused."""
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from pim_model.unit.events import Refusal
 from pim_model.unit.parameters import ACCUMULATORS, LANES, MAX_ROWS, OCTET, UnitParameters
 from pim_model.unit.program import ExpertKind, WeightFormat
 from rtl.pim.base_die.layouts import INPUTS_BITS, plan_layout, row_bits
@@ -17,23 +18,13 @@ WORD = ROWS_BITS + 1
 PRODUCT = 32
 """Of a number of columns."""
 
+REFUSAL_BITS = 4
+
 STEPS = 6
 """Divisions and multiplications of a matrix."""
 
 STEP_CK = WORD + 2
 """Clocks of each."""
-
-
-class Refusal(enum.Enum, shape=4):  # type: ignore[call-arg]
-    """Why a descriptor is refused; ``NONE``: it is not."""
-
-    NONE = 0
-    FORMAT = 1
-    KIND = 2
-    TOKENS = 3
-    INPUTS = 4
-    ROWS = 5
-    ROOM = 6
 
 
 def planning_ck(phases: int) -> int:
@@ -84,7 +75,7 @@ class Planner(wiring.Component):
                 "descriptor": In(descriptor_layout(parameters)),
                 "ready": Out(1),
                 "refused": Out(1),
-                "refusal": Out(Refusal),
+                "refusal": Out(REFUSAL_BITS),
                 "plan": Out(plan_layout(parameters)),
             }
         )
@@ -94,7 +85,7 @@ class Planner(wiring.Component):
         m = Module()
         plan = self.plan
         number, step, clock = Signal(), Signal(range(STEPS)), Signal(range(STEP_CK))
-        row_sets, first_refusal = Signal(PRODUCT), Signal(Refusal)
+        row_sets, first_refusal = Signal(PRODUCT), Signal(REFUSAL_BITS)
         begins, takes = Signal(), Signal()
         room = plan.base_row + ((row_sets + 1) >> 1)
         m.d.comb += plan.row_sets.eq(row_sets)
@@ -139,9 +130,9 @@ class Planner(wiring.Component):
             (Refusal.INPUTS, (given.inputs == 0) | (given.inputs > most)),
             (Refusal.ROWS, (given.rows == 0) | (is_expert & (given.rows > most))),
         )
-        refusal: Value = Const(Refusal.NONE.value, 4)
+        refusal: Value = Const(Refusal.NONE, REFUSAL_BITS)
         for code, holds in reversed(causes):
-            refusal = Mux(holds, code.value, refusal)
+            refusal = Mux(holds, int(code), refusal)
         return refusal
 
     def _begin(self, m: Module) -> None:
@@ -237,4 +228,3 @@ class Planner(wiring.Component):
 
 
 _FORMATS = tuple(WeightFormat)
-

@@ -68,7 +68,7 @@ class ReadbackWalk(wiring.Component):
             readback.valid_rows.eq(Mux(fewer, rows_left, octet_rows)),
             readback.last_token.eq(~readback.constants & last_token),
             self.ends_tile.eq(ends_octet & last_octet & last_block),
-            readback.last.eq(self.ends_tile & last_tile & last_phase),
+            readback.last.eq(readback.last_token & last_phase & (rows_left != 0) & (rows_left <= octet_rows)),
         ]
         with m.If(self.step):
             with m.If(~readback.constants):

@@ -108,7 +108,11 @@ class RowEngine(wiring.Component):
         m.d.sync += [
             self.command.valid.eq(act | close_half | close_all | refresh),
             self.command.command.eq(
-                Mux(act, RowCommand.ACT, Mux(close_half, RowCommand.PREH, Mux(close_all, RowCommand.PREAB, RowCommand.REFAB)))
+                Mux(
+                    act,
+                    RowCommand.ACT,
+                    Mux(close_half, RowCommand.PREH, Mux(close_all, RowCommand.PREAB, RowCommand.REFAB)),
+                )
             ),
             self.command.half.eq(half),
             self.command.block.eq(bank),

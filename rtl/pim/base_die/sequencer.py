@@ -107,9 +107,7 @@ class Sequencer(wiring.Component):
         stopped = refresh.due | refresh.refreshing
         m.d.comb += [
             start.eq(self.start & slots.first & ~stopped & ~self.running),
-            self.done.eq(
-                self.running & ~columns.active & ~readbacks.active & ~rows.any_open & ~refresh.refreshing
-            ),
+            self.done.eq(self.running & ~columns.active & ~readbacks.active & ~rows.any_open & ~refresh.refreshing),
         ]
         with m.If(start):
             m.d.sync += self.running.eq(1)
@@ -183,9 +181,7 @@ class Sequencer(wiring.Component):
         always(m, implies(self.start & is_int8, plan.log2_slots <= 1), "sequencer: more tokens than INT8 has room for")
         return m
 
-    def _inputs(
-        self, m: Module, loads: LoadWalk, engine: ColumnEngine, readbacks: ReadbackWalk, feeds: Signal
-    ) -> None:
+    def _inputs(self, m: Module, loads: LoadWalk, engine: ColumnEngine, readbacks: ReadbackWalk, feeds: Signal) -> None:
         """Whether the next LDI's inputs are there: received, or computed by the readbacks of gate and up rows."""
         plan, is_int8 = self.plan, self.plan.format == WeightFormat.INT8
         readback = readbacks.readback

@@ -9,7 +9,8 @@ from pim_model.unit.parameters import ACCUMULATORS, OCTET
 from rtl.checks import always, implies
 from rtl.pim.arithmetic.adder import Fp32Adder
 from rtl.pim.arithmetic.conversions import scaled
-from rtl.pim.arithmetic.formats import BIAS, NAN, Fp32
+from rtl.pim.arithmetic.formats import BIAS, FP32, NAN
+from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.block.dot_product import INTEGER_SUM_BITS
 from rtl.pim.block.layouts import COLUMN_BITS
 
@@ -21,24 +22,26 @@ SCALE_ONE, SCALE_NAN = BIAS, 255
 """The E8M0 codes of 1 and of NaN."""
 
 
-class PassDestination(data.Struct):
-    """Where a pass's sum goes.
+PASS_DESTINATION = data.StructLayout(
+    {
+        "valid": 1,
+        "line": 3,
+        "row": 3,
+        "first": 1,
+        "integer": 1,
+        "scale": 8,
+    }
+)
+"""Where a pass's sum goes.
 
-    Members:
-        valid: Whether there is one.
-        line: Which eight accumulators.
-        row: Which of them.
-        first: It is the first that goes there: the accumulator's contents do not count.
-        integer: The sum is an integer.
-        scale: What a sum that is none is multiplied by, as E8M0: 2 to the ``scale`` − 127; 255 is NaN.
-    """
-
-    valid: 1
-    line: 3
-    row: 3
-    first: 1
-    integer: 1
-    scale: 8
+Members:
+    valid: Whether there is one.
+    line: Which eight accumulators.
+    row: Which of them.
+    first: It is the first that goes there: the accumulator's contents do not count.
+    integer: The sum is an integer.
+    scale: What a sum that is none is multiplied by, as E8M0: 2 to the ``scale`` − 127; 255 is NaN.
+"""
 
 
 class Accumulators(wiring.Component):
@@ -60,8 +63,8 @@ class Accumulators(wiring.Component):
     def __init__(self) -> None:
         super().__init__(
             {
-                "destination": In(PassDestination),
-                "fp32": In(Fp32),
+                "destination": In(PASS_DESTINATION),
+                "fp32": In(FP32),
                 "integer": In(signed(INTEGER_SUM_BITS)),
                 "line": In(range(LINES)),
                 "looked_at": In(1),
@@ -93,15 +96,25 @@ class Accumulators(wiring.Component):
         ]
         m.submodules.adder = adder = Fp32Adder()
         m.d.comb += [adder.a.eq(augend), adder.b.eq(addend)]
-        integer_sum = self._integer_sum(m, augend, addend)
-        destinations = self._destinations(m)
+        exact = augend.as_signed() + addend.as_signed()
+        integer_sum = Signal(32)
+        m.d.comb += integer_sum.eq(exact)
+        # In the clock of FP32's ``next_result``.
+        stored_integer = delayed(m, "integer_sum", integer_sum, Fp32Adder.LATENCY - 1)
+        destinations = stages(m, "destination", given, self.LATENCY - 1, reset_less=False)
+        stored = destinations[-1]
         for row, write in enumerate(writes):
             m.d.comb += [
-                write.addr.eq(destinations[-1].line),
-                write.data.eq(Mux(destinations[-1].integer, integer_sum, adder.next_result.as_value())),
-                write.en.eq(destinations[-1].valid & (destinations[-1].row == row)),
+                write.addr.eq(stored.line),
+                write.data.eq(Mux(stored.integer, stored_integer, adder.next_result.as_value())),
+                write.en.eq(stored.valid & (stored.row == row)),
             ]
-        self._check(m, destinations, augend, addend)
+        self._check(m, destinations)
+        always(
+            m,
+            implies(destinations[1].valid & destinations[1].integer, exact == integer_sum.as_signed()),
+            "accumulators: an integer sum overflows",
+        )
         return m
 
     def _scaled(self) -> Value:
@@ -109,44 +122,19 @@ class Accumulators(wiring.Component):
         scale = self.destination.scale
         return Mux(scale == SCALE_NAN, Const(NAN, 32), scaled(self.fp32, scale - BIAS))
 
-    def _integer_sum(self, m: Module, augend: Signal, addend: Signal) -> Signal:
-        """The integers' sum, in the same clock as FP32's ``next_result``."""
-        exact = augend.as_signed() + addend.as_signed()
-        total = exact[:32]
-        for clock in range(Fp32Adder.LATENCY - 1):
-            register = Signal(32, name=f"integer_sum{clock}", reset_less=True)
-            m.d.sync += register.eq(total)
-            total = register
-        return total
-
-    def _destinations(self, m: Module) -> list[data.View]:
-        """The destination of the sum in each stage after the one in which it is given."""
-        destinations = [self.destination]
-        for stage in range(Accumulators.LATENCY - 1):
-            destination = Signal(PassDestination, name=f"destination{stage}")
-            m.d.sync += destination.eq(destinations[-1])
-            destinations.append(destination)
-        return destinations[1:]
-
-    def _check(self, m: Module, destinations: list[data.View], augend: Signal, addend: Signal) -> None:
-        """Check that no sum meets an accumulator that another has yet to reach, and that none overflows."""
+    def _check(self, m: Module, destinations: list[data.View]) -> None:
+        """Check that none meets an accumulator, of a sum or a reader, that a sum has yet to reach."""
         given = self.destination
-        for destination in destinations:
+        for destination in destinations[1:]:
             same = (destination.line == given.line) & (destination.row == given.row)
             always(
                 m,
                 implies(given.valid & destination.valid, ~same),
                 "accumulators: a sum comes before the last one is in its accumulator",
             )
-        for destination in [given, *destinations]:
+        for destination in destinations:
             always(
                 m,
                 implies(self.looked_at & destination.valid, destination.line != self.line),
                 "accumulators: read while a sum is on its way to them",
             )
-        exact = augend.as_signed() + addend.as_signed()
-        always(
-            m,
-            implies(destinations[0].valid & destinations[0].integer, exact == exact[:32].as_signed()),
-            "accumulators: an integer sum overflows",
-        )

@@ -1,6 +1,6 @@
 """The block beside one pair of banks."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 from pim_model.unit.parameters import ACCUMULATORS, INPUT_REGISTERS, PASSES
 from pim_model.unit.program import ColumnKind, WeightFormat
 from rtl.checks import always, always_within, implies
-from rtl.pim.block.accumulators import SCALE_ONE, Accumulators, PassDestination
+from rtl.pim.arithmetic.pipeline import stages
+from rtl.pim.block.accumulators import PASS_DESTINATION, SCALE_ONE, Accumulators
 from rtl.pim.block.dot_product import DotProduct
-from rtl.pim.block.layouts import COLUMN_BITS, ColumnCommand, ReadoutSelect, RegisterLoad
+from rtl.pim.block.layouts import COLUMN_BITS, COLUMN_COMMAND, READOUT_SELECT, REGISTER_LOAD
 from rtl.pim.block.operands import PassOperands
 
 CONSTANTS = 8
@@ -47,10 +48,10 @@ class BankBlock(wiring.Component):
     def __init__(self) -> None:
         super().__init__(
             {
-                "column": In(ColumnCommand),
+                "column": In(COLUMN_COMMAND),
                 "column_data": In(COLUMN_BITS),
-                "load": In(RegisterLoad),
-                "select": In(ReadoutSelect),
+                "load": In(REGISTER_LOAD),
+                "select": In(READOUT_SELECT),
                 "readout": Out(COLUMN_BITS),
             }
         )
@@ -62,7 +63,7 @@ class BankBlock(wiring.Component):
         m.submodules.dot_product = dot_product = DotProduct()
         m.submodules.accumulators = accumulators = Accumulators()
 
-        column, column_data = Signal(ColumnCommand, name="held"), Signal(COLUMN_BITS, reset_less=True)
+        column, column_data = Signal(COLUMN_COMMAND, name="held"), Signal(COLUMN_BITS, reset_less=True)
         pass_number = Signal(range(PASSES))
         with m.If(column.valid):
             m.d.sync += pass_number.eq(pass_number + 1)
@@ -83,7 +84,7 @@ class BankBlock(wiring.Component):
             dot_product.operands.eq(operands.operands),
         ]
 
-        destination = Signal(PassDestination)
+        destination = Signal(PASS_DESTINATION)
         # Each token has 32 / tokens accumulators.
         of_token = Array(token << (_ENTRY_BITS - log2) for log2 in range(_LOG2_MOST_TOKENS + 1))[column.log2_tokens]
         entry = row | of_token[:_ENTRY_BITS]
@@ -96,7 +97,7 @@ class BankBlock(wiring.Component):
                 Mux(column.weight_format == WeightFormat.MXFP4, self._scales(m).word_select(row, 8), SCALE_ONE)
             ),
         ]
-        flight = self._in_flight(m, destination)
+        flight = stages(m, "flight", destination, PassOperands.LATENCY + DotProduct.LATENCY, reset_less=False)
         m.d.comb += [
             accumulators.destination.eq(flight[-1]),
             accumulators.fp32.eq(dot_product.fp32),
@@ -158,15 +159,6 @@ class BankBlock(wiring.Component):
             read.addr.eq(self.select.line),
         ]
         return read.data
-
-    def _in_flight(self, m: Module, destination: data.View) -> list[data.View]:
-        """The destination of the pass in each stage, up to the one in which its sum is there."""
-        stages = [destination]
-        for stage in range(PassOperands.LATENCY + DotProduct.LATENCY):
-            register = Signal(PassDestination, name=f"flight{stage}")
-            m.d.sync += register.eq(stages[-1])
-            stages.append(register)
-        return stages
 
     def _check_columns(self, m: Module, column: data.View, pass_number: Signal) -> None:
         """Check that a column comes when the last one is done with, and that it is one that there can be."""

@@ -6,14 +6,15 @@ from amaranth.lib.wiring import In, Out
 
 from pim_model.unit.parameters import LANES
 from rtl.pim.arithmetic.adder import Fp32Adder
-from rtl.pim.arithmetic.formats import Fp32
+from rtl.pim.arithmetic.formats import FP32
 from rtl.pim.arithmetic.lane import (
     INT8_PRODUCT_BITS,
+    LANE_OPERANDS,
     LaneMultiplier,
-    LaneOperands,
     product_as_fp32,
     product_as_integer,
 )
+from rtl.pim.arithmetic.pipeline import delayed
 
 _LEVELS = LANES.bit_length() - 1
 
@@ -38,8 +39,8 @@ class DotProduct(wiring.Component):
     def __init__(self) -> None:
         super().__init__(
             {
-                "operands": In(data.ArrayLayout(LaneOperands, LANES)),
-                "fp32": Out(Fp32),
+                "operands": In(data.ArrayLayout(LANE_OPERANDS, LANES)),
+                "fp32": Out(FP32),
                 "integer": Out(signed(INTEGER_SUM_BITS)),
             }
         )
@@ -71,12 +72,10 @@ class DotProduct(wiring.Component):
         clocks = 0
         while len(terms) > 1:
             sums = [sum(terms[first : first + 4], start=terms[first][:0]) for first in range(0, len(terms), 4)]
-            terms = [Signal(value.shape(), name=f"integers{clocks}_{n}", reset_less=True) for n, value in enumerate(sums)]
+            terms = [
+                Signal(value.shape(), name=f"integers{clocks}_{n}", reset_less=True) for n, value in enumerate(sums)
+            ]
             m.d.sync += [term.eq(value) for term, value in zip(terms, sums, strict=True)]
             clocks += 1
         (total,) = terms
-        for clock in range(clocks, _LEVELS * Fp32Adder.LATENCY):
-            delayed = Signal(signed(INTEGER_SUM_BITS), name=f"integer_waits{clock}", reset_less=True)
-            m.d.sync += delayed.eq(total)
-            total = delayed
-        return total
+        return delayed(m, "integer_waits", total, _LEVELS * Fp32Adder.LATENCY - clocks)

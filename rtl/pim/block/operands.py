@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from pim_model.unit.parameters import LANES, PASSES
 from pim_model.unit.program import WeightFormat
-from rtl.pim.arithmetic.formats import Bf16
-from rtl.pim.arithmetic.lane import LaneOperands, bf16_operands, e2m1_as_bf16
+from rtl.pim.arithmetic.formats import BF16
+from rtl.pim.arithmetic.lane import LANE_OPERANDS, bf16_operands, e2m1_as_bf16
 from rtl.pim.block.layouts import COLUMN_BITS
 
 
@@ -34,7 +34,7 @@ class PassOperands(wiring.Component):
                 "inputs": In(COLUMN_BITS),
                 "weight_format": In(WeightFormat),
                 "pass_number": In(range(PASSES)),
-                "operands": Out(data.ArrayLayout(LaneOperands, LANES)),
+                "operands": Out(data.ArrayLayout(LANE_OPERANDS, LANES)),
             }
         )
 
@@ -46,7 +46,7 @@ class PassOperands(wiring.Component):
         int8_inputs = self.inputs.word_select(token, 8 * LANES)
         e2m1_weights = self.column.word_select(self.pass_number, 4 * LANES)
         for lane in range(LANES):
-            weight, value = Signal(Bf16, name=f"weight{lane}"), Signal(Bf16, name=f"input{lane}")
+            weight, value = Signal(BF16, name=f"weight{lane}"), Signal(BF16, name=f"input{lane}")
             m.d.comb += [
                 weight.eq(
                     Mux(
@@ -57,7 +57,7 @@ class PassOperands(wiring.Component):
                 ),
                 value.eq(self.inputs.word_select(lane, 16)),
             ]
-            operands = Signal(LaneOperands, name=f"operands{lane}", reset_less=True)
+            operands = Signal(LANE_OPERANDS, name=f"operands{lane}", reset_less=True)
             m.d.comb += self.operands[lane].eq(operands)
             m.d.sync += [operands[name].eq(field) for name, field in bf16_operands(weight, value).items()]
             with m.If(self.weight_format == WeightFormat.INT8):

@@ -11,15 +11,15 @@ from amaranth.lib.wiring import In, Out
 
 from pim_model.numerics import floats
 from rtl.pim.arithmetic.conversions import Int32ToFp32, bf16_to_fp32, fp32_to_bf16, scaled
-from rtl.pim.arithmetic.formats import Bf16, Fp32
+from rtl.pim.arithmetic.formats import BF16, FP32
 from tests.rtl.pim.arithmetic.patterns import FP32_CORNERS, fp32_pairs
 from tests.rtl.pim.vectors import in_amaranth, under_verilator
 
 
 class Convert(wiring.Component):
-    number: In(Fp32)
-    narrow: Out(Bf16)
-    widened: Out(Fp32)
+    number: In(FP32)
+    narrow: Out(BF16)
+    widened: Out(FP32)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -28,9 +28,9 @@ class Convert(wiring.Component):
 
 
 class Scale(wiring.Component):
-    number: In(Fp32)
+    number: In(FP32)
     power: In(signed(16))
-    result: Out(Fp32)
+    result: Out(FP32)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pim_model.numerics import floats
-from rtl.pim.arithmetic.formats import Bf16
+from rtl.pim.arithmetic.formats import BF16
 from rtl.pim.arithmetic.lane import (
     LaneMultiplier,
     bf16_operands,
@@ -25,8 +25,8 @@ from tests.rtl.pim.vectors import in_amaranth, under_verilator
 class Product(wiring.Component):
     """A lane's multiplier with the operands of two BF16, or of two INT8 in their low bytes."""
 
-    a: In(Bf16)
-    b: In(Bf16)
+    a: In(BF16)
+    b: In(BF16)
     integer: In(8)
     fp32: Out(32)
     int32: Out(signed(32))
@@ -117,7 +117,5 @@ def test_all_int8_products_are_exact() -> None:
     every = np.arange(-128, 128).astype(np.int8)
     a, b = pairs(every, every)
     low = {"a": a.view(np.uint8).astype(np.uint16), "b": b.view(np.uint8).astype(np.uint16)}
-    found = under_verilator(
-        Product, {**low, "integer": np.ones(len(a), np.uint8)}, "int32", LaneMultiplier.LATENCY
-    )
+    found = under_verilator(Product, {**low, "integer": np.ones(len(a), np.uint8)}, "int32", LaneMultiplier.LATENCY)
     np.testing.assert_array_equal(found.view(np.int32), a.astype(int) * b.astype(int))

@@ -35,7 +35,7 @@ def test_products_are_the_twins() -> None:
 
 
 def test_products_just_below_the_least_normal_number_stay_where_they_round_up_to_it() -> None:
-    """Significands whose product is less than 2⁴⁷ by up to a few units of the last place, 2²³; half a unit rounds up."""
+    """Significands whose product is less than 2⁴⁷ by up to some units of the last place, 2²³; half a unit rounds up."""
     first = np.random.default_rng(5).integers(1 << 23, 1 << 24, 500)
     second = ((1 << 47) - 1) // first
     below = (1 << 47) - first * second

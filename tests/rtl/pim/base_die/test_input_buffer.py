@@ -10,10 +10,9 @@ from amaranth.lib.wiring import In, Out
 
 from pim_model.numerics.formats import Int8Inputs
 from pim_model.unit.parameters import UnitParameters
-from pim_model.unit.program import Program, WeightFormat, expert_program
-from pim_model.unit.program import ExpertKind
+from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program
 from rtl.pim.base_die.input_buffer import InputBuffer, InputReceiver
-from rtl.pim.base_die.quantiser import CODE_BITS, WORD_BITS, quantised, shared_exponent
+from rtl.pim.base_die.quantiser import CODE_BITS, WORD_BITS, quantised
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
 from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
@@ -41,8 +40,13 @@ def as_word(values: np.ndarray) -> int:
 def test_codes_are_the_twins() -> None:
     rng = np.random.default_rng(1)
     vectors = [rng.integers(0, 1 << 16, 16).astype(np.uint16) for _ in range(60)]
-    vectors += [(rng.integers(0, 1 << 11, 16) + (120 << 7) + (rng.integers(0, 2, 16) << 15)).astype(np.uint16) for _ in range(60)]
-    vectors += [np.full(16, bits, np.uint16) for bits in (0x0000, 0x8000, 0x007F, 0x0080, 0x7F7F, 0xFF7F, 0x7F80, 0xFFC0)]
+    vectors += [
+        (rng.integers(0, 1 << 11, 16) + (120 << 7) + (rng.integers(0, 2, 16) << 15)).astype(np.uint16)
+        for _ in range(60)
+    ]
+    vectors += [
+        np.full(16, bits, np.uint16) for bits in (0x0000, 0x8000, 0x007F, 0x0080, 0x7F7F, 0xFF7F, 0x7F80, 0xFFC0)
+    ]
     dut = Quantiser()
 
     async def bench(ctx: Any) -> None:
@@ -177,7 +181,12 @@ def offered(events: list[tuple[str, int]]) -> list[str]:
             ctx.set(dut.start, event == "start")
             ctx.set(dut.cancel, event == "cancel")
             flags = ("short", "long", "beat")
-            said.append(next((flag for flag in flags if ctx.get(getattr(dut, flag))), "dropped" if ctx.get(dut.stream.tready & dut.stream.tvalid) else ""))
+            said.append(
+                next(
+                    (flag for flag in flags if ctx.get(getattr(dut, flag))),
+                    "dropped" if ctx.get(dut.stream.tready & dut.stream.tvalid) else "",
+                )
+            )
             await ctx.tick()
             ctx.set(dut.stream.tvalid, 0)
         said.append("complete" if ctx.get(dut.complete) else "dropping" if ctx.get(dut.dropping) else "")
@@ -201,7 +210,10 @@ BEAT, LAST, START, CANCEL = ("beat", 0), ("beat", 1), ("start", 0), ("cancel", 0
             [START, BEAT, CANCEL, START, LAST, BEAT, BEAT, BEAT, LAST],
             ["", "beat", "", "", "dropped", *["beat"] * 4, "complete"],
         ),
-        ([START, BEAT, CANCEL, START, BEAT, CANCEL, LAST, BEAT], ["", "beat", "", "", "dropped", "", "dropped", "", ""]),
+        (
+            [START, BEAT, CANCEL, START, BEAT, CANCEL, LAST, BEAT],
+            ["", "beat", "", "", "dropped", "", "dropped", "", ""],
+        ),
     ],
 )
 def test_packets(events: list[tuple[str, int]], said: list[str]) -> None:

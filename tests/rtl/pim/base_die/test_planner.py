@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
+from pim_model.unit.events import Refusal
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, gemv_program
-from rtl.pim.base_die.planner import Planner, Refusal, planning_ck
+from rtl.pim.base_die.planner import Planner, planning_ck
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
 from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
@@ -72,9 +73,7 @@ def test_random_programs(device: Any) -> None:
         tokens, base_row = int(rng.integers(1, weight_format.most_tokens + 1)), int(rng.integers(100))
         bias, second = bool(rng.integers(2)), bool(rng.integers(2))
         if kind is ExpertKind.NONE:
-            program = gemv_program(
-                parameters, rows, inputs, weight_format, tokens=tokens, bias=bias, base_row=base_row
-            )
+            program = gemv_program(parameters, rows, inputs, weight_format, tokens=tokens, bias=bias, base_row=base_row)
         else:
             program = expert_program(
                 parameters, inputs, rows, weight_format, kind,

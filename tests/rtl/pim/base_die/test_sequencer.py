@@ -77,7 +77,8 @@ def issued(
                     of_half, is_act = name in ("ACT", "PREH"), name == "ACT"
                     half = ctx.get(row.half) if of_half else -1
                     found.append(
-                        (clock - 1, name, half, ctx.get(row.block), ctx.get(row.row)) if is_act
+                        (clock - 1, name, half, ctx.get(row.block), ctx.get(row.row))
+                        if is_act
                         else (clock - 1, name, half, -1, -1)
                     )
                 if ctx.get(column.valid):

@@ -8,17 +8,17 @@ from amaranth.lib import data
 from numpy.typing import NDArray
 
 from pim_model.numerics import floats
+from pim_model.numerics.dot_products import bf16_sums, int8_sums, mxfp4_sums
+from pim_model.numerics.formats import Bf16Matrix, Int8Matrix, Mxfp4Matrix
 from pim_model.unit.parameters import ACCUMULATORS, INPUT_REGISTERS, LANES, OCTET, PASSES
 from pim_model.unit.program import ColumnKind, WeightFormat
 from rtl.pim.block.block import BankBlock
-from rtl.pim.block.layouts import ColumnCommand, ReadoutSelect, RegisterLoad
-
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+from rtl.pim.block.layouts import COLUMN_COMMAND, READOUT_SELECT, REGISTER_LOAD
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """A tile to make up: tokens as their binary logarithm; rows of the block; chunks of inputs."""
+    """A tile to make up; ``special``: with numbers that arithmetic goes wrong at."""
 
     weight_format: WeightFormat
     log2_tokens: int
@@ -57,7 +57,7 @@ class Script:
 
     def column(self, contents: NDArray[Any], **fields: int) -> None:
         """A column, and now and then a pause."""
-        self.set(self.clock, column=pattern(ColumnCommand, valid=1, **fields), column_data=word(contents))
+        self.set(self.clock, column=pattern(COLUMN_COMMAND, valid=1, **fields), column_data=word(contents))
         self.clock += PASSES
         if self.generator.random() < 0.1:
             self.clock += int(self.generator.integers(1, 9))
@@ -66,17 +66,16 @@ class Script:
         """The columns of a random tile, and its readout as early as can be."""
         registers = 1 << shape.log2_tokens if shape.weight_format is WeightFormat.BF16 else 1
         self.clock = max(self.clock, self.read_until[self.bank])
-        sums = None
-        scales = np.full(32, 127)
+        every: dict[str, list[NDArray[Any]]] = {"columns": [], "inputs": [], "scales": []}
         for chunk in range(shape.chunks):
             if shape.weight_format is WeightFormat.MXFP4 and chunk % 2 == 0:
-                scales = self.scales(shape)
-                self.column(scales, kind=ColumnKind.SCALES)
+                every["scales"].append(self.scales(shape))
+                self.column(every["scales"][-1], kind=ColumnKind.SCALES)
             inputs = self.inputs(shape)
             for number in range(registers):
                 # The last one in the clock in which the chunk's first column arrives.
                 load = pattern(
-                    RegisterLoad,
+                    REGISTER_LOAD,
                     valid=1,
                     register=(self.register + number) % INPUT_REGISTERS,
                     data=word(inputs if registers == 1 else inputs[number]),
@@ -96,19 +95,20 @@ class Script:
                     register=self.register,
                 )
             self.register = (self.register + registers) % INPUT_REGISTERS
-            sums = accumulated(shape, sums, weights, inputs, scales[: shape.rows])
+            every["columns"].append(weights)
+            every["inputs"].append(inputs)
+        sums = sums_of(shape, **{name: np.array(values) for name, values in every.items()})
         self.read(shape, sums, last + PASSES + BankBlock.LATENCY)
         self.bank ^= 1
 
-    def read(self, shape: TileShape, sums: NDArray[Any], clock: int) -> None:
-        """Look at all rows of a tile."""
+    def read(self, shape: TileShape, sums: NDArray[np.uint32], clock: int) -> None:
+        """Look at all rows of a tile, ``sums`` ``[tokens, rows]``."""
         of_token = ACCUMULATORS // OCTET >> shape.log2_tokens
         for token, rows in enumerate(sums):
             for octet in range(-(-shape.rows // OCTET)):
                 line = self.bank * ACCUMULATORS // OCTET + token * of_token + octet
-                self.set(clock, select=pattern(ReadoutSelect, valid=1, line=line))
-                self.expected[clock] = floats.float_bits(rows) if rows.dtype == np.float32 else rows.view(np.uint32)
-                self.expected[clock] = self.expected[clock][octet * OCTET : (octet + 1) * OCTET]
+                self.set(clock, select=pattern(READOUT_SELECT, valid=1, line=line))
+                self.expected[clock] = rows[octet * OCTET : (octet + 1) * OCTET]
                 clock += 1
         self.read_until[self.bank] = clock
 
@@ -119,7 +119,7 @@ class Script:
             contents = self.generator.integers(0, 256, 32).astype(np.uint8)
             clock = self.clock
             self.column(contents, kind=ColumnKind.CONSTANTS, index=index)
-            self.set(clock + 1, select=pattern(ReadoutSelect, valid=1, constants=1, line=index))
+            self.set(clock + 1, select=pattern(READOUT_SELECT, valid=1, constants=1, line=index))
             self.expected[clock + 1] = contents.view(np.uint32)
 
     def inputs(self, shape: TileShape) -> NDArray[Any]:
@@ -129,7 +129,7 @@ class Script:
         return self.bf16(shape, (1 << shape.log2_tokens, LANES))
 
     def weights(self, shape: TileShape) -> NDArray[Any]:
-        """A chunk's columns: BF16 ``[rows, lanes]``, INT8 ``[rows / 2, 2 · lanes]``, bytes ``[rows / 4, 2 · lanes]``."""
+        """A chunk's columns: BF16 ``[rows, lanes]``, or bytes ``[rows / rows of a column, 32]``."""
         columns = shape.rows // shape.weight_format.rows
         if shape.weight_format is WeightFormat.BF16:
             return self.bf16(shape, (columns, LANES))
@@ -156,10 +156,10 @@ class Script:
 
 
 PORTS = {
-    "column": len(data.Layout.cast(ColumnCommand).const({}).as_value()),
+    "column": len(data.Layout.cast(COLUMN_COMMAND).const({}).as_value()),
     "column_data": 256,
-    "load": len(data.Layout.cast(RegisterLoad).const({}).as_value()),
-    "select": len(data.Layout.cast(ReadoutSelect).const({}).as_value()),
+    "load": len(data.Layout.cast(REGISTER_LOAD).const({}).as_value()),
+    "select": len(data.Layout.cast(READOUT_SELECT).const({}).as_value()),
 }
 """Width of each port."""
 
@@ -175,26 +175,21 @@ def word(contents: NDArray[Any]) -> int:
     return int.from_bytes(contents.tobytes(), "little")
 
 
-def accumulated(
-    shape: TileShape, sums: NDArray[Any] | None, weights: NDArray[Any], inputs: NDArray[Any], scales: NDArray[np.uint8]
-) -> NDArray[Any]:
-    """``sums`` ``[tokens, rows]`` after a chunk; None: before the first."""
-    tokens = 1 << shape.log2_tokens
+def sums_of(
+    shape: TileShape, columns: NDArray[Any], inputs: NDArray[Any], scales: NDArray[np.uint8]
+) -> NDArray[np.uint32]:
+    """Bits of a tile's sums ``[tokens, rows]``.
+
+    ``columns`` ``[chunks, groups, …]``, ``inputs`` ``[chunks, tokens, lanes]``, ``scales`` ``[chunks / 2, 32]``.
+    """
+    # [chunks, rows, bytes of 16 weights]
+    packed = columns.view(np.uint8).reshape(shape.chunks, shape.rows, -1)
+    x = np.concatenate(inputs, axis=-1)
     if shape.weight_format is WeightFormat.INT8:
-        matrix = weights.reshape(shape.rows, LANES).astype(np.int32)
-        added = inputs[:tokens].astype(np.int32) @ matrix.T
-        return (added if sums is None else sums + added).astype(np.int32)
+        codes = np.concatenate(packed.view(np.int8), axis=-1)
+        matrix = Int8Matrix(codes, np.ones(shape.rows, np.float32))
+        return int8_sums(matrix, x[: 1 << shape.log2_tokens]).view(np.uint32)
     if shape.weight_format is WeightFormat.MXFP4:
-        codes = weights.view(np.uint8).reshape(shape.rows, LANES // 2)
-        matrix = E2M1[np.stack([codes & 15, codes >> 4], axis=-1).reshape(shape.rows, LANES)]
-    else:
-        matrix = floats.float_from_bf16(weights)
-    # [tokens, rows, lanes]
-    terms = floats.multiply(matrix, floats.float_from_bf16(inputs)[:, None])
-    while terms.shape[-1] > 1:
-        terms = floats.add(terms[..., ::2], terms[..., 1::2])
-    added = terms[..., 0]
-    if shape.weight_format is WeightFormat.MXFP4:
-        scaled = floats.scale(added, scales.astype(np.int32) - 127)
-        added = np.where(scales == 255, floats.from_float_bits(floats.NAN), scaled)
-    return floats.add(np.zeros((tokens, shape.rows), np.float32) if sums is None else sums, added)
+        codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(shape.chunks, shape.rows, LANES)
+        return floats.float_bits(mxfp4_sums(Mxfp4Matrix(np.concatenate(codes, axis=-1), scales.T[: shape.rows]), x))
+    return floats.float_bits(bf16_sums(Bf16Matrix(np.concatenate(packed.view(np.uint16), axis=-1)), x))

@@ -15,7 +15,7 @@ from cocotb_tests.vectors import run_vectors
 from pim_model.unit.parameters import LANE_LATENCY_CK, PASSES
 from pim_model.unit.program import ColumnKind, WeightFormat
 from rtl.pim.block.block import BankBlock
-from rtl.pim.block.layouts import ColumnCommand, ReadoutSelect, RegisterLoad
+from rtl.pim.block.layouts import COLUMN_COMMAND, READOUT_SELECT, REGISTER_LOAD
 from rtl.verilog import to_verilog
 from tests.rtl.pim.block.stimulus import Script, TileShape, pattern
 
@@ -102,15 +102,15 @@ def test_hundreds_of_tiles_are_the_twins(seed: int) -> None:
 
 
 def mac(**fields: int) -> dict[str, int]:
-    return {"column": pattern(ColumnCommand, valid=1, kind=ColumnKind.MAC, **{"first": 1, **fields})}
+    return {"column": pattern(COLUMN_COMMAND, valid=1, kind=ColumnKind.MAC, **{"first": 1, **fields})}
 
 
 def load(register: int) -> dict[str, int]:
-    return {"load": pattern(RegisterLoad, valid=1, register=register)}
+    return {"load": pattern(REGISTER_LOAD, valid=1, register=register)}
 
 
 def read(line: int) -> dict[str, int]:
-    return {"select": pattern(ReadoutSelect, valid=1, line=line)}
+    return {"select": pattern(READOUT_SELECT, valid=1, line=line)}
 
 
 # What is wrong, and the clocks in which it is done.
@@ -118,10 +118,10 @@ MISUSES = {
     "a column comes within four clocks": {0: mac(), PASSES - 1: mac(index=1)},
     "tokens of the column given": {0: mac(weight_format=MXFP4, log2_tokens=1)},
     "rows of the column given": {0: mac(log2_tokens=2, index=8)},
-    "kind of the column given": {0: {"column": pattern(ColumnCommand, valid=1, kind=3)}},
+    "kind of the column given": {0: {"column": pattern(COLUMN_COMMAND, valid=1, kind=3)}},
     "format of the column given": {0: mac(weight_format=3)},
     "index of the constants given": {
-        0: {"column": pattern(ColumnCommand, valid=1, kind=ColumnKind.CONSTANTS, index=8)}
+        0: {"column": pattern(COLUMN_COMMAND, valid=1, kind=ColumnKind.CONSTANTS, index=8)}
     },
     "an input register changes before": {0: mac(log2_tokens=2, register=14), 3: load(1)},
     "accumulators are read while": {0: mac(), BankBlock.LATENCY - 5: read(0)},
