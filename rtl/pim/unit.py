@@ -47,7 +47,7 @@ from rtl.pim.base_die.sequencer import Sequencer
 from rtl.pim.block.block import BankBlock
 from rtl.pim.block.layouts import COLUMN_BITS
 from rtl.pim.register_file import RegisterFile
-from rtl.verilog import to_verilog
+from rtl.verilog import Shared, to_verilog
 
 _GATHER_CK = 1
 """From a block's showing a readback to the epilogue's receiving it."""
@@ -233,7 +233,7 @@ class PimUnit(wiring.Component):
         line = Cat((of_token | asked.readback.octet)[:octets], asked.readback.bank)
         readouts = []
         for number in range(self.parameters.blocks.blocks):
-            m.submodules[f"block{number}"] = block = BankBlock()
+            m.submodules[f"block{number}"] = block = Shared(BankBlock, "pim_bank_block")
             m.d.comb += [
                 block.column.valid.eq(column.valid),
                 block.column.kind.eq(column.column.kind),
