@@ -35,9 +35,9 @@ class AxiStreamSource:
             self._waiting.append((int.from_bytes(beat.tobytes(), "little"), int(is_last)))
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting
+    def left(self) -> int:
+        """Beats that have not been taken."""
+        return len(self._waiting)
 
     def drive(self, cycle: int) -> None:
         """Set the stream for ``cycle``."""
@@ -60,7 +60,7 @@ class AxiStreamSink:
     """Takes beats, ready where its pattern says so, and remembers them.
 
     Attributes:
-        count: beats taken.
+        taking: whether it is ever ready.
     """
 
     def __init__(self, dut: Any, name: str, pattern: NDArray[np.bool_]) -> None:
@@ -71,6 +71,7 @@ class AxiStreamSink:
         self._pattern: list[bool] = pattern.tolist()
         self._is_ready = False
         self._ready.value = 0
+        self.taking = True
         self._beats: list[tuple[int, int, int, int]] = []
         self._rule = StableUntilReady(name)
 
@@ -86,7 +87,7 @@ class AxiStreamSink:
 
     def drive(self, cycle: int) -> None:
         """Set ready for ``cycle``."""
-        ready = self._pattern[cycle % len(self._pattern)]
+        ready = self.taking and self._pattern[cycle % len(self._pattern)]
         if ready != self._is_ready:
             self._ready.value = int(ready)
             self._is_ready = ready

@@ -124,9 +124,7 @@ def _output_order(program: Program, blocks: int) -> tuple[NDArray[np.int64], NDA
             for octet in range(tile.octets):
                 first = begin + octet * OCTET
                 end = min(first + OCTET, begin + tile.rows_per_block, phase.rows)
-                beats += [
-                    (row, token) for token in range(program.tokens) for row in range(first, end, ROWS_OF_BEAT)
-                ]
+                beats += [(row, token) for token in range(program.tokens) for row in range(first, end, ROWS_OF_BEAT)]
     rows, tokens = np.array(beats, np.int64).reshape(-1, 2).T
     return rows, tokens
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from cocotb_tests.build import build
-from cocotb_tests.pim_unit import driver
+from cocotb_tests.build import AMARANTH_LINT_OFF, build
+from cocotb_tests.pim_unit import unit_script
 from cocotb_tests.pim_unit.checker import device_violations
 from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
@@ -20,6 +20,7 @@ from cocotb_tests.pim_unit.ports import bus_fields, log_of_ports
 from cocotb_tests.pim_unit.program_rules import program_violations
 from cocotb_tests.pim_unit.timing_rules import state_violations
 from cocotb_tests.pim_unit.violations import Violation
+from cocotb_tests.simulation import SimulationResult
 from cocotb_tests.simulation import run as run_simulation
 from pim_model.numerics.floats import Bits32
 from pim_model.unit.parameters import LANES, UnitParameters
@@ -28,6 +29,9 @@ from rtl.pim.base_die.layouts import ColumnCommand, RowCommand
 
 X_CK = 1
 """Clocks from the cycle in which a chunk's last beat is taken to the one in which the chunk may be loaded."""
+
+LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "SYMRSVDWORD")
+"""Comparisons with 0, which Amaranth writes where a bound is one; a port named interrupt."""
 
 _PATTERN_CYCLES = 4096
 
@@ -85,44 +89,58 @@ def replay_unit(
     """
     if not jobs:
         raise ForestageError("PIM unit replay: no job given; give at least one")
-    first_row, contents = _banks(jobs)
-    generator = np.random.default_rng(seed)
     about = sum(
         schedule(job.program, parameters, refresh_in_ck=0 if refresh else None).done_ck + job.x.size for job in jobs
     )
+    script = unit_script.script(jobs, refresh=refresh, most_cycles=10 * about + 20_000)
+    simulation = simulate(
+        jobs, parameters, script, waits=waits, seed=seed, timeout_s=600 + about / 300, progress=progress
+    )
+    return _judged(jobs, parameters, simulation.values, refresh, waits, simulation.wall_s)
+
+
+def simulate(
+    jobs: Sequence[UnitJob],
+    parameters: UnitParameters,
+    script: Sequence[unit_script.Step],
+    *,
+    waits: bool = False,
+    seed: int = 0,
+    timeout_s: float = 600.0,
+    progress: Callable[[int], None] | None = None,
+) -> SimulationResult:
+    """The unit with ``jobs``' weights in its banks and their inputs as packets, driven by ``script``.
+
+    Raises:
+        ForestageError: jobs that overlap, or hardware runs are not possible here.
+        SimulationError: the simulation failed.
+    """
+    first_row, contents = _banks(jobs)
+    generator = np.random.default_rng(seed)
     packets = [input_beats(job.x) for job in jobs]
-    simulation = run_simulation(
-        build(driver.unit_verilog(parameters), driver.TOP),
+    return run_simulation(
+        build(unit_script.unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
         "cocotb_tests.pim_unit.unit_test",
         stimulus={
-            **bench_stimulus(parameters, first_row, contents, seed),
+            "parameters": parameters.model_dump(mode="json"),
+            "contents": contents,
+            "first_row": first_row,
+            "latency": parameters.device.cl_ck,
+            "fields": bus_fields(parameters),
+            "row_commands": list(RowCommand.__members__),
+            "column_commands": list(ColumnCommand.__members__),
+            "seed": seed,
             **{f"x_{number}": beats for number, (beats, _) in enumerate(packets)},
             **{f"x_last_{number}": last for number, (_, last) in enumerate(packets)},
             "x_pattern": _pattern(generator, waits, busy=0.5),
             "y_pattern": _pattern(generator, waits, busy=0.5),
             "bus_waits": waits,
-            "script": driver.script(jobs, parameters, refresh=refresh, most_cycles=10 * about + 20_000),
+            "script": list(script),
         },
         seed=seed,
-        timeout_s=600 + about / 300,
+        timeout_s=timeout_s,
         progress=progress,
     )
-    return _judged(jobs, parameters, simulation.values, refresh, waits, simulation.wall_s)
-
-
-def bench_stimulus(
-    parameters: UnitParameters, first_row: int, contents: NDArray[np.uint8], seed: int
-) -> dict[str, Any]:
-    """What ``unit_test`` needs to know of the device and of its ports."""
-    return {
-        "contents": contents,
-        "first_row": first_row,
-        "latency": parameters.device.cl_ck,
-        "fields": bus_fields(parameters),
-        "row_commands": [command.name for command in RowCommand],
-        "column_commands": [command.name for command in ColumnCommand],
-        "seed": seed,
-    }
 
 
 def _pattern(generator: np.random.Generator, waits: bool, *, busy: float) -> NDArray[np.bool_]:
@@ -213,7 +231,7 @@ def _judged(
             end_ck=values["cycles"] - clock_zero,
             refresh_in_ck=parameters.device.trefi_ck - clock_zero if refresh else None,
         )
-    counters = driver.compare_registers(comparison, jobs, parameters, values, [run.twin for run in runs], waits)
+    counters = unit_script.compare_registers(comparison, jobs, values, [run.twin for run in runs], waits)
     return UnitReplayResult(
         mismatches=comparison.mismatches,
         first_mismatch=comparison.first,

@@ -12,7 +12,7 @@ import numpy as np
 from catalog.errors import ForestageError
 from cocotb_tests.build import build
 from cocotb_tests.pim_unit.checker import check
-from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
+from cocotb_tests.pim_unit.command_log import log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
 from cocotb_tests.pim_unit.ports import log_of_ports
 from cocotb_tests.pim_unit.violations import Violation
@@ -117,9 +117,7 @@ def replay_sequencer(
     return SequencerReplayResult(
         mismatches=comparison.mismatches,
         first_mismatch=comparison.first,
-        violations=check(
-            log, program, parameters, end_ck=max(cycles, twin.done_ck), refresh_in_ck=refresh_in_ck
-        ),
+        violations=check(log, program, parameters, end_ck=max(cycles, twin.done_ck), refresh_in_ck=refresh_in_ck),
         cycles=cycles,
         predicted_cycles=twin.done_ck,
         commands=len(log),

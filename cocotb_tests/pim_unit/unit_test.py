@@ -1,7 +1,7 @@
 """In the simulator: the PIM unit with its DRAM, its streams and its register bus, driven by a script.
 
-There is no arithmetic here, and no knowledge of the unit's registers: `cocotb_tests.pim_unit.replay` writes the script
-and judges what comes back. One coroutine drives and samples everything once a cycle; the script is another.
+There is no arithmetic here: `cocotb_tests.pim_unit.replay` gives the script and judges what comes back. One coroutine
+drives and samples everything once a cycle; the script, which speaks to the unit through its driver, is another.
 """
 
 import random
@@ -17,8 +17,11 @@ from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.axi_stream import AxiStreamSink, AxiStreamSource
 from cocotb_tests.pim_unit.bus_recorder import BusRecorder
 from cocotb_tests.pim_unit.dram_model import DramModel
+from pim_model.unit.parameters import UnitParameters
+from rtl.pim.driver import Descriptor, UnitDriver
 
 _PROGRESS_CYCLES = 2000
+_POLL_CYCLES = 50
 
 
 class ScriptTimeout(AssertionError):
@@ -33,7 +36,7 @@ class Bench:
     """
 
     def __init__(self, dut: Any, stimulus: dict[str, Any]) -> None:
-        self._dut, self._stimulus = dut, stimulus
+        self._dut = dut
         self._edge = RisingEdge(dut.clk)
         self.cycle = 0
         self.x = AxiStreamSource(dut, "x", stimulus["x_pattern"])
@@ -49,10 +52,6 @@ class Bench:
             fields=stimulus["fields"],
             seed=stimulus["seed"],
         )
-        waits = random.Random(stimulus["seed"]) if stimulus["bus_waits"] else None
-        self.bus = AxiLiteMaster(dut, "control", waits=waits) if hasattr(dut, "control__awvalid") else None
-        self.reads: dict[str, int] = {}
-        self.marks: dict[str, int] = {}
         self._running = True
 
     async def reset(self) -> None:
@@ -79,53 +78,114 @@ class Bench:
             if self.cycle % _PROGRESS_CYCLES == 0:
                 exchange.report_progress(self.cycle)
 
-    async def run_script(self) -> None:
-        """Step by step."""
-        for step in self._stimulus["script"]:
-            await getattr(self, f"_{step[0]}")(*step[1:])
+    def end(self) -> None:
+        """Let ``run_cycles`` end with the cycle in progress."""
         self._running = False
 
-    async def _write(self, address: int, value: int, response: int = 0) -> None:
-        assert self.bus is not None
+
+class Script:
+    """The steps that a script may have, in terms of the unit's driver.
+
+    Attributes:
+        results: What they found, by name.
+    """
+
+    def __init__(self, dut: Any, bench: Bench, stimulus: dict[str, Any]) -> None:
+        self._bench, self._stimulus = bench, stimulus
+        self._edge = RisingEdge(dut.clk)
+        waits = random.Random(stimulus["seed"]) if stimulus["bus_waits"] else None
+        self._bus = AxiLiteMaster(dut, "control", waits=waits) if hasattr(dut, "control__awvalid") else None
+        self.results: dict[str, Any] = {"marks": {}, "status": {}, "refresh_at_start": {}, "counters": {}, "reads": {}}
+
+    @property
+    def bus(self) -> AxiLiteMaster:
+        """The register bus."""
+        assert self._bus is not None, "the unit has no register bus"
+        return self._bus
+
+    @property
+    def driver(self) -> UnitDriver:
+        """The unit's."""
+        parameters = UnitParameters.model_validate(self._stimulus["parameters"])
+        return UnitDriver(parameters, self.bus.read, self.bus.write)
+
+    @property
+    def violations(self) -> list[str]:
+        """Breaches of the bus's protocol by the unit."""
+        return self._bus.violations if self._bus is not None else []
+
+    async def run(self) -> None:
+        """Step by step."""
+        for name, *arguments in self._stimulus["script"]:
+            await getattr(self, name)(*arguments)
+
+    async def identify(self) -> None:
+        """Check every constant register."""
+        await self.driver.identify()
+
+    async def control(self, refresh: bool) -> None:
+        """Whether refreshes are issued."""
+        await self.driver.control(refresh=refresh)
+
+    async def clear_counters(self) -> None:
+        """All become 0."""
+        await self.driver.clear(status=False, counters=True)
+
+    async def start(self, fields: dict[str, int]) -> None:
+        """START with a descriptor."""
+        await self.driver.start(Descriptor(**fields))  # type: ignore[arg-type]
+
+    async def abort(self) -> None:
+        """ABORT."""
+        await self.driver.abort()
+
+    async def write(self, address: int, value: int, response: int) -> None:
+        """A write, and the response that it must have."""
         await self.bus.write(address, value, response=response)
 
-    async def _read(self, name: str, address: int) -> None:
-        assert self.bus is not None
-        self.reads[name] = await self.bus.read(address)
+    async def send(self, packet: int) -> None:
+        """Queue a packet of x."""
+        self._bench.x.send(self._stimulus[f"x_{packet}"], self._stimulus[f"x_last_{packet}"])
 
-    async def _mark(self, name: str) -> None:
-        self.marks[name] = self.cycle
+    async def mark(self, name: str) -> None:
+        """Remember the cycle."""
+        self.results["marks"][name] = self._bench.cycle
 
-    async def _send(self, packet: int) -> None:
-        stimulus = self._stimulus
-        self.x.send(stimulus[f"x_{packet}"], stimulus[f"x_last_{packet}"])
-
-    async def _wait(self, cycles: int) -> None:
+    async def pause(self, cycles: int) -> None:
+        """Wait."""
         for _ in range(cycles):
             await self._edge
 
-    async def _until(self, address: int, mask: int, value: int, most_cycles: int, pause: int) -> None:
-        """Read a register again and again until ``mask`` of it is ``value``."""
-        assert self.bus is not None
-        end = self.cycle + most_cycles
-        while (found := await self.bus.read(address)) & mask != value:
-            if self.cycle > end:
-                raise ScriptTimeout(f"register {address:#x} is {found:#x} after {most_cycles} cycles")
-            await self._wait(pause)
+    async def finish(self, name: str, most_cycles: int) -> None:
+        """Wait until no program is in work; then keep status and counters."""
+        end = self._bench.cycle + most_cycles
+        while (status := await self.driver.status()).busy:
+            if self._bench.cycle > end:
+                raise ScriptTimeout(f"program {name} is in work after {most_cycles} cycles")
+            await self.pause(_POLL_CYCLES)
+        found = vars(status)
+        found |= {"errors": sorted(error.name for error in status.errors), "refusal": status.refusal.name}
+        self.results["status"][name] = found
+        self.results["refresh_at_start"][name] = await self.driver.refresh_at_start()
+        self.results["counters"] = {counter.name: value for counter, value in (await self.driver.counters()).items()}
 
-    async def _until_beats(self, count: int, most_cycles: int) -> None:
-        """Until so many beats of y have been taken, or the time is over: the comparison will say what is missing."""
-        end = self.cycle + most_cycles
-        while self.y.count < count and self.cycle < end:
+    async def until_beats(self, count: int, most_cycles: int) -> None:
+        """Wait for so many beats of y; where they do not come, the comparison will say what is missing."""
+        end = self._bench.cycle + most_cycles
+        while self._bench.y.count < count and self._bench.cycle < end:
             await self._edge
 
-    async def _until_columns(self, count: int, most_cycles: int) -> None:
-        """Until so many commands have stood on the column bus."""
-        end = self.cycle + most_cycles
-        while self.buses.columns < count:
-            if self.cycle > end:
-                raise ScriptTimeout(f"{self.buses.columns} column commands after {most_cycles} cycles, not {count}")
+    async def until_columns(self, count: int, most_cycles: int) -> None:
+        """Wait until so many commands have stood on the column bus."""
+        end = self._bench.cycle + most_cycles
+        while (found := self._bench.buses.columns) < count:
+            if self._bench.cycle > end:
+                raise ScriptTimeout(f"{found} column commands after {most_cycles} cycles, not {count}")
             await self._edge
+
+    async def consume(self, taking: bool) -> None:
+        """Whether beats of y are taken at all."""
+        self._bench.y.taking = taking
 
 
 @cocotb.test()
@@ -133,10 +193,12 @@ async def replay(dut: Any) -> None:
     """Reset, run the script, hand over everything that was seen."""
     stimulus = exchange.read_stimulus()
     bench = Bench(dut, stimulus)
+    script = Script(dut, bench, stimulus)
     await bench.reset()
     started = time.perf_counter()
     cycles = cocotb.start_soon(bench.run_cycles())
-    await bench.run_script()
+    await script.run()
+    bench.end()
     await cycles
     simulating_s = time.perf_counter() - started
     beats = bench.y.take()
@@ -145,10 +207,10 @@ async def replay(dut: Any) -> None:
             **bench.buses.take(),
             **{f"y_{name}": values for name, values in beats.items()},
             "x_taken": bench.x.taken,
+            "x_left": bench.x.left,
             "refused": bench.dram.refused,
-            "reads": bench.reads,
-            "marks": bench.marks,
-            "protocol": bench.y.violations + (bench.bus.violations if bench.bus else []),
+            **script.results,
+            "protocol": bench.y.violations + script.violations,
             "cycles": bench.cycle,
             "simulating_s": simulating_s,
         }

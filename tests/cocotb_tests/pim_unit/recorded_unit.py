@@ -49,9 +49,7 @@ class Recording:
         """Write it as the stand-in reads it; returns the simulator's arguments."""
         words = bus_words(self.log, parameters)
         last_ck = int(self.log.clock_ck[-1]) + 64
-        texts = {
-            name: [f"{at:06x}{word:08x}" for at, word in words[name]] + ["f" * 14] for name in ("row", "column")
-        }
+        texts = {name: [f"{at:06x}{word:08x}" for at, word in words[name]] + ["f" * 14] for name in ("row", "column")}
         texts["results"] = [
             f"{int(last):01x}{int(keep):02x}{int(word):016x}"
             for word, keep, last in zip(self.beats.data, self.beats.keep, self.beats.last, strict=True)
@@ -104,7 +102,9 @@ def recorded_unit_verilog(parameters: UnitParameters) -> str:
     """The stand-in: takes x, plays the commands, then gives the results, spoilt if the DRAM's answers were wrong."""
     layouts = {"row": row_port_layout(parameters), "column": column_port_layout(parameters)}
     is_pim = layouts["column"].const({"valid": 1, "command": ColumnCommand.PIM}).as_value().value
-    mask = sum((1 << layouts["column"][name].width) - 1 << layouts["column"][name].offset for name in ("valid", "command"))
+    mask = sum(
+        (1 << layouts["column"][name].width) - 1 << layouts["column"][name].offset for name in ("valid", "command")
+    )
     return _VERILOG.format(
         data_bits=256 * parameters.blocks.blocks,
         row_bits=layouts["row"].size,

@@ -51,12 +51,12 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
             ["mark", "begin 0"],
             ["send", 0],
             ["until_beats", len(recording.beats.data), 20_000],
-            ["wait", 20],
+            ["pause", 20],
             ["mark", "end 0"],
         ],
         compare_registers=lambda *_: {},
     )
-    monkeypatch.setattr(replay, "driver", stand_in)
+    monkeypatch.setattr(replay, "unit_script", stand_in)
     with tempfile.TemporaryDirectory() as folder:
         with_recording = partial(run_simulation, plusargs=recording.write(Path(folder), PARAMETERS))
         monkeypatch.setattr(replay, "run_simulation", with_recording)
@@ -137,14 +137,14 @@ def without(log: CommandLog, index: int) -> CommandLog:
 FAULTS: dict[Change, tuple[str, str]] = {
     wrong_bit: ("program 0, output beat 7", ""),
     wrong_keep: ("program 0, output beat 7", ""),
-    early_last: ("program 0, output beat 40", ""),
+    early_last: ("output beats after the last program's TLAST", ""),
     no_last: ("program 0, output beat", ""),
     beat_missing: ("program 0, output beat 5", ""),
     wrong_answers: ("program 0, output beat 0", ""),
     late_load: ("command", ""),
     wrong_column: ("command", "column order"),
     closed_bank: ("PIM to a closed or an empty row", "PIM to a closed bank"),
-    no_readback: ("command", "readback order"),
+    no_readback: ("command", "readbacks missing"),
 }
 
 
