@@ -13,8 +13,8 @@ from rtl.pim.base_die.layouts import ColumnCommand, RowCommand, column_port_layo
 PORT_CK = 1
 """Clocks from the decision for a command to its standing on the bus."""
 
-_ROW = np.array([UnitCommand[command.name] for command in RowCommand], np.int64)
-_COLUMN = np.array([UnitCommand[command.name] for command in ColumnCommand], np.int64)
+_ROW = np.array([UnitCommand[name] for name in RowCommand.__members__], np.int64)
+_COLUMN = np.array([UnitCommand[name] for name in ColumnCommand.__members__], np.int64)
 
 
 def bus_fields(parameters: UnitParameters) -> dict[str, dict[str, tuple[int, int]]]:
