@@ -1,19 +1,24 @@
 """The whole PIM unit under Verilator against its twins, and what it does where something goes wrong."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
-from cocotb_tests.pim_unit import replay, unit_script
-from cocotb_tests.pim_unit.jobs import UnitJob
-from cocotb_tests.pim_unit.replay import UnitReplayResult, replay_unit
+from cocotb_tests.pim_unit.command_log import CommandLog
+from cocotb_tests.pim_unit.jobs import UnitJob, input_beats, output_beats
+from cocotb_tests.pim_unit.ports import log_of_ports
+from cocotb_tests.pim_unit.replay import Judgement, UnitReplayResult, judge, replay_unit, simulate
+from cocotb_tests.pim_unit.unit_script import Step, descriptor, run_steps
 from pim_model.dram.devices import find_device
 from pim_model.numerics.expert import Expert, Layer
 from pim_model.numerics.floats import Bits16, bf16_from_float
-from pim_model.numerics.formats import MATRICES
+from pim_model.numerics.formats import MATRICES, Bf16Matrix
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, WeightFormat
+from pim_model.unit.schedule import UnitCommand
 
 BF16, INT8, MXFP4 = WeightFormat
 SWIGLU, GPT_OSS = ExpertKind.SWIGLU, ExpertKind.GPT_OSS
@@ -117,3 +122,188 @@ def test_odd_sizes_at_full_rate() -> None:
     result = replay_unit(ODD, HBM2_PIM)
     agrees(ODD, result)
     assert result.cycles == result.predicted_cycles
+
+
+# What is not a number, not finite, subnormal, or overflows.
+CORNERS = np.array(
+    [0x0000, 0x8000, 0x0001, 0x807F, 0x0080, 0x8080, 0x3F80, 0xBF80, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7FC0, 0x7F81],
+    np.uint16,
+)
+
+
+@pytest.mark.parametrize("weight_format", WeightFormat, ids=lambda f: f.name)
+def test_inputs_that_are_not_finite_or_subnormal_are_the_twins(weight_format: WeightFormat) -> None:
+    generator = np.random.default_rng(5)
+    shape, tokens = (32, 48), weight_format.most_tokens
+    layer = Layer(MATRICES[weight_format].of(generator.normal(size=shape)))
+    jobs = []
+    for number, corners in enumerate((CORNERS[:8], CORNERS[:10], CORNERS)):
+        x = generator.choice(corners, (tokens, shape[1]))
+        jobs.append(UnitJob.of_gemv(HBM2_PIM, layer, x, base_row=8 * number))
+    assert [job.expected.nonfinite for job in jobs] != [True] * len(jobs)
+    assert jobs[-1].expected.nonfinite
+    agrees(jobs, replay_unit(jobs, HBM2_PIM))
+
+
+def test_weights_of_every_bit_pattern_are_the_twins() -> None:
+    """A block multiplies every BF16 weight, infinities and NaN among them, with ones and with tiny numbers."""
+    weights = np.arange(1 << 16, dtype=np.uint16).reshape(64, 1024)
+    x = np.zeros((2, 1024), np.uint16)
+    x[0, 5], x[1] = 0x3F80, 0x0080
+    jobs = [UnitJob.of_gemv(HBM2_PIM, Layer(Bf16Matrix(weights)), x)]
+    agrees(jobs, replay_unit(jobs, HBM2_PIM))
+
+
+GOOD = expert((48, 40), BF16, SWIGLU, 2, seed=3)
+MOST_CYCLES = 20_000
+
+
+def run_of(steps: list[Step], jobs: list[UnitJob], good: list[int]) -> tuple[dict[str, Any], Judgement]:
+    """A script on the unit; jobs of the numbers ``good`` must be right, everything else must keep the device's rules."""
+    script: list[Step] = [["identify"], ["control", True], *steps]
+    values = simulate(jobs, HBM2_PIM, script).values
+    judgement = judge({number: jobs[number] for number in good}, HBM2_PIM, values, refresh=True)
+    assert not judgement.comparison.mismatches, judgement.comparison.first
+    assert not judgement.violations, [str(violation) for violation in judgement.violations[:3]]
+    assert len(judgement.runs) == len(good)
+    return values, judgement
+
+
+def status(values: dict[str, Any], number: int) -> tuple[bool, bool, list[str], str]:
+    """Done, aborted, errors, refusal."""
+    found = values["status"][str(number)]
+    assert not found["busy"]
+    return found["done"], found["aborted"], found["errors"], found["refusal"]
+
+
+def commands(values: dict[str, Any], number: int) -> CommandLog:
+    """Of a job, clocks from reset on, without refreshes."""
+    log = log_of_ports(values["row"], values["column"], HBM2_PIM, 0)
+    begin, end = (values["marks"][f"{what} {number}"] for what in ("begin", "end"))
+    return log.take(np.flatnonzero((log.clock_ck >= begin) & (log.clock_ck < end) & (log.command != UnitCommand.REFAB)))
+
+
+def test_a_bad_descriptor_is_refused_and_the_next_program_is_right() -> None:
+    good = descriptor(GOOD.program)
+    bad = [
+        ({"format": 3}, "FORMAT"),
+        ({"kind": 3}, "KIND"),
+        ({"tokens": 0}, "TOKENS"),
+        ({"tokens": 5}, "TOKENS"),
+        ({"format": int(INT8), "tokens": 3}, "TOKENS"),
+        ({"format": int(MXFP4), "tokens": 2}, "TOKENS"),
+        ({"inputs": 0}, "INPUTS"),
+        ({"inputs": HBM2_PIM.max_inputs + 1}, "INPUTS"),
+        ({"rows": 0}, "ROWS"),
+        ({"rows": HBM2_PIM.max_inputs + 1}, "ROWS"),
+        ({"base_row": HBM2_PIM.bank_rows - 1}, "ROOM"),
+    ]
+    steps: list[Step] = []
+    for number, (change, _) in enumerate(bad, 1):
+        steps += [
+            ["mark", f"begin {number}"],
+            ["send", 0],
+            ["start", {**good, **change}],
+            ["finish", str(number), MOST_CYCLES],
+            ["mark", f"end {number}"],
+        ]
+    values, _ = run_of([*steps, *run_steps(0, GOOD, MOST_CYCLES)], [GOOD], [0])
+    for number, (_, refusal) in enumerate(bad, 1):
+        assert status(values, number) == (False, False, ["DESCRIPTOR"], refusal), bad[number - 1]
+        assert not len(commands(values, number))
+
+
+@pytest.mark.parametrize("columns", [1, 30, 75, 120, 200, 260])
+def test_an_abort_in_the_midst_leaves_a_unit_that_is_right(columns: int) -> None:
+    steps = [
+        ["mark", "begin 1"],
+        ["send", 0],
+        ["start", descriptor(GOOD.program)],
+        ["until_columns", columns, MOST_CYCLES],
+        ["abort"],
+        ["finish", "1", MOST_CYCLES],
+        ["pause", 50],
+        ["mark", "end 1"],
+        *run_steps(0, GOOD, MOST_CYCLES),
+    ]
+    values, _ = run_of(steps, [GOOD], [0])
+    assert status(values, 1) == (False, True, [], "NONE")
+    log = commands(values, 1)
+    assert log.command[-1] == UnitCommand.PREAB
+    assert np.count_nonzero(log.command >= UnitCommand.PIM) < columns + 20
+    # What came of the results is right, and ends with an empty beat.
+    inside = values["y_cycle"] < values["marks"]["end 1"]
+    data, keep, last = (values[f"y_{name}"][inside] for name in ("data", "keep", "last"))
+    if len(data):
+        expected = output_beats(GOOD.program, HBM2_PIM, GOOD.expected.bits)
+        assert data[:-1].tolist() == expected.data[: len(data) - 1].tolist()
+        assert (keep[-1], last[-1]) == (0, 1)
+        assert not last[:-1].any()
+
+
+def test_a_start_in_the_midst_is_refused() -> None:
+    again = [["refused_start"], ["until_columns", 50, MOST_CYCLES], ["refused_start"]]
+    begin, send, start, finish, end = run_steps(0, GOOD, MOST_CYCLES)
+    steps = [begin, send, start, *again, ["clear"], finish, end]
+    run_of(steps, [GOOD], [0])
+
+
+def test_streams_that_stall_change_no_result() -> None:
+    begin, send, start, finish, end = run_steps(0, GOOD, MOST_CYCLES)
+    steps = [begin, start, ["pause", 900], send, ["consume", False], ["pause", 4000], ["consume", True], finish, end]
+    values, _ = run_of(steps, [GOOD], [0])
+    assert values["counters"]["INPUT_WAIT_CLOCKS"] > 400
+
+
+def test_an_output_that_is_not_taken_stops_the_unit_without_a_loss() -> None:
+    job = gemv((2048, 16), BF16)
+    begin, send, start, finish, end = run_steps(0, job, MOST_CYCLES)
+    steps = [begin, send, ["consume", False], start, ["pause", 6000], ["consume", True], finish, end]
+    values, _ = run_of(steps, [job], [0])
+    assert values["counters"]["OUTPUT_WAIT_CLOCKS"] > 2000
+
+
+@pytest.mark.parametrize(
+    ("last", "error"), [([3], "SHORT_INPUT"), ([0], "SHORT_INPUT"), ([9], "LONG_INPUT")], ids=["short", "first", "long"]
+)
+def test_a_tlast_in_the_wrong_place_ends_the_program(last: list[int], error: str) -> None:
+    beats, right = input_beats(GOOD.x)
+    sent = np.concatenate([beats, beats])[: last[0] + 1]
+    marks = (np.arange(len(sent)) == last[0]).astype(np.uint8)
+    assert len(beats) == len(right) == 6
+    steps = [
+        ["mark", "begin 1"],
+        ["start", descriptor(GOOD.program)],
+        ["send_beats", sent.tolist(), marks.tolist()],
+        ["finish", "1", MOST_CYCLES],
+        ["pause", 50],
+        ["mark", "end 1"],
+        *run_steps(0, GOOD, MOST_CYCLES),
+    ]
+    values, _ = run_of(steps, [GOOD], [0])
+    assert status(values, 1) == (False, True, [error], "NONE")
+    assert values["x_left"] == 0
+
+
+@pytest.mark.long
+def test_refreshes_that_are_put_off_too_long_are_reported() -> None:
+    job = GOOD
+    overdue = 9 * HBM2_PIM.device.trefi_ck
+    script: list[Step] = [
+        ["identify"],
+        ["pause", overdue - 200],
+        ["finish", "1", 100],
+        ["pause", 300],
+        ["finish", "2", 100],
+        ["clear"],
+        ["control", True],
+        ["pause", 9 * 400],
+        *run_steps(0, job, MOST_CYCLES),
+    ]
+    values = simulate([job], HBM2_PIM, script).values
+    assert status(values, 1)[2] == []
+    assert status(values, 2)[2] == ["REFRESH"]
+    assert status(values, 0) == (True, False, [], "NONE")
+    log = log_of_ports(values["row"], values["column"], HBM2_PIM, 0)
+    assert np.count_nonzero(log.command == UnitCommand.REFAB) >= 9
+    assert values["y_data"].tolist() == output_beats(job.program, HBM2_PIM, job.expected.bits).data.tolist()
