@@ -36,13 +36,13 @@ def value_layout() -> data.StructLayout:
 class InputReceiver(wiring.Component):
     """Takes a program's input vectors from the stream: 16 BF16 of a token a beat, chunk by chunk, in it token by token.
 
-    TLAST is to be at the last beat and no other. What is left of a packet that is not wanted any more is taken and
-    dropped, up to its TLAST.
+    TLAST is to be at the last beat and no other. Each ``start`` takes one packet: where it is not wanted any more, what
+    is left of it, which may be all, is taken and dropped, up to its TLAST.
 
     Members:
         stream: The beats.
         last_token, inputs: Of the program.
-        start: A program's vectors are to come.
+        start: A program's vectors are to come; not while others are being dropped.
         cancel: They are not wanted any more.
         beat, chunk, token, word: A beat is taken in this clock: what it is, with zeros beyond the inputs.
         chunks: How many chunks are there, all tokens of them.
@@ -75,8 +75,7 @@ class InputReceiver(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Idle, receiving or dropping, and the number of the beat."""
         m = Module()
-        receiving, wanted = Signal(), Signal()
-        begun = (self.chunk != 0) | (self.token != 0)
+        receiving = Signal()
         last_token, last_chunk = self.token == self.last_token, self.chunk == (self.inputs - 1)[4:]
         last = last_token & last_chunk
         taken = self.stream.tvalid & self.stream.tready
@@ -95,16 +94,12 @@ class InputReceiver(wiring.Component):
                 m.d.sync += receiving.eq(0)
                 m.d.sync += [self.complete.eq(last & self.stream.tlast), self.dropping.eq(self.long)]
         with m.If(self.dropping & taken & self.stream.tlast):
-            m.d.sync += [self.dropping.eq(0), receiving.eq(wanted), wanted.eq(0)]
+            m.d.sync += self.dropping.eq(0)
         with m.If(self.start):
-            m.d.sync += [self.chunk.eq(0), self.token.eq(0), self.chunks.eq(0), self.complete.eq(0)]
-            still = self.dropping & ~(taken & self.stream.tlast)
-            m.d.sync += [receiving.eq(~still), wanted.eq(still)]
-        with m.If(self.cancel):
-            m.d.sync += [receiving.eq(0), wanted.eq(0)]
-            with m.If(receiving):
-                ends = self.beat & self.stream.tlast
-                m.d.sync += self.dropping.eq((begun | self.beat) & ~ends)
+            m.d.sync += [self.chunk.eq(0), self.token.eq(0), self.chunks.eq(0), self.complete.eq(0), receiving.eq(1)]
+        with m.If(self.cancel & receiving):
+            m.d.sync += [receiving.eq(0), self.dropping.eq(~(self.beat & self.stream.tlast))]
+        always(m, ~(self.start & self.dropping), "input receiver: a program's vectors while others are dropped")
         always(m, ~(receiving & self.dropping), "input receiver: beats are taken and dropped at once")
         always(m, ~(self.start & receiving), "input receiver: a program's vectors before the last one's are there")
         return m
