@@ -21,8 +21,8 @@ def normalised(m: Module, name: str, value: Value) -> tuple[Signal, Signal]:
     width = len(value)
     bits = ceil_log2(width)
     places = Signal(bits, name=f"{name}_places")
-    # Filled up below to a power of two.
-    _, count = _leading_zeros(Cat(Const(0, (1 << bits) - width), value))
+    fill = (1 << bits) - width
+    _, count = _leading_zeros(Cat(Const(0, fill), value) if fill else value)
     m.d.comb += places.eq(count)
     for bit in reversed(range(bits)):
         shifted = Signal(width, name=f"{name}_by{1 << bit}")
@@ -32,9 +32,9 @@ def normalised(m: Module, name: str, value: Value) -> tuple[Signal, Signal]:
 
 
 def _leading_zeros(value: Value) -> tuple[Value, Value]:
-    """Whether ``value``, whose width is a power of two, is zero, and how many zeros it begins with if it is not."""
-    if len(value) == 1:
-        return ~value[0], Const(0, 0)
+    """Whether ``value`` is zero, and how many zeros it begins with if it is not; its width is a power of two, not 1."""
+    if len(value) == 2:
+        return ~value.any(), ~value[1]
     half = len(value) // 2
     (low_empty, low), (high_empty, high) = _leading_zeros(value[:half]), _leading_zeros(value[half:])
-    return low_empty & high_empty, Cat(Mux(high_empty, low, high)[: len(low)], high_empty)
+    return low_empty & high_empty, Cat(Mux(high_empty, low, high), high_empty)

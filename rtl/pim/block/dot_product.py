@@ -71,7 +71,8 @@ class DotProduct(wiring.Component):
         """The integers' tree, two levels a clock, and registers until the other is done."""
         clocks = 0
         while len(terms) > 1:
-            sums = [sum(terms[first : first + 4], start=terms[first][:0]) for first in range(0, len(terms), 4)]
+            fours = zip(*[iter(terms)] * 4, strict=True)
+            sums = [(a + b) + (c + d) for a, b, c, d in fours]
             terms = [
                 Signal(value.shape(), name=f"integers{clocks}_{n}", reset_less=True) for n, value in enumerate(sums)
             ]
