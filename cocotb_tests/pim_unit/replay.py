@@ -100,7 +100,8 @@ def replay_unit(
     numbered = dict(enumerate(jobs))
     judgement = judge(numbered, parameters, simulation.values, refresh=refresh)
     comparison, values = judgement.comparison, simulation.values
-    unit_script.compare_counters(comparison, values["counters"], [run.twin for run in judgement.runs])
+    twins = [run.twin for run in judgement.runs]
+    unit_script.compare_counters(comparison, jobs, parameters, values, twins, refresh=refresh, waits=waits)
     return UnitReplayResult(
         mismatches=comparison.mismatches,
         first_mismatch=comparison.first,

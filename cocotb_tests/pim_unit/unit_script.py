@@ -7,16 +7,22 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from cocotb_tests.pim_unit.comparison import Comparison
 from cocotb_tests.pim_unit.jobs import UnitJob
+from cocotb_tests.pim_unit.timing_rules import refresh_bound_ck
 from pim_model.unit.events import Refusal, UnitCounter, UnitError
 from pim_model.unit.parameters import MOST_POSTPONED_REFRESHES, UnitParameters
 from pim_model.unit.program import ExpertKind, Program
 from pim_model.unit.schedule import UnitCommand, UnitSchedule
-from rtl.pim.unit import generate_verilog
+from rtl.pim.unit import generate_verilog, start_ck
 
 TOP = "pim_unit"
 Step = list[Any]
+
+_MOST_DRAIN_CK = 120
+"""From the last command to the last result's being taken, and the clocks of a bus's slot."""
 
 _READ_CYCLES = 100
 """A read of STATUS takes less."""
@@ -106,11 +112,41 @@ def compare_status(
     comparison.equal(f"program {number}, status", expected, found)
 
 
-def compare_counters(comparison: Comparison, counters: Mapping[str, int], twins: Sequence[UnitSchedule]) -> None:
-    """The counters after programs of which each ran to its end."""
-    comparison.equal("counter PROGRAMS", len(twins), counters[UnitCounter.PROGRAMS.name])
+def compare_counters(
+    comparison: Comparison,
+    jobs: Sequence[UnitJob],
+    parameters: UnitParameters,
+    values: Mapping[str, Any],
+    twins: Sequence[UnitSchedule],
+    *,
+    refresh: bool,
+    waits: bool,
+) -> None:
+    """The counters after programs of which each ran to its end.
+
+    Args:
+        comparison: Where differences are counted.
+        jobs, twins: The programs, and the schedules of those that began.
+        parameters: The unit.
+        values: What the simulator gave back.
+        refresh: Whether the banks were refreshed.
+        waits: Whether the output may have waited.
+    """
+    counters: Mapping[str, int] = values["counters"]
+    comparison.equal("counter PROGRAMS", len(jobs), counters[UnitCounter.PROGRAMS.name])
+    refreshed = values["row"][values["row"][:, 1] >> 1 & 3 == int(UnitCommand.REFAB), 0]
+    read_in = [values["marks"][f"{what} {len(jobs) - 1}"] for what in ("status", "end")]
+    least, most = (int(np.count_nonzero(refreshed < at)) for at in read_in)
+    if not least <= counters[UnitCounter.REFRESHES.name] <= most:
+        comparison.equal("counter REFRESHES", most, counters[UnitCounter.REFRESHES.name])
     if counters[UnitCounter.OUTPUT_WAIT_CLOCKS.name]:
         return  # late columns may shift what a refresh closes and opens again
     for counter, commands in COUNTED.items():
         twin = sum(schedule.count(command) for schedule in twins for command in commands)
         comparison.equal(f"counter {counter.name}", twin, counters[counter.name])
+    if not waits:
+        at_work = sum(start_ck(len(job.program.phases)) for job in jobs) + sum(twin.done_ck for twin in twins)
+        until_begin = refresh_bound_ck(parameters.device, parameters.bus_phases) + parameters.device.trfc_ck
+        most_more = len(jobs) * (_MOST_DRAIN_CK + (until_begin if refresh else 0))
+        more = counters[UnitCounter.BUSY_CLOCKS.name] - at_work
+        comparison.note(int(not 0 <= more <= most_more), f"counter BUSY_CLOCKS: {more} beyond the twin's {at_work}")

@@ -55,7 +55,7 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
             ["mark", "end 0"],
         ],
         compare_status=lambda *_, **__: None,
-        compare_counters=lambda *_: None,
+        compare_counters=lambda *_, **__: None,
     )
     monkeypatch.setattr(replay, "unit_script", stand_in)
     with tempfile.TemporaryDirectory() as folder:
