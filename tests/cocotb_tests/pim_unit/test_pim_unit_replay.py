@@ -130,7 +130,7 @@ def test_one_wrong_bit_anywhere_is_a_mismatch() -> None:
     """In the weights, in the inputs, in what the twin expects; the jobs beside it are right."""
     first, job, last = ODD[1], ODD[2], ODD[3]
     contents, x, bits = job.contents.copy(), job.x.copy(), job.expected.bits.copy()
-    contents[0, 0, 5, 3, 7] ^= 0x20
+    contents[0, 0, 1, 3, 7] ^= 0x20
     x[1, 4] ^= 0x0100
     bits[1, 11] ^= 1
     for wrong in (
@@ -221,6 +221,24 @@ def test_inputs_that_are_not_finite_or_subnormal_are_the_twins() -> None:
         for corners in (CORNERS[:8], CORNERS[:10], CORNERS):
             x = generator.choice(corners, (weight_format.most_tokens, 48))
             jobs.append(UnitJob.of_gemv(HBM2_PIM, layer, x, base_row=8 * len(jobs)))
+    assert {job.expected.nonfinite for job in jobs} == {False, True}
+    agrees(jobs, replay_unit(jobs, HBM2_PIM))
+
+
+def test_experts_whose_products_leave_every_range_are_the_twins() -> None:
+    """Gates and ups far beyond gpt-oss's limit, infinite, NaN, subnormal; of all formats and both kinds."""
+    generator = np.random.default_rng(6)
+    jobs = []
+    for weight_format in WeightFormat:
+        for kind in (SWIGLU, GPT_OSS):
+            of = MATRICES[weight_format].of
+            # Rows from tiny to enormous.
+            rows = np.geomspace(1e-36, 1e30, 40)[:, None] if weight_format is not MXFP4 else np.full((40, 1), 9.0)
+            gate, up = (of(generator.normal(size=(40, 32)) * generator.permutation(rows)) for _ in range(2))
+            weights = Expert.of(kind, gate, up, of(generator.normal(size=(32, 40))))
+            for corners in (CORNERS[:8], CORNERS):
+                x = generator.choice(corners, (weight_format.most_tokens, 32))
+                jobs.append(UnitJob.of_expert(HBM2_PIM, weights, x, base_row=8 * len(jobs)))
     assert {job.expected.nonfinite for job in jobs} == {False, True}
     agrees(jobs, replay_unit(jobs, HBM2_PIM))
 
