@@ -82,7 +82,7 @@ class InputReceiver(wiring.Component):
         m.d.comb += [
             self.stream.tready.eq(receiving | self.dropping),
             self.beat.eq(taken & receiving),
-            self.word.eq(masked(self.stream.tdata, self.chunk, self.inputs)),
+            self.word.eq(masked(m, "x", self.stream.tdata, self.chunk, self.inputs)),
             self.short.eq(self.beat & self.stream.tlast & ~last),
             self.long.eq(self.beat & ~self.stream.tlast & last),
         ]
@@ -163,12 +163,14 @@ class InputBuffer(wiring.Component):
         is_token = read.load.token <= plan.last_token
         words = [Signal(WORD_BITS, name=f"word{number}") for number in range(INT8_TOKENS)]
         m.d.sync += [
-            words[0].eq(Mux(is_token, masked(first, read.load.chunk, inputs), 0)),
-            words[1].eq(Mux(plan.last_token != 0, masked(pair[1], read.load.chunk, inputs), 0)),
+            words[0].eq(Mux(is_token, masked(m, "first", first, read.load.chunk, inputs), 0)),
+            words[1].eq(Mux(plan.last_token != 0, masked(m, "second", pair[1], read.load.chunk, inputs), 0)),
         ]
 
         ready = delayed(m, "masked", read, 1, reset_less=False)
-        codes = [quantised(word, self.fields[ready.load.phase][token]) for token, word in enumerate(words)]
+        greatest = [Signal(FIELD_BITS, name=f"greatest{token}") for token in range(INT8_TOKENS)]
+        m.d.comb += [field.eq(self.fields[ready.load.phase][token]) for token, field in enumerate(greatest)]
+        codes = [quantised(m, f"code{token}_", word, greatest[token]) for token, word in enumerate(words)]
         m.d.sync += [
             self.register_load.valid.eq(ready.valid),
             self.register_load.register.eq(ready.load.register),
@@ -239,11 +241,15 @@ class InputBuffer(wiring.Component):
         m.d.comb += self.nonfinite.eq(is_int8 & Cat(*nonfinite).any())
 
 
-def masked(word: Value, chunk: Value, inputs: Value) -> Value:
+def masked(m: Module, name: str, word: Value, chunk: Value, inputs: Value) -> Value:
     """A chunk's 16 inputs, zeros beyond ``inputs``."""
     log2_lanes = ceil_log2(LANES)
-    last = (inputs - 1)[:INPUTS_BITS]
-    behind, at_last = chunk > last[log2_lanes:], chunk == last[log2_lanes:]
+    last, behind, at_last = Signal(INPUTS_BITS, name=f"{name}_last"), Signal(), Signal()
+    m.d.comb += [
+        last.eq(inputs - 1),
+        behind.eq(chunk > last[log2_lanes:]),
+        at_last.eq(chunk == last[log2_lanes:]),
+    ]
     lanes = [
         Mux(behind | (at_last & (lane > last[:log2_lanes])), 0, word.word_select(lane, BF16_BITS))
         for lane in range(LANES)

@@ -80,14 +80,15 @@ class UnitBench:
             if self.x:
                 ctx.set(dut.x.tdata, self.x[0][0])
                 ctx.set(dut.x.tlast, self.x[0][1])
-            ctx.set(dut.y.tready, self.y_ready)
+            y_ready = self.y_ready
+            ctx.set(dut.y.tready, y_ready)
             sampled = await ctx.tick().sample(
                 dut.row, dut.column, dut.x.tready, dut.y.tvalid, dut.y.tdata, dut.y.tkeep, dut.y.tlast
             )
             row, column, x_ready, y_valid, data, keep, last = sampled[2:]
             if self.x and x_ready and ctx.get(dut.x.tvalid):
                 self.x.popleft()
-            if y_valid and self.y_ready:
+            if y_valid and y_ready:
                 self.beats.append((data, keep, last))
             if column.valid:
                 name = ColumnCommand(column.command).name

@@ -27,7 +27,7 @@ class Quantiser(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += self.codes.eq(quantised(self.word, self.greatest))
+        m.d.comb += self.codes.eq(quantised(m, "code", self.word, self.greatest))
         tick = Signal()
         m.d.sync += tick.eq(~tick)
         return m
