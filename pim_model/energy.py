@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from catalog import DramRecord, EnergyRecord, ForestageError, load_catalog
-from pim_model.streaming import StreamResult
-from pim_model.timing import Access
+from pim_model.dram.devices import Access
+from pim_model.dram.expert_stream import StreamResult
 
 DEFAULT_ENERGY = "oconnor-2017"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from catalog import load_catalog
 from catalog.progress import Progress
+from pim_model.dram.devices import Access, find_device
+from pim_model.dram.expert_stream import slice_bytes, stream
 from pim_model.energy import find_energy, stream_energy
-from pim_model.streaming import slice_bytes, stream
-from pim_model.timing import Access, find_device
 from study import needs
 from study.blocks import Command, Section, Table, Text, rows
 from study.numbers import count, percent, size

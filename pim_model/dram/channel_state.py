@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
-from pim_model.timing import Command, Geometry, Scope, TimingConstraint
+from pim_model.dram.commands import Command, Scope, TimingConstraint
+from pim_model.dram.devices import Geometry
 
 _COMMANDS = {command: index for index, command in enumerate(Command)}
 
@@ -16,7 +17,7 @@ class ChannelState:
         constraints: Minimum distances between commands.
     """
 
-    def __init__(self, geometry: Geometry, constraints: Sequence[TimingConstraint]) -> None:
+    def __init__(self, geometry: Geometry, constraints: Sequence[TimingConstraint[Command]]) -> None:
         self._geometry = geometry
         self._open: list[int | None] = [None] * geometry.banks
         groups = geometry.stack_ids * geometry.bank_groups
@@ -97,7 +98,7 @@ class ChannelState:
 class _Rule:
     """A constraint, with the times it must remember for each node of its scope."""
 
-    def __init__(self, constraint: TimingConstraint, nodes: int) -> None:
+    def __init__(self, constraint: TimingConstraint[Command], nodes: int) -> None:
         self.scope = constraint.scope
         self._latency = constraint.latency_ck
         self._following = [_COMMANDS[command] for command in constraint.following]
