@@ -1,0 +1,226 @@
+"""A matrix times input vectors, its rows split over pseudo-channels: clocks, and the share of the limit reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from catalog import DramRecord, ForestageError
+from pim_model.dram.devices import pim_blocks
+from pim_model.gemv.bounds import unit_bound
+from pim_model.gemv.closed_form import GemvClocks, unit_clocks
+from pim_model.gemv.samsung import samsung_clocks
+from pim_model.unit.parameters import UnitParameters
+from pim_model.unit.program import WeightFormat, gemv_program, weight_bytes
+
+REFRESH_PHASES = 16
+"""Beginnings, evenly spaced in tREFI, over which the mean is taken."""
+
+MAX_INPUTS = 16384
+"""Of the largest unit."""
+
+
+class Kernel(StrEnum):
+    """Who multiplies."""
+
+    SAMSUNG = "samsung"
+    """The published HBM-PIM's kernel."""
+    PINGPONG = "pingpong"
+    """This project's unit: one half of the banks computes while the other opens its next row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """A product of a matrix with some vectors; clocks are of the slowest pseudo-channel.
+
+    Attributes:
+        device: Name of the DRAM device.
+        kernel: `Kernel`.
+        out_features, in_features: Rows and columns of the matrix.
+        pseudo_channels: Over which its rows are split.
+        rows: Of a pseudo-channel, the most of any.
+        format: Of the weights.
+        tokens: Vectors.
+        weight_reads: Times that the weights are read: a read serves some tokens only.
+        bus_phases: Pseudo-channels that take turns on the command buses.
+        refresh: Whether all banks are refreshed in every tREFI; the kernel begins right after a refresh.
+        compute_cycles: Clocks until the last sums are complete; of several reads, the readouts between are in it.
+        readout_cycles: Clocks from there until the results are in the base die (samsung: at the host).
+        weight_bytes: Of the matrix, scales included.
+        fraction_of_limit: ``weight_bytes · weight_reads`` over what all blocks of all pseudo-channels could read in
+            ``compute_cycles``.
+        mean_fraction_of_limit: With refresh, over beginnings all through tREFI: a short kernel that begins right after
+            a refresh meets none.
+        bound_fraction: What no order of commands exceeds (`pim_model.gemv.bounds`); of ``samsung`` the limit itself.
+    """
+
+    device: str
+    kernel: str
+    out_features: int
+    in_features: int
+    pseudo_channels: int
+    rows: int
+    format: str
+    tokens: int
+    weight_reads: int
+    bus_phases: int
+    refresh: bool
+    compute_cycles: int
+    readout_cycles: int
+    weight_bytes: int
+    fraction_of_limit: float
+    mean_fraction_of_limit: float
+    bound_fraction: float
+
+
+def product(
+    device: DramRecord,
+    kernel: Kernel,
+    *,
+    out_features: int,
+    in_features: int,
+    pseudo_channels: int = 1,
+    weight_format: WeightFormat = WeightFormat.BF16,
+    tokens: int = 1,
+    refresh: bool = False,
+) -> Product:
+    """The product by ``kernel``, from its closed form.
+
+    Raises:
+        ForestageError: more pseudo-channels than a stack has, or what the kernel cannot do.
+    """
+    _check(device, kernel, out_features, in_features, pseudo_channels, weight_format, tokens)
+    rows = -(-out_features // pseudo_channels)
+    phases = device.pseudo_channels_per_command_bus if pseudo_channels > 1 else 1
+    run = _samsung if kernel is Kernel.SAMSUNG else _pingpong
+    reads, kernels = run(device, rows, in_features, weight_format, tokens, phases)
+
+    def slowest(refresh_in_ck: int | None) -> GemvClocks:
+        every = [clocks(refresh_in_ck) for clocks in kernels]
+        compute = max(clocks.compute_ck for clocks in every)
+        return GemvClocks(compute, max(clocks.compute_ck + clocks.readout_ck for clocks in every) - compute)
+
+    size = weight_bytes(out_features, in_features, weight_format)
+    capacity = pseudo_channels * pim_blocks(device).bytes_per_ck
+
+    def fraction(clocks: GemvClocks) -> float:
+        return size * reads / (clocks.compute_ck * capacity)
+
+    clocks = slowest(device.trefi_ck if refresh else None)
+    mean = fraction(clocks)
+    if refresh:
+        dues = [device.trefi_ck * number // REFRESH_PHASES for number in range(1, REFRESH_PHASES + 1)]
+        mean = size * reads / (sum(slowest(due).compute_ck for due in dues) / len(dues) * capacity)
+    bound = 1.0
+    if kernel is Kernel.PINGPONG:
+        limits = unit_bound(_unit(device, in_features, phases, 0))
+        bound = limits.fraction_with_refresh if refresh else limits.fraction
+    return Product(
+        device=device.name,
+        kernel=kernel.value,
+        out_features=out_features,
+        in_features=in_features,
+        pseudo_channels=pseudo_channels,
+        rows=rows,
+        format=weight_format.name.lower(),
+        tokens=tokens,
+        weight_reads=reads,
+        bus_phases=phases,
+        refresh=refresh,
+        compute_cycles=clocks.compute_ck,
+        readout_cycles=clocks.readout_ck,
+        weight_bytes=size,
+        fraction_of_limit=fraction(clocks),
+        mean_fraction_of_limit=mean,
+        bound_fraction=bound,
+    )
+
+
+_Clocks = Callable[[int | None], GemvClocks]
+
+
+def _samsung(
+    device: DramRecord, rows: int, inputs: int, weight_format: WeightFormat, tokens: int, phases: int
+) -> tuple[int, list[_Clocks]]:
+    """One read a token; the clocks of each phase of the buses, by when the first refresh is due."""
+    if weight_format is not WeightFormat.BF16:
+        raise ForestageError(
+            f"samsung kernel: format is {weight_format.name.lower()}; the published part multiplies 16-bit floats: "
+            "give bf16 (FP16 takes the same clocks), or take the kernel pingpong"
+        )
+
+    def clocks_of(phase: int) -> _Clocks:
+        def one(due: int | None) -> GemvClocks:
+            return samsung_clocks(device, rows, inputs, refresh_in_ck=due, bus_phases=phases, phase=phase)
+
+        return lambda due: in_turn([one] * tokens, due, device.trefi_ck)
+
+    return tokens, [clocks_of(phase) for phase in range(phases)]
+
+
+def _pingpong(
+    device: DramRecord, rows: int, inputs: int, weight_format: WeightFormat, tokens: int, phases: int
+) -> tuple[int, list[_Clocks]]:
+    parts = token_parts(tokens, weight_format)
+
+    def clocks_of(phase: int) -> _Clocks:
+        unit = _unit(device, inputs, phases, phase)
+        programs = [gemv_program(unit, rows, inputs, weight_format, tokens=part) for part in parts]
+        kernels = [
+            lambda due, program=program: unit_clocks(program, unit, refresh_in_ck=due)  # type: ignore[misc]
+            for program in programs
+        ]
+        return lambda due: in_turn(kernels, due, device.trefi_ck)
+
+    return len(parts), [clocks_of(phase) for phase in range(phases)]
+
+
+def token_parts(tokens: int, weight_format: WeightFormat) -> list[int]:
+    """How many tokens each read of the weights serves: as many as it can, the last one the rest."""
+    most = weight_format.most_tokens
+    return [most] * (tokens // most) + ([tokens % most] if tokens % most else [])
+
+
+def in_turn(kernels: list[_Clocks], due: int | None, interval: int) -> GemvClocks:
+    """Kernels one after the other, each beginning when the one before has been read out; refreshes go on."""
+    elapsed = 0
+    for number, kernel in enumerate(kernels):
+        clocks = kernel(None if due is None else due)
+        if number == len(kernels) - 1:
+            return GemvClocks(elapsed + clocks.compute_ck, clocks.readout_ck)
+        taken = clocks.compute_ck + clocks.readout_ck
+        elapsed += taken
+        if due is not None:
+            due -= taken
+            if due <= 0:
+                due += -(-(1 - due) // interval) * interval
+    raise ValueError("no kernels")
+
+
+def _unit(device: DramRecord, inputs: int, phases: int, phase: int) -> UnitParameters:
+    """A unit whose buffer holds the vector."""
+    longest = max(64, -(-inputs // 32) * 32)
+    return UnitParameters(device=device, max_inputs=longest, bus_phases=phases, phase=phase)  # type: ignore[arg-type]
+
+
+def _check(
+    device: DramRecord,
+    kernel: Kernel,
+    out_features: int,
+    in_features: int,
+    pseudo_channels: int,
+    weight_format: WeightFormat,
+    tokens: int,
+) -> None:
+    pim_blocks(device)
+    sizes = {"out_features": out_features, "in_features": in_features, "tokens": tokens}
+    for name, value in sizes.items():
+        if value < 1:
+            raise ForestageError(f"PIM product: {name} is {value}; give at least 1")
+    if not 1 <= pseudo_channels <= device.pseudo_channels:
+        raise ForestageError(
+            f"PIM product: pseudo_channels is {pseudo_channels}; a stack of {device.name} has {device.pseudo_channels}"
+        )
+    if kernel is Kernel.PINGPONG and in_features > MAX_INPUTS:
+        raise ForestageError(
+            f"PIM product: in_features is {in_features}; the unit's buffer holds at most {MAX_INPUTS}: split the matrix"
+        )
