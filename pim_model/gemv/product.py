@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from catalog import DramRecord, ForestageError
+from catalog.errors import SettingError
 from pim_model.dram.devices import pim_blocks
 from pim_model.gemv.bounds import unit_bound
 from pim_model.gemv.closed_form import GemvClocks, unit_clocks
@@ -88,7 +89,7 @@ def product(
     Raises:
         ForestageError: more pseudo-channels than a stack has, or what the kernel cannot do.
     """
-    _check(device, kernel, out_features, in_features, pseudo_channels, weight_format, tokens)
+    _check(device, out_features, in_features, pseudo_channels, tokens)
     rows = -(-out_features // pseudo_channels)
     phases = device.pseudo_channels_per_command_bus if pseudo_channels > 1 else 1
     run = _samsung if kernel is Kernel.SAMSUNG else _pingpong
@@ -112,7 +113,7 @@ def product(
         mean = size * reads / (sum(slowest(due).compute_ck for due in dues) / len(dues) * capacity)
     bound = 1.0
     if kernel is Kernel.PINGPONG:
-        limits = unit_bound(_unit(device, in_features, phases, 0))
+        limits = unit_bound(unit_for(device, in_features, phases, 0))
         bound = limits.fraction_with_refresh if refresh else limits.fraction
     return Product(
         device=device.name,
@@ -143,9 +144,11 @@ def _samsung(
 ) -> tuple[int, list[_Clocks]]:
     """One read a token; the clocks of each phase of the buses, by when the first refresh is due."""
     if weight_format is not WeightFormat.BF16:
-        raise ForestageError(
-            f"samsung kernel: format is {weight_format.name.lower()}; the published part multiplies 16-bit floats: "
-            "give bf16 (FP16 takes the same clocks), or take the kernel pingpong"
+        raise SettingError(
+            "weight_format",
+            "the published part, whose kernel samsung is, multiplies 16-bit floats: give bf16 (FP16 takes the same "
+            "clocks), or take the kernel pingpong",
+            value=weight_format.name.lower(),
         )
 
     def clocks_of(phase: int) -> _Clocks:
@@ -163,7 +166,7 @@ def _pingpong(
     parts = token_parts(tokens, weight_format)
 
     def clocks_of(phase: int) -> _Clocks:
-        unit = _unit(device, inputs, phases, phase)
+        unit = unit_for(device, inputs, phases, phase)
         programs = [gemv_program(unit, rows, inputs, weight_format, tokens=part) for part in parts]
         kernels = [
             lambda due, program=program: unit_clocks(program, unit, refresh_in_ck=due)  # type: ignore[misc]
@@ -196,31 +199,28 @@ def in_turn(kernels: list[_Clocks], due: int | None, interval: int) -> GemvClock
     raise ValueError("no kernels")
 
 
-def _unit(device: DramRecord, inputs: int, phases: int, phase: int) -> UnitParameters:
-    """A unit whose buffer holds the vector."""
+def unit_for(device: DramRecord, inputs: int, phases: int, phase: int) -> UnitParameters:
+    """A unit whose buffer holds ``inputs``.
+
+    Raises:
+        ForestageError: if none does.
+    """
+    if inputs > MAX_INPUTS:
+        raise ForestageError(
+            f"PIM unit: a vector of {inputs} elements; its buffer holds at most {MAX_INPUTS}: split the matrix"
+        )
     longest = max(64, -(-inputs // 32) * 32)
     return UnitParameters(device=device, max_inputs=longest, bus_phases=phases, phase=phase)  # type: ignore[arg-type]
 
 
 def _check(
-    device: DramRecord,
-    kernel: Kernel,
-    out_features: int,
-    in_features: int,
-    pseudo_channels: int,
-    weight_format: WeightFormat,
-    tokens: int,
+    device: DramRecord, out_features: int, in_features: int, pseudo_channels: int, tokens: int
 ) -> None:
     pim_blocks(device)
-    sizes = {"out_features": out_features, "in_features": in_features, "tokens": tokens}
-    for name, value in sizes.items():
+    for name, value in {"out_features": out_features, "in_features": in_features, "tokens": tokens}.items():
         if value < 1:
-            raise ForestageError(f"PIM product: {name} is {value}; give at least 1")
+            raise SettingError(name, f"is {value}; give at least 1")
     if not 1 <= pseudo_channels <= device.pseudo_channels:
-        raise ForestageError(
-            f"PIM product: pseudo_channels is {pseudo_channels}; a stack of {device.name} has {device.pseudo_channels}"
-        )
-    if kernel is Kernel.PINGPONG and in_features > MAX_INPUTS:
-        raise ForestageError(
-            f"PIM product: in_features is {in_features}; the unit's buffer holds at most {MAX_INPUTS}: split the matrix"
+        raise SettingError(
+            "pseudo_channels", f"{pseudo_channels}; a stack of {device.name} has {device.pseudo_channels}"
         )

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gpu_reference.files import SHIPPED_TRACE
 from study.commands.options import JsonOption
+from study.commands.pim_gemv import expert, gemv
 from study.numbers import count, size
 from study.output import emit, progress_bar
 from study.subjects.memory import stream_expert
@@ -67,3 +68,7 @@ def stream_command(
         console.print(table, highlight=False)
 
     emit(result, as_json=as_json, render=render)
+
+
+app.command("gemv")(gemv)
+app.command("expert")(expert)
