@@ -17,9 +17,9 @@ ACTs of all banks, at most four in tFAW. Where reopening ≤ (n + 1) · I it hid
 bound is the limit itself, B · 32 bytes in I clocks. So it is on HBM2-PIM (8 ACTs a half); on HBM3, HBM3E and HBM4 16
 ACTs a half under tFAW are not hidden.
 
-With refresh, no column comes in the tRTP + tRP + tRFC + span + tRCD clocks around each, so that of a tREFI a window W is
-left. It holds at most W / I + 1 columns; and as the halves begin it open, the second one B ACTs after the first, at most
-n · (2 · W + 2 · reopening − B · ACT interval) / ((n − 1) · I + reopening).
+With refresh, no column comes in the tRTP + tRP + tRFC + span + tRCD clocks around each, so that of a tREFI a window W
+is left. It holds at most W / I + 1 columns; and as the halves begin it open, the second one B ACTs after the first, at
+most n · (2 · W + 2 · reopening − B · ACT interval) / ((n − 1) · I + reopening).
 """
 
 from dataclasses import dataclass

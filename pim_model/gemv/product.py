@@ -213,9 +213,7 @@ def unit_for(device: DramRecord, inputs: int, phases: int, phase: int) -> UnitPa
     return UnitParameters(device=device, max_inputs=longest, bus_phases=phases, phase=phase)  # type: ignore[arg-type]
 
 
-def _check(
-    device: DramRecord, out_features: int, in_features: int, pseudo_channels: int, tokens: int
-) -> None:
+def _check(device: DramRecord, out_features: int, in_features: int, pseudo_channels: int, tokens: int) -> None:
     pim_blocks(device)
     for name, value in {"out_features": out_features, "in_features": in_features, "tokens": tokens}.items():
         if value < 1:

@@ -11,16 +11,17 @@ input vector, GRF_B holds 8 output rows, as 16 partial sums each. So
 
 The registers are reached by writes to a reserved row. What is counted:
 
-| per kernel | entering all-bank mode: ACT and PREab of a reserved row; writing the CRF (32 instructions of 4 bytes) |
-| per output tile | clearing GRF_B: 8 writes; PIM mode on: 1 write; off: 1 write |
-| per input tile | 8 writes of GRF_A; change to the weights' row; 64 MACs every tCCD_L; change to the registers' row |
-| readout, apart | per output tile 8 writes of GRF_B to a row of the banks, and back to the registers' row; after all, leaving \
-all-bank mode (ACT and PREab), then a host read of 32 bytes a row of the matrix |
+* per kernel: entering all-bank mode (ACT and PREab of a reserved row); writing the CRF (32 instructions of 4 bytes);
+* per output tile: clearing GRF_B (8 writes); PIM mode on, and off (a write each);
+* per input tile: 8 writes of GRF_A; the change to the weights' row; 64 MACs every tCCD_L; the change back;
+* readout, apart: per output tile 8 writes of GRF_B to a row of the banks, and the change of row before and after; after
+  all, leaving all-bank mode (ACT and PREab), then a host read of 32 bytes for each row of the matrix.
 
 Distances are the device's constraints between commands of one bank, since every command goes to all; an all-bank ACT
 counts as one ACT. The write-to-read turnaround is among them, and hidden by the row change. Commands go in this order,
 each as early as the constraints allow; that the controller keeps the order costs the published kernel a fence, of
-which nothing is counted. Assumed: what a mode change takes; that GRF_B goes through the banks; one CRF program a kernel.
+which nothing is counted. Assumed: what a mode change takes; that GRF_B goes through the banks; one CRF program a
+kernel. Nothing is fitted.
 """
 
 import math

@@ -118,9 +118,7 @@ def _render_expert(result: dict[str, Any], console: Console) -> None:
             "–" if energy is None else f"{1e3 * energy:.3f} mJ",
         )
     console.print(table, highlight=False)
-    parts = ", ".join(
-        f"{part} {count(memory[f'{part}_cycles'])}" for part in ("input", "compute", "readout", "output")
-    )
+    parts = ", ".join(f"{part} {count(memory[f'{part}_cycles'])}" for part in ("input", "compute", "readout", "output"))
     console.print(
         f"In memory, clocks: {parts}; {percent(memory['fraction_of_limit'])} of the blocks' limit (no order of "
         f"commands exceeds {percent(memory['bound_fraction'])}); weights read {memory['weight_reads']} times.",
