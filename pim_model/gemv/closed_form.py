@@ -309,7 +309,7 @@ def _fill(until, loads, readbacks, state, book, clocks, shape):  # type: ignore[
             wants_load = np.int64(0)
             if load >= INPUT_REGISTERS:
                 used = used_at[(load - INPUT_REGISTERS) // shape.loads]
-                wants_load = NEVER if used == NEVER else used + clocks.use_to_load
+                wants_load = np.int64(NEVER) if used == NEVER else used + clocks.use_to_load
             if wants_load < NEVER:
                 wants_load = max(wants_load, _needed(load // shape.loads, book, clocks, shape))
         if readback < all_readbacks:

@@ -14,15 +14,13 @@ More tokens than a read of the weights serves take several reads. With refresh, 
 through tREFI. The slowest pseudo-channel counts.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog import DramRecord, EnergyRecord, ForestageError, ModelRecord
 from catalog.errors import SettingError
 from pim_model.dram.devices import pim_blocks
 from pim_model.gemv.bounds import unit_bound
-from pim_model.gemv.closed_form import GemvClocks, unit_clocks
-from pim_model.gemv.product import in_turn, token_parts, unit_for
+from pim_model.gemv.product import Clocks, in_turn, token_parts, unit_for, unit_kernel
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, weight_bytes
 
 BEGINNINGS = 8
@@ -204,9 +202,6 @@ def run_expert(
     )
 
 
-_Clocks = Callable[[int | None], GemvClocks]
-
-
 def _programs(
     device: DramRecord, shape: ExpertShape, weight_format: WeightFormat, size: int, parts: list[int], phases: int
 ) -> list[Program]:
@@ -227,17 +222,13 @@ def _programs(
     ]
 
 
-def _in_turn(device: DramRecord, shape: ExpertShape, programs: list[Program], phase: int, phases: int) -> _Clocks:
+def _in_turn(device: DramRecord, shape: ExpertShape, programs: list[Program], phase: int, phases: int) -> Clocks:
     """The reads of one slice's weights, one after the other, by when the first refresh is due."""
     unit = unit_for(device, max(shape.hidden, shape.intermediate), phases, phase)
-    kernels: list[_Clocks] = [
-        lambda due, program=program: unit_clocks(program, unit, refresh_in_ck=due)  # type: ignore[misc]
-        for program in programs
-    ]
-    return lambda due: in_turn(kernels, due, device.trefi_ck)
+    return in_turn([unit_kernel(program, unit) for program in programs], device.trefi_ck)
 
 
-def _means(device: DramRecord, slices: list[_Clocks], *, refresh: bool) -> tuple[int, int]:
+def _means(device: DramRecord, slices: list[Clocks], *, refresh: bool) -> tuple[int, int]:
     """Clocks until the slowest slice's sums are complete, and until all have been read out."""
     dues: list[int | None] = [None]
     if refresh:

@@ -1,8 +1,9 @@
 """A matrix times input vectors, its rows split over pseudo-channels: clocks, and the share of the limit reached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from catalog import DramRecord, ForestageError
 from catalog.errors import SettingError
@@ -11,7 +12,7 @@ from pim_model.gemv.bounds import unit_bound
 from pim_model.gemv.closed_form import GemvClocks, unit_clocks
 from pim_model.gemv.samsung import samsung_clocks
 from pim_model.unit.parameters import UnitParameters
-from pim_model.unit.program import WeightFormat, gemv_program, weight_bytes
+from pim_model.unit.program import Program, WeightFormat, gemv_program, weight_bytes
 
 REFRESH_PHASES = 16
 """Beginnings, evenly spaced in tREFI, over which the mean is taken."""
@@ -136,13 +137,14 @@ def product(
     )
 
 
-_Clocks = Callable[[int | None], GemvClocks]
+Clocks = Callable[[int | None], GemvClocks]
+"""The clocks of a kernel by when the first refresh is due; None: none ever is."""
 
 
 def _samsung(
     device: DramRecord, rows: int, inputs: int, weight_format: WeightFormat, tokens: int, phases: int
-) -> tuple[int, list[_Clocks]]:
-    """One read a token; the clocks of each phase of the buses, by when the first refresh is due."""
+) -> tuple[int, list[Clocks]]:
+    """How often the weights are read (once a token), and the clocks of each phase of the buses."""
     if weight_format is not WeightFormat.BF16:
         raise SettingError(
             "weight_format",
@@ -151,30 +153,29 @@ def _samsung(
             value=weight_format.name.lower(),
         )
 
-    def clocks_of(phase: int) -> _Clocks:
-        def one(due: int | None) -> GemvClocks:
-            return samsung_clocks(device, rows, inputs, refresh_in_ck=due, bus_phases=phases, phase=phase)
+    def one(due: int | None, phase: int) -> GemvClocks:
+        return samsung_clocks(device, rows, inputs, refresh_in_ck=due, bus_phases=phases, phase=phase)
 
-        return lambda due: in_turn([one] * tokens, due, device.trefi_ck)
-
-    return tokens, [clocks_of(phase) for phase in range(phases)]
+    return tokens, [in_turn([partial(one, phase=phase)] * tokens, device.trefi_ck) for phase in range(phases)]
 
 
 def _pingpong(
     device: DramRecord, rows: int, inputs: int, weight_format: WeightFormat, tokens: int, phases: int
-) -> tuple[int, list[_Clocks]]:
+) -> tuple[int, list[Clocks]]:
+    """How often the weights are read, and the clocks of each phase of the buses."""
     parts = token_parts(tokens, weight_format)
 
-    def clocks_of(phase: int) -> _Clocks:
+    def clocks_of(phase: int) -> Clocks:
         unit = unit_for(device, inputs, phases, phase)
         programs = [gemv_program(unit, rows, inputs, weight_format, tokens=part) for part in parts]
-        kernels = [
-            lambda due, program=program: unit_clocks(program, unit, refresh_in_ck=due)  # type: ignore[misc]
-            for program in programs
-        ]
-        return lambda due: in_turn(kernels, due, device.trefi_ck)
+        return in_turn([unit_kernel(program, unit) for program in programs], device.trefi_ck)
 
     return len(parts), [clocks_of(phase) for phase in range(phases)]
+
+
+def unit_kernel(program: Program, unit: UnitParameters) -> Clocks:
+    """The clocks of a program."""
+    return lambda due: unit_clocks(program, unit, refresh_in_ck=due)
 
 
 def token_parts(tokens: int, weight_format: WeightFormat) -> list[int]:
@@ -183,20 +184,22 @@ def token_parts(tokens: int, weight_format: WeightFormat) -> list[int]:
     return [most] * (tokens // most) + ([tokens % most] if tokens % most else [])
 
 
-def in_turn(kernels: list[_Clocks], due: int | None, interval: int) -> GemvClocks:
+def in_turn(kernels: Sequence[Clocks], interval: int) -> Clocks:
     """Kernels one after the other, each beginning when the one before has been read out; refreshes go on."""
-    elapsed = 0
-    for number, kernel in enumerate(kernels):
-        clocks = kernel(None if due is None else due)
-        if number == len(kernels) - 1:
-            return GemvClocks(elapsed + clocks.compute_ck, clocks.readout_ck)
-        taken = clocks.compute_ck + clocks.readout_ck
-        elapsed += taken
-        if due is not None:
-            due -= taken
-            if due <= 0:
-                due += -(-(1 - due) // interval) * interval
-    raise ValueError("no kernels")
+
+    def clocks(due: int | None) -> GemvClocks:
+        elapsed = 0
+        for kernel in kernels[:-1]:
+            taken = sum(kernel(due))
+            elapsed += taken
+            if due is not None:
+                due -= taken
+                if due <= 0:  # those that came due meanwhile have been served
+                    due += -(-(1 - due) // interval) * interval
+        last = kernels[-1](due)
+        return GemvClocks(elapsed + last.compute_ck, last.readout_ck)
+
+    return clocks
 
 
 def unit_for(device: DramRecord, inputs: int, phases: int, phase: int) -> UnitParameters:
