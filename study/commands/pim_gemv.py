@@ -1,53 +1,62 @@
 """``forestage pim gemv`` and ``forestage pim expert``: products and whole experts in memory."""
 
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from catalog.errors import unknown_name
 from pim_model.dram.devices import find_device
+from pim_model.energy import DEFAULT_ENERGY
 from pim_model.gemv.product import Kernel, product
 from pim_model.unit.program import WeightFormat
 from study.commands.options import JsonOption
-from study.numbers import count, percent, seconds, size
+from study.commands.pim_stream import DeviceOption, RefreshOption, Switch
+from study.numbers import count, counted, percent, seconds, size
 from study.output import emit
 from study.subjects.memory_expert import expert_in_memory
 
-DeviceOption = Annotated[str, typer.Option("--device", help="DRAM device of the catalogue that computes at its banks")]
-FormatOption = Annotated[str, typer.Option("--format", help="Format of the weights: bf16, int8 or mxfp4")]
-RefreshOption = Annotated[str, typer.Option("--refresh", help="on (all banks, every tREFI) or off")]
 
-SWITCH = {"on": True, "off": False}
+class Format(StrEnum):
+    """Formats of weights, as they are typed."""
+
+    BF16 = "bf16"
+    INT8 = "int8"
+    MXFP4 = "mxfp4"
+
+    @property
+    def weights(self) -> WeightFormat:
+        """The unit's format."""
+        return WeightFormat[self.name]
 
 
 def gemv(
     out_features: Annotated[int, typer.Option("--out-features", help="Rows of the matrix")],
     in_features: Annotated[int, typer.Option("--in-features", help="Columns of the matrix")],
     device: DeviceOption = "HBM2-PIM",
-    kernel: Annotated[str, typer.Option("--kernel", help="samsung (published) or pingpong (this project's)")] = (
-        Kernel.PINGPONG.value
-    ),
+    kernel: Annotated[
+        Kernel, typer.Option("--kernel", help="samsung: the published part's; pingpong: this project's unit")
+    ] = Kernel.PINGPONG,
     pseudo_channels: Annotated[
         int, typer.Option("--pseudo-channels", help="Pseudo-channels of one stack over which the rows are split")
     ] = 1,
-    weight_format: FormatOption = "bf16",
+    weight_format: Annotated[Format, typer.Option("--format", help="Format of the weights")] = Format.BF16,
     tokens: Annotated[int, typer.Option("--tokens", help="Vectors that are multiplied with the matrix")] = 1,
-    refresh: RefreshOption = "on",
+    refresh: RefreshOption = Switch.ON,
     as_json: JsonOption = False,
 ) -> None:
     """Print the clocks of a matrix-vector product in memory, and the share of the blocks' limit that it reaches."""
     result = product(
         find_device(device),
-        named("kernel", kernel, {known.value: known for known in Kernel}),
+        kernel,
         out_features=out_features,
         in_features=in_features,
         pseudo_channels=pseudo_channels,
-        weight_format=named("weight_format", weight_format, FORMATS),
+        weight_format=weight_format.weights,
         tokens=tokens,
-        refresh=named("refresh", refresh, SWITCH),
+        refresh=refresh is Switch.ON,
     )
 
     def render(console: Console) -> None:
@@ -64,20 +73,20 @@ def expert(
     model: Annotated[str, typer.Option("--model", help="Catalogue model")] = "gpt-oss-20b",
     device: DeviceOption = "HBM2-PIM",
     weight_format: Annotated[
-        str | None, typer.Option("--format", help="Format of the weights: bf16, int8 or mxfp4; by default the model's")
+        Format | None, typer.Option("--format", help="Format of the weights; by default the model's")
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens that chose the expert")] = 1,
-    refresh: RefreshOption = "on",
-    energy: Annotated[str, typer.Option("--energy", help="Energy set of the catalogue")] = "oconnor-2017",
+    refresh: RefreshOption = Switch.ON,
+    energy: Annotated[str, typer.Option("--energy", help="Energy set of the catalogue")] = DEFAULT_ENERGY,
     as_json: JsonOption = False,
 ) -> None:
     """Print what one expert costs in one memory stack, over its pins to the device, and on the host's processor."""
     result = expert_in_memory(
         model,
         device,
-        None if weight_format is None else named("weight_format", weight_format, FORMATS),
+        None if weight_format is None else weight_format.weights,
         tokens,
-        refresh=named("refresh", refresh, SWITCH),
+        refresh=refresh is Switch.ON,
         energy=energy,
     )
 
@@ -85,20 +94,6 @@ def expert(
         _render_expert(result, console)
 
     emit(result, as_json=as_json, render=render)
-
-
-FORMATS = {known.name.lower(): known for known in WeightFormat}
-
-
-def named(setting: str, given: str, known: dict[str, Any]) -> Any:
-    """What ``given`` names.
-
-    Raises:
-        ForestageError: naming the nearest known name.
-    """
-    if given not in known:
-        raise unknown_name(setting, given, known)
-    return known[given]
 
 
 def _render_expert(result: dict[str, Any], console: Console) -> None:
@@ -118,10 +113,11 @@ def _render_expert(result: dict[str, Any], console: Console) -> None:
             "–" if energy is None else f"{1e3 * energy:.3f} mJ",
         )
     console.print(table, highlight=False)
+    reads = counted(memory["weight_reads"], "time")
     parts = ", ".join(f"{part} {count(memory[f'{part}_cycles'])}" for part in ("input", "compute", "readout", "output"))
     console.print(
         f"In memory, clocks: {parts}; {percent(memory['fraction_of_limit'])} of the blocks' limit (no order of "
-        f"commands exceeds {percent(memory['bound_fraction'])}); weights read {memory['weight_reads']} times.",
+        f"commands exceeds {percent(memory['bound_fraction'])}); weights read {reads}.",
         highlight=False,
     )
     lost = result["slower_than_pins_from_tokens"]

@@ -6,7 +6,7 @@ from catalog import ModelRecord, load_catalog
 from catalog.errors import SettingError
 from pim_model.dram.devices import find_device
 from pim_model.dram.expert_stream import stream
-from pim_model.energy import find_energy, stream_energy
+from pim_model.energy import DEFAULT_ENERGY, find_energy, stream_energy
 from pim_model.gemv.expert import ExpertShape, expert_energy, run_expert
 from pim_model.unit.program import WeightFormat
 
@@ -21,7 +21,7 @@ def expert_in_memory(
     tokens: int = 1,
     *,
     refresh: bool = True,
-    energy: str = "oconnor-2017",
+    energy: str = DEFAULT_ENERGY,
 ) -> dict[str, Any]:
     """Clocks, time, bandwidth and energy of one expert, three ways, each with its bound.
 
