@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from catalog import ModelRecord, load_catalog
+from catalog import DramRecord, ModelRecord, load_catalog
 from catalog.errors import SettingError
-from pim_model.dram.devices import find_device
-from pim_model.dram.expert_stream import stream
+from pim_model.dram.devices import find_device, pim_blocks
+from pim_model.dram.expert_stream import StreamResult, stream
 from pim_model.energy import DEFAULT_ENERGY, find_energy, stream_energy
 from pim_model.gemv.expert import ExpertShape, expert_energy, run_expert
+from pim_model.gemv.product import Kernel, product
 from pim_model.unit.program import WeightFormat
 
 TOKENS_SEARCHED = 64
@@ -41,8 +42,7 @@ def expert_in_memory(
     run = run_expert(device, shape, chosen, tokens, refresh=refresh)
     parts = expert_energy(run.events, energies)
     size = run.weight_bytes
-    # The pins carry the weights, biases and all, in the same format.
-    pins = stream(device, -(-size // device.pseudo_channels))
+    pins = _over_pins(device, shape, chosen)
     pins_s = pins.time_ns * 1e-9
     pins_energy = stream_energy(pins, device, energies)
     peak_s = size / (device.stack_gb_per_s * 1e9)
@@ -121,6 +121,11 @@ def format_of(record: ModelRecord) -> WeightFormat:
     return known[record.expert_weight_format]
 
 
+def _over_pins(device: DramRecord, shape: ExpertShape, weight_format: WeightFormat) -> StreamResult:
+    """A pseudo-channel's share of the expert's weights, read over its pins."""
+    return stream(device, -(-shape.weight_bytes(weight_format) // device.pseudo_channels))
+
+
 def _slower_from(
     device_name: str, shape: ExpertShape, weight_format: WeightFormat, refresh: bool, pins_s: float
 ) -> int | None:
@@ -130,3 +135,68 @@ def _slower_from(
         if run_expert(device, shape, weight_format, tokens, refresh=refresh).time_s > pins_s:
             return tokens
     return None
+
+
+def roofline(model: str | ModelRecord, device_name: str, tokens: tuple[int, ...] = (1, 2, 4, 8, 16)) -> dict[str, Any]:
+    """Rates of one expert in one stack over operations per byte of its weights, and the stack's limits.
+
+    Rates are of the whole expert: input, computation, readout, output, with refresh. ``published`` is the published
+    part's kernel on the same number of operations, as one matrix a pseudo-channel, without input and output.
+
+    Raises:
+        ForestageError: as ``expert_in_memory``.
+    """
+    record = load_catalog().find_model(model) if isinstance(model, str) else model
+    device, shape = find_device(device_name), ExpertShape.of(record)
+    blocks = pim_blocks(device)
+    operations = 2 * 3 * shape.hidden * shape.intermediate
+    points = []
+    for weight_format in WeightFormat:
+        for number in tokens:
+            run = run_expert(device, shape, weight_format, number)
+            points.append(
+                {
+                    "format": weight_format.name.lower(),
+                    "tokens": number,
+                    "weight_reads": run.weight_reads,
+                    "operations_per_byte": operations * number / run.weight_bytes,
+                    "gop_per_s": operations * number / run.time_s / 1e9,
+                }
+            )
+    published = []
+    for number in tokens:
+        result = product(
+            device,
+            Kernel.SAMSUNG,
+            out_features=3 * shape.intermediate,
+            in_features=shape.hidden,
+            pseudo_channels=device.pseudo_channels,
+            tokens=number,
+            refresh=True,
+        )
+        # Of its mean over the beginnings in tREFI.
+        time_s = result.compute_cycles * result.fraction_of_limit / result.mean_fraction_of_limit * device.tck_ns * 1e-9
+        published.append(
+            {
+                "tokens": number,
+                "operations_per_byte": operations * number / result.weight_bytes,
+                "gop_per_s": operations * number / time_s / 1e9,
+            }
+        )
+    lanes = 16 * blocks.blocks * device.pseudo_channels
+    return {
+        "model": record.name,
+        "device": device.name,
+        "published_part": device.name == "HBM2-PIM",
+        "pins_gb_per_s": device.stack_gb_per_s,
+        "limit_gb_per_s": blocks.bytes_per_ck * device.pseudo_channels / device.tck_ns,
+        "peak_gop_per_s": 2 * lanes / device.tck_ns,
+        "points": points,
+        "published": published,
+        "slower_from_tokens": {
+            known.name.lower(): _slower_from(
+                device_name, shape, known, True, 1e-9 * _over_pins(device, shape, known).time_ns
+            )
+            for known in WeightFormat
+        },
+    }
