@@ -98,7 +98,7 @@ def expert_in_memory(
             "bound": {"name": "  the pins' peak", "time_s": peak_s, "gb_per_s": device.stack_gb_per_s},
         },
         "host": host,
-        "slower_than_pins_from_tokens": _slower_from(device_name, shape, chosen, refresh, pins_s),
+        "slower_than_pins_from_tokens": _slower_from(device, shape, chosen, refresh, pins_s),
         "tokens_searched": TOKENS_SEARCHED,
     }
 
@@ -127,10 +127,9 @@ def _over_pins(device: DramRecord, shape: ExpertShape, weight_format: WeightForm
 
 
 def _slower_from(
-    device_name: str, shape: ExpertShape, weight_format: WeightFormat, refresh: bool, pins_s: float
+    device: DramRecord, shape: ExpertShape, weight_format: WeightFormat, refresh: bool, pins_s: float
 ) -> int | None:
     """The least number of tokens with which the expert takes longer in memory than its weights over the pins."""
-    device = find_device(device_name)
     for tokens in range(1, TOKENS_SEARCHED + 1):
         if run_expert(device, shape, weight_format, tokens, refresh=refresh).time_s > pins_s:
             return tokens
