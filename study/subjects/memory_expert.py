@@ -194,7 +194,7 @@ def roofline(model: str | ModelRecord, device_name: str, tokens: tuple[int, ...]
         "published": published,
         "slower_from_tokens": {
             known.name.lower(): _slower_from(
-                device_name, shape, known, True, 1e-9 * _over_pins(device, shape, known).time_ns
+                device, shape, known, True, 1e-9 * _over_pins(device, shape, known).time_ns
             )
             for known in WeightFormat
         },
