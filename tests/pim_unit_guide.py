@@ -1,4 +1,4 @@
-"""The tables of docs/pim-unit.md, from the commands' own functions; ``python -m tests.pim_unit_guide`` writes them anew.
+"""The tables of docs/pim-unit.md, from the commands' own functions; ``python -m tests.pim_unit_guide`` writes them.
 
 They depend on the unit's clocks (`pim_model.unit.parameters`), so that a change there changes them.
 """
