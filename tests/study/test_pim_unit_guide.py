@@ -5,9 +5,9 @@ import pytest
 from pim_model.dram.devices import find_device
 from pim_model.gemv.bounds import unit_bound
 from pim_model.gemv.product import unit_for
-from tests.pim_unit_guide import GUIDE, expert_rows, shape_rows
+from tests.pim_mapping_guide import GUIDE, expert_rows, shape_rows
 
-ANEW = "the unit's clocks have changed: python -m tests.pim_unit_guide"
+ANEW = "the unit's clocks have changed: python -m tests.pim_mapping_guide"
 
 
 @pytest.mark.parametrize("device", ["HBM2-PIM", "HBM4"])

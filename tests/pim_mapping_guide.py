@@ -1,4 +1,4 @@
-"""The tables of docs/pim-unit.md, from the commands' own functions; ``python -m tests.pim_unit_guide`` writes them.
+"""The tables of docs/pim-mapping.md, from the commands' own functions; ``python -m tests.pim_mapping_guide`` writes them.
 
 They depend on the unit's clocks (`pim_model.unit.parameters`), so that a change there changes them.
 """
@@ -9,7 +9,7 @@ from pim_model.unit.program import WeightFormat
 from study.subjects.memory_expert import expert_in_memory
 from study.subjects.memory_shapes import shapes_in_memory
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "pim-unit.md"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "pim-mapping.md"
 
 MODELS = ("gpt-oss-20b", "Qwen3-30B-A3B", "DeepSeek-V2-Lite")
 
