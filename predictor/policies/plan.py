@@ -19,6 +19,25 @@ class Missing(Enum):
     """The host's processor computes it where it lies."""
     SOONER = "sooner"
     """Either, as `predictor.policies.sooner` estimates to end first."""
+    IN_MEMORY = "in-memory"
+    """The memory in which it lies computes it."""
+    SOONER_IN_MEMORY = "sooner-in-memory"
+    """It is fetched or the memory computes it, likewise."""
+
+    @property
+    def may_fetch(self) -> bool:
+        """Whether a gate may wait for a transfer."""
+        return self not in (Missing.HOST, Missing.IN_MEMORY)
+
+    @property
+    def may_compute(self) -> bool:
+        """Whether an expert may be computed where it lies."""
+        return self is not Missing.FETCH
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether what computes it there is the memory, and not the host's processor."""
+        return self in (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -202,8 +202,9 @@ def test_a_fast_host_computes_what_is_missing_and_a_slow_one_nothing(host_rate: 
     policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER)
     tokens = part("batch").most_tokens + 1
     estimates = Estimates(
-        transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6, host_free_rate=host_rate,
-        host_shared_rate=host_rate, host_most_rate=np.full(tokens, host_rate), host_before_ps=0, host_after_ps=0,
+        transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6,
+        host_free_rate=np.full(tokens, host_rate), host_shared_rate=np.full(tokens, host_rate),
+        host_before_ps=0, host_after_ps=0,
     )  # fmt: skip
     plan = plan_for(policy, "batch", 11)
     with offloaded_experts(plan, host(), CPU, host_kernel="torch", estimates=estimates) as experts:
