@@ -17,13 +17,13 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 
 from catalog.catalogue import Catalog, load_catalog
 from catalog.dram import DramRecord
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, SettingError
 from catalog.models import ModelRecord
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import BF16_BYTES, CostModel
@@ -41,7 +41,7 @@ KINDS = {"swiglu": ExpertKind.SWIGLU, "gpt_oss_swiglu": ExpertKind.GPT_OSS}
 """Activations that the unit has."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ExpertMemory:
     """The memory of one model's experts.
 
@@ -78,10 +78,8 @@ class ExpertMemory:
         weight_format = _format(settings, costs.model)
         tokens = settings.tokens_per_read or weight_format.most_tokens
         if tokens > weight_format.most_tokens or tokens == 3:
-            raise ForestageError(
-                f"in_memory: tokens_per_read: {tokens} with {weight_format.name} weights; give a power of two up to "
-                f"{weight_format.most_tokens}"
-            )
+            remedy = f"{weight_format.name} weights take a power of two up to {weight_format.most_tokens}"
+            raise refused("tokens_per_read", f"{tokens}: {remedy}")
         own, groups = _groups(settings, device)
         rows = -(-costs.model.expert_intermediate // own)
         most_inputs = -(-max(costs.model.hidden, rows, 64) // 32) * 32
@@ -152,20 +150,24 @@ class ExpertMemory:
         share = self.pseudo_channels / self.device.pseudo_channels
         if of_group > share * self.settings.stack_gb * 1e9:
             needed_gb = of_group / share / 1e9
-            raise ForestageError(
-                f"in_memory: stacks: {self.settings.stacks} of {self.settings.stack_gb:g} GB do not hold the experts "
-                f"of {self.model.name}, {needed_gb:.4g} GB a stack; give more, a larger stack_gb, or a smaller format"
+            raise refused(
+                "stacks",
+                f"{self.settings.stacks} of {self.settings.stack_gb:g} GB do not hold the experts of "
+                f"{self.model.name}, {needed_gb:.4g} GB a stack; give more stacks, or larger ones (stack_gb)",
             )
 
     def expert_ps(self, tokens: int) -> int:
         """Until an expert's outputs for ``tokens`` tokens have been read back, in a group that does nothing else."""
         passes, rest = divmod(tokens, self.tokens_per_read)
-        clocks = passes * self._pass_ck(self.tokens_per_read) + (self._pass_ck(rest) if rest else 0)
+        clocks = passes * self.pass_ck[-1] + (self.pass_ck[rest - 1] if rest else 0)
         return math.ceil(clocks * self.device.tck_ns * 1000)
 
-    def _pass_ck(self, tokens: int) -> float:
-        clocks = pass_clocks(self.parameters, self.program(tokens))
-        return clocks * refresh_stretch(self.parameters) if self.settings.refresh else clocks
+    @cached_property
+    def pass_ck(self) -> tuple[float, ...]:
+        """Clocks of a pass of 1 … ``tokens_per_read`` tokens."""
+        stretch = refresh_stretch(self.parameters) if self.settings.refresh else 1.0
+        tokens = range(1, self.tokens_per_read + 1)
+        return tuple(stretch * pass_clocks(self.parameters, self.program(one)) for one in tokens)
 
     def output_ps(self) -> int:
         """The partial outputs of one token of one expert over the link."""
@@ -238,13 +240,16 @@ def in_memory_durations(
     )
 
 
+def refused(setting: str, remedy: str) -> SettingError:
+    """The error about a setting of the memory."""
+    return SettingError(("in_memory", setting), remedy, message=f"in_memory: {setting}: {remedy}")
+
+
 def _format(settings: InMemory, model: ModelRecord) -> WeightFormat:
     name = settings.weight_format or model.expert_weight_format
     if name not in FORMATS:
-        raise ForestageError(
-            f"model {model.name}: expert_weight_format is {name}, which the PIM unit does not have; give weight_format "
-            f"of in_memory: {', '.join(FORMATS)}"
-        )
+        known = ", ".join(FORMATS)
+        raise refused("weight_format", f"{name} of {model.name} is none that the PIM unit has; give one of {known}")
     return FORMATS[name]
 
 
@@ -254,9 +259,9 @@ def _groups(settings: InMemory, device: DramRecord) -> tuple[int, int]:
     own = settings.pseudo_channels_per_expert or device.pseudo_channels
     whole = device.pseudo_channels % own == 0 or own % device.pseudo_channels == 0
     if everything % own or not whole:
-        raise ForestageError(
-            f"in_memory: pseudo_channels_per_expert: {own} in {settings.stacks} stacks of {device.pseudo_channels}; "
-            "give a part of a stack, or stacks, that go into them evenly"
+        remedy = "give a part of a stack, or whole stacks, that go into all of them evenly"
+        raise refused(
+            "pseudo_channels_per_expert", f"{own} in {settings.stacks} stacks of {device.pseudo_channels}: {remedy}"
         )
     return own, everything // own
 
@@ -265,15 +270,16 @@ def _link(settings: InMemory, costs: CostModel) -> int:
     """Bytes a second of the link between memory and device."""
     if settings.where == "host":
         return costs.link_bytes_per_s
-    gb_per_s = costs.machine.device_link_gb_per_s if settings.link_gb_per_s is None else settings.link_gb_per_s
+    gb_per_s = (
+        costs.machine.device_link_gb_per_s if settings.device_link_gb_per_s is None else settings.device_link_gb_per_s
+    )
     if gb_per_s is None:
         raise ForestageError(
-            f"machine {costs.machine.name}: device_link_gb_per_s: not in the catalogue; give link_gb_per_s of in_memory"
+            f"machine {costs.machine.name}: device_link_gb_per_s: not in the catalogue; give it with in_memory"
         )
     return round(gb_per_s * 1e9)
 
 
-@cache
 def pass_clocks(parameters: UnitParameters, program: Program) -> int:
     """Clocks of a pass without refresh: the unit's, until its last readback."""
     made = schedule(program, parameters)

@@ -49,7 +49,7 @@ class InMemory(StrictModel):
         "as the unit's lanes allow (bf16 4, int8 2, mxfp4 1)",
     )
     refresh: bool = Field(default=True, description="Whether the memory is refreshed")
-    link_gb_per_s: float | None = Field(
+    device_link_gb_per_s: float | None = Field(
         default=None,
         ge=1e-3,
         le=100_000,
@@ -69,6 +69,6 @@ class InMemory(StrictModel):
 
     @model_validator(mode="after")
     def _one_link(self) -> "InMemory":
-        if self.where == "host" and self.link_gb_per_s is not None:
-            raise ValueError("link_gb_per_s: memory of the host lies behind the host link; set that one's bandwidth")
+        if self.where == "host" and self.device_link_gb_per_s is not None:
+            raise ValueError("memory of the host lies behind the host link: leave out device_link_gb_per_s")
         return self
