@@ -107,11 +107,14 @@ class ExpertMemory:
 
     def program(self, tokens: int) -> Program:
         """A slice for ``tokens`` tokens, at most ``tokens_per_read``, of weights that are laid out for as many."""
-        made = self._program(tokens)
         laid_out = self._program(self.tokens_per_read)
-        # Fewer tokens have more accumulators each and so larger tiles, which lie otherwise, unless there are few rows.
-        same = [one.tiles for one in made.phases] == [one.tiles for one in laid_out.phases]
-        return made if same else laid_out
+        # Fewer tokens have more accumulators each and so larger tiles, which lie otherwise, unless there are few rows:
+        # it runs for the least number of tokens whose tiles are those that are there.
+        for taken in range(tokens, self.tokens_per_read):
+            made = self._program(taken)
+            if [phase.tiles for phase in made.phases] == [phase.tiles for phase in laid_out.phases]:
+                return made
+        return laid_out
 
     def _program(self, tokens: int) -> Program:
         model = self.model
@@ -188,7 +191,7 @@ class ExpertMemory:
         bursts = device.bank_groups * device.row_bursts * max(device.burst_ck, device.tccd_s_ck)
         act_ck = max(device.trrd_s_ck, math.ceil(device.activate_command_ck), device.tfaw_ck / 4)
         # Close, open a row in each bank group, read them, close, open the blocks' banks.
-        away_ck = 2 * (device.trtp_l_ck + device.trp_ck) + 2 * device.trcd_read_ck + bursts
+        away_ck = 2.0 * (device.trtp_l_ck + device.trp_ck) + 2 * device.trcd_read_ck + bursts
         away_ck += (device.bank_groups - 1 + self.parameters.blocks.blocks - 1) * act_ck
         visits_per_s = self.link_bytes_per_s / self.pseudo_channels / visited
         lost = min(1.0, visits_per_s * away_ck * device.tck_ns * 1e-9)
@@ -274,9 +277,7 @@ def _link(settings: InMemory, costs: CostModel) -> int:
         costs.machine.device_link_gb_per_s if settings.device_link_gb_per_s is None else settings.device_link_gb_per_s
     )
     if gb_per_s is None:
-        raise ForestageError(
-            f"machine {costs.machine.name}: device_link_gb_per_s: not in the catalogue; give it with in_memory"
-        )
+        raise refused("device_link_gb_per_s", f"not in the catalogue for {costs.machine.name}; give it")
     return round(gb_per_s * 1e9)
 
 
@@ -290,6 +291,6 @@ def refresh_stretch(parameters: UnitParameters) -> float:
     """How many times as long a pass takes in the long run if the memory is refreshed."""
     device = parameters.device
     act_ck = max(device.trrd_s_ck, math.ceil(device.activate_command_ck), device.tfaw_ck / 4)
-    away_ck = device.trtp_l_ck + device.trp_ck + device.trfc_ck + device.trcd_read_ck
-    away_ck += (parameters.blocks.blocks - 1) * act_ck
+    opening_ck = (parameters.blocks.blocks - 1) * act_ck + device.trcd_read_ck
+    away_ck = device.trtp_l_ck + device.trp_ck + device.trfc_ck + opening_ck
     return device.trefi_ck / (device.trefi_ck - away_ck)

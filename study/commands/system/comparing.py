@@ -1,5 +1,6 @@
 """``forestage system compare``: every policy on a machine, by share of experts held: what to build."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Annotated, Any
 
@@ -144,23 +145,31 @@ def compare_command(
     """Compare policies by time per token, and say which is best at each machine, link and share of experts held."""
     if drafted > 1:
         refuse_unused(f"{WITHIN_A_DRAFT}; leave it out", predictor="--predictor")
+    drams: Sequence[str | None] = pim_dram or [None]
+    stacks_of: Sequence[int | None] = pim_stacks or [None]
+    device_links: Sequence[float | None] = device_link_gb_per_s or [None]
     memories = [
         in_memory_settings(
             pim,
             {
-                "dram": dram, "stacks": stacks, "device_link_gb_per_s": device_link,
-            "stack_gb": pim_stack_gb, "pseudo_channels_per_expert": pim_pseudo_channels, "weight_format": pim_format,
-                "tokens_per_read": pim_tokens_per_read, "refresh": pim_refresh, "latency_us": pim_latency_us,
+                "dram": dram,
+                "stacks": stacks,
+                "device_link_gb_per_s": device_link,
+                "stack_gb": pim_stack_gb,
+                "pseudo_channels_per_expert": pim_pseudo_channels,
+                "weight_format": pim_format,
+                "tokens_per_read": pim_tokens_per_read,
+                "refresh": pim_refresh,
+                "latency_us": pim_latency_us,
                 "partial_sums": pim_partial_sums,
             },
         )
-        for dram, stacks, device_link in product(
-            pim_dram or [None], pim_stacks or [None], device_link_gb_per_s or [None]
-        )
-    ]  # fmt: skip
+        for dram, stacks, device_link in product(drams, stacks_of, device_links)
+    ]
     configs = _configs(
         machine or ["A100-80GB"], capacity_fraction or [0.25, 0.5], link_gb_per_s or [None], host_gb_per_s or [None],
-        memories, {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
+        memories,
+        {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
     )  # fmt: skip
     asked = Predictors(
         next_use=None if next_use is None else NextUsePredictor.load(next_use),

@@ -409,7 +409,8 @@ def _render(console: Console, result: SystemSimulation) -> None:
     )
     per = "" if outcome.steps == outcome.tokens else " (of the mean step)"
     for part, value_s in outcome.parts_s.items():
-        table.add_row(f"  {part.replace('_', ' ')}{per}", seconds(value_s))
+        named = "memory wait" if part == "host_wait" and result.policy.missing.in_memory else part.replace("_", " ")
+        table.add_row(f"  {named}{per}", seconds(value_s))
     if outcome.steps != outcome.tokens:
         table.add_row("tokens a second", f"{outcome.tokens_per_s:.1f}")
     table.add_row("hit rate", percent(outcome.hit_rate))
