@@ -5,7 +5,8 @@
   unit; the largest slice decides. Spreading an expert over more of them gains less and less, as each loads all of the
   inputs and reads all of the outputs back; so an expert takes a stack, and the stacks work at once, by default.
 * The unit reads the weights once for ``tokens_per_read`` tokens; an expert of more takes several passes, one after the
-  other, each with its readback. Clocks are those of the unit (`pim_model.unit`); with refresh, of the long run.
+  other, each with its readback, and before and after it inputs and partial outputs over the pins of all of its
+  pseudo-channels at once. Clocks are those of the unit (`pim_model.unit`); with refresh, of the long run.
 * Once a layer the inputs (BF16, one vector of the model's width a token of the largest timed step) cross the link, and
   the latency passes each way. For each token of each expert the partial outputs follow after the layer's last expert:
   FP32 vectors of the model's width, one a pseudo-channel, or one a stack. As the host's, they do not compete with
@@ -49,7 +50,7 @@ class ExpertMemory:
         settings: what was asked for.
         model: whose experts.
         parameters: of the unit of each pseudo-channel.
-        slice_rows: intermediate rows of the largest slice.
+        slice_rows: intermediate rows of the largest slice; some pseudo-channels may have fewer, or none.
         weight_format: in which it computes.
         tokens_per_read: tokens a pass.
         pseudo_channels: of one expert.
@@ -81,7 +82,7 @@ class ExpertMemory:
             remedy = f"{weight_format.name} weights take a power of two up to {weight_format.most_tokens}"
             raise refused("tokens_per_read", f"{tokens}: {remedy}")
         own, groups = _groups(settings, device)
-        rows = -(-costs.model.expert_intermediate // own)
+        rows = _slice_rows(costs.model.expert_intermediate, own, weight_format)
         most_inputs = -(-max(costs.model.hidden, rows, 64) // 32) * 32
         parameters = UnitParameters.parse(
             {"device": device, "max_inputs": most_inputs, "bus_phases": 2}, origin=f"in_memory: dram {device.name}"
@@ -160,10 +161,11 @@ class ExpertMemory:
             )
 
     def expert_ps(self, tokens: int) -> int:
-        """Until an expert's outputs for ``tokens`` tokens have been read back, in a group that does nothing else."""
+        """Until an expert's outputs for ``tokens`` tokens have passed the pins, in a group that does nothing else."""
         passes, rest = divmod(tokens, self.tokens_per_read)
         clocks = passes * self.pass_ck[-1] + (self.pass_ck[rest - 1] if rest else 0)
-        return math.ceil(clocks * self.device.tck_ns * 1000)
+        bursts = tokens * -(-self.model.hidden * (BF16_BYTES + FP32_BYTES) // self.device.burst_bytes)
+        return math.ceil((clocks + bursts * self.device.burst_ck) * self.device.tck_ns * 1000)
 
     @cached_property
     def pass_ck(self) -> tuple[float, ...]:
@@ -174,7 +176,7 @@ class ExpertMemory:
 
     def output_ps(self) -> int:
         """The partial outputs of one token of one expert over the link."""
-        sums = self.pseudo_channels
+        sums = -(-self.model.expert_intermediate // self.slice_rows)
         if self.settings.partial_sums == "stack":
             sums = -(-sums // self.device.pseudo_channels)
         return transfer_ps(sums * self.model.hidden * FP32_BYTES, self.link_bytes_per_s)
@@ -254,6 +256,13 @@ def _format(settings: InMemory, model: ModelRecord) -> WeightFormat:
         known = ", ".join(FORMATS)
         raise refused("weight_format", f"{name} of {model.name} is none that the PIM unit has; give one of {known}")
     return FORMATS[name]
+
+
+def _slice_rows(intermediate: int, pseudo_channels: int, weight_format: WeightFormat) -> int:
+    """Intermediate rows of the largest slice. MXFP4's scales are shared by 32 of them, which stay together."""
+    unit = weight_format.input_unit if weight_format is WeightFormat.MXFP4 else 1
+    units = -(-intermediate // unit)
+    return min(intermediate, -(-units // pseudo_channels) * unit)
 
 
 def _groups(settings: InMemory, device: DramRecord) -> tuple[int, int]:

@@ -23,6 +23,8 @@ class Missing(Enum):
     """The memory in which it lies computes it."""
     SOONER_IN_MEMORY = "sooner-in-memory"
     """It is fetched or the memory computes it, likewise."""
+    FROM_MEMORY = "fetch-from-memory"
+    """It is fetched from that memory, which computes nothing."""
 
     @property
     def may_fetch(self) -> bool:
@@ -32,12 +34,12 @@ class Missing(Enum):
     @property
     def may_compute(self) -> bool:
         """Whether an expert may be computed where it lies."""
-        return self is not Missing.FETCH
+        return self not in (Missing.FETCH, Missing.FROM_MEMORY)
 
     @property
     def in_memory(self) -> bool:
-        """Whether what computes it there is the memory, and not the host's processor."""
-        return self in (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY)
+        """Whether experts lie in the memory that computes, and not in the host's."""
+        return self in (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY, Missing.FROM_MEMORY)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

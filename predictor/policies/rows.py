@@ -1,7 +1,7 @@
 """The lines of a comparison: kinds of policy, each with the candidates among which its free settings are chosen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from predictor.policies.parts import Part
 from predictor.policies.plan import Missing
@@ -42,7 +42,7 @@ class Row:
     Attributes:
         name: in tables.
         family: ``fetch``: a missing expert is fetched; ``host``: the host's processor may compute it; ``in-memory``:
-            the memory in which it lies may.
+            the memory in which it lies may, or it is fetched from there.
         candidates: the fastest on the tuning tokens is the one.
     """
 
@@ -116,8 +116,17 @@ def _computing() -> Iterator[Row]:
 
 
 def _in_memory() -> Iterator[Row]:
+    """Rows of the memory that computes, and what it brings where it does not."""
     static = Policy(eviction=Eviction.STATIC, missing=Missing.IN_MEMORY)
     yield Row(STATIC_IN_MEMORY, IN_MEMORY, (Candidate(static),))
+    of_fetching = {row.name: row for row in _fetching()}
+    for name in (LRU, "decayed frequency", "learned"):
+        row = of_fetching[name]
+        candidates = [
+            replace(one, policy=one.policy.model_copy(update={"missing": Missing.FROM_MEMORY}))
+            for one in row.candidates
+        ]
+        yield Row(f"from memory, {name}", IN_MEMORY, tuple(candidates))
     yield from _in_the_background("in memory", IN_MEMORY, (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY))
 
 

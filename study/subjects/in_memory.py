@@ -60,19 +60,12 @@ def batches_of(context: StudyContext) -> tuple[int, ...]:
 
 
 def _compared(context: StudyContext, training: Training, tuning: Part, test: Part) -> dict[str, Any]:
-    """All policies with the memory; those that fetch over its link, from stacks that do not compute; none held."""
-    settings = context.config.system
-    config = in_memory_config(context, settings.capacity_fraction)
+    """All policies with the memory, and the static placement of a device that holds nothing."""
+    config = in_memory_config(context, context.config.system.capacity_fraction)
     point = compare(tuning, test, config, training.uses, host=True)
-    link = memory_of(context).link_bytes_per_s / 1e9
-    plain = None
-    if settings.in_memory.where == "device":
-        over_link = config.model_copy(update={"in_memory": None, "link_gb_per_s": link, "shared_host_memory": False})
-        plain = compare(tuning, test, over_link, training.uses, host=False).model_dump(mode="json")
     alone = Simulator.of(test, config.model_copy(update={"capacity_fraction": 0.0}), training.uses, host=False)
     return {
         "point": point.model_dump(mode="json"),
-        "plain_stacks": plain,
         "none_held": alone.outcome(STATIC_IN_MEMORY, alone.run(STATIC_IN_MEMORY)).model_dump(mode="json"),
         "tokens": test.timed_tokens,
         "sequences": test.trace.sequences,

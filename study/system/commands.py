@@ -63,12 +63,16 @@ def in_memory_remaking(context: StudyContext, batches: Sequence[int]) -> str:
     options += "" if memory.refresh else " --pim-refresh off"
     of_host = _options("host-gb-per-s", host.get("host_gb_per_s")) + _options("host-tflops", host.get("host_tflops"))
     expert = f"forestage system expert --model {settings.sizes_of} --machine {settings.machine}{of_host}{options}"
-    few = _options("capacity-fraction", settings.capacity_fraction) + _options("tokens", settings.map_tokens)
-    few += _options(
-        "tuning-tokens", None if settings.map_tuning_tokens == TUNING_TOKENS else settings.map_tuning_tokens
+    tuning_tokens = settings.map_tuning_tokens
+    line = (
+        _common(context)
+        + of_host
+        + options
+        + _options("capacity-fraction", (0.0, settings.capacity_fraction))
+        + _options("tokens", settings.map_tokens)
+        + _options("tuning-tokens", None if tuning_tokens == TUNING_TOKENS else tuning_tokens)
     )
-    common = _common(context) + of_host + options + few
-    return "\n".join((expert, *(common + ("" if batch == 1 else f" --batch {batch}") for batch in batches)))
+    return "\n".join((expert, *(line + ("" if batch == 1 else f" --batch {batch}") for batch in batches)))
 
 
 def _common(context: StudyContext) -> str:

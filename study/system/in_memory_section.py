@@ -59,14 +59,16 @@ class _Batch:
     def __init__(self, of: dict[str, Any]) -> None:
         self.batch: int = of["batch"]
         self.point = Comparison.model_validate_json(json.dumps(of["point"]))
-        plain = of["plain_stacks"]
-        self.plain = None if plain is None else Comparison.model_validate_json(json.dumps(plain))
         self.none_held = Outcome.model_validate_json(json.dumps(of["none_held"]))
 
 
-def _best(point: Comparison, family: str) -> Line:
-    """The row of ``family`` that was fastest on the tuning tokens, oracles left out."""
-    lines = [line for line in point.lines if line.family == family and not line.is_oracle]
+def _best(point: Comparison, family: str, *, computes: bool | None = None) -> Line:
+    """The row of ``family`` that was fastest on the tuning tokens, oracles left out; ``computes``: of those that do."""
+    lines = [
+        line
+        for line in point.lines
+        if line.family == family and not line.is_oracle and computes in (None, line.policy.missing.may_compute)
+    ]
     return min(lines, key=lambda line: line.tuning_s)
 
 
@@ -88,7 +90,7 @@ def _systems(batches: list[_Batch]) -> str:
     """What the memory does for a system: at each batch, against the best without it."""
     told = []
     for batch in batches:
-        own = _best(batch.point, IN_MEMORY)
+        own = _best(batch.point, IN_MEMORY, computes=True)
         rivals = [line for line in batch.point.lines if line.family in (FETCH, HOST) and not line.is_oracle]
         rival = fastest(rivals)
         assert rival is not None, "LRU at least"
@@ -108,18 +110,12 @@ def _by_batch(batches: list[_Batch]) -> Table:
         ("every expert on the device", lambda one: (one.point.all_resident_s, "")),
         ("LRU, fetched from the host", lambda one: _of(one.point.line(LRU))),
         ("fastest that fetches from the host", lambda one: _named(_best(one.point, FETCH))),
-    ]
-    if batches[0].plain is not None:
-        places += [
-            ("LRU, fetched from such stacks without compute", lambda one: _of(one.plain.line(LRU))),
-            ("fastest that fetches from these", lambda one: _named(_best(one.plain, FETCH))),
-        ]
-    places += [
         (f"{STATIC}, the host computes", lambda one: _of(one.point.line(STATIC))),
         ("fastest where the host computes", lambda one: _named(_best(one.point, HOST))),
+        ("fastest that fetches from that memory", lambda one: _named(_best(one.point, IN_MEMORY, computes=False))),
         ("all in memory, none held", lambda one: (one.none_held.tpot.mean_s, "")),
         (STATIC_IN_MEMORY, lambda one: _of(one.point.line(STATIC_IN_MEMORY))),
-        ("fastest where the memory computes", lambda one: _named(_best(one.point, IN_MEMORY))),
+        ("fastest where the memory computes", lambda one: _named(_best(one.point, IN_MEMORY, computes=True))),
     ]
     rows = []
     for name, of in places:
@@ -130,9 +126,9 @@ def _by_batch(batches: list[_Batch]) -> Table:
         columns=("", *(f"{count(batch.batch)} at once" for batch in batches)),
         rows=tuple(rows),
         caption="Mean time of a step of so many sequences at once. The fastest of a kind is the one that was fastest "
-        "on training tokens, oracles left out. With every expert on the device: the bound of what computes there alone; "
-        "memory that computes beside it can be faster. Stacks without compute: what the same stacks behind the same "
-        "link bring as mere memory.",
+        "on training tokens, oracles left out. Every expert on the device is the bound of what computes there alone; "
+        "memory that computes beside it can be faster. Fetched from that memory: what the same stacks behind the same "
+        "link bring if they compute nothing.",
     )
 
 
@@ -157,7 +153,8 @@ def _assumptions(experts: ExpertTimes) -> str:
         f"timings and blocks of later devices are this project's (docs/pim.md). {count(of.stacks)} stacks of "
         f"{of.stack_gb:g} GB (Sieve's 8 hold 96 GB with compute, half of what they hold without); what they cost "
         f"beyond that is not counted. {of.latency_us:g} µs one way; {adds}; inputs cross once a layer. Clocks are "
-        f"those of this project's unit, refresh {refresh}; two pseudo-channels share their command buses. While a transfer "
-        "reads a group, that group waits for each row that is read; the mean over all groups is what the simulation "
-        "has. The device takes weights in the order in which they lie there. Energy is not counted."
+        f"those of this project's unit, refresh {refresh}; two pseudo-channels share their command buses; no limit of "
+        "power slows all banks at once. While a transfer reads a group, that group waits for each row that is read; "
+        "the mean over all groups is what the simulation has. The device takes weights in the order in which they lie "
+        "there. Energy is not counted."
     )

@@ -69,6 +69,7 @@ def in_words(line: Line) -> str:
         Missing.HOST: "lets the host's processor compute what is missing",
         Missing.SOONER: "fetches a missing expert or lets the host's processor compute it, whichever ends sooner",
         Missing.IN_MEMORY: "lets the memory compute what is missing",
+        Missing.FROM_MEMORY: "fetches a missing expert from that memory and waits for it",
         Missing.SOONER_IN_MEMORY: "fetches a missing expert or lets the memory compute it, whichever ends sooner",
     }[policy.missing]
     keeps = {

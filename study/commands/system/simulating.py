@@ -140,7 +140,7 @@ def simulate_command(
         typer.Option(
             "--missing",
             help="A missing expert: fetch; host (its processor computes it); sooner (what ends first); in-memory (the "
-            "memory computes it, see --pim); sooner-in-memory",
+            "memory computes it, see --pim); sooner-in-memory; fetch-from-memory (it computes nothing)",
         ),
     ] = "fetch",
     background: Annotated[
@@ -276,7 +276,7 @@ def simulate_command(
         outcome=simulator.outcome(policy, run),
         counts=vars(run.counts),
         all_resident_s=simulator.all_resident_s,
-        link_roofline_s=None if policy.missing.may_compute else simulator.link_roofline_s,
+        link_roofline_s=simulator.link_roofline_s if policy.missing is Missing.FETCH else None,
     )
     emit(result, as_json=as_json, render=lambda console: _render(console, result))
 
@@ -318,7 +318,7 @@ def _refuse_what_has_no_effect(policy: Policy) -> None:
             host_latency_us="--host-latency-us",
         )
     if not policy.missing.in_memory:
-        refuse_unused("nothing is computed in memory; leave it out, or choose --missing in-memory", pim="--pim")
+        refuse_unused("experts lie in the host's memory; leave it out, or choose --missing in-memory", pim="--pim")
     loads = policy.missing.may_fetch or prefetches or policy.background
     if not loads and policy.eviction is not Eviction.STATIC:
         raise ForestageError(
@@ -392,6 +392,7 @@ def _render(console: Console, result: SystemSimulation) -> None:
         Missing.HOST: "computed by the host",
         Missing.SOONER: "fetched or computed by the host, what ends sooner",
         Missing.IN_MEMORY: "computed by the memory",
+        Missing.FROM_MEMORY: "fetched from that memory",
         Missing.SOONER_IN_MEMORY: "fetched or computed by the memory, what ends sooner",
     }
     for line in (
