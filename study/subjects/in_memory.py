@@ -87,8 +87,10 @@ def memory_of(context: StudyContext) -> ExpertMemory:
 
 def lacks(context: StudyContext) -> str | None:
     """Why the trace cannot be simulated, or its experts not be run in memory; ``None`` if they can."""
-    why = system.lacks(context) or needs.refusal(memory_of, context)
-    return why if why is None or "in_memory" not in why else f"{why} (settings of the study: system.in_memory)"
+    if "system" in context.left_out:
+        return f"the whole system is left out: {context.left_out['system']}"
+    why = needs.refusal(memory_of, context)
+    return None if why is None else f"{why} (settings of the study: system.in_memory)"
 
 
 SUBJECT = Subject(
