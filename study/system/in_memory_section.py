@@ -14,7 +14,7 @@ from study.stages import StudyContext
 from study.system.answer import fastest
 from study.system.commands import in_memory_remaking
 from study.system.expert_tables import COLUMNS, cells, lost_in_words
-from study.system.words import memory_in_words, share_text
+from study.system.words import listed, memory_in_words, share_text
 
 TITLE = "Experts in memory"
 
@@ -31,7 +31,8 @@ def section(context: StudyContext) -> Section:
             expert_over_tokens(experts),
             "in-memory-expert",
             f"One expert of {experts.model} by the number of tokens that chose it, both axes logarithmic. Dots: from "
-            "there on it is slower alone in memory than in that place.",
+            "there on it is slower alone in memory than in that place; ring: from there on one more in a busy memory "
+            "is slower than on the device.",
         ),
         Table(
             columns=COLUMNS,
@@ -42,15 +43,21 @@ def section(context: StudyContext) -> Section:
         Text(_systems(batches)),
         _by_batch(batches),
         Note(_assumptions(experts)),
-        Note(
-            f"Simulated: {tokens_of(result['batches'][0]['tokens'], result['batches'][0]['sequences'])}"
-            + (", prompts as if they were decoded" if result["prompts_decoded"] else "")
-            + f"; {share_text(context.config.system.capacity_fraction)} of the experts held. Each row's free settings "
-            f"were chosen on {count(result['batches'][0]['tuning_tokens'])} training tokens."
-        ),
+        Note(_measured(result, share_text(context.config.system.capacity_fraction))),
         Command(in_memory_remaking(context, [batch.batch for batch in batches])),
     ]
     return Section(id="in-memory", title=TITLE, blocks=tuple(blocks))
+
+
+def _measured(result: dict[str, Any], held: str) -> str:
+    """On which tokens."""
+    told = [
+        f"{tokens_of(one['tokens'], one['sequences'])} with {count(one['batch'])} at once (settings chosen on "
+        f"{count(one['tuning_tokens'])} training tokens)"
+        for one in result["batches"]
+    ]
+    decoded = ", prompts as if they were decoded" if result["prompts_decoded"] else ""
+    return f"Simulated: {listed(told)}{decoded}; {held} of the experts held, but where none is."
 
 
 class _Batch:

@@ -20,14 +20,17 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def expert_over_tokens(experts: ExpertTimes) -> Figure:
-    """Time over tokens, both logarithmic; a dot where being alone in memory begins to be slower."""
+    """Time over tokens, both logarithmic; a dot where being alone in memory begins to be slower, a ring where one more
+    in a busy memory does.
+    """
     lost = experts.lost
-    turns = {
-        "resident_s": lost.to_resident,
-        "fetched_s": lost.to_fetched,
-        "host_fetched_s": lost.to_host_fetched,
-        "host_s": lost.to_host,
-    }
+    turns = (
+        ("resident_s", lost.to_resident, "full"),
+        ("fetched_s", lost.to_fetched, "full"),
+        ("host_fetched_s", lost.to_host_fetched, "full"),
+        ("host_s", lost.to_host, "full"),
+        ("resident_s", lost.more_to_resident, "none"),
+    )
     tokens = [row.tokens for row in experts.times]
     with figure_style():
         figure, (axes,) = new_figure(height_in=4.4)
@@ -36,11 +39,11 @@ def expert_over_tokens(experts: ExpertTimes) -> Figure:
             if None in times:
                 continue
             axes.plot(tokens, [1e6 * at for at in times], label=label, **look)
-        for name, first in turns.items():
+        for name, first, fill in turns:
             if first is None or not tokens[0] < first <= tokens[-1]:
                 continue
             at = _between(tokens, [getattr(row, name) for row in experts.times], first)
-            axes.plot([first], [1e6 * at], marker="o", markersize=6, color=CURVES[name][1]["color"], zorder=3)
+            axes.plot([first], [1e6 * at], marker="o", markersize=6, color=CURVES[name][1]["color"], fillstyle=fill)
             axes.annotate(f"{first}", (first, 1e6 * at), xytext=(4, -11), textcoords="offset points", fontsize=8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")

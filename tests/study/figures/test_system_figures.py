@@ -103,8 +103,11 @@ def test_the_figure_of_one_expert_marks_from_where_on_memory_loses() -> None:
     figure: Any = expert_over_tokens(of)
     (axes,) = figure.axes
     assert len(figure.legends[0].get_texts()) == 6
-    assert [text.get_text() for text in axes.texts] == [str(of.lost.to_fetched), str(of.lost.to_host_fetched)]
-    dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    lost = of.lost
+    turns = [str(lost.to_fetched), str(lost.to_host_fetched), str(lost.more_to_resident)]
+    assert [text.get_text() for text in axes.texts] == turns
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o" and line.get_fillstyle() == "full"]
+    assert len(dots) == 2
     drawn = {line.get_label(): line for line in axes.get_lines()}
     alone = drawn["in memory, alone"]
     for dot in dots:
