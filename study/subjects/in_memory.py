@@ -93,6 +93,4 @@ def lacks(context: StudyContext) -> str | None:
     return None if why is None else f"{why} (settings of the study: system.in_memory)"
 
 
-SUBJECT = Subject(
-    Stage("in-memory", "Experts in memory: one by tokens, and whole systems", run), section, title=TITLE, lacks=lacks
-)
+SUBJECT = Subject(Stage("in-memory", "Experts in memory", run), section, title=TITLE, lacks=lacks)
