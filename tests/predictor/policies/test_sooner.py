@@ -41,7 +41,7 @@ def chosen(missing: int, worth: list[int] | None = None, **given: Any) -> list[i
         (2, {"host_free_rate": SLOW, "host_shared_rate": SLOW}, 2),  # 500 an expert; both fetched 205
         (3, {"host_groups": 2}, 1),  # none 200, two after each other; one max(105, 100), the others at once
         (4, {"host_groups": 4}, 0),  # all at once: 100
-        (2, {"host_token_ps": 10}, 1),  # none 220; one max(105, 110); both 205
+        (1, {"host_token_ps": 6}, 1),  # in memory 106, fetched 105
     ],
 )
 def test_the_fewest_with_the_earliest_end_are_fetched(missing: int, given: dict[str, Any], count: int) -> None:
