@@ -2,6 +2,7 @@
 
 from perfmodel.expert_times import MOST_TOKENS, ExpertTime, ExpertTimes
 from study.numbers import count, seconds
+from study.system.words import listed
 
 COLUMNS = (
     "tokens",
@@ -21,22 +22,22 @@ def cells(row: ExpertTime) -> tuple[str, ...]:
 
 
 def lost_in_words(result: ExpertTimes) -> list[str]:
-    """From how many tokens on an expert in memory loses, a sentence each."""
+    """From how many tokens on an expert in memory loses: alone, and while the memory is busy; a sentence each."""
     lost = result.lost
     known = result.times[0].host_s is not None
     told = [
-        ("Alone in memory, an expert", lost.to_resident, "on the device, its weights there"),
-        ("Alone in memory, an expert", lost.to_fetched, "fetched from there and computed on the device"),
-        ("Alone in memory, an expert", lost.to_host_fetched, "fetched from the host and computed on the device"),
-        *([("Alone in memory, an expert", lost.to_host, "by the host's processor")] if known else []),
-        ("While every group of the memory is busy, one more expert", lost.more_to_resident, "on the device"),
+        f"to the device with its weights there {_from(lost.to_resident)}",
+        f"to being fetched from that memory {_from(lost.to_fetched)}",
+        f"to being fetched from the host {_from(lost.to_host_fetched)}",
+        *([f"to the host's processor {_from(lost.to_host)}"] if known else []),
     ]
-    return [f"{who} {_from(first)} {where}." for who, first, where in told]
+    return [
+        f"Alone in memory, an expert loses {listed(told)}.",
+        f"While every group of the memory is busy, one more expert loses to the device {_from(lost.more_to_resident)}.",
+    ]
 
 
 def _from(first: int | None) -> str:
     if first is None:
-        return f"is not slower, up to {count(MOST_TOKENS)} tokens, than"
-    if first == 1:
-        return "is slower from the first token on than"
-    return f"is slower from {count(first)} tokens on than"
+        return f"at no number up to {count(MOST_TOKENS)}"
+    return "from the first token on" if first == 1 else f"from {count(first)} tokens on"

@@ -65,7 +65,7 @@ def test_one_expert_is_timed_by_tokens(forestage) -> None:
     shown = forestage("system", "expert", "--model", "DeepSeek-V2-Lite", "--machine", "H100", "--pim-dram", "HBM2-PIM")
     assert shown.status == 0, shown.err
     assert "a pass of 4 tokens takes" in shown.out
-    assert shown.out.count("Alone in memory, an expert is") == 4
+    assert "Alone in memory, an expert loses to the device with its weights there from" in shown.out
 
 
 @pytest.mark.parametrize(
