@@ -60,6 +60,8 @@ class DramRecord(Record):
         stack_ids: ranks that share the pseudo-channel.
         row_bursts: bursts in a row.
         pseudo_channels: pseudo-channels of a stack.
+        pseudo_channels_per_command_bus: pseudo-channels that share a row and a column command bus; 1 if each has its
+            own.
         activate_command_ck: clocks for which an ACT occupies the row command bus.
         trtp_s_ck: read to precharge, where the read is in another bank group (if the device distinguishes).
         trtp_l_ck: read to precharge, same bank group.
@@ -82,6 +84,7 @@ class DramRecord(Record):
     stack_ids: PositiveInt = 1
     row_bursts: PositiveInt
     pseudo_channels: PositiveInt
+    pseudo_channels_per_command_bus: PositiveInt = 1
     activate_command_ck: PositiveFloat = 1.0
     cl_ck: PositiveInt
     cwl_ck: PositiveInt
@@ -114,6 +117,16 @@ class DramRecord(Record):
             raise ValueError(
                 f"a burst of {self.burst_length} at {self.data_rate_gbps} Gb/s takes {burst_ns:.4g} ns, but burst_ck · "
                 f"tck_ns is {self.burst_ck * self.tck_ns:.4g}; check data_rate_gbps (gigabits a second and pin), tck_ns"
+            )
+        if self.trfc_ck >= self.trefi_ck:
+            raise ValueError(
+                f"trefi_ck is {self.trefi_ck}, but a refresh takes trfc_ck = {self.trfc_ck}: nothing else could run; "
+                "check both"
+            )
+        if self.pseudo_channels % self.pseudo_channels_per_command_bus:
+            raise ValueError(
+                f"pseudo_channels_per_command_bus: {self.pseudo_channels_per_command_bus} does not divide the stack's "
+                f"{self.pseudo_channels} pseudo-channels"
             )
         if self.pim and self.pim.blocks * self.pim.banks_per_block != self.banks:
             raise ValueError(f"pim: blocks · banks_per_block must be the {self.banks} banks of a pseudo-channel")

@@ -3,9 +3,10 @@
 import pytest
 
 from catalog import DramRecord, ForestageError
-from pim_model import timing
-from pim_model.channel import ChannelState
-from pim_model.timing import Access, Command, Scope
+from pim_model.dram import constraints, devices
+from pim_model.dram.channel_state import ChannelState
+from pim_model.dram.commands import Command, Scope
+from pim_model.dram.devices import Access
 
 ACT, PRE, PREAB, RD, WR, REFAB, REFPB = Command
 
@@ -68,17 +69,17 @@ CASES = [
 
 
 def state_of(device: DramRecord, access: Access = Access.HOST_READ) -> ChannelState:
-    return ChannelState(timing.geometry(device, access), timing.timing_constraints(device, access))
+    return ChannelState(devices.geometry(device, access), constraints.timing_constraints(device, access))
 
 
 def place(device: DramRecord, where: str) -> int:
     stack_id, group, bank = {SAME: (0, 0, 0), NEIGHBOUR: (0, 0, 1), GROUP: (0, 1, 0), STACK: (1, 0, 0)}[where]
-    return timing.geometry(device, Access.HOST_READ).bank(stack_id, group, bank)
+    return devices.geometry(device, Access.HOST_READ).bank(stack_id, group, bank)
 
 
 @pytest.mark.parametrize(("name", "history", "following", "expected"), CASES)
 def test_earliest_time(name: str, history: list, following: tuple[Command, str], expected: int) -> None:
-    device = timing.find_device(name)
+    device = devices.find_device(name)
     state = state_of(device)
     for command, where, at_ck in history:
         state.issue(command, place(device, where), at_ck)
@@ -91,9 +92,9 @@ def test_earliest_time(name: str, history: list, following: tuple[Command, str],
 
 
 def test_the_fifth_activation_waits_for_the_window() -> None:
-    device = timing.find_device("HBM3")
+    device = devices.find_device("HBM3")
     state = state_of(device)
-    banks = [timing.geometry(device, Access.HOST_READ).bank(0, group, bank) for bank in (0, 1) for group in range(4)]
+    banks = [devices.geometry(device, Access.HOST_READ).bank(0, group, bank) for bank in (0, 1) for group in range(4)]
     clocks = []
     for bank in banks:
         clocks.append(state.earliest_ck(ACT, bank))
@@ -103,7 +104,7 @@ def test_the_fifth_activation_waits_for_the_window() -> None:
 
 
 def test_all_bank_operations_keep_their_own_interval() -> None:
-    device = timing.find_device("HBM2-PIM")
+    device = devices.find_device("HBM2-PIM")
     state = state_of(device, Access.IN_BANK)
     state.issue(ACT, 0, 0)
     state.issue(ACT, 1, 6)  # tRRD_L
@@ -112,7 +113,7 @@ def test_all_bank_operations_keep_their_own_interval() -> None:
     state.issue(RD, 0, 18)
     assert state.earliest_ck(RD, 1) == 22
     with pytest.raises(ForestageError, match=r"dram 'HBM2': pim: it has no compute"):
-        timing.timing_constraints(timing.find_device("HBM2"), Access.IN_BANK)
+        constraints.timing_constraints(devices.find_device("HBM2"), Access.IN_BANK)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_all_bank_operations_keep_their_own_interval() -> None:
     ],
 )
 def test_commands_need_their_banks_state(history: list, command: Command, message: str) -> None:
-    state = state_of(timing.find_device("HBM2"))
+    state = state_of(devices.find_device("HBM2"))
     for earlier, _, at_ck in history:
         state.issue(earlier, 0, at_ck)
     with pytest.raises(ValueError, match=message):
@@ -137,12 +138,12 @@ def test_commands_need_their_banks_state(history: list, command: Command, messag
 def test_every_constraint_holds_for_its_scope_alone() -> None:
     """Each row of the table by itself, on every device: at its latency, in its scope, after its window."""
     for name in ("HBM2", "HBM2-PIM", "HBM3", "HBM3E", "HBM4"):
-        device = timing.find_device(name)
-        layout = timing.geometry(device, Access.HOST_READ)
-        inside = {Scope.CHANNEL: (1, 0), Scope.BANK_GROUP: (0, 1), Scope.BANK: (0, 0)}
+        device = devices.find_device(name)
+        layout = devices.geometry(device, Access.HOST_READ)
+        inside = {Scope.COMMAND_BUS: (1, 0), Scope.CHANNEL: (1, 0), Scope.BANK_GROUP: (0, 1), Scope.BANK: (0, 0)}
         outside = {Scope.BANK_GROUP: layout.bank(0, 1, 0), Scope.BANK: layout.bank(0, 0, 1)}
         outside[Scope.OTHER_STACK_ID] = layout.bank(0, 1, 1)
-        for constraint in timing.timing_constraints(device):
+        for constraint in constraints.timing_constraints(device):
             assert constraint.latency_ck > 0
             scope = constraint.scope
             if scope is Scope.OTHER_STACK_ID and layout.stack_ids == 1:
@@ -163,18 +164,18 @@ def test_every_constraint_holds_for_its_scope_alone() -> None:
 
 
 def test_overrides_change_a_value_and_refuse_an_unknown_one() -> None:
-    assert timing.find_device("hbm3_6400", {"trp_ck": 30}).trp_ck == 30
+    assert devices.find_device("hbm3_6400", {"trp_ck": 30}).trp_ck == 30
     with pytest.raises(
         ForestageError, match=r"HBM3 overrides: unknown key 'trp_clk'; the nearest known key is 'trp_ck'"
     ):
-        timing.find_device("HBM3", {"trp_clk": 30})
+        devices.find_device("HBM3", {"trp_clk": 30})
     with pytest.raises(ForestageError, match="the nearest known is 'HBM3'"):
-        timing.find_device("HBM33")
+        devices.find_device("HBM33")
 
 
 def test_scaled_timings_are_rounded_up() -> None:
     """HBM3E is HBM3 in ns: 14 ns of tRRD_S … at 9.2 Gb/s, never below the time it stands for."""
-    base, fast = timing.find_device("HBM3"), timing.find_device("HBM3E")
+    base, fast = devices.find_device("HBM3"), devices.find_device("HBM3E")
     for name in ("trcd_read_ck", "trp_ck", "tras_ck", "trc_ck", "trrd_s_ck", "tfaw_ck", "trfc_ck"):
         before, after = getattr(base, name) * base.tck_ns, getattr(fast, name) * fast.tck_ns
         assert before <= after + 1e-9 < before + fast.tck_ns + 1e-6
@@ -182,18 +183,18 @@ def test_scaled_timings_are_rounded_up() -> None:
 
 
 def test_units_bits_and_bytes() -> None:
-    hbm2, hbm3 = timing.find_device("HBM2-PIM"), timing.find_device("HBM3")
+    hbm2, hbm3 = devices.find_device("HBM2-PIM"), devices.find_device("HBM3")
     # 64 pins at 2 Gb/s are 16 GB/s: 16 bytes a clock of 1 ns; a burst is 32 bytes.
-    assert timing.operation_bytes(hbm2, Access.HOST_READ) == 32
-    assert timing.peak_bytes_per_ck(hbm2, Access.HOST_READ) / hbm2.tck_ns == pytest.approx(16)
+    assert devices.operation_bytes(hbm2, Access.HOST_READ) == 32
+    assert devices.peak_bytes_per_ck(hbm2, Access.HOST_READ) / hbm2.tck_ns == pytest.approx(16)
     # 8 blocks of 256 bits every 4 clocks: 64 bytes a clock, four times the pins.
-    assert timing.operation_bytes(hbm2, Access.IN_BANK) == 256
-    assert timing.peak_bytes_per_ck(hbm2, Access.IN_BANK) == 64
-    assert timing.peak_bytes_per_ck(hbm3, Access.HOST_READ) / hbm3.tck_ns == pytest.approx(25.6)
+    assert devices.operation_bytes(hbm2, Access.IN_BANK) == 256
+    assert devices.peak_bytes_per_ck(hbm2, Access.IN_BANK) == 64
+    assert devices.peak_bytes_per_ck(hbm3, Access.HOST_READ) / hbm3.tck_ns == pytest.approx(25.6)
 
 
 @pytest.mark.parametrize(("name", "interval"), [("HBM2", 244), ("HBM2-PIM", 242), ("HBM3", 195), ("HBM4", 244)])
 def test_every_bank_is_refreshed_once_a_trefi(name: str, interval: int) -> None:
-    device = timing.find_device(name)
-    assert timing.per_bank_refresh_interval_ck(device) == interval
+    device = devices.find_device(name)
+    assert devices.per_bank_refresh_interval_ck(device) == interval
     assert interval * device.banks == pytest.approx(device.trefi_ck, rel=0.01)

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import DramRecord, ForestageError
-from pim_model import timing
+from pim_model.dram import constraints, devices
+from pim_model.dram.commands import Command, Scope
+from pim_model.dram.devices import Access
+from pim_model.dram.expert_stream import IssuedCommand, Refresh, StreamResult, slice_bytes, stream
+from pim_model.dram.expert_stream_closed_form import steady_state, stream_cycles_ck
 from pim_model.energy import find_energy, stream_energy
-from pim_model.steady_state import steady_state, stream_cycles_ck
-from pim_model.streaming import IssuedCommand, Refresh, StreamResult, slice_bytes, stream
-from pim_model.timing import Access, Command, Scope
 
 DEVICES = ("HBM2", "HBM2-PIM", "HBM3", "HBM3E", "HBM4")
 
@@ -33,15 +34,16 @@ def recorded(device: DramRecord, size_bytes: int, access: Access, refresh: Refre
 
 def violations(device: DramRecord, access: Access, commands: tuple[IssuedCommand, ...], *, first: int = 0) -> list[str]:
     """Every constraint against every pair it joins, by its definition, for the commands from ``first`` on."""
-    layout = timing.geometry(device, access)
+    layout = devices.geometry(device, access)
     joined = {
+        Scope.COMMAND_BUS: lambda a, b: True,
         Scope.CHANNEL: lambda a, b: True,
         Scope.OTHER_STACK_ID: lambda a, b: layout.stack_id_of(a) != layout.stack_id_of(b),
         Scope.BANK_GROUP: lambda a, b: layout.bank_group_of(a) == layout.bank_group_of(b),
         Scope.BANK: lambda a, b: a == b,
     }
     found = []
-    for constraint in timing.timing_constraints(device, access):
+    for constraint in constraints.timing_constraints(device, access):
         joins = joined[constraint.scope]
         for index, later in enumerate(commands[first:], start=first):
             if later.command not in constraint.following:
@@ -59,8 +61,8 @@ def violations(device: DramRecord, access: Access, commands: tuple[IssuedCommand
 @pytest.mark.parametrize(("name", "access", "refresh"), modes())
 def test_schedules_keep_every_constraint(name: str, access: Access, refresh: Refresh) -> None:
     # Long enough for an all-bank refresh.
-    device = timing.find_device(name)
-    size = int(1.05 * device.trefi_ck * timing.peak_bytes_per_ck(device, access))
+    device = devices.find_device(name)
+    size = int(1.05 * device.trefi_ck * devices.peak_bytes_per_ck(device, access))
     result = recorded(device, size, access, refresh)
     assert violations(device, access, result.commands) == []
     assert [c.at_ck for c in result.commands] == sorted(c.at_ck for c in result.commands)
@@ -70,7 +72,7 @@ def test_schedules_keep_every_constraint(name: str, access: Access, refresh: Ref
 
 def test_nothing_comes_a_clock_too_late() -> None:
     """Moved a clock forward, nearly every command breaks a constraint; which also shows that the checker sees it."""
-    device = timing.find_device("HBM3")
+    device = devices.find_device("HBM3")
     commands = recorded(device, 20_000, Access.HOST_READ, Refresh.PER_BANK).commands
     early = 0
     for index, issued in enumerate(commands):
@@ -86,9 +88,9 @@ def test_nothing_comes_a_clock_too_late() -> None:
 def test_every_byte_is_moved_once_and_never_faster_than_the_peak(
     name: str, access: Access, refresh: Refresh, size: int
 ) -> None:
-    device = timing.find_device(name)
+    device = devices.find_device(name)
     result = recorded(device, size, access, refresh)
-    unit = timing.operation_bytes(device, access)
+    unit = devices.operation_bytes(device, access)
     assert result.moved_bytes == result.operations * unit
     assert size <= result.moved_bytes < size + unit
     counts = Counter(c.command for c in result.commands)
@@ -105,7 +107,7 @@ def test_every_byte_is_moved_once_and_never_faster_than_the_peak(
 
 
 def test_by_hand() -> None:
-    device = timing.find_device("HBM2")
+    device = devices.find_device("HBM2")
     # One burst: tRCD 14, CL 14, 2 clocks of data.
     assert stream(device, 32).cycles_ck == 30
     assert stream(device, 1).cycles_ck == 30
@@ -114,13 +116,13 @@ def test_by_hand() -> None:
     # Five: the fifth is in the first group's row, tCCD_S = 2 after the fourth.
     assert stream(device, 5 * 32).cycles_ck == 14 + 3 * 4 + 2 + 16
     # In the banks of HBM2-PIM: tRCD 14, then one operation of 256 bytes every 4 clocks.
-    assert stream(timing.find_device("HBM2-PIM"), 256, Access.IN_BANK).cycles_ck == 14 + 4
-    assert stream(timing.find_device("HBM2-PIM"), 10 * 256, Access.IN_BANK).cycles_ck == 14 + 9 * 4 + 4
+    assert stream(devices.find_device("HBM2-PIM"), 256, Access.IN_BANK).cycles_ck == 14 + 4
+    assert stream(devices.find_device("HBM2-PIM"), 10 * 256, Access.IN_BANK).cycles_ck == 14 + 9 * 4 + 4
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_long_streams_come_near_the_peak(name: str) -> None:
-    device = timing.find_device(name)
+    device = devices.find_device(name)
     result = stream(device, 200_000)
     assert 0.99 < result.efficiency <= 1
     assert result.gb_per_s == pytest.approx(device.pseudo_channel_gb_per_s, rel=0.01)
@@ -130,7 +132,7 @@ def test_long_streams_come_near_the_peak(name: str) -> None:
 
 
 def test_in_bank_reads_are_four_times_as_fast_on_hbm2_pim() -> None:
-    device = timing.find_device("HBM2-PIM")
+    device = devices.find_device("HBM2-PIM")
     host = stream(device, 100_000, Access.HOST_READ, refresh=Refresh.NONE)
     inside = stream(device, 100_000, Access.IN_BANK, refresh=Refresh.NONE)
     assert host.cycles_ck / inside.cycles_ck == pytest.approx(4, rel=0.02)
@@ -138,8 +140,8 @@ def test_in_bank_reads_are_four_times_as_fast_on_hbm2_pim() -> None:
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_per_bank_refreshes_are_in_time_and_fair(name: str) -> None:
-    device = timing.find_device(name)
-    interval = timing.per_bank_refresh_interval_ck(device)
+    device = devices.find_device(name)
+    interval = devices.per_bank_refresh_interval_ck(device)
     size = int(1.5 * device.trefi_ck * device.burst_bytes / device.burst_ck)
     commands = recorded(device, size, Access.HOST_READ, Refresh.PER_BANK).commands
     refreshes = [c for c in commands if c.command is Command.REFPB]
@@ -154,19 +156,19 @@ def test_per_bank_refreshes_are_in_time_and_fair(name: str) -> None:
 @pytest.mark.parametrize(("name", "access", "refresh"), modes())
 @pytest.mark.parametrize("size", [32, 1000, 20_000, 250_000])
 def test_the_closed_form_is_within_a_hundredth(name: str, access: Access, refresh: Refresh, size: int) -> None:
-    device = timing.find_device(name)
+    device = devices.find_device(name)
     exact = stream(device, size, access, refresh=refresh).cycles_ck
     assert stream_cycles_ck(device, size, access, refresh=refresh) == pytest.approx(exact, rel=0.01)
 
 
 def test_the_steady_state_of_hbm3() -> None:
-    state = steady_state(timing.find_device("HBM3"))
+    state = steady_state(devices.find_device("HBM3"))
     # Four bank groups hide tCCD_L = 4 behind four bursts of 2 clocks; a change of stack ID costs tCCD_R − 2 = 1 clock
     # every 4 · 4 · 32 bursts.
     assert state.operation_ck == 2
     assert state.bytes_per_ck == pytest.approx(32 / (2 + 1 / 512))
     # With one bank group, tCCD_L is what limits.
-    single = steady_state(timing.find_device("HBM3", {"bank_groups": 1, "pim": None}))
+    single = steady_state(devices.find_device("HBM3", {"bank_groups": 1, "pim": None}))
     assert single.efficiency == pytest.approx(0.5, rel=0.01)
 
 
@@ -179,7 +181,7 @@ def test_the_steady_state_of_hbm3() -> None:
     ],
 )
 def test_no_closed_form_where_rows_hide_nothing(overrides: dict[str, int], message: str) -> None:
-    device = timing.find_device("HBM2", overrides)
+    device = devices.find_device("HBM2", overrides)
     with pytest.raises(ForestageError, match=message):
         steady_state(device)
     # The exact schedule has no such limit, and shows what the closed form would have missed.
@@ -187,22 +189,22 @@ def test_no_closed_form_where_rows_hide_nothing(overrides: dict[str, int], messa
 
 
 def test_energy_of_the_default_set() -> None:
-    device = timing.find_device("HBM2-PIM")
+    device = devices.find_device("HBM2-PIM")
     energy = find_energy()
     size = 64 * 1024  # 64 rows of 1 KB
     bits = 8 * size
     host = stream_energy(stream(device, size, refresh=Refresh.NONE), device, energy)
     inside = stream_energy(stream(device, size, Access.IN_BANK, refresh=Refresh.NONE), device, energy)
     assert host.parts_pj == pytest.approx(
-        {"array": 1.51 * bits, "io": 1.17 * bits, "phy": 0.8 * bits, "activate_precharge": 64 * 909, "refresh": 0}
+        {"array": 1.51 * bits, "io": 1.17 * bits, "phy": 0.8 * bits, "activate_precharge": 64 * 909}
     )
-    assert inside.parts_pj == pytest.approx({"array": 1.51 * bits, "activate_precharge": 64 * 909, "refresh": 0})
-    assert host.pj_per_bit == pytest.approx(3.48 + 909 / 8192)
-    assert inside.pj_per_bit == pytest.approx(1.51 + 909 / 8192)
+    assert inside.parts_pj == pytest.approx({"array": 1.51 * bits, "activate_precharge": 64 * 909})
+    assert host.pj_per_bit(size) == pytest.approx(3.48 + 909 / 8192)
+    assert inside.pj_per_bit(size) == pytest.approx(1.51 + 909 / 8192)
 
 
 def test_energy_counts_refreshes_and_whole_bursts() -> None:
-    device, energy = timing.find_device("HBM2"), find_energy()
+    device, energy = devices.find_device("HBM2"), find_energy()
     long = stream(device, 200_000, refresh=Refresh.ALL_BANK)
     assert stream_energy(long, device, energy).parts_pj["refresh"] == long.all_bank_refreshes * 58176
     per_bank = stream(device, 200_000, refresh=Refresh.PER_BANK)
@@ -213,7 +215,7 @@ def test_energy_counts_refreshes_and_whole_bursts() -> None:
 
 
 def test_other_energy_sets_keep_their_meaning() -> None:
-    device = timing.find_device("HBM2-PIM")
+    device = devices.find_device("HBM2-PIM")
     inside, write = stream(device, 1024, Access.IN_BANK), stream(device, 1024, Access.HOST_WRITE)
     attacc = stream_energy(inside, device, find_energy("attacc"))
     assert attacc.parts_pj == pytest.approx({"cell_activate_precharge": 0.11 * 8192, "cell_access": 0.44 * 8192})
@@ -227,7 +229,7 @@ def test_an_expert_over_a_stack() -> None:
     size = 3 * 2048 * 1408 * 2
     share = slice_bytes(size, 32)
     assert share * 32 >= size > (share - 1) * 32
-    device = timing.find_device("HBM3")
+    device = devices.find_device("HBM3")
     stack_s = stream_cycles_ck(device, share) * device.tck_ns * 1e-9
     assert size / stack_s == pytest.approx(819.2e9, rel=0.01)
 
@@ -244,16 +246,16 @@ def test_streams_that_cannot_be(arguments: tuple[str, int, Access, Refresh | Non
     name, size, access, refresh = arguments
     for call in (stream, stream_cycles_ck):
         with pytest.raises(ForestageError, match=message):
-            call(timing.find_device(name), size, access, refresh=refresh)
+            call(devices.find_device(name), size, access, refresh=refresh)
 
 
 def test_of_equal_banks_the_first_is_refreshed() -> None:
     """The banks of a set, one in each group, are needed equally late: they are refreshed in ascending order."""
-    device = timing.find_device("HBM2")
+    device = devices.find_device("HBM2")
     size = int(1.5 * device.trefi_ck * device.burst_bytes / device.burst_ck)
     commands = recorded(device, size, Access.HOST_READ, Refresh.PER_BANK).commands
     round_ = [c.bank for c in commands if c.command is Command.REFPB][: device.banks]
-    banks_per_group = timing.geometry(device, Access.HOST_READ).banks_per_group
+    banks_per_group = devices.geometry(device, Access.HOST_READ).banks_per_group
     for within in range(banks_per_group):
         of_set = [bank for bank in round_ if bank % banks_per_group == within]
         assert of_set == list(range(within, device.banks, banks_per_group))

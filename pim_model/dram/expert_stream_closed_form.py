@@ -1,15 +1,15 @@
 """Streaming in closed form: the cycles of a stream of any length, without scheduling commands.
 
-Tests compare this with the exact schedule of `pim_model.streaming.stream`.
+Tests compare this with the exact schedule of `pim_model.dram.expert_stream.stream`.
 """
 
 import math
 from dataclasses import dataclass
 
 from catalog import DramRecord, ForestageError
-from pim_model import timing
-from pim_model.streaming import Refresh, check_stream, default_refresh
-from pim_model.timing import Access
+from pim_model.dram import devices
+from pim_model.dram.devices import Access
+from pim_model.dram.expert_stream import Refresh, check_stream, default_refresh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +89,12 @@ def steady_state(
     """The figures of a long stream through one pseudo-channel of ``device``, limited by its column commands.
 
     Raises:
-        ForestageError: as `pim_model.streaming.stream`; or the device's rows are too short to hide opening, closing or
+        ForestageError: as `expert_stream.stream`; or the device's rows are too short to hide opening, closing or
             per-bank refreshing behind columns (no HBM's are), so that only the exact schedule gives the cycles.
     """
     check_stream(1, access, refresh)
     refresh = refresh or default_refresh(access)
-    geometry = timing.geometry(device, access)
+    geometry = devices.geometry(device, access)
     groups = geometry.bank_groups
     spacing = _column_spacing_ck(device, access, groups)
     set_operations = groups * device.row_bursts
@@ -107,7 +107,7 @@ def steady_state(
     switches = access is not Access.IN_BANK and device.stack_ids > 1
     all_bank = refresh is Refresh.ALL_BANK
     return SteadyState(
-        operation_bytes=timing.operation_bytes(device, access),
+        operation_bytes=devices.operation_bytes(device, access),
         operation_ck=spacing,
         start_ck=trcd,
         first_operations=groups,
@@ -117,7 +117,7 @@ def steady_state(
         stack_id_operations=geometry.banks_per_group * set_operations if switches else 0,
         refresh_interval_ck=device.trefi_ck if all_bank else 0,
         refresh_ck=close + reopen if all_bank else 0,
-        peak_bytes_per_ck=timing.peak_bytes_per_ck(device, access),
+        peak_bytes_per_ck=devices.peak_bytes_per_ck(device, access),
     )
 
 
@@ -152,14 +152,14 @@ def _require_hidden(
         if needed > max(available, 0):
             raise ForestageError(
                 f"dram '{device.name}': {name} takes {needed:g} ck, but only {max(available, 0):g} pass meanwhile; "
-                "no closed form holds: use streaming.stream"
+                "no closed form holds: use expert_stream.stream"
             )
 
 
 def _column_spacing_ck(device: DramRecord, access: Access, groups: int) -> float:
     """Clocks between column commands that alternate over ``groups`` bank groups."""
     if access is Access.IN_BANK:
-        return timing.pim_blocks(device).operation_interval_ck
+        return devices.pim_blocks(device).operation_interval_ck
     return max(device.burst_ck, device.tccd_s_ck, device.tccd_l_ck / groups)
 
 
@@ -172,5 +172,5 @@ def _open_and_close_ck(device: DramRecord, access: Access) -> tuple[int, int]:
 
 def _end_ck(device: DramRecord, access: Access) -> int:
     if access is Access.IN_BANK:
-        return timing.pim_blocks(device).operation_interval_ck
+        return devices.pim_blocks(device).operation_interval_ck
     return (device.cwl_ck if access is Access.HOST_WRITE else device.cl_ck) + device.burst_ck

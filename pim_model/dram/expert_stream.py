@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from catalog import DramRecord, ForestageError
-from pim_model import timing
-from pim_model.channel import ChannelState
-from pim_model.timing import Access, Command
+from pim_model.dram import devices
+from pim_model.dram.channel_state import ChannelState
+from pim_model.dram.commands import Command
+from pim_model.dram.constraints import timing_constraints
+from pim_model.dram.devices import Access
 
 
 class Refresh(StrEnum):
@@ -106,10 +108,11 @@ def stream(
 ) -> StreamResult:
     """Schedule ``size_bytes`` through one pseudo-channel of ``device``, exactly.
 
-    It schedules some 4 · 10⁴ operations per second: for many sizes use `pim_model.steady_state.stream_cycles_ck`.
+    It schedules some 4 · 10⁴ operations per second: for many sizes use
+    `pim_model.dram.expert_stream_closed_form.stream_cycles_ck`.
 
     Args:
-        device: From `timing.find_device`.
+        device: From `devices.find_device`.
         size_bytes: Bytes in this pseudo-channel (`slice_bytes`).
         access: Who reads or writes.
         refresh: ``default_refresh`` if None.
@@ -142,10 +145,10 @@ class _Scheduler:
         self, device: DramRecord, size_bytes: int, access: Access, refresh: Refresh, record_commands: bool
     ) -> None:
         self._device, self._size_bytes, self._access, self._refresh = device, size_bytes, access, refresh
-        self._geometry = timing.geometry(device, access)
-        self._state = ChannelState(self._geometry, timing.timing_constraints(device, access))
+        self._geometry = devices.geometry(device, access)
+        self._state = ChannelState(self._geometry, timing_constraints(device, access))
         self._column = Command.WR if access is Access.HOST_WRITE else Command.RD
-        self._operations = -(-size_bytes // timing.operation_bytes(device, access))
+        self._operations = -(-size_bytes // devices.operation_bytes(device, access))
         self._groups = self._geometry.bank_groups
         self._set_operations = self._groups * device.row_bursts
         sets, rest = divmod(self._operations, self._set_operations)
@@ -156,7 +159,7 @@ class _Scheduler:
         self._reopen: deque[int] = deque()  # rows that an all-bank refresh closed before their last burst
         self._finished: list[int] = []  # banks whose row is done with
         self._interval_ck = (
-            device.trefi_ck if refresh is Refresh.ALL_BANK else timing.per_bank_refresh_interval_ck(device)
+            device.trefi_ck if refresh is Refresh.ALL_BANK else devices.per_bank_refresh_interval_ck(device)
         )
         self._due_ck: float = float("inf") if refresh is Refresh.NONE else self._interval_ck
         self._refreshing: int | None = None  # the bank whose refresh is due
@@ -274,23 +277,23 @@ class _Scheduler:
         """Clocks from the last column command to the end of what it moves."""
         device = self._device
         if self._access is Access.IN_BANK:
-            return timing.pim_blocks(device).operation_interval_ck
+            return devices.pim_blocks(device).operation_interval_ck
         return (device.cwl_ck if self._access is Access.HOST_WRITE else device.cl_ck) + device.burst_ck
 
     def _result(self, cycles_ck: int) -> StreamResult:
         device, access = self._device, self._access
-        rows_an_activation = timing.pim_blocks(device).blocks if access is Access.IN_BANK else 1
+        rows_an_activation = devices.pim_blocks(device).blocks if access is Access.IN_BANK else 1
         return StreamResult(
             device=device.name,
             access=access,
             size_bytes=self._size_bytes,
-            moved_bytes=self._operations * timing.operation_bytes(device, access),
+            moved_bytes=self._operations * devices.operation_bytes(device, access),
             operations=self._operations,
             activations=self._counts[Command.ACT] * rows_an_activation,
             all_bank_refreshes=self._counts[Command.REFAB],
             per_bank_refreshes=self._counts[Command.REFPB],
             cycles_ck=cycles_ck,
             tck_ns=device.tck_ns,
-            peak_bytes_per_ck=timing.peak_bytes_per_ck(device, access),
+            peak_bytes_per_ck=devices.peak_bytes_per_ck(device, access),
             commands=tuple(self._issued or ()),
         )
