@@ -85,7 +85,8 @@ class ExpertMemory:
         rows = _slice_rows(costs.model.expert_intermediate, own, weight_format)
         most_inputs = -(-max(costs.model.hidden, rows, 64) // 32) * 32
         parameters = UnitParameters.parse(
-            {"device": device, "max_inputs": most_inputs, "bus_phases": 2}, origin=f"in_memory: dram {device.name}"
+            {"device": device, "max_inputs": most_inputs, "bus_phases": device.pseudo_channels_per_command_bus},
+            origin=f"in_memory: dram {device.name}",
         )
         memory = cls(
             settings=settings,
