@@ -6,7 +6,7 @@
   inputs and reads all of the outputs back; so an expert takes a stack, and the stacks work at once, by default.
 * The unit reads the weights once for ``tokens_per_read`` tokens; an expert of more takes several passes, one after the
   other, each with its readback, and before and after it inputs and partial outputs over the pins of all of its
-  pseudo-channels at once. Clocks are those of the unit (`pim_model.unit`); with refresh, of the long run.
+  pseudo-channels at once. Clocks are those of the unit (`pim_model.unit`); with refresh, means over when it begins.
 * Once a layer the inputs (BF16, one vector of the model's width a token of the largest timed step) cross the link, and
   the latency passes each way. For each token of each expert the partial outputs follow after the layer's last expert:
   FP32 vectors of the model's width, one a pseudo-channel, or one a stack. As the host's, they do not compete with
@@ -37,6 +37,8 @@ from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_pro
 from pim_model.unit.schedule import schedule
 
 FP32_BYTES = 4
+BEGINNINGS = 8
+"""Of a pass, evenly spaced between two refreshes."""
 FORMATS = {"bf16": WeightFormat.BF16, "int8": WeightFormat.INT8, "mxfp4": WeightFormat.MXFP4}
 KINDS = {"swiglu": ExpertKind.SWIGLU, "gpt_oss_swiglu": ExpertKind.GPT_OSS}
 """Activations that the unit has."""
@@ -171,9 +173,8 @@ class ExpertMemory:
     @cached_property
     def pass_ck(self) -> tuple[float, ...]:
         """Clocks of a pass of 1 … ``tokens_per_read`` tokens."""
-        stretch = refresh_stretch(self.parameters) if self.settings.refresh else 1.0
         tokens = range(1, self.tokens_per_read + 1)
-        return tuple(stretch * pass_clocks(self.parameters, self.program(one)) for one in tokens)
+        return tuple(pass_clocks(self.parameters, self.program(n), refresh=self.settings.refresh) for n in tokens)
 
     def output_ps(self) -> int:
         """The partial outputs of one token of one expert over the link."""
@@ -291,16 +292,9 @@ def _link(settings: InMemory, costs: CostModel) -> int:
     return round(gb_per_s * 1e9)
 
 
-def pass_clocks(parameters: UnitParameters, program: Program) -> int:
-    """Clocks of a pass without refresh: the unit's, until its last readback."""
-    made = schedule(program, parameters)
-    return made.compute_ck + made.readout_ck
-
-
-def refresh_stretch(parameters: UnitParameters) -> float:
-    """How many times as long a pass takes in the long run if the memory is refreshed."""
-    device = parameters.device
-    act_ck = max(device.trrd_s_ck, math.ceil(device.activate_command_ck), device.tfaw_ck / 4)
-    opening_ck = (parameters.blocks.blocks - 1) * act_ck + device.trcd_read_ck
-    away_ck = device.trtp_l_ck + device.trp_ck + device.trfc_ck + opening_ck
-    return device.trefi_ck / (device.trefi_ck - away_ck)
+def pass_clocks(parameters: UnitParameters, program: Program, *, refresh: bool) -> float:
+    """Clocks of a pass until its last readback; with refresh the mean over `BEGINNINGS` within tREFI."""
+    interval = parameters.device.trefi_ck
+    dues = [interval * number // BEGINNINGS for number in range(1, BEGINNINGS + 1)] if refresh else [None]
+    runs = [schedule(program, parameters, refresh_in_ck=due) for due in dues]
+    return sum(run.compute_ck + run.readout_ck for run in runs) / len(runs)

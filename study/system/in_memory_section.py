@@ -154,7 +154,7 @@ def _assumptions(experts: ExpertTimes) -> str:
         "device": "the device adds the pseudo-channels' outputs, which all cross the link",
         "stack": "each stack adds its pseudo-channels' outputs (no adders for this are built here)",
     }[of.partial_sums]
-    refresh = "counted in the long run" if of.refresh else "left out"
+    refresh = "as a mean over when a pass begins" if of.refresh else "left out"
     return (
         f"Assumptions. No {of.dram} with compute at its banks is on sale: of such blocks only HBM2's are in print, and "
         f"timings and blocks of later devices are this project's (docs/pim.md). {count(of.stacks)} stacks of "
