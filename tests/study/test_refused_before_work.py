@@ -79,7 +79,11 @@ CASES: list[tuple[str, str, str]] = [
     ("rtl replay --trace TRACE --set candidates=9 ", "good", "--candidates-max 9"),
     ("rtl generate --out FILE", "good", "cannot write"),
     ("pim check --layer 8", "good", "0 to 7"),
-    ("pim stream --model gpt-oss-21b", "good", "gpt-oss-20b"),
+    ("pim expert-stream --model gpt-oss-21b", "good", "gpt-oss-20b"),
+    ("pim stream --device HBM5", "good", "nearest known is"),
+    ("pim stream --device HBM3 --pattern sideways", "good", "--pattern"),
+    ("pim stream --device HBM3 --bytes 0", "good", "0 bytes; give 1 to"),
+    ("pim stream --device none.toml", "good", "none.toml: cannot read"),
     ("reference check --trace TRACE", "empty_layer", "no recorded token"),
     ("reference measure --out FOLDER", "good", "is a folder"),
     ("reference measure --out OUT --device cud", "good", "cpu or cuda"),
@@ -216,6 +220,7 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
     every |= {name for name, group in groups.items() if not hasattr(group, "commands")}
     # Tested in files of their own.
     quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick |= {f"pim {name}" for name in ("expert", "gemv", "roofline", "shapes", "timeline")}
     quick |= {f"reference {name}" for name in ("compare", "decode", "pack")}
     quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
     assert every - named - quick == set()
