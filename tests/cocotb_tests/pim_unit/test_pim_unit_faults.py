@@ -10,7 +10,7 @@ pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 from cocotb_tests.pim_unit import replay, unit_script
 from cocotb_tests.pim_unit.replay import UnitReplayResult, replay_unit
 from rtl.verilog import CHECKS_MACRO
-from tests.cocotb_tests.pim_unit.test_pim_unit_replay import HBM2_PIM, ODD
+from tests.cocotb_tests.pim_unit.unit_jobs import HBM2_PIM, odd
 from tests.verilog_faults import Fault, plant
 
 pytestmark = pytest.mark.long  # the text with the faults is a build of its own
@@ -34,7 +34,7 @@ def faulty_run(monkeypatch: pytest.MonkeyPatch, number: int) -> UnitReplayResult
     monkeypatch.setattr(unit_script, "unit_verilog", lambda _: text)
     with_fault = partial(replay.run_simulation, plusargs=[f"+fault={number}"])
     monkeypatch.setattr(replay, "run_simulation", with_fault)
-    return replay_unit([ODD[1]], HBM2_PIM, waits=number > 0 and FAULTS[number - 1].waits)
+    return replay_unit([odd()[1]], HBM2_PIM, waits=number > 0 and FAULTS[number - 1].waits)
 
 
 def test_switched_off_faults_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
