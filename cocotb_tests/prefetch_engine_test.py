@@ -21,9 +21,8 @@ from cocotb_tests.streams import StableUntilReady, StreamConsumer, StreamProduce
 from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepResult
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
-from rtl.bus.register_map import DATA_BITS
+from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
 from rtl.prefetch.address_map import (
-    COUNTER_BITS,
     STATUS_ERROR_SHIFT,
     Window,
     address_map,

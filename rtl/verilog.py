@@ -1,9 +1,11 @@
 """A component as Verilog that any tool reads."""
 
 import re
+from collections.abc import Callable
 from itertools import count, groupby, pairwise
 
 from amaranth.back import verilog
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
 
 CHECKS_MACRO = "FORESTAGE_CHECKS"
@@ -17,14 +19,64 @@ _ROW = re.compile(r"^    (\S+ ?)\[(\d+)\] = (\S+);\n", re.MULTILINE)
 _BLOCK, _INDEX = "initial_contents_", "initial_row"
 
 
+class SharedParts:
+    """Makers of the parts that the Verilog has once each, by their modules' names; the platform of a conversion."""
+
+    def __init__(self) -> None:
+        self.makers: dict[str, Callable[[], wiring.Component]] = {}
+
+
+class Shared(wiring.Component):
+    """A component of which a design has several that are alike: one module of the Verilog, and instances of it.
+
+    Amaranth writes a module for each component, and takes its time for each. Elsewhere, as in Amaranth's simulator,
+    this is the component itself, a level down. It has the component's ports.
+    """
+
+    def __init__(self, make: Callable[[], wiring.Component], name: str) -> None:
+        self._make, self._name = make, name
+        with_ports = make()
+        with_ports._MustUse__silence = True  # only its signature is used
+        super().__init__(with_ports.signature)
+
+    def elaborate(self, platform: object) -> Module:
+        """An instance, or the component."""
+        m = Module()
+        if not isinstance(platform, SharedParts):
+            m.submodules.part = part = self._make()
+            wiring.connect(m, wiring.flipped(self), part)
+            return m
+        platform.makers[self._name] = self._make
+        ports = [
+            ("i" if member.flow is wiring.In else "o", "__".join(map(str, path)), Value.cast(value))
+            for path, member, value in self.signature.flatten(self)
+        ]
+        m.submodules.part = Instance(self._name, ("i", "clk", ClockSignal()), ("i", "rst", ResetSignal()), *ports)
+        return m
+
+
 def to_verilog(component: wiring.Component, name: str) -> str:
     """The Verilog of ``component``, top module ``name``: the same text on every machine.
 
     Its checks (``rtl.checks``) stand between ``ifdef FORESTAGE_CHECKS`` and ``endif``. Rows of a memory that begin
-    alike are filled by a loop.
+    alike are filled by a loop. `Shared` parts are modules of their own names behind it.
     """
+    parts = SharedParts()
+    text = _one_verilog(component, name, parts)
+    written: set[str] = set()
+    while waiting := [part for part in parts.makers if part not in written]:
+        for part in waiting:
+            text += _one_verilog(parts.makers[part](), part, parts)
+            written.add(part)
+    return text
+
+
+def _one_verilog(component: wiring.Component, name: str, parts: SharedParts) -> str:
+    """The Verilog of a component without its shared parts."""
     # Source locations would name the folders of this machine.
-    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    text = verilog.convert(component, name=name, platform=parts, emit_src=False, strip_internal_attrs=True)
+    if "[-1:0]" in text:
+        raise AssertionError(f"{name}: a signal of no bits, of which Verilog makes one of two; give it a bit")
     guarded = _PROCESS.sub(_guarded, text)
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
     if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):

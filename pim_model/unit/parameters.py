@@ -24,15 +24,24 @@ ACCUMULATORS = 32
 INPUT_REGISTERS = 16
 """Input registers of a block, 32 bytes each: a ring. With 8, four tokens a weight read (BF16) cost 4 % of the rate."""
 
+MOST_INPUT_REGISTERS_OF_CHUNK = 4
+"""A chunk of four tokens (BF16)."""
+
 OCTET = 8
 """Rows of a block that one readback takes, 32 bits each."""
 
-LANE_LATENCY_CK = 12
+MAX_ROWS = 65535
+"""Rows of a matrix that a descriptor can name."""
+
+MOST_POSTPONED_REFRESHES = 8
+"""All-bank refreshes that a DRAM allows to be postponed (JESD235)."""
+
+LANE_LATENCY_CK = 18
 """Clocks from the first clock of a pass's operands to the one in which its accumulator holds the sum."""
 
-READBACK_LATENCY_CK = 16
+READBACK_LATENCY_CK = 24
 """Clocks from the base die's receiving a readback of gate and up rows to the first in which their products count as
-inputs of ``down``."""
+inputs of ``down``: then they are in the input buffer."""
 
 
 class UnitParameters(StrictModel):
@@ -42,6 +51,7 @@ class UnitParameters(StrictModel):
         device: The DRAM device; it has blocks at its bank pairs.
         max_inputs: Longest input vector of a phase that the base die's buffer holds, for each token.
         output_beats: Beats of the output queue.
+        bank_rows: Rows of a bank.
         bus_phases: 2: another pseudo-channel shares the command buses, and this one issues column commands only in
             clocks of its own parity, row commands only in its own row slots. 1: the buses are its own.
         phase: Which of the phases is this pseudo-channel's.
@@ -50,6 +60,7 @@ class UnitParameters(StrictModel):
     device: DramRecord
     max_inputs: Annotated[int, Field(ge=64, le=16384, multiple_of=32)] = 4096
     output_beats: Annotated[int, Field(ge=16, le=1024)] = 128
+    bank_rows: Annotated[int, Field(ge=64, le=65536)] = 16384
     bus_phases: Literal[1, 2] = 1
     phase: Annotated[int, Field(ge=0, le=1)] = 0
 
@@ -67,6 +78,10 @@ class UnitParameters(StrictModel):
                 f"device {self.device.name}: operation_interval_ck is {blocks.operation_interval_ck}; a block needs "
                 f"{PASSES} clocks for a column"
             )
+        if blocks.blocks < 2:
+            raise ValueError(f"device {self.device.name}: one block; the unit needs at least 2")
+        if self.device.row_bursts.bit_count() != 1:
+            raise ValueError(f"device {self.device.name}: row_bursts is {self.device.row_bursts}; give a power of two")
         if self.phase >= self.bus_phases:
             raise ValueError(
                 f"phase is {self.phase}; with bus_phases {self.bus_phases} it is 0 to {self.bus_phases - 1}"
@@ -139,6 +154,16 @@ class UnitTimings:
     row_period: int
     row_phase: int
 
+    @property
+    def refresh_bound(self) -> int:
+        """Most clocks from a refresh's being due to its REFAB, if no refresh is under way.
+
+        In the clock before, a bank may have been opened, or a column read: the banks stay open for the longer of the
+        distances from there to PREAB. Each of the two commands may wait for the row bus's slot.
+        """
+        still_open = max(self.act_to_close, self.pim_to_close, self.act_on_bus) - 1
+        return still_open + self.close_to_act + 2 * (self.row_period - 1)
+
     @classmethod
     def of(cls, parameters: UnitParameters) -> "UnitTimings":
         """The clocks of a unit, from its device's constraints.
@@ -153,6 +178,12 @@ class UnitTimings:
         device = parameters.device
         interval = parameters.blocks.operation_interval_ck
         act_on_bus = math.ceil(device.activate_command_ck)
+        load_to_load = max(device.burst_ck, device.tccd_s_ck)
+        if load_to_load < 2:
+            raise ForestageError(
+                f"dram '{device.name}': burst_ck is {device.burst_ck} and tccd_s_ck {device.tccd_s_ck}; the unit's "
+                "sequencer needs two clocks from load to load: one of them must be 2"
+            )
         if device.trc_ck > device.tras_ck + device.trp_ck + device.trrd_s_ck:
             raise ForestageError(
                 f"dram '{device.name}': trc_ck is {device.trc_ck}; beyond tras_ck + trp_ck + trrd_s_ck the unit's "
@@ -173,7 +204,7 @@ class UnitTimings:
             refresh=device.trfc_ck,
             refresh_interval=device.trefi_ck,
             act_on_bus=act_on_bus,
-            load_to_load=max(device.burst_ck, device.tccd_s_ck),
+            load_to_load=load_to_load,
             load_to_readback=max(1, landed + 2 - device.cl_ck),
             readback_to_load=device.cl_ck + device.burst_ck + 2 - device.cwl_ck,
             load_to_use=max(1, landed - device.cl_ck),

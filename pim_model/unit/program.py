@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from pim_model.unit.parameters import ACCUMULATORS, LANES, OCTET, PASSES, UnitParameters
+from pim_model.unit.parameters import ACCUMULATORS, LANES, MAX_ROWS, OCTET, PASSES, UnitParameters
 
 
 class WeightFormat(IntEnum):
@@ -281,6 +281,8 @@ def _phase(
     for name, value in (("rows", rows), ("inputs", inputs)):
         if value < 1:
             raise ForestageError(f"PIM unit: {name} is {value}; give at least 1")
+    if rows > MAX_ROWS:
+        raise ForestageError(f"PIM unit: {rows} rows; a descriptor holds {MAX_ROWS}: split the matrix")
     if inputs > parameters.max_inputs:
         raise ForestageError(
             f"PIM unit: {inputs} inputs; its buffer holds {parameters.max_inputs}: split the matrix, or generate it "

@@ -1,4 +1,4 @@
-"""A memory-mapped register file as data: registers, their fields and one memory.
+"""A memory-mapped register file as data: registers, their fields and, where there is one, a memory.
 
 Whatever speaks of a register reads it here: the circuit, its drivers, the guide's table (``AddressMap.markdown``) and
 the SystemRDL that is written beside the Verilog (``rtl.bus.systemrdl``). Offsets are in bytes. This module needs no
@@ -136,6 +136,41 @@ class Register:
         return {part.name: part for part in self.fields}[name]
 
 
+def constants(name: str, offset: int, *fields: tuple[str, int, int, str, int]) -> Register:
+    """A register of constants, given as (name, lowest bit, width, meaning, value)."""
+    return Register(
+        name=name,
+        offset=offset,
+        fields=tuple(
+            Field(name=field, lowest_bit=lowest, width=width, meaning=meaning, reset=value, access=Access.CONSTANT)
+            for field, lowest, width, meaning, value in fields
+        ),
+    )
+
+
+def bit(name: str, place: int, meaning: str, access: Access) -> Field:
+    """A field of one bit."""
+    return Field(name=name, lowest_bit=place, meaning=meaning, access=access)
+
+
+COUNTER_BITS = 48
+
+
+def counter_registers(name: str, meaning: str, offset: int) -> tuple[Register, Register]:
+    """A counter's low word, whose read keeps the high one, and its high word; ``name`` in lower case."""
+    low = Field(name=name, width=DATA_BITS, meaning=f"counter: {meaning}", access=Access.STATE)
+    high = Field(
+        name=f"{name}_high",
+        width=COUNTER_BITS - DATA_BITS,
+        meaning="the high word, as the low word was last read",
+        access=Access.STATE,
+    )
+    return (
+        Register(name=low.name.upper(), offset=offset, fields=(low,)),
+        Register(name=high.name.upper(), offset=offset + DATA_BYTES, fields=(high,)),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryWindow:
     """Rows of a memory on the bus: row ``address`` at ``offset + address · stride``, its words low first.
@@ -165,20 +200,20 @@ class AddressMap:
         name: of the hardware, an identifier.
         meaning: a line of prose.
         registers: ascending.
-        memory: above them.
+        memory: above them, or none.
     """
 
     name: str
     meaning: str
     registers: tuple[Register, ...]
-    memory: MemoryWindow
+    memory: MemoryWindow | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError where registers share a word or a name, or reach the memory."""
         offsets = [register.offset for register in self.registers]
         if any(offset % DATA_BYTES for offset in offsets) or sorted(set(offsets)) != offsets:
             raise ValueError(f"{self.name}: registers do not ascend word by word: {offsets}")
-        if offsets[-1] >= self.memory.offset:
+        if self.memory is not None and offsets[-1] >= self.memory.offset:
             raise ValueError(f"{self.name}: the registers reach the memory at {self.memory.offset:#x}")
         if len({register.name for register in self.registers}) != len(self.registers):
             raise ValueError(f"{self.name}: two registers have one name")
@@ -213,10 +248,9 @@ class AddressMap:
         lines += [
             _row(register.offset, register.name, _access(register), _content(register)) for register in self.registers
         ]
-        memory = self.memory
-        lines.append(
-            _row(memory.offset, memory.name, "RW", f"{memory.meaning}; {memory.rows} rows, {memory.stride} bytes apart")
-        )
+        if (memory := self.memory) is not None:
+            meaning = f"{memory.meaning}; {memory.rows} rows, {memory.stride} bytes apart"
+            lines.append(_row(memory.offset, memory.name, "RW", meaning))
         return "\n".join(lines)
 
 

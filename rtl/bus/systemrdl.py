@@ -27,7 +27,9 @@ def systemrdl(address_map: AddressMap) -> str:
     ]
     for register in address_map.registers:
         lines += _register(register)
-    return "\n".join([*lines, *_memory(address_map.memory), "};", ""])
+    if address_map.memory is not None:
+        lines += _memory(address_map.memory)
+    return "\n".join([*lines, "};", ""])
 
 
 def _register(register: Register) -> list[str]:

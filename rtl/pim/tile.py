@@ -113,6 +113,8 @@ class VectorBuffer(wiring.Component):
             with m.If(self.vector.p.last):
                 m.d.sync += [write_address.eq(0), write_bank.eq(~write_bank), full.bit_select(write_bank, 1).eq(1)]
         always(m, implies(self.release, self.full), "vector buffer: a bank is given back that is not complete")
+        in_turn = Mux(read_bank == write_bank, full[0] == full[1], full == (1 << read_bank))
+        always(m, in_turn, "vector buffer: the banks are not filled and read in turn")
         always_within(
             m,
             write_address,
@@ -164,10 +166,11 @@ class GemvSequencer(wiring.Component):
         chunk = Signal.like(self.chunk)
         row = Signal(ceil_log2(self._parameters.accumulators))  # of the group
         last_group, last_chunk, last_row, end = Signal(), Signal(), Signal(), Signal()
+        rows = Mux(last_group, rows_left, job.group)
         m.d.comb += [
             last_group.eq(rows_left <= job.group),
             last_chunk.eq(chunk == job.chunks - 1),
-            last_row.eq(row == Mux(last_group, rows_left, job.group) - 1),
+            last_row.eq(row == rows - 1),
             end.eq(last_group & last_chunk & last_row),
             self.ready.eq(active & self.vector_full),
             self.chunk.eq(chunk),
@@ -191,7 +194,10 @@ class GemvSequencer(wiring.Component):
         self._check(m, accept)
         always(m, implies(self.step, active), "sequencer: a beat is accepted without a job")
         always(m, implies(active, rows_left != 0), "sequencer: a job without rows is in work")
-        always(m, implies(active, (chunk < job.chunks) & (row < job.group)), "sequencer: a beat is outside its job")
+        always(m, implies(active, (chunk < job.chunks) & (row < rows)), "sequencer: a beat is outside its job")
+        always(
+            m, implies(~active, (chunk == 0) & (row == 0)), "sequencer: the next job does not start with its first beat"
+        )
         with m.If(accept):
             m.d.sync += [active.eq(1), job.eq(self.command.p), rows_left.eq(self.command.p.rows)]
         return m

@@ -20,11 +20,20 @@ from predictor.st_moe.parameters import (
     EngineLimits,
 )
 from predictor.st_moe.rows import RowFormat
-from rtl.bus.register_map import DATA_BITS, DATA_BYTES, Access, AddressMap, Field, MemoryWindow, Register
+from rtl.bus.register_map import (
+    DATA_BYTES,
+    Access,
+    AddressMap,
+    Field,
+    MemoryWindow,
+    Register,
+    bit,
+    constants,
+    counter_registers,
+)
 
 IDENTITY = 0x4653_5045  # "FSPE"
 VERSION = 1
-COUNTER_BITS = 48
 COUNTERS_OFFSET = 0x80
 STATUS_ERROR_SHIFT = 8  # of the bits of ``EventError`` in STATUS
 MINIMUM_WINDOW = 0x1000
@@ -167,7 +176,11 @@ class Window:
 def address_map(limits: EngineLimits) -> AddressMap:
     """Everything that the bus of an engine reaches."""
     window, rows = Window.of(limits), RowFormat(limits)
-    counters = [register for counter in EngineCounter for register in _counter_registers(counter)]
+    counters = [
+        register
+        for counter in EngineCounter
+        for register in counter_registers(counter.name.lower(), counter.meaning, counter_offset(counter))
+    ]
     return AddressMap(
         name=NAME,
         meaning="Prefetch engine: ST-MoE's tables over AXI4-Lite",
@@ -207,9 +220,9 @@ def configuration_writes(configuration: EngineConfiguration) -> Iterator[tuple[i
 def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
     """All registers but settings and counters."""
     window = Window.of(limits)
-    status = [_bit("busy", 0, "an event is in work", Access.STATE)]
+    status = [bit("busy", 0, "an event is in work", Access.STATE)]
     status += [
-        _bit(
+        bit(
             f"error_{error.name}".lower(),
             STATUS_ERROR_SHIFT + error.bit_length() - 1,
             f"{error.meaning} (sticky)",
@@ -218,7 +231,7 @@ def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
         for error in EventError
     ]
     status += [
-        _bit(
+        bit(
             "error_configuration",
             STATUS_ERROR_SHIFT + len(EventError),
             "the write of a setting was refused (sticky)",
@@ -226,15 +239,15 @@ def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
         )
     ]
     return (
-        _constants("IDENTITY", 0x00, ("identity", 0, 32, '"FSPE" in ASCII', IDENTITY)),
-        _constants("VERSION", 0x04, ("version", 0, 32, "version of this map", VERSION)),
-        _constants(
+        constants("IDENTITY", 0x00, ("identity", 0, 32, '"FSPE" in ASCII', IDENTITY)),
+        constants("VERSION", 0x04, ("version", 0, 32, "version of this map", VERSION)),
+        constants(
             "LIMITS",
             0x08,
             ("experts_max", 0, 16, "most experts of a layer", limits.experts_max),
             ("layers_max", 16, 16, "most MoE layers", limits.layers_max),
         ),
-        _constants(
+        constants(
             "CAPABILITY",
             0x0C,
             ("top_k_max", 0, 8, "most experts of an event", limits.top_k_max),
@@ -242,7 +255,7 @@ def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
             ("row_words", 16, 8, "words of a table row", RowFormat(limits).words),
             ("counters", 24, 8, "number of counters", len(EngineCounter)),
         ),
-        _constants(
+        constants(
             "WINDOW",
             0x10,
             ("log2_offset", 0, 8, "log2 of the offset of TABLE", window.base.bit_length() - 1),
@@ -251,49 +264,17 @@ def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
         Register(
             name="CONTROL",
             offset=0x14,
-            fields=(_bit("enable", 0, "1 on, 0 off (events are discarded, the history is forgotten)", Access.SETTING),),
+            fields=(bit("enable", 0, "1 on, 0 off (events are discarded, the history is forgotten)", Access.SETTING),),
         ),
         Register(
             name="COMMAND",
             offset=0x18,
             fields=(
-                _bit("clear_counters", 0, "all counters become 0", Access.COMMAND),
-                _bit("clear_errors", 1, "the sticky errors become 0", Access.COMMAND),
+                bit("clear_counters", 0, "all counters become 0", Access.COMMAND),
+                bit("clear_errors", 1, "the sticky errors become 0", Access.COMMAND),
             ),
         ),
         Register(name="STATUS", offset=0x1C, fields=tuple(status)),
-    )
-
-
-def _constants(name: str, offset: int, *fields: tuple[str, int, int, str, int]) -> Register:
-    """A register of constants, given as (name, lowest bit, width, meaning, value)."""
-    return Register(
-        name=name,
-        offset=offset,
-        fields=tuple(
-            Field(name=field, lowest_bit=lowest, width=width, meaning=meaning, reset=value, access=Access.CONSTANT)
-            for field, lowest, width, meaning, value in fields
-        ),
-    )
-
-
-def _bit(name: str, place: int, meaning: str, access: Access) -> Field:
-    return Field(name=name, lowest_bit=place, meaning=meaning, access=access)
-
-
-def _counter_registers(counter: EngineCounter) -> tuple[Register, Register]:
-    """A counter's low word, whose read keeps the high one, and its high word."""
-    name, offset = counter.name.lower(), counter_offset(counter)
-    low = Field(name=name, width=DATA_BITS, meaning=f"counter: {counter.meaning}", access=Access.STATE)
-    high = Field(
-        name=f"{name}_high",
-        width=COUNTER_BITS - DATA_BITS,
-        meaning="the high word, as the low word was last read",
-        access=Access.STATE,
-    )
-    return (
-        Register(name=low.name.upper(), offset=offset, fields=(low,)),
-        Register(name=high.name.upper(), offset=offset + DATA_BYTES, fields=(high,)),
     )
 
 

@@ -8,9 +8,9 @@ from typing_extensions import override
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import AGGREGATION_CODES, EngineLimits, TablePolicy
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
+from rtl.bus.counters import Counters
 from rtl.checks import always, always_stable, implies
 from rtl.prefetch.address_map import Window
-from rtl.prefetch.counters import Counters
 from rtl.prefetch.history import History
 from rtl.prefetch.issuer import RequestIssuer
 from rtl.prefetch.layouts import RowWriteSignature, event_layout, request_layout
@@ -53,11 +53,12 @@ class PrefetchEngine(wiring.Component):
         self._issuer = RequestIssuer(limits)
         self._updater = Updater(limits)
         self._counters = Counters(
+            EngineCounter,
             {
                 EngineCounter.CANDIDATE_HITS: len(self._updater.hits),
                 EngineCounter.CANDIDATE_MISSES: len(self._updater.misses),
                 EngineCounter.REPLACEMENTS: len(self._updater.replacements),
-            }
+            },
         )
 
     @override

@@ -1,6 +1,6 @@
 """The prefetch engine's registers: settings, status, counters and the window onto the table memory."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -9,9 +9,10 @@ from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
-from rtl.bus.register_map import DATA_BITS, Field, Register
+from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
+from rtl.bus.words import part, word_of
 from rtl.checks import always, always_kept, always_within, implies
-from rtl.prefetch.address_map import COUNTER_BITS, SETTINGS, Window, address_map
+from rtl.prefetch.address_map import SETTINGS, Window, address_map
 from rtl.prefetch.tables import WindowSignature
 
 
@@ -118,11 +119,11 @@ class RegisterFile(wiring.Component):
         control, command = self._map.register("CONTROL"), self._map.register("COMMAND")
         with m.Switch(self.registers.address):
             with m.Case(control.offset):
-                m.d.sync += self.enable.eq(_part(value, control.field("enable")))
+                m.d.sync += self.enable.eq(part(value, control.field("enable")))
             with m.Case(command.offset):
                 m.d.comb += [
-                    self.clear_counters.eq(_part(value, command.field("clear_counters"))),
-                    clear_errors.eq(_part(value, command.field("clear_errors"))),
+                    self.clear_counters.eq(part(value, command.field("clear_counters"))),
+                    clear_errors.eq(part(value, command.field("clear_errors"))),
                 ]
             for setting in SETTINGS:
                 register = self._map.register(setting.name.upper())
@@ -177,25 +178,8 @@ class RegisterFile(wiring.Component):
             for register in self._map.registers:
                 if register.readable:
                     with m.Case(register.offset):
-                        m.d.sync += found.eq(_word(register, held))
+                        m.d.sync += found.eq(word_of(register, held))
                         if register.name in counters:
                             m.d.sync += high_word.eq(counters[register.name][DATA_BITS:])
             with m.Default():
                 m.d.sync += exists.eq(0)
-
-
-def _part(word: Value, field: Field) -> Value:
-    """A field's bits of a word."""
-    return word[field.lowest_bit : field.lowest_bit + field.width]
-
-
-def _word(register: Register, held: dict[str, Value]) -> Value:
-    """What a register reads: its constants, and of its other fields what ``held`` has of their names."""
-    if register.constant:
-        return Const(register.reset, DATA_BITS)
-    parts: list[Value] = []
-    place = 0
-    for field in register.fields:
-        parts += [Const(0, field.lowest_bit - place), held[field.name]]
-        place = field.lowest_bit + field.width
-    return Cat(*parts)

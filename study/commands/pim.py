@@ -9,6 +9,8 @@ from rich.table import Table
 
 from gpu_reference.files import SHIPPED_TRACE
 from study.commands.options import JsonOption
+from study.commands.pim_gemv import expert, gemv
+from study.commands.pim_pictures import roofline_command, shapes, timeline
 from study.commands.pim_stream import stream_command
 from study.numbers import count, size
 from study.output import emit, progress_bar
@@ -18,6 +20,11 @@ from traces import RoutingTrace
 
 app = typer.Typer()
 app.command("stream")(stream_command)
+app.command("gemv")(gemv)
+app.command("expert")(expert)
+app.command("shapes")(shapes)
+app.command("roofline")(roofline_command)
+app.command("timeline")(timeline)
 
 
 @app.command("check")

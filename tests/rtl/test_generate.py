@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_file_is_written(tmp_path: Path) -> None:
     paths = generate(tmp_path / "verilog", SMALL)
-    assert [path.name for path in paths] == ["pim_tile.v", "prefetch_engine.rdl", "prefetch_engine.v"]
+    assert [path.name for path in paths] == list(FILES)
     assert sorted((tmp_path / "verilog").iterdir()) == paths
-    for path in paths[::2]:
-        assert f"module {path.stem}(" in path.read_text()
+    for path in paths:
+        begins = f"module {path.stem}(" if path.suffix == ".v" else f"addrmap {path.stem} {{"
+        assert begins in path.read_text()
 
 
 def test_another_process_writes_the_same_text() -> None:

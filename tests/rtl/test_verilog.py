@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
 from amaranth.back import verilog
-from amaranth.hdl import Module, Print
+from amaranth.hdl import Cat, Const, Module, Mux, Print
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -119,3 +119,21 @@ def test_a_large_memory_takes_few_lines() -> None:
         for layers in (5, 8)
     )
     assert small.count("memory[") == large.count("memory[") < 20
+
+
+class _NoBits(wiring.Component):
+    """Its multiplexer has a result of no bits."""
+
+    select: In(1)
+    value: In(1)
+    result: Out(1)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.result.eq(Cat(Mux(self.select, Const(0, 0), Const(0, 0)), self.value))
+        return m
+
+
+def test_a_signal_of_no_bits_is_refused() -> None:
+    with pytest.raises(AssertionError, match="a signal of no bits"):
+        to_verilog(_NoBits(), "no_bits")

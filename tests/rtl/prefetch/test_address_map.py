@@ -7,8 +7,8 @@ import pytest
 
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters, TablePolicy
+from rtl.bus.register_map import COUNTER_BITS
 from rtl.prefetch.address_map import (
-    COUNTER_BITS,
     SETTINGS,
     STATUS_ERROR_SHIFT,
     Window,

@@ -3,12 +3,12 @@
 from typing import Any
 
 from predictor.st_moe.events import EngineCounter
-from rtl.prefetch.counters import Counters
+from rtl.bus.counters import Counters
 from tests.rtl.simulate import simulate
 
 
 def test_a_clear_wins_over_what_is_counted_in_its_cycle() -> None:
-    dut = Counters({EngineCounter.CANDIDATE_HITS: 3})
+    dut = Counters(EngineCounter, {EngineCounter.CANDIDATE_HITS: 3})
 
     async def bench(ctx: Any) -> None:
         ctx.set(dut.increments, {"events": 1, "candidate_hits": 5})

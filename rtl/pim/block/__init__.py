@@ -1,0 +1,1 @@
+"""The block beside one pair of banks: input registers, lanes, accumulators, constants."""
