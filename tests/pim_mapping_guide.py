@@ -1,4 +1,4 @@
-"""The tables of docs/pim-mapping.md, from the commands' own functions; ``python -m tests.pim_mapping_guide`` writes them.
+"""The tables of docs/pim-mapping.md by the commands' own functions; ``python -m tests.pim_mapping_guide`` writes them.
 
 They depend on the unit's clocks (`pim_model.unit.parameters`), so that a change there changes them.
 """
