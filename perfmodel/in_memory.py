@@ -6,7 +6,7 @@
   inputs and reads all of the outputs back; so an expert takes a stack, and the stacks work at once, by default.
 * The unit reads the weights once for ``tokens_per_read`` tokens; an expert of more takes several passes, one after the
   other, each with its readback, and before and after it inputs and partial outputs over the pins of all of its
-  pseudo-channels at once. Clocks are those of the unit (`pim_model.unit`); with refresh, means over when it begins.
+  pseudo-channels at once. Clocks are those of `pim_model.gemv.closed_form`; with refresh, means over when it begins.
 * Once a layer the inputs (BF16, one vector of the model's width a token of the largest timed step) cross the link, and
   the latency passes each way. For each token of each expert the partial outputs follow after the layer's last expert:
   FP32 vectors of the model's width, one a pseudo-channel, or one a stack. As the host's, they do not compete with
@@ -24,7 +24,7 @@ import numpy as np
 
 from catalog.catalogue import Catalog, load_catalog
 from catalog.dram import DramRecord
-from catalog.errors import ForestageError, SettingError
+from catalog.errors import SettingError
 from catalog.models import ModelRecord
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import BF16_BYTES, CostModel
@@ -32,16 +32,13 @@ from perfmodel.durations import RATE, check_expert, device_times, transfer_chunk
 from perfmodel.in_memory_config import InMemory
 from perfmodel.units import PS_PER_US
 from perfmodel.workload import Durations
+from pim_model.gemv.closed_form import unit_clocks
+from pim_model.gemv.expert import BEGINNINGS, ExpertShape, slices_of
 from pim_model.unit.parameters import UnitParameters
-from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program
-from pim_model.unit.schedule import schedule
+from pim_model.unit.program import Program, WeightFormat, expert_program
 
 FP32_BYTES = 4
-BEGINNINGS = 8
-"""Of a pass, evenly spaced between two refreshes."""
 FORMATS = {"bf16": WeightFormat.BF16, "int8": WeightFormat.INT8, "mxfp4": WeightFormat.MXFP4}
-KINDS = {"swiglu": ExpertKind.SWIGLU, "gpt_oss_swiglu": ExpertKind.GPT_OSS}
-"""Activations that the unit has."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,7 +49,8 @@ class ExpertMemory:
         settings: what was asked for.
         model: whose experts.
         parameters: of the unit of each pseudo-channel.
-        slice_rows: intermediate rows of the largest slice; some pseudo-channels may have fewer, or none.
+        slice_rows: intermediate rows of the largest slice.
+        slices: of an expert; pseudo-channels beyond these have none of it.
         weight_format: in which it computes.
         tokens_per_read: tokens a pass.
         pseudo_channels: of one expert.
@@ -64,6 +62,7 @@ class ExpertMemory:
     model: ModelRecord
     parameters: UnitParameters
     slice_rows: int
+    slices: int
     weight_format: WeightFormat
     tokens_per_read: int
     pseudo_channels: int
@@ -84,7 +83,8 @@ class ExpertMemory:
             remedy = f"{weight_format.name} weights take a power of two up to {weight_format.most_tokens}"
             raise refused("tokens_per_read", f"{tokens}: {remedy}")
         own, groups = _groups(settings, device)
-        rows = _slice_rows(costs.model.expert_intermediate, own, weight_format)
+        slices = slices_of(costs.model.expert_intermediate, own, weight_format)
+        rows = max(slices)
         most_inputs = -(-max(costs.model.hidden, rows, 64) // 32) * 32
         parameters = UnitParameters.parse(
             {"device": device, "max_inputs": most_inputs, "bus_phases": device.pseudo_channels_per_command_bus},
@@ -95,6 +95,7 @@ class ExpertMemory:
             model=costs.model,
             parameters=parameters,
             slice_rows=rows,
+            slices=sum(slices.values()),
             weight_format=weight_format,
             tokens_per_read=tokens,
             pseudo_channels=own,
@@ -121,22 +122,16 @@ class ExpertMemory:
         return laid_out
 
     def _program(self, tokens: int) -> Program:
-        model = self.model
-        kind = KINDS.get(model.activation)
-        if kind is None or model.expert_matrices != 3:
-            raise ForestageError(
-                f"model {model.name}: activation {model.activation}, {model.expert_matrices} matrices: the PIM unit "
-                f"runs experts of three with {' or '.join(KINDS)}; choose another model"
-            )
+        shape = ExpertShape.of(self.model)
         return expert_program(
             self.parameters,
-            model.hidden,
+            shape.hidden,
             self.slice_rows,
             self.weight_format,
-            kind,
+            shape.kind,
             tokens=tokens,
-            gate_up_bias=model.expert_bias,
-            down_bias=model.expert_bias,
+            gate_up_bias=shape.bias,
+            down_bias=shape.bias,
         )
 
     @property
@@ -178,7 +173,7 @@ class ExpertMemory:
 
     def output_ps(self) -> int:
         """The partial outputs of one token of one expert over the link."""
-        sums = -(-self.model.expert_intermediate // self.slice_rows)
+        sums = self.slices
         if self.settings.partial_sums == "stack":
             sums = -(-sums // self.device.pseudo_channels)
         return transfer_ps(sums * self.model.hidden * FP32_BYTES, self.link_bytes_per_s)
@@ -260,13 +255,6 @@ def _format(settings: InMemory, model: ModelRecord) -> WeightFormat:
     return FORMATS[name]
 
 
-def _slice_rows(intermediate: int, pseudo_channels: int, weight_format: WeightFormat) -> int:
-    """Intermediate rows of the largest slice. MXFP4's scales are shared by 32 of them, which stay together."""
-    unit = weight_format.input_unit if weight_format is WeightFormat.MXFP4 else 1
-    units = -(-intermediate // unit)
-    return min(intermediate, -(-units // pseudo_channels) * unit)
-
-
 def _groups(settings: InMemory, device: DramRecord) -> tuple[int, int]:
     """Pseudo-channels of an expert, and groups of as many."""
     everything = settings.stacks * device.pseudo_channels
@@ -296,5 +284,5 @@ def pass_clocks(parameters: UnitParameters, program: Program, *, refresh: bool) 
     """Clocks of a pass until its last readback; with refresh the mean over `BEGINNINGS` within tREFI."""
     interval = parameters.device.trefi_ck
     dues = [interval * number // BEGINNINGS for number in range(1, BEGINNINGS + 1)] if refresh else [None]
-    runs = [schedule(program, parameters, refresh_in_ck=due) for due in dues]
+    runs = [unit_clocks(program, parameters, refresh_in_ck=due) for due in dues]
     return sum(run.compute_ck + run.readout_ck for run in runs) / len(runs)
