@@ -8,7 +8,8 @@ one. Between the phases, for each pair of a gate row and the up row after it,
 * gpt-oss: g = min(g, 7), u = max(min(u, 7), −7), h = BF16(A(g) · (u + 1)), sum and product rounded to FP32; NaN stays;
 
 A is the function of `activation`. h are the inputs of ``down``. The flag NONFINITE says that some y or h of a token
-was infinite or NaN, or with INT8 weights an input: then the results need not be those of PyTorch.
+was infinite or NaN, or with INT8 weights an input: then the results need not be those of PyTorch. (An h that is not
+finite makes every y of ``down`` infinite or NaN, or is such an input of INT8, so that h needs no look of its own.)
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ from pim_model.numerics.floats import (
     float_bits,
     float_from_bf16,
     from_float_bits,
-    is_finite_bf16,
     multiply,
 )
 from pim_model.numerics.formats import WeightMatrix
@@ -81,7 +81,7 @@ class Expert:
         first, second = self.gate_up.matrix, self.down.matrix
         if first.format is not second.format:
             raise ForestageError(
-                f"PIM expert: gate_up is {first.format.name}, down {second.format.name}; give both alike"
+                f"PIM expert: gate_up is {first.format.name}, down {second.format.name}; give both in one format"
             )
         if first.shape != (2 * second.shape[1], second.shape[0]):
             raise ForestageError(
@@ -135,7 +135,7 @@ class Expert:
         """
         if not 0 <= start < stop <= self.intermediate:
             raise ForestageError(
-                f"PIM expert: slice {start} to {stop} of {self.intermediate} intermediate rows is none"
+                f"PIM expert: slice {start} to {stop}; give rows within the {self.intermediate} of gate and up"
             )
         rows = np.arange(2 * start, 2 * stop)
         bias = None if self.gate_up.bias is None else self.gate_up.bias[rows]
@@ -190,7 +190,7 @@ def run_expert(expert: Expert, x: Bits16) -> Result:
     y, nonfinite_y = _outputs(expert.gate_up, x)
     h = gated(expert.kind, bf16_from_float(y[:, 0::2]), bf16_from_float(y[:, 1::2]))
     result, nonfinite = _outputs(expert.down, h)
-    return Result(float_bits(result), nonfinite_y or not is_finite_bf16(h).all() or nonfinite, h)
+    return Result(float_bits(result), nonfinite_y or nonfinite, h)
 
 
 def gated(kind: ExpertKind, g: Bits16, u: Bits16) -> Bits16:

@@ -100,7 +100,7 @@ def expert_columns(parameters: UnitParameters, program: Program, expert: Expert)
     """
     if len(program.phases) != 2 or program.kind is not expert.kind:
         raise ForestageError(
-            f"PIM image: an expert of kind {expert.kind.name} in a program of kind {program.kind.name}"
+            f"PIM image: an expert of kind {expert.kind.name}, a program for {program.kind.name}; give the same"
         )
     first, second = program.phases
     return phase_columns(parameters, first, expert.gate_up), phase_columns(parameters, second, expert.down)

@@ -1,6 +1,8 @@
 """The activation unit over all 65,536 BF16s, against A(g) from 40 decimal digits."""
 
 import math
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 from pim_model.numerics import activation, floats
 from pim_model.numerics.activation import Activation, activate, activation_tables
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "pim-numerics.md"
+
 EVERY = np.arange(2**16, dtype=np.uint16)
 VALUES = floats.float_from_bf16(EVERY)
 FINITE = np.isfinite(VALUES)
@@ -16,6 +20,7 @@ FINITE = np.isfinite(VALUES)
 both = pytest.mark.parametrize("function", list(Activation))
 
 
+@cache
 def exact(function: Activation) -> NDArray[np.float64]:
     return np.array([activation.exact(function, float(g)) for g in VALUES[FINITE]])
 
@@ -97,3 +102,32 @@ def test_the_tables_are_those_that_the_hardware_was_checked_with() -> None:
         function: sum(w * (i + 1) for i, w in enumerate(activation_tables(function).words)) for function in Activation
     }
     assert sums == {Activation.SWIGLU: 2936161953672351, Activation.GPT_OSS: 3153964212538562}
+
+
+def documented(function: Activation) -> list[float]:
+    """The figures of the guide's row."""
+    lines = GUIDE.read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| {function} |")]
+    return [float(cell) for cell in row.strip("| ").split("|")[1:]]
+
+
+@both
+def test_the_guides_table_is_the_units(function: Activation) -> None:
+    tables, expected = activation_tables(function), exact(function)
+    results = activate(function, EVERY)[FINITE].astype(np.float64)
+    as_bf16 = floats.float_from_bf16(floats.bf16_from_float(results)).astype(np.float64)
+    nearest = floats.float_from_bf16(floats.bf16_from_float(expected))
+    normal = np.abs(expected) >= floats.LEAST_NORMAL
+    greatest, greatest_bf16 = (
+        (np.abs(found - expected)[normal] / activation.ulp_bf16(np.abs(expected[normal]))).max()
+        for found in (results, as_bf16)
+    )
+    assert documented(function) == [
+        float(function.alpha),
+        function.top,
+        len(tables.base),
+        tables.bits,
+        pytest.approx(greatest, abs=0.0006),
+        pytest.approx(greatest_bf16, abs=0.0006),
+        int((as_bf16 != nearest).sum()),
+    ]

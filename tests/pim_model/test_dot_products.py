@@ -121,6 +121,12 @@ def test_bf16_at_the_ends_of_the_range() -> None:
     # The accumulator starts at +0, so that −0 products give +0; only a flushed sum is −0.
     assert sum_of([0x8000] * 16, [ONE] * 16) == 0
     assert sum_of([MINUS_ONE], [0]) == 0
+    # Each step flushes: products of 2⁻¹²⁷, their sums, and the accumulator.
+    assert sum_of([LEAST, LEAST], [0x3F00, 0x3F00]) == 0
+    assert sum_of([0x00C0, 0x8080, 0x00C0, 0x8080], [ONE] * 4) == 0
+    x = [0] * 33
+    x[0], x[16], x[32] = 0x00C0, 0x8080, LEAST
+    assert sum_of([ONE] * 33, x) == 0x00800000
     x = [0] * 17
     x[0], x[16] = LEAST, 0x80C0  # 2⁻¹²⁶ − 1.5 · 2⁻¹²⁶
     assert sum_of([ONE] * 17, x) == 0x80000000
@@ -142,7 +148,7 @@ def test_mxfp4_at_the_ends_of_the_range() -> None:
     assert sum_of(2, 127, BF16_INFINITY) == INFINITY
     # The products overflow before the scale can make them small.
     assert sum_of(7, 1, MOST) == INFINITY
-    assert sum_of(1, 127, LEAST) == 0
+    assert sum_of(1, 137, LEAST, inputs=2) == 0  # products of 2⁻¹²⁷
     # A sum of 24 ones scaled to 2⁻¹²⁶ · (1 − 2⁻²⁴): zero by the rule, where gradual underflow would round to 2⁻¹²⁶.
     parts = floats.bf16_from_float(np.ldexp([255.0, 255.0, 255.0], [-7, -15, -23]).astype(np.float32)).tolist()
     halves = Mxfp4Matrix(np.full((1, 3), 2, np.uint8), np.array([[0]], np.uint8))

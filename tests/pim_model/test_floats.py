@@ -7,7 +7,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -90,6 +90,7 @@ def result(function: Callable, *operands: int) -> int:
     return int(floats.float_bits(function(*values)))
 
 
+@settings(deadline=None)
 @given(PATTERNS, PATTERNS)
 @example(0x00800001, SIGN | 0x00800000)  # 2⁻¹⁴⁹
 @example(0x00FFFFFF, SIGN | 0x00800000)  # just below 2⁻¹²⁶
@@ -99,6 +100,7 @@ def test_the_sum_is_the_exact_one_rounded(left: int, right: int) -> None:
     assert result(floats.add, left, right) == exact_sum(left, right)
 
 
+@settings(deadline=None)
 @given(PATTERNS, PATTERNS)
 @example(0x3F7FFFFF, 0x00800000)  # 2⁻¹²⁶ · (1 − 2⁻²⁴): representable without a lower bound, so flushed
 @example(0x3F7FFFFE, 0x00800001)  # 2⁻¹²⁶ · (1 − 2⁻⁴⁶) rounds up to 2⁻¹²⁶
@@ -106,6 +108,7 @@ def test_the_product_is_the_exact_one_rounded(left: int, right: int) -> None:
     assert result(floats.multiply, left, right) == exact_product(left, right)
 
 
+@settings(deadline=None)
 @given(PATTERNS, st.integers(-300, 300))
 @example(0x00FFFFFF, -1)  # 2⁻¹²⁶ · (1 − 2⁻²⁴) again, where IEEE's gradual underflow gives 2⁻¹²⁶
 def test_a_power_of_two_is_the_exact_one_rounded(bits: int, exponent: int) -> None:
@@ -113,6 +116,7 @@ def test_a_power_of_two_is_the_exact_one_rounded(bits: int, exponent: int) -> No
     assert int(floats.float_bits(floats.scale(value, exponent))) == exact_scaled(bits, exponent)
 
 
+@settings(deadline=None)
 @given(st.integers(0x00800000, 0x00FFFFFF), st.integers(0x3F000000, 0x3F800000))
 def test_products_around_the_least_normal(left: int, right: int) -> None:
     assert result(floats.multiply, left, right) == exact_product(left, right)
