@@ -118,6 +118,11 @@ class DramRecord(Record):
                 f"a burst of {self.burst_length} at {self.data_rate_gbps} Gb/s takes {burst_ns:.4g} ns, but burst_ck · "
                 f"tck_ns is {self.burst_ck * self.tck_ns:.4g}; check data_rate_gbps (gigabits a second and pin), tck_ns"
             )
+        if self.trfc_ck >= self.trefi_ck:
+            raise ValueError(
+                f"trefi_ck is {self.trefi_ck}, but a refresh takes trfc_ck = {self.trfc_ck}: nothing else could run; "
+                "check both"
+            )
         if self.pseudo_channels % self.pseudo_channels_per_command_bus:
             raise ValueError(
                 f"pseudo_channels_per_command_bus: {self.pseudo_channels_per_command_bus} does not divide the stack's "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from study.blocks import Command, Section
 
-TAKES_NO_MODEL = ("forestage rtl generate", "forestage pim check")
+TAKES_NO_MODEL = ("forestage rtl generate", "forestage pim check", "forestage pim stream")
 """Commands in reports that do not depend on a model and have no option for one."""
 
 OTHER_CONFIG = ("forestage predictor train", "forestage study")

@@ -1,4 +1,4 @@
-"""The state of one pseudo-channel: which rows are open, and when each command may come next."""
+"""The state of a channel: which rows are open, and when each command may come next."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -20,9 +20,14 @@ class ChannelState:
     def __init__(self, geometry: Geometry, constraints: Sequence[TimingConstraint[Command]]) -> None:
         self._geometry = geometry
         self._open: list[int | None] = [None] * geometry.banks
-        groups = geometry.stack_ids * geometry.bank_groups
-        sizes = {Scope.CHANNEL: 1, Scope.OTHER_STACK_ID: geometry.stack_ids, Scope.BANK_GROUP: groups}
-        sizes[Scope.BANK] = geometry.banks
+        last = geometry.banks - 1
+        sizes = {
+            Scope.COMMAND_BUS: geometry.command_bus_of(last) + 1,
+            Scope.CHANNEL: geometry.pseudo_channels,
+            Scope.OTHER_STACK_ID: geometry.stack_id_of(last) + 1,
+            Scope.BANK_GROUP: geometry.bank_group_of(last) + 1,
+            Scope.BANK: geometry.banks,
+        }
         # For each scope and node, the earliest time of each command.
         self._ready = {scope: [[0] * len(_COMMANDS) for _ in range(size)] for scope, size in sizes.items()}
         self._rules: list[list[_Rule]] = [[] for _ in _COMMANDS]
@@ -46,7 +51,7 @@ class ChannelState:
         return max(ready[node][index] for ready, node in self._nodes(bank))
 
     def issue(self, command: Command, bank: int, at_ck: int, *, row: int = 0) -> None:
-        """Issue ``command``; commands of all banks (PREab, REFab) ignore ``bank``.
+        """Issue ``command``; those of all banks (PREab, REFab) go to the pseudo-channel of ``bank``.
 
         Raises:
             ValueError: the command comes too early, or the bank is not in the state that it needs.
@@ -62,7 +67,8 @@ class ChannelState:
     def _nodes(self, bank: int) -> list[tuple[list[list[int]], int]]:
         """The tables of earliest times that apply to ``bank``, one per scope, with its index in each."""
         return [
-            (self._ready[Scope.CHANNEL], 0),
+            (self._ready[Scope.COMMAND_BUS], self._geometry.command_bus_of(bank)),
+            (self._ready[Scope.CHANNEL], self._geometry.pseudo_channel_of(bank)),
             (self._ready[Scope.OTHER_STACK_ID], self._geometry.stack_id_of(bank)),
             (self._ready[Scope.BANK_GROUP], self._geometry.bank_group_of(bank)),
             (self._ready[Scope.BANK], bank),
@@ -70,14 +76,23 @@ class ChannelState:
 
     def _constrained(self, scope: Scope, bank: int) -> Sequence[int]:
         """The nodes of ``scope`` that a command to ``bank`` pushes back."""
+        if scope is Scope.COMMAND_BUS:
+            return (self._geometry.command_bus_of(bank),)
         if scope is Scope.CHANNEL:
-            return (0,)
+            return (self._geometry.pseudo_channel_of(bank),)
         if scope is Scope.BANK_GROUP:
             return (self._geometry.bank_group_of(bank),)
         if scope is Scope.BANK:
             return (bank,)
         own = self._geometry.stack_id_of(bank)
-        return [stack_id for stack_id in range(self._geometry.stack_ids) if stack_id != own]
+        first = self._geometry.pseudo_channel_of(bank) * self._geometry.stack_ids
+        return [stack_id for stack_id in range(first, first + self._geometry.stack_ids) if stack_id != own]
+
+    def _banks_beside(self, bank: int) -> range:
+        """The banks of the pseudo-channel of ``bank``."""
+        size = self._geometry.banks_per_pseudo_channel
+        first = self._geometry.pseudo_channel_of(bank) * size
+        return range(first, first + size)
 
     def _change_state(self, command: Command, bank: int, row: int) -> None:
         is_open = self._open[bank] is not None
@@ -85,14 +100,16 @@ class ChannelState:
             raise ValueError(f"{command} to bank {bank}: no row is open")
         if command in (Command.ACT, Command.REFPB) and is_open:
             raise ValueError(f"{command} to bank {bank}: row {self._open[bank]} is open")
-        if command is Command.REFAB and self.open_banks:
-            raise ValueError(f"REFab: rows are open in banks {self.open_banks}")
+        still_open = [other for other in self._banks_beside(bank) if self._open[other] is not None]
+        if command is Command.REFAB and still_open:
+            raise ValueError(f"REFab: rows are open in banks {still_open}")
         if command is Command.ACT:
             self._open[bank] = row
         elif command is Command.PRE:
             self._open[bank] = None
         elif command is Command.PREAB:
-            self._open = [None] * len(self._open)
+            for other in still_open:
+                self._open[other] = None
 
 
 class _Rule:

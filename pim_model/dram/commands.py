@@ -37,6 +37,7 @@ class UnitCommand(StrEnum):
 class Scope(StrEnum):
     """The part of the device that two commands must share for a constraint between them to hold."""
 
+    COMMAND_BUS = "shared command buses"
     CHANNEL = "pseudo-channel"
     OTHER_STACK_ID = "different stack IDs"
     BANK_GROUP = "same bank group"

@@ -32,8 +32,8 @@ def _row_constraints(device: DramRecord) -> tuple[TimingConstraint[Command], ...
     make = TimingConstraint[Command]
     return (
         # A row command starts on a rising edge, so an ACT of 1.5 clocks occupies the bus for 2.
-        make("ACT on the row bus", activate, row_bus, math.ceil(device.activate_command_ck), Scope.CHANNEL),
-        make("row bus", rest_of_row_bus, row_bus, 1, Scope.CHANNEL),
+        make("ACT on the row bus", activate, row_bus, math.ceil(device.activate_command_ck), Scope.COMMAND_BUS),
+        make("row bus", rest_of_row_bus, row_bus, 1, Scope.COMMAND_BUS),
         make("tRRD_S", activate, activate, device.trrd_s_ck, Scope.CHANNEL),
         make("tRRD_L", activate, activate, device.trrd_l_ck, Scope.BANK_GROUP),
         make("tFAW", activate, activate, device.tfaw_ck, Scope.CHANNEL, window=4),
@@ -69,8 +69,10 @@ def _refresh_constraints(device: DramRecord) -> tuple[TimingConstraint[Command],
 def _column_constraints(device: DramRecord, access: Access) -> tuple[TimingConstraint[Command], ...]:
     read, write = (Command.RD,), (Command.WR,)
     make = TimingConstraint[Command]
+    column_bus = make("column bus", (*read, *write), (*read, *write), 1, Scope.COMMAND_BUS)
     if access is Access.IN_BANK:
-        return (make("PIM interval", read, read, pim_blocks(device).operation_interval_ck, Scope.CHANNEL),)
+        interval = pim_blocks(device).operation_interval_ck
+        return (column_bus, make("PIM interval", read, read, interval, Scope.CHANNEL))
     # The data bus turns round in 2 clocks, its preamble included (as Ramulator has it).
     read_to_write = device.cl_ck + device.burst_ck + 2 - device.cwl_ck
     write_end = device.cwl_ck + device.burst_ck
@@ -85,6 +87,7 @@ def _column_constraints(device: DramRecord, access: Access) -> tuple[TimingConst
         )
     ]
     return (
+        column_bus,
         *spacing,
         make("read to write", read, write, read_to_write, Scope.CHANNEL),
         make("tWTR_S", write, read, write_end + device.twtr_s_ck, Scope.CHANNEL),

@@ -1,4 +1,4 @@
-"""``forestage pim``: compare the PIM tile with its twin and PyTorch; stream an expert's weights."""
+"""``forestage pim``: compare the PIM tile with its twin and PyTorch; stream from memory."""
 
 import sys
 from typing import Annotated
@@ -9,6 +9,9 @@ from rich.table import Table
 
 from gpu_reference.files import SHIPPED_TRACE
 from study.commands.options import JsonOption
+from study.commands.pim_gemv import expert, gemv
+from study.commands.pim_pictures import roofline_command, shapes, timeline
+from study.commands.pim_stream import stream_command
 from study.numbers import count, size
 from study.output import emit, progress_bar
 from study.subjects.memory import stream_expert
@@ -16,6 +19,12 @@ from study.subjects.tile import LAYER, TOKENS, check_tile
 from traces import RoutingTrace
 
 app = typer.Typer()
+app.command("stream")(stream_command)
+app.command("gemv")(gemv)
+app.command("expert")(expert)
+app.command("shapes")(shapes)
+app.command("roofline")(roofline_command)
+app.command("timeline")(timeline)
 
 
 @app.command("check")
@@ -44,8 +53,8 @@ def check_command(
         sys.exit(1)
 
 
-@app.command("stream")
-def stream_command(
+@app.command("expert-stream")
+def expert_stream_command(
     model: Annotated[str, typer.Option("--model", help="Catalogue model")] = "gpt-oss-20b",
     as_json: JsonOption = False,
 ) -> None:

@@ -91,7 +91,7 @@ def section(context: StudyContext) -> Section:
                 ),
                 text_columns=(0, 1),
             ),
-            Command(f"forestage pim stream --model {result['model']}"),
+            Command(f"forestage pim expert-stream --model {result['model']}"),
         ),
     )
 

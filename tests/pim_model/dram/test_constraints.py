@@ -140,7 +140,7 @@ def test_every_constraint_holds_for_its_scope_alone() -> None:
     for name in ("HBM2", "HBM2-PIM", "HBM3", "HBM3E", "HBM4"):
         device = devices.find_device(name)
         layout = devices.geometry(device, Access.HOST_READ)
-        inside = {Scope.CHANNEL: (1, 0), Scope.BANK_GROUP: (0, 1), Scope.BANK: (0, 0)}
+        inside = {Scope.COMMAND_BUS: (1, 0), Scope.CHANNEL: (1, 0), Scope.BANK_GROUP: (0, 1), Scope.BANK: (0, 0)}
         outside = {Scope.BANK_GROUP: layout.bank(0, 1, 0), Scope.BANK: layout.bank(0, 0, 1)}
         outside[Scope.OTHER_STACK_ID] = layout.bank(0, 1, 1)
         for constraint in constraints.timing_constraints(device):

@@ -36,6 +36,7 @@ def violations(device: DramRecord, access: Access, commands: tuple[IssuedCommand
     """Every constraint against every pair it joins, by its definition, for the commands from ``first`` on."""
     layout = devices.geometry(device, access)
     joined = {
+        Scope.COMMAND_BUS: lambda a, b: True,
         Scope.CHANNEL: lambda a, b: True,
         Scope.OTHER_STACK_ID: lambda a, b: layout.stack_id_of(a) != layout.stack_id_of(b),
         Scope.BANK_GROUP: lambda a, b: layout.bank_group_of(a) == layout.bank_group_of(b),

@@ -1,0 +1,1 @@
+"""Matrix-vector products in memory: kernels, their clocks in closed form, bounds, and whole experts."""
