@@ -1,6 +1,6 @@
 """The order of a study."""
 
-from study.subjects import caches, engine, learned, memory, next_use, predictors, reference, system, tile, trace
+from study.subjects import caches, engine, learned, memory, next_use, predictors, reference, system, trace, unit
 
 SUBJECTS = (
     trace.SUBJECT,
@@ -9,7 +9,7 @@ SUBJECTS = (
     predictors.SUBJECT,
     caches.SUBJECT,
     engine.SUBJECT,
-    tile.SUBJECT,
+    unit.SUBJECT,
     memory.SUBJECT,
     system.SUBJECT,
     reference.SUBJECT,
