@@ -5,10 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from catalog.files import write_text
-from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
-from rtl.pim import tile as pim_tile
 from rtl.prefetch.address_map import address_map
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.verilog import to_verilog
@@ -21,7 +19,6 @@ def prefetch_engine_verilog(limits: EngineLimits) -> str:
 
 
 FILES: dict[str, Callable[[EngineLimits], str]] = {
-    "pim_tile.v": lambda _: pim_tile.generate_verilog(TileParameters()),
     "prefetch_engine.rdl": lambda limits: systemrdl(address_map(limits)),
     "prefetch_engine.v": prefetch_engine_verilog,
 }

@@ -15,17 +15,14 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineLimits
 from rtl.generate import prefetch_engine_verilog
-from rtl.pim.tile import generate_verilog
 from rtl.verilog import CHECKS_MACRO, to_verilog
 
 TEXTS = {
     "prefetch_engine": lambda: prefetch_engine_verilog(
         EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
     ),
-    "pim_tile": lambda: generate_verilog(TileParameters(lanes=4, vector_chunks=3, accumulators=3, max_rows=9)),
 }
 
 
