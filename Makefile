@@ -9,8 +9,9 @@ PYTEST_WORKERS ?= 2
 FUZZ_INPUTS ?= 28000
 MUTANTS ?= 20
 PACKAGES ?=
+PROOFS ?=
 
-.PHONY: study test test-long mutants lint types check-tools clean
+.PHONY: study test test-long formal mutants lint types check-tools clean
 .DELETE_ON_ERROR:
 
 study: $(STAMP)
@@ -23,6 +24,10 @@ test: lint types
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m "long and not fuzz"
 	FORESTAGE_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -n $(PYTEST_WORKERS) --dist worksteal tests/traces
+
+# Proves the hardware's checks for all inputs, and plants faults in the circuits that the proofs must notice (minutes).
+formal: $(STAMP)
+	$(BIN)/forestage rtl prove $(PROOFS)
 
 # Plants small faults and prints which share of them the tests notice (hours; goes on where it was interrupted).
 mutants: $(STAMP)

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from catalog import load_catalog
 from catalog.files import write_text
+from pim_model.unit.parameters import UnitParameters
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
+from rtl.pim import address_map as pim_unit
+from rtl.pim.unit import generate_verilog
 from rtl.prefetch.address_map import address_map
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.verilog import to_verilog
@@ -18,7 +22,28 @@ def prefetch_engine_verilog(limits: EngineLimits) -> str:
     return to_verilog(PrefetchEngine(limits), "prefetch_engine")
 
 
+PIM_DEVICE = "HBM2-PIM"
+"""The DRAM of the catalogue for which the PIM unit is written."""
+
+
+def pim_parameters() -> UnitParameters:
+    """The PIM unit that is written."""
+    return UnitParameters(device=load_catalog().dram.find(PIM_DEVICE))
+
+
+def pim_unit_verilog(parameters: UnitParameters) -> str:
+    """The PIM unit as Verilog, top module ``pim_unit``; the same text on every machine. It takes some 13 seconds."""
+    return _pim_unit_verilog(parameters.model_dump_json())
+
+
+@lru_cache(maxsize=4)
+def _pim_unit_verilog(parameters: str) -> str:
+    return generate_verilog(UnitParameters.model_validate_json(parameters))
+
+
 FILES: dict[str, Callable[[EngineLimits], str]] = {
+    "pim_unit.rdl": lambda _: systemrdl(pim_unit.address_map(pim_parameters())),
+    "pim_unit.v": lambda _: pim_unit_verilog(pim_parameters()),
     "prefetch_engine.rdl": lambda limits: systemrdl(address_map(limits)),
     "prefetch_engine.v": prefetch_engine_verilog,
 }

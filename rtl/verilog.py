@@ -75,6 +75,8 @@ def _one_verilog(component: wiring.Component, name: str, parts: SharedParts) -> 
     """The Verilog of a component without its shared parts."""
     # Source locations would name the folders of this machine.
     text = verilog.convert(component, name=name, platform=parts, emit_src=False, strip_internal_attrs=True)
+    if "[-1:0]" in text:
+        raise AssertionError(f"{name}: a signal of no bits, of which Verilog makes one of two; give it a bit")
     guarded = _PROCESS.sub(_guarded, text)
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
     if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):

@@ -30,6 +30,17 @@ def shared_file() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def shared_library() -> Callable[[str], list[Path]]:
+    """Files of a cell library beside the checkout, by the start of their names; absent as ``shared_file``."""
+
+    def find(start: str) -> list[Path]:
+        _shared(Path("liberty"), f"the cell library {start}")
+        return sorted((SHARED / "liberty").glob(f"{start}*.lib.gz"))
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def field_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Path of an input met in the field, which ../shared/field-cases/make.py writes; absent as ``shared_file``.
 

@@ -3,7 +3,7 @@ clock, counters; every command is checked against the device's rules and the pro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,17 @@ from cocotb_tests.pim_unit.checker import device_violations
 from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
 from cocotb_tests.pim_unit.jobs import OutputBeats, UnitJob, input_beats, output_beats, results_of_beats
-from cocotb_tests.pim_unit.ports import bus_fields, log_of_ports
+from cocotb_tests.pim_unit.ports import PORT_CK, bus_fields, log_of_ports
 from cocotb_tests.pim_unit.program_rules import program_violations
 from cocotb_tests.pim_unit.timing_rules import state_violations
 from cocotb_tests.pim_unit.violations import Violation
 from cocotb_tests.simulation import SimulationResult
 from cocotb_tests.simulation import run as run_simulation
 from pim_model.numerics.floats import Bits32
+from pim_model.unit.events import UnitCounter
 from pim_model.unit.parameters import LANES, UnitParameters
 from pim_model.unit.schedule import UnitCommand, UnitSchedule, schedule
+from rtl.generate import pim_unit_verilog
 from rtl.pim.base_die.layouts import ColumnCommand, RowCommand
 
 X_CK = 1
@@ -96,7 +98,22 @@ def replay_unit(
     simulation = simulate(
         jobs, parameters, script, waits=waits, seed=seed, timeout_s=600 + about / 300, progress=progress
     )
-    return _judged(jobs, parameters, simulation.values, refresh, waits, simulation.wall_s)
+    numbered = dict(enumerate(jobs))
+    judgement = judge(numbered, parameters, simulation.values, refresh=refresh)
+    comparison, values = judgement.comparison, simulation.values
+    twins = [run.twin for run in judgement.runs]
+    unit_script.compare_counters(comparison, jobs, parameters, values, twins, refresh=refresh, waits=waits)
+    return UnitReplayResult(
+        mismatches=comparison.mismatches,
+        first_mismatch=comparison.first,
+        violations=judgement.violations,
+        cycles=sum(_length(run.log) for run in judgement.runs),
+        predicted_cycles=sum(_length(run.twin_log) for run in judgement.runs),
+        outputs=judgement.outputs,
+        counters=values["counters"],
+        wall_s=simulation.wall_s,
+        clocks_per_s=values["cycles"] / values["simulating_s"],
+    )
 
 
 def simulate(
@@ -119,7 +136,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     packets = [input_beats(job.x) for job in jobs]
     return run_simulation(
-        build(unit_script.unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
+        build(pim_unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
         "cocotb_tests.pim_unit.unit_test",
         stimulus={
             "parameters": parameters.model_dump(mode="json"),
@@ -171,47 +188,77 @@ def first_refresh_ck(parameters: UnitParameters, first_cycle: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What a job's run left, in cycles since reset.
+class Run:
+    """What a job's run left, and what it should have.
 
     Attributes:
-        log: Its commands, their clocks from ``first_cycle`` on.
-        first_cycle: Its clock 0.
+        log: Its commands; clock 0 is the first in which the sequencer decides.
         ready_ck: For each chunk of the inputs the clock in which it may be loaded.
         beats: Of its output.
-        twin: Its schedule.
+        twin, twin_log: Its schedule, given ``ready_ck``.
     """
 
     log: CommandLog
-    first_cycle: int
     ready_ck: NDArray[np.int64]
     beats: OutputBeats
     twin: UnitSchedule
+    twin_log: CommandLog
 
 
-def _judged(
-    jobs: Sequence[UnitJob],
-    parameters: UnitParameters,
-    values: Mapping[str, Any],
-    refresh: bool,
-    waits: bool,
-    wall_s: float,
-) -> UnitReplayResult:
-    """Compare what the simulator recorded."""
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a record says.
+
+    Attributes:
+        comparison: Differences from the twins.
+        violations: What the commands broke.
+        runs: Of the jobs that began, in order.
+        outputs: For each of them FP32 bits uint32 ``[tokens, rows]``; ``None`` where beats are missing.
+    """
+
+    comparison: Comparison
+    violations: list[Violation]
+    runs: list[Run]
+    outputs: list[Bits32 | None]
+
+
+def judge(
+    jobs: Mapping[int, UnitJob], parameters: UnitParameters, values: Mapping[str, Any], *, refresh: bool
+) -> Judgement:
+    """Compare what the simulator recorded.
+
+    Args:
+        jobs: Those that are to be complete and right, by their numbers in the script. Commands of others need only keep
+            the device's rules.
+        parameters: The unit.
+        values: What `simulate` gave back.
+        refresh: Whether the banks were refreshed.
+    """
     comparison = Comparison()
-    whole = log_of_ports(values["row"], values["column"], parameters, 0)
     comparison.note(len(values["refused"]), f"PIM to a closed or an empty row in cycles {values['refused'][:3]}")
     comparison.note(len(values["protocol"]), "; ".join(values["protocol"][:1]))
-    violations: list[Violation] = []
+    marks, at = values["marks"], values["y_cycle"]
+    begins = [name.removeprefix("begin ") for name in marks if name.startswith("begin ")]
+    inside = [(at >= marks[f"begin {name}"]) & (at < marks[f"end {name}"]) for name in begins]
+    comparison.note(int(np.sum(~np.any(inside, axis=0))) if inside else len(at), "beats of y without a program")
+    # Clocks from reset on.
+    whole = log_of_ports(values["row"], values["column"], parameters, 0)
+    violations = device_violations(
+        whole,
+        parameters,
+        end_ck=values["cycles"] - PORT_CK,
+        refresh_in_ck=parameters.device.trefi_ck if refresh else None,
+    )
+    runs: list[Run] = []
     outputs: list[Bits32 | None] = []
-    cycles = predicted = 0
-    runs = _runs(comparison, jobs, parameters, values, whole, refresh)
-    for number, (job, run) in enumerate(zip(jobs, runs, strict=True)):
-        twin_log = log_of_schedule(run.twin, job.program, parameters)
-        if waits:
-            compare_logs(comparison, _columns_in_order(twin_log), _columns_in_order(run.log))
-        else:
-            compare_logs(comparison, twin_log, run.log)
+    for number, job in jobs.items():
+        run = _run(job, number, parameters, values, whole, refresh)
+        if run is None:
+            comparison.note(1, f"program {number}: no command")
+            continue
+        waited = values["counters"].get(UnitCounter.OUTPUT_WAIT_CLOCKS.name, 0) > 0
+        compared = [_columns_in_order(log) if waited else log for log in (run.twin_log, run.log)]
+        compare_logs(comparison, *compared)
         _, rows_read = state_violations(run.log, parameters.device)
         violations += program_violations(
             run.log, job.program, parameters, rows_read, inputs_ready_ck=run.ready_ck.tolist()
@@ -220,90 +267,58 @@ def _judged(
         comparison.equal_arrays(f"program {number}, output beat", _rows(expected), _rows(run.beats))
         complete = len(run.beats.data) == len(expected.data)
         outputs.append(results_of_beats(job.program, parameters, run.beats) if complete else None)
-        cycles += _length(run.log)
-        predicted += _length(twin_log)
-    if runs:
-        clock_zero = runs[0].first_cycle
-        shifted = log_of_ports(values["row"], values["column"], parameters, clock_zero)
-        violations += device_violations(
-            shifted,
-            parameters,
-            end_ck=values["cycles"] - clock_zero,
-            refresh_in_ck=parameters.device.trefi_ck - clock_zero if refresh else None,
-        )
-    counters = unit_script.compare_registers(comparison, jobs, values, [run.twin for run in runs], waits)
-    return UnitReplayResult(
-        mismatches=comparison.mismatches,
-        first_mismatch=comparison.first,
-        violations=violations,
-        cycles=cycles,
-        predicted_cycles=predicted,
-        outputs=outputs,
-        counters=counters,
-        wall_s=wall_s,
-        clocks_per_s=values["cycles"] / values["simulating_s"],
+        unit_script.compare_status(comparison, number, job, parameters, values, refresh=refresh)
+        runs.append(run)
+    return Judgement(comparison=comparison, violations=violations, runs=runs, outputs=outputs)
+
+
+def _run(
+    job: UnitJob, number: int, parameters: UnitParameters, values: Mapping[str, Any], whole: CommandLog, refresh: bool
+) -> Run | None:
+    """A job's share of the record; ``None`` if it never began."""
+    begin, end = (values["marks"].get(f"{what} {number}") for what in ("begin", "end"))
+    inside = (whole.clock_ck >= begin) & (whole.clock_ck < end)
+    acts = np.flatnonzero(inside & (whole.command == UnitCommand.ACT))
+    if not len(acts):
+        return None
+    # A program's first command opens a bank, in the first clock that is the row bus's slot.
+    first_cycle = int(whole.clock_ck[acts[0]]) - parameters.timings.row_phase
+    ready = _ready_ck(job, values, begin, end, first_cycle)
+    twin = schedule(
+        job.program,
+        parameters,
+        refresh_in_ck=first_refresh_ck(parameters, first_cycle) if refresh else None,
+        inputs_ready_ck=ready.tolist(),
+    )
+    clock = whole.clock_ck - first_cycle
+    idle = (clock >= twin.done_ck) & (whole.command == UnitCommand.REFAB)
+    log = whole.take(np.flatnonzero(inside & (clock >= 0) & ~idle))
+    of_run = (values["y_cycle"] >= begin) & (values["y_cycle"] < end)
+    return Run(
+        log=replace(log, clock_ck=log.clock_ck - first_cycle),
+        ready_ck=ready,
+        beats=OutputBeats(data=values["y_data"][of_run], keep=values["y_keep"][of_run], last=values["y_last"][of_run]),
+        twin=twin,
+        twin_log=log_of_schedule(twin, job.program, parameters),
     )
 
 
-def _runs(
-    comparison: Comparison,
-    jobs: Sequence[UnitJob],
-    parameters: UnitParameters,
-    values: Mapping[str, Any],
-    whole: CommandLog,
-    refresh: bool,
-) -> list[_Run]:
-    """Each job's share of the record; jobs that never began are mismatches."""
-    runs: list[_Run] = []
-    beat = taken = 0
-    for number, job in enumerate(jobs):
-        begin, end = (values["marks"].get(f"{what} {number}") for what in ("begin", "end"))
-        inside = (whole.clock_ck >= begin) & (whole.clock_ck < end)
-        acts = np.flatnonzero(inside & (whole.command == UnitCommand.ACT))
-        if not len(acts):
-            comparison.note(1, f"program {number}: no command")
-            return runs
-        # A program's first command opens a bank, in the first clock that is the row bus's slot.
-        timings = parameters.timings
-        first_cycle = int(whole.clock_ck[acts[0]]) - timings.row_phase
-        chunks = -(-job.x.shape[1] // LANES)
-        beats_in = np.array(values["x_taken"][taken : taken + chunks * len(job.x)], np.int64)
-        taken += len(beats_in)
-        ready = beats_in.reshape(chunks, len(job.x))[:, -1] + X_CK - first_cycle
-        ready = np.concatenate([ready, np.repeat(ready[-1:], job.program.phases[0].chunks - chunks)])
-        ready = np.maximum(ready, 0)
-        twin = schedule(
-            job.program,
-            parameters,
-            refresh_in_ck=first_refresh_ck(parameters, first_cycle) if refresh else None,
-            inputs_ready_ck=ready.tolist(),
-        )
-        clock = whole.clock_ck - first_cycle
-        idle = (clock >= twin.done_ck) & (whole.command == UnitCommand.REFAB)
-        of_run = whole.take(np.flatnonzero(inside & (clock >= 0) & ~idle))
-        ends = np.flatnonzero(values["y_last"][beat:])
-        end_beat = beat + int(ends[0]) + 1 if len(ends) else len(values["y_last"])
-        beats = slice(beat, end_beat)
-        beat = end_beat
-        runs.append(
-            _Run(
-                log=CommandLog(**{**vars(of_run), "clock_ck": of_run.clock_ck - first_cycle}),
-                first_cycle=first_cycle,
-                ready_ck=ready,
-                beats=OutputBeats(
-                    data=values["y_data"][beats], keep=values["y_keep"][beats], last=values["y_last"][beats]
-                ),
-                twin=twin,
-            )
-        )
-    comparison.note(len(values["y_last"]) - beat, "output beats after the last program's TLAST")
-    return runs
+def _ready_ck(job: UnitJob, values: Mapping[str, Any], begin: int, end: int, first_cycle: int) -> NDArray[np.int64]:
+    """For each chunk of the inputs the clock in which it may be loaded; of chunks that never came, the run's end."""
+    tokens, inputs = job.x.shape
+    taken = np.array(values["x_taken"], np.int64)
+    taken = taken[(taken >= begin) & (taken < end)]
+    complete = np.full(-(-inputs // LANES) * tokens, end)
+    complete[: len(taken)] = taken[: len(complete)]
+    of_chunks = complete.reshape(-1, tokens)[:, -1] + X_CK - first_cycle
+    filled_up = job.program.phases[0].chunks - len(of_chunks)  # of zeros, there with the last
+    return np.maximum(np.append(of_chunks, np.repeat(of_chunks[-1], filled_up)), 0)
 
 
 def _columns_in_order(log: CommandLog) -> CommandLog:
     """PIMs alone, without their clocks: where a stream waits, these alone are certain."""
     pims = log.take(np.flatnonzero(log.command == UnitCommand.PIM))
-    return CommandLog(**{**vars(pims), "clock_ck": np.zeros_like(pims.clock_ck)})
+    return replace(pims, clock_ck=np.zeros_like(pims.clock_ck))
 
 
 def _rows(beats: OutputBeats) -> NDArray[np.uint64]:

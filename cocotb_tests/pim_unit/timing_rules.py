@@ -171,8 +171,6 @@ def _bank_state(command, half, block, row, blocks):  # type: ignore[no-untyped-d
 def slot_violations(log: CommandLog, device: DramRecord, bus_phases: int, phase: int) -> list[Violation]:
     """Commands in clocks in which the bus is the other pseudo-channel's."""
     found: list[Violation] = []
-    if bus_phases == 1:
-        return found
     for rule, slots in zip(SLOT_RULES, bus_slots(device, bus_phases, phase), strict=True):
         ours = np.isin(log.command, [_CODES[command] for command in slots.commands])
         wrong = np.flatnonzero(ours & (log.clock_ck % slots.period_ck != slots.offset_ck))
@@ -186,7 +184,7 @@ def refresh_bound_ck(device: DramRecord, bus_phases: int = 1) -> int:
     The last ACT and the last PIM may have come in the clock before; then PREab waits for tRAS or tRTP, REFab for tRP,
     each for the bus's slot.
     """
-    period = bus_slots(device, bus_phases)[0].period_ck if bus_phases > 1 else 1
+    period = bus_slots(device, bus_phases)[0].period_ck
     return max(device.tras_ck, device.trtp_l_ck) - 1 + device.trp_ck + 2 * (period - 1)
 
 

@@ -9,15 +9,17 @@ import time
 from typing import Any
 
 import cocotb
+import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
 from cocotb_tests import exchange
-from cocotb_tests.axi_lite import AxiLiteMaster
+from cocotb_tests.axi_lite import SLVERR, AxiLiteMaster
 from cocotb_tests.axi_stream import AxiStreamSink, AxiStreamSource
 from cocotb_tests.pim_unit.bus_recorder import BusRecorder
 from cocotb_tests.pim_unit.dram_model import DramModel
 from pim_model.unit.parameters import UnitParameters
+from rtl.pim.address_map import address_map
 from rtl.pim.driver import Descriptor, UnitDriver
 
 _PROGRESS_CYCLES = 2000
@@ -139,13 +141,23 @@ class Script:
         """ABORT."""
         await self.driver.abort()
 
-    async def write(self, address: int, value: int, response: int) -> None:
-        """A write, and the response that it must have."""
-        await self.bus.write(address, value, response=response)
+    async def clear(self) -> None:
+        """Sticky bits become 0."""
+        await self.driver.clear()
+
+    async def refused_start(self) -> None:
+        """A START that the unit must answer with an error."""
+        parameters = UnitParameters.model_validate(self._stimulus["parameters"])
+        registers = address_map(parameters)
+        await self.bus.write(registers.offset("COMMAND"), registers.mask("COMMAND", "start"), response=SLVERR)
 
     async def send(self, packet: int) -> None:
         """Queue a packet of x."""
         self._bench.x.send(self._stimulus[f"x_{packet}"], self._stimulus[f"x_last_{packet}"])
+
+    async def send_beats(self, beats: list[list[int]], last: list[int]) -> None:
+        """Queue these beats of x, and their TLAST."""
+        self._bench.x.send(np.array(beats, np.uint8), np.array(last, np.uint8))
 
     async def mark(self, name: str) -> None:
         """Remember the cycle."""
@@ -163,7 +175,8 @@ class Script:
             if self._bench.cycle > end:
                 raise ScriptTimeout(f"program {name} is in work after {most_cycles} cycles")
             await self.pause(_POLL_CYCLES)
-        found = vars(status)
+        await self.mark(f"status {name}")
+        found = dict(vars(status))
         found |= {"errors": sorted(error.name for error in status.errors), "refusal": status.refusal.name}
         self.results["status"][name] = found
         self.results["refresh_at_start"][name] = await self.driver.refresh_at_start()

@@ -44,7 +44,7 @@ class UnitError(_Described):
         meaning: A line for the register table.
     """
 
-    START = 0, "START while a program was in work: ignored"
+    START = 0, "START while a program was in work, or inputs were being dropped: ignored"
     DESCRIPTOR = 1, "the last START's descriptor was refused; see refusal"
     SHORT_INPUT = 2, "TLAST came before the last input: the program was ended"
     LONG_INPUT = 3, "the last input came without TLAST: the program was ended"

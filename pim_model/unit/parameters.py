@@ -154,6 +154,16 @@ class UnitTimings:
     row_period: int
     row_phase: int
 
+    @property
+    def refresh_bound(self) -> int:
+        """Most clocks from a refresh's being due to its REFAB, if no refresh is under way.
+
+        In the clock before, a bank may have been opened, or a column read: the banks stay open for the longer of the
+        distances from there to PREAB. Each of the two commands may wait for the row bus's slot.
+        """
+        still_open = max(self.act_to_close, self.pim_to_close, self.act_on_bus) - 1
+        return still_open + self.close_to_act + 2 * (self.row_period - 1)
+
     @classmethod
     def of(cls, parameters: UnitParameters) -> "UnitTimings":
         """The clocks of a unit, from its device's constraints.

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from rtl.bus.register_map import DATA_BITS, DATA_BYTES
-from rtl.checks import always, always_stable, at_most_one, exactly_one
+from rtl.checks import always, always_stable, at_most_one, exactly_one, implies
 
 
 class Response(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -129,4 +129,7 @@ class AxiLiteSlave(wiring.Component):
         always_stable(m, "bus_b", valid=bus.bvalid, ready=bus.bready, payload=Value.cast(bus.bresp))
         always_stable(m, "bus_r", valid=bus.rvalid, ready=bus.rready, payload=Cat(bus.rdata, bus.rresp))
         always(m, at_most_one([registers.read, registers.write]), "bus: a register is read and written at once")
+        read_waited = Signal()
+        m.d.sync += read_waited.eq(bus.arvalid & ~bus.arready & (bus.awready | read_waited))
+        always(m, implies(read_waited, wrote_last & ~bus.awready), "bus: a read waits for a second write")
         return m

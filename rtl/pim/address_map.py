@@ -135,7 +135,12 @@ def _fixed_registers(parameters: UnitParameters) -> tuple[Register, ...]:
         bit("busy", 0, "a program is in work", Access.STATE),
         bit("done", 1, "the last program is complete, and its results have been taken", Access.STATE),
         bit("aborted", 2, "the last program was ended before it was complete", Access.STATE),
-        bit("dropping", 3, "inputs of a program that was ended are still to come; they are dropped", Access.STATE),
+        bit(
+            "dropping",
+            3,
+            "inputs of a program that was ended are still to come, up to TLAST; they are dropped",
+            Access.STATE,
+        ),
     ]
     status += [
         bit(error_name(error), STATUS_ERROR_SHIFT + error, f"{error.meaning} (sticky)", Access.STATE)

@@ -128,16 +128,18 @@ class UnitDriver:
         )
 
     async def wait(self, polls: int = 1_000_000) -> UnitStatus:
-        """Poll STATUS until no program is in work.
+        """Poll STATUS until no program is in work, nor inputs of one that was ended are to be dropped.
 
         Raises:
             ForestageError: one still is after so many polls.
         """
         for _ in range(polls):
             status = await self.status()
-            if not status.busy:
+            if not (status.busy or status.dropping):
                 return status
-        raise ForestageError(f"PIM unit: a program is in work after {polls} polls of STATUS")
+        raise ForestageError(
+            f"PIM unit: a program is in work, or its inputs are still wanting, after {polls} polls of STATUS"
+        )
 
     async def counters(self) -> dict[UnitCounter, int]:
         """All counters; each one's two words belong together."""

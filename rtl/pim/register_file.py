@@ -19,13 +19,13 @@ REFRESH_AT_START_BITS = 24
 class RegisterFile(wiring.Component):
     """See ``rtl.pim.address_map`` for the map.
 
-    A write that is refused (bits outside a register's fields, START while busy, a register that cannot be written, a
-    place that does not exist) answers an error and changes nothing but the error bit of a START.
+    A write that is refused (bits outside a register's fields, START while busy or dropping, a register that cannot be
+    written, a place that does not exist) answers an error and changes nothing but the error bit of a START.
 
     Members:
         registers: The bus.
         descriptor, refresh_enable: What software has set.
-        start, abort: For one clock: software commands it; START only when not ``busy``.
+        start, abort: For one clock: software commands it; START only when neither ``busy`` nor ``dropping``.
         busy, dropping: See STATUS.
         done, aborted: For one clock: the program is complete; was ended.
         errors: For one clock each: bits of ``UnitError`` but START.
@@ -102,13 +102,15 @@ class RegisterFile(wiring.Component):
         )
         bus = self.registers
         always(m, implies(bus.done, bus.read | bus.write), "registers: an answer to no access")
-        always(m, implies(self.start, ~self.busy), "registers: a program begins while another is in work")
+        occupied = self.busy | self.dropping
+        always(m, implies(self.start, ~occupied), "registers: a program begins while another is in work")
         return m
 
     def _write(self, m: Module, interrupt_enable: Signal, clear: Signal, start_refused: Signal) -> None:
         """A write takes one cycle."""
         bus, value = self.registers, self.registers.write_data
         fits = Signal()
+        occupied = self.busy | self.dropping
         with m.If(bus.write):
             m.d.comb += bus.done.eq(1)
             with m.Switch(bus.address):
@@ -121,8 +123,8 @@ class RegisterFile(wiring.Component):
                         m.d.comb += fits.eq((value & ~mask) == 0)
                         if register.name == "COMMAND":
                             m.d.comb += [
-                                start_refused.eq(fits & fields["start"] & self.busy),
-                                self.start.eq(fits & fields["start"] & ~self.busy),
+                                start_refused.eq(fits & fields["start"] & occupied),
+                                self.start.eq(fits & fields["start"] & ~occupied),
                                 self.abort.eq(fits & fields["abort"]),
                                 clear.eq(fits & fields["clear_status"]),
                                 self.clear_counters.eq(fits & fields["clear_counters"]),

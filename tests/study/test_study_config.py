@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from catalog.errors import ForestageError
-from study.commands.rtl import replay_command
+from study.commands.rtl.replaying import replay_command
 from study.commands.system.simulating import simulate_command
 from study.config import StudyConfig, load_study_config
 

@@ -89,28 +89,38 @@ class Fp32Adder(wiring.Component):
         """Second stage: context, and the sum of the significands, with one bit above and three below."""
         summed = Signal(_CONTEXT, name="summed", reset_less=True)
         total = Signal(_WIDTH + 1, reset_less=True)
-        augend = Cat(Const(0, _EXTRA), first)
-        addend = Signal(_WIDTH)
-        m.d.comb += addend.eq(shifted_right_sticky(second, places))
+        # One adder: a − b is a + ~b + 1; the 1 is what a further bit below, where a has a 1, carries.
         subtract = context.subtract
-        # One adder: a − b = a + ~b + 1, its carry out dropped.
-        m.d.sync += [
-            summed.eq(context),
-            total.eq(augend + (Cat(addend, Const(0, 1)) ^ subtract.replicate(_WIDTH + 1)) + subtract),
+        augend, addend = Signal(_WIDTH + 2), Signal(_WIDTH + 2)
+        aligned = shifted_right_sticky(second, places)
+        m.d.comb += [
+            augend.eq(Cat(Const(1, 1 + _EXTRA), first)),
+            addend.eq(Cat(subtract, Cat(aligned, Const(0, 1)) ^ subtract.replicate(_WIDTH + 1))),
         ]
+        m.d.sync += [summed.eq(context), total.eq((augend + addend)[1:])]
         return summed, total
 
     def _round(self, m: Module, context: data.View, total: Signal) -> None:
         """Third stage: the result."""
-        # By how much the exponent of a rounded result differs from the larger operand's.
-        step = Signal(signed(2))
+        # Exponents one lower than the larger operand's, the same, one and two higher.
+        lower, same, higher, two_higher = (Signal(signed(10), name=f"exponent{n}") for n in range(4))
+        m.d.comb += [
+            lower.eq(context.exponent - 1),
+            same.eq(context.exponent),
+            higher.eq(context.exponent + 1),
+            two_higher.eq(context.exponent + 2),
+        ]
         kept, guard, sticky = Signal(24), Signal(), Signal()
+        as_it_is, carried = Signal(signed(10)), Signal(signed(10))
         with m.If(total[_WIDTH]):
-            m.d.comb += [step.eq(1), kept.eq(total[4:]), guard.eq(total[3]), sticky.eq(total[:3].any())]
+            m.d.comb += [kept.eq(total[4:]), guard.eq(total[3]), sticky.eq(total[:3].any())]
+            m.d.comb += [as_it_is.eq(higher), carried.eq(two_higher)]
         with m.Elif(total[_WIDTH - 1]):
-            m.d.comb += [step.eq(0), kept.eq(total[3:]), guard.eq(total[2]), sticky.eq(total[:2].any())]
+            m.d.comb += [kept.eq(total[3:]), guard.eq(total[2]), sticky.eq(total[:2].any())]
+            m.d.comb += [as_it_is.eq(same), carried.eq(higher)]
         with m.Else():
-            m.d.comb += [step.eq(-1), kept.eq(total[2:]), guard.eq(total[1]), sticky.eq(total[0])]
+            m.d.comb += [kept.eq(total[2:]), guard.eq(total[1]), sticky.eq(total[0])]
+            m.d.comb += [as_it_is.eq(lower), carried.eq(same)]
         rounded = Signal(25)
         m.d.comb += rounded.eq(kept + (guard & (sticky | kept[0])))
 
@@ -121,10 +131,10 @@ class Fp32Adder(wiring.Component):
         exponent = Signal(signed(10))
         fraction = Signal(23)
         with m.If(lost_bits):
-            m.d.comb += [exponent.eq(context.exponent - places - 2), fraction.eq(exact << 1)]
+            m.d.comb += [exponent.eq(context.exponent - 2 - places), fraction.eq(exact << 1)]
         with m.Else():
             # Where rounding carries out, the fraction is zero as it stands.
-            m.d.comb += [exponent.eq(context.exponent + step + rounded[24]), fraction.eq(rounded[:23])]
+            m.d.comb += [exponent.eq(Mux(rounded[24], carried, as_it_is)), fraction.eq(rounded[:23])]
         nothing = ~total.any()
         m.d.sync += self.result.eq(self.next_result)
         m.d.comb += self.next_result.eq(

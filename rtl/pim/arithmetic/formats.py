@@ -10,10 +10,6 @@ GREATEST = 255
 """Exponent field of infinity and NaN."""
 
 
-NAN = 0x7FC00000
-"""The only NaN that comes out of FP32 arithmetic."""
-
-
 FP32 = data.StructLayout(
     {
         "fraction": 23,

@@ -4,35 +4,39 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pim.arithmetic.formats import BIAS, GREATEST, is_infinite, is_nan, is_zero, packed, significand
+from rtl.pim.arithmetic.formats import BIAS, GREATEST, is_infinite, is_nan, is_zero, significand
 
 INT8_PRODUCT_BITS = 16
 """Of the product of two INT8: (−128)² has its top bit clear."""
 
-FP32_LOW_BITS = 8
-"""Low bits of an FP32 that are zero in a product of two BF16: 16 significant bits of 24."""
-
-
 LANE_OPERANDS = data.StructLayout(
-    {
-        "a": signed(9),
-        "b": signed(9),
-        "integer": 1,
-        "exponent": signed(10),
-        "sign": 1,
-        "zero": 1,
-        "infinite": 1,
-        "nan": 1,
-    }
+    {"a": signed(9), "b": signed(9), "exponent": signed(10), "sign": 1, "zero": 1, "infinite": 1, "nan": 1}
 )
 """Two factors, taken apart.
 
 Members:
-    a, b: The factors' significands; of INT8, the factors.
-    integer: They are INT8; all that follows means nothing.
+    a, b: The factors' significands; of INT8, the factors, and all that follows means nothing.
     exponent: Exponent field of the product of two numbers in [1, 2); out of a field's range in both directions.
     sign: Of the product.
     zero, infinite, nan: What it is, if it is special.
+"""
+
+LANE_PRODUCT = data.StructLayout(
+    {
+        "bits": INT8_PRODUCT_BITS,
+        "exponents": data.ArrayLayout(8, 2),
+        "finite": data.ArrayLayout(1, 2),
+        "sign": 1,
+        "nan": 1,
+    }
+)
+"""A product that is not yet normalised.
+
+Members:
+    bits: Product of the significands, in [1, 4) with 14 bits behind the point; or of two INT8.
+    exponents: FP32's exponent field if the former is less than 2, and if it is not.
+    finite: Likewise, whether the product is neither zero nor infinite nor NaN, so that its fraction counts.
+    sign, nan: Of the product.
 """
 
 
@@ -49,7 +53,6 @@ def bf16_operands(a: data.View, b: data.View) -> dict[str, Value]:
     return {
         "a": significand(a),
         "b": significand(b),
-        "integer": Const(0, 1),
         "exponent": a.exponent + b.exponent - BIAS,
         "sign": a.sign ^ b.sign,
         "zero": is_zero(a) | is_zero(b),
@@ -61,45 +64,51 @@ def bf16_operands(a: data.View, b: data.View) -> dict[str, Value]:
 class LaneMultiplier(wiring.Component):
     """The product of ``operands``, ``LATENCY`` clocks later; a new one every clock.
 
-    Members:
-        operands: The factors.
-        product: Upper 24 bits of the product of two BF16 as FP32, in which it is exact unless it overflows or is below
-            the least normal number; of two INT8, their product in the low 16 bits.
+    `product_as_fp32` or `product_as_integer` says what it is.
     """
 
     LATENCY = 1
 
     def __init__(self) -> None:
-        super().__init__({"operands": In(LANE_OPERANDS), "product": Out(32 - FP32_LOW_BITS)})
+        super().__init__({"operands": In(LANE_OPERANDS), "product": Out(LANE_PRODUCT)})
 
     def elaborate(self, platform: object) -> Module:
-        """The multiplier and a normalisation by one bit."""
+        """The multiplier; beside it both exponents that the product may have."""
         m = Module()
-        operands = self.operands
-        product = Signal(signed(18))
-        exponent = Signal(signed(11))
-        doubled = product[15]  # the significands' product is 2 or more
-        m.d.comb += [
-            product.eq(operands.a * operands.b),
-            exponent.eq(Mux(doubled, operands.exponent + 1, operands.exponent)),
+        operands, product = self.operands, self.product
+        m.d.sync += [
+            product.bits.eq(operands.a * operands.b),
+            product.sign.eq(operands.sign & ~operands.nan),
+            product.nan.eq(operands.nan),
         ]
-        number = packed(
-            sign=operands.sign,
-            exponent=exponent,
-            fraction=Mux(doubled, product[:15], Cat(Const(0, 1), product[:14])),
-            zero=operands.zero | (exponent < 1),
-            infinite=operands.infinite | (exponent >= GREATEST),
-            nan=operands.nan,
-        )
-        m.d.sync += self.product.eq(Mux(operands.integer, product[:INT8_PRODUCT_BITS], number))
+        for doubled in (0, 1):
+            exponent = Signal(signed(11), name=f"exponent{doubled}")
+            infinite, zero = Signal(name=f"infinite{doubled}"), Signal(name=f"zero{doubled}")
+            m.d.comb += [
+                exponent.eq(operands.exponent + doubled),
+                infinite.eq(operands.nan | operands.infinite | (exponent >= GREATEST)),
+                zero.eq(operands.zero | (exponent < 1)),
+            ]
+            m.d.sync += [
+                product.exponents[doubled].eq(Mux(infinite, GREATEST, Mux(zero, 0, exponent[:8]))),
+                product.finite[doubled].eq(~infinite & ~zero),
+            ]
         return m
 
 
-def product_as_fp32(product: Value) -> Value:
-    """The FP32 pattern of a `LaneMultiplier`'s product of two BF16."""
-    return Cat(Const(0, FP32_LOW_BITS), product)
+def product_as_fp32(product: data.View) -> Value:
+    """The FP32 pattern of a product of two BF16: exact, unless it overflows or is below the least normal number."""
+    doubled = product.bits[15]
+    fraction = Mux(doubled, product.bits[:15], Cat(Const(0, 1), product.bits[:14]))
+    special = Cat(Const(0, 14), product.nan)
+    return Cat(
+        Const(0, 8),
+        Mux(product.finite[doubled], fraction, special),
+        product.exponents[doubled],
+        product.sign,
+    )
 
 
-def product_as_integer(product: Value) -> Value:
-    """A `LaneMultiplier`'s product of two INT8."""
-    return product[:INT8_PRODUCT_BITS].as_signed()
+def product_as_integer(product: data.View) -> Value:
+    """The product of two INT8."""
+    return product.bits.as_signed()

@@ -16,7 +16,8 @@ from pim_model.numerics.activation import (
     Activation,
     activation_tables,
 )
-from rtl.pim.arithmetic.formats import BF16, BIAS, FP32, NAN, is_nan
+from pim_model.numerics.floats import NAN
+from rtl.pim.arithmetic.formats import BF16, BIAS, FP32, is_nan
 from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.arithmetic.shifters import normalised
 

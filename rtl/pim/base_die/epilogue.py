@@ -5,6 +5,8 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from pim_model.numerics.activation import Activation
+from pim_model.numerics.expert import LIMIT
+from pim_model.numerics.floats import bf16_from_float, float_bits
 from pim_model.unit.parameters import OCTET
 from pim_model.unit.program import ExpertKind, WeightFormat
 from rtl.checks import always, always_within, implies
@@ -22,8 +24,8 @@ PAIRS = OCTET // 2
 POWER_BITS = 9
 """Of the exponent of a token's INT8 codes, signed."""
 
-_LIMIT = 0x40E0  # 7, as BF16
-_ONE = 0x3F800000  # as FP32
+_LIMIT = int(bf16_from_float(LIMIT))
+_ONE = int(float_bits(1))
 
 
 class Contents(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -279,6 +281,6 @@ class Epilogue(wiring.Component):
 
 
 def _at_most_limit(number: data.View) -> Value:
-    """The pattern of a BF16 whose magnitude is at most 7; NaN stays."""
+    """The pattern of a BF16 with its magnitude limited to gpt-oss's ``LIMIT``; NaN stays."""
     magnitude = number.as_value()[:15]
     return Mux((magnitude > _LIMIT) & ~is_nan(number), Cat(Const(_LIMIT, 15), number.sign), number.as_value())

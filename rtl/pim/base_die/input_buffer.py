@@ -36,13 +36,13 @@ def value_layout() -> data.StructLayout:
 class InputReceiver(wiring.Component):
     """Takes a program's input vectors from the stream: 16 BF16 of a token a beat, chunk by chunk, in it token by token.
 
-    TLAST is to be at the last beat and no other. What is left of a packet that is not wanted any more is taken and
-    dropped, up to its TLAST.
+    TLAST is to be at the last beat and no other. Each ``start`` takes one packet: where it is not wanted any more, what
+    is left of it, which may be all, is taken and dropped, up to its TLAST.
 
     Members:
         stream: The beats.
         last_token, inputs: Of the program.
-        start: A program's vectors are to come.
+        start: A program's vectors are to come; not while others are being dropped.
         cancel: They are not wanted any more.
         beat, chunk, token, word: A beat is taken in this clock: what it is, with zeros beyond the inputs.
         chunks: How many chunks are there, all tokens of them.
@@ -75,15 +75,14 @@ class InputReceiver(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Idle, receiving or dropping, and the number of the beat."""
         m = Module()
-        receiving, wanted = Signal(), Signal()
-        begun = (self.chunk != 0) | (self.token != 0)
+        receiving = Signal()
         last_token, last_chunk = self.token == self.last_token, self.chunk == (self.inputs - 1)[4:]
         last = last_token & last_chunk
         taken = self.stream.tvalid & self.stream.tready
         m.d.comb += [
             self.stream.tready.eq(receiving | self.dropping),
             self.beat.eq(taken & receiving),
-            self.word.eq(masked(self.stream.tdata, self.chunk, self.inputs)),
+            self.word.eq(masked(m, "x", self.stream.tdata, self.chunk, self.inputs)),
             self.short.eq(self.beat & self.stream.tlast & ~last),
             self.long.eq(self.beat & ~self.stream.tlast & last),
         ]
@@ -95,16 +94,12 @@ class InputReceiver(wiring.Component):
                 m.d.sync += receiving.eq(0)
                 m.d.sync += [self.complete.eq(last & self.stream.tlast), self.dropping.eq(self.long)]
         with m.If(self.dropping & taken & self.stream.tlast):
-            m.d.sync += [self.dropping.eq(0), receiving.eq(wanted), wanted.eq(0)]
+            m.d.sync += self.dropping.eq(0)
         with m.If(self.start):
-            m.d.sync += [self.chunk.eq(0), self.token.eq(0), self.chunks.eq(0), self.complete.eq(0)]
-            still = self.dropping & ~(taken & self.stream.tlast)
-            m.d.sync += [receiving.eq(~still), wanted.eq(still)]
-        with m.If(self.cancel):
-            m.d.sync += [receiving.eq(0), wanted.eq(0)]
-            with m.If(receiving):
-                ends = self.beat & self.stream.tlast
-                m.d.sync += self.dropping.eq((begun | self.beat) & ~ends)
+            m.d.sync += [self.chunk.eq(0), self.token.eq(0), self.chunks.eq(0), self.complete.eq(0), receiving.eq(1)]
+        with m.If(self.cancel & receiving):
+            m.d.sync += [receiving.eq(0), self.dropping.eq(~(self.beat & self.stream.tlast))]
+        always(m, ~(self.start & self.dropping), "input receiver: a program's vectors while others are dropped")
         always(m, ~(receiving & self.dropping), "input receiver: beats are taken and dropped at once")
         always(m, ~(self.start & receiving), "input receiver: a program's vectors before the last one's are there")
         return m
@@ -168,12 +163,14 @@ class InputBuffer(wiring.Component):
         is_token = read.load.token <= plan.last_token
         words = [Signal(WORD_BITS, name=f"word{number}") for number in range(INT8_TOKENS)]
         m.d.sync += [
-            words[0].eq(Mux(is_token, masked(first, read.load.chunk, inputs), 0)),
-            words[1].eq(Mux(plan.last_token != 0, masked(pair[1], read.load.chunk, inputs), 0)),
+            words[0].eq(Mux(is_token, masked(m, "first", first, read.load.chunk, inputs), 0)),
+            words[1].eq(Mux(plan.last_token != 0, masked(m, "second", pair[1], read.load.chunk, inputs), 0)),
         ]
 
         ready = delayed(m, "masked", read, 1, reset_less=False)
-        codes = [quantised(word, self.fields[ready.load.phase][token]) for token, word in enumerate(words)]
+        greatest = [Signal(FIELD_BITS, name=f"greatest{token}") for token in range(INT8_TOKENS)]
+        m.d.comb += [field.eq(self.fields[ready.load.phase][token]) for token, field in enumerate(greatest)]
+        codes = [quantised(m, f"code{token}_", word, greatest[token]) for token, word in enumerate(words)]
         m.d.sync += [
             self.register_load.valid.eq(ready.valid),
             self.register_load.register.eq(ready.load.register),
@@ -244,11 +241,15 @@ class InputBuffer(wiring.Component):
         m.d.comb += self.nonfinite.eq(is_int8 & Cat(*nonfinite).any())
 
 
-def masked(word: Value, chunk: Value, inputs: Value) -> Value:
+def masked(m: Module, name: str, word: Value, chunk: Value, inputs: Value) -> Value:
     """A chunk's 16 inputs, zeros beyond ``inputs``."""
     log2_lanes = ceil_log2(LANES)
-    last = (inputs - 1)[:INPUTS_BITS]
-    behind, at_last = chunk > last[log2_lanes:], chunk == last[log2_lanes:]
+    last, behind, at_last = Signal(INPUTS_BITS, name=f"{name}_last"), Signal(), Signal()
+    m.d.comb += [
+        last.eq(inputs - 1),
+        behind.eq(chunk > last[log2_lanes:]),
+        at_last.eq(chunk == last[log2_lanes:]),
+    ]
     lanes = [
         Mux(behind | (at_last & (lane > last[:log2_lanes])), 0, word.word_select(lane, BF16_BITS))
         for lane in range(LANES)

@@ -52,7 +52,10 @@ class ExponentMaximum(wiring.Component):
         beyond = [field == ALL_ONES for field in fields]
         level: list[Value] = [Mux(no_number, 0, field) for field, no_number in zip(fields, beyond, strict=True)]
         while len(level) > 1:
-            level = [_greater(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+            level = [
+                _named(m, f"greater{len(level) // 2}_{number}", _greater(a, b))
+                for number, (a, b) in enumerate(zip(level[::2], level[1::2], strict=True))
+            ]
         valid, of_word = Signal(), Signal(FIELD_BITS)
         m.d.sync += [
             valid.eq(self.valid & ~self.clear),
@@ -66,13 +69,14 @@ class ExponentMaximum(wiring.Component):
         return m
 
 
-def quantised(word: Value, greatest: Value) -> Value:
+def quantised(m: Module, name: str, word: Value, greatest: Value) -> Value:
     """The 16 codes of a word, when ``greatest`` is the greatest exponent field of its vector.
 
     A code is the value · 2 ** (6 − greatest exponent), rounded to nearest, ties to even, within ±127; of infinities and
     NaNs 0.
     """
-    return Cat(_code(Bf16Fields(word.word_select(lane, BF16_BITS)), greatest) for lane in range(LANES))
+    lanes = [word.word_select(lane, BF16_BITS) for lane in range(LANES)]
+    return Cat(_code(m, f"{name}{lane}", Bf16Fields(value), greatest) for lane, value in enumerate(lanes))
 
 
 def shared_exponent(greatest: Value) -> Value:
@@ -80,18 +84,24 @@ def shared_exponent(greatest: Value) -> Value:
     return Mux(greatest == 0, 0, greatest + EXPONENT_OF_FIELD_0)
 
 
-def _code(value: Bf16Fields, greatest: Value) -> Value:
+def _code(m: Module, name: str, value: Bf16Fields, greatest: Value) -> Value:
     is_zero = (value.exponent == 0) | (value.exponent == ALL_ONES)
-    below = (greatest - value.exponent)[:FIELD_BITS]
+    below = _named(m, f"{name}_below", (greatest - value.exponent)[:FIELD_BITS])
     shift = Mux(below > 8, 8, below)[:4]
     # The greatest's significand, 1.fraction, is 64 to 127.5: seven bits, and half a unit.
-    shifted = (Cat(Const(0, 8), value.fraction, 1) >> shift)[:16]
+    shifted = _named(m, f"{name}_shifted", (Cat(Const(0, 8), value.fraction, 1) >> shift)[:16])
     whole, half, rest = shifted[9:], shifted[8], shifted[:8].any()
-    magnitude = (whole + (half & (rest | whole[0])))[:CODE_BITS]
-    clipped = Mux(magnitude > LARGEST, LARGEST, magnitude)
-    code = Mux(value.sign, -clipped, clipped)[:CODE_BITS]
-    return Mux(is_zero, 0, code)
+    magnitude = _named(m, f"{name}_magnitude", (whole + (half & (rest | whole[0])))[:CODE_BITS])
+    clipped = _named(m, f"{name}_clipped", Mux(magnitude > LARGEST, LARGEST, magnitude))
+    return Mux(is_zero, 0, Mux(value.sign, -clipped, clipped)[:CODE_BITS])
 
 
 def _greater(a: Value, b: Value) -> Value:
     return Mux(a > b, a, b)
+
+
+def _named(m: Module, name: str, value: Value) -> Signal:
+    """A signal of that value: an expression that is used twice would be written twice."""
+    signal = Signal(len(value), name=name)
+    m.d.comb += signal.eq(value)
+    return signal

@@ -1,11 +1,13 @@
 """The row bus: opens row sets ahead of the columns, closes what has been read, refreshes."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from collections.abc import Sequence
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pim_model.unit.parameters import UnitParameters
-from rtl.checks import always, implies
+from rtl.checks import always, always_within, implies
 from rtl.pim.base_die.layouts import RowCommand, block_bits, row_bits, row_port_layout, row_set_bits
 from rtl.pim.base_die.timers import Timer, WindowTimer
 
@@ -118,33 +120,26 @@ class RowEngine(wiring.Component):
             self.command.block.eq(bank),
             self.command.row.eq(row),
         ]
-        always(m, self.ahead <= 2, "row engine: more row sets open than halves")
-        always(m, implies(self.pim, self.ahead != 0), "row engine: a column of a row set that is not open")
-        always(m, implies(refresh, ~self.any_open), "row engine: a refresh of open banks")
-        always(m, implies(self.ahead == 2, is_open.all()), "row engine: an open row set in a closed half")
-        always(m, implies(self.start, ~self.any_open), "row engine: a program begins with open banks")
+        self._check(m, act, close_half, close_all, next_row_set, bank, is_open, begun)
         return m
 
-    def _distances(self, m: Module, act: Signal, close_half: Signal, close_all: Signal, half: Signal) -> dict:
+    def _distances(
+        self, m: Module, act: Signal, close_half: Signal, close_all: Signal, half: Signal
+    ) -> dict[str, Value]:
         """Whether what is named has the distances that it must keep from what was before."""
-        clocks, reading_half = self._timings, self.reading[0]
-
-        def timer(name: str, distance: int, start: object) -> Signal:
-            m.submodules[name] = part = Timer(distance)
-            m.d.comb += part.start.eq(start)
-            return part.elapsed
-
-        def halves(name: str, distance: int, starts: list) -> Array:
-            return Array(timer(f"{name}{number}", distance, start) for number, start in enumerate(starts))
-
+        clocks = self._timings
         act_of = [act & (half == number) for number in range(2)]
         pim_of = [self.pim & (self.pim_half == number) for number in range(2)]
         close_of = [(close_half & (half == number)) | close_all for number in range(2)]
-        act_to_pim = halves("act_to_pim", clocks.act_to_pim, act_of)
-        act_to_close = halves("act_to_close", clocks.act_to_close, act_of)
-        pim_to_close = halves("pim_to_close", clocks.pim_to_close, pim_of)
-        close_to_act = halves("close_to_act", clocks.close_to_act, close_of)
-        windows = [timer("act_to_act", clocks.act_to_act, act)]
+        act_to_pim = self._timers(m, "act_to_pim", clocks.act_to_pim, act_of)
+        act_to_close = self._timers(m, "act_to_close", clocks.act_to_close, act_of)
+        pim_to_close = self._timers(m, "pim_to_close", clocks.pim_to_close, pim_of)
+        close_to_act = self._timers(m, "close_to_act", clocks.close_to_act, close_of)
+        act_to_act, bus = (
+            self._timers(m, name, distance, [act])[0]
+            for name, distance in (("act_to_act", clocks.act_to_act), ("bus", clocks.act_on_bus))
+        )
+        windows = [act_to_act.elapsed]
         for name, events, distance in (
             ("group_window", clocks.group_window, clocks.act_to_act_group),
             ("four_acts", 4, clocks.four_acts),
@@ -153,12 +148,107 @@ class RowEngine(wiring.Component):
                 m.submodules[name] = window = WindowTimer(events, distance)
                 m.d.comb += window.start.eq(act)
                 windows.append(window.elapsed)
-        all_closable = [*act_to_close, *pim_to_close]
+        to_close = [*act_to_close, *pim_to_close]
+        self._check_refresh(m, [*to_close, bus], [*close_to_act, bus])
+
+        def of_half(timers: list[Timer], number: Value) -> Value:
+            return Array(timer.elapsed for timer in timers)[number]
+
         return {
-            "bus": timer("bus", clocks.act_on_bus, act),
-            "read": act_to_pim[reading_half],
-            "close half": act_to_close[half] & pim_to_close[half],
-            "close all": Cat(*all_closable).all(),
-            "refresh": Cat(close_to_act[0], close_to_act[1]).all(),
-            "act": Cat(*windows, close_to_act[half]).all(),
+            "bus": bus.elapsed,
+            "read": of_half(act_to_pim, self.reading[0]),
+            "close half": of_half(act_to_close, half) & of_half(pim_to_close, half),
+            "close all": Cat(timer.elapsed for timer in to_close).all(),
+            "refresh": Cat(timer.elapsed for timer in close_to_act).all(),
+            "act": Cat(*windows, of_half(close_to_act, half)).all(),
         }
+
+    def _timers(self, m: Module, name: str, distance: int, starts: Sequence[Value]) -> list[Timer]:
+        """A timer for each start."""
+        timers = []
+        for number, start in enumerate(starts):
+            m.submodules[f"{name}{number}"] = timer = Timer(distance)
+            m.d.comb += timer.start.eq(start)
+            timers.append(timer)
+        return timers
+
+    def _check(
+        self,
+        m: Module,
+        act: Signal,
+        close_half: Signal,
+        close_all: Signal,
+        next_row_set: Signal,
+        bank: Signal,
+        is_open: Signal,
+        begun: Signal,
+    ) -> None:
+        """Follow every bank by itself: commands meet it in a state that allows them, and the engine knows that state.
+
+        A few checks are of the inputs: the column engine's PIMs, and the columns' walk.
+        """
+        blocks, half, refresh = self._parameters.blocks.blocks, next_row_set[0], self.issue_refresh
+        everything = (1 << blocks) - 1
+        banks = [Signal(blocks, name=f"banks{number}") for number in range(2)]
+        for number, opened in enumerate(banks):
+            mine = half == number
+            with m.If(act & mine):
+                m.d.sync += opened.bit_select(bank, 1).eq(1)
+            with m.If(close_all | (close_half & mine)):
+                m.d.sync += opened.eq(0)
+            always(m, implies(act & mine, ~opened.bit_select(bank, 1)), "row engine: an ACT of an open bank")
+            always(
+                m,
+                implies(self.pim & (self.pim_half == number), opened == everything),
+                "row engine: a PIM of a half that is not open",
+            )
+            always(m, implies(refresh, opened == 0), "row engine: a REFAB of open banks")
+            partly, known = (1 << bank)[:blocks] - 1, Signal(blocks, name=f"known{number}")
+            with m.If(is_open[number]):
+                m.d.comb += known.eq(Mux(begun & mine, partly, everything))
+            always(m, opened == known, "row engine: banks are open that it does not know of, or the reverse")
+        always_within(m, self.ahead, 0, 2, "row engine: more row sets open than halves")
+        always_within(m, bank, 0, blocks - 1, "row engine: a bank that there is not")
+        always(m, begun == (bank != 0), "row engine: begun is not what it says")
+        always(m, implies(begun, is_open.bit_select(half, 1)), "row engine: a half is begun and closed")
+        always(m, implies(self.ahead != 0, is_open.bit_select(~half, 1)), "row engine: what is ahead is not open")
+        always(m, implies(self.ahead == 2, is_open.all() & ~begun), "row engine: both halves are ahead, not both open")
+        always(m, self.reading == (next_row_set - self.ahead)[: len(self.reading)], READING)
+        always(m, implies(self.pim, self.readable & (self.pim_half == self.reading[0])), PIM)
+        always(m, implies(self.pim, self.columns_left & ~self.due & ~self.refreshing), STOPPED)
+        always(m, implies(self.read, self.pim), READ)
+        always(m, implies(self.start, ~self.any_open & ~self.due & ~self.refreshing), START)
+
+    def _check_refresh(self, m: Module, to_close: Sequence[Timer], to_refresh: Sequence[Timer]) -> None:
+        """Check that a refresh is not later than its bound.
+
+        So that it can be proved, also at each step on the way, where no slots are waited for.
+        """
+        bound = self._timings.refresh_bound
+        still_open = bound - self._timings.close_to_act
+        late = Signal(range(bound + 2))
+        waits = self.due & ~self.refreshing
+        with m.If(waits & ~self.issue_refresh):
+            m.d.sync += late.eq(late + (late <= bound))
+        with m.Else():
+            m.d.sync += late.eq(0)
+        always(m, late <= bound, "row engine: a refresh is later than its bound")
+        if self._timings.row_period > 1:
+            return
+        for timer in to_close:
+            always(
+                m,
+                implies(waits & self.any_open, late + timer.left <= still_open),
+                "row engine: banks to be refreshed will be open too long",
+            )
+        for timer in to_refresh:
+            always(m, implies(waits & ~self.any_open, late + timer.left <= bound), "row engine: a refresh will be late")
+
+
+READING = "row engine: the row set to be read is not the one that is said"
+PIM = "row engine: a PIM of a row set that is not readable"
+STOPPED = "row engine: a PIM while the unit is stopped"
+READ = "row engine: a row set's end without its PIM"
+START = "row engine: a program begins with open banks, or in a refresh"
+OF_INPUTS = (READING, PIM, STOPPED, READ, START)
+"""The checks that are of the inputs."""

@@ -7,6 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from rtl.checks import always, always_within
+
 
 class Timer(wiring.Component):
     """``elapsed`` from ``clocks`` after the last ``start`` on, and before the first.
@@ -14,25 +16,24 @@ class Timer(wiring.Component):
     Members:
         start: What the distance is from, in this clock.
         elapsed: In the clock of ``start`` still as before.
+        left: Clocks until it has.
     """
-
-    start: In(1)
-    elapsed: Out(1, init=1)
 
     def __init__(self, clocks: int) -> None:
         if clocks < 1:
             raise ValueError(f"a distance of {clocks} clocks; a register tells one at least")
         self._clocks = clocks
-        super().__init__()
+        super().__init__({"start": In(1), "elapsed": Out(1, init=1), "left": Out(range(max(2, clocks)))})
 
     def elaborate(self, platform: object) -> Module:
         """A counter and a flag."""
         m = Module()
-        left = Signal(range(max(2, self._clocks)))
         with m.If(self.start):
-            m.d.sync += [left.eq(self._clocks - 1), self.elapsed.eq(self._clocks == 1)]
+            m.d.sync += [self.left.eq(self._clocks - 1), self.elapsed.eq(self._clocks == 1)]
         with m.Elif(~self.elapsed):
-            m.d.sync += [left.eq(left - 1), self.elapsed.eq(left == 1)]
+            m.d.sync += [self.left.eq(self.left - 1), self.elapsed.eq(self.left == 1)]
+        always(m, self.elapsed == (self.left == 0), "timer: its flag is not its counter's")
+        always_within(m, self.left, 0, self._clocks - 1, "timer: more left than its distance")
         return m
 
 

@@ -5,11 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from pim_model.numerics.floats import NAN
 from pim_model.unit.parameters import ACCUMULATORS, OCTET
 from rtl.checks import always, implies
 from rtl.pim.arithmetic.adder import Fp32Adder
 from rtl.pim.arithmetic.conversions import scaled
-from rtl.pim.arithmetic.formats import BIAS, FP32, NAN
+from rtl.pim.arithmetic.formats import BIAS, FP32
 from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.block.dot_product import INTEGER_SUM_BITS
 from rtl.pim.block.layouts import COLUMN_BITS
@@ -23,14 +24,7 @@ SCALE_ONE, SCALE_NAN = BIAS, 255
 
 
 PASS_DESTINATION = data.StructLayout(
-    {
-        "valid": 1,
-        "line": 3,
-        "row": 3,
-        "first": 1,
-        "integer": 1,
-        "scale": 8,
-    }
+    {"valid": 1, "line": range(LINES), "row": range(OCTET), "first": 1, "integer": 1, "scale": 8}
 )
 """Where a pass's sum goes.
 

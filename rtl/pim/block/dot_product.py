@@ -15,6 +15,7 @@ from rtl.pim.arithmetic.lane import (
     product_as_integer,
 )
 from rtl.pim.arithmetic.pipeline import delayed
+from rtl.verilog import Shared
 
 _LEVELS = LANES.bit_length() - 1
 
@@ -50,7 +51,7 @@ class DotProduct(wiring.Component):
         m = Module()
         products: list[Value] = []
         for lane in range(LANES):
-            m.submodules[f"lane{lane}"] = multiplier = LaneMultiplier()
+            m.submodules[f"lane{lane}"] = multiplier = Shared(LaneMultiplier, "pim_lane_multiplier")
             m.d.comb += multiplier.operands.eq(self.operands[lane])
             products.append(multiplier.product)
 
@@ -58,7 +59,7 @@ class DotProduct(wiring.Component):
         for level in range(_LEVELS):
             sums: list[Value] = []
             for number, (a, b) in enumerate(zip(terms[::2], terms[1::2], strict=True)):
-                m.submodules[f"adder{level}_{number}"] = adder = Fp32Adder()
+                m.submodules[f"adder{level}_{number}"] = adder = Shared(Fp32Adder, "pim_fp32_adder")
                 m.d.comb += [adder.a.eq(a), adder.b.eq(b)]
                 sums.append(adder.result)
             terms = sums
@@ -71,7 +72,8 @@ class DotProduct(wiring.Component):
         """The integers' tree, two levels a clock, and registers until the other is done."""
         clocks = 0
         while len(terms) > 1:
-            sums = [sum(terms[first : first + 4], start=terms[first][:0]) for first in range(0, len(terms), 4)]
+            fours = zip(*[iter(terms)] * 4, strict=True)
+            sums = [(a + b) + (c + d) for a, b, c, d in fours]
             terms = [
                 Signal(value.shape(), name=f"integers{clocks}_{n}", reset_less=True) for n, value in enumerate(sums)
             ]

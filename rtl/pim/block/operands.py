@@ -62,7 +62,6 @@ class PassOperands(wiring.Component):
             m.d.sync += [operands[name].eq(field) for name, field in bf16_operands(weight, value).items()]
             with m.If(self.weight_format == WeightFormat.INT8):
                 m.d.sync += [
-                    operands.integer.eq(1),
                     operands.a.eq(int8_weights.word_select(lane, 8).as_signed()),
                     operands.b.eq(int8_inputs.word_select(lane, 8).as_signed()),
                 ]

@@ -46,7 +46,6 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
         change(recording)
     stand_in = SimpleNamespace(
         TOP="pim_unit",
-        unit_verilog=recorded_unit_verilog,
         script=lambda jobs, *_, **__: [
             ["mark", "begin 0"],
             ["send", 0],
@@ -54,9 +53,11 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
             ["pause", 20],
             ["mark", "end 0"],
         ],
-        compare_registers=lambda *_: {},
+        compare_status=lambda *_, **__: None,
+        compare_counters=lambda *_, **__: None,
     )
     monkeypatch.setattr(replay, "unit_script", stand_in)
+    monkeypatch.setattr(replay, "pim_unit_verilog", recorded_unit_verilog)
     with tempfile.TemporaryDirectory() as folder:
         with_recording = partial(run_simulation, plusargs=recording.write(Path(folder), PARAMETERS))
         monkeypatch.setattr(replay, "run_simulation", with_recording)
@@ -137,7 +138,7 @@ def without(log: CommandLog, index: int) -> CommandLog:
 FAULTS: dict[Change, tuple[str, str]] = {
     wrong_bit: ("program 0, output beat 7", ""),
     wrong_keep: ("program 0, output beat 7", ""),
-    early_last: ("output beats after the last program's TLAST", ""),
+    early_last: ("program 0, output beat 40", ""),
     no_last: ("program 0, output beat", ""),
     beat_missing: ("program 0, output beat 5", ""),
     wrong_answers: ("program 0, output beat 0", ""),

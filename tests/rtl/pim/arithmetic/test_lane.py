@@ -37,7 +37,6 @@ class Product(wiring.Component):
         m.d.comb += [multiplier.operands[name].eq(field) for name, field in bf16_operands(self.a, self.b).items()]
         with m.If(self.integer[0]):
             m.d.comb += [
-                multiplier.operands.integer.eq(1),
                 multiplier.operands.a.eq(self.a.as_value()[:8].as_signed()),
                 multiplier.operands.b.eq(self.b.as_value()[:8].as_signed()),
             ]

@@ -16,7 +16,7 @@ def expected(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def factors(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many random pairs, and those whose product is near the least normal number and near the greatest."""
+    """As many random pairs; those whose product is near the least normal number and near the greatest; near ties."""
     a, b = fp32_pairs(count, seed)
     generator = np.random.default_rng(seed)
     exponent = generator.integers(1, 255, count)
@@ -25,7 +25,10 @@ def factors(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random[:, : count // 2] |= np.uint32(0x007FFF00)  # large fractions: products just below a power of two
     edge_a = random[0] | (exponent.astype(np.uint32) << np.uint32(23))
     edge_b = random[1] | (np.clip(partner, 0, 255).astype(np.uint32) << np.uint32(23))
-    return np.concatenate([a, edge_a]), np.concatenate([b, edge_b])
+    # Significands of 13 bits: their products have few bits behind the last that is kept.
+    short_a, short_b = generator.integers(1 << 12, 1 << 13, (2, count // 4), dtype=np.uint32) << np.uint32(11)
+    one = np.uint32(126 << 23)
+    return np.concatenate([a, edge_a, short_a + one]), np.concatenate([b, edge_b, short_b + one])
 
 
 def test_products_are_the_twins() -> None:

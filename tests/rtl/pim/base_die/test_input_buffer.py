@@ -27,7 +27,7 @@ class Quantiser(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += self.codes.eq(quantised(self.word, self.greatest))
+        m.d.comb += self.codes.eq(quantised(m, "code", self.word, self.greatest))
         tick = Signal()
         m.d.sync += tick.eq(~tick)
         return m
@@ -205,14 +205,11 @@ BEAT, LAST, START, CANCEL = ("beat", 0), ("beat", 1), ("start", 0), ("cancel", 0
         ([START, BEAT, LAST], ["", "beat", "short", ""]),
         ([START, BEAT, BEAT, BEAT, BEAT, BEAT, LAST], ["", *["beat"] * 3, "long", "dropped", "dropped", ""]),
         ([START, BEAT, CANCEL, BEAT, LAST, LAST], ["", "beat", "", "dropped", "dropped", "", ""]),
-        ([START, CANCEL, BEAT], ["", "", "", ""]),
+        ([START, CANCEL, BEAT, LAST, LAST], ["", "", "dropped", "dropped", "", ""]),
+        ([START, CANCEL, BEAT], ["", "", "dropped", "dropping"]),
         (
-            [START, BEAT, CANCEL, START, LAST, BEAT, BEAT, BEAT, LAST],
-            ["", "beat", "", "", "dropped", *["beat"] * 4, "complete"],
-        ),
-        (
-            [START, BEAT, CANCEL, START, BEAT, CANCEL, LAST, BEAT],
-            ["", "beat", "", "", "dropped", "", "dropped", "", ""],
+            [START, BEAT, CANCEL, LAST, START, BEAT, BEAT, BEAT, LAST],
+            ["", "beat", "", "dropped", "", *["beat"] * 4, "complete"],
         ),
     ],
 )

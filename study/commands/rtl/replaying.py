@@ -1,7 +1,6 @@
-"""``forestage rtl``: write the hardware's Verilog, replay a trace through it in lock-step with its twin."""
+"""``forestage rtl replay``: a trace through the hardware, in lock-step with its twin."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.files import check_folder
 from predictor.base import check_lookahead
-from predictor.st_moe.parameters import EngineLimits, StMoeParameters
+from predictor.st_moe.parameters import StMoeParameters
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import (
     JsonOption,
@@ -20,49 +18,14 @@ from study.commands.options import (
     TraceOption,
     parse_parameters,
 )
-from study.numbers import count, size
+from study.commands.rtl.limits import DEFAULTS, CandidatesMax, ExpertsMax, LayersMax, TopKMax, engine_limits
+from study.numbers import count
 from study.output import emit, progress_bar
 
 if TYPE_CHECKING:
     from cocotb_tests.replay import ReplayResult
 
-app = typer.Typer()
 
-DEFAULTS = EngineLimits()
-
-ExpertsMax = Annotated[
-    int, typer.Option("--experts-max", help="Most experts in a layer that the engine can serve (a power of two)")
-]
-LayersMax = Annotated[int, typer.Option("--layers-max", help="Most MoE layers that the engine can serve")]
-TopKMax = Annotated[int, typer.Option("--top-k-max", help="Most experts that a token can use in a layer (top-k)")]
-CandidatesMax = Annotated[int, typer.Option("--candidates-max", help="Most candidates in a row of ST-MoE's tables")]
-
-
-@app.command("generate")
-def generate_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the Verilog and SystemRDL files")],
-    experts_max: ExpertsMax = DEFAULTS.experts_max,
-    layers_max: LayersMax = DEFAULTS.layers_max,
-    top_k_max: TopKMax = DEFAULTS.top_k_max,
-    candidates_max: CandidatesMax = DEFAULTS.candidates_max,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the Verilog of every top module, and SystemRDL of the registers."""
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
-    check_folder(out)
-    from rtl.generate import generate  # needs the extra
-
-    paths = generate(out, limits)
-    document = {"limits": limits.model_dump(mode="json"), "files": {str(p): p.stat().st_size for p in paths}}
-
-    def render(console: Console) -> None:
-        for path in paths:
-            console.print(f"{path}  {size(path.stat().st_size)}", highlight=False, markup=False, soft_wrap=True)
-
-    emit(document, as_json=as_json, render=render)
-
-
-@app.command("replay")
 def replay_command(
     trace: TraceOption,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to replay")] = 500,
@@ -113,21 +76,6 @@ def replay_command(
     emit(result, as_json=as_json, render=lambda console: render_replay(console, trace.name, result))
     if result.mismatches:
         sys.exit(1)
-
-
-def engine_limits(experts_max: int, layers_max: int, top_k_max: int, candidates_max: int) -> EngineLimits:
-    """The engine's limits from the options.
-
-    Raises:
-        ForestageError: naming the option that is out of range.
-    """
-    values = {
-        "experts_max": experts_max,
-        "layers_max": layers_max,
-        "top_k_max": top_k_max,
-        "candidates_max": candidates_max,
-    }
-    return EngineLimits.parse_settings(values, origin="forestage rtl")
 
 
 def render_replay(console: Console, name: str, result: "ReplayResult") -> None:

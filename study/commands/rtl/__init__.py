@@ -1,0 +1,11 @@
+"""``forestage rtl``: the hardware; one module per command."""
+
+import typer
+
+from study.commands.rtl import generating, proving, replaying, synthesising
+
+app = typer.Typer()
+app.command("generate")(generating.generate_command)
+app.command("replay")(replaying.replay_command)
+app.command("synthesise")(synthesising.synthesise_command)
+app.command("prove")(proving.prove_command)

@@ -1,0 +1,154 @@
+"""What a synthesis counts, on circuits whose figures are known by hand; its records and how they compare."""
+
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import ForestageError
+from predictor.st_moe.parameters import EngineLimits
+from rtl.synthesis import synthesise as module
+from rtl.synthesis.cells import map_to_cells
+from rtl.synthesis.comparison import changes
+from rtl.synthesis.ecp5 import place, read_report
+from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_record, total_of
+from rtl.synthesis.hierarchy import design_of
+from rtl.synthesis.liberty import Library, read_libraries
+from rtl.synthesis.units import UNITS, Sum, Unit, is_limited, unit_of
+from tests.rtl.synthesis.tiny_library import Pair, Toggle, library
+
+
+def silent(done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Library:
+    (tmp_path / "tiny.lib").write_text(library())
+    return read_libraries([tmp_path / "tiny.lib"], tmp_path)
+
+
+def test_a_flip_flop_and_an_inverter(tiny: Library, tmp_path: Path) -> None:
+    found = map_to_cells(design_of(Toggle()), tiny, tmp_path, silent)
+    (block,) = found.blocks
+    # The reset is synchronous: q becomes !(q or rst), an inverter and a NAND more or less, behind the flip-flop.
+    assert block.figures["flip_flop_area_um2"] == 10.0
+    assert block.figures["cells"] >= 2
+    assert found.path is not None
+    assert (found.path.start in ("q", "rst"), found.path.end) == (True, "q")
+    assert 0.1 <= found.path.ns < 1
+    assert found.memories == ()
+
+
+def test_alike_parts_are_one_block_and_memories_are_sorted(tiny: Library, tmp_path: Path) -> None:
+    design = design_of(Pair())
+    assert design.instances == {"top": 1, "top.toggle0": 2}
+    found = map_to_cells(design, tiny, tmp_path, silent)
+    blocks = {block.name: block for block in found.blocks}
+    assert set(blocks) == {"", "toggle0"}
+    assert blocks["toggle0"].instances == 2
+    memories = {memory.name: memory for memory in found.memories}
+    assert (memories["many"].depth, memories["many"].width, memories["many"].flip_flops) == (256, 8, False)
+    assert (memories["few"].bits, memories["few"].flip_flops) == (32, True)
+    # 32 bits of the small memory and the 8 read from it, perhaps a kept address; not the 2,048 of the large one.
+    assert 400 <= blocks[""].figures["flip_flop_area_um2"] <= 600
+
+
+def test_the_same_input_gives_the_same_figures(tiny: Library, tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        found.append(map_to_cells(design_of(Pair()), tiny, tmp_path / name, silent))
+    assert found[0] == found[1]
+
+
+def test_a_unit_on_the_fpga(tmp_path: Path) -> None:
+    found = place(design_of(Pair()), tmp_path, silent)
+    total = total_of(found.blocks)
+    assert total["block_rams"] == found.used["block_rams"] == 1
+    assert found.used["flip_flops"] == total["flip_flops"] >= 2
+    assert found.fmax_mhz > 50
+    assert found.path.ns == pytest.approx(1000 / found.fmax_mhz, rel=0.05)
+
+
+def test_a_report_of_the_placement_is_read() -> None:
+    step = '{"delay": %s, "from": {"cell": "%s"}, "to": {"cell": "%s"}}'
+    steps = ", ".join((step % (1.5, "a_TRELLIS_FF_Q_3", "b_LUT4_Z"), step % (2.5, "b_LUT4_Z", "c.d_TRELLIS_FF_Q")))
+    inside = '{"from": "posedge clk", "to": "posedge clk", "path": [' + steps + "]}"
+    outside = '{"from": "<async>", "to": "posedge clk", "path": [%s]}' % (step % (9, "x", "y"))
+    names = ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD")
+    used = ", ".join(f'"{name}": {{"used": {n}}}' for n, name in enumerate(names, 1))
+    text = '{"critical_paths": [%s, %s], "fmax": {"clk": {"achieved": 250.004}}, "utilization": {%s}}'
+    resources, path, clock = read_report(text % (inside, outside, used))
+    assert resources == {"luts": 1, "flip_flops": 2, "multipliers": 3, "block_rams": 4}
+    assert (path, clock) == (LongestPath(ns=4.0, start="a", end="c.d"), 250.0)
+
+
+def record(**changed: object) -> Synthesis:
+    block = {"name": "a", "instances": 2, "figures": {"area_um2": 3.0}}
+    fields = {
+        "unit": "u", "target": "t", "blocks": [block], "total": {"area_um2": 6.0}, "not_counted": "wires", "tools": {},
+        "path": {"ns": 1.5, "start": "x", "end": "y"},
+    }  # fmt: skip
+    return Synthesis.model_validate(fields | changed)
+
+
+def test_what_changed_is_told_per_block() -> None:
+    now = record(
+        blocks=[
+            {"name": "a", "instances": 2, "figures": {"area_um2": 2.0}},
+            {"name": "b", "instances": 1, "figures": {"area_um2": 3.0}},
+        ],
+        total={"area_um2": 7.0},
+    )
+    told = [(c.total, c.block, c.figure, c.before, c.after, c.sign) for c in changes(record(), now, "r.json")]
+    assert told == [
+        (True, "", "area_um2", 6.0, 7.0, "▲"),
+        (False, "a", "area_um2", 3.0, 2.0, "▼"),
+        (False, "b", "area_um2", None, 3.0, "▲"),
+        (False, "b", "instances", None, 1.0, "▲"),
+    ]
+    assert changes(now, now, "r.json") == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("unit", "v"), ("target", "s"), ("parameters", {"experts_max": 8})])
+def test_only_the_same_is_compared(field: str, value: object) -> None:
+    with pytest.raises(ForestageError, match=f"r.json: {field}: is of"):
+        changes(record(), record(**{field: value}), "r.json")
+
+
+def test_records_are_files(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(record().text())
+    assert read_record(path) == record()
+    path.write_text('{"unit": "u", "targt": "t"}')
+    with pytest.raises(ForestageError, match="no record of a synthesis: unknown key 'targt'"):
+        read_record(path)
+    with pytest.raises(ForestageError, match="cannot read the record"):
+        read_record(tmp_path / "absent.json")
+
+
+def test_a_sum_is_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(block="m", name="x", depth=64, width=32, read_ports=1, write_ports=1)
+    parts = {
+        "p": record(unit="p", memories=[memory.model_dump()], sram_bits=2048, path={"ns": 2, "start": "x", "end": "y"}),
+        "q": record(unit="q"),
+    }
+    monkeypatch.setattr(module, "_synthesise", lambda name, *_: parts[name])
+    monkeypatch.setitem(UNITS, "p", Unit(what="p", make=lambda _: Toggle()))
+    monkeypatch.setitem(UNITS, "q", Unit(what="q", make=lambda _: Toggle()))
+    monkeypatch.setitem(UNITS, "s", Sum(what="s", parts={"p": 3, "q": 1}))
+    found = module.synthesise("s", EngineLimits(), [], silent)
+    assert found.total == {"area_um2": 24.0} == total_of(found.blocks)
+    assert found.blocks[0] == Block(name="p.a", instances=6, figures={"area_um2": 3.0})
+    assert (found.sram_bits, found.memories[0].block, found.memories[0].instances) == (6144, "p.m", 3)
+    assert found.path == LongestPath(ns=2, start="p: x", end="p: y")
+
+
+def test_every_part_of_a_sum_is_a_unit() -> None:
+    for unit in UNITS.values():
+        if isinstance(unit, Sum):
+            assert all(isinstance(UNITS[part], Unit) for part in unit.parts)
+    assert is_limited("prefetch-scorer")
+    assert not is_limited("pim-unit")
+    with pytest.raises(ForestageError, match="'prefetch-engine'"):
+        unit_of("prefetch-engin")
