@@ -1,1 +1,1 @@
-"""HBM and its processing in memory (PIM): timing, energy, the expert unit's arithmetic and clocks, products in memory."""
+"""HBM and processing in it (PIM): timing, energy, the expert unit's arithmetic and clocks, products in memory."""
