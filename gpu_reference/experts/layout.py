@@ -9,9 +9,9 @@ The parts, in this order, each as wide as its rows and columns say and in row-ma
 5. the first matrix's bias, BF16 ``[inner_rows]``, and down's, BF16 ``[hidden]``, where the shape has biases.
 
 Formats: ``fp32`` and ``bf16`` have no scales; ``int8`` has a float32 scale a row, by the rule of
-`pim_model.numerics.formats`; ``mxfp4`` has those of `gpu_reference.experts.mxfp4`. A part starts at a multiple of 16 bytes, and a block's size is one
-too. Of the catalogue's shapes, no part needs padding for that in any format (tested), so a block has the size
-that the catalogue states.
+`pim_model.numerics.formats`; ``mxfp4`` has those of `gpu_reference.experts.mxfp4`. A part starts at a multiple of 16
+bytes, and a block's size is one too. Of the catalogue's shapes, no part needs padding for that in any format (tested),
+so a block has the size that the catalogue states.
 """
 
 from __future__ import annotations

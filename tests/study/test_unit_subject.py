@@ -27,7 +27,7 @@ def as_the_twins_say(jobs: Sequence[UnitJob], *arguments: Any, **options: Any) -
     """A hardware without a fault."""
     return UnitReplayResult(
         mismatches=0, first_mismatch="", violations=[], cycles=1000, predicted_cycles=1000,
-        outputs=[job.expected.bits for job in jobs], counters={"PROGRAMS": len(jobs)}, wall_s=1.0, clocks_per_s=1.0,
+        outputs=[job.expected.bits for job in jobs], counters={"OUTPUT_WAIT_CLOCKS": 0}, wall_s=1.0, clocks_per_s=1.0,
     )  # fmt: skip
 
 
@@ -84,9 +84,10 @@ def test_the_error_is_that_of_the_hardwares_results(monkeypatch: pytest.MonkeyPa
         {"mismatches": 1, "first_mismatch": "program 0, output beat 3"},
         {"violations": [Violation(rule="tRP", clock_ck=9, command="ACT")]},
         {"cycles": 999},
+        {"counters": {"OUTPUT_WAIT_CLOCKS": 1}},
         {"outputs": [None]},
     ],
-    ids=["none", "mismatch", "violation", "clocks", "no-output"],
+    ids=["none", "mismatch", "violation", "clocks", "output-waited", "no-output"],
 )
 def test_the_exit_status_is_1_if_anything_differs(
     forestage: Forestage, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
