@@ -50,7 +50,7 @@ class _Meaning(NamedTuple):
 FORMATS: dict[ExpertFormat, _Meaning] = {
     "float": _Meaning("fp32", "torch", "float32"),
     "int8": _Meaning("int8", "torch", "weights in int8, a scale a row; products in float32"),
-    "int8-activations": _Meaning("int8", "integers", "as the PIM unit: activations in int8 too, sums in int32"),
+    "int8-activations": _Meaning("int8", "pim", "as the PIM unit: activations in int8 too, sums in int32"),
     "mxfp4": _Meaning("mxfp4", "torch", "weights in MXFP4 (E2M1, a scale for 32); products in float32"),
 }
 

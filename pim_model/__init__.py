@@ -1,1 +1,1 @@
-"""HBM timing, and the exact integer arithmetic of the PIM (processing-in-memory) tile."""
+"""HBM and processing in it (PIM): timing, energy, the expert unit's arithmetic and clocks, products in memory."""

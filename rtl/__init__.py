@@ -1,1 +1,1 @@
-"""The hardware, in Amaranth: prefetch engine, PIM tile, buses, Verilog."""
+"""The hardware, in Amaranth: prefetch engine, PIM expert unit, buses, Verilog."""

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from catalog import load_catalog
 from catalog.files import write_text
-from pim_model.tile import TileParameters
 from pim_model.unit.parameters import UnitParameters
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
 from rtl.pim import address_map as pim_unit
-from rtl.pim import tile as pim_tile
 from rtl.pim.unit import generate_verilog
 from rtl.prefetch.address_map import address_map
 from rtl.prefetch.engine import PrefetchEngine
@@ -33,16 +31,19 @@ def pim_parameters() -> UnitParameters:
     return UnitParameters(device=load_catalog().dram.find(PIM_DEVICE))
 
 
-@lru_cache(maxsize=1)
-def pim_unit_verilog() -> str:
-    """The PIM unit as Verilog, top module ``pim_unit``; the same text on every machine."""
-    return generate_verilog(pim_parameters())
+def pim_unit_verilog(parameters: UnitParameters) -> str:
+    """The PIM unit as Verilog, top module ``pim_unit``; the same text on every machine. It takes some 13 seconds."""
+    return _pim_unit_verilog(parameters.model_dump_json())
+
+
+@lru_cache(maxsize=4)
+def _pim_unit_verilog(parameters: str) -> str:
+    return generate_verilog(UnitParameters.model_validate_json(parameters))
 
 
 FILES: dict[str, Callable[[EngineLimits], str]] = {
-    "pim_tile.v": lambda _: pim_tile.generate_verilog(TileParameters()),
     "pim_unit.rdl": lambda _: systemrdl(pim_unit.address_map(pim_parameters())),
-    "pim_unit.v": lambda _: pim_unit_verilog(),
+    "pim_unit.v": lambda _: pim_unit_verilog(pim_parameters()),
     "prefetch_engine.rdl": lambda limits: systemrdl(address_map(limits)),
     "prefetch_engine.v": prefetch_engine_verilog,
 }

@@ -10,8 +10,8 @@ from study.subjects import (
     predictors,
     reference,
     system,
-    tile,
     trace,
+    unit,
 )
 
 SUBJECTS = (
@@ -21,7 +21,7 @@ SUBJECTS = (
     predictors.SUBJECT,
     caches.SUBJECT,
     engine.SUBJECT,
-    tile.SUBJECT,
+    unit.SUBJECT,
     memory.SUBJECT,
     system.SUBJECT,
     in_memory.SUBJECT,

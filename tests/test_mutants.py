@@ -48,16 +48,16 @@ def test_a_sample_is_the_seeds() -> None:
 
 def test_the_likeliest_tests_run_first(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
-    first = copy.likely_first(Fault("pim_model/quantise.py", "AddNot", 0))
+    first = copy.likely_first(Fault("pim_model/numerics/floats.py", "AddNot", 0))
     assert sorted(first) == copy.tests("pim_model")
-    assert first[0].name == "test_quantise.py"  # of the same name
+    assert first[0].name == "test_floats.py"  # of the same name
     assert copy.likely_first(Fault("predictor/measure/metrics.py", "AddNot", 0))[0].name == "test_metrics.py"
 
 
 def test_what_was_found_holds_for_one_state_of_code_and_tests(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     states = [copy.state("pim_model")]
-    for name in ("pim_model/tile.py", "tests/pim_model/test_tile.py"):
+    for name in ("pim_model/numerics/floats.py", "tests/pim_model/test_floats.py"):
         with (copy.root / name).open("a") as file:
             file.write("\n# changed\n")
         states.append(copy.state("pim_model"))

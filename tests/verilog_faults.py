@@ -7,6 +7,9 @@ nothing: none), so one build serves them all.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
 
 _SWITCH = """
   integer fault = 0;
@@ -22,7 +25,7 @@ class Fault:
 
     Attributes:
         shows: what must be said of it.
-        module: last part of the module's name; empty for the top.
+        module: last part of the module's name; empty for the top. Of a module that the design has several times, all.
         target: what is assigned, as the text has it (``x <=``, ``assign x =``, ``x =``), or a connection (``.x``);
             everywhere in the module.
         wrong: the expression in its stead; ``{}`` stands for the right one, ``fault_phase`` counts cycles modulo 8.
@@ -43,8 +46,8 @@ def plant(verilog: str, faults: Sequence[Fault]) -> str:
         AssertionError: a fault's module or target is not in the text.
     """
     for number, fault in enumerate(faults, 1):
-        name = rf"\S*\.{fault.module}(?:\$\d+)?" if fault.module else r"[a-z_]+"
-        module = re.search(rf"^module (?:\\)?{name} \(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)
+        name = rf"(?:\S*\.)?{fault.module}(?:\$\d+)? ?" if fault.module else r"[a-z_]+ "
+        module = re.search(rf"^module (?:\\)?{name}\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)
         if module is None and not fault.module:
             module = re.search(r"^module [a-z_]+\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)
         assert module is not None, f"no module {fault.module}"
@@ -66,3 +69,11 @@ def plant(verilog: str, faults: Sequence[Fault]) -> str:
         assert planted, f"{fault.module} has no {fault.target}"
         verilog = verilog[: module.start()] + text + verilog[module.end() :]
     return verilog
+
+
+def some(faults: list[Fault], kept: int) -> list[Any]:
+    """Their numbers; all but every ``kept``-th take part in the long tests only."""
+    return [
+        pytest.param(n, id=fault.shows.replace(" ", "-"), marks=[] if n % kept == 1 else pytest.mark.long)
+        for n, fault in enumerate(faults, 1)
+    ]

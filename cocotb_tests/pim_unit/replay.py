@@ -26,6 +26,7 @@ from pim_model.numerics.floats import Bits32
 from pim_model.unit.events import UnitCounter
 from pim_model.unit.parameters import LANES, UnitParameters
 from pim_model.unit.schedule import UnitCommand, UnitSchedule, schedule
+from rtl.generate import pim_unit_verilog
 from rtl.pim.base_die.layouts import ColumnCommand, RowCommand
 
 X_CK = 1
@@ -135,7 +136,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     packets = [input_beats(job.x) for job in jobs]
     return run_simulation(
-        build(unit_script.unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
+        build(pim_unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
         "cocotb_tests.pim_unit.unit_test",
         stimulus={
             "parameters": parameters.model_dump(mode="json"),

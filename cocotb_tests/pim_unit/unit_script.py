@@ -4,7 +4,6 @@ A script is a list of steps, each a name and its arguments: the methods of `coco
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pim_model.unit.events import Refusal, UnitCounter, UnitError
 from pim_model.unit.parameters import MOST_POSTPONED_REFRESHES, UnitParameters
 from pim_model.unit.program import ExpertKind, Program
 from pim_model.unit.schedule import UnitCommand, UnitSchedule
-from rtl.pim.unit import generate_verilog, start_ck
+from rtl.pim.unit import start_ck
 
 TOP = "pim_unit"
 Step = list[Any]
@@ -35,16 +34,6 @@ COUNTED = {
     UnitCounter.READBACKS: (UnitCommand.RDA,),
 }
 """Counters of commands of the programs alone; refreshes go on between them."""
-
-
-def unit_verilog(parameters: UnitParameters) -> str:
-    """The unit as Verilog, top module `TOP`."""
-    return _verilog(parameters.model_dump_json())
-
-
-@lru_cache(maxsize=4)
-def _verilog(parameters: str) -> str:
-    return generate_verilog(UnitParameters.model_validate_json(parameters))
 
 
 def descriptor(program: Program) -> dict[str, int]:

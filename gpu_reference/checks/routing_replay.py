@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from gpu_reference.checks.error import relative_error
 from gpu_reference.devices import check_device
 from gpu_reference.moe_layer import ReplayMoELayer, checkpoint_layers
-from pim_model.quantise import float_expert, relative_error
 from traces import DECODE, RoutingTrace
 
 RANDOM_SCALE = 0.1
@@ -108,7 +108,16 @@ def _plain(
     output = np.zeros(x.shape, np.float64)
     for token, (row, chosen, weights) in enumerate(zip(x, ids, gates, strict=True)):
         for expert, weight in zip(chosen, weights, strict=True):
-            output[token] += float(weight) * float_expert(
+            output[token] += float(weight) * _float_expert(
                 gate_up[expert, :middle], gate_up[expert, middle:], down[expert], row
             )
     return output
+
+
+def _float_expert(
+    gate: NDArray[np.float32], up: NDArray[np.float32], down: NDArray[np.float32], x: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """One expert's output f64 ``[hidden]``: ``down(SiLU(gate · x) ⊙ (up · x))``."""
+    gated, raised = gate.astype(np.float64) @ x, up.astype(np.float64) @ x
+    with np.errstate(over="ignore"):  # of a very negative sum exp is infinite, and the quotient 0, as intended
+        return down.astype(np.float64) @ (gated / (1 + np.exp(-gated)) * raised)

@@ -10,8 +10,8 @@ Kernels, by name:
 * ``host``: on a CPU, BF16, INT8 and MXFP4, SwiGLU and gpt-oss's: weights are decoded inside the product, in registers
   (`gpu_reference.experts.host_kernel`); made for few tokens. With INT8 and MXFP4 weights the vectors are 16-bit
   integers, one scale for each 32 of them; with BF16 weights float32.
-* ``integers``: INT8 and SwiGLU without biases, as the PIM unit computes it: activations in int8 as well, one scale a
-  vector, sums in int32 (`pim_model.quantise.QuantisedExpert.run`, equal to it, tested).
+* ``pim``: on a CPU, INT8 and SwiGLU without biases, as the PIM unit computes it, bit for bit (`pim_model.numerics`):
+  activations in int8 as well, a power of two a vector, sums in int32.
 
 A kernel gives the same bits for the same block and rows wherever the block lies: matrix libraries may choose by
 alignment how they sum, so a block or rows that do not lie at a multiple of 256 bytes are copied first.
@@ -31,8 +31,8 @@ from torch.nn import functional
 from catalog.errors import ForestageError
 from gpu_reference.experts.activation import GPT_OSS_ALPHA, GPT_OSS_LIMIT, activate
 from gpu_reference.experts.host_kernel import can_compute, host_kernel
-from gpu_reference.experts.integers import integer_output
 from gpu_reference.experts.layout import ExpertLayout, dequantised_matrix
+from gpu_reference.experts.pim_unit import unit_output
 from gpu_reference.experts.shape import GATED, ExpertShape
 
 Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -43,7 +43,7 @@ DECODED = {
     "torch": "dequantised before the product",
     "triton": "decoded in the kernel",
     "host": "decoded in the product",
-    "integers": "int8 weights and activations, int32 sums",
+    "pim": "int8 weights and activations, int32 sums",
 }
 """What each kernel does, in words."""
 
@@ -61,8 +61,9 @@ def kernels(layout: ExpertLayout, device: torch.device | str) -> tuple[str, ...]
         names.append("triton")
     if torch.device(device).type == "cpu" and can_compute(layout):
         names.append("host")
-    if layout.format == "int8" and shape.activation == "swiglu" and not shape.bias:
-        names.append("integers")
+    is_plain = layout.format == "int8" and shape.activation == "swiglu" and not shape.bias
+    if is_plain and torch.device(device).type == "cpu":
+        names.append("pim")
     return tuple(names)
 
 
@@ -147,7 +148,7 @@ def _computation(layout: ExpertLayout, name: str) -> Kernel:
         return triton_kernel(layout)
     if name == "host":
         return host_kernel(layout)
-    return partial({"torch": torch_output, "integers": integer_output}[name], layout)
+    return partial({"torch": torch_output, "pim": unit_output}[name], layout)
 
 
 def torch_output(layout: ExpertLayout, block: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

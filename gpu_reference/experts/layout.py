@@ -8,10 +8,10 @@ The parts, in this order, each as wide as its rows and columns say and in row-ma
 4. its scales;
 5. the first matrix's bias, BF16 ``[inner_rows]``, and down's, BF16 ``[hidden]``, where the shape has biases.
 
-Formats: ``fp32`` and ``bf16`` have no scales; ``int8`` has a float32 scale a row, by the rule of `pim_model.quantise`;
-``mxfp4`` has those of `gpu_reference.experts.mxfp4`. A part starts at a multiple of 16 bytes, and a block's size is one
-too. Of the catalogue's shapes, no part needs padding for that in any format (tested), so a block has the size
-that the catalogue states.
+Formats: ``fp32`` and ``bf16`` have no scales; ``int8`` has a float32 scale a row, by the rule of
+`pim_model.numerics.formats`; ``mxfp4`` has those of `gpu_reference.experts.mxfp4`. A part starts at a multiple of 16
+bytes, and a block's size is one too. Of the catalogue's shapes, no part needs padding for that in any format (tested),
+so a block has the size that the catalogue states.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from catalog.models import ModelRecord
 from gpu_reference.experts import mxfp4
 from gpu_reference.experts.random_blocks import fill
 from gpu_reference.experts.shape import ExpertShape
-from pim_model.quantise import QuantisedMatrix
+from pim_model.numerics.formats import Int8Matrix
 
 Format = Literal["fp32", "bf16", "int8", "mxfp4"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -190,8 +190,8 @@ class ExpertLayout:
             target.copy_(codes)
             scales.copy_(powers)
         else:
-            quantised = QuantisedMatrix.of(value.to(torch.float32).numpy())
-            target.copy_(torch.from_numpy(quantised.values))
+            quantised = Int8Matrix.of(value.to(torch.float32).numpy())
+            target.copy_(torch.from_numpy(quantised.codes))
             scales.copy_(torch.from_numpy(quantised.scales))
         if target.is_floating_point() and not bool(torch.isfinite(target).all()):
             raise ForestageError(f"expert: {name} is not finite in {self.format}; give finite weights")

@@ -97,7 +97,7 @@ def check_kernel(
     Raises:
         WrongResultError: if it is too large.
     """
-    most = INTEGER_ERROR if name == "integers" else MOST_ERROR[layout.format]
+    most = INTEGER_ERROR if name == "pim" else MOST_ERROR[layout.format]
     exact = references(layout, blocks, x) if exact is None else exact
     return max(
         checked(f"expert in {layout.format}, kernel {name}", kernel(block, x), wanted[: len(x)], most)

@@ -179,9 +179,16 @@ def unit_kernel(program: Program, unit: UnitParameters) -> Clocks:
 
 
 def token_parts(tokens: int, weight_format: WeightFormat) -> list[int]:
-    """How many tokens each read of the weights serves: as many as it can, the last one the rest."""
+    """Input vectors of each read of the weights: as many as it can take, of the last one the rest.
+
+    Tiles, and with them the place of every weight, depend on the tokens' places (`token_slots`). So where there are
+    several reads, the last one's vectors are filled up until they have as many places as the others'.
+    """
     most = weight_format.most_tokens
-    return [most] * (tokens // most) + ([tokens % most] if tokens % most else [])
+    full, rest = divmod(tokens, most)
+    if full and rest:
+        rest = max(rest, most // 2 + 1)
+    return [most] * full + ([rest] if rest else [])
 
 
 def in_turn(kernels: Sequence[Clocks], interval: int) -> Clocks:

@@ -1,1 +1,1 @@
-"""The tile of the PIM expert unit."""
+"""The PIM expert unit of one pseudo-channel."""

@@ -8,7 +8,6 @@ from amaranth.lib import wiring
 
 from catalog import load_catalog
 from catalog.errors import unknown_name
-from pim_model.tile import TileParameters
 from pim_model.unit.events import UnitCounter
 from pim_model.unit.parameters import READBACK_LATENCY_CK, UnitParameters
 from predictor.st_moe.parameters import EngineLimits
@@ -23,7 +22,6 @@ from rtl.pim.base_die.program_control import ProgramControl
 from rtl.pim.base_die.sequencer import Sequencer
 from rtl.pim.block.block import BankBlock
 from rtl.pim.register_file import RegisterFile
-from rtl.pim.tile import DotProductLanes, GemvSequencer, PimTile
 from rtl.pim.unit import tag_layout
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.prefetch.history import History
@@ -111,9 +109,6 @@ UNITS: dict[str, Unit | Sum] = {
     "prefetch-scorer": _engine("its scorer", Scorer),
     "prefetch-tables": _engine("its table memory", TableMemory),
     "prefetch-updater": _engine("its updater", Updater),
-    "pim-tile": Unit(what="the int8 PIM tile", make=lambda _: PimTile(TileParameters())),
-    "pim-tile-lanes": Unit(what="its multipliers and accumulators", make=lambda _: DotProductLanes(TileParameters())),
-    "pim-tile-sequencer": Unit(what="its sequencer", make=lambda _: GemvSequencer(TileParameters())),
 }
 """Every unit; a new one is a line here."""
 

@@ -1,7 +1,7 @@
-"""``forestage pim``: compare the PIM tile with its twin and PyTorch; stream from memory."""
+"""``forestage pim``: compare the PIM unit with its twins and PyTorch; stream from memory."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,13 +9,13 @@ from rich.table import Table
 
 from gpu_reference.files import SHIPPED_TRACE
 from study.commands.options import JsonOption
-from study.commands.pim_gemv import expert, gemv
+from study.commands.pim_gemv import Format, expert, gemv
 from study.commands.pim_pictures import roofline_command, shapes, timeline
 from study.commands.pim_stream import stream_command
-from study.numbers import count, size
+from study.numbers import count, counted, size
 from study.output import emit, progress_bar
 from study.subjects.memory import stream_expert
-from study.subjects.tile import LAYER, TOKENS, check_tile
+from study.subjects.unit import LAYER, TOKENS, check_unit
 from traces import RoutingTrace
 
 app = typer.Typer()
@@ -35,22 +35,49 @@ def check_command(
     tokens: Annotated[
         int, typer.Option("--tokens", min=1, help="Tokens to run, of those that chose the expert")
     ] = TOKENS,
+    weight_formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="Format of the weights; repeat for several; default: all")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulator")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a layer's most used expert through the tile under Verilator. Exit status 1 if any integer differs."""
-    with progress_bar("PIM tile") as progress:
-        result = check_tile(RoutingTrace.load(SHIPPED_TRACE), layer=layer, tokens=tokens, seed=seed, progress=progress)
+    """Run a layer's most used expert in the unit under Verilator, in its twins and in PyTorch.
+
+    Exit status 1 if anything differs, a timing rule is broken, or BF16 is further from float64 than 2^-7.
+    """
+    with progress_bar("PIM unit") as progress:
+        result = check_unit(
+            RoutingTrace.load(SHIPPED_TRACE),
+            layer=layer,
+            tokens=tokens,
+            formats=[wanted.weights for wanted in dict.fromkeys(weight_formats or Format)],
+            seed=seed,
+            progress=progress,
+        )
 
     def render(console: Console) -> None:
-        table = Table(box=None, show_header=False)
-        for name, value in result.items():
-            table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+        console.print(
+            f"Expert {result['expert']} of layer {layer}, {result['hidden']} × {result['intermediate']}, "
+            f"{counted(tokens, 'token')}, {result['device']}",
+            highlight=False,
+        )
+        table = Table("", *(check["format"] for check in result["formats"]), box=None)
+        for name in result["formats"][0]:
+            if name not in ("format", "counters"):
+                table.add_row(name.replace("_", " "), *(_shown(check[name]) for check in result["formats"]))
+        for name in result["formats"][0]["counters"]:
+            table.add_row(
+                f"counter {name.lower().replace('_', ' ')}", *(count(c["counters"][name]) for c in result["formats"])
+            )
         console.print(table, highlight=False)
 
     emit(result, as_json=as_json, render=render)
-    if result["mismatches_with_twin"] or result["mismatches_with_pytorch"]:
+    if not result["agrees"]:
         sys.exit(1)
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @app.command("expert-stream")

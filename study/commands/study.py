@@ -29,7 +29,7 @@ def study(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of results.json on stdout")] = False,
 ) -> None:
-    """Take a routing trace through predictor, RTL, PIM tile, system model and PyTorch to one report."""
+    """Take a routing trace through predictor, RTL, PIM unit, system model and PyTorch to one report."""
     from study.run import run_study  # the help of the other commands does not wait for it
 
     document = run_study(out, trace, config)

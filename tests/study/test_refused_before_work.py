@@ -22,7 +22,7 @@ Forestage = Callable[..., Outcome]
 
 WORKERS = (
     "cocotb_tests.lock_step.run_lock_step",
-    "cocotb_tests.pim_replay.replay_tile",
+    "cocotb_tests.pim_unit.replay.replay_unit",
     "gpu_reference.measuring.suite.run_suite",
     "gpu_reference.perplexity.measure_perplexity",
     "gpu_reference.perplexity.read_held_out",

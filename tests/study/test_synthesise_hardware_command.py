@@ -18,7 +18,7 @@ Forestage = Callable[..., Outcome]
 
 FOUND = Synthesis.model_validate(
     {
-        "unit": "pim-tile",
+        "unit": "pim-block",
         "target": "made",
         "blocks": [
             {"name": "", "instances": 1, "figures": {"area_um2": 1.5, "cells": 2}},
@@ -43,7 +43,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_table_says_what_is_not_counted(forestage: Forestage, records: Path) -> None:
-    outcome = forestage("rtl", "synthesise", "--unit", "pim-tile")
+    outcome = forestage("rtl", "synthesise", "--unit", "pim-block")
     assert outcome.status == 0, outcome.err
     for said in ("2,001.50", "memory lanes.m: 64 × 32 bits", "SRAM: 2", "longest path 3.25 ns", "from lanes.a[0] to b"):
         assert said in outcome.out
@@ -54,29 +54,29 @@ def test_a_table_says_what_is_not_counted(forestage: Forestage, records: Path) -
 def test_a_saved_record_is_what_the_next_run_is_compared_with(
     forestage: Forestage, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert forestage("rtl", "synthesise", "--unit", "pim-tile", "--save").status == 0
-    assert read_record(records / "pim-tile.made.json") == FOUND
-    same = json.loads(forestage("rtl", "synthesise", "--unit", "pim-tile", "--json").out)
+    assert forestage("rtl", "synthesise", "--unit", "pim-block", "--save").status == 0
+    assert read_record(records / "pim-block.made.json") == FOUND
+    same = json.loads(forestage("rtl", "synthesise", "--unit", "pim-block", "--json").out)
     assert same["changes"] == []
-    assert same["compared_with"] == str(records / "pim-tile.made.json")
+    assert same["compared_with"] == str(records / "pim-block.made.json")
     smaller = FOUND.model_copy(update={"total": {"area_um2": 1900.0, "cells": 602}})
     monkeypatch.setattr(module, "synthesise", lambda *_: smaller)
-    outcome = forestage("rtl", "synthesise", "--unit", "pim-tile")
+    outcome = forestage("rtl", "synthesise", "--unit", "pim-block")
     assert "1,900 ▼ (2,001.5)" in outcome.out
     assert "1 figures changed" in outcome.out
 
 
 def test_what_cannot_be_is_one_line(forestage: Forestage, records: Path, tmp_path: Path) -> None:
-    assert "the nearest known name is 'pim-tile'" in refused(forestage("rtl", "synthesise", "--unit", "pim-til"))
-    line = refused(forestage("rtl", "synthesise", "--unit", "pim-tile", "--experts-max", 8))
-    assert "--experts-max: has no effect: pim-tile has no such limit" in line
-    line = refused(forestage("rtl", "synthesise", "--unit", "pim-tile", "--against", tmp_path / "none.json"))
+    assert "the nearest known name is 'pim-block'" in refused(forestage("rtl", "synthesise", "--unit", "pim-bloc"))
+    line = refused(forestage("rtl", "synthesise", "--unit", "pim-block", "--experts-max", 8))
+    assert "--experts-max: has no effect: pim-block has no such limit" in line
+    line = refused(forestage("rtl", "synthesise", "--unit", "pim-block", "--against", tmp_path / "none.json"))
     assert "cannot read the record" in line
 
 
 def test_a_missing_tool_is_one_line(forestage: Forestage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtl.yosys.find_spec", lambda name: None if name == "pyosys" else object())
-    line = refused(forestage("rtl", "synthesise", "--unit", "pim-tile"))
+    line = refused(forestage("rtl", "synthesise", "--unit", "pim-block"))
     assert "pyosys: not installed; this needs an extra: pip install 'forestage[synthesis]'" in line
 
 

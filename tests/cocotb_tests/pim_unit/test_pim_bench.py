@@ -46,7 +46,6 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
         change(recording)
     stand_in = SimpleNamespace(
         TOP="pim_unit",
-        unit_verilog=recorded_unit_verilog,
         script=lambda jobs, *_, **__: [
             ["mark", "begin 0"],
             ["send", 0],
@@ -58,6 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, change: Change | None = None, *, waits:
         compare_counters=lambda *_, **__: None,
     )
     monkeypatch.setattr(replay, "unit_script", stand_in)
+    monkeypatch.setattr(replay, "pim_unit_verilog", recorded_unit_verilog)
     with tempfile.TemporaryDirectory() as folder:
         with_recording = partial(run_simulation, plusargs=recording.write(Path(folder), PARAMETERS))
         monkeypatch.setattr(replay, "run_simulation", with_recording)

@@ -1,18 +1,20 @@
-"""An expert's kernels against float64, the model's own code and the PIM unit's integers."""
+"""An expert's kernels against float64, the model's own code and the PIM unit's arithmetic."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
 from catalog.errors import ForestageError
+from gpu_reference.checks.error import relative_error
 from gpu_reference.experts.compute import expert_kernel, kernels, reference_output
-from gpu_reference.experts.integers import quantise_rows
 from gpu_reference.experts.layout import FORMATS, ExpertLayout, Format
 from gpu_reference.experts.shape import ExpertShape
 from gpu_reference.moe_layer import ReplayMoELayer
-from pim_model.quantise import QuantisedExpert, quantise_vector, relative_error
+from pim_model.numerics.expert import Expert, run_expert
+from pim_model.numerics.floats import bf16_from_float
+from pim_model.numerics.formats import Int8Matrix
+from pim_model.unit.program import ExpertKind
 
 SHAPES = {
     "swiglu": ExpertShape(hidden=144, intermediate=64, matrices=3, activation="swiglu"),
@@ -73,29 +75,19 @@ def test_swiglu_in_float32_is_the_replay_layers_expert() -> None:
     assert torch.equal(expert_kernel(layout, "cpu")(block, x), ReplayMoELayer(gate_up[None], down[None]).expert(0, x))
 
 
-def test_the_integers_kernel_is_the_pim_models_expert_bit_for_bit() -> None:
+def test_the_pim_kernel_is_the_pim_units_expert_bit_for_bit() -> None:
     layout = ExpertLayout(SHAPES["swiglu"], "int8")
     gate_up = torch.randn(128, 144, generator=torch.Generator().manual_seed(1)) / 12
     down = torch.randn(144, 64, generator=torch.Generator().manual_seed(2)) / 8
     block = layout.pack(gate_up, down)
-    expert = QuantisedExpert.of(gate_up[:64].numpy(), gate_up[64:].numpy(), down.numpy())
+    gate, up, second = (Int8Matrix.of(part.numpy()) for part in (*gate_up.chunk(2), down))
+    expert = Expert.of(ExpertKind.SWIGLU, gate, up, second)
     x = rows(layout.shape, 20, size=3)
     x[4] = 0
-    found = expert_kernel(layout, "cpu", "integers")(block, x)
-    expected = np.stack([expert.run(row) for row in x.numpy()])
+    found = expert_kernel(layout, "cpu", "pim")(block, x)
+    expected = run_expert(expert, bf16_from_float(x.numpy())).values
     assert (found.numpy() == expected).all()
     assert 0.003 < relative_error(found, reference_output(layout, block, x)) < 0.03
-
-
-def test_rows_are_quantised_as_the_pim_model_quantises_vectors() -> None:
-    x = rows(SHAPES["swiglu"], 9, size=0.1)
-    x[2], x[3, 5] = 0, 1e-45  # a row of zeros; the smallest number
-    x[4] = 1e-45
-    codes, scales = quantise_rows(x)
-    for row, found, scale in zip(x.numpy(), codes.numpy(), scales.numpy(), strict=True):
-        expected, expected_scale = quantise_vector(row)
-        assert (found == expected).all()
-        assert scale == expected_scale
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -127,9 +119,9 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
     layout = ExpertLayout(SHAPES["gpt_oss_swiglu"], "int8")
     with pytest.raises(
         ForestageError,
-        match="'integers': not for int8 gpt_oss_swiglu experts with biases on cpu; choose one of torch, h",
+        match="'pim': not for int8 gpt_oss_swiglu experts with biases on cpu; choose one of torch, h",
     ):
-        expert_kernel(layout, "cpu", "integers")
+        expert_kernel(layout, "cpu", "pim")
     with pytest.raises(ForestageError, match="'fast': not for int8 gpt_oss_swiglu"):
         expert_kernel(layout, "cpu", "fast")
     run, block = expert_kernel(layout, "cpu"), layout.random(1, seed=0)[0]

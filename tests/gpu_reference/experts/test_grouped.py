@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from catalog.errors import ForestageError
+from gpu_reference.checks.error import relative_error
 from gpu_reference.experts.compute import reference_output
 from gpu_reference.experts.grouped import grouped_output
 from gpu_reference.experts.layout import FORMATS, ExpertLayout, Format
 from gpu_reference.experts.shape import ExpertShape
-from pim_model.quantise import relative_error
 
 SHAPES = {
     "swiglu": ExpertShape(hidden=64, intermediate=96, matrices=3, activation="swiglu"),

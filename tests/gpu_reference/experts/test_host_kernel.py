@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from gpu_reference.checks.error import relative_error
 from gpu_reference.experts import host_products
 from gpu_reference.experts.compute import expert_kernel, fastest_host_kernel, kernels, reference_output
 from gpu_reference.experts.host_kernel import FORMATS
 from gpu_reference.experts.host_vectors import LARGEST, quantise
 from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.experts.shape import ExpertShape
-from pim_model.quantise import relative_error
 
 # The second and third fill no step, and end inside a group.
 SHAPES = {

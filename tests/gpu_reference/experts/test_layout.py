@@ -10,7 +10,7 @@ from catalog.errors import ForestageError
 from catalog.models import ModelRecord
 from gpu_reference.experts.layout import FORMATS, ExpertLayout, Format
 from gpu_reference.experts.shape import ExpertShape
-from pim_model.quantise import QuantisedMatrix
+from pim_model.numerics.formats import Int8Matrix
 
 SWIGLU = ExpertShape(hidden=48, intermediate=32, matrices=3, activation="swiglu")
 GPT_OSS = ExpertShape(hidden=64, intermediate=96, matrices=3, activation="gpt_oss_swiglu", bias=True)
@@ -98,9 +98,9 @@ def test_int8_weights_are_the_pim_models_integers() -> None:
         (views.gate_up, views.gate_up_scales, gate_up),
         (views.down, views.down_scales, down),
     ):
-        expected = QuantisedMatrix.of(matrix.numpy())
+        expected = Int8Matrix.of(matrix.numpy())
         assert scales is not None
-        assert (values.numpy() == expected.values).all()
+        assert (values.numpy() == expected.codes).all()
         assert (scales.numpy() == expected.scales).all()
 
 

@@ -7,11 +7,11 @@ from types import ModuleType
 import pytest
 import torch
 
+from gpu_reference.checks.error import relative_error
 from gpu_reference.experts.compute import expert_kernel, kernels, reference_output
 from gpu_reference.experts.layout import ExpertLayout, Format
 from gpu_reference.experts.piece import Piece
 from gpu_reference.experts.shape import ExpertShape
-from pim_model.quantise import relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

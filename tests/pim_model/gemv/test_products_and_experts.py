@@ -42,7 +42,10 @@ def test_the_slowest_pseudo_channel_counts() -> None:
 
 def test_more_tokens_than_a_read_serves_read_the_weights_again() -> None:
     assert token_parts(4, BF16) == [4]
-    assert token_parts(9, BF16) == [4, 4, 1]
+    assert token_parts(9, BF16) == [4, 4, 3]  # in the places of four, as the weights lie
+    assert token_parts(8, BF16) == [4, 4]
+    assert token_parts(1, BF16) == [1]
+    assert token_parts(3, WeightFormat.INT8) == [2, 2]
     assert token_parts(3, MXFP4) == [1, 1, 1]
     one = product(HBM2, Kernel.PINGPONG, out_features=256, in_features=256, tokens=4)
     two = product(HBM2, Kernel.PINGPONG, out_features=256, in_features=256, tokens=8)
