@@ -126,7 +126,7 @@ def compare(
 
     lines: list[Line] = []
     times: dict[str, NDArray[np.int64]] = {}
-    for row in rows_of(test, host=host):
+    for row in rows_of(test, host=host, in_memory=config.in_memory is not None):
         tried = tune(row, step_s)
         chosen = fastest(tried)
         run = real.run(chosen.policy)

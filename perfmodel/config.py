@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
+from perfmodel.in_memory_config import InMemory
 
 Scope = Literal["layer", "global"]
 
@@ -75,6 +76,9 @@ class SimulationConfig(StrictModel):
     )
     shared_host_memory: bool = Field(
         default=True, description="The link's reads take bandwidth of the host memory from the processor"
+    )
+    in_memory: InMemory | None = Field(
+        default=None, description="Memory in which all experts lie and that computes them (PIM); none: there is none"
     )
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from catalog.errors import ForestageError, SettingError
 from catalog.models import ModelRecord
 from perfmodel.config import SimulationConfig
 from perfmodel.costs import CostModel, SimulatedLayers
+from perfmodel.in_memory import ExpertMemory
 from traces import RoutingTrace
 
 
@@ -37,10 +38,13 @@ def check_fits(trace: RoutingTrace, config: SimulationConfig) -> None:
     """Refuse, before any work, a configuration whose sizes are not known or that does not fit the trace.
 
     Raises:
-        ForestageError: as `resolve_costs` and `SimulationConfig.capacity`, or where an expert's size is not known.
+        ForestageError: as `resolve_costs`, `SimulationConfig.capacity` and `ExpertMemory.of`, or where an expert's size
+            is not known.
     """
     costs, _ = resolve_costs(trace, config)
     config.capacity(layers=trace.layers, experts=trace.experts, expert_bytes=costs.expert_bytes)
+    if config.in_memory is not None:
+        ExpertMemory.of(config.in_memory, costs)
 
 
 def _check_sizes(trace: RoutingTrace, model: ModelRecord, config: SimulationConfig) -> None:

@@ -57,61 +57,90 @@ def durations(
     """
     if most_tokens < 1 or largest_step < 1:
         raise ValueError(f"most_tokens ({most_tokens}) and largest_step ({largest_step}) are at least 1")
-    if costs.expert_bytes > LARGEST_EXPERT:
-        raise ForestageError(
-            f"model {costs.model.name}: an expert has {costs.expert_bytes} bytes; the simulation takes up to 10¹²"
-        )
+    check_expert(costs)
     host = host_of(config, costs.machine, catalog)
     link = costs.link_bytes_per_s
     if host is not None and config.shared_host_memory:
         link = min(link, host.bytes_per_s)
-    kernels = [costs.expert(tokens) for tokens in range(1, most_tokens + 1)]
-    most_rate = [0] * (most_tokens + 1)
-    free_rate = shared_rate = activations_ps = 0
+    free_rate, shared_rate = np.zeros((2, most_tokens + 1), np.int64)
+    activations_ps = 0
     if missing is not Missing.FETCH:
         host, _ = computing_host(host, costs.machine)
     if host is not None and host.flops_per_s is not None:
-        free_rate = host.bytes_per_s // RATE
-        shared_rate = (host.bytes_per_s - link) // RATE if config.shared_host_memory else free_rate
         operations = costs.model.expert_flops
-        most_rate[1:] = (
+        most_rate = [
             costs.expert_bytes * host.flops_per_s // (tokens * operations * RATE)
             for tokens in range(1, most_tokens + 1)
-        )
+        ]
+        left = host.bytes_per_s - link if config.shared_host_memory else host.bytes_per_s
+        free_rate[1:] = [min(rate, host.bytes_per_s // RATE) for rate in most_rate]
+        shared_rate[1:] = [min(rate, left // RATE) for rate in most_rate]
         if missing is not Missing.FETCH and most_rate[-1] == 0:
             raise ForestageError(
                 f"simulation: host_tflops: less than 1 MB/s of an expert for {most_tokens} tokens; give more"
             )
         activation_bytes = largest_step * costs.model.hidden * BF16_BYTES
-        activations_ps = host.latency_ps + _transfer_ps(activation_bytes, link)
+        activations_ps = host.latency_ps + transfer_ps(activation_bytes, link)
+    expert_ps, compute_ps = device_times(costs, most_tokens)
     return Durations(
         expert_bytes=costs.expert_bytes,
         chunk_bytes=config.chunk_bytes,
-        chunk_ps=_chunk_ps(costs.expert_bytes, link, config),
-        expert_ps=times_array("expert", [0, *(kernel.duration_ps for kernel in kernels)]),
-        expert_compute_ps=times_array("expert", [0, *(kernel.compute_ps for kernel in kernels)]),
+        chunk_ps=transfer_chunks(costs.expert_bytes, link, config),
+        expert_ps=expert_ps,
+        expert_compute_ps=compute_ps,
         host_work=costs.expert_bytes * RATE,
         host_free_rate=free_rate,
         host_shared_rate=shared_rate,
-        host_most_rate=np.array(most_rate, np.int64),
+        host_groups=1,
         host_before_ps=activations_ps,
         host_after_ps=activations_ps,
+        host_token_ps=0,
     )
 
 
-def _chunk_ps(expert_bytes: int, bytes_per_s: int, config: SimulationConfig) -> NDArray[np.int64]:
-    """When so many chunks of a transfer have passed since it began."""
+def check_expert(costs: CostModel) -> None:
+    """Refuse an expert that the simulation cannot count.
+
+    Raises:
+        ForestageError: if it has more than `LARGEST_EXPERT` bytes.
+    """
+    if costs.expert_bytes > LARGEST_EXPERT:
+        raise ForestageError(
+            f"model {costs.model.name}: an expert has {costs.expert_bytes} bytes; the simulation takes up to 10¹²"
+        )
+
+
+def device_times(costs: CostModel, most_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """An expert's kernel on the device, and its operations alone: i64 ``[most_tokens + 1]``, ps.
+
+    Raises:
+        ForestageError: if one exceeds `LONGEST_PS`.
+    """
+    kernels = [costs.expert(tokens) for tokens in range(1, most_tokens + 1)]
+    return (
+        times_array("expert", [0, *(kernel.duration_ps for kernel in kernels)]),
+        times_array("expert", [0, *(kernel.compute_ps for kernel in kernels)]),
+    )
+
+
+def transfer_chunks(expert_bytes: int, bytes_per_s: int, config: SimulationConfig) -> NDArray[np.int64]:
+    """When so many chunks of a transfer have passed since it began.
+
+    Raises:
+        ForestageError: if its chunks exceed `MOST_CHUNKS`, or it takes longer than `LONGEST_PS`.
+    """
     latency_ps = round(config.transfer_latency_us * PS_PER_US)
-    times_array("transfer", [latency_ps + _transfer_ps(expert_bytes, bytes_per_s)])
+    times_array("transfer", [latency_ps + transfer_ps(expert_bytes, bytes_per_s)])
     if expert_bytes > MOST_CHUNKS * config.chunk_bytes:
         raise ForestageError(
             f"simulation: chunk_bytes: an expert of {expert_bytes} bytes has more than {MOST_CHUNKS} chunks; give more"
         )
     ends = [*range(config.chunk_bytes, expert_bytes, config.chunk_bytes), expert_bytes]
-    return times_array("transfer", [0, *(latency_ps + _transfer_ps(end, bytes_per_s) for end in ends)])
+    return times_array("transfer", [0, *(latency_ps + transfer_ps(end, bytes_per_s) for end in ends)])
 
 
-def _transfer_ps(size: int, bytes_per_s: int) -> int:
+def transfer_ps(size: int, bytes_per_s: int) -> int:
+    """Of ``size`` bytes, rounded up."""
     return -(-size * PS_PER_S // bytes_per_s)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from catalog.errors import ForestageError
 from perfmodel.workload import Durations, Workload
-from predictor.policies.plan import Missing, Plan
+from predictor.policies.plan import Plan
 
 
 def check_fit(workload: Workload, durations: Durations, plan: Plan) -> None:
@@ -26,5 +26,5 @@ def check_fit(workload: Workload, durations: Durations, plan: Plan) -> None:
         raise ForestageError(
             f"chunk_ps: {chunks} chunks of {durations.chunk_bytes} bytes do not make {durations.expert_bytes} bytes"
         )
-    if plan.missing is not Missing.FETCH and min(durations.host_free_rate, *durations.host_most_rate[1:].tolist()) < 1:
-        raise ForestageError("host_free_rate, host_most_rate: a host that computes needs rates of 1 or more")
+    if plan.missing.may_compute and (durations.host_free_rate[1:].min() < 1 or durations.host_groups < 1):
+        raise ForestageError("host_free_rate, host_groups: what computes where experts lie needs rates of 1 or more")

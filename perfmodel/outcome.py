@@ -21,11 +21,11 @@ class Outcome(Result):
         tokens_per_s: of all sequences that are served at once, or of a verification's tokens.
         parts_s: of the mean step's time, seconds; they sum to it (see `perfmodel.run.Parts`).
         hit_rate: share of the needed experts (distinct, of each step and layer) that were on the device at the gate.
-        fetched, computed: a step: missing experts that were fetched, and that the host computed.
+        fetched, computed: a step: missing experts that were fetched, and that the host or the memory computed.
         moved: a step: experts over the link, whole transfers.
         moved_bytes: a step, with those of transfers given up.
         useful_share: of the experts that arrived unasked, those demanded before they gave way; ``None`` for none.
-        link_busy, host_busy: share of the time.
+        link_busy, host_busy: share of the time; of the memory that computes, that of the group which decides.
     """
 
     policy: str

@@ -17,7 +17,7 @@ class Parts:
         hbm: kernels, for as long as their bytes from HBM take beyond that.
         demand_wait: the device idles until an expert arrives that no prediction had asked for before its gate.
         late_wait: the device idles until an expert arrives that was queued or moving when its gate asked.
-        host_wait: everything on the device has run, and the host's result is not there.
+        host_wait: everything on the device has run, and the host's (or the memory's) result is not there.
     """
 
     compute: int = 0
@@ -35,7 +35,7 @@ class Run:
         step_ps: i64 ``[steps]``, duration of each timed step; 0 of the others.
         parts, counts: see their classes.
         link_busy_ps: time in which the link moved something (or was in a transfer's latency).
-        host_busy_ps: time in which the host's processor computed.
+        host_busy_ps: time in which the host's processor, or the memory, computed.
     """
 
     step_ps: NDArray[np.int64]

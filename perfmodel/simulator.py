@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalogue import Catalog
+from catalog.errors import ForestageError
 from catalog.progress import Progress
 from perfmodel import engine
 from perfmodel.compiled import simulation as compiled
@@ -33,7 +34,9 @@ class Simulator:
         scope: whether each layer has an equal share of the places, or all share them.
 
     Attributes:
-        workload, durations: what the engines take.
+        workload: what the engines take, with the durations of `durations_of`.
+        durations: where experts lie in the host's memory.
+        in_memory: where they lie in a memory that computes; ``None``: there is none.
         places: experts held, in all.
         model: whose sizes are used.
         link_gb_per_s: of the host link.
@@ -46,6 +49,7 @@ class Simulator:
         self.part = part
         self.workload: Workload = times.workload
         self.durations: Durations = times.durations
+        self.in_memory: Durations | None = times.in_memory
         self.places = places
         self.model = times.model
         self.link_gb_per_s = times.link_gb_per_s
@@ -101,22 +105,36 @@ class Simulator:
             predictions=part.predictions,
         )
 
+    def durations_of(self, policy: Policy) -> Durations:
+        """Those where the policy's experts lie.
+
+        Raises:
+            ForestageError: if it lets the memory compute and none is given.
+        """
+        if not policy.missing.in_memory:
+            return self.durations
+        if self.in_memory is None:
+            raise ForestageError(
+                f"policy {policy.name}: in_memory: no memory that computes is given; give its settings"
+            )
+        return self.in_memory
+
     def run(self, policy: Policy, *, first: int = 0) -> Run:
         """Simulate ``policy``, compiled; the steps before ``first`` run as they do, and are not counted."""
-        plan = self.plan(policy)
-        run = compiled.simulate(self.workload, self.durations, plan)
-        return run.less(compiled.simulate(self.workload.head(first), self.durations, plan)) if first else run
+        plan, takes = self.plan(policy), self.durations_of(policy)
+        run = compiled.simulate(self.workload, takes, plan)
+        return run.less(compiled.simulate(self.workload.head(first), takes, plan)) if first else run
 
     def run_reference(self, policy: Policy, progress: Progress | None = None) -> Run:
         """Simulate ``policy`` by the reference engine, which finds the same and takes hundreds of times as long.
 
         ``progress``: called with (steps done, steps).
         """
-        return engine.simulate(self.workload, self.durations, self.plan(policy), progress=progress)
+        return engine.simulate(self.workload, self.durations_of(policy), self.plan(policy), progress=progress)
 
     def outcome(self, policy: Policy, run: Run) -> Outcome:
         """What ``run`` gave."""
-        return Outcome.of(policy.name, run, self.workload, self.durations)
+        return Outcome.of(policy.name, run, self.workload, self.durations_of(policy))
 
     def by_sequence(self, run: Run) -> NDArray[np.int64]:
         """Time of each sequence's steps, ps."""

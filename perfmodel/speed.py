@@ -68,11 +68,12 @@ def durations() -> Durations:
         expert_ps=np.array([0, 7_600_000], np.int64),
         expert_compute_ps=np.array([0, 200_000], np.int64),
         host_work=size * 10**6,
-        host_free_rate=76_000,
-        host_shared_rate=44_000,
-        host_most_rate=np.array([10**6, 10**6], np.int64),
+        host_free_rate=np.array([0, 76_000], np.int64),
+        host_shared_rate=np.array([0, 44_000], np.int64),
+        host_groups=1,
         host_before_ps=10_000_000,
         host_after_ps=10_000_000,
+        host_token_ps=0,
     )
 
 

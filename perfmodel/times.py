@@ -8,6 +8,7 @@ from catalog.catalogue import Catalog
 from perfmodel.config import SimulationConfig
 from perfmodel.costs_of import resolve_costs
 from perfmodel.durations import durations
+from perfmodel.in_memory import in_memory_durations
 from perfmodel.workload import Durations, Workload
 from perfmodel.workload_of import check_times, workload
 from predictor.policies.parts import Part
@@ -19,7 +20,8 @@ class Times:
     """What the engines take of one part of a trace.
 
     Attributes:
-        workload, durations: see their classes.
+        workload, durations: see their classes; the latter where experts lie in the host's memory.
+        in_memory: where they lie in a memory that computes; ``None``: there is none.
         model: whose sizes are used.
         link_gb_per_s: of the host link.
     """
@@ -28,6 +30,7 @@ class Times:
     durations: Durations
     model: str
     link_gb_per_s: float
+    in_memory: Durations | None = None
 
 
 def catalogue_times(part: Part, config: SimulationConfig, *, host: bool, catalog: Catalog | None = None) -> Times:
@@ -55,4 +58,21 @@ def catalogue_times(part: Part, config: SimulationConfig, *, host: bool, catalog
         catalog=catalog,
     )
     check_times(work, taken)
-    return Times(workload=work, durations=taken, model=costs.model.name, link_gb_per_s=costs.link_bytes_per_s / 1e9)
+    in_memory = None
+    if config.in_memory is not None:
+        in_memory = in_memory_durations(
+            costs,
+            config,
+            config.in_memory,
+            most_tokens=part.most_tokens,
+            largest_step=part.largest_step,
+            catalog=catalog,
+        )
+        check_times(work, in_memory)
+    return Times(
+        workload=work,
+        durations=taken,
+        model=costs.model.name,
+        link_gb_per_s=costs.link_bytes_per_s / 1e9,
+        in_memory=in_memory,
+    )

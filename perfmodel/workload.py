@@ -55,6 +55,8 @@ class Workload:
 class Durations:
     """What an expert costs, by where it runs; index ``k`` is the number of the step's tokens that chose it.
 
+    *Host* is what computes an expert where it lies: the host's processor, or the memory itself (`perfmodel.in_memory`).
+
     Attributes:
         expert_bytes: that a transfer moves.
         chunk_bytes: a transfer may be stopped at multiples of them.
@@ -62,12 +64,13 @@ class Durations:
             ``[0]`` is 0, the last the whole transfer.
         expert_ps, expert_compute_ps: i64 ``[most tokens + 1]``: an expert's kernel on the device, and its operations
             alone.
-        host_work: what the host's processor reads for one expert, in 10⁻⁶ bytes.
-        host_free_rate, host_shared_rate: 10⁶ bytes a second that it can read while the link is idle, and while it
-            moves.
-        host_most_rate: i64 ``[most tokens + 1]``: 10⁶ bytes a second at which its arithmetic keeps up.
+        host_work: what is read for one expert, in 10⁻⁶ bytes.
+        host_free_rate, host_shared_rate: i64 ``[most tokens + 1]``: 10⁶ bytes a second at which it computes an expert
+            of so many tokens while the link is idle, and while it moves.
+        host_groups: groups that work at once: expert ``e`` of a layer lies in group ``e % host_groups``.
         host_before_ps, host_after_ps: from the gate until it may begin, and from its end until the device has the
             result (activations over the link, and latency); once a layer.
+        host_token_ps: as much more until the result is there for each token of each expert computed.
     """
 
     expert_bytes: int
@@ -76,8 +79,9 @@ class Durations:
     expert_ps: NDArray[np.int64]
     expert_compute_ps: NDArray[np.int64]
     host_work: int
-    host_free_rate: int
-    host_shared_rate: int
-    host_most_rate: NDArray[np.int64]
+    host_free_rate: NDArray[np.int64]
+    host_shared_rate: NDArray[np.int64]
+    host_groups: int
     host_before_ps: int
     host_after_ps: int
+    host_token_ps: int

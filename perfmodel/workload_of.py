@@ -77,8 +77,9 @@ def check_times(work: Workload, times: Durations) -> None:
     """
     layer_timed = np.repeat(work.timed, work.layers)
     uses = int(np.diff(work.offsets)[layer_timed].sum())
-    rates = [rate for rate in (int(times.host_most_rate[-1]), times.host_free_rate, times.host_shared_rate) if rate > 0]
+    rates = [int(rate) for rates in (times.host_free_rate, times.host_shared_rate) for rate in rates if rate > 0]
     host_ps = -(-times.host_work // min(rates)) if rates else 0
+    host_ps += (len(times.expert_ps) - 1) * times.host_token_ps
     each_ps = int(times.chunk_ps[-1]) + int(times.expert_ps.max()) + host_ps
     kernels = (work.before_gate_ps, work.shared_ps * work.layers, work.prefetch_engine_ps, work.begin_engine_ps)
     total = sum(int(part.sum(dtype=np.float64)) for part in kernels)

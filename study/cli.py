@@ -22,7 +22,7 @@ GROUPS = {
     "predictor": ("predictor", "Predict which experts come next: train, evaluate, compare and export predictors."),
     "cache": ("cache", "Simulate expert caches, and compare their policies with Belady's bound."),
     "rtl": ("rtl", "The hardware: write its Verilog, and compare it with its twin under Verilator."),
-    "pim": ("pim", "Processing in memory: check the unit, count the cycles of reads, stream an expert's weights."),
+    "pim": ("pim", "Processing in memory: cycles of reads, products and whole experts; check the unit."),
     "system": ("system", "Simulate the whole system: staging policies on a model of a machine."),
     "reference": ("reference", "PyTorch: decode with offloaded experts, replay routing, and measure this machine."),
 }

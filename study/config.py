@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from catalog.config import StrictModel
 from catalog.toml_text import read_toml
+from perfmodel.in_memory_config import InMemory
 from predictor.base import IssueLimit
 
 NO_LEARNED = "none"
@@ -72,7 +73,14 @@ class SystemStudyConfig(StrictModel):
         description="Tokens simulated at each point of the maps, likewise, and no more to choose free settings on",
     )
 
-    @field_validator("capacity_fractions", "link_gb_per_s", "map_host_gb_per_s")
+    in_memory: InMemory = Field(
+        default=InMemory(), description="The memory that computes, in the section of experts in memory"
+    )
+    in_memory_batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 4, 16), min_length=1, description="Sequences served at once in that section"
+    )
+
+    @field_validator("capacity_fractions", "link_gb_per_s", "map_host_gb_per_s", "in_memory_batches")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         return distinct(values)

@@ -1,6 +1,18 @@
 """The order of a study."""
 
-from study.subjects import caches, engine, learned, memory, next_use, predictors, reference, system, trace, unit
+from study.subjects import (
+    caches,
+    engine,
+    in_memory,
+    learned,
+    memory,
+    next_use,
+    predictors,
+    reference,
+    system,
+    trace,
+    unit,
+)
 
 SUBJECTS = (
     trace.SUBJECT,
@@ -12,5 +24,6 @@ SUBJECTS = (
     unit.SUBJECT,
     memory.SUBJECT,
     system.SUBJECT,
+    in_memory.SUBJECT,
     reference.SUBJECT,
 )

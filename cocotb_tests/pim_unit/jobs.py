@@ -111,7 +111,9 @@ def input_beats(x: Bits16) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     filled = np.pad(x, ((0, 0), (0, -inputs % LANES))).astype("<u2")
     beats = np.ascontiguousarray(filled.reshape(tokens, -1, LANES).transpose(1, 0, 2)).view(np.uint8)
     beats = beats.reshape(-1, X_BYTES)
-    return beats, np.arange(1, len(beats) + 1, dtype=np.int64).__eq__(len(beats)).astype(np.uint8)
+    last = np.zeros(len(beats), np.uint8)
+    last[-1] = 1
+    return beats, last
 
 
 def _output_order(program: Program, blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

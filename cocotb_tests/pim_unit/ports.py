@@ -23,6 +23,12 @@ def bus_fields(parameters: UnitParameters) -> dict[str, dict[str, tuple[int, int
     return {name: {field: (place.offset, place.width) for field, place in layout} for name, layout in layouts.items()}
 
 
+def first_refresh_ck(parameters: UnitParameters, first_cycle: int) -> int:
+    """Clock, 0 in ``first_cycle`` after reset, in which the next refresh is due: one is every tREFI from reset on."""
+    interval = parameters.device.trefi_ck
+    return interval - first_cycle % interval
+
+
 def log_of_ports(
     row: NDArray[np.int64], column: NDArray[np.int64], parameters: UnitParameters, first_cycle: int
 ) -> CommandLog:

@@ -16,7 +16,7 @@ from cocotb_tests.pim_unit.checker import device_violations
 from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
 from cocotb_tests.pim_unit.jobs import OutputBeats, UnitJob, input_beats, output_beats, results_of_beats
-from cocotb_tests.pim_unit.ports import PORT_CK, bus_fields, log_of_ports
+from cocotb_tests.pim_unit.ports import PORT_CK, bus_fields, first_refresh_ck, log_of_ports
 from cocotb_tests.pim_unit.program_rules import program_violations
 from cocotb_tests.pim_unit.timing_rules import state_violations
 from cocotb_tests.pim_unit.violations import Violation
@@ -179,12 +179,6 @@ def _banks(jobs: Sequence[UnitJob]) -> tuple[int, NDArray[np.uint8]]:
         contents[:, rows] = job.contents
         used[:, rows] = True
     return first, contents
-
-
-def first_refresh_ck(parameters: UnitParameters, first_cycle: int) -> int:
-    """Clock, 0 in ``first_cycle`` after reset, in which the next refresh is due: one is every tREFI from reset on."""
-    interval = parameters.device.trefi_ck
-    return interval - first_cycle % interval
 
 
 @dataclass(frozen=True, kw_only=True)

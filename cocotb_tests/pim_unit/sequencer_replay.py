@@ -9,13 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from catalog.errors import ForestageError
 from cocotb_tests.build import build
 from cocotb_tests.pim_unit.checker import check
 from cocotb_tests.pim_unit.command_log import log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
-from cocotb_tests.pim_unit.ports import log_of_ports
+from cocotb_tests.pim_unit.ports import first_refresh_ck, log_of_ports
 from cocotb_tests.pim_unit.violations import Violation
+from cocotb_tests.simulation import SimulationError
 from cocotb_tests.simulation import run as run_simulation
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import Phase, Program
@@ -58,13 +58,6 @@ def _verilog(parameters: str) -> str:
     return to_verilog(Sequencer(UnitParameters.model_validate_json(parameters)), "pim_sequencer")
 
 
-def first_refresh_ck(parameters: UnitParameters, first_cycle: int) -> int:
-    """Clock in which the next refresh is due, where clock 0 is ``first_cycle`` after reset: one comes due every tREFI
-    from reset on."""
-    interval = parameters.device.trefi_ck
-    return interval - first_cycle % interval
-
-
 def replay_sequencer(
     program: Program,
     parameters: UnitParameters,
@@ -84,7 +77,7 @@ def replay_sequencer(
 
     Raises:
         ForestageError: hardware runs are not possible here.
-        SimulationError: the simulation failed.
+        SimulationError: the simulation failed, or the sequencer did not start.
     """
     about = schedule(program, parameters, refresh_in_ck=parameters.device.trefi_ck if refresh else None)
     chunks = program.phases[0].chunks
@@ -105,7 +98,7 @@ def replay_sequencer(
     values = simulation.values
     first_cycle, done_cycle = values["first_cycle"], values["done_cycle"]
     if first_cycle < 0:
-        raise ForestageError("PIM sequencer: it did not start")
+        raise SimulationError("PIM sequencer: it did not start")
     refresh_in_ck = first_refresh_ck(parameters, first_cycle) if refresh else None
     twin = schedule(program, parameters, refresh_in_ck=refresh_in_ck)
     log = log_of_ports(values["row"], values["column"], parameters, first_cycle)

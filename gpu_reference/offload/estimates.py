@@ -31,17 +31,16 @@ class Estimates:
         transfer_ps: of one expert over the link.
         expert_ps: i64 ``[tokens + 1]``, on the device, by tokens.
         host_work: of one expert on the host, 10⁻⁶ bytes.
-        host_free_rate, host_shared_rate: of the host at one token, alone and while the link moves; 10⁶ bytes a second.
-        host_most_rate: i64 ``[tokens + 1]``, alone, by tokens.
+        host_free_rate, host_shared_rate: i64 ``[tokens + 1]``, of the host by tokens, alone and while the link moves;
+            10⁶ bytes a second. The latter is no more than an expert of one token got then.
         host_before_ps, host_after_ps: to hand work over, and to bring the result to the device.
     """
 
     transfer_ps: int
     expert_ps: NDArray[np.int64]
     host_work: int
-    host_free_rate: int
-    host_shared_rate: int
-    host_most_rate: NDArray[np.int64]
+    host_free_rate: NDArray[np.int64]
+    host_shared_rate: NDArray[np.int64]
     host_before_ps: int
     host_after_ps: int
 
@@ -86,13 +85,14 @@ def measured_estimates(
         _until(queue.mark().is_reached)
 
     numbers = np.arange(most_tokens + 1)
+    # An expert of more tokens reads as much as one of one, so that it is no faster.
+    free = np.minimum([_rate(nbytes, s) for s in np.interp(numbers, tried, host_s)], _rate(nbytes, host_s[0]))
     return Estimates(
         transfer_ps=round(transfer_s * PS_PER_S),
         expert_ps=np.rint(np.interp(numbers, tried, device_s) * PS_PER_S).astype(np.int64),
         host_work=nbytes * WORK_PER_BYTE,
-        host_free_rate=_rate(nbytes, host_s[0]),
-        host_shared_rate=_rate(nbytes, _while_copying_s(transfer, lambda: computed(1), handed_s)),
-        host_most_rate=np.array([_rate(nbytes, s) for s in np.interp(numbers, tried, host_s)], np.int64),
+        host_free_rate=free,
+        host_shared_rate=np.minimum(free, _rate(nbytes, _while_copying_s(transfer, lambda: computed(1), handed_s))),
         host_before_ps=round(handed_s * PS_PER_S),
         host_after_ps=round(_median_s(bring) * PS_PER_S),
     )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from catalog.errors import ForestageError
 from gpu_reference.experts.compute import expert_kernel, fastest_host_kernel
 from gpu_reference.experts.group import expert_group
 from gpu_reference.offload.copier import copier_of
@@ -55,9 +56,13 @@ def offloaded_experts(
         chunk_bytes, in_flight: see `link.Link`.
 
     Raises:
-        ForestageError: if the device's memory does not suffice (it names what would fit), the kernel is unknown, or a
-            setting is out of range.
+        ForestageError: if the device's memory does not suffice (it names what would fit), the kernel is unknown, a
+            setting is out of range, or the memory is to compute, which no machine's here does.
     """
+    if plan.missing.in_memory:
+        raise ForestageError(
+            f"policy: missing is {plan.missing.value}; no memory here computes: choose fetch, host or sooner"
+        )
     copier = copier_of(device, throttle_gb_per_s=link_gb_per_s)
     worker = None
     try:

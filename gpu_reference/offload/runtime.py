@@ -426,9 +426,10 @@ class OffloadedExperts:
             of.host_work,
             of.host_free_rate,
             of.host_shared_rate,
-            of.host_most_rate,
+            1,
             of.host_before_ps,
             of.host_after_ps,
+            0,
             fetched,
         )
         return [expert for expert, is_fetched in zip(missing, fetched.tolist(), strict=True) if not is_fetched]

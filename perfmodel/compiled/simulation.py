@@ -14,20 +14,18 @@ from numpy.typing import NDArray
 
 from catalog.compiled import njit
 from perfmodel.compiled import host, link
-from perfmodel.compiled.state import FETCH, HOST, NEVER, NUMBERS, SOONER, Given, State
+from perfmodel.compiled.state import NEVER, NUMBERS, Given, State
 from perfmodel.fit import check_fit
 from perfmodel.run import Parts, Run
 from perfmodel.workload import Durations, Workload
 from predictor.policies.counts import Counts
-from predictor.policies.plan import Missing, Plan
+from predictor.policies.plan import Plan
 from predictor.policies.sooner import fetched
 from staging.stager.compiled import commands, queue
 from staging.stager.compiled import directory as places
 from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
-
-_MISSING = {Missing.FETCH: FETCH, Missing.HOST: HOST, Missing.SOONER: SOONER}
 
 
 def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
@@ -78,10 +76,12 @@ def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
         host_work=durations.host_work,
         host_free_rate=durations.host_free_rate,
         host_shared_rate=durations.host_shared_rate,
-        host_most_rate=durations.host_most_rate,
+        host_groups=durations.host_groups,
         host_before_ps=durations.host_before_ps,
         host_after_ps=durations.host_after_ps,
-        missing=_MISSING[plan.missing],
+        host_token_ps=durations.host_token_ps,
+        may_fetch=plan.missing.may_fetch,
+        may_compute=plan.missing.may_compute,
         has_values=values is not None,
         values_at_step_end=values is not None and values.at_step_end,
         values=np.empty((0, 0, 0), np.int32) if values is None else _plain(values.rows),
@@ -118,6 +118,7 @@ def _empty(workload: Workload, plan: Plan) -> State:
         began=np.zeros(keys, np.uint8),
         awaited=np.zeros(keys, np.int64),
         host=np.empty(experts, np.int64),
+        host_experts=np.empty(experts, np.int64),
         demanded=np.empty(experts, np.int64),
         scratch=np.empty(experts, np.int64),
         scratch_chances=np.empty(experts, np.int64),
@@ -271,10 +272,10 @@ def _gate(state: State, given: Given, stager: Stager, layer: int) -> None:
             missing += 1
     n.lookups += last - first
     n.hits += last - first - missing
-    if given.missing == SOONER and missing:
+    if given.may_fetch and given.may_compute and missing:
         _choose(state, given, stager, first_key, missing)
     else:
-        state.chosen[:missing] = given.missing == FETCH
+        state.chosen[:missing] = given.may_fetch
     demanded = on_host = nth = 0
     for use in range(first, last):
         expert = given.experts[use]
@@ -282,6 +283,7 @@ def _gate(state: State, given: Given, stager: Stager, layer: int) -> None:
             nth += 1
             if not state.chosen[nth - 1]:
                 state.host[on_host] = given.tokens_of[use]
+                state.host_experts[on_host] = expert
                 on_host += 1
                 continue
             late = stager.keys[first_key + expert].status != ABSENT
@@ -323,8 +325,8 @@ def _choose(state: State, given: Given, stager: Stager, first_key: int, missing:
     fetched(
         state.missing_tokens[:missing], state.worth[:missing], moving, link_free_ps, n.free_at - n.now,
         given.chunk_ps[-1],
-        given.expert_ps, given.host_work, given.host_free_rate, given.host_shared_rate, given.host_most_rate,
-        given.host_before_ps, given.host_after_ps, state.chosen[:missing],
+        given.expert_ps, given.host_work, given.host_free_rate, given.host_shared_rate, given.host_groups,
+        given.host_before_ps, given.host_after_ps, given.host_token_ps, state.chosen[:missing],
     )  # fmt: skip
 
 
@@ -386,7 +388,7 @@ def _set_values_at_end(state: State, given: Given, stager: Stager) -> None:
 def _warm(state: State, given: Given, stager: Stager) -> None:
     """A step that takes no time."""
     n, experts = state.numbers, stager.setup.experts
-    if given.missing != HOST:
+    if given.may_fetch:
         link.complete(state, given, stager)
     for layer in range(given.layers):
         at = n.step * given.layers + layer
@@ -398,7 +400,7 @@ def _warm(state: State, given: Given, stager: Stager) -> None:
         demanded = 0
         for use in range(first, last):
             expert = given.experts[use]
-            if given.missing != HOST or stager.keys[layer * experts + expert].status == RESIDENT:
+            if given.may_fetch or stager.keys[layer * experts + expert].status == RESIDENT:
                 state.demanded[demanded] = expert
                 demanded += 1
         if not demanded:

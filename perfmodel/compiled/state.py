@@ -15,6 +15,7 @@ NUMBERS = np.dtype(
             "moving", "since", "kept", "arrives", "stops", "stop_chunk", "paused", "told",
             "answered", "asked", "read",
             "host_first", "host_last", "host_left", "host_since", "host_rate", "host_next", "host_began", "host_result",
+            "host_after",
             "gate_at", "free_at", "coming", "demanded",
             "compute", "hbm", "demand_wait", "late_wait", "host_wait", "link_busy", "host_busy",
             "lookups", "hits", "fetched", "computed", "demands", "late", "ahead", "abandoned",
@@ -31,7 +32,7 @@ NUMBERS = np.dtype(
 * Host: places ``host_first`` … ``host_last − 1`` of ``State.host`` are left; of the first so much work is left
   (``host_left``, 10⁻⁶ bytes) ``host_since`` then, at ``host_rate``; ``host_next``: when it begins or ends one
   (``NEVER``: nothing to do); ``host_began``: when the layer's first began, −1: not yet; ``host_result``: when the
-  device has the result.
+  device has the result, ``host_after`` after the last ended.
 * Device: ``gate_at``: when the next gate is known, ``NEVER``: the layer's is; ``free_at``: when what was available has
   run; ``coming``: experts that it waits for; ``demanded``: how many the layer demanded.
 * Sums and counts as in `perfmodel.run` and `predictor.policies.counts`.
@@ -57,12 +58,14 @@ class Given(NamedTuple):
     expert_ps: NDArray[np.int64]
     expert_compute_ps: NDArray[np.int64]
     host_work: int
-    host_free_rate: int
-    host_shared_rate: int
-    host_most_rate: NDArray[np.int64]
+    host_free_rate: NDArray[np.int64]
+    host_shared_rate: NDArray[np.int64]
+    host_groups: int
     host_before_ps: int
     host_after_ps: int
-    missing: int
+    host_token_ps: int
+    may_fetch: bool
+    may_compute: bool
     has_values: bool
     values_at_step_end: bool
     values: NDArray[np.int32]
@@ -85,7 +88,8 @@ class State(NamedTuple):
         began: u8 ``[keys]``, how its transfer began: ``NOT``, ``FOR_A_GATE`` or ``AHEAD``.
         awaited: i64 ``[keys]``, of an expert that the layer waits for: tokens, and whether it was queued or moving at
             the gate (2 · tokens + that); 0 for others.
-        host: i64, tokens of each expert that the host computes.
+        host: i64, tokens of each expert that the host computes, or that its group with the most to do does.
+        host_experts: i64 ``[experts]``, scratch: the experts that the host computes.
         demanded: i64 ``[experts]``, scratch: what the layer demanded.
         scratch, scratch_chances: i64 ``[experts]``.
         worth, missing_tokens, missing_at: i64 ``[experts]``; chosen: bool ``[experts]``: scratch.
@@ -100,6 +104,7 @@ class State(NamedTuple):
     began: NDArray[np.uint8]
     awaited: NDArray[np.int64]
     host: NDArray[np.int64]
+    host_experts: NDArray[np.int64]
     demanded: NDArray[np.int64]
     scratch: NDArray[np.int64]
     scratch_chances: NDArray[np.int64]
@@ -110,4 +115,3 @@ class State(NamedTuple):
 
 
 NOT, FOR_A_GATE, AHEAD = 0, 1, 2
-FETCH, HOST, SOONER = 0, 1, 2

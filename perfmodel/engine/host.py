@@ -1,6 +1,10 @@
-"""The host's processor: computes missing experts where they lie, one after the other.
+"""The host's processor, or the memory itself: computes missing experts where they lie.
 
-It reads the same memory as the link: while the link moves, it has only ``host_shared_rate``. The rate is constant
+Experts lie in groups, which work at once, each on one expert after the other and all equally fast; so the group with
+the most to do decides when the layer's result is there, and it is the one that is followed. Of the host's processor
+there is one.
+
+The link reads the same memory: while it moves, the rate is only ``host_shared_rate``. The rate is constant
 between changes, so the work left is settled at each change, in integers (a rate in 10⁶ bytes a second, times
 picoseconds, is 10⁻⁶ bytes).
 """
@@ -30,16 +34,23 @@ class HostProcessor:
         self._tokens: int | None = None  # of the expert that runs
         self._left = 0  # its work left, 10⁻⁶ bytes, at ``_since_ps``
         self._since_ps = 0
+        self._after_ps = 0  # from the end of the last to the layer's result
         self.due_ps = NEVER
         self.result_ps = NEVER
         self.busy_ps = 0
 
-    def compute(self, tokens_of: Sequence[int]) -> None:
-        """A gate leaves these experts to it, each chosen by so many tokens; it begins once their inputs are there."""
+    def compute(self, tokens_of: Sequence[tuple[int, int]]) -> None:
+        """A gate leaves these experts to it, each chosen by so many tokens; it begins once their inputs are there.
+
+        Args:
+            tokens_of: expert and tokens, in gate order.
+        """
         assert self._tokens is None, "the layer before still computes"
         assert not self._waiting, "the layer before still waits"
         assert self.result_ps == NEVER, "the result of the layer before was not taken"
-        self._waiting.extend(tokens_of)
+        self._waiting.extend(self._longest_group(tokens_of))
+        self._after_ps = self._durations.host_after_ps
+        self._after_ps += sum(tokens for _, tokens in tokens_of) * self._durations.host_token_ps
         self.due_ps = self._clock.now_ps + self._durations.host_before_ps
 
     def act(self) -> None:
@@ -54,7 +65,7 @@ class HostProcessor:
         else:
             self._tokens, self.due_ps = None, NEVER
             self.busy_ps += now - self._began_ps
-            self.result_ps = now + self._durations.host_after_ps
+            self.result_ps = now + self._after_ps
 
     def take_result(self) -> None:
         """The device has the result."""
@@ -71,10 +82,18 @@ class HostProcessor:
         if self._tokens is not None:
             self._expect_end()
 
+    def _longest_group(self, tokens_of: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens of the experts of the group that takes longest while the link is idle; of equals the first."""
+        groups: list[list[int]] = [[] for _ in range(self._durations.host_groups)]
+        for expert, tokens in tokens_of:
+            groups[expert % len(groups)].append(tokens)
+        work, rates = self._durations.host_work, self._durations.host_free_rate.tolist()
+        return max(groups, key=lambda group: sum(-(-work // rates[tokens]) for tokens in group))
+
     def _rate(self) -> int:
         assert self._tokens is not None
-        of_memory = self._durations.host_shared_rate if self._link_moves else self._durations.host_free_rate
-        return min(int(self._durations.host_most_rate[self._tokens]), of_memory)
+        rates = self._durations.host_shared_rate if self._link_moves else self._durations.host_free_rate
+        return int(rates[self._tokens])
 
     def _expect_end(self) -> None:
         rate = self._rate()

@@ -35,7 +35,7 @@ from perfmodel.run import Parts, Run
 from perfmodel.workload import Durations, Workload
 from predictor.policies import sooner
 from predictor.policies.counts import Counts
-from predictor.policies.plan import Missing, Plan
+from predictor.policies.plan import Plan
 from staging.stager.directory import MOVING, NONE, QUEUED
 from staging.stager.twin import Stager
 
@@ -251,7 +251,7 @@ class Simulation:
             self.engine.ask(step, at, int(self._workload.prefetch_engine_ps[step, at]))
         if computed:
             layer.on_host = True
-            self.host.compute([tokens_of[e] for e in computed])
+            self.host.compute([(e, tokens_of[e]) for e in computed])
         if self._workload.shared_ps[step] > 0:
             layer.ready.append(Kernel(int(self._workload.shared_ps[step]), int(self._workload.shared_compute_ps[step])))
         layer.ready.extend(self._expert_kernel(tokens_of[e]) for e in resident)
@@ -259,9 +259,9 @@ class Simulation:
 
     def _fetched(self, missing: list[int], resident: list[int], tokens_of: dict[int, int]) -> list[int]:
         """Which of the missing experts are fetched."""
-        if self._plan.missing is Missing.FETCH:
+        if not self._plan.missing.may_compute:
             return missing
-        if self._plan.missing is Missing.HOST or not missing:
+        if not self._plan.missing.may_fetch or not missing:
             return []
         first_key = self._layer * self._workload.model_experts
         keys = np.array([first_key + e for e in missing])
@@ -281,9 +281,10 @@ class Simulation:
             of.host_work,
             of.host_free_rate,
             of.host_shared_rate,
-            of.host_most_rate,
+            of.host_groups,
             of.host_before_ps,
             of.host_after_ps,
+            of.host_token_ps,
             chosen,
         )
         return [e for e, is_fetched in zip(missing, chosen.tolist(), strict=True) if is_fetched]
@@ -340,7 +341,7 @@ class Simulation:
 
     def _warm(self, step: int) -> None:
         """A step that takes no time."""
-        values, on_host = self._plan.values, self._plan.missing is Missing.HOST
+        values, on_host = self._plan.values, not self._plan.missing.may_fetch
         if not on_host:
             self.link.arrive_at_once()
             self.host.link_moves(False)

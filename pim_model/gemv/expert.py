@@ -16,11 +16,13 @@ through tREFI. The slowest pseudo-channel counts.
 
 from dataclasses import dataclass
 
-from catalog import DramRecord, EnergyRecord, ForestageError, ModelRecord
+from catalog import DramRecord, ForestageError, ModelRecord
 from catalog.errors import SettingError
 from pim_model.dram.devices import pim_blocks
+from pim_model.energy import EnergyEvents
 from pim_model.gemv.bounds import unit_bound
 from pim_model.gemv.product import Clocks, in_turn, token_parts, unit_for, unit_kernel
+from pim_model.unit.parameters import COLUMN_BYTES, LANES
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, weight_bytes
 
 BEGINNINGS = 8
@@ -68,30 +70,6 @@ class ExpertShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events:
-    """What costs energy, in all pseudo-channels together; of refreshes and of rows opened again after them, means.
-
-    Attributes:
-        columns: PIM commands, times blocks: 32 bytes read into one block.
-        activations: Rows opened, of one bank each.
-        loads: LDIs, to all blocks of a pseudo-channel at once.
-        readbacks: RDAs.
-        refreshes: REFABs.
-        multiply_adds: Of the matrices' own elements, for each token.
-        host_bytes_in, host_bytes_out: Over the pins.
-    """
-
-    columns: int
-    activations: float
-    loads: int
-    readbacks: int
-    refreshes: float
-    multiply_adds: int
-    host_bytes_in: int
-    host_bytes_out: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExpertRun:
     """One expert in one stack.
 
@@ -106,7 +84,9 @@ class ExpertRun:
         fraction_of_limit: That, over what all blocks of the stack can read.
         bound_fraction: What no order of commands exceeds.
         bound_s: ``time_s``, if the weights were read at that bound and nothing else took time.
-        events: What costs energy.
+        events: What costs energy, in all pseudo-channels together. Rows opened again after refreshes are counted from
+            the mean number of refreshes. Input vectors and partial outputs pass between pins and base die, but are
+            counted as host accesses to cells: an upper bound.
     """
 
     pseudo_channels: int
@@ -122,7 +102,7 @@ class ExpertRun:
     fraction_of_limit: float
     bound_fraction: float
     bound_s: float
-    events: Events
+    events: EnergyEvents
 
     @property
     def cycles(self) -> int:
@@ -198,7 +178,14 @@ def run_expert(
         fraction_of_limit=size * len(parts) / (compute * limit),
         bound_fraction=bound_fraction,
         bound_s=size * len(parts) / (limit * bound_fraction) * seconds,
-        events=_events(device, shape, slices, programs, refreshes, tokens),
+        events=_events(
+            device,
+            slices,
+            programs,
+            (in_bursts * device.burst_bytes, out_bursts * device.burst_bytes),
+            (total, (in_bursts + out_bursts) * device.burst_ck),
+            refreshes,
+        ),
     )
 
 
@@ -243,63 +230,45 @@ def _means(device: DramRecord, slices: list[Clocks], *, refresh: bool) -> tuple[
 
 def _events(
     device: DramRecord,
-    shape: ExpertShape,
     slices: dict[int, int],
     programs: dict[int, list[Program]],
+    hosted: tuple[int, int],
+    cycles: tuple[int, int],
     refreshes: float,
-    tokens: int,
-) -> Events:
+) -> EnergyEvents:
+    """What costs energy, in all pseudo-channels together.
+
+    Args:
+        device: The DRAM.
+        slices: Sizes of slices → how many pseudo-channels have one.
+        programs: Of each size.
+        hosted: Bytes that each pseudo-channel is sent, and that are read from it.
+        cycles: Clocks of the unit, and of the transfers before and after it, in which all banks are closed.
+        refreshes: Of each pseudo-channel.
+    """
     channels, blocks = sum(slices.values()), pim_blocks(device).blocks
-    columns = loads = readbacks = 0
-    activations = 0.0
+    columns = transfers = multiply_adds = activations = 0
     for size, number in slices.items():
         for program in programs[size]:
             for phase in program.phases:
+                of_octet = phase.constants_of_octet + program.tokens
                 columns += number * blocks * sum(phase.columns_of_tile(tile) for tile in phase.tiles)
                 activations += number * blocks * phase.row_sets
-                loads += number * phase.chunks * len(phase.tiles) * program.loads_of_chunk
-                of_octet = phase.constants_of_octet + program.tokens
-                readbacks += number * blocks * of_octet * sum(tile.octets for tile in phase.tiles)
-    # Both halves are opened again after a refresh.
-    activations += refreshes * channels * 2 * blocks
-    return Events(
-        columns=columns,
-        activations=activations,
-        loads=loads,
-        readbacks=readbacks,
-        refreshes=refreshes * channels,
-        multiply_adds=3 * shape.hidden * shape.intermediate * tokens,
-        host_bytes_in=channels * shape.hidden * 2 * tokens,
-        host_bytes_out=channels * shape.hidden * 4 * tokens,
+                transfers += number * phase.chunks * len(phase.tiles) * program.loads_of_chunk
+                transfers += number * blocks * of_octet * sum(tile.octets for tile in phase.tiles)
+                rows = sum(tile.rows_per_block for tile in phase.tiles)
+                multiply_adds += number * blocks * rows * phase.chunks * LANES * program.tokens
+    unit_ck, transfer_ck = cycles
+    closed_ck = min(unit_ck, refreshes * device.trfc_ck)
+    return EnergyEvents(
+        # Both halves are opened again after a refresh.
+        activations=round(activations + refreshes * channels * 2 * blocks),
+        host_write_bytes=channels * hosted[0],
+        host_read_bytes=channels * hosted[1],
+        in_bank_bytes=columns * COLUMN_BYTES,
+        base_die_bytes=transfers * device.burst_bytes,
+        all_bank_refreshes=refreshes * channels,
+        multiply_adds=multiply_adds,
+        active_ns=channels * (unit_ck - closed_ck) * device.tck_ns,
+        precharged_ns=channels * (closed_ck + transfer_ck) * device.tck_ns,
     )
-
-
-def expert_energy(events: Events, energy: EnergyRecord) -> dict[str, float | None]:
-    """Energy of ``events`` in pJ, by part; ``None`` for parts of which the source says nothing.
-
-    A column costs the in-bank terms; an LDI or RDA, whose data pass between base die and banks, and what goes over the
-    pins, all terms: for LDI and RDA an upper bound.
-
-    Raises:
-        ForestageError: a source without an in-bank figure.
-    """
-    in_bank = energy.in_bank_read_pj_per_bit
-    if in_bank is None:
-        raise ForestageError(
-            f"energy '{energy.name}': in_bank_terms: it does not tell an in-bank read's; choose another"
-        )
-    read = energy.host_read_pj_per_bit
-    write = read if energy.write_pj_per_bit is None else energy.write_pj_per_bit
-
-    def times(number: float, pj: float | None) -> float | None:
-        return None if pj is None else number * pj
-
-    return {
-        "columns": events.columns * 256 * in_bank,
-        "activate_precharge": times(events.activations, energy.activate_precharge_pj),
-        "loads_and_readbacks": (events.loads + events.readbacks) * 256 * read,
-        "refresh": times(events.refreshes, energy.refresh_all_bank_pj),
-        "multiply_add": times(events.multiply_adds, energy.multiply_add_pj),
-        "host_in": events.host_bytes_in * 8 * write,
-        "host_out": events.host_bytes_out * 8 * read,
-    }

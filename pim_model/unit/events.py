@@ -9,7 +9,7 @@ class _Described(IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str) -> Self:
+    def __new__(cls, value: int, meaning: str = "") -> Self:
         """A member and its line."""
         member = int.__new__(cls, value)
         member._value_ = value

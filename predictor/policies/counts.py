@@ -11,7 +11,7 @@ class Counts:
         lookups: needed, distinct, of each (step, layer).
         hits: resident when the gate asked.
         fetched: missing, and demanded.
-        computed: missing, and computed by the host.
+        computed: missing, and computed where they lie: by the host, or by the memory.
         demands: transfers that began for a gate.
         late: transfers that began without a gate waiting, and arrived for one.
         ahead: transfers that arrived without a gate waiting.

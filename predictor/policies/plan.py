@@ -19,6 +19,27 @@ class Missing(Enum):
     """The host's processor computes it where it lies."""
     SOONER = "sooner"
     """Either, as `predictor.policies.sooner` estimates to end first."""
+    IN_MEMORY = "in-memory"
+    """The memory in which it lies computes it."""
+    SOONER_IN_MEMORY = "sooner-in-memory"
+    """It is fetched or the memory computes it, likewise."""
+    FROM_MEMORY = "fetch-from-memory"
+    """It is fetched from that memory, which computes nothing."""
+
+    @property
+    def may_fetch(self) -> bool:
+        """Whether a gate may wait for a transfer."""
+        return self not in (Missing.HOST, Missing.IN_MEMORY)
+
+    @property
+    def may_compute(self) -> bool:
+        """Whether an expert may be computed where it lies."""
+        return self not in (Missing.FETCH, Missing.FROM_MEMORY)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether experts lie in the memory that computes, and not in the host's."""
+        return self in (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY, Missing.FROM_MEMORY)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

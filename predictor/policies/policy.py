@@ -1,7 +1,8 @@
 """Policies by name: what gives way, what is known ahead, and what becomes of an expert that is missing.
 
 A policy is one of each of three: *eviction* (the values by which residents give way), *prefetch* (predictions for
-coming layers), and *missing* (a missing expert is fetched, computed by the host, or whichever ends sooner).
+coming layers), and *missing* (a missing expert is fetched, computed where it lies, by the host's processor or by the
+memory, or whichever ends sooner).
 *Background* loads also move what is worth having while nothing waits, if it is worth more than what gives way by
 ``price``.
 """
@@ -81,8 +82,8 @@ class Policy(StrictModel):
     def _static_stays(self) -> "Policy":
         if self.eviction is Eviction.STATIC and (self.background or self.prefetch is not Prefetch.NONE):
             raise ValueError("a static placement moves nothing: leave out prefetch and background")
-        if self.eviction is Eviction.STATIC and self.missing is not Missing.HOST:
-            raise ValueError("a static placement fetches nothing: let the host compute what is missing")
+        if self.eviction is Eviction.STATIC and self.missing.may_fetch:
+            raise ValueError("a static placement fetches nothing: let host or memory compute what is missing")
         if self.background and self.eviction is Eviction.LRU:
             raise ValueError("background loads compare values, and recency is none: choose another eviction")
         return self

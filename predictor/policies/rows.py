@@ -1,19 +1,19 @@
 """The lines of a comparison: kinds of policy, each with the candidates among which its free settings are chosen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from predictor.policies.parts import Part
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch
 from predictor.row_network.integers import CERTAIN
 
-FETCH, HOST = "fetch", "host"
+FETCH, HOST, IN_MEMORY = "fetch", "host", "in-memory"
 
-LRU, STATIC = "LRU", "static placement"
+LRU, STATIC, STATIC_IN_MEMORY = "LRU", "static placement", "in memory, static placement"
 """The row of each family that everyone knows, against which its other rows are measured."""
 
-BASELINES = {FETCH: LRU, HOST: STATIC}
+BASELINES = {FETCH: LRU, HOST: STATIC, IN_MEMORY: STATIC_IN_MEMORY}
 
 FREQUENCY_PRICES = tuple(CERTAIN * part // 32 for part in (0, 1, 2, 4, 8))
 """Of counters that hold `CERTAIN` at most."""
@@ -41,7 +41,8 @@ class Row:
 
     Attributes:
         name: in tables.
-        family: ``fetch``: a missing expert is fetched; ``host``: the host's processor may compute it.
+        family: ``fetch``: a missing expert is fetched; ``host``: the host's processor may compute it; ``in-memory``:
+            the memory in which it lies may, or it is fetched from there.
         candidates: the fastest on the tuning tokens is the one.
     """
 
@@ -50,14 +51,15 @@ class Row:
     candidates: tuple[Candidate, ...]
 
 
-def rows_of(part: Part, *, host: bool) -> list[Row]:
+def rows_of(part: Part, *, host: bool, in_memory: bool = False) -> list[Row]:
     """The rows that can be run with what is known ahead of ``part``; the baseline of each family is its first.
 
     Args:
         part: whose values and predictions there are.
         host: whether the machine's host may compute.
+        in_memory: whether the memory in which experts lie computes.
     """
-    rows = [*_fetching(), *(_computing() if host else ())]
+    rows = [*_fetching(), *(_computing() if host else ()), *(_in_memory() if in_memory else ())]
     return [row for row in rows if all(_is_known(candidate.policy, part) for candidate in row.candidates)]
 
 
@@ -110,18 +112,31 @@ def _plain(name: str, policy: Policy) -> Row:
 
 def _computing() -> Iterator[Row]:
     yield Row(STATIC, HOST, (Candidate(Policy(eviction=Eviction.STATIC, missing=Missing.HOST)),))
-    yield _in_the_background("background, frequency", Eviction.FREQUENCY, FREQUENCY_PRICES)
-    yield _in_the_background("background, learned", Eviction.LEARNED, USE_PRICES)
-    yield _in_the_background("background, oracle of next use", Eviction.ORACLE, USE_PRICES)
-    yield _in_the_background("background, oracle of uses", Eviction.USES, USE_PRICES)
+    yield from _in_the_background("background", HOST, (Missing.HOST, Missing.SOONER))
 
 
-def _in_the_background(name: str, eviction: Eviction, prices: tuple[int, ...]) -> Row:
-    return Row(
-        name,
-        HOST,
-        tuple(
-            Candidate(Policy(eviction=eviction, missing=missing, background=True), prices)
-            for missing in (Missing.HOST, Missing.SOONER)
-        ),
-    )
+def _in_memory() -> Iterator[Row]:
+    """Rows of the memory that computes, and what it brings where it does not."""
+    static = Policy(eviction=Eviction.STATIC, missing=Missing.IN_MEMORY)
+    yield Row(STATIC_IN_MEMORY, IN_MEMORY, (Candidate(static),))
+    of_fetching = {row.name: row for row in _fetching()}
+    for name in (LRU, "decayed frequency", "learned"):
+        row = of_fetching[name]
+        candidates = [
+            replace(one, policy=one.policy.model_copy(update={"missing": Missing.FROM_MEMORY}))
+            for one in row.candidates
+        ]
+        yield Row(f"from memory, {name}", IN_MEMORY, tuple(candidates))
+    yield from _in_the_background("in memory", IN_MEMORY, (Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY))
+
+
+def _in_the_background(name: str, family: str, ways: tuple[Missing, ...]) -> Iterator[Row]:
+    """What is missing is computed where it lies, in one of ``ways``, and what is worth having moves meanwhile."""
+    for values, eviction, prices in (
+        ("frequency", Eviction.FREQUENCY, FREQUENCY_PRICES),
+        ("learned", Eviction.LEARNED, USE_PRICES),
+        ("oracle of next use", Eviction.ORACLE, USE_PRICES),
+        ("oracle of uses", Eviction.USES, USE_PRICES),
+    ):
+        policies = [Policy(eviction=eviction, missing=missing, background=True) for missing in ways]
+        yield Row(f"{name}, {values}", family, tuple(Candidate(policy, prices) for policy in policies))

@@ -1,8 +1,9 @@
-"""Which missing experts are fetched and which the host's processor computes, where either is allowed.
+"""Which missing experts are fetched and which are computed where they lie, where either is allowed.
 
 For each number of fetched experts, 0 … all, the end of the layer is estimated, with the link moving only what is
-fetched and the host slowed down while it does; the fewest with the least end are fetched. Of the missing, the one that
-is moving already goes first, then those of most worth (of equals the first that the gate named).
+fetched and what computes (the host's processor, or the memory) slowed down while it does; the fewest with the least end
+are fetched. Of the missing, the one that is moving already goes first, then those of most worth (of equals the first
+that the gate named).
 """
 
 import numpy as np
@@ -21,11 +22,12 @@ def fetched(
     transfer_ps: int,
     expert_ps: NDArray[np.int64],
     host_work: int,
-    host_free_rate: int,
-    host_shared_rate: int,
-    host_most_rate: NDArray[np.int64],
+    host_free_rate: NDArray[np.int64],
+    host_shared_rate: NDArray[np.int64],
+    host_groups: int,
     host_before_ps: int,
     host_after_ps: int,
+    host_token_ps: int,
     chosen: NDArray[np.bool_],
 ) -> None:
     """Fill ``chosen`` bool ``[missing]``: which are fetched.
@@ -42,8 +44,7 @@ def fetched(
     missing, most_tokens = len(tokens_of), 0
     for tokens in tokens_of:
         most_tokens = max(most_tokens, tokens)
-    free_rate = min(host_free_rate, host_most_rate[most_tokens])
-    shared_rate = min(host_shared_rate, host_most_rate[most_tokens])
+    free_rate, shared_rate = host_free_rate[most_tokens], host_shared_rate[most_tokens]
     best, best_ps = 0, 0
     for count in range(missing + 1):
         moved = count - 1 if moving >= 0 and count > 0 else count
@@ -53,13 +54,15 @@ def fetched(
             end_ps = max(end_ps, link_ps) + expert_ps[most_tokens]
         if count < missing:
             busy_ps = max(0, link_ps - host_before_ps)
-            work = (missing - count) * host_work
+            after_ps = host_after_ps + (missing - count) * most_tokens * host_token_ps
+            # Estimated as if they lay evenly in the groups, and each had the most tokens.
+            work = -(-(missing - count) // host_groups) * host_work
             # Compared as times, as rate · time might not fit 64 bits.
             if shared_rate > 0 and -(-work // shared_rate) <= busy_ps:
                 host_ps = -(-work // shared_rate)
             else:
                 host_ps = busy_ps - (-(work - shared_rate * busy_ps) // free_rate)
-            end_ps = max(end_ps, host_before_ps + host_ps + host_after_ps)
+            end_ps = max(end_ps, host_before_ps + host_ps + after_ps)
         if count == 0 or end_ps < best_ps:
             best, best_ps = count, end_ps
     chosen[:] = False

@@ -13,6 +13,8 @@
     column_data ────────────────▶ a BankBlock at every pair of banks
 """
 
+from typing import Any
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -210,7 +212,7 @@ class PimUnit(wiring.Component):
             buffer.load.eq(sequencer.load_info),
         ]
 
-    def _on_bus(self, command: ColumnCommand) -> Value:
+    def _on_bus(self, command: Any) -> Value:
         column = self._sequencer.column
         return column.valid & (column.command == command)
 
@@ -313,7 +315,7 @@ class PimUnit(wiring.Component):
         sequencer, counters = self._sequencer, self._counters
         row = sequencer.row
 
-        def on_row(*commands: RowCommand) -> Value:
+        def on_row(*commands: Any) -> Value:
             return row.valid & Cat(row.command == command for command in commands).any()
 
         increments = {

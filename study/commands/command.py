@@ -16,7 +16,21 @@ from typer.core import TyperCommand, TyperOption
 
 from catalog.errors import ForestageError, SettingError
 
-OTHER_NAMES = {"slots": "batch", "capacities": "capacity", "capacity_bytes": "capacity_mib", "columns": "column"}
+OTHER_NAMES = {
+    "slots": "batch",
+    "capacities": "capacity",
+    "capacity_bytes": "capacity_mib",
+    "columns": "column",
+    "where": "pim",
+    "dram": "pim_dram",
+    "stacks": "pim_stacks",
+    "stack_gb": "pim_stack_gb",
+    "pseudo_channels_per_expert": "pim_pseudo_channels",
+    "weight_format": "pim_format",
+    "tokens_per_read": "pim_tokens_per_read",
+    "latency_us": "pim_latency_us",
+    "partial_sums": "pim_partial_sums",
+}
 """Library setting → parameter, where their names differ by more than a plural."""
 
 WRITTEN = ("out", "figure", "to")

@@ -1,4 +1,4 @@
-"""``forestage pim shapes``, ``roofline`` and ``timeline``: what the PIM expert unit reaches, as a table and pictures."""
+"""``forestage pim shapes``, ``roofline`` and ``timeline``: what the PIM expert unit reaches, as table and pictures."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -52,7 +52,7 @@ def _stack(axes: Any, stack: dict[str, Any], *, first: bool) -> list[tuple[Any, 
         axes.text(0.86, 0.86 * limit * 1.1, f"banks, {limit / 1000:.2g} TB/s", va="bottom", **along),
         axes.text(4.4, 4.4 * pins * 0.9, f"pins, {pins / 1000:.2g} TB/s", va="top", **along),
     ]
-    axes.text(high, roof * 1.06, f"lanes, {roof / 1000:.3g} · 10¹²/s", va="bottom", ha="right", **small)
+    axes.text(1.05 * roof / limit, roof * 1.06, f"lanes, {roof / 1000:.3g} · 10¹²/s", va="bottom", **small)
     ends = []
     for name, look in _LOOK.items():
         points = [point for point in stack["points"] if point["format"] == name]
@@ -180,11 +180,11 @@ def timeline(
 def _key(axes: Any) -> None:
     """What the marks mean, in the line of the title."""
     texts = (
-        ("| ACT", _ACT_COLOUR, 0.545),
-        ("row open, to PREH", "#7b8ca3", 0.605),
-        ("read by all blocks (PIM):", "#374151", 0.765),
-        ("half 0,", BLUE, 0.96),
-        ("1", VERMILION, 1.01),
+        ("| ACT", _ACT_COLOUR, 0.50),
+        ("row open, to PREH", "#7b8ca3", 0.555),
+        ("read by all blocks (PIM):", "#374151", 0.715),
+        ("half 0,", BLUE, 0.925),
+        ("1", VERMILION, 0.985),
     )
     for text, colour, at in texts:
         axes.text(at, 1.025, text, transform=axes.transAxes, fontsize=7.5, color=colour)

@@ -6,8 +6,8 @@ from catalog import DramRecord, ModelRecord, load_catalog
 from catalog.errors import SettingError
 from pim_model.dram.devices import find_device, pim_blocks
 from pim_model.dram.expert_stream import StreamResult, stream
-from pim_model.energy import DEFAULT_ENERGY, find_energy, stream_energy
-from pim_model.gemv.expert import ExpertShape, expert_energy, run_expert
+from pim_model.energy import DEFAULT_ENERGY, Energy, energy_of, find_energy, stream_energy
+from pim_model.gemv.expert import ExpertShape, run_expert
 from pim_model.gemv.product import Kernel, product
 from pim_model.unit.program import WeightFormat
 
@@ -40,7 +40,7 @@ def expert_in_memory(
     shape = ExpertShape.of(record)
     chosen = format_of(record) if weight_format is None else weight_format
     run = run_expert(device, shape, chosen, tokens, refresh=refresh)
-    parts = expert_energy(run.events, energies)
+    spent = energy_of(run.events, energies)
     size = run.weight_bytes
     pins = _over_pins(device, shape, chosen)
     pins_s = pins.time_ns * 1e-9
@@ -82,8 +82,7 @@ def expert_in_memory(
             "gb_per_s": run.gb_per_s,
             "fraction_of_limit": run.fraction_of_limit,
             "bound_fraction": run.bound_fraction,
-            "energy_j": 1e-12 * sum(part for part in parts.values() if part is not None),
-            "energy_parts_j": {name: None if part is None else 1e-12 * part for name, part in parts.items()},
+            **_energy(spent),
             "bound": {
                 "name": "  its bound",
                 "time_s": run.bound_s,
@@ -94,12 +93,22 @@ def expert_in_memory(
             "name": "over the pins",
             "time_s": pins_s,
             "gb_per_s": size / pins_s / 1e9,
-            "energy_j": 1e-12 * pins_energy.total_pj * device.pseudo_channels,
+            **_energy(pins_energy, device.pseudo_channels),
             "bound": {"name": "  the pins' peak", "time_s": peak_s, "gb_per_s": device.stack_gb_per_s},
         },
         "host": host,
         "slower_than_pins_from_tokens": _slower_from(device, shape, chosen, refresh, pins_s),
         "tokens_searched": TOKENS_SEARCHED,
+    }
+
+
+def _energy(energy: Energy, times: int = 1) -> dict[str, Any]:
+    """Energy in J, ``times`` over, and by part."""
+    return {
+        "energy_j": 1e-12 * times * energy.total_pj,
+        "energy_parts_j": {part: 1e-12 * times * pj for part, pj in energy.parts_pj.items()},
+        "energy_not_counted": list(energy.not_counted),
+        "energy_assumptions": list(energy.assumptions),
     }
 
 
@@ -194,7 +203,7 @@ def roofline(model: str | ModelRecord, device_name: str, tokens: tuple[int, ...]
         "published": published,
         "slower_from_tokens": {
             known.name.lower(): _slower_from(
-                device_name, shape, known, True, 1e-9 * _over_pins(device, shape, known).time_ns
+                device, shape, known, True, 1e-9 * _over_pins(device, shape, known).time_ns
             )
             for known in WeightFormat
         },

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from perfmodel.in_memory_config import InMemory
 from study.stages import StudyContext
 from study.subjects.learned import PREDICTOR_FILE as NEXT_LAYER_FILE
 from study.subjects.next_use import PREDICTOR_FILE as NEXT_USE_FILE
@@ -42,6 +43,36 @@ def remaking(context: StudyContext) -> str:
             line(shares, *few, hosts=sorted(settings.map_host_gb_per_s)),
         )
     )
+
+
+def in_memory_remaking(context: StudyContext, batches: Sequence[int]) -> str:
+    """One command a line: of one expert by tokens, and of the systems at each batch."""
+    settings, host = context.config.system, host_settings(context)
+    memory = settings.in_memory
+    default = InMemory()
+    named = {
+        "pim-dram": "dram", "pim-stacks": "stacks", "device-link-gb-per-s": "device_link_gb_per_s",
+        "pim-stack-gb": "stack_gb", "pim-pseudo-channels": "pseudo_channels_per_expert", "pim-format": "weight_format",
+        "pim-tokens-per-read": "tokens_per_read", "pim-latency-us": "latency_us", "pim-partial-sums": "partial_sums",
+    }  # fmt: skip
+    options = f" --pim {memory.where}" + "".join(
+        _options(option, getattr(memory, field))
+        for option, field in named.items()
+        if getattr(memory, field) != getattr(default, field)
+    )
+    options += "" if memory.refresh else " --pim-refresh off"
+    of_host = _options("host-gb-per-s", host.get("host_gb_per_s")) + _options("host-tflops", host.get("host_tflops"))
+    expert = f"forestage system expert --model {settings.sizes_of} --machine {settings.machine}{of_host}{options}"
+    tuning_tokens = settings.map_tuning_tokens
+    line = (
+        _common(context)
+        + of_host
+        + options
+        + _options("capacity-fraction", (0.0, settings.capacity_fraction))
+        + _options("tokens", settings.map_tokens)
+        + _options("tuning-tokens", None if tuning_tokens == TUNING_TOKENS else tuning_tokens)
+    )
+    return "\n".join((expert, *(line + ("" if batch == 1 else f" --batch {batch}") for batch in batches)))
 
 
 def _common(context: StudyContext) -> str:

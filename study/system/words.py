@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from perfmodel.comparison import Comparison, Gain, Line
+from perfmodel.in_memory_config import InMemory
 from predictor.policies.plan import Missing
 from predictor.policies.policy import Eviction, Policy, Prefetch
 from predictor.policies.rows import LRU, STATIC
@@ -67,6 +68,9 @@ def in_words(line: Line) -> str:
         Missing.FETCH: "fetches a missing expert and waits for it",
         Missing.HOST: "lets the host's processor compute what is missing",
         Missing.SOONER: "fetches a missing expert or lets the host's processor compute it, whichever ends sooner",
+        Missing.IN_MEMORY: "lets the memory compute what is missing",
+        Missing.FROM_MEMORY: "fetches a missing expert from that memory and waits for it",
+        Missing.SOONER_IN_MEMORY: "fetches a missing expert or lets the memory compute it, whichever ends sooner",
     }[policy.missing]
     keeps = {
         Eviction.STATIC: "holds the experts most used in training and never changes them",
@@ -91,6 +95,12 @@ def in_words(line: Line) -> str:
         else ""
     )
     return f"{missing}; it {keeps}{ahead}{moves}"
+
+
+def memory_in_words(memory: InMemory) -> str:
+    """Which memory computes, and where it is."""
+    where = {"device": "beside the device", "host": "as the host's memory"}[memory.where]
+    return f"{memory.stacks} PIM stacks of {memory.dram} {where}"
 
 
 def price_text(policy: Policy) -> str:

@@ -18,7 +18,7 @@ Case = tuple[Workload, Durations, Plan]
 def random_case(seed: int, *, missing: Missing | None = None) -> Case:
     """A case, the same for the same seed; ``missing`` asks for one kind (the rest of the case stays)."""
     random = np.random.default_rng(seed)
-    drawn = list(Missing)[int(random.integers(3))]
+    drawn = list(Missing)[int(random.integers(len(Missing)))]
     layers, experts = int(random.integers(1, 6)), int(random.integers(2, 9))
     workload = _workload(random, layers, experts)
     most_needed = max(1, int(np.diff(workload.offsets).max(initial=0)))
@@ -77,7 +77,8 @@ def _durations(random: Generator, most_tokens: int) -> Durations:
     passed = np.cumsum(random.integers(1, int(random.choice([5, 30, 120])), chunks))
     latency = int(random.choice([0, 0, 17]))
     expert = np.concatenate([[0], np.cumsum(random.integers(1, 25, most_tokens))])
-    free = int(random.integers(1, 12))
+    rates = random.integers(1, 14, most_tokens + 1)
+    shares = random.integers(0, 5, most_tokens + 1) if _chance(random, 0.7) else 0
     return Durations(
         expert_bytes=chunks * chunk_bytes - int(random.integers(0, chunk_bytes)),
         chunk_bytes=chunk_bytes,
@@ -85,11 +86,12 @@ def _durations(random: Generator, most_tokens: int) -> Durations:
         expert_ps=expert,
         expert_compute_ps=random.integers(0, expert + 1),
         host_work=int(random.integers(1, 900)),
-        host_free_rate=free,
-        host_shared_rate=int(random.integers(0, free + 1)) if _chance(random, 0.7) else 0,
-        host_most_rate=random.integers(1, 14, most_tokens + 1),
+        host_free_rate=rates,
+        host_shared_rate=rates * shares // 4,
+        host_groups=int(random.choice([1, 1, 2, 3, 16])),
         host_before_ps=int(random.choice([0, 5, 30])),
         host_after_ps=int(random.choice([0, 3, 20])),
+        host_token_ps=int(random.choice([0, 0, 4])),
     )
 
 

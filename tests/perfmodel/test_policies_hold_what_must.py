@@ -120,8 +120,7 @@ def without_link(missing: int, simulator: Simulator) -> int:
     """The same, where the host computes what is missing."""
     times, of_step = simulator.durations, int(np.flatnonzero(simulator.workload.timed)[0])
     device_ps = int(simulator.workload.shared_ps[of_step]) + (TOP_K - missing) * int(times.expert_ps[1])
-    rate = min(times.host_free_rate, int(times.host_most_rate[1]))
-    host_ps = times.host_before_ps + missing * -(-times.host_work // rate) + times.host_after_ps
+    host_ps = times.host_before_ps + missing * -(-times.host_work // int(times.host_free_rate[1])) + times.host_after_ps
     return max(device_ps, host_ps if missing else 0)
 
 

@@ -50,11 +50,14 @@ def test_a_model_is_added_once_and_known_from_then_on(
     forestage: Forestage, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-    assert "'Tiny-Qwen' is not in the catalogue" in refused(forestage("pim", "stream", "--model", "Tiny-Qwen"))
+    assert "'Tiny-Qwen' is not in the catalogue" in refused(forestage("pim", "expert-stream", "--model", "Tiny-Qwen"))
     added = json.loads(forestage("catalog", "add", config, "--source", "mirror X", "--json").out)
     assert (added["name"], added["moe_layers"], added["experts"], added["top_k"]) == ("org/Tiny-Qwen", 3, 8, 2)
     assert Path(added["file"]) == tmp_path / "settings" / "forestage" / "catalogue.toml"
-    assert json.loads(forestage("pim", "stream", "--model", "Tiny_Qwen-Instruct", "--json").out)["expert_bytes"] == 6144
+    assert (
+        json.loads(forestage("pim", "expert-stream", "--model", "Tiny_Qwen-Instruct", "--json").out)["expert_bytes"]
+        == 6144
+    )
     assert "is there already; give --replace" in refused(forestage("catalog", "add", config))
     assert forestage("catalog", "add", config, "--replace", "--set", "top_k=4").status == 0
     shown = json.loads(forestage("catalog", "show", "tiny-qwen", "--json").out)
@@ -91,7 +94,7 @@ def test_one_command_knows_the_model_and_the_next_does_not(forestage: Forestage,
     info = json.loads(forestage("trace", "info", unnamed, "--config", config, "--model", "Mine", "--json").out)
     assert info["metadata"]["model"] == "Mine"
     assert "names no model" in refused(forestage("trace", "info", unnamed))
-    assert "'org/Tiny-Qwen' is not in" in refused(forestage("pim", "stream", "--model", "org/Tiny-Qwen"))
+    assert "'org/Tiny-Qwen' is not in" in refused(forestage("pim", "expert-stream", "--model", "org/Tiny-Qwen"))
 
 
 def test_a_trace_of_the_projects_own_names_its_model(

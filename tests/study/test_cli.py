@@ -131,7 +131,7 @@ print("loaded:", *(name for name in {modules!r} if name in sys.modules))
         (("--help",), set()),
         (("study", "--help"), set()),
         (("catalog", "list"), set()),
-        (("pim", "stream"), {"traces"}),
+        (("pim", "expert-stream"), {"numba", "traces"}),
         (("trace", "stats", "--help"), {"numba", "traces"}),
         (("predictor", "sweep", "--help"), {"numba", "traces"}),
     ],

@@ -23,7 +23,8 @@ from traces.batch_file import save_batched
 
 Forestage = Callable[..., Outcome]
 
-LOOKING_AHEAD = {"learned", "predictors", "engine", "system"}
+SYSTEM = {"system", "in-memory"}
+LOOKING_AHEAD = {"learned", "predictors", "engine", *SYSTEM}
 
 
 def make(
@@ -54,12 +55,12 @@ def left_out(given: RoutingTrace, tmp_path: Path, **settings: Any) -> dict[str, 
         (make(sequences=1), LOOKING_AHEAD | {"next_use"}, "no test sequences"),
         (make(sequences=2), {"learned", "next_use"}, "1 training sequence"),
         (make(prompt=99), set(), ""),
-        (make(model="acme/unknown"), {"memory", "system"}, "system.sizes_of"),
-        (make(experts=8, top_k=1, model="acme/one"), {"memory", "system"}, "none there has the trace's shape"),
-        (make(experts=16, top_k=2), {"system"}, "a model of the same shape"),
-        (make(experts=8, top_k=8, model="x"), {"learned", "memory", "system"}, "chooses all 8 experts"),
-        (make(experts=512, top_k=10, model="acme/wide"), {"memory", "system"}, "of the trace's shape are Qwen"),
-        (make(experts=128, top_k=65, model="x"), {"engine", "memory", "system"}, "top_k_max"),
+        (make(model="acme/unknown"), {"memory", *SYSTEM}, "system.sizes_of"),
+        (make(experts=8, top_k=1, model="acme/one"), {"memory", *SYSTEM}, "none there has the trace's shape"),
+        (make(experts=16, top_k=2), SYSTEM, "a model of the same shape"),
+        (make(experts=8, top_k=8, model="x"), {"learned", "memory", *SYSTEM}, "chooses all 8 experts"),
+        (make(experts=512, top_k=10, model="acme/wide"), {"memory", *SYSTEM}, "of the trace's shape are Qwen"),
+        (make(experts=128, top_k=65, model="x"), {"engine", "memory", *SYSTEM}, "top_k_max"),
     ],
 )
 def test_what_a_trace_does_not_allow_is_left_out(
@@ -76,12 +77,19 @@ def test_sizes_of_another_model_bring_the_stages_back(tmp_path: Path) -> None:
     assert not left_out(unknown, tmp_path, system={"sizes_of": "gpt-oss-20b"})
 
 
+def test_a_memory_that_cannot_hold_the_experts_leaves_out_its_section_alone(tmp_path: Path) -> None:
+    found = left_out(make(), tmp_path, system={"in_memory": {"stacks": 1}})
+    assert set(found) == {"in-memory"}
+    assert "stacks: 1 of 12 GB do not hold the experts of gpt-oss-20b" in found["in-memory"]
+    assert "system.in_memory" in found["in-memory"]
+
+
 def test_a_model_without_attention_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = load_catalog()
     bare = catalog.find_model("gpt-oss-20b").model_copy(update={"attention": None})
     monkeypatch.setattr(type(catalog), "find_model", lambda self, name: bare)
     found = left_out(make(), tmp_path)
-    assert set(found) == {"system"}
+    assert set(found) == SYSTEM
     assert "attention: not in the catalogue" in found["system"]
     assert "system.sizes_of" in found["system"]
 
@@ -104,7 +112,7 @@ def test_sequences_that_do_not_decode_are_told_with_the_setting(tmp_path: Path) 
 
 def test_a_share_of_less_than_one_expert_is_told_before_any_stage(tmp_path: Path) -> None:
     found = left_out(make(), tmp_path, system={"capacity_fractions": [0.001, 0.5]})
-    assert set(found) == {"system"}
+    assert set(found) == SYSTEM
     assert "0.001 of 96 experts is less than one" in found["system"]
     assert "system.capacity_fractions" in found["system"]
 

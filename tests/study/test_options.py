@@ -86,7 +86,7 @@ ONE_FOLD = {
     ),
     "missing": (
         ("system", "simulate", "--trace", "TRACE", "--missing", "wait"),
-        "--missing wait: choose 'fetch', 'host' or 'sooner'",
+        "--missing wait: choose 'fetch', 'host', 'sooner', 'in-memory', 'sooner-in-memory' or 'fetch-from-memory'",
     ),
     "price": (
         ("system", "simulate", "--trace", "TRACE", "--prefetch", "perfect", "--price", -1),

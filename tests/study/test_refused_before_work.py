@@ -220,6 +220,7 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
     every |= {name for name, group in groups.items() if not hasattr(group, "commands")}
     # Tested in files of their own.
     quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick |= {f"pim {name}" for name in ("expert", "gemv", "roofline", "shapes", "timeline")}
     quick |= {f"reference {name}" for name in ("compare", "decode", "pack")}
     quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
     assert every - named - quick == set()

@@ -25,6 +25,7 @@ tuning_tokens = 60
 capacity_fractions = [0.25]
 link_gb_per_s = [16, 64]
 map_host_gb_per_s = [60, 300]
+in_memory_batches = [1, 2]
 [next_use]
 hidden = 8
 layers_back = 1
@@ -56,6 +57,7 @@ def test_from_trace_to_report_and_again(forestage: Callable[..., Outcome], tmp_p
     check_results(outcome, folder)
     check_report(folder)
     check_that_the_commands_remake_the_points(forestage, folder)
+    check_that_the_commands_remake_what_runs_in_memory(forestage, folder)
     before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
     outcome = forestage("study", "--out", folder, "--config", config)
     assert outcome.status == 0
@@ -100,7 +102,7 @@ def check_that_the_commands_remake_the_points(forestage: Callable[..., Outcome],
     The points of the maps lack the oracles, which change nothing of the others.
     """
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8")).replace("\\\n", " ")
-    (shown,) = [text for text in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL) if "forestage system compare" in text]
+    shown, _ = [text for text in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL) if "forestage system compare" in text]
     kept = json.loads((folder / "results.json").read_text())["stages"]["system"]
     for command, stage in zip(shown.splitlines(), ("points", "map", "host_map"), strict=True):
         words = shlex.split(command)[1:]
@@ -113,6 +115,26 @@ def check_that_the_commands_remake_the_points(forestage: Callable[..., Outcome],
             for point in points:
                 point["lines"] = [line for line in point["lines"] if not line["is_oracle"]]
         assert sorted(points, key=str) == sorted(kept[stage], key=str)
+
+
+def check_that_the_commands_remake_what_runs_in_memory(forestage: Callable[..., Outcome], folder: Path) -> None:
+    """The commands under the section of experts in memory give its figures: of one expert, and of each batch."""
+    page = html.unescape((folder / "report.html").read_text(encoding="utf-8")).replace("\\\n", " ")
+    _, shown = [text for text in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL) if "forestage system compare" in text]
+    kept = json.loads((folder / "results.json").read_text())["stages"]["in-memory"]
+    expert, *batches = shown.splitlines()
+    assert json.loads(forestage(*shlex.split(expert)[1:], "--json").out) == kept["experts"]
+    for command, batch in zip(batches, kept["batches"], strict=True):
+        words = shlex.split(command)[1:]
+        for name in ("next-use.safetensors", "learned.safetensors"):
+            words[words.index(name)] = str(folder / name)
+        outcome = forestage(*words, "--json")
+        assert outcome.status == 0, outcome.err
+        none, some = json.loads(outcome.out)["points"]
+        static = next(line for line in none["lines"] if line["name"] == "in memory, static placement")
+        assert static["outcome"] == batch["none_held"]
+        some["lines"] = [line for line in some["lines"] if not line["is_oracle"]]
+        assert some == batch["point"]
 
 
 def check_report(folder: Path) -> None:

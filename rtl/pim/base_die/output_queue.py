@@ -14,6 +14,12 @@ BEAT_BITS = 64
 
 BEATS_OF_READBACK = OCTET // 2
 
+UNRESERVED = "output queue: a beat for which no room is reserved"
+"""A check of the inputs."""
+
+FIFO = "output queue: Amaranth's FIFO is not ready though it is not full"
+"""A check of the library."""
+
 
 def beat_layout() -> data.StructLayout:
     """``data``: even row, odd row; ``keep``: bytes that count; ``last``."""
@@ -85,7 +91,13 @@ class OutputQueue(wiring.Component):
             ]
         with m.Elif(stream.tready):
             m.d.sync += stream.tvalid.eq(0)
-        always(m, implies(self.push | ends, queue.w_rdy), "output queue: a beat that finds no room")
+        coming = Signal(range(self._depth + 1))  # beats that room is reserved for
+        m.d.sync += coming.eq(Mux(self.flush, 0, coming + self.reserve - self.push))
+        always(m, implies(self.push, coming != 0), UNRESERVED)
+        always(m, free + coming + queue.level == self._depth, "output queue: room that is counted wrong")
+        comes = self.push | ends
+        always(m, implies(comes, queue.level < self._depth), "output queue: a beat that finds no room")
+        always(m, implies(comes & (queue.level < self._depth), queue.w_rdy), FIFO)
         always(m, implies(self.reserve != 0, self.room), "output queue: room reserved that is not there")
         always(m, free <= self._depth, "output queue: more room than there is")
         always_stable(m, "output", valid=stream.tvalid, ready=stream.tready, payload=offered.as_value())

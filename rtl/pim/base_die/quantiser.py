@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pim_model.unit.parameters import LANES
+from rtl.pim.arithmetic.formats import BF16
 
 BF16_BITS = 16
 LARGEST = 127
@@ -21,14 +22,6 @@ EXPONENT_OF_FIELD_0 = -(127 + 6)
 """An input is code · 2 to the greatest exponent field plus this."""
 
 
-class Bf16Fields(data.Struct):
-    """A BF16, lowest bits first."""
-
-    fraction: 7
-    exponent: FIELD_BITS
-    sign: 1
-
-
 class ExponentMaximum(wiring.Component):
     """Greatest exponent field of a vector that comes word by word, infinities and NaNs apart; two clocks late.
 
@@ -39,16 +32,21 @@ class ExponentMaximum(wiring.Component):
         nonfinite: For one clock: the word had an infinity or a NaN.
     """
 
-    clear: In(1)
-    valid: In(1)
-    word: In(WORD_BITS)
-    greatest: Out(FIELD_BITS)
-    nonfinite: Out(1)
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "clear": In(1),
+                "valid": In(1),
+                "word": In(WORD_BITS),
+                "greatest": Out(FIELD_BITS),
+                "nonfinite": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         """A tree, then the comparison with what was."""
         m = Module()
-        fields = [Bf16Fields(self.word.word_select(lane, BF16_BITS)).exponent for lane in range(LANES)]
+        fields = [data.View(BF16, self.word.word_select(lane, BF16_BITS)).exponent for lane in range(LANES)]
         beyond = [field == ALL_ONES for field in fields]
         level: list[Value] = [Mux(no_number, 0, field) for field, no_number in zip(fields, beyond, strict=True)]
         while len(level) > 1:
@@ -76,7 +74,7 @@ def quantised(m: Module, name: str, word: Value, greatest: Value) -> Value:
     NaNs 0.
     """
     lanes = [word.word_select(lane, BF16_BITS) for lane in range(LANES)]
-    return Cat(_code(m, f"{name}{lane}", Bf16Fields(value), greatest) for lane, value in enumerate(lanes))
+    return Cat(_code(m, f"{name}{lane}", data.View(BF16, value), greatest) for lane, value in enumerate(lanes))
 
 
 def shared_exponent(greatest: Value) -> Value:
@@ -84,7 +82,7 @@ def shared_exponent(greatest: Value) -> Value:
     return Mux(greatest == 0, 0, greatest + EXPONENT_OF_FIELD_0)
 
 
-def _code(m: Module, name: str, value: Bf16Fields, greatest: Value) -> Value:
+def _code(m: Module, name: str, value: data.View, greatest: Value) -> Value:
     is_zero = (value.exponent == 0) | (value.exponent == ALL_ONES)
     below = _named(m, f"{name}_below", (greatest - value.exponent)[:FIELD_BITS])
     shift = Mux(below > 8, 8, below)[:4]

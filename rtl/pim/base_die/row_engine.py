@@ -120,7 +120,7 @@ class RowEngine(wiring.Component):
             self.command.block.eq(bank),
             self.command.row.eq(row),
         ]
-        self._check(m, act, close_half, close_all, next_row_set, bank, is_open, begun)
+        self._check(m, act, close_half, close_all, next_row_set, bank, is_open, begun, more)
         return m
 
     def _distances(
@@ -182,6 +182,7 @@ class RowEngine(wiring.Component):
         bank: Signal,
         is_open: Signal,
         begun: Signal,
+        more: Signal,
     ) -> None:
         """Follow every bank by itself: commands meet it in a state that allows them, and the engine knows that state.
 
@@ -217,7 +218,7 @@ class RowEngine(wiring.Component):
         always(m, implies(self.pim, self.readable & (self.pim_half == self.reading[0])), PIM)
         always(m, implies(self.pim, self.columns_left & ~self.due & ~self.refreshing), STOPPED)
         always(m, implies(self.read, self.pim), READ)
-        always(m, implies(self.start, ~self.any_open & ~self.due & ~self.refreshing), START)
+        always(m, implies(self.start, ~self.any_open & ~self.due & ~self.refreshing & ~more), START)
 
     def _check_refresh(self, m: Module, to_close: Sequence[Timer], to_refresh: Sequence[Timer]) -> None:
         """Check that a refresh is not later than its bound.
@@ -249,6 +250,6 @@ READING = "row engine: the row set to be read is not the one that is said"
 PIM = "row engine: a PIM of a row set that is not readable"
 STOPPED = "row engine: a PIM while the unit is stopped"
 READ = "row engine: a row set's end without its PIM"
-START = "row engine: a program begins with open banks, or in a refresh"
+START = "row engine: a program begins with open banks, in a refresh, or in another"
 OF_INPUTS = (READING, PIM, STOPPED, READ, START)
 """The checks that are of the inputs."""

@@ -40,12 +40,9 @@ class Timer(wiring.Component):
 class WindowTimer(wiring.Component):
     """``elapsed`` from ``clocks`` after the ``events``-th last ``start`` on: what ``events`` in a window allow."""
 
-    start: In(1)
-    elapsed: Out(1)
-
     def __init__(self, events: int, clocks: int) -> None:
         self._events, self._clocks = events, clocks
-        super().__init__()
+        super().__init__({"start": In(1), "elapsed": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         """As many timers as events, started in turn."""
@@ -71,16 +68,12 @@ class Slots(wiring.Component):
         row, column: This clock is one for a command of the bus.
     """
 
-    first: Out(1)
-    row: Out(1)
-    column: Out(1)
-
     def __init__(self, *, row: tuple[int, int], column: tuple[int, int]) -> None:
         """``row`` and ``column`` are (period, phase); the row's period is a multiple of the column's."""
         if row[0] % column[0]:
             raise ValueError(f"periods {row[0]} and {column[0]}: one is no multiple of the other")
         self._row, self._column = row, column
-        super().__init__()
+        super().__init__({"first": Out(1), "row": Out(1), "column": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         """A counter, if there is anything to count."""

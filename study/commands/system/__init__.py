@@ -2,8 +2,9 @@
 
 import typer
 
-from study.commands.system import comparing, simulating
+from study.commands.system import comparing, one_expert, simulating
 
 app = typer.Typer()
 app.command("simulate")(simulating.simulate_command)
 app.command("compare")(comparing.compare_command)
+app.command("expert")(one_expert.expert_command)

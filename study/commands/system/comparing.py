@@ -1,5 +1,6 @@
 """``forestage system compare``: every policy on a machine, by share of experts held: what to build."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Annotated, Any
 
@@ -17,32 +18,44 @@ from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from predictor.policies.material import has_decode
 from predictor.policies.parts import Predictors
-from predictor.policies.rows import BASELINES
+from predictor.policies.rows import BASELINES, IN_MEMORY
 from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ResamplesOption, ScopeOption, TraceOption
 from study.commands.system.options import (
     CAPACITY_FRACTION,
+    DEVICE_LINK,
     HOST_MEMORY,
     LINK,
     MACHINE,
+    PIM_DRAM,
+    PIM_STACKS,
     WITHIN_A_DRAFT,
     BatchOption,
     DraftedOption,
     HostLatencyOption,
     HostTflopsOption,
     NextUseOption,
+    PimFormatOption,
+    PimLatencyOption,
+    PimOption,
+    PimPartialSumsOption,
+    PimPseudoChannelsOption,
+    PimRefreshOption,
+    PimStackGbOption,
+    PimTokensPerReadOption,
     PredictorOption,
     SizesOfOption,
     TestTokensOption,
     configuration,
     host_computes,
+    in_memory_settings,
     kind_of_steps,
 )
 from study.numbers import count, percent, seconds, tokens_of
 from study.output import emit, progress_bar
 from study.system.parts import TUNING_TOKENS, check_kind, system_parts, training_of
-from study.system.words import gain_text, gains_told, in_words, listed, row_name
+from study.system.words import gain_text, gains_told, in_words, listed, memory_in_words, row_name
 
 
 class SystemComparison(StrictModel):
@@ -98,6 +111,19 @@ def compare_command(
     ] = None,
     host_tflops: HostTflopsOption = None,
     host_latency_us: HostLatencyOption = None,
+    pim: PimOption = None,
+    pim_dram: Annotated[list[str] | None, typer.Option("--pim-dram", help=f"{PIM_DRAM}; several times")] = None,
+    pim_stacks: Annotated[list[int] | None, typer.Option("--pim-stacks", help=f"{PIM_STACKS}; several times")] = None,
+    device_link_gb_per_s: Annotated[
+        list[float] | None, typer.Option("--device-link-gb-per-s", help=f"{DEVICE_LINK}; several times")
+    ] = None,
+    pim_stack_gb: PimStackGbOption = None,
+    pim_pseudo_channels: PimPseudoChannelsOption = None,
+    pim_format: PimFormatOption = None,
+    pim_tokens_per_read: PimTokensPerReadOption = None,
+    pim_refresh: PimRefreshOption = None,
+    pim_latency_us: PimLatencyOption = None,
+    pim_partial_sums: PimPartialSumsOption = None,
     sizes_of: SizesOfOption = None,
     scope: ScopeOption = "global",
     batch: BatchOption = 1,
@@ -119,8 +145,30 @@ def compare_command(
     """Compare policies by time per token, and say which is best at each machine, link and share of experts held."""
     if drafted > 1:
         refuse_unused(f"{WITHIN_A_DRAFT}; leave it out", predictor="--predictor")
+    drams: Sequence[str | None] = pim_dram or [None]
+    stacks_of: Sequence[int | None] = pim_stacks or [None]
+    device_links: Sequence[float | None] = device_link_gb_per_s or [None]
+    memories = [
+        in_memory_settings(
+            pim,
+            {
+                "dram": dram,
+                "stacks": stacks,
+                "device_link_gb_per_s": device_link,
+                "stack_gb": pim_stack_gb,
+                "pseudo_channels_per_expert": pim_pseudo_channels,
+                "weight_format": pim_format,
+                "tokens_per_read": pim_tokens_per_read,
+                "refresh": pim_refresh,
+                "latency_us": pim_latency_us,
+                "partial_sums": pim_partial_sums,
+            },
+        )
+        for dram, stacks, device_link in product(drams, stacks_of, device_links)
+    ]
     configs = _configs(
         machine or ["A100-80GB"], capacity_fraction or [0.25, 0.5], link_gb_per_s or [None], host_gb_per_s or [None],
+        memories,
         {"sizes_of": sizes_of, "scope": scope, "host_tflops": host_tflops, "host_latency_us": host_latency_us},
     )  # fmt: skip
     asked = Predictors(
@@ -168,14 +216,22 @@ def _configs(
     fractions: list[float],
     links: list[float] | list[None],
     hosts: list[float] | list[None],
+    memories: list[dict[str, Any] | None],
     rest: dict[str, Any],
 ) -> list[SimulationConfig]:
     """A configuration for each combination."""
     return [
         configuration(
-            {"machine": machine, "link_gb_per_s": link, "host_gb_per_s": host, "capacity_fraction": fraction, **rest}
+            {
+                "machine": machine,
+                "link_gb_per_s": link,
+                "host_gb_per_s": host,
+                "in_memory": memory,
+                "capacity_fraction": fraction,
+                **rest,
+            }
         )
-        for machine, link, host, fraction in product(machines, links, hosts, fractions)
+        for machine, link, host, memory, fraction in product(machines, links, hosts, memories, fractions)
     ]
 
 
@@ -214,13 +270,15 @@ def _render(console: Console, result: SystemComparison) -> None:
 def _render_point(console: Console, point: Comparison, timed: str) -> None:
     config = point.config
     host = "" if config.host_gb_per_s is None else f", host memory {config.host_gb_per_s:g} GB/s"
+    if config.in_memory is not None:
+        host += f", {memory_in_words(config.in_memory)}"
     console.print(
         f"\n{config.machine}, host link {point.link_gb_per_s:g} GB/s{host}: {count(point.places)} experts held "
         f"({percent(config.capacity_fraction, 0)})",
         highlight=False,
         soft_wrap=True,
     )
-    table = Table("policy", "time", "gain", "hits", "moved", "host", box=None, pad_edge=False)
+    table = Table("policy", "time", "gain", "hits", "moved", "computed", box=None, pad_edge=False)
     for line in point.lines:
         table.add_row(
             f"[bold]{line.name} ←[/bold]" if line.name == point.recommended else row_name(line),
@@ -245,10 +303,11 @@ def _what_to_build(point: Comparison) -> str:
 def _columns(point: Comparison, timed: str) -> str:
     """What the table's columns say."""
     families = {line.family for line in point.lines}
+    who = "the host or the memory" if IN_MEMORY in families else "the host"
     baselines = " or ".join(name for family, name in BASELINES.items() if family in families)
     return (
-        f"time: of a {timed}; gain: over the baseline of the row's kind ({baselines}); moved, host: experts a step "
-        "over the link, and computed by the host; oracles know what has not happened yet"
+        f"time: of a {timed}; gain: over the baseline of the row's kind ({baselines}); moved, computed: experts a step "
+        f"over the link, and by {who}; oracles know what has not happened yet"
     )
 
 

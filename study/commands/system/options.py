@@ -1,13 +1,15 @@
 """Options that both commands of ``forestage system`` have, and the configuration that they give."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from catalog import load_catalog
+from catalog.config import StrictModel
 from perfmodel.config import SimulationConfig
 from perfmodel.host import host_of
+from study.commands.command import refuse_unused
 
 MACHINE = "Name of a machine in the catalogue"
 CAPACITY_FRACTION = "Share of all experts that the device holds, 0 to 1"
@@ -45,6 +47,76 @@ DraftedOption = Annotated[
 TestTokensOption = Annotated[
     int | None, typer.Option("--tokens", min=1, help="Simulate the first test sequences, about so many tokens")
 ]
+
+PIM_DRAM = "DRAM device of the memory that computes, with compute at its banks; default: HBM3"
+PIM_STACKS = "Stacks of the memory that computes; default: 8"
+DEVICE_LINK = "Link between devices, behind which --pim device lies, in place of the machine's, GB/s"
+PimOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pim",
+        help="All experts lie in memory that computes them: device (stacks of their own, behind the link between "
+        "devices) or host (the host's memory, behind the host link); default: there is none",
+    ),
+]
+PimStackGbOption = Annotated[
+    float | None, typer.Option("--pim-stack-gb", help="Capacity of each of its stacks, GB; default: 12")
+]
+PimPseudoChannelsOption = Annotated[
+    int | None,
+    typer.Option("--pim-pseudo-channels", help="Pseudo-channels an expert is spread over; default: those of a stack"),
+]
+PimFormatOption = Annotated[
+    str | None,
+    typer.Option("--pim-format", help="Format in which it computes: bf16, int8 or mxfp4; default: the model's own"),
+]
+PimTokensPerReadOption = Annotated[
+    int | None,
+    typer.Option("--pim-tokens-per-read", help="Tokens that a read of the weights serves; default: all lanes allow"),
+]
+PimRefreshOption = Annotated[str | None, typer.Option("--pim-refresh", help="on or off; default: on")]
+PimLatencyOption = Annotated[
+    float | None, typer.Option("--pim-latency-us", help="One way between device and memory, µs; default: 1")
+]
+PimPartialSumsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pim-partial-sums",
+        help="Who adds the pseudo-channels' outputs: device (all cross the link) or stack (one vector of each does); "
+        "default: device",
+    ),
+]
+
+
+class Switch(StrictModel):
+    """Whether the memory is refreshed, as it is typed."""
+
+    pim_refresh: Literal["on", "off"]
+
+
+def in_memory_settings(where: str | None, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Settings of `perfmodel.in_memory_config.InMemory`; ``None`` where no such memory is asked for.
+
+    Args:
+        where: of ``--pim``.
+        settings: by field; what is ``None`` is left to its default; ``refresh`` as it was typed.
+
+    Raises:
+        ForestageError: for an option of a memory that is not asked for.
+    """
+    if where is None:
+        options = ("dram", "stacks", "stack_gb", "pseudo_channels", "format", "tokens_per_read", "refresh",
+                   "latency_us", "partial_sums")  # fmt: skip
+        refuse_unused(
+            "no memory computes; leave it out, or choose --pim device or host",
+            device_link_gb_per_s="--device-link-gb-per-s",
+            **{f"pim_{name}": f"--pim-{name.replace('_', '-')}" for name in options},
+        )
+        return None
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "refresh" in given:
+        given["refresh"] = Switch.parse_settings({"pim_refresh": given["refresh"]}).pim_refresh == "on"
+    return {"where": where, **given}
 
 
 def configuration(settings: dict[str, Any]) -> SimulationConfig:

@@ -25,25 +25,38 @@ from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, ScopeOption, TraceOption
 from study.commands.system.options import (
     CAPACITY_FRACTION,
+    DEVICE_LINK,
     HOST_MEMORY,
     LINK,
     MACHINE,
+    PIM_DRAM,
+    PIM_STACKS,
     WITHIN_A_DRAFT,
     BatchOption,
     DraftedOption,
     HostLatencyOption,
     HostTflopsOption,
     NextUseOption,
+    PimFormatOption,
+    PimLatencyOption,
+    PimOption,
+    PimPartialSumsOption,
+    PimPseudoChannelsOption,
+    PimRefreshOption,
+    PimStackGbOption,
+    PimTokensPerReadOption,
     PredictorOption,
     SizesOfOption,
     TestTokensOption,
     configuration,
     host_computes,
+    in_memory_settings,
     kind_of_steps,
 )
 from study.numbers import count, percent, seconds, size, tokens_of
 from study.output import emit, progress_bar
 from study.system.parts import one_policys_part
+from study.system.words import memory_in_words
 from traces import RoutingTrace
 
 
@@ -125,7 +138,9 @@ def simulate_command(
     missing: Annotated[
         str,
         typer.Option(
-            "--missing", help="A missing expert: fetch; host (its processor computes it); sooner (what ends first)"
+            "--missing",
+            help="A missing expert: fetch; host (its processor computes it); sooner (what ends first); in-memory (the "
+            "memory computes it, see --pim); sooner-in-memory; fetch-from-memory (it computes nothing)",
         ),
     ] = "fetch",
     background: Annotated[
@@ -164,6 +179,17 @@ def simulate_command(
     host_gb_per_s: Annotated[float | None, typer.Option("--host-gb-per-s", help=HOST_MEMORY)] = None,
     host_tflops: HostTflopsOption = None,
     host_latency_us: HostLatencyOption = None,
+    pim: PimOption = None,
+    pim_dram: Annotated[str | None, typer.Option("--pim-dram", help=PIM_DRAM)] = None,
+    pim_stacks: Annotated[int | None, typer.Option("--pim-stacks", help=PIM_STACKS)] = None,
+    device_link_gb_per_s: Annotated[float | None, typer.Option("--device-link-gb-per-s", help=DEVICE_LINK)] = None,
+    pim_stack_gb: PimStackGbOption = None,
+    pim_pseudo_channels: PimPseudoChannelsOption = None,
+    pim_format: PimFormatOption = None,
+    pim_tokens_per_read: PimTokensPerReadOption = None,
+    pim_refresh: PimRefreshOption = None,
+    pim_latency_us: PimLatencyOption = None,
+    pim_partial_sums: PimPartialSumsOption = None,
     engine_cycles: Annotated[
         int | None, typer.Option("--engine-cycles", help="Cycles of the prefetch engine for each gate; default: 0")
     ] = None,
@@ -190,14 +216,26 @@ def simulate_command(
     _refuse_what_has_no_effect(policy)
     distances = tuple(sorted(set(distance or [1])))
     _check_prefetch(policy, distances, drafted)
+    memory = in_memory_settings(
+        pim,
+        {
+            "dram": pim_dram, "stacks": pim_stacks, "device_link_gb_per_s": device_link_gb_per_s,
+            "stack_gb": pim_stack_gb, "pseudo_channels_per_expert": pim_pseudo_channels, "weight_format": pim_format,
+            "tokens_per_read": pim_tokens_per_read, "refresh": pim_refresh, "latency_us": pim_latency_us,
+            "partial_sums": pim_partial_sums,
+        },
+    )  # fmt: skip
     config = configuration(
         {
             "machine": machine, "capacity_fraction": capacity_fraction, "link_gb_per_s": link_gb_per_s,
             "host_gb_per_s": host_gb_per_s, "host_tflops": host_tflops, "host_latency_us": host_latency_us,
-            "engine_cycles": engine_cycles, "sizes_of": sizes_of, "scope": scope,
+            "engine_cycles": engine_cycles, "sizes_of": sizes_of, "scope": scope, "in_memory": memory,
         }
     )  # fmt: skip
-    if policy.missing is not Missing.FETCH and not host_computes(config):
+    by_host = policy.missing.may_compute and not policy.missing.in_memory
+    if policy.missing.in_memory and memory is None:
+        raise ForestageError(f"--missing {missing}: no memory computes; give --pim device or host")
+    if by_host and not host_computes(config):
         raise ForestageError(
             f"--missing {missing}: the host of {config.machine} is not in the catalogue; give --host-gb-per-s and "
             "--host-tflops"
@@ -211,7 +249,7 @@ def simulate_command(
         part, uses = one_policys_part(
             recorded, policy, asked, batch=batch, drafted=drafted, tokens=tokens, progress=progress
         )
-    simulator = Simulator.of(part, config, uses, host=policy.missing is not Missing.FETCH)
+    simulator = Simulator.of(part, config, uses, host=by_host)
     with progress_bar(f"simulating {policy.name}") as progress:
         run = (
             simulator.run(policy) if chosen_engine == "compiled" else simulator.run_reference(policy, progress=progress)
@@ -273,17 +311,19 @@ def _refuse_what_has_no_effect(policy: Policy) -> None:
         )
     if not prefetches and policy.eviction in (Eviction.STATIC, Eviction.LRU):
         refuse_unused("the prefetch engine is asked nothing; leave it out", engine_cycles="--engine-cycles")
-    if policy.missing is Missing.FETCH:
+    if not policy.missing.may_compute or policy.missing.in_memory:
         refuse_unused(
-            "a missing expert is fetched; leave it out, or choose --missing host or sooner",
+            "the host's processor computes nothing; leave it out, or choose --missing host or sooner",
             host_tflops="--host-tflops",
             host_latency_us="--host-latency-us",
         )
-    loads = policy.missing is not Missing.HOST or prefetches or policy.background
+    if not policy.missing.in_memory:
+        refuse_unused("experts lie in the host's memory; leave it out, or choose --missing in-memory", pim="--pim")
+    loads = policy.missing.may_fetch or prefetches or policy.background
     if not loads and policy.eviction is not Eviction.STATIC:
         raise ForestageError(
-            f"--eviction {policy.eviction.value}: has no effect: with --missing host nothing is ever loaded; give "
-            "--background or --prefetch, or choose --eviction static"
+            f"--eviction {policy.eviction.value}: has no effect: with --missing {policy.missing.value} nothing is "
+            "ever loaded; give --background or --prefetch, or choose --eviction static"
         )
 
 
@@ -345,7 +385,16 @@ def _render(console: Console, result: SystemSimulation) -> None:
     kind = kind_of_steps(
         result.batch, result.drafted, prompts_decoded=result.prompts_decoded, synthetic=result.synthetic
     )
-    missing = {Missing.FETCH: "fetched", Missing.HOST: "computed by the host", Missing.SOONER: "what ends sooner"}
+    if config.in_memory is not None:
+        host += f", {memory_in_words(config.in_memory)}"
+    missing = {
+        Missing.FETCH: "fetched",
+        Missing.HOST: "computed by the host",
+        Missing.SOONER: "fetched or computed by the host, what ends sooner",
+        Missing.IN_MEMORY: "computed by the memory",
+        Missing.FROM_MEMORY: "fetched from that memory",
+        Missing.SOONER_IN_MEMORY: "fetched or computed by the memory, what ends sooner",
+    }
     for line in (
         f"[bold]{result.policy.name}[/bold], missing: {missing[result.policy.missing]}; on {escape(result.trace)}: "
         f"{tokens_of(result.tokens, result.sequences)} of the test part, {kind}",
@@ -361,18 +410,23 @@ def _render(console: Console, result: SystemSimulation) -> None:
     )
     per = "" if outcome.steps == outcome.tokens else " (of the mean step)"
     for part, value_s in outcome.parts_s.items():
-        table.add_row(f"  {part.replace('_', ' ')}{per}", seconds(value_s))
+        named = "memory wait" if part == "host_wait" and result.policy.missing.in_memory else part.replace("_", " ")
+        table.add_row(f"  {named}{per}", seconds(value_s))
     if outcome.steps != outcome.tokens:
         table.add_row("tokens a second", f"{outcome.tokens_per_s:.1f}")
     table.add_row("hit rate", percent(outcome.hit_rate))
     table.add_row(
-        "experts a step: fetched / host / moved",
+        "experts a step: fetched / computed / moved",
         f"{outcome.fetched:.2f} / {outcome.computed:.2f} / {outcome.moved:.2f}",
     )
     table.add_row("bytes a step over the link", size(outcome.moved_bytes))
     if outcome.useful_share is not None:
         table.add_row("of these moved ahead, used in time", percent(outcome.useful_share))
-    table.add_row("busy: link / host's processor", f"{percent(outcome.link_busy)} / {percent(outcome.host_busy)}")
+    processor = "memory" if result.policy.missing.in_memory else "host's processor"
+    table.add_row(
+        f"busy: link / {processor}",
+        f"{percent(outcome.link_busy)} / {percent(outcome.host_busy)}",
+    )
     console.print(table, highlight=False)
     roofline = (
         "" if result.link_roofline_s is None else f"; fetching cannot take less than {seconds(result.link_roofline_s)}"

@@ -16,69 +16,14 @@ from cocotb_tests.pim_unit.replay import Judgement, UnitReplayResult, judge, rep
 from cocotb_tests.pim_unit.unit_script import Step, descriptor, run_steps
 from pim_model.dram.devices import find_device
 from pim_model.numerics.expert import Expert, Layer
-from pim_model.numerics.floats import Bits16, bf16_from_float
 from pim_model.numerics.formats import MATRICES, Bf16Matrix
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, WeightFormat
 from pim_model.unit.schedule import UnitCommand
+from tests.cocotb_tests.pim_unit.unit_jobs import HBM2_PIM, expert, gemv, next_job, odd, small
 
 BF16, INT8, MXFP4 = WeightFormat
 SWIGLU, GPT_OSS = ExpertKind.SWIGLU, ExpertKind.GPT_OSS
-HBM2_PIM = UnitParameters(device=find_device("HBM2-PIM"))
-
-
-def vectors(generator: np.random.Generator, tokens: int, inputs: int) -> Bits16:
-    return bf16_from_float(generator.normal(size=(tokens, inputs)).astype(np.float32))
-
-
-def gemv(
-    shape: tuple[int, int],
-    weight_format: WeightFormat,
-    tokens: int = 1,
-    *,
-    bias: bool = False,
-    base_row: int = 0,
-    parameters: UnitParameters = HBM2_PIM,
-    seed: int = 0,
-) -> UnitJob:
-    generator = np.random.default_rng(seed)
-    matrix = MATRICES[weight_format].of(generator.normal(size=shape))
-    biases = generator.normal(size=shape[0]).astype(np.float32) if bias else None
-    x = vectors(generator, tokens, shape[1])
-    return UnitJob.of_gemv(parameters, Layer(matrix, biases), x, base_row=base_row)
-
-
-def expert(
-    sizes: tuple[int, int],
-    weight_format: WeightFormat,
-    kind: ExpertKind,
-    tokens: int = 1,
-    *,
-    base_row: int = 0,
-    parameters: UnitParameters = HBM2_PIM,
-    seed: int = 0,
-) -> UnitJob:
-    """An expert of random weights of the size of trained ones; gpt-oss's has biases."""
-    generator = np.random.default_rng(seed)
-    hidden, intermediate = sizes
-    of = MATRICES[weight_format].of
-
-    def matrix(rows: int, inputs: int) -> object:
-        return of(generator.normal(0, inputs**-0.5, (rows, inputs)))
-
-    def bias(rows: int) -> np.ndarray | None:
-        return generator.normal(0, 0.1, rows).astype(np.float32) if kind is GPT_OSS else None
-
-    weights = Expert.of(
-        kind,
-        matrix(intermediate, hidden),  # type: ignore[arg-type]
-        matrix(intermediate, hidden),  # type: ignore[arg-type]
-        matrix(hidden, intermediate),  # type: ignore[arg-type]
-        gate_bias=bias(intermediate),
-        up_bias=bias(intermediate),
-        down_bias=bias(hidden),
-    )
-    return UnitJob.of_expert(parameters, weights, vectors(generator, tokens, hidden), base_row=base_row)
 
 
 def agrees(jobs: list[UnitJob], result: UnitReplayResult) -> None:
@@ -89,46 +34,29 @@ def agrees(jobs: list[UnitJob], result: UnitReplayResult) -> None:
         assert output.tobytes() == job.expected.bits.tobytes()
 
 
-SMALL = [
-    expert((128, 128), weight_format, kind, weight_format.most_tokens, base_row=64 * number, seed=number)
-    for number, (weight_format, kind) in enumerate((f, k) for f in WeightFormat for k in (SWIGLU, GPT_OSS))
-]
-"""A whole small expert of each format and kind."""
-
-ODD = [
-    gemv((1, 1), BF16, base_row=0),
-    gemv((77, 70), BF16, 3, bias=True, base_row=1),
-    gemv((33, 17), INT8, 2, base_row=30),
-    gemv((45, 40), MXFP4, bias=True, base_row=40),
-    expert((50, 23), INT8, GPT_OSS, 1, base_row=50),
-    expert((37, 35), MXFP4, SWIGLU, base_row=70),
-    expert((21, 90), BF16, GPT_OSS, 4, base_row=90),
-]
-
-
 @pytest.mark.parametrize("refresh", [False, True], ids=["", "refresh"])
 def test_small_experts_of_every_format_and_kind(refresh: bool) -> None:
-    result = replay_unit(SMALL, HBM2_PIM, refresh=refresh)
-    agrees(SMALL, result)
+    result = replay_unit(small(), HBM2_PIM, refresh=refresh)
+    agrees(small(), result)
     assert result.cycles == result.predicted_cycles
-    assert result.counters["PROGRAMS"] == len(SMALL)
+    assert result.counters["PROGRAMS"] == len(small())
     assert (result.counters["REFRESHES"] > 0) is refresh
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
 def test_odd_sizes_where_streams_and_bus_wait(seed: int) -> None:
-    agrees(ODD, replay_unit(ODD, HBM2_PIM, refresh=True, waits=True, seed=seed))
+    agrees(odd(), replay_unit(odd(), HBM2_PIM, refresh=True, waits=True, seed=seed))
 
 
 def test_odd_sizes_at_full_rate() -> None:
-    result = replay_unit(ODD, HBM2_PIM)
-    agrees(ODD, result)
+    result = replay_unit(odd(), HBM2_PIM)
+    agrees(odd(), result)
     assert result.cycles == result.predicted_cycles
 
 
 def test_one_wrong_bit_anywhere_is_a_mismatch() -> None:
     """In the weights, in the inputs, in what the twin expects; the jobs beside it are right."""
-    first, job, last = ODD[1], ODD[2], ODD[3]
+    first, job, last = odd()[1], odd()[2], odd()[3]
     contents, x, bits = job.contents.copy(), job.x.copy(), job.expected.bits.copy()
     contents[0, 0, 1, 3, 7] ^= 0x20
     x[1, 4] ^= 0x0100
@@ -253,7 +181,6 @@ def test_weights_of_every_bit_pattern_are_the_twins() -> None:
     agrees(jobs, replay_unit(jobs, HBM2_PIM))
 
 
-GOOD = expert((48, 40), BF16, SWIGLU, 2, seed=3)
 MOST_CYCLES = 20_000
 
 
@@ -283,7 +210,7 @@ def commands(values: dict[str, Any], number: int) -> CommandLog:
 
 
 def test_a_bad_descriptor_is_refused_and_the_next_program_is_right() -> None:
-    good = descriptor(GOOD.program)
+    good = descriptor(next_job().program)
     bad = [
         ({"format": 3}, "FORMAT"),
         ({"kind": 3}, "KIND"),
@@ -306,7 +233,7 @@ def test_a_bad_descriptor_is_refused_and_the_next_program_is_right() -> None:
             ["finish", str(number), MOST_CYCLES],
             ["mark", f"end {number}"],
         ]
-    values, _ = run_of([*steps, *run_steps(0, GOOD, MOST_CYCLES)], [GOOD], [0])
+    values, _ = run_of([*steps, *run_steps(0, next_job(), MOST_CYCLES)], [next_job()], [0])
     for number, (_, refusal) in enumerate(bad, 1):
         assert status(values, number) == (False, False, ["DESCRIPTOR"], refusal), bad[number - 1]
         assert not len(commands(values, number))
@@ -317,15 +244,15 @@ def test_an_abort_in_the_midst_leaves_a_unit_that_is_right(columns: int) -> None
     steps = [
         ["mark", "begin 1"],
         ["send", 0],
-        ["start", descriptor(GOOD.program)],
+        ["start", descriptor(next_job().program)],
         ["until_columns", columns, MOST_CYCLES],
         ["abort"],
         ["finish", "1", MOST_CYCLES],
         ["pause", 50],
         ["mark", "end 1"],
-        *run_steps(0, GOOD, MOST_CYCLES),
+        *run_steps(0, next_job(), MOST_CYCLES),
     ]
-    values, _ = run_of(steps, [GOOD], [0])
+    values, _ = run_of(steps, [next_job()], [0])
     assert status(values, 1) == (False, True, [], "NONE")
     log = commands(values, 1)
     assert log.command[log.command < UnitCommand.PIM][-1] == UnitCommand.PREAB
@@ -334,7 +261,7 @@ def test_an_abort_in_the_midst_leaves_a_unit_that_is_right(columns: int) -> None
     inside = values["y_cycle"] < values["marks"]["end 1"]
     data, keep, last = (values[f"y_{name}"][inside] for name in ("data", "keep", "last"))
     if len(data):
-        expected = output_beats(GOOD.program, HBM2_PIM, GOOD.expected.bits)
+        expected = output_beats(next_job().program, HBM2_PIM, next_job().expected.bits)
         assert data[:-1].tolist() == expected.data[: len(data) - 1].tolist()
         assert (keep[-1], last[-1]) == (0, 1)
         assert not last[:-1].any()
@@ -342,15 +269,15 @@ def test_an_abort_in_the_midst_leaves_a_unit_that_is_right(columns: int) -> None
 
 def test_a_start_in_the_midst_is_refused() -> None:
     again = [["refused_start"], ["until_columns", 50, MOST_CYCLES], ["refused_start"]]
-    begin, send, start, finish, end = run_steps(0, GOOD, MOST_CYCLES)
+    begin, send, start, finish, end = run_steps(0, next_job(), MOST_CYCLES)
     steps = [begin, send, start, *again, ["clear"], finish, end]
-    run_of(steps, [GOOD], [0])
+    run_of(steps, [next_job()], [0])
 
 
 def test_streams_that_stall_change_no_result() -> None:
-    begin, send, start, finish, end = run_steps(0, GOOD, MOST_CYCLES)
+    begin, send, start, finish, end = run_steps(0, next_job(), MOST_CYCLES)
     steps = [begin, start, ["pause", 900], send, ["consume", False], ["pause", 4000], ["consume", True], finish, end]
-    values, _ = run_of(steps, [GOOD], [0])
+    values, _ = run_of(steps, [next_job()], [0])
     assert values["counters"]["INPUT_WAIT_CLOCKS"] > 400
 
 
@@ -366,27 +293,27 @@ def test_an_output_that_is_not_taken_stops_the_unit_without_a_loss() -> None:
     ("last", "error"), [([3], "SHORT_INPUT"), ([0], "SHORT_INPUT"), ([9], "LONG_INPUT")], ids=["short", "first", "long"]
 )
 def test_a_tlast_in_the_wrong_place_ends_the_program(last: list[int], error: str) -> None:
-    beats, right = input_beats(GOOD.x)
+    beats, right = input_beats(next_job().x)
     sent = np.concatenate([beats, beats])[: last[0] + 1]
     marks = (np.arange(len(sent)) == last[0]).astype(np.uint8)
     assert len(beats) == len(right) == 6
     steps = [
         ["mark", "begin 1"],
-        ["start", descriptor(GOOD.program)],
+        ["start", descriptor(next_job().program)],
         ["send_beats", sent.tolist(), marks.tolist()],
         ["finish", "1", MOST_CYCLES],
         ["pause", 50],
         ["mark", "end 1"],
-        *run_steps(0, GOOD, MOST_CYCLES),
+        *run_steps(0, next_job(), MOST_CYCLES),
     ]
-    values, _ = run_of(steps, [GOOD], [0])
+    values, _ = run_of(steps, [next_job()], [0])
     assert status(values, 1) == (False, True, [error], "NONE")
     assert values["x_left"] == 0
 
 
 @pytest.mark.long
 def test_refreshes_that_are_put_off_too_long_are_reported() -> None:
-    job = GOOD
+    job = next_job()
     overdue = 9 * HBM2_PIM.device.trefi_ck
     script: list[Step] = [
         ["identify"],

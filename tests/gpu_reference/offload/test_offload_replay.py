@@ -197,13 +197,24 @@ def test_what_ends_sooner_is_chosen_by_times_measured_at_the_start() -> None:
         assert replay(of, decoder("batch"), experts).digest == resident("batch").digest
 
 
+@pytest.mark.parametrize("missing", [Missing.IN_MEMORY, Missing.SOONER_IN_MEMORY, Missing.FROM_MEMORY])
+def test_a_memory_that_computes_is_simulated_alone(missing: Missing) -> None:
+    plan = plan_for(Policy(eviction=Eviction.FREQUENCY, missing=missing, background=True), "batch", 11)
+    with (
+        pytest.raises(ForestageError, match=f"missing is {missing.value}; no memory here computes: choose fetch, host"),
+        offloaded_experts(plan, host(), CPU),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(("host_rate", "computes"), [(10**9, True), (1, False)])
 def test_a_fast_host_computes_what_is_missing_and_a_slow_one_nothing(host_rate: int, computes: bool) -> None:
     policy = Policy(eviction=Eviction.FREQUENCY, missing=Missing.SOONER)
     tokens = part("batch").most_tokens + 1
     estimates = Estimates(
-        transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6, host_free_rate=host_rate,
-        host_shared_rate=host_rate, host_most_rate=np.full(tokens, host_rate), host_before_ps=0, host_after_ps=0,
+        transfer_ps=10**9, expert_ps=np.full(tokens, 10**6), host_work=LAYOUT.nbytes * 10**6,
+        host_free_rate=np.full(tokens, host_rate), host_shared_rate=np.full(tokens, host_rate),
+        host_before_ps=0, host_after_ps=0,
     )  # fmt: skip
     plan = plan_for(policy, "batch", 11)
     with offloaded_experts(plan, host(), CPU, host_kernel="torch", estimates=estimates) as experts:

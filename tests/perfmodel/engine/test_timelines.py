@@ -26,11 +26,13 @@ def run(
     engine_ps: int = 0,
     places: int = 4,
     timed: list[bool] | None = None,
-    tokens: int = 1,
+    tokens: int | list[int] = 1,
     shared_ps: int = 0,
     **durations: Any,
 ) -> Run:
-    """Simulate ``needed[step][layer]``; ``predicted[step, layer]`` is foreseen, ``distance`` layers ahead."""
+    """Simulate ``needed[step][layer]``; ``predicted[step, layer]`` is foreseen, ``distance`` layers ahead; ``tokens``:
+    of every expert, or of each.
+    """
     steps, layers = len(needed), len(needed[0])
     flat = [e for step in needed for layer in step for e in layer]
     ones = np.ones((steps, layers), np.int64)
@@ -41,7 +43,7 @@ def run(
         tokens_of=np.full(len(flat), tokens, np.int32),
         offsets=np.cumsum([0, *(len(layer) for step in needed for layer in step)]),
         timed=np.array(timed or [True] * steps),
-        tokens=np.full(steps, tokens),
+        tokens=np.full(steps, np.max(tokens)),
         before_gate_ps=BEFORE * ones,
         before_gate_compute_ps=4 * ones,
         shared_ps=np.full(steps, shared_ps),
@@ -51,8 +53,9 @@ def run(
     )
     costs: dict[str, Any] = {
         "expert_bytes": 12, "chunk_bytes": 4, "chunk_ps": CHUNK * np.arange(CHUNKS + 1),
-        "expert_ps": EXPERT * np.arange(5), "expert_compute_ps": np.arange(5), "host_work": 100, "host_free_rate": 10,
-        "host_shared_rate": 0, "host_most_rate": np.full(5, 100), "host_before_ps": 3, "host_after_ps": 2,
+        "expert_ps": EXPERT * np.arange(5), "expert_compute_ps": np.arange(5), "host_work": 100,
+        "host_free_rate": np.full(5, 10), "host_shared_rate": np.zeros(5, np.int64), "host_groups": 1,
+        "host_before_ps": 3, "host_after_ps": 2, "host_token_ps": 0,
     }  # fmt: skip
     predictions = None
     if predicted is not None:
@@ -142,7 +145,7 @@ def test_the_host_computes_and_its_path_has_latency() -> None:
 def test_the_link_takes_the_hosts_memory_while_it_moves(shared_rate: int, end: int) -> None:
     # Layer 0's expert 1, foreseen, moves from 0 to 60; the gate at 10 needs 2: the host begins at 13. At a rate of 0 it
     # does nothing until 60, then 100 at 10: 70, and 72. At 4: 25 ps, 38, and 40. The layer has nothing else.
-    found = run([[[2]]], missing=Missing.HOST, predicted={(0, 0): 1}, host_shared_rate=shared_rate)
+    found = run([[[2]]], missing=Missing.HOST, predicted={(0, 0): 1}, host_shared_rate=np.full(5, shared_rate))
     assert found.step_ps.tolist() == [end]
     # What is on the link at the end is lost: two whole chunks of 4 bytes at 40.
     assert (found.counts.ahead, found.counts.abandoned_bytes) == ((1, 0) if shared_rate == 0 else (0, 8))
@@ -150,7 +153,25 @@ def test_the_link_takes_the_hosts_memory_while_it_moves(shared_rate: int, end: i
 
 def test_the_rate_changes_within_an_expert() -> None:
     # As above, at a rate of 2: from 13 to 60 it does 94; the last 6 at 10 take one (whole) ps: 61, and 63.
-    assert run([[[2]]], missing=Missing.HOST, predicted={(0, 0): 1}, host_shared_rate=2).step_ps.tolist() == [63]
+    found = run([[[2]]], missing=Missing.HOST, predicted={(0, 0): 1}, host_shared_rate=np.full(5, 2))
+    assert found.step_ps.tolist() == [63]
+
+
+def test_groups_of_the_memory_work_at_once_and_the_one_with_the_most_to_do_decides() -> None:
+    # Of two groups the even one has 0, 2 and 4, the odd one 1 and 3: from 13 on three experts of 10 each, 43, and 45.
+    found = run([[[0, 1, 2, 3, 4]]], experts=5, missing=Missing.IN_MEMORY, host_groups=2)
+    assert found.step_ps.tolist() == [45]
+    assert (found.host_busy_ps, found.counts.computed) == (30, 5)
+    # Each expert has one token: 5 · 4 ps more until the result is there, of all groups.
+    late = run([[[0, 1, 2, 3, 4]]], experts=5, missing=Missing.IN_MEMORY, host_groups=2, host_token_ps=4)
+    assert late.step_ps.tolist() == [65]
+
+
+def test_the_group_with_the_most_to_do_is_not_the_one_with_the_most_experts() -> None:
+    # Expert 1 has tokens that take 50, 0 and 2 take 10 each.
+    rates = np.array([0, 10, 10, 2, 10])
+    found = run([[[0, 1, 2]]], missing=Missing.IN_MEMORY, tokens=[1, 3, 1], host_groups=2, host_free_rate=rates)
+    assert found.step_ps.tolist() == [10 + 3 + 50 + 2]
 
 
 def test_a_warm_step_takes_no_time_and_leaves_its_experts() -> None:

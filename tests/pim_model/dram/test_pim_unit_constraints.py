@@ -97,7 +97,7 @@ def test_two_pseudo_channels_take_turns_on_both_buses(name: str, rows: list, col
         assert [at_ck for at_ck in range(4) if row.allows(at_ck)] == rows[phase]
         assert [at_ck for at_ck in range(4) if column.allows(at_ck)] == columns[phase]
         assert {*row.commands, *column.commands} == set(UnitCommand)
-    for slots in pim_unit.bus_slots(device, 1):
+    for slots in pim_unit.bus_slots(device, 1):  # the buses are its own
         assert all(slots.allows(at_ck) for at_ck in range(4))
 
 

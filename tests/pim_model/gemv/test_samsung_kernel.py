@@ -21,14 +21,15 @@ DEVICES = ("HBM2-PIM", "HBM3", "HBM3E", "HBM4")
     st.sampled_from([(1, 0), (2, 0), (2, 1)]),
     st.none() | st.integers(0, 9000),
 )
-def test_the_closed_form_is_within_a_hundredth_of_the_schedule(
+def test_the_closed_form_agrees_with_the_schedule(
     name: str, rows: int, inputs: int, slots: tuple[int, int], due: int | None
 ) -> None:
     device = find_device(name)
     bus_phases, phase = slots
     exact = samsung_schedule(device, rows, inputs, refresh_in_ck=due, bus_phases=bus_phases, phase=phase)
     clocks = samsung_clocks(device, rows, inputs, refresh_in_ck=due, bus_phases=bus_phases, phase=phase)
-    assert clocks.compute_ck == pytest.approx(exact.compute_ck, rel=0.01)
+    # Without refresh it is equal.
+    assert clocks.compute_ck == pytest.approx(exact.compute_ck, rel=0.002 if due is not None else 0)
 
 
 def test_commands_of_a_kernel_by_hand() -> None:

@@ -8,10 +8,12 @@ import pytest
 from predictor.policies.sooner import fetched
 
 HOST_WORK = 1000
+STOPPED, SLOW = np.array([0, 0]), np.array([0, 2])
 GIVEN: dict[str, Any] = {
     "moving": -1, "link_free_ps": 0, "device_free_ps": 0, "transfer_ps": 100, "expert_ps": np.array([0, 5]),
-    "host_work": HOST_WORK, "host_free_rate": 10, "host_shared_rate": 10, "host_most_rate": np.array([10, 10]),
-    "host_before_ps": 0, "host_after_ps": 0,
+    "host_work": HOST_WORK, "host_free_rate": np.array([0, 10]),
+    "host_shared_rate": np.array([0, 10]), "host_groups": 1,
+    "host_before_ps": 0, "host_after_ps": 0, "host_token_ps": 0,
 }  # fmt: skip
 """A transfer takes 100 ps and 5 more to run, the host 100 ps an expert, whether the link moves or not."""
 
@@ -34,9 +36,12 @@ def chosen(missing: int, worth: list[int] | None = None, **given: Any) -> list[i
         (3, {}, 1),  # none 300; one max(105, 200) = 200; two max(205, 100) = 205
         (4, {}, 2),  # one 300, two max(205, 200) = 205, three 305
         (2, {"link_free_ps": 99}, 0),  # none 200; one max(204, 100); both 304
-        (2, {"host_shared_rate": 0}, 0),  # none 200; one: the host waits 100, then 100: 200; both 205: the fewest
-        (2, {"host_free_rate": 5, "host_most_rate": np.array([10, 10])}, 1),  # none 400; one max(105, 100) at 10
-        (2, {"host_most_rate": np.array([10, 2])}, 2),  # the arithmetic takes 500 an expert; both fetched 205
+        (2, {"host_shared_rate": STOPPED}, 0),  # none 200; one: the host waits 100, then 100: 200; both 205: the fewest
+        (2, {"host_free_rate": np.array([0, 5])}, 1),  # none 400; one max(105, 100) at 10
+        (2, {"host_free_rate": SLOW, "host_shared_rate": SLOW}, 2),  # 500 an expert; both fetched 205
+        (3, {"host_groups": 2}, 1),  # none 200, two after each other; one max(105, 100), the others at once
+        (4, {"host_groups": 4}, 0),  # all at once: 100
+        (1, {"host_token_ps": 6}, 1),  # in memory 106, fetched 105
     ],
 )
 def test_the_fewest_with_the_earliest_end_are_fetched(missing: int, given: dict[str, Any], count: int) -> None:

@@ -3,11 +3,16 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
+from perfmodel.config import SimulationConfig
+from perfmodel.expert_times import expert_times
+from perfmodel.in_memory_config import InMemory
 from predictor.policies.tuning import Tried
 from predictor.row_network.integers import CERTAIN
 from study.figures.style import to_svg
+from study.figures.system.experts import expert_over_tokens
 from study.figures.system.looks import FILLS, LINES, SHORT
 from study.figures.system.maps import HOSTS, LINKS, map_of_winners
 from study.figures.system.prices import has_prices, time_over_price
@@ -90,3 +95,24 @@ def test_the_price_is_drawn_over_the_time_of_its_own_kind_of_background_loads() 
     assert list(curve.get_ydata()) == pytest.approx([100.0, 50.0, 0.0])
     assert [*ring.get_xdata(), *ring.get_ydata()] == pytest.approx([1.5, 0.0], abs=1e-4)
     assert curve.get_label() == "background, learned: 1 ms at best"
+
+
+def test_the_figure_of_one_expert_marks_from_where_on_memory_loses() -> None:
+    config = SimulationConfig(in_memory=InMemory(), host_gb_per_s=76, host_tflops=1)
+    of = expert_times("gpt-oss-20b", config)
+    figure: Any = expert_over_tokens(of)
+    (axes,) = figure.axes
+    assert len(figure.legends[0].get_texts()) == 6
+    lost = of.lost
+    turns = [str(lost.to_fetched), str(lost.to_host_fetched), str(lost.more_to_resident)]
+    assert [text.get_text() for text in axes.texts] == turns
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o" and line.get_fillstyle() == "full"]
+    assert len(dots) == 2
+    drawn = {line.get_label(): line for line in axes.get_lines()}
+    alone = drawn["in memory, alone"]
+    for dot in dots:
+        # Each dot lies where the rival's curve meets memory's, within the straight lines between what is drawn.
+        (x,), (y,) = dot.get_data()
+        own = float(np.interp(x, alone.get_xdata(), alone.get_ydata()))
+        assert y == pytest.approx(own, rel=0.15)
+    assert not expert_over_tokens(expert_times("gpt-oss-20b", config, tokens=(1, 2))).axes[0].texts

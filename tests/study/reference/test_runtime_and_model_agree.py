@@ -121,11 +121,12 @@ def durations(byte_ps: int, chunk_bytes: int) -> Durations:
         expert_ps=np.array([0, EXPERT_PS]),
         expert_compute_ps=np.array([0, EXPERT_PS]),
         host_work=HOST_EXPERT_PS * rate,
-        host_free_rate=rate,
-        host_shared_rate=rate,
-        host_most_rate=np.array([0, rate]),
+        host_free_rate=np.array([0, rate]),
+        host_shared_rate=np.array([0, rate]),
+        host_groups=1,
         host_before_ps=HOST_BEFORE_PS,
         host_after_ps=HOST_AFTER_PS,
+        host_token_ps=0,
     )
 
 

@@ -156,6 +156,16 @@ def test_rows_become_what_the_twin_says_and_when_they_should(pauses: bool) -> No
     assert min(len(outputs), len(hidden)) > 150
 
 
+def test_what_is_beyond_the_matrix_raises_no_flag() -> None:
+    """Three rows of eight, then all that are, with an infinity in the fourth."""
+    sums = np.zeros(8, np.float32)
+    sums[3] = np.inf
+    burst = {"valid": 1, "data": word(sums)}
+    found = play(Epilogue(TAG_BITS), {0: {**burst, "valid_rows": 3}, PAIRS: {**burst, "valid_rows": 8}})
+    assert [clock for clock, (_, _, flag) in found.items() if flag] == [PAIRS + Epilogue.OUTPUT_LATENCY + 1]
+    assert [out[2] for out, _, _ in found.values() if out] == [1, 0, 1, 1, 1, 1]
+
+
 MISUSES = {
     "within four clocks": {0: {"valid": 1}, 3: {"valid": 1}},
     "valid rows given": {0: {"valid": 1, "valid_rows": 9}},

@@ -110,5 +110,5 @@ def test_a_push_without_room_is_seen() -> None:
         for value in range(20):
             await push(ctx, dut, value)
 
-    with pytest.raises(AssertionError, match="finds no room"):
+    with pytest.raises(AssertionError, match="a beat for which no room is reserved"):
         run(body)

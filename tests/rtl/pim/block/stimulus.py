@@ -133,8 +133,8 @@ class Script:
         columns = shape.rows // shape.weight_format.rows
         if shape.weight_format is WeightFormat.BF16:
             return self.bf16(shape, (columns, LANES))
-        if shape.special:
-            return np.full((columns, 32), 0x80, np.uint8).view(np.int8)
+        if shape.special and shape.weight_format is WeightFormat.INT8:
+            return np.full((columns, 32), -128, np.int8)
         return self.generator.integers(0, 256, (columns, 32)).astype(np.uint8).view(np.int8)
 
     def bf16(self, shape: TileShape, size: tuple[int, int]) -> NDArray[np.uint16]:
@@ -152,7 +152,10 @@ class Script:
         """E8M0 of 32 rows."""
         near = self.generator.integers(120, 135, 32)
         far = self.generator.choice([0, 1, 2, 60, 200, 253, 254, 255], 32)
-        return np.where(self.generator.random(32) < (0.5 if shape.special else 0.02), far, near).astype(np.uint8)
+        scales = np.where(self.generator.random(32) < (0.5 if shape.special else 0.02), far, near).astype(np.uint8)
+        if shape.special:
+            scales[self.generator.integers(shape.rows)] = 255  # NaN
+        return scales
 
 
 PORTS = {
