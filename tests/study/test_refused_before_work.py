@@ -78,6 +78,8 @@ CASES: list[tuple[str, str, str]] = [
     ("rtl replay --trace TRACE --set candidate=3", "good", "candidates"),
     ("rtl replay --trace TRACE --set candidates=9 ", "good", "--candidates-max 9"),
     ("rtl generate --out FILE", "good", "cannot write"),
+    ("rtl synthesise --unit pim-blok", "good", "pim-block"),
+    ("rtl prove pim-row", "good", "pim-rows"),
     ("pim check --layer 8", "good", "0 to 7"),
     ("pim expert-stream --model gpt-oss-21b", "good", "gpt-oss-20b"),
     ("pim stream --device HBM5", "good", "nearest known is"),
@@ -219,7 +221,7 @@ def test_every_command_that_works_on_a_recording_is_in_the_list() -> None:
     every = {f"{name} {command}" for name, group in groups.items() for command in getattr(group, "commands", ())}
     every |= {name for name, group in groups.items() if not hasattr(group, "commands")}
     # Tested in files of their own.
-    quick = {"predictor list", "trace import", "trace info", "trace capture"}
+    quick = {"predictor list", "trace import", "trace info", "trace capture", "system expert"}
     quick |= {f"pim {name}" for name in ("expert", "gemv", "roofline", "shapes", "timeline")}
     quick |= {f"reference {name}" for name in ("compare", "decode", "pack")}
     quick |= {f"catalog {name}" for name in ("add", "fields", "list", "show")}
