@@ -41,14 +41,17 @@ def test_defaults_are_as_documented() -> None:
         value: Any = defaults
         for name in key.split("."):
             value = getattr(value, name)
-        if isinstance(value, float | int):
+        if isinstance(value, bool):
+            assert rows[key] == str(value).lower(), key
+            documented += 1
+        elif isinstance(value, float | int):
             assert float(rows[key].split(",")[0]) == value, key
             documented += 1
         elif isinstance(value, tuple) and rows[key].startswith("["):  # each value, or the first and the last
             numbers = [float(number) for number in re.findall(r"[\d.]+", rows[key].replace("…", ","))]
             assert numbers == [value[0], value[-1]] if "…" in rows[key] else numbers == list(value), key
             documented += 1
-    assert documented == 11
+    assert documented == 16
 
 
 def test_a_command_on_its_own_does_what_the_study_does() -> None:
