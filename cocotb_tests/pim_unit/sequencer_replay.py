@@ -13,12 +13,13 @@ from cocotb_tests.build import build
 from cocotb_tests.pim_unit.checker import check
 from cocotb_tests.pim_unit.command_log import log_of_schedule
 from cocotb_tests.pim_unit.comparison import Comparison, compare_logs
+from cocotb_tests.pim_unit.plans import plan_of
 from cocotb_tests.pim_unit.ports import first_refresh_ck, log_of_ports
 from cocotb_tests.pim_unit.violations import Violation
 from cocotb_tests.simulation import SimulationError
 from cocotb_tests.simulation import run as run_simulation
 from pim_model.unit.parameters import UnitParameters
-from pim_model.unit.program import Phase, Program
+from pim_model.unit.program import Program
 from pim_model.unit.schedule import UnitCommand, schedule
 from rtl.pim.base_die.layouts import plan_layout
 from rtl.pim.base_die.sequencer import Sequencer
@@ -120,34 +121,4 @@ def replay_sequencer(
 
 def _plan_word(program: Program, parameters: UnitParameters) -> int:
     """The plan as its port carries it."""
-    phases = [_phase_plan(phase) for phase in program.phases]
-    return (
-        plan_layout(parameters)
-        .const(
-            {
-                "format": program.format,
-                "kind": program.kind,
-                "last_token": program.tokens - 1,
-                "log2_slots": program.token_slots.bit_length() - 1,
-                "base_row": program.base_row,
-                "row_sets": program.row_sets,
-                "two_phases": len(phases) > 1,
-                "phases": phases,
-            }
-        )
-        .as_value()
-        .value
-    )
-
-
-def _phase_plan(phase: Phase) -> dict[str, int]:
-    """A matrix, by the names of ``phase_layout``."""
-    return {
-        "rows": phase.rows,
-        "inputs": phase.inputs,
-        "bias": phase.bias,
-        "last_chunk": phase.chunks - 1,
-        "last_tile": len(phase.tiles) - 1,
-        "tile_rows": phase.tiles[0].rows_per_block,
-        "last_tile_rows": phase.tiles[-1].rows_per_block,
-    }
+    return plan_layout(parameters).const(plan_of(program)).as_value().value

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from catalog.compiled import njit
 from pim_model.unit.parameters import INPUT_REGISTERS, UnitParameters
 from pim_model.unit.program import Program, WeightFormat
-from pim_model.unit.schedule import FEW_LOADED, NEVER, Clocks
+from pim_model.unit.schedule import FEW_LOADED, NEVER
 
 _LONG_AGO = -(1 << 40)
 
@@ -83,9 +83,8 @@ def unit_clocks(program: Program, parameters: UnitParameters, *, refresh_in_ck: 
         refresh_in_ck: Clock in which the first refresh is due; None: none ever is.
     """
     timings = parameters.timings
-    clocks = Clocks(**vars(timings), blocks=parameters.blocks.blocks)
     last_column, last_readback = _walk(
-        _tiles(program), clocks, _shape(program, parameters), NEVER if refresh_in_ck is None else refresh_in_ck
+        _tiles(program), timings, _shape(program, parameters), NEVER if refresh_in_ck is None else refresh_in_ck
     )
     complete = last_column + timings.read_latency + timings.tile_to_readback
     return GemvClocks(complete, max(0, last_readback + timings.read_latency + timings.interval - complete))

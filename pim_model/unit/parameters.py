@@ -1,8 +1,7 @@
 """What a PIM expert unit is generated with, and the clocks that follow from it and its DRAM device."""
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -100,9 +99,10 @@ class UnitParameters(StrictModel):
         return UnitTimings.of(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnitTimings:
+class UnitTimings(NamedTuple):
     """Smallest distances, in clocks, between what the unit issues; see ``of`` for their sources.
+
+    A tuple, as compiled kernels take it.
 
     Attributes:
         interval: PIM to PIM; readback to readback.
@@ -126,6 +126,7 @@ class UnitTimings:
         readback_to_input: Readback of gate and up rows to their products' counting as inputs of ``down``.
         column_period, column_phase: Column commands are issued in clocks ≡ phase (mod period).
         row_period, row_phase: Row commands likewise.
+        blocks: Blocks, and so ACTs that open a half.
     """
 
     interval: int
@@ -153,6 +154,7 @@ class UnitTimings:
     column_phase: int
     row_period: int
     row_phase: int
+    blocks: int
 
     @property
     def refresh_bound(self) -> int:
@@ -217,4 +219,5 @@ class UnitTimings:
             column_phase=parameters.phase,
             row_period=shared * act_on_bus if shared > 1 else 1,
             row_phase=parameters.phase * act_on_bus,
+            blocks=parameters.blocks.blocks,
         )

@@ -109,37 +109,6 @@ class Work(NamedTuple):
     readback_inputs: NDArray[np.int32]
 
 
-class Clocks(NamedTuple):
-    """`UnitTimings` as the kernel takes it, and the number of blocks."""
-
-    interval: int
-    act_to_pim: int
-    pim_to_close: int
-    act_to_close: int
-    close_to_act: int
-    act_to_act: int
-    group_window: int
-    act_to_act_group: int
-    four_acts: int
-    refresh: int
-    refresh_interval: int
-    act_on_bus: int
-    load_to_load: int
-    load_to_readback: int
-    readback_to_load: int
-    load_to_use: int
-    use_to_load: int
-    tile_to_readback: int
-    read_latency: int
-    write_latency: int
-    readback_to_input: int
-    column_period: int
-    column_phase: int
-    row_period: int
-    row_phase: int
-    blocks: int
-
-
 def schedule(
     program: Program,
     parameters: UnitParameters,
@@ -168,8 +137,7 @@ def schedule(
         ready[:] = ready[-1]  # the vector's scale is known when all of it is there
     work = work_of(program, parameters)
     timings = parameters.timings
-    clocks = Clocks(**vars(timings), blocks=parameters.blocks.blocks)
-    log, ends = _run(work, clocks, ready, NEVER if refresh_in_ck is None else refresh_in_ck)
+    log, ends = _run(work, timings, ready, NEVER if refresh_in_ck is None else refresh_in_ck)
     clock, command, half, block, number = log.T
     done, last_pim, last_readback = (int(end) for end in ends)
     complete = last_pim + timings.read_latency + timings.tile_to_readback

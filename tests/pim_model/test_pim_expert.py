@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
+from gpu_reference.checks.error import relative_error
 from pim_model.numerics import activation, floats
 from pim_model.numerics.activation import Activation
 from pim_model.numerics.expert import (
@@ -82,10 +83,6 @@ def transformers_output(expert: Expert, x: NDArray[np.uint16]) -> NDArray[np.flo
         given = torch.from_numpy(floats.float_from_bf16(x)).double()
         ones = torch.ones(len(x), 1, dtype=torch.float64)
         return module(given, torch.zeros(len(x), 1, dtype=torch.int64), ones).numpy()
-
-
-def relative_error(found: NDArray, expected: NDArray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 @formats

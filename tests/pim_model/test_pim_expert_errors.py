@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gpu_reference.checks.error import relative_error
 from pim_model.numerics import floats
 from pim_model.numerics.expert import Expert, Layer, run_expert
 from pim_model.numerics.formats import MATRICES
@@ -56,10 +57,6 @@ class FloatExpert(NamedTuple):
         exact = self.output(self.gate_up, self.down)
         as_stored = self.output(expert.gate_up.matrix.values(), expert.down.matrix.values())
         return relative_error(y, exact), relative_error(y, as_stored)
-
-
-def relative_error(found: NDArray, expected: NDArray[np.float64]) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def shipped_experts(trace: RoutingTrace) -> Iterator[tuple[str, FloatExpert]]:

@@ -8,13 +8,13 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from cocotb_tests.pim_unit.plans import plan_of
 from pim_model.numerics.formats import Int8Inputs
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program
 from rtl.pim.base_die.input_buffer import InputBuffer, InputReceiver
 from rtl.pim.base_die.quantiser import CODE_BITS, WORD_BITS, quantised
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
-from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
 
 
@@ -123,7 +123,7 @@ def test_what_is_received_or_computed_reaches_the_blocks(
 
     async def bench(ctx: Any) -> None:
         buffer, stream = dut.buffer, dut.receiver.stream
-        ctx.set(buffer.plan, plan_of(program, parameters))
+        ctx.set(buffer.plan, plan_of(program))
         await pulse(ctx, dut.start)
         words = beats_of(x)
         for number, word in enumerate(words):

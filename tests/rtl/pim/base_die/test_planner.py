@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from catalog.errors import ForestageError
+from cocotb_tests.pim_unit.plans import plan_of
 from pim_model.unit.events import Refusal
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, gemv_program
 from rtl.pim.base_die.planner import Planner, planning_ck
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
-from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
 
 UNIT = UnitParameters(device=HBM2_PIM, max_inputs=4096)
@@ -83,7 +83,7 @@ def test_random_programs(device: Any) -> None:
     found = planned(parameters, [descriptor_of(*case) for case in programs])
     for (program, _, _), (refusal, clocks, plan) in zip(programs, found, strict=True):
         assert refusal == Refusal.NONE
-        assert plan == plan_of(program, parameters)
+        assert plan == plan_of(program)
         assert clocks == planning_ck(len(program.phases))
 
 

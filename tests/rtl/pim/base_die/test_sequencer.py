@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from catalog.dram import DramRecord
+from cocotb_tests.pim_unit.plans import plan_of
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, Program, WeightFormat, expert_program, gemv_program
 from pim_model.unit.schedule import UnitCommand, schedule, work_of
 from rtl.pim.base_die.layouts import ColumnCommand, RowCommand
 from rtl.pim.base_die.sequencer import Sequencer
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
-from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
 
 BF16, INT8, MXFP4 = WeightFormat
@@ -50,7 +50,7 @@ def issued(
     chunks = program.phases[0].chunks
 
     async def bench(ctx: Any) -> None:
-        ctx.set(dut.plan, plan_of(program, parameters))
+        ctx.set(dut.plan, plan_of(program))
         ctx.set(dut.output_room, 1)
         ctx.set(dut.refresh_enable, refresh_in_ck is not None)
         if refresh_in_ck is not None:

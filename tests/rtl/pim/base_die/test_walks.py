@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cocotb_tests.pim_unit.plans import plan_of
 from pim_model.unit.parameters import INPUT_REGISTERS, OCTET, UnitParameters
 from pim_model.unit.program import ColumnKind, ExpertKind, Program, WeightFormat, expert_program, gemv_program
 from pim_model.unit.schedule import work_of
@@ -14,7 +15,6 @@ from rtl.pim.base_die.column_walk import ColumnWalk
 from rtl.pim.base_die.load_walk import LoadWalk
 from rtl.pim.base_die.readback_walk import ReadbackWalk
 from tests.rtl.pim.base_die.devices import HBM2_PIM, HBM3
-from tests.rtl.pim.base_die.plans import plan_of
 from tests.rtl.simulate import simulate
 
 UNIT = UnitParameters(device=HBM2_PIM, max_inputs=256)
@@ -35,7 +35,7 @@ def walked(walk: Any, program: Program, names: dict[str, Any], clocks: int, para
     found: list[tuple[int, ...]] = []
 
     async def bench(ctx: Any) -> None:
-        ctx.set(walk.plan, plan_of(program, parameters))
+        ctx.set(walk.plan, plan_of(program))
         ctx.set(walk.start, 1)
         await ctx.tick()
         ctx.set(walk.start, 0)

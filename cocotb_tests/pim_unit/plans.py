@@ -1,20 +1,18 @@
-"""Programs for tests, and what the planner makes of them."""
+"""What the planner makes of a program: the sequencer's plan."""
 
-import math
 from typing import Any
 
-from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import Phase, Program
 
 
-def plan_of(program: Program, parameters: UnitParameters) -> dict[str, Any]:
-    """The plan, by the names of ``plan_layout``."""
+def plan_of(program: Program) -> dict[str, Any]:
+    """The plan, by the names of ``rtl.pim.base_die.layouts.plan_layout``."""
     phases = [_phase_plan(phase) for phase in program.phases]
     return {
         "format": program.format,
         "kind": program.kind,
         "last_token": program.tokens - 1,
-        "log2_slots": int(math.log2(program.token_slots)),
+        "log2_slots": program.token_slots.bit_length() - 1,
         "base_row": program.base_row,
         "row_sets": program.row_sets,
         "two_phases": len(phases) > 1,
@@ -23,6 +21,7 @@ def plan_of(program: Program, parameters: UnitParameters) -> dict[str, Any]:
 
 
 def _phase_plan(phase: Phase) -> dict[str, int]:
+    """A matrix, by the names of ``phase_layout``."""
     return {
         "rows": phase.rows,
         "inputs": phase.inputs,
