@@ -122,20 +122,20 @@ class EventArrays(NamedTuple):
     experts: NDArray[np.uint16]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many events."""
         return len(self.kind)
 
     def part(self, first: int, end: int) -> "EventArrays":
         """Events ``first … end − 1``, without copying."""
-        return EventArrays(*(array[first:end] for array in self))
+        return EventArrays._make(array[first:end] for array in self)
 
     def at(self, index: int) -> Event:
         """Event ``index``."""
         slot, first, last = int(self.slot[index]), bool(self.first[index]), bool(self.last[index])
         layer, known = int(self.layer[index]), bool(self.known[index])
-        kind = EventKind(int(self.kind[index]))
-        if kind is EventKind.TOKEN:
+        kind = int(self.kind[index])
+        if kind == EventKind.TOKEN:
             row = int(self.row[index])
             return Token(
                 slot,
@@ -146,13 +146,13 @@ class EventArrays(NamedTuple):
                 None if row == NO_ROW else row,
                 int(self.domain[index]),
             )
-        if kind is EventKind.GATE:
+        if kind == EventKind.GATE:
             return Gate(slot, layer, tuple(self.experts[index].tolist()) if known else None, first, last)
         return Release(slot, layer, first, last)
 
-    def __iter__(self) -> Iterator[Event]:  # type: ignore[override]  # of events, not of the arrays
+    def events(self) -> Iterator[Event]:
         """The events one by one."""
-        return (self.at(index) for index in range(self.count))
+        return (self.at(index) for index in range(self.size))
 
 
 def event_arrays(events: Sequence[Event], top_k: int) -> EventArrays:
