@@ -71,7 +71,9 @@ class FrontEnd(wiring.Component):
 
         event = Signal(event_layout(limits))
         begun, open_gates = Signal(limits.slots_max), Signal(limits.slots_max)
-        next_layers = Array(Signal(range(limits.layers_max + 1), name=f"next_layer{slot}") for slot in range(limits.slots_max))
+        next_layers = Array(
+            Signal(range(limits.layers_max + 1), name=f"next_layer{slot}") for slot in range(limits.slots_max)
+        )
         step, next_step = Signal(limits.deadline_bits), Signal(limits.deadline_bits)
         stepped, exhausted = Signal(), Signal()
         # The sums are a cycle behind ``step``, which is two cycles old whenever an event is checked.

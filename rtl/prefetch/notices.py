@@ -1,6 +1,6 @@
 """Notices: what the host is told of its experts, and what each slot still waits for."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -199,12 +199,14 @@ class Notices(wiring.Component):
         with m.If(is_here | is_waited_for):
             m.d.sync += [lists[slot][count].eq(action.key.expert), count.eq(count + 1)]
             m.d.sync += outstanding[slot].bit_select(count, 1).eq(is_waited_for)
-        always(m, implies(is_here | is_waited_for, count < self.limits.top_k_max), "notices: more experts than a gate has")
+        always(
+            m, implies(is_here | is_waited_for, count < self.limits.top_k_max), "notices: more experts than a gate has"
+        )
 
 
 def _lowest(bits: Signal) -> Value:
     """The index of the lowest bit that is set."""
-    index: Value = Signal(1)
+    index: Value = Const(0, 1)
     for nth in reversed(range(len(bits))):
         index = Mux(bits[nth], nth, index)
     return index
