@@ -110,6 +110,7 @@ class Notices(wiring.Component):
             self._begin(m, notice, queue.w_en, waiting=waiting, counts=counts, layers=layers, outstanding=outstanding)
             with m.If(self.kind == Command.ARRIVE):
                 m.d.comb += [gone.eq(1), gone_layer.eq(self.moving.layer), gone_expert.eq(self.moving.expert)]
+                m.d.comb += notice.wanted.eq(Cat(matches).any())
         with m.Elif(action.valid & (kind == Command.DEMAND)):
             self._demand(m, action, notice, queue.w_en, slot=slot, counts=counts, lists=lists, outstanding=outstanding)
         with m.Elif(action.valid & (action.kind == ActionKind.DROP) & (action.why == ActionWhy.FAILED)):

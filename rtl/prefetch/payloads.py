@@ -73,14 +73,15 @@ def known_event_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
 
 
 def notice_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
-    """As ``predictor.engine.notices``."""
+    """As ``predictor.engine.notices``; ``wanted`` of ARRIVED: a slot waited for it."""
     return data.StructLayout(
         {
             "kind": unsigned(max(NoticeKind).bit_length()),
             "slot": unsigned(bits_of(limits.slots_max)),
             "layer": unsigned(bits_of(limits.layers_max)),
             "expert": unsigned(bits_of(limits.experts_max)),
-            "place": unsigned(bits_of(limits.places + limits.spare + 1)),
+            "place": unsigned(place_bits(limits)),
+            "wanted": 1,
         }
     )
 

@@ -59,7 +59,7 @@ class Model:
         return found
 
     def take(self, event: Event) -> tuple[list[tuple[UrgentKind, int, int]], bool]:
-        """What a good event asks (kind, layer, deadline of EXPIRE or count of DEMAND), and whether predictors see it."""
+        """What a good event asks (kind, layer, deadline of EXPIRE or count of DEMAND), and if predictors see it."""
         kind, slot, layer = event["kind"], event["slot"], event["layer"]
         if kind == EventKind.TOKEN:
             if event["first"]:

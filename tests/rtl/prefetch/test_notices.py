@@ -23,6 +23,7 @@ class Bench:
         self.ctx, self.dut = ctx, dut
         self.cycle = 0
         self.told: list[tuple[int, Notice]] = []
+        self.wanted: list[int] = []
         ctx.set(dut.idle, 1)
         ctx.set(dut.notices.ready, 1)
 
@@ -33,6 +34,7 @@ class Bench:
             fields = (payload.kind, payload.slot, payload.layer, payload.expert, payload.place)
             kind, *others = (self.ctx.get(field) for field in fields)
             self.told.append((self.cycle, Notice(NoticeKind(kind), *others)))
+            self.wanted.append(self.ctx.get(payload.wanted))
         await self.ctx.tick()
         self.cycle += 1
 
@@ -47,7 +49,7 @@ class Bench:
         ctx.set(dut.taken, 0)
         ctx.set(dut.idle, not actions)
         for what, expert, *rest in actions:
-            place, why = (rest + [None, ActionWhy.NONE])[:2] if rest else (None, ActionWhy.NONE)
+            place, why = [*rest, None, ActionWhy.NONE][:2] if rest else (None, ActionWhy.NONE)
             ctx.set(
                 dut.actions,
                 {
@@ -94,6 +96,7 @@ def test_a_gate_is_told_where_its_experts_are_and_when_all_have_come() -> None:
         assert await play.notices() == [Notice(ARRIVED, 0, 2, 1, 0)]
         await play.arrive(2, 5, 3)
         assert await play.notices() == [Notice(ARRIVED, 0, 2, 5, 3), Notice(READY, 0, 2), Notice(READY, 1, 2)]
+        assert play.wanted == [0, 0, 0, 1, 1, 0, 0]
         assert not ctx.get(dut.waits)
         ctx.set(dut.slot, 1)
         assert ctx.get(dut.demanded_count) == 3
