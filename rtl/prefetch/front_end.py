@@ -1,6 +1,6 @@
 """The front end: takes an event, refuses a bad one whole, and says what it asks of the stager and of the predictor."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -183,20 +183,25 @@ class FrontEnd(wiring.Component):
             for earlier in range(later)
         ]
         token_early = is_open | ~(event.starts_sequence | (begun & (next_layer == self.layers)))
+        out_of_order = (
+            (is_token & (token_early | ~(event.first | stepped)))
+            | (is_gate & (is_open | ~begun | (event.layer != next_layer)))
+            | (is_release & (~is_open | (event.layer != next_layer)))
+        )
+        bad_slot: Value = Const(0, 1)
+        if limits.slots_max < 1 << bits_of(limits.slots_max):
+            bad_slot = event.slot >= limits.slots_max
         bits: dict[EngineError, Value] = {
+            EngineError.SLOT: bad_slot,
             EngineError.KIND: ~(is_token | is_gate | is_release),
             EngineError.LAYER: ~is_token & (event.layer >= self.layers),
             EngineError.EXPERT: names & Cat(too_large).any(),
             EngineError.DUPLICATE: names & Cat(twice).any(),
             EngineError.ROW: is_token & (event.row != NO_ROW) & (event.row >= self.rows),
             EngineError.DOMAIN: is_token & (event.domain >= self.domains),
-            EngineError.ORDER: (is_token & (token_early | ~(event.first | stepped)))
-            | (is_gate & (is_open | ~begun | (event.layer != next_layer)))
-            | (is_release & (~is_open | (event.layer != next_layer))),
+            EngineError.ORDER: out_of_order & ~bad_slot,
             EngineError.DEADLINE: is_token & event.first & exhausted,
         }
-        if limits.slots_max < 1 << bits_of(limits.slots_max):
-            bits[EngineError.SLOT] = event.slot >= limits.slots_max
         errors = Signal(EVENT_ERRORS.bit_length())
         m.d.comb += errors.eq(Cat(bits.get(error, 0) for error in EVENT_ERRORS))
         return errors

@@ -52,7 +52,7 @@ class Model:
             or (gate and (self.open[slot] or not self.begun[slot] or layer != self.next_layer[slot]))
             or (release and (not self.open[slot] or layer != self.next_layer[slot]))
         )
-        if out_of_order:
+        if out_of_order and slot < LIMITS.slots_max:  # a slot that there is not has no order
             found |= EngineError.ORDER
         if token and event["first"] and self.step + 2 * LAYERS >= 1 << LIMITS.deadline_bits:
             found |= EngineError.DEADLINE
