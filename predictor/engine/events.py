@@ -281,7 +281,7 @@ class EngineError(DescribedFlag):
     """
 
     KIND = 1 << 0, "an event is of no kind"
-    SLOT = 1 << 1, "an event's slot is not below SLOTS"
+    SLOT = 1 << 1, "an event's slot is not one of the generated ones"
     LAYER = 1 << 2, "an event's layer is not below LAYERS"
     EXPERT = 1 << 3, "a GATE's expert is not below EXPERTS"
     DUPLICATE = 1 << 4, "a GATE names an expert twice"

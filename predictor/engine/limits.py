@@ -98,22 +98,26 @@ class PrefetchEngineLimits(StrictModel):
         self.stager  # noqa: B018 (its own checks)
         return self
 
-    @property
-    def stager(self) -> StagerLimits:
-        """The stager's: its keys are ``layer · experts_max + expert``, whatever the model's shape."""
+    def stager_of(self, *, layers: int, experts: int, top_k: int) -> StagerLimits:
+        """The stager's for a model of this shape: a key is ``layer · experts + expert``."""
         return StagerLimits(
-            layers=self.layers_max,
-            experts=self.experts_max,
+            layers=layers,
+            experts=experts,
             places=self.places,
             spare=self.spare,
             queue_depth=self.queue_depth,
             sequence_slots=self.slots_max,
-            event_experts=self.top_k_max,
+            event_experts=top_k,
             value_bits=self.value_bits,
             scale_bits=self.scale_bits,
             stamp_bits=self.stamp_bits,
             lanes=self.stager_lanes,
         )
+
+    @property
+    def stager(self) -> StagerLimits:
+        """The generated stager's, for the largest model."""
+        return self.stager_of(layers=self.layers_max, experts=self.experts_max, top_k=self.top_k_max)
 
     @property
     def event_fifo(self) -> int:

@@ -9,7 +9,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.row_network.integers import CERTAIN
-from staging.stager.limits import StagerSettings
+from staging.stager.limits import StagerLimits, StagerSettings
 
 CREDIT_CYCLES = 256
 """Cycles over which the share of the bandwidth is counted."""
@@ -72,7 +72,7 @@ class PrefetchEngineSettings(StrictModel):
 
     Attributes:
         mode: who predicts.
-        slots, layers, experts, top_k: of the running model.
+        layers, experts, top_k: of the running model.
         domains: banks of ST-MoE's tables in use.
         next_layer, next_use: which heads are asked, in mode ``LEARNED``.
         distance: layers between a known gate and the target of the next-layer head.
@@ -80,34 +80,28 @@ class PrefetchEngineSettings(StrictModel):
         threshold: least chance of a predicted expert.
         identity_rows: rows of token identity that the image has; 0: none.
         missing: see the class.
-        retries: times that a demand whose transfer failed is tried again.
         stager: the stager's; its ``shares`` name the model's layers or all of them together.
         link: of transfers.
     """
 
     mode: Mode = Mode.LEARNED
-    slots: int = Field(default=1, ge=1)
     layers: int = Field(ge=2)
     experts: int = Field(ge=2)
     top_k: int = Field(ge=1)
     domains: int = Field(default=1, ge=1)
     next_layer: bool = True
     next_use: bool = True
-    distance: int = Field(default=1, ge=0)
+    distance: int = Field(default=1, ge=1)
     prefetched: int = Field(default=8, ge=1)
     threshold: int = Field(default=1, ge=1, le=CERTAIN)
     identity_rows: int = Field(default=0, ge=0)
     missing: Missing = Missing.FETCH
-    retries: int = Field(default=3, ge=0, le=15)
     stager: StagerSettings
     link: LinkSettings = LinkSettings()
 
-    def stager_settings(self, limits: PrefetchEngineLimits) -> StagerSettings:
-        """As the generated stager takes them: layers that the model has not have a share of 0."""
-        shares = self.stager.shares
-        if len(shares) > 1:
-            shares += (0,) * (limits.layers_max - len(shares))
-        return self.stager.model_copy(update={"shares": shares})
+    def stager_limits(self, limits: PrefetchEngineLimits) -> StagerLimits:
+        """The stager's while it is set so."""
+        return limits.stager_of(layers=self.layers, experts=self.experts, top_k=self.top_k)
 
     def check(self, limits: PrefetchEngineLimits) -> None:
         """Raise unless an engine of ``limits`` can be set so.
@@ -115,7 +109,7 @@ class PrefetchEngineSettings(StrictModel):
         Raises:
             ForestageError: naming the field and what fits.
         """
-        for field in ("slots", "layers", "experts", "top_k", "domains"):
+        for field in ("layers", "experts", "top_k", "domains"):
             value, most = getattr(self, field), getattr(limits, f"{field}_max")
             if value > most:
                 raise ForestageError(f"prefetch engine: {field} is {value}; it is generated for at most {most}")
@@ -128,11 +122,7 @@ class PrefetchEngineSettings(StrictModel):
                 f"prefetch engine: prefetched is {self.prefetched}; give at most "
                 f"{min(limits.net.prefetched_max, self.experts)}"
             )
-        if len(self.stager.shares) not in (1, self.layers):
-            raise ForestageError(
-                f"prefetch engine: shares: {len(self.stager.shares)}; give 1, of all layers, or {self.layers}, one each"
-            )
-        self.stager_settings(limits).check(limits.stager)
+        self.stager.check(self.stager_limits(limits))
         link = self.link
         if link.outstanding > limits.link.outstanding:
             raise ForestageError(
@@ -140,7 +130,7 @@ class PrefetchEngineSettings(StrictModel):
                 f"{limits.link.outstanding}"
             )
         ends = {
-            "expert_base": link.expert_base + limits.stager.keys * link.expert_stride,
+            "expert_base": link.expert_base + self.layers * self.experts * link.expert_stride,
             "staging_base": link.staging_base + (limits.places + limits.spare + 1) * link.staging_stride,
         }
         for field, end in ends.items():

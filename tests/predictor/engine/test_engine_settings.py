@@ -17,24 +17,17 @@ def test_the_default_engine_takes_gpt_oss_20b_with_a_share_for_each_layer() -> N
     limits = PrefetchEngineLimits()
     of = settings()
     of.check(limits)
-    assert limits.stager.keys == 24 * 32
-    assert of.stager_settings(limits).shares == (8,) * 24
-
-
-def test_layers_that_the_model_has_not_have_no_share() -> None:
-    limits = PrefetchEngineLimits(layers_max=48)
-    assert settings().stager_settings(limits).shares == (8,) * 24 + (0,) * 24
+    assert of.stager_limits(limits) == limits.stager
 
 
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
         ({"layers": 25, "stager": StagerSettings(shares=(1,))}, "layers is 25; it is generated for at most 24"),
-        ({"slots": 9}, "slots is 9; it is generated for at most 8"),
         ({"top_k": 4, "experts": 3}, "top_k is 4 of 3 experts"),
         ({"distance": 24}, "distance is 24; give less than 24 layers"),
         ({"prefetched": 9}, "prefetched is 9; give at most 8"),
-        ({"stager": StagerSettings(shares=(1, 2))}, "shares: 2; give 1, of all layers, or 24"),
+        ({"stager": StagerSettings(shares=(1, 2))}, "shares: 2 groups; give 1, of all layers, or 24"),
         ({"stager": StagerSettings(shares=(193,))}, "of 192 places"),
         ({"link": LinkSettings(outstanding=17)}, "outstanding is 17"),
         ({"link": LinkSettings(expert_base=(1 << 48) - 1024)}, "expert_base: the last byte lies beyond 48"),
