@@ -1,18 +1,20 @@
 // A machine that runs layers, as far as the prefetch engine sees it: it offers the events of a file strictly in order,
 // and takes the notices.
 //
-//   TOKEN    token_cycles after the event before it was accepted, a TOKEN after a TOKEN at once;
-//   GATE     gate_cycles after, a GATE after a GATE at once;
-//   RELEASE  when READY was told for every GATE since the last RELEASE, layer_cycles after that or after the work on
-//            experts, whichever ends later; a RELEASE after a RELEASE at once.
+//   TOKEN    the first of its group token_cycles after the event before it was taken;
+//   GATE     the first of its group gate_cycles after;
+//   RELEASE  the first of its group layer_cycles after READY was told for every GATE, or after the work on experts,
+//            whichever ends later.
 //
-// Work on experts: each that is told to be HERE, and each that is told to have ARRIVED while wanted, takes expert_cycles,
-// one after the other. "At once" is the cycle after, and nothing is sooner.
+// Others of a group (`first` is 0) in the cycle after the event before was taken. Work on experts: each that is told to be
+// HERE, and each that is told to have ARRIVED while wanted, takes expert_cycles, one after the other. It is the model of
+// `predictor.engine.environment`.
 //
-// A word of the file is an event below a bit that says that the engine must refuse it: it is offered at once and has no
-// further effect here. With a share below 256 a side moves only in so many of 256 cycles, at random.
+// A word of the file is an event below a bit that says that the engine must refuse it: nothing then waits for it. With a
+// share below 256 a side moves only in so many of 256 cycles, at random.
 module runner #(
     parameter EVENT_BITS = 64,
+    parameter FIRST_BIT = 2,
     parameter MOST_EVENTS = 262144
 ) (
     input wire clk,
@@ -36,16 +38,15 @@ module runner #(
     output wire finished,
     output reg [31:0] accepted
 );
-  localparam [1:0] TOKEN = 2'd0, GATE = 2'd1, RELEASE = 2'd2, NONE = 2'd3;
+  localparam [1:0] TOKEN = 2'd0, GATE = 2'd1;
   localparam [2:0] HERE = 3'd0, ARRIVED = 3'd2, READY = 3'd4;
 
   reg [EVENT_BITS:0] events[0:MOST_EVENTS-1];
   string path;
   initial if ($value$plusargs("events=%s", path)) $readmemh(path, events);
 
-  reg [47:0] now, accepted_at, ready_at, work_until;
-  reg [31:0] open_gates, ready_gates;
-  reg [1:0] before;
+  reg [47:0] now, free_at, ready_at, work_until;
+  reg [31:0] gates;  // that are not ready
   reg holding;
   reg [31:0] event_random, notice_random;
 
@@ -56,23 +57,18 @@ module runner #(
     next_random = x ^ (x << 5);
   endfunction
 
-  function automatic [47:0] at_least_one(input [31:0] cycles);
-    at_least_one = cycles == 0 ? 48'd1 : {16'd0, cycles};
-  endfunction
-
   wire [EVENT_BITS:0] word = events[accepted[$clog2(MOST_EVENTS)-1:0]];
   wire bad = word[EVENT_BITS];
   wire [1:0] kind = word[1:0];
-  wire [47:0] worked = work_until > ready_at ? work_until : ready_at;
-  wire [47:0] released = worked + {16'd0, layer_cycles};
+  wire [47:0] worked = work_until > ready_at + 1 ? work_until : ready_at + 1;
   reg due;
   always @* begin
-    if (bad || kind == before) due = 1'b1;  // accepted in the cycle before, at the latest
+    if (!word[FIRST_BIT]) due = now >= free_at;
     else
       case (kind)
-        TOKEN: due = before == NONE || now >= accepted_at + at_least_one(token_cycles);
-        GATE: due = now >= accepted_at + at_least_one(gate_cycles);
-        default: due = ready_gates == open_gates && now > ready_at && now >= released;
+        TOKEN: due = now + 1 >= free_at + {16'd0, token_cycles};
+        GATE: due = now + 1 >= free_at + {16'd0, gate_cycles};
+        default: due = gates == 0 && now >= free_at && now >= worked + {16'd0, layer_cycles};
       endcase
   end
 
@@ -90,29 +86,21 @@ module runner #(
     holding <= event_valid && !event_ready;
     if (event_valid && event_ready) begin
       accepted <= accepted + 1;
-      if (!bad) begin
-        accepted_at <= now;
-        before <= kind;
-        if (kind == GATE) open_gates <= before == GATE ? open_gates + 1 : 1;
-        if (kind == GATE && before != GATE) ready_gates <= 0;
-      end
+      free_at <= now + 1;
     end
+    gates <= gates + {31'd0, event_valid && event_ready && !bad && kind == GATE}
+        - {31'd0, notice_valid && notice_ready && notice_kind == READY};
     if (notice_valid && notice_ready) begin
-      if (notice_kind == READY) begin
-        ready_gates <= ready_gates + 1;
-        ready_at <= now;
-      end
+      if (notice_kind == READY) ready_at <= now;
       if (is_worked_on) work_until <= (work_until > now ? work_until : now) + {16'd0, expert_cycles};
     end
     if (rst || !go) begin
-      now <= rst ? 0 : now + 1;
+      now <= 0;
       accepted <= 0;
-      accepted_at <= 0;
+      free_at <= 0;
       ready_at <= 0;
       work_until <= 0;
-      open_gates <= 0;
-      ready_gates <= 0;
-      before <= NONE;
+      gates <= 0;
       holding <= 0;
       event_random <= (seed ^ 32'h9e3779b9) | 1;
       notice_random <= (seed ^ 32'h7f4a7c15) | 1;
