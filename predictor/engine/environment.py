@@ -1,0 +1,88 @@
+"""A model of whoever runs the layers: when it tells the engine each event.
+
+Events are told strictly in order, each as soon as it may and the engine takes it:
+
+* the first TOKEN of a step, ``token_cycles`` after the last RELEASE was taken;
+* the first GATE of a layer, ``before_gate_cycles`` after the last TOKEN or RELEASE was taken;
+* the first RELEASE of a layer, ``layer_cycles`` after the layer has run: every gate is READY, and each expert has run
+  for ``expert_cycles``, one after the other in the order in which they were there (HERE, ARRIVED);
+* further events of the same group, when the one before was taken.
+
+Every wait is a cycle at least.
+"""
+
+from pydantic import Field
+
+from catalog.config import StrictModel
+from predictor.engine.events import EventArrays, EventKind
+from predictor.engine.notices import Notice, NoticeKind
+
+NEVER = 1 << 62
+
+
+class LayerTimes(StrictModel):
+    """How long whoever runs the layers takes; see the module's description."""
+
+    token_cycles: int = Field(default=1, ge=1)
+    before_gate_cycles: int = Field(default=1, ge=1)
+    expert_cycles: int = Field(default=0, ge=0)
+    layer_cycles: int = Field(default=0, ge=0)
+
+
+class Environment:
+    """See the module's description.
+
+    Args:
+        events: to be told.
+        times: how long things take.
+
+    Attributes:
+        index: of the next event.
+    """
+
+    def __init__(self, events: EventArrays, times: LayerTimes) -> None:
+        self._kinds: list[int] = events.kind.tolist()
+        self._firsts: list[bool] = events.first.tolist()
+        self._times = times
+        self._last = -1  # the cycle in which the event before was taken
+        self._gates = 0  # that are not READY
+        self._ready = -1
+        self._work_until = -1
+        self._awaited: set[tuple[int, int]] = set()
+        self.index = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every event was taken."""
+        return self.index == len(self._kinds)
+
+    @property
+    def offered(self) -> int:
+        """The cycle from which on the next event is offered; ``NEVER``: not before something is noticed, or none."""
+        if self.index == len(self._kinds):
+            return NEVER
+        times, kind = self._times, self._kinds[self.index]
+        if not self._firsts[self.index]:
+            return self._last + 1
+        if kind == EventKind.TOKEN:
+            return self._last + times.token_cycles
+        if kind == EventKind.GATE:
+            return self._last + times.before_gate_cycles
+        if self._gates:
+            return NEVER
+        return max(self._last + 1, max(self._ready + 1, self._work_until) + times.layer_cycles)
+
+    def taken(self, cycle: int, *, rejected: bool) -> None:
+        """The engine took the next event; a rejected gate is not waited for."""
+        if self._kinds[self.index] == EventKind.GATE and not rejected:
+            self._gates += 1
+        self._last = cycle
+        self.index += 1
+
+    def notice(self, cycle: int, told: Notice) -> None:
+        """A notice is taken in ``cycle``."""
+        if told.kind is NoticeKind.READY:
+            self._gates -= 1
+            self._ready = cycle
+        elif told.kind is NoticeKind.HERE or (told.kind is NoticeKind.ARRIVED and self._gates):
+            self._work_until = max(cycle, self._work_until) + self._times.expert_cycles

@@ -1,0 +1,282 @@
+"""The engine, cycle by cycle: what happens when, where no channel waits. The specification of the RTL.
+
+Four parts act, each in its own time:
+
+* the **front end** takes an event when it is offered, at least ``EVENT_INTERVAL`` cycles after the one before, and only
+  where its queues have room for all that it may ask;
+* the **predictor** takes one event after the other, and none while an answer of it waits;
+* the **stager** takes a command whenever it is free, of those on offer the first by ``Source``; a command that makes n
+  slots ready, or fails them, holds the next up by as many cycles, in which they are told;
+* the **link** moves one transfer at a time. Before it asks for a chunk other than the first of a service it stops if a
+  demand waits and what moves is not demanded, as the stager's last finished command left that; when what is under way
+  is there it asks PREEMPT, and goes on, or is idle. Idle, it asks GRANT whenever the stager was told anything since the
+  last GRANT that gave nothing.
+
+What each command does is `decisions.Decisions`'s.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.engine.commands import CommandKind, Done, Source, Urgent
+from predictor.engine.counters import EngineCounter
+from predictor.engine.cycles import (
+    EVENT_INTERVAL,
+    EXPIRE_CYCLES,
+    EXPIRE_INTERVAL,
+    KNOWN_CYCLES,
+    NOTICE_CYCLES,
+    URGENT_CYCLES,
+    fifo_depth,
+)
+from predictor.engine.decisions import Decisions
+from predictor.engine.environment import NEVER, Environment
+from predictor.engine.events import NO_ERROR, EngineError, EventArrays, Gate, Release, Token
+from predictor.engine.front_end import FrontEnd
+from predictor.engine.heads import Heads, Prefetch, Values
+from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.notices import NoticeKind
+from predictor.engine.settings import Mode, PrefetchEngineSettings
+from predictor.engine.timing import LinkTiming, PredictorTiming
+
+_TOLD_AFTER = (NoticeKind.READY, NoticeKind.FAILED)
+
+
+class EngineTwin:
+    """One run of an engine; see the module's description.
+
+    Args:
+        limits, settings: of the engine.
+        events: what it is told.
+        environment: when.
+        heads: who predicts in mode ``LEARNED``.
+        predictor_timing: of the predictor.
+        link_timing: of transfers.
+
+    Attributes:
+        decisions: the stager, what moves, who waits.
+        errors: since the start.
+        step_starts: the cycle in which each step's first TOKEN was taken.
+
+    Raises:
+        ForestageError: if the settings do not fit the limits.
+    """
+
+    def __init__(
+        self,
+        limits: PrefetchEngineLimits,
+        settings: PrefetchEngineSettings,
+        events: EventArrays,
+        environment: Environment,
+        *,
+        heads: Heads | None = None,
+        predictor_timing: PredictorTiming,
+        link_timing: LinkTiming,
+    ) -> None:
+        self.decisions = Decisions(limits, settings)
+        self.errors: EngineError = NO_ERROR
+        self.step_starts: list[int] = []
+        self._events = events
+        self._environment = environment
+        self._heads = heads if settings.mode is Mode.LEARNED else None
+        self._predicts = settings.mode is not Mode.OFF
+        self._predictor_timing = predictor_timing
+        self._link_timing = link_timing
+        self._front_end = FrontEnd(limits, settings)
+        self._depth = fifo_depth(limits.slots_max)
+        # Each waiting entry with the cycle from which on it is offered.
+        self._urgent: deque[tuple[int, Urgent]] = deque()
+        self._known: deque[tuple[int, Token | Gate, int]] = deque()
+        self._prefetches: deque[tuple[int, Prefetch]] = deque()
+        self._values: deque[tuple[int, Values]] = deque()
+        self._front_end_free = 0
+        self._predictor_free = 0
+        self._stager_free = 0
+        self._link_request: tuple[int, Source] | None = None
+        self._stop_check = NEVER  # the cycle in which the next chunk is asked for or not
+        self._next_chunk = 0
+        self._service_start = 0
+        self._first_chunk = 0
+        self._told = False
+        self._levels = self._levels_before = (False, False)
+        self._levels_from = 0
+        self.counts: NDArray[np.int64] = self.decisions.counts
+
+    # --- the host ---
+
+    def preload(self, keys: NDArray[np.int64], experts: int, *, fixed: bool) -> None:
+        """Before anything runs: these are resident, in this order, and never give way if ``fixed``."""
+        for key in keys.tolist():
+            layer, expert = divmod(key, experts)
+            self.decisions.stager.preload(layer, (expert,))
+            if fixed:
+                self.decisions.stager.fix(layer, (expert,), fixed=True)
+        self._told = True
+
+    # --- the run ---
+
+    def run(self) -> Iterator[Done]:
+        """The stager's commands, in order, until the last event was taken and nothing is left to tell."""
+        environment = self._environment
+        while True:
+            accepts, takes, starts = self._accepts_at(), self._takes_at(), self._starts_at()
+            first = min(accepts, takes, starts, self._stop_check)
+            if first == NEVER or (environment.is_over and not self._urgent and first == starts):
+                return
+            if first == self._stop_check:
+                self._ask_or_stop()
+            elif first == accepts:
+                self._accept(accepts)
+            elif first == takes:
+                self._predict(takes)
+            else:
+                yield self._command(starts)
+
+    # --- the front end ---
+
+    def _accepts_at(self) -> int:
+        """When the next event is taken, by what is known."""
+        offered = self._environment.offered
+        if offered == NEVER or len(self._urgent) > self._depth - 2 or len(self._known) >= self._depth:
+            return NEVER
+        return max(offered, self._front_end_free)
+
+    def _accept(self, now: int) -> None:
+        event = self._events.at(self._environment.index)
+        error, told = self._front_end.accept(event)
+        self._environment.taken(now, rejected=bool(error))
+        self.errors |= error
+        counts = self.counts
+        counts[EngineCounter.EVENTS] += 1
+        counts[EngineCounter.REJECTED] += bool(error)
+        self._front_end_free = now + EVENT_INTERVAL
+        if error:
+            return
+        if len(told) > 1:
+            self._front_end_free = now + EXPIRE_INTERVAL
+        for one in told:
+            wait = EXPIRE_CYCLES if one.kind is CommandKind.EXPIRE else URGENT_CYCLES
+            self._urgent.append((now + wait, one))
+        if isinstance(event, Release):
+            return
+        if isinstance(event, Token):
+            counts[EngineCounter.TOKENS] += 1
+            counts[EngineCounter.STEPS] += event.first
+            if event.first:
+                self.step_starts.append(now)
+        else:
+            counts[EngineCounter.GATES] += 1
+        if self._predicts:
+            self._known.append((now + KNOWN_CYCLES, event, self._front_end.base))
+
+    # --- the predictor ---
+
+    def _takes_at(self) -> int:
+        """When the predictor takes an event."""
+        if not self._known or self._prefetches or self._values:
+            return NEVER
+        return max(self._known[0][0], self._predictor_free)
+
+    def _predict(self, now: int) -> None:
+        _, event, base = self._known.popleft()
+        assert self._heads is not None, "no tables are given"
+        if isinstance(event, Token):
+            cycles = self._predictor_timing.token(event)
+            for prefetch in self._heads.token(event, base):
+                self._prefetches.append((now + cycles.prefetches[prefetch.layer], prefetch))
+        else:
+            cycles = self._predictor_timing.gate(event)
+            for answer in self._heads.gate(event, base):
+                if isinstance(answer, Prefetch):
+                    self._prefetches.append((now + cycles.prefetches[0], answer))
+                else:
+                    self._values.append((now + cycles.values, answer))
+        self._predictor_free = now + cycles.next
+
+    # --- the stager ---
+
+    def _starts_at(self) -> int:
+        """When the stager takes a command, by what is known."""
+        free, first = self._stager_free, NEVER
+        for queue in (self._urgent, self._prefetches, self._values):
+            if queue and queue[0][0] < first:
+                first = queue[0][0]
+        if self._link_request is not None:
+            first = min(first, self._link_request[0])
+        elif self.decisions.moving is None and self._told:
+            first = free
+        return max(free, first) if first < NEVER else NEVER
+
+    def _command(self, now: int) -> Done:
+        """The first of what is on offer."""
+        decisions = self.decisions
+        goes_on = False
+        if self._link_request is not None and self._link_request[0] <= now:
+            source = self._link_request[1]
+            self._link_request = None
+            if source is Source.PREEMPT:
+                done, goes_on = decisions.preempt(self._next_chunk)
+            else:
+                done = decisions.arrive() if source is Source.ARRIVE else decisions.fail()
+        elif self._urgent and self._urgent[0][0] <= now:
+            done = decisions.urgent(self._urgent.popleft()[1])
+        elif self._prefetches and self._prefetches[0][0] <= now:
+            done = decisions.prefetch(self._prefetches.popleft()[1])
+            self._predictor_free = max(self._predictor_free, now + 1)
+        elif self._values and self._values[0][0] <= now:
+            done = decisions.set_values(self._values.popleft()[1])
+            self._predictor_free = max(self._predictor_free, now + done.cycles)
+        else:
+            done = decisions.grant()
+            self._told = done.transfer is not None
+        done.start = now
+        end = now + done.cycles
+        self.counts[EngineCounter.STAGER_CYCLES] += done.cycles
+        self._told |= done.kind is not CommandKind.GRANT
+        self._levels_before, self._levels, self._levels_from = self._levels, decisions.stager.levels(), end
+        self._stager_free = self._tell(done, end)
+        if done.transfer is not None:
+            self._serve(end, decisions.first_chunk)
+        elif goes_on:
+            self._serve(end, self._next_chunk)
+        return done
+
+    def _tell(self, done: Done, end: int) -> int:
+        """The environment is told the notices; when the stager may take the next command."""
+        at = done.start + 1
+        for told in done.notices:
+            if told.kind in _TOLD_AFTER:
+                at = max(at, end)
+                end += 1
+            self._environment.notice(at + NOTICE_CYCLES, told)
+            at += 1
+        return end
+
+    # --- the link ---
+
+    def _serve(self, now: int, first: int) -> None:
+        """A transfer starts or goes on with chunk ``first``, in the first cycle after the command."""
+        self._service_start, self._first_chunk = now, first
+        self._prepare(first + 1)
+
+    def _prepare(self, chunk: int) -> None:
+        """What the link does next: ask for ``chunk``, or, where it was the last, tell that all are there."""
+        self._next_chunk = chunk
+        if chunk < self._link_timing.chunks:
+            self._stop_check = self._service_start + self._link_timing.issued(self._first_chunk, chunk)
+            return
+        self._stop_check = NEVER
+        self._link_request = (self._service_start + self._link_timing.passed(self._first_chunk, chunk), Source.ARRIVE)
+
+    def _ask_or_stop(self) -> None:
+        """The next chunk is asked for, or the link stops."""
+        demand_waits, moves_demanded = self._levels if self._stop_check >= self._levels_from else self._levels_before
+        if not demand_waits or moves_demanded:
+            self._prepare(self._next_chunk + 1)
+            return
+        self._stop_check = NEVER
+        passed = self._service_start + self._link_timing.passed(self._first_chunk, self._next_chunk)
+        self._link_request = (passed, Source.PREEMPT)
