@@ -3,10 +3,10 @@
 from typing import Any
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.tables import TableMemory
+from rtl.prefetch.tables.memory import TableMemory
 from tests.rtl.simulate import simulate
 
-# 12 slots of 6 bits: three words a row.
+# 12 entries of 6 bits: three words a row.
 LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=2, candidates_max=12)
 
 

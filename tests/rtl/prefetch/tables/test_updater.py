@@ -8,7 +8,7 @@ import pytest
 from predictor.st_moe.events import EngineCounter, RoutingEvent
 from predictor.st_moe.parameters import REPLACEMENT_CODES, EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
-from rtl.prefetch.updater import Updater
+from rtl.prefetch.tables.updater import Updater
 from tests.rtl.simulate import simulate
 
 LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=4, candidates_max=5)
@@ -25,7 +25,7 @@ def test_a_row_a_cycle_equals_the_twin(replacement: str) -> None:
     )
 
     async def bench(ctx: Any) -> None:
-        ctx.set(dut.slots_used, 0b01111)
+        ctx.set(dut.entries_used, 0b01111)
         ctx.set(dut.needed_used, 0b0111)
         ctx.set(dut.replacement, REPLACEMENT_CODES[replacement])
         ctx.set(dut.replacement_confidence, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.scorer import Scorer
+from rtl.prefetch.tables.scorer import Scorer
 from tests.rtl.simulate import simulate
 
 LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=3, candidates_max=4)
@@ -19,12 +19,12 @@ def test_rows_and_history_become_scores(add: bool) -> None:
 
     async def bench(ctx: Any) -> None:
         for _ in range(30):
-            slots_used, experts, top_k = (int(generator.integers(1, high + 1)) for high in (4, 16, 3))
+            entries_used, experts, top_k = (int(generator.integers(1, high + 1)) for high in (4, 16, 3))
             recent = generator.choice(16, 3, replace=False).tolist()
             history_valid, ht_confidence = int(generator.integers(2)), int(generator.integers(4))
             ctx.set(dut.clear, 1)
             ctx.set(dut.add, add)
-            ctx.set(dut.slots_used, (1 << slots_used) - 1)
+            ctx.set(dut.entries_used, (1 << entries_used) - 1)
             ctx.set(dut.experts_used, (1 << experts) - 1)
             ctx.set(dut.history_load, 1)
             ctx.set(dut.history_valid, history_valid)
@@ -39,13 +39,13 @@ def test_rows_and_history_become_scores(add: bool) -> None:
             ctx.set(dut.row_valid, 1)
             for _ in range(3):
                 ids, confidences = generator.choice(16, 4, replace=False), generator.integers(0, 4, 4)
-                slots = [
+                entries = [
                     {"expert": e, "confidence": c} for e, c in zip(ids.tolist(), confidences.tolist(), strict=True)
                 ]
-                ctx.set(dut.slots, slots)
+                ctx.set(dut.entries, entries)
                 await ctx.tick()
-                used = ids[:slots_used]
-                row = confidences[:slots_used]
+                used = ids[:entries_used]
+                row = confidences[:entries_used]
                 expected[used] = expected[used] + row if add else np.maximum(expected[used], row)
             ctx.set(dut.row_valid, 0)
             await ctx.tick()  # the last row's second cycle

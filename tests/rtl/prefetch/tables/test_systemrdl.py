@@ -13,7 +13,7 @@ import systemrdl
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.register_map import Access
 from rtl.bus.systemrdl import systemrdl as written
-from rtl.prefetch.address_map import address_map
+from rtl.prefetch.tables.address_map import address_map
 
 LIMITS = [EngineLimits(), EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=12)]
 SOFTWARE = {Access.CONSTANT: "r", Access.STATE: "r", Access.SETTING: "rw", Access.COMMAND: "w"}

@@ -11,18 +11,19 @@ from amaranth.lib.wiring import In
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
-from rtl.prefetch.address_map import (
-    SETTINGS,
+from rtl.prefetch.tables.address_map import (
     Window,
     address_map,
     counter_offset,
+    setting_offset,
 )
-from rtl.prefetch.register_file import RegisterFile
-from rtl.prefetch.tables import TableMemory
+from rtl.prefetch.tables.memory import TableMemory
+from rtl.prefetch.tables.register_file import RegisterFile
+from rtl.prefetch.tables.settings import SETTINGS
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
-LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
+LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5, slots_max=3, domains_max=2)
 MAP = address_map(LIMITS)
 WINDOW = Window.of(LIMITS)
 
@@ -59,10 +60,11 @@ def test_what_the_engine_says_of_itself() -> None:
     async def body(ctx: Any, dut: Registers) -> None:
         expected = {
             "IDENTITY": 0x4653_5045,
-            "VERSION": 1,
+            "VERSION": 2,
             "LIMITS": 16 | 6 << 16,
-            "CAPABILITY": 3 | 5 << 8 | 1 << 16 | 11 << 24,  # 5 slots of 6 bits: a word
+            "CAPABILITY": 3 | 5 << 8 | 1 << 16 | 11 << 24,  # 5 entries of 6 bits: a word
             "WINDOW": 12 | 2 << 8,
+            "SEQUENCES": 3 | 2 << 8,
             "CONTROL": 0,
             "STATUS": 0,
         }
@@ -76,45 +78,32 @@ def test_what_the_engine_says_of_itself() -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_a_setting_holds_its_range_and_no_more(setting: Any) -> None:
     async def body(ctx: Any, dut: Registers) -> None:
-        high = setting.high(LIMITS)
-        assert await read(ctx, dut.bus, setting.offset) == (setting.register(LIMITS).reset, OKAY)
+        high, offset = setting.high(LIMITS), setting_offset(setting.name)
+        assert await read(ctx, dut.bus, offset) == (setting.field(LIMITS).reset, OKAY)
         for value in (high, setting.low):
-            assert await write(ctx, dut.bus, setting.offset, value) == OKAY
-            assert await read(ctx, dut.bus, setting.offset) == (value, OKAY)
+            assert await write(ctx, dut.bus, offset, value) == OKAY
+            assert await read(ctx, dut.bus, offset) == (value, OKAY)
             assert ctx.get(getattr(dut.file.settings, setting.name)) == value
         assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
         for value in (high + 1, *([0] if setting.low else []), high | 1 << 31):
-            assert await write(ctx, dut.bus, setting.offset, value) == SLVERR
-            assert await read(ctx, dut.bus, setting.offset) == (setting.low, OKAY)
+            assert await write(ctx, dut.bus, offset, value) == SLVERR
+            assert await read(ctx, dut.bus, offset) == (setting.low, OKAY)
             assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (MAP.mask("STATUS", "error_configuration"), OKAY)
         assert await write(ctx, dut.bus, MAP.offset("COMMAND"), MAP.mask("COMMAND", "clear_errors")) == OKAY
         assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
 
         assert await write(ctx, dut.bus, MAP.offset("CONTROL"), MAP.mask("CONTROL", "enable")) == OKAY
         expected = SLVERR if setting.locked else OKAY
-        assert await write(ctx, dut.bus, setting.offset, high) == expected
+        assert await write(ctx, dut.bus, offset, high) == expected
         assert await write(ctx, dut.bus, MAP.offset("CONTROL"), 0) == OKAY
         ctx.set(dut.busy, 1)
-        assert await write(ctx, dut.bus, setting.offset, high) == expected
+        assert await write(ctx, dut.bus, offset, high) == expected
         status = await read(ctx, dut.bus, MAP.offset("STATUS"))
         assert status == (
             MAP.mask("STATUS", "busy") | (MAP.mask("STATUS", "error_configuration") if setting.locked else 0),
             OKAY,
         )
-        assert await read(ctx, dut.bus, setting.offset) == (setting.low if setting.locked else high, OKAY)
-
-    run(body)
-
-
-def test_masks_follow_the_settings() -> None:
-    async def body(ctx: Any, dut: Registers) -> None:
-        for name, value in (("experts", 11), ("top_k", 2), ("candidates", 4)):
-            offset = next(setting.offset for setting in SETTINGS if setting.name == name)
-            await write(ctx, dut.bus, offset, value)
-        await ctx.tick()
-        settings = dut.file.settings
-        masks = [ctx.get(mask) for mask in (settings.experts_used, settings.event_used, settings.slots_used)]
-        assert masks == [(1 << 11) - 1, 0b11, 0b1111]
+        assert await read(ctx, dut.bus, offset) == (setting.low if setting.locked else high, OKAY)
 
     run(body)
 
@@ -129,6 +118,8 @@ def test_event_errors_stick(error: EventError) -> None:
             1: MAP.mask("STATUS", "error_layer"),
             2: MAP.mask("STATUS", "error_expert"),
             4: MAP.mask("STATUS", "error_duplicate"),
+            8: MAP.mask("STATUS", "error_slot"),
+            16: MAP.mask("STATUS", "error_domain"),
         }[error]
         assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (expected, OKAY)
         assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (expected, OKAY)
@@ -166,16 +157,16 @@ def test_the_window_holds_words() -> None:
         (MAP.offset("STATUS"), 0b1111),
         (MAP.offset("IDENTITY"), 0b1111),
         (0x7C, 0b1111),
-        (SETTINGS[0].offset, 0b0111),
-        (SETTINGS[0].offset + 1, 0b1111),
+        (setting_offset("experts"), 0b0111),
+        (setting_offset("experts") + 1, 0b1111),
         (WINDOW.offset(LIMITS.rows, 0), 0b1111),  # layers 6 and 7 have addresses and no rows
     ],
 )
 def test_a_write_to_no_register_is_refused(address: int, strobe: int) -> None:
     async def body(ctx: Any, dut: Registers) -> None:
-        before = await read(ctx, dut.bus, SETTINGS[0].offset)
+        before = await read(ctx, dut.bus, setting_offset("experts"))
         assert await write(ctx, dut.bus, address, 3, strobe=strobe) == SLVERR
-        assert await read(ctx, dut.bus, SETTINGS[0].offset) == before
+        assert await read(ctx, dut.bus, setting_offset("experts")) == before
         assert await read(ctx, dut.bus, MAP.offset("STATUS")) == (0, OKAY)
 
     run(body)

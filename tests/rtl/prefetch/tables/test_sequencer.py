@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.sequencer import Sequencer
+from rtl.prefetch.tables.sequencer import Sequencer
 from tests.rtl.simulate import simulate
 
 LIMITS = EngineLimits(experts_max=8, layers_max=4, top_k_max=3, candidates_max=2)

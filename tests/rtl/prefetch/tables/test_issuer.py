@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.issuer import RequestIssuer
+from rtl.prefetch.tables.issuer import RequestIssuer
 from tests.rtl.simulate import simulate
 
 LIMITS = EngineLimits(experts_max=16, layers_max=2, top_k_max=2, candidates_max=2)

@@ -1,4 +1,4 @@
-"""The prefetch engine's registers: settings, status, counters and the window onto the table memory."""
+"""The registers of the tables alone: settings, status, counters and the window onto the table memory."""
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
@@ -12,29 +12,14 @@ from rtl.bus.axi_lite import RegisterBusSignature
 from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
 from rtl.bus.words import part, word_of
 from rtl.checks import always, always_kept, always_within, implies
-from rtl.prefetch.address_map import SETTINGS, Window, address_map
-from rtl.prefetch.tables import WindowSignature
-
-
-class SettingsSignature(wiring.Signature):
-    """The settings' values, and masks of what they put to use (a cycle later)."""
-
-    def __init__(self, limits: EngineLimits) -> None:
-        values = {
-            setting.name: Out(field.width, init=field.reset)
-            for setting in SETTINGS
-            for field in setting.register(limits).fields
-        }
-        masks = {
-            "experts_used": Out(limits.experts_max),
-            "event_used": Out(limits.top_k_max),
-            "slots_used": Out(limits.candidates_max),
-        }
-        super().__init__({**values, **masks})
+from rtl.prefetch.tables.address_map import Window, address_map
+from rtl.prefetch.tables.layouts import SettingsSignature
+from rtl.prefetch.tables.memory import WindowSignature
+from rtl.prefetch.tables.settings import SETTINGS
 
 
 class RegisterFile(wiring.Component):
-    """See ``rtl.prefetch.address_map`` for the map.
+    """See ``rtl.prefetch.tables.address_map`` for the map.
 
     A write that is refused (a value out of range, a locked setting of an engine that is on or busy, a register that
     cannot be written, a place that does not exist) answers an error and changes nothing; for a setting it also sets the
@@ -61,11 +46,6 @@ class RegisterFile(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += [
-            self.settings.experts_used.eq((1 << self.settings.experts) - 1),
-            self.settings.event_used.eq((1 << self.settings.top_k) - 1),
-            self.settings.slots_used.eq((1 << self.settings.candidates) - 1),
-        ]
         clear_errors, refused = Signal(), Signal()
         causes = {f"error_{error.name}".lower(): self.event_errors[nth] for nth, error in enumerate(EventError)}
         causes["error_configuration"] = refused

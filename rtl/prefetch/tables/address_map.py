@@ -1,146 +1,36 @@
-"""The prefetch engine's address map: every register of the register file, for whoever reads or writes one.
+"""The address map of the tables alone: every register of their register file, for whoever reads or writes one.
 
-The circuit, the drivers, docs/prefetch-engine.md and the exported SystemRDL all read ``address_map``. What the tables
-themselves define stays there and is read from there: defaults and codes of settings in
-``predictor.st_moe.parameters``, counters and errors with their prose in ``predictor.st_moe.events``. This module needs
-no Amaranth.
+The circuit, the drivers, docs/prefetch-engine.md and the exported SystemRDL all read ``address_map``. Settings are
+``rtl.prefetch.tables.settings``'; counters and errors have their prose in ``predictor.st_moe.events``. This module
+needs no Amaranth.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from predictor.st_moe.events import EngineCounter, EventError
-from predictor.st_moe.parameters import (
-    AGGREGATION_CODES,
-    CONFIDENCE_MAX,
-    REPLACEMENT_CODES,
-    EngineConfiguration,
-    EngineLimits,
-)
+from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.register_map import (
     DATA_BYTES,
     Access,
     AddressMap,
-    Field,
     MemoryWindow,
     Register,
     bit,
     constants,
     counter_registers,
 )
+from rtl.prefetch.tables.settings import SETTINGS
 
 IDENTITY = 0x4653_5045  # "FSPE"
-VERSION = 1
+VERSION = 2
+SETTINGS_OFFSET = 0x20
 COUNTERS_OFFSET = 0x80
 STATUS_ERROR_SHIFT = 8  # of the bits of ``EventError`` in STATUS
 MINIMUM_WINDOW = 0x1000
 NAME = "prefetch_engine"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A register that is one number or one choice, a field of ``EngineConfiguration``.
-
-    Attributes:
-        name: the field's, and that of the register file's ``settings``.
-        offset: its address.
-        low, high: smallest (0 or 1) and largest value; any other is refused. ``high`` follows from the engine's limits.
-        codes: names of values, where it is a choice.
-        locked: writable only while the engine is off and not busy; the others take effect at the next event.
-        meaning: a line for the register table.
-    """
-
-    name: str
-    offset: int
-    low: Literal[0, 1] = 0
-    high: Callable[[EngineLimits], int]
-    codes: dict[str, int] | None = None
-    locked: bool = False
-    meaning: str
-
-    def register(self, limits: EngineLimits) -> Register:
-        """The register of an engine; after reset it holds the configuration's default, or else the largest value."""
-        high = self.high(limits)
-        configured = EngineConfiguration.model_fields[self.name]
-        default = high if configured.is_required() else configured.default
-        value = Field(
-            name=self.name,
-            meaning=self.meaning,
-            access=Access.SETTING,
-            width=high.bit_length(),
-            reset=default if self.codes is None else self.codes[str(default)],
-            minimum=self.low,
-            maximum=high,
-            codes=self.codes or {},
-        )
-        return Register(name=self.name.upper(), offset=self.offset, fields=(value,), locked=self.locked)
-
-
-SETTINGS = (
-    Setting(
-        name="experts", offset=0x20, low=1, high=lambda x: x.experts_max, locked=True, meaning="experts of a layer"
-    ),
-    Setting(name="layers", offset=0x24, low=1, high=lambda x: x.layers_max, locked=True, meaning="MoE layers"),
-    Setting(name="top_k", offset=0x28, low=1, high=lambda x: x.top_k_max, locked=True, meaning="experts of an event"),
-    Setting(
-        name="candidates",
-        offset=0x2C,
-        low=1,
-        high=lambda x: x.candidates_max,
-        locked=True,
-        meaning="candidates in use of a table row",
-    ),
-    Setting(
-        name="lookahead",
-        offset=0x30,
-        low=1,
-        high=lambda x: x.layers_max - 1,
-        locked=True,
-        meaning="layers from the event's layer to the predicted one",
-    ),
-    Setting(
-        name="threshold",
-        offset=0x34,
-        low=1,
-        high=lambda x: (1 << x.score_bits) - 1,
-        meaning="smallest score that is requested",
-    ),
-    Setting(
-        name="ht_confidence",
-        offset=0x38,
-        high=lambda _: CONFIDENCE_MAX,
-        meaning="what the history table adds to a score",
-    ),
-    Setting(
-        name="aggregation",
-        offset=0x3C,
-        high=lambda _: max(AGGREGATION_CODES.values()),
-        codes=AGGREGATION_CODES,
-        meaning="how the confidences of several rows combine",
-    ),
-    Setting(
-        name="replacement",
-        offset=0x40,
-        high=lambda _: max(REPLACEMENT_CODES.values()),
-        codes=REPLACEMENT_CODES,
-        meaning="order in which needed experts replace given-up candidates: the event's (ranked) or reversed",
-    ),
-    Setting(
-        name="replacement_confidence",
-        offset=0x44,
-        high=lambda _: CONFIDENCE_MAX,
-        meaning="confidence of a candidate that has just replaced another",
-    ),
-    Setting(
-        name="issue_limit",
-        offset=0x48,
-        high=lambda x: x.experts_max,
-        meaning="most experts issued for one token and layer",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -159,7 +49,7 @@ class Window:
     def of(cls, limits: EngineLimits) -> "Window":
         """The window of an engine."""
         stride = DATA_BYTES * _power_of_two(RowFormat(limits).words)
-        size = stride << limits.layer_bits + limits.expert_bits
+        size = stride << RowFormat(limits).address_bits
         return cls(base=max(MINIMUM_WINDOW, size), stride=stride)
 
     @property
@@ -186,7 +76,13 @@ def address_map(limits: EngineLimits) -> AddressMap:
         meaning="Prefetch engine: ST-MoE's tables over AXI4-Lite",
         registers=(
             *_fixed_registers(limits),
-            *(setting.register(limits) for setting in SETTINGS),
+            *_settings(limits),
+            constants(
+                "SEQUENCES",
+                SETTINGS_OFFSET + DATA_BYTES * len(SETTINGS),
+                ("slots_max", 0, 8, "most sequences that run at once", limits.slots_max),
+                ("domains_max", 8, 8, "most table banks", limits.domains_max),
+            ),
             *counters,
         ),
         memory=MemoryWindow(
@@ -205,11 +101,20 @@ def counter_offset(counter: EngineCounter) -> int:
     return COUNTERS_OFFSET + 2 * DATA_BYTES * counter
 
 
+def setting_offset(name: str) -> int:
+    """Address of the setting of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {setting.name: SETTINGS_OFFSET + DATA_BYTES * nth for nth, setting in enumerate(SETTINGS)}[name]
+
+
 def setting_writes(values: dict[str, int]) -> Iterator[tuple[int, int]]:
     """The (offset, value) writes of settings by name, in the order of the map."""
     for setting in SETTINGS:
         if setting.name in values:
-            yield setting.offset, values[setting.name]
+            yield setting_offset(setting.name), values[setting.name]
 
 
 def configuration_writes(configuration: EngineConfiguration) -> Iterator[tuple[int, int]]:
@@ -217,8 +122,14 @@ def configuration_writes(configuration: EngineConfiguration) -> Iterator[tuple[i
     return setting_writes(configuration.register_values())
 
 
+def _settings(limits: EngineLimits) -> Iterator[Register]:
+    for setting in SETTINGS:
+        offset = setting_offset(setting.name)
+        yield Register(name=setting.name.upper(), offset=offset, fields=(setting.field(limits),), locked=setting.locked)
+
+
 def _fixed_registers(limits: EngineLimits) -> tuple[Register, ...]:
-    """All registers but settings and counters."""
+    """Those that every engine has, but for the numbers in them."""
     window = Window.of(limits)
     status = [bit("busy", 0, "an event is in work", Access.STATE)]
     status += [

@@ -9,7 +9,7 @@ from typing_extensions import override
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.rows import WORD_BITS, RowFormat
 from rtl.checks import always_within
-from rtl.prefetch.layouts import RowWriteSignature, address_bits, row_layout
+from rtl.prefetch.tables.layouts import RowWriteSignature, address_bits, row_layout
 
 
 class WindowSignature(wiring.Signature):

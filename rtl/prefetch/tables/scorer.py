@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from predictor.st_moe.parameters import CONFIDENCE_BITS, EngineLimits
 from rtl.checks import always, implies
-from rtl.prefetch.layouts import experts_layout, slots_layout
+from rtl.prefetch.tables.layouts import entries_layout, experts_layout
 
 
 class Scorer(wiring.Component):
@@ -24,8 +24,8 @@ class Scorer(wiring.Component):
             {
                 "clear": In(1),
                 "row_valid": In(1),
-                "slots": In(slots_layout(limits)),
-                "slots_used": In(limits.candidates_max),
+                "entries": In(entries_layout(limits)),
+                "entries_used": In(limits.candidates_max),
                 "add": In(1),
                 "history_load": In(1),
                 "history_valid": In(1),
@@ -44,21 +44,21 @@ class Scorer(wiring.Component):
         m = Module()
         experts = self.limits.experts_max
 
-        # First stage: decode the slots into a bit plane per bit of confidence. A row lists an expert at most once, so
-        # the planes of its slots can be merged by OR.
+        # First stage: decode the entries into a bit plane per bit of confidence. A row lists an expert at most once, so
+        # the planes of its entries can be merged by OR.
         planes = [Signal(experts, name=f"plane{bit}") for bit in range(CONFIDENCE_BITS)]
         contributes = Signal()
         m.d.sync += contributes.eq(self.row_valid)
         one_hots = []
-        for slot in range(self.limits.candidates_max):
-            one_hot = Signal(experts, name=f"slot{slot}")
-            with m.If(self.slots_used[slot]):
-                m.d.comb += one_hot.eq(1 << self.slots[slot].expert)
+        for entry in range(self.limits.candidates_max):
+            one_hot = Signal(experts, name=f"entry{entry}")
+            with m.If(self.entries_used[entry]):
+                m.d.comb += one_hot.eq(1 << self.entries[entry].expert)
             one_hots.append(one_hot)
         for bit, plane in enumerate(planes):
             merged = Signal(experts, name=f"merged{bit}")
-            for slot, one_hot in enumerate(one_hots):
-                merged = merged | Mux(self.slots[slot].confidence[bit], one_hot, 0)
+            for entry, one_hot in enumerate(one_hots):
+                merged = merged | Mux(self.entries[entry].confidence[bit], one_hot, 0)
             m.d.sync += plane.eq(merged)
 
         # Second stage: aggregate.

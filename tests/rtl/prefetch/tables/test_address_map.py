@@ -8,16 +8,17 @@ import pytest
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits, StMoeParameters, TablePolicy
 from rtl.bus.register_map import COUNTER_BITS
-from rtl.prefetch.address_map import (
-    SETTINGS,
+from rtl.prefetch.tables.address_map import (
     STATUS_ERROR_SHIFT,
     Window,
     address_map,
     configuration_writes,
     counter_offset,
+    setting_offset,
 )
+from rtl.prefetch.tables.settings import SETTINGS
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "prefetch-engine.md"
+GUIDE = Path(__file__).resolve().parents[4] / "docs" / "prefetch-engine.md"
 
 
 def test_status_bits_are_those_of_the_twin() -> None:
@@ -37,8 +38,8 @@ def test_a_counter_is_two_words() -> None:
 def test_resets_are_the_defaults_of_a_configuration() -> None:
     """What the tables take where nothing is said, the engine does after reset; a shape is the largest."""
     limits = EngineLimits(experts_max=32, layers_max=9, top_k_max=3, candidates_max=5)
-    shape = {"experts": 32, "layers": 9, "top_k": 3, "candidates": 5, "issue_limit": 32}
-    resets = {setting.name: setting.register(limits).reset for setting in SETTINGS}
+    shape = {"experts": 32, "layers": 9, "top_k": 3, "candidates": 5, "issue_limit": 32, "domains": 1}
+    resets = {setting.name: setting.field(limits).reset for setting in SETTINGS}
     assert resets == EngineConfiguration(**shape).register_values()
     assert StMoeParameters().policy() == {
         name: getattr(EngineConfiguration(**shape), name) for name in TablePolicy.model_fields
@@ -51,6 +52,7 @@ def test_resets_are_the_defaults_of_a_configuration() -> None:
         (EngineLimits(), 2048 * 8, 8),
         (EngineLimits(experts_max=128, layers_max=48, top_k_max=8, candidates_max=10), 8192 * 16, 16),
         (EngineLimits(experts_max=8, layers_max=2), 0x1000, 8),
+        (EngineLimits(domains_max=4), 4 * 2048 * 8, 8),
     ],
 )
 def test_place_of_the_window(limits: EngineLimits, base: int, stride: int) -> None:
@@ -66,7 +68,7 @@ def test_every_field_of_a_configuration_has_a_register() -> None:
     )
     assert {setting.name for setting in SETTINGS} == set(EngineConfiguration.model_fields)
     writes = dict(configuration_writes(configuration))
-    by_name = {setting.name: writes[setting.offset] for setting in SETTINGS}
+    by_name = {setting.name: writes[setting_offset(setting.name)] for setting in SETTINGS}
     assert by_name == {**configuration.model_dump(), "aggregation": 1, "replacement": 2}
 
 
