@@ -39,6 +39,7 @@ class Memory:
         self._w: list[tuple[bytes, int, bool]] = []
         self._b: deque[tuple[int, int]] = deque()
         self._r_shown = self._b_shown = False
+        self._driven: dict[str, int] = {}
         self.cycle = self.last_write = 0
 
     def _runs(self) -> bool:
@@ -46,21 +47,27 @@ class Memory:
 
     def drive(self, ctx: Any, bus: Any) -> None:
         """What the memory offers in this cycle."""
+        values: dict[str, int] = {}
         for ready in ("arready", "awready", "wready"):
             if hasattr(bus, ready):
-                ctx.set(getattr(bus, ready), self._runs())
+                values[ready] = self._runs()
         self._r_shown = bool(self._r and self._r[0][0] <= self.cycle and (self._r_shown or self._runs()))
-        ctx.set(bus.rvalid, self._r_shown)
+        values["rvalid"] = self._r_shown
         if self._r_shown:
             _, beat, last = self._r[0]
-            ctx.set(bus.rdata, int.from_bytes(self.beats.get(beat, bytes(BEAT_BYTES)), "little"))
-            ctx.set(bus.rresp, SLVERR if self.read_fails(beat * BEAT_BYTES) else OKAY)
-            ctx.set(bus.rlast, last and not self.drop_last)
+            values["rdata"] = int.from_bytes(self.beats.get(beat, bytes(BEAT_BYTES)), "little")
+            values["rresp"] = SLVERR if self.read_fails(beat * BEAT_BYTES) else OKAY
+            values["rlast"] = last and not self.drop_last
         if hasattr(bus, "bvalid"):
             self._b_shown = bool(self._b and self._b[0][0] <= self.cycle and (self._b_shown or self._runs()))
-            ctx.set(bus.bvalid, self._b_shown)
+            values["bvalid"] = self._b_shown
             if self._b_shown:
-                ctx.set(bus.bresp, self._b[0][1])
+                values["bresp"] = self._b[0][1]
+        for name, value in values.items():
+            # Each assignment makes the simulator settle: only what changes is assigned.
+            if self._driven.get(name) != value:
+                self._driven[name] = value
+                ctx.set(getattr(bus, name), value)
 
     def take(self, ctx: Any, bus: Any) -> None:
         """What is exchanged in this cycle."""
@@ -147,6 +154,7 @@ class Bench:
         self.items: list[Item] = []
         self.ended: list[int] = []
         self.late = self.read_failed = self.write_failed = 0
+        self._ready = False
         set_settings(ctx, unit.settings, settings)
 
     def _item(self) -> Item:
@@ -163,7 +171,10 @@ class Bench:
     async def step(self) -> bool:
         """One cycle; whether an offered event was accepted in it."""
         ctx, unit = self.ctx, self.unit
-        ctx.set(unit.items.ready, not self.waits or bool(self.generator.random() >= self.waits))
+        ready = not self.waits or bool(self.generator.random() >= self.waits)
+        if ready != self._ready:
+            self._ready = ready
+            ctx.set(unit.items.ready, ready)
         self.memory.drive(ctx, unit.memory)
         if ctx.get(unit.items.valid) and ctx.get(unit.items.ready):
             self.items.append(self._item())
