@@ -22,7 +22,7 @@ class ScoreStage(wiring.Component):
     ``score = clip((Σ sums + output_bias + half) >> shift + 2048 + adapted >> adaptation, 1, 4095)``
 
     Members:
-        sum: of a pass, one every clock.
+        valid, sum: of a pass; there may be gaps between passes.
         first: it is an answer's first.
         output_bias, shift: of the answer, ``AHEAD`` clock before its first pass's ``sum`` and until its last one's.
         adapted, adaptation: of the answer, in the clock of its last ``sum``; 0: the layer does not adapt.
@@ -35,6 +35,7 @@ class ScoreStage(wiring.Component):
     def __init__(self, sum_bits: int) -> None:
         super().__init__(
             {
+                "valid": In(1),
                 "sum": In(signed(sum_bits)),
                 "first": In(1),
                 "output_bias": In(signed(TOTAL_BITS)),
@@ -52,7 +53,9 @@ class ScoreStage(wiring.Component):
         begin = Signal(signed(TOTAL_BITS))
         total = Signal(signed(TOTAL_BITS))
         m.d.comb += half.eq((1 << self.shift) >> 1)
-        m.d.sync += [begin.eq(self.output_bias + half), total.eq(Mux(self.first, begin, total) + self.sum)]
+        m.d.sync += begin.eq(self.output_bias + half)
+        with m.If(self.valid):
+            m.d.sync += total.eq(Mux(self.first, begin, total) + self.sum)
 
         shift = delayed(m, "shift", self.shift, self.AHEAD + 1, reset_less=False)
         shifted = Signal(signed(TOTAL_BITS))

@@ -148,6 +148,7 @@ class ScoresUnit(wiring.Component):
         m.d.sync += output_bias.eq(word)
         reads = at[total - Adaptation.READ_CLOCKS]
         m.d.comb += [
+            stage.valid.eq(at[total].valid),
             stage.sum.eq(dot_product.sum),
             stage.first.eq(at[total].first),
             stage.output_bias.eq(output_bias),
@@ -242,8 +243,8 @@ class ScoresUnit(wiring.Component):
             m, "values answer", valid=self.values.valid, ready=self.values.ready,
             payload=self.values.payload.as_value(),
         )  # fmt: skip
-        always(m, implies(best.valid & self.prefetch.valid, 0), "scores: an answer comes while one waits")
-        always(m, implies(row.valid & self.values.valid, 0), "scores: values come while some wait")
+        always(m, ~(best.valid & self.prefetch.valid), "scores: an answer comes while one waits")
+        always(m, ~(row.valid & self.values.valid), "scores: values come while some wait")
         return m
 
     def _pass_layout(self) -> data.StructLayout:

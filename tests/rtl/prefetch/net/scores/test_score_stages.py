@@ -105,9 +105,12 @@ Answer = tuple[Sequence[int], int, int, int, int]
 
 
 def scored(answers: Sequence[Answer]) -> list[int]:
-    """Give the stage the passes of all ``answers`` one after the other; their scores."""
+    """Give the stage the passes of all ``answers`` one after the other, some after a gap; their scores."""
     dut = ScoreStage(23)
-    passes = [(answer, n) for answer in answers for n in range(len(answer[0]))]
+    passes = []
+    for count, answer in enumerate(answers):
+        for n in range(len(answer[0])):
+            passes += [(answer, -1)] * (count % 3 == 1 and n > 0) + [(answer, n)]
     got = []
 
     async def bench(ctx: Any) -> None:
@@ -116,6 +119,7 @@ def scored(answers: Sequence[Answer]) -> list[int]:
             ctx.set(dut.output_bias, bias)
             ctx.set(dut.shift, shift)
             (sums, _, _, adapted, adaptation), place = passes[min(max(n - ScoreStage.AHEAD, 0), len(passes) - 1)]
+            ctx.set(dut.valid, place >= 0)
             ctx.set(dut.sum, sums[place])
             ctx.set(dut.first, place == 0)
             ctx.set(dut.adapted, adapted)
