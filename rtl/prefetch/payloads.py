@@ -11,6 +11,7 @@ from predictor.engine.events import DOMAIN_BITS, ROW_BITS, EventKind
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
 from rtl.prefetch.stager.layouts import StagerShape
+from staging.transfer.limits import TransferLimits
 
 IDENTITY_BITS = 32
 CHANCE_BITS = 16
@@ -156,6 +157,15 @@ def moving_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
             "expert": unsigned(bits_of(limits.experts_max)),
             "place": unsigned(place_bits(limits)),
         }
+    )
+
+
+def transfer_limits(limits: PrefetchEngineLimits) -> TransferLimits:
+    """Of an engine's DMA."""
+    return TransferLimits(
+        address_bits=limits.link.address_bits,
+        burst_beats=limits.link.burst_beats,
+        outstanding=limits.link.outstanding,
     )
 
 
