@@ -10,30 +10,48 @@ from typing_extensions import override
 
 from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EVENT_ERRORS, EngineError
-from predictor.engine.limits import PrefetchEngineLimits
-from predictor.engine.settings import Mode
+from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
+from predictor.engine.settings import Missing, Mode
 from rtl.bus.axi4 import Axi4ReadSignature, Axi4WriteSignature
 from rtl.prefetch.arbiter import Arbiter
-from rtl.prefetch.dma.link import Link
+from rtl.prefetch.dma.link import LINK_ERRORS, Link
 from rtl.prefetch.front_end import FrontEnd
 from rtl.prefetch.notices import Notices
 from rtl.prefetch.payloads import (
-    BEAT_BITS,
     event_layout,
     host_request_layout,
     notice_layout,
     prediction_layout,
     stager_shape,
-    transfer_limits,
 )
-from rtl.prefetch.settings import core_settings_layout
+from rtl.prefetch.limits import table_limits
+from rtl.prefetch.register_file import SettingsSignature
+from rtl.prefetch.setting_registers import TABLE_NAMES, table_signal
 from rtl.prefetch.stager.layouts import Command, ShareWriteSignature, action_layout, command_layout, done_layout
 from rtl.prefetch.stager.stager import Stager
-from rtl.prefetch.table_port import TablePort, table_limits
-from rtl.prefetch.tables.layouts import RowWriteSignature, SettingsSignature
+from rtl.prefetch.table_port import TablePort
+from rtl.prefetch.tables.layouts import RowWriteSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.predictor import TablePredictor
 from rtl.prefetch.tallies import STAGER_TALLIES, StagerTallies, increment_bits
+
+
+BUS_BITS = 8 * BEAT_BYTES
+"""Of the memory ports."""
+ERROR_BITS = len(EngineError)
+
+
+_LINK_NAMES = (
+    "expert_bytes",
+    "expert_base",
+    "expert_stride",
+    "staging_base",
+    "staging_stride",
+    "chunk_log2",
+    "outstanding",
+    "share",
+    "silence",
+)
 
 
 class Observed(wiring.Signature):
@@ -41,6 +59,23 @@ class Observed(wiring.Signature):
 
     def __init__(self, layout: Any) -> None:
         super().__init__({"valid": Out(1), "payload": Out(layout)})
+
+
+class ObservedSignature(wiring.Signature):
+    """What the parts tell each other, for lock-step comparison."""
+
+    def __init__(self, limits: PrefetchEngineLimits) -> None:
+        shape = stager_shape(limits)
+        super().__init__(
+            {
+                "commands": Out(Observed(command_layout(shape))),
+                "actions": Out(Observed(action_layout(shape))),
+                "done": Out(Observed(done_layout(shape))),
+                "predictions": Out(Observed(prediction_layout(limits))),
+                "errors": Out(Observed(ERROR_BITS)),
+                "table_writes": Out(RowWriteSignature(table_limits(limits))),
+            }
+        )
 
 
 def increments_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
@@ -56,12 +91,11 @@ class EngineCore(wiring.Component):
         events, notices: The streams.
         far, staging: Where experts are read, and written.
         settings: What the registers hold.
-        table_settings, table_window: The table predictor's.
+        window: Single words of the table memory.
         shares: A place share of the stager's is written, before CLEAR.
         host: Commands of the host for the stager; CLEAR forgets everything else too, and comes while not ``busy``.
         hold: No event is accepted.
         forget: Every slot's next token must start a sequence; while not ``busy``.
-        rejected: The host's command could not be carried out.
         errors: For one cycle each: bits of ``EngineError``.
         increments: By how much each counter grows.
         busy: Something is in work, waits, moves or is queued.
@@ -76,37 +110,25 @@ class EngineCore(wiring.Component):
             {
                 "events": In(stream.Signature(event_layout(limits))),
                 "notices": Out(stream.Signature(notice_layout(limits))),
-                "far": Out(Axi4ReadSignature(BEAT_BITS, address_bits)),
-                "staging": Out(Axi4WriteSignature(BEAT_BITS, address_bits)),
-                "settings": In(core_settings_layout(limits)),
-                "table_settings": In(SettingsSignature(tables)),
-                "table_window": In(WindowSignature(tables)),
+                "far": Out(Axi4ReadSignature(BUS_BITS, address_bits)),
+                "staging": Out(Axi4WriteSignature(BUS_BITS, address_bits)),
+                "settings": In(SettingsSignature(limits)),
+                "window": In(WindowSignature(tables)),
                 "shares": In(ShareWriteSignature(shape)),
                 "host": In(stream.Signature(host_request_layout(limits))),
                 "hold": In(1),
                 "forget": In(1),
-                "errors": Out(EngineError.HOST_COMMAND.bit_length()),
+                "errors": Out(ERROR_BITS),
                 "increments": Out(increments_layout(limits)),
                 "busy": Out(1),
-                "observed": Out(
-                    wiring.Signature(
-                        {
-                            "commands": Out(Observed(command_layout(shape))),
-                            "actions": Out(Observed(action_layout(shape))),
-                            "done": Out(Observed(done_layout(shape))),
-                            "predictions": Out(Observed(prediction_layout(limits))),
-                            "errors": Out(Observed(EngineError.HOST_COMMAND.bit_length())),
-                            "table_writes": Out(RowWriteSignature(tables)),
-                        }
-                    )
-                ),
+                "observed": Out(ObservedSignature(limits)),
             }
         )
         self._front_end = FrontEnd(limits)
         self._arbiter = Arbiter(limits)
         self._notices = Notices(limits)
         self._stager = Stager(shape)
-        self._link = Link(transfer_limits(limits), shape)
+        self._link = Link(limits)
         self._table_port = TablePort(limits)
         self._tables = TablePredictor(tables)
         self._tallies = StagerTallies(limits)
@@ -133,7 +155,7 @@ class EngineCore(wiring.Component):
         front_end, settings = self._front_end, self.settings
         connect(m, flipped(self.events), front_end.events)
         m.d.comb += [
-            *(getattr(front_end, name).eq(settings[name]) for name in ("layers", "experts", "top_k", "domains")),
+            *(getattr(front_end, name).eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "domains")),
             front_end.rows.eq(settings.identity_rows),
             front_end.predicts.eq(settings.mode != Mode.OFF),
             front_end.forget.eq(self.forget),
@@ -141,10 +163,14 @@ class EngineCore(wiring.Component):
         ]
 
     @property
+    def _taken(self) -> Value:
+        """Whether the stager takes a command."""
+        return self._stager.commands.valid & self._stager.commands.ready
+
+    @property
     def _clears(self) -> Value:
         """Whether everything is forgotten from this cycle on."""
-        taken = self._stager.commands
-        return taken.valid & taken.ready & (taken.payload.kind == Command.CLEAR)
+        return self._taken & (self._stager.commands.payload.kind == Command.CLEAR)
 
     def _connect_stager(self, m: Module) -> None:
         arbiter, notices, stager, front_end = self._arbiter, self._notices, self._stager, self._front_end
@@ -157,7 +183,7 @@ class EngineCore(wiring.Component):
         m.d.comb += [
             clears.eq(self._clears),
             arbiter.open.eq(notices.open & ~self._tallies.clearing),
-            arbiter.elsewhere.eq(self.settings.elsewhere),
+            arbiter.elsewhere.eq(self.settings.missing == Missing.ELSEWHERE),
             arbiter.done.eq(stager.done),
             arbiter.release_count.eq(notices.demanded_count),
             arbiter.release_experts.eq(notices.demanded),
@@ -169,8 +195,14 @@ class EngineCore(wiring.Component):
             notices.actions.eq(stager.actions),
             notices.clear.eq(clears),
             front_end.clear.eq(clears),
-            stager.settings.eq(self.settings.stager),
+            *(stager.settings[name].eq(value) for name, value in self._stager_settings().items()),
         ]
+
+    def _stager_settings(self) -> dict[str, Value]:
+        """By the stager's names."""
+        names = ("by_layer", "spare", "value_scale", "chance_scale", "price", "horizon", "by_recency", "background")
+        own = {name: getattr(self.settings, f"stager_{name}") for name in (*names, "retries")}
+        return {"layers": self.settings.layers, "experts": self.settings.experts, **own}
 
     def _connect_link(self, m: Module) -> None:
         link, stager = self._link, self._stager
@@ -178,7 +210,10 @@ class EngineCore(wiring.Component):
         connect(m, link.staging, flipped(self.staging))
         connect(m, link.requests, self._arbiter.link)
         m.d.comb += [
-            link.settings.eq(self.settings.link),
+            *(link.settings[name].eq(getattr(self.settings, f"link_{name}")) for name in _LINK_NAMES),
+            link.experts.eq(self.settings.experts),
+            link.told.eq(self._taken & (stager.commands.payload.kind != Command.GRANT)),
+            link.clear.eq(self._clears),
             link.done.eq(stager.done),
             link.actions.eq(stager.actions),
             link.demand_waits.eq(stager.demand_waits),
@@ -192,9 +227,9 @@ class EngineCore(wiring.Component):
         connect(m, port.events, tables.events)
         connect(m, tables.requests, port.requests)
         connect(m, port.predictions, self._arbiter.predictions)
-        connect(m, flipped(self.table_settings), tables.settings)
-        connect(m, flipped(self.table_window), tables.window)
+        connect(m, flipped(self.window), tables.window)
         m.d.comb += [
+            *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
             tables.enable.eq((self.settings.mode == Mode.TABLES) & ~self.forget),
             port.forget.eq(self.forget | self._clears),
         ]
@@ -205,7 +240,7 @@ class EngineCore(wiring.Component):
         arbiter, tables, told = self._arbiter, self._tables, self.observed
         taken = Signal()
         m.d.comb += [
-            taken.eq(stager.commands.valid & stager.commands.ready),
+            taken.eq(self._taken),
             tallies.command.valid.eq(taken),
             tallies.command.payload.eq(stager.commands.payload),
             tallies.actions.eq(stager.actions),
@@ -220,7 +255,7 @@ class EngineCore(wiring.Component):
             {
                 EngineError.GAVE_UP: gave_up,
                 EngineError.HOST_COMMAND: stager.done.valid & stager.done.rejected,
-                **link.error_bits(),
+                **{error: link.failed[str(error.name).lower()] for error in LINK_ERRORS},
             },
         )
         prediction_waits = arbiter.predictions.valid & ~arbiter.predictions.ready
@@ -236,7 +271,7 @@ class EngineCore(wiring.Component):
             EngineCounter.USEFUL: useful,
             EngineCounter.USELESS: wasted,
             EngineCounter.FAILED: gave_up,
-            EngineCounter.BYTES: link.bytes_written,
+            EngineCounter.BYTES: link.landed,
             EngineCounter.STALL_CYCLES: self._notices.waits,
             EngineCounter.READ_BUSY_CYCLES: link.moved,
             EngineCounter.READ_IDLE_CYCLES: link.waited,

@@ -80,6 +80,7 @@ class StagerTallies(wiring.Component):
         grow = self.increments
         begins = {kind: self.command.valid & (command.kind == kind) for kind in Command}
         said = {kind: action.valid & (action.kind == kind) for kind in ActionKind}
+        landing = self.limits.places + self.limits.spare
         failed = action.why == ActionWhy.FAILED
         m.d.comb += [
             grow.predictions.eq(begins[Command.PREFETCH]),
@@ -94,7 +95,7 @@ class StagerTallies(wiring.Component):
             grow.paused.eq(said[ActionKind.PAUSE] & ~failed),
             grow.retried.eq(said[ActionKind.PAUSE] & failed),
             grow.queue_full.eq(action.valid & (action.why == ActionWhy.FULL)),
-            grow.passed.eq(done.valid & done.transfer.valid & ~done.transfer.placed),
+            grow.passed.eq(done.valid & done.transfer.valid & (done.transfer.place == landing)),
             grow.stager_cycles.eq(self.command.valid | self.busy),
         ]
         with m.If(begins[Command.PREFETCH]):
