@@ -7,24 +7,12 @@ from typing_extensions import override
 
 from predictor.engine.events import EventKind
 from predictor.engine.limits import PrefetchEngineLimits
-from predictor.st_moe.parameters import EngineLimits
 from rtl.checks import always, always_stable, implies
+from rtl.prefetch.limits import table_limits
 from rtl.prefetch.payloads import CHANCE_BITS, known_event_layout, prediction_layout, stager_shape
 from rtl.prefetch.tables.layouts import event_layout, request_layout
 
 CERTAIN = (1 << CHANCE_BITS) - 1
-
-
-def table_limits(limits: PrefetchEngineLimits) -> EngineLimits:
-    """Of an engine's table predictor."""
-    return EngineLimits(
-        experts_max=limits.experts_max,
-        layers_max=limits.layers_max,
-        top_k_max=limits.top_k_max,
-        candidates_max=limits.candidates_max,
-        slots_max=limits.slots_max,
-        domains_max=limits.domains_max,
-    )
 
 
 class TablePort(wiring.Component):
