@@ -1,14 +1,28 @@
 // The prefetch engine between memory models and a machine that runs layers; whatever it does is logged with its cycle.
 //
-// Python defines the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on.
+// Python gives the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on.
 // Logs are files in the simulator's folder, NAME.log with a line a payload: the cycle in ten hexadecimal digits, then the
 // payload. Memories are `axi4_ram`s of the names far, staging and text, which have their plusargs and files.
 `define LOG(name, valid, payload) if (valid) $fwrite(name, "%h%h\n", cycle, payload)
 
-module bench (
+module bench #(
+    parameter int CONTROL_BITS = 1,
+    parameter int ADDRESS_BITS = 1,
+    parameter int MOST_EVENTS = 1,
+    parameter int EVENT_BITS = 1,
+    parameter int EVENT_FIRST_BIT = 1,
+    parameter int NOTICE_BITS = 1,
+    parameter int COMMAND_BITS = 1,
+    parameter int ACTION_BITS = 1,
+    parameter int DONE_BITS = 1,
+    parameter int PREDICTION_BITS = 1,
+    parameter int ERROR_BITS = 1,
+    parameter int ROW_ADDRESS_BITS = 1,
+    parameter int ROW_BITS = 1
+) (
     input wire clk,
     input wire rst,
-    input wire [`CONTROL_BITS-1:0] control__awaddr,
+    input wire [CONTROL_BITS-1:0] control__awaddr,
     input wire [3-1:0] control__awprot,
     input wire control__awvalid,
     output wire control__awready,
@@ -19,7 +33,7 @@ module bench (
     output wire [2-1:0] control__bresp,
     output wire control__bvalid,
     input wire control__bready,
-    input wire [`CONTROL_BITS-1:0] control__araddr,
+    input wire [CONTROL_BITS-1:0] control__araddr,
     input wire [3-1:0] control__arprot,
     input wire control__arvalid,
     output wire control__arready,
@@ -43,11 +57,11 @@ module bench (
     output wire [31:0] breaches
 );
   wire event_valid, event_ready, notice_valid, notice_ready;
-  wire [`EVENT_BITS-1:0] event_payload;
-  wire [`NOTICE_BITS-1:0] notice_payload;
+  wire [EVENT_BITS-1:0] event_payload;
+  wire [NOTICE_BITS-1:0] notice_payload;
 
   wire far__arid;
-  wire [`ADDRESS_BITS-1:0] far__araddr;
+  wire [ADDRESS_BITS-1:0] far__araddr;
   wire [8-1:0] far__arlen;
   wire [3-1:0] far__arsize;
   wire [2-1:0] far__arburst;
@@ -60,7 +74,7 @@ module bench (
   wire far__rvalid;
   wire far__rready;
   wire staging__awid;
-  wire [`ADDRESS_BITS-1:0] staging__awaddr;
+  wire [ADDRESS_BITS-1:0] staging__awaddr;
   wire [8-1:0] staging__awlen;
   wire [3-1:0] staging__awsize;
   wire [2-1:0] staging__awburst;
@@ -76,7 +90,7 @@ module bench (
   wire staging__bvalid;
   wire staging__bready;
   wire text__arid;
-  wire [`ADDRESS_BITS-1:0] text__araddr;
+  wire [ADDRESS_BITS-1:0] text__araddr;
   wire [8-1:0] text__arlen;
   wire [3-1:0] text__arsize;
   wire [2-1:0] text__arburst;
@@ -89,7 +103,7 @@ module bench (
   wire text__rvalid;
   wire text__rready;
   wire text__awid;
-  wire [`ADDRESS_BITS-1:0] text__awaddr;
+  wire [ADDRESS_BITS-1:0] text__awaddr;
   wire [8-1:0] text__awlen;
   wire [3-1:0] text__awsize;
   wire [2-1:0] text__awburst;
@@ -105,12 +119,13 @@ module bench (
   wire text__bvalid;
   wire text__bready;
   wire commands_valid, actions_valid, done_valid, predictions_valid, errors_valid, table_writes_valid;
-  wire [`COMMAND_BITS-1:0] commands_payload;
-  wire [`ACTION_BITS-1:0] actions_payload;
-  wire [`DONE_BITS-1:0] done_payload;
-  wire [`PREDICTION_BITS-1:0] predictions_payload;
-  wire [`ERROR_BITS-1:0] errors_payload;
-  wire [`TABLE_WRITE_BITS-1:0] table_writes_payload;
+  wire [COMMAND_BITS-1:0] commands_payload;
+  wire [ACTION_BITS-1:0] actions_payload;
+  wire [DONE_BITS-1:0] done_payload;
+  wire [PREDICTION_BITS-1:0] predictions_payload;
+  wire [ERROR_BITS-1:0] errors_payload;
+  wire [ROW_ADDRESS_BITS-1:0] table_writes_address;
+  wire [ROW_BITS-1:0] table_writes_row;
 
   int far_breaches, staging_breaches, text_breaches;
 
@@ -205,7 +220,8 @@ module bench (
       .observed__errors__valid(errors_valid),
       .observed__errors__payload(errors_payload),
       .observed__table_writes__valid(table_writes_valid),
-      .observed__table_writes__payload(table_writes_payload),
+      .observed__table_writes__address(table_writes_address),
+      .observed__table_writes__row(table_writes_row),
       .events__valid(event_valid),
       .events__ready(event_ready),
       .events__payload(event_payload),
@@ -216,9 +232,9 @@ module bench (
   );
 
   runner #(
-      .EVENT_BITS(`EVENT_BITS),
-      .FIRST_BIT(`EVENT_FIRST_BIT),
-      .MOST_EVENTS(`MOST_EVENTS)
+      .EVENT_BITS(EVENT_BITS),
+      .FIRST_BIT(EVENT_FIRST_BIT),
+      .MOST_EVENTS(MOST_EVENTS)
   ) runner (
       .clk(clk),
       .rst(rst),
@@ -237,14 +253,14 @@ module bench (
       .notice_valid(notice_valid),
       .notice_ready(notice_ready),
       .notice_kind(notice_payload[2:0]),
-      .notice_wanted(notice_payload[`NOTICE_BITS-1]),
+      .notice_wanted(notice_payload[NOTICE_BITS-1]),
       .finished(finished),
       .accepted(accepted)
   );
 
   axi4_ram #(
       .NAME("far"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) far_memory (
       .clk(clk),
       .rst(rst),
@@ -278,7 +294,7 @@ module bench (
 
   axi4_checker #(
       .NAME("far"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) far_rules (
       .clk(clk),
       .rst(rst),
@@ -317,7 +333,7 @@ module bench (
 
   axi4_ram #(
       .NAME("staging"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) staging_memory (
       .clk(clk),
       .rst(rst),
@@ -351,7 +367,7 @@ module bench (
 
   axi4_checker #(
       .NAME("staging"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) staging_rules (
       .clk(clk),
       .rst(rst),
@@ -390,7 +406,7 @@ module bench (
 
   axi4_ram #(
       .NAME("text"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) text_memory (
       .clk(clk),
       .rst(rst),
@@ -424,7 +440,7 @@ module bench (
 
   axi4_checker #(
       .NAME("text"),
-      .ADDRESS_BITS(`ADDRESS_BITS)
+      .ADDRESS_BITS(ADDRESS_BITS)
   ) text_rules (
       .clk(clk),
       .rst(rst),
@@ -485,7 +501,7 @@ module bench (
       `LOG(done, done_valid, done_payload);
       `LOG(predictions, predictions_valid, predictions_payload);
       `LOG(errors, errors_valid, errors_payload);
-      `LOG(table_writes, table_writes_valid, table_writes_payload);
+      `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
     end
     if (keep) begin
       $fflush(events);

@@ -5,6 +5,7 @@ Nothing here looks at a single cycle: the bench logs, ``cocotb_tests.prefetch_en
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import cocotb
@@ -13,6 +14,10 @@ from cocotb.triggers import RisingEdge, Timer
 
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
+from cocotb_tests.models.files import read_written
+from cocotb_tests.prefetch_engine.logs import read_lines
+from predictor.engine.limits import BEAT_BYTES
+from rtl.bus.register_map import DATA_BITS, DATA_BYTES
 
 _PERIOD_NS = 2
 _SLEEP_CYCLES = 2000
@@ -59,7 +64,10 @@ async def run(dut: Any) -> None:
     waits = random.Random(stimulus["inputs"]["seed"]) if stimulus["inputs"]["share"] < 256 else None
     bus = AxiLiteMaster(dut, "control", waits=waits)
     for offset, value in stimulus["writes"]:
-        await bus.write(offset, value)
+        if offset < 0:
+            await _until_idle(bus, stimulus)
+        else:
+            await bus.write(offset, value)
     await _until_idle(bus, stimulus)
     dut.go.value = 1
     started = time.perf_counter()
@@ -67,7 +75,8 @@ async def run(dut: Any) -> None:
     await _until_idle(bus, stimulus)
     running_s = time.perf_counter() - started
     cycles = dut.cycle.value.to_unsigned()
-    registers = {name: await bus.read(offset) for name, offset in stimulus["reads"].items()}
+    counters = {name: await _read_wide(bus, offset) for name, offset in stimulus["counters"].items()}
+    errors = await bus.read(stimulus["errors"])
     dut.keep.value = 1
     for _ in range(3):
         await RisingEdge(dut.clk)
@@ -75,12 +84,31 @@ async def run(dut: Any) -> None:
         {
             "cycles": cycles,
             "running_s": running_s,
-            "registers": registers,
+            "counters": counters,
+            "errors": errors,
             "breaches": dut.breaches.value.to_unsigned(),
             "interrupt": int(dut.interrupt.value),
             "violations": bus.violations,
+            **_logs(stimulus["logs"]),
         }
     )
+
+
+def _logs(bits: dict[str, int]) -> dict[str, Any]:
+    """All logs of the bench, and the bursts of its memories, as arrays."""
+    folder = Path()
+    found: dict[str, Any] = {}
+    for name, size in bits.items():
+        found[f"{name}_cycle"], found[f"{name}_payload"] = read_lines(folder / f"{name}.log", size)
+    addresses, strobes, data = read_written(folder, "staging", BEAT_BYTES)
+    found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
+    return found
+
+
+async def _read_wide(bus: AxiLiteMaster, offset: int) -> int:
+    """A counter: its low word, and the high one as it was then."""
+    low = await bus.read(offset)
+    return low | await bus.read(offset + DATA_BYTES) << DATA_BITS
 
 
 async def _until_idle(bus: AxiLiteMaster, stimulus: dict[str, Any]) -> None:
