@@ -22,9 +22,11 @@ class Kind(Enum):
     DROP = "drop"
     """It was queued or moving, and is given up."""
     PAUSE = "pause"
-    """It was moving, and waits for the link again."""
+    """It was moving, and waits for the link again: for a demand, or because its transfer failed."""
     EVICT = "evict"
     """It was resident, and gives way."""
+    ELSEWHERE = "elsewhere"
+    """It was to be demanded only if it were resident, and it is not."""
 
 
 class Why(Enum):
@@ -38,6 +40,7 @@ class Why(Enum):
     PLACE = "its place was needed"
     SHARE = "beyond the share"
     RELEASED = "nobody waits any more"
+    FAILED = "its transfer failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ class Step:
     Attributes:
         actions: in order.
         transfer: of ``grant``.
-        entries: entries of the directory that were looked at.
-        cycles: that the hardware takes.
+        entries: entries of the directory that were looked at in scans, and of ``set_values`` those written.
+        cycles: that the hardware takes (``staging.stager.cycles``).
     """
 
     actions: list[Action] = field(default_factory=list)
@@ -97,6 +100,8 @@ class StagerCounters:
         refused: predicted and not queued.
         evicted: residents that gave way.
         passed: transfers without a place.
+        failed: transfers that failed.
+        lost: demands given up after too many of those.
     """
 
     hits: int = 0
@@ -110,8 +115,5 @@ class StagerCounters:
     refused: int = 0
     evicted: int = 0
     passed: int = 0
-
-
-def cycles_of(named: int, entries: int, lanes: int) -> int:
-    """Cycles of a command that names or tries so many experts and looks at so many entries of the directory."""
-    return 1 + named + (entries + lanes - 1) // lanes
+    failed: int = 0
+    lost: int = 0

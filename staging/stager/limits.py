@@ -25,6 +25,7 @@ class StagerLimits(StrictModel):
         value_bits: of a value (signed) and of a chance (unsigned), as told.
         scale_bits: of the two scales and of the price, which are times in one unit.
         stamp_bits: of the counter of uses that recency is read from; a stamp 2^bits uses old looks young again.
+        deadline_bits: of a deadline, which is 0 or more; all ones stand for ``FOREVER``.
         lanes: entries of the directory that are looked at in a cycle.
     """
 
@@ -39,6 +40,7 @@ class StagerLimits(StrictModel):
     value_bits: int = Field(default=16, ge=2, le=32)
     scale_bits: int = Field(default=16, ge=1, le=24)
     stamp_bits: int = Field(default=32, ge=2, le=48)
+    deadline_bits: int = Field(default=32, ge=2, le=48)
     lanes: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
@@ -75,6 +77,7 @@ class StagerSettings(StrictModel):
         horizon: how far beyond the latest gate a prefetch's deadline may lie.
         by_recency: of equal worth the least recently used gives way; otherwise recency is not looked at.
         background: with nothing queued, move the absent expert that gains most by the same comparison.
+        retries: failed transfers after which a demand still waits again; one more, and it is given up.
     """
 
     shares: tuple[int, ...] = Field(min_length=1)
@@ -84,6 +87,7 @@ class StagerSettings(StrictModel):
     horizon: int = Field(default=FOREVER, ge=1, le=FOREVER)
     by_recency: bool = True
     background: bool = False
+    retries: int = Field(default=3, ge=0, le=15)
 
     def check(self, limits: StagerLimits) -> None:
         """Raise unless the settings fit a stager of ``limits``.
