@@ -3,61 +3,15 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
-
 from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EngineError
-from predictor.engine.limits import LinkLimits, NetLimits, PrefetchEngineLimits
 from predictor.engine.settings import Mode
-from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
-from rtl.prefetch.address_map import Command, Interrupt, address_bits, address_map, counter_offset
-from rtl.prefetch.limits import table_limits
+from rtl.prefetch.address_map import Command, Interrupt, counter_offset
 from rtl.prefetch.payloads import HostRequest
-from rtl.prefetch.register_file import RegisterFile
 from rtl.prefetch.setting_registers import Setting, settings
-from rtl.prefetch.tables.memory import TableMemory
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
+from tests.rtl.prefetch.register_bench import LIMITS, MAP, Registers
 from tests.rtl.simulate import simulate
-
-# Little that is a power of two; addresses of more than a word.
-LIMITS = PrefetchEngineLimits(
-    slots_max=3,
-    layers_max=6,
-    experts_max=16,
-    top_k_max=3,
-    candidates_max=5,
-    domains_max=2,
-    places=20,
-    spare=9,
-    queue_depth=9,
-    net=NetLimits(lanes=16, hidden_max=24, prefetched_max=5),
-    link=LinkLimits(address_bits=40, outstanding=6),
-)
-MAP = address_map(LIMITS)
-CONFIGURATION = (EngineError.CONFIGURATION, OKAY)
-
-
-class Registers(wiring.Component):
-    """Slave, register file and table memory; the rest of the register file's ports are the bench's."""
-
-    def __init__(self) -> None:
-        bits = address_bits(LIMITS)
-        super().__init__({"bus": In(AxiLiteSignature(bits)), "interrupt": Out(1), "busy": In(1), "host_ready": In(1)})
-        self.file, self._bits = RegisterFile(LIMITS), bits
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.slave = slave = AxiLiteSlave(self._bits)
-        m.submodules.file = file = self.file
-        m.submodules.tables = tables = TableMemory(table_limits(LIMITS))
-        wiring.connect(m, wiring.flipped(self.bus), slave.bus)
-        wiring.connect(m, slave.registers, file.registers)
-        wiring.connect(m, file.window, tables.window)
-        m.d.comb += [self.interrupt.eq(file.interrupt), file.busy.eq(self.busy), file.host.ready.eq(self.host_ready)]
-        return m
 
 
 class Bench:
@@ -125,9 +79,8 @@ def test_every_register_reads_what_the_map_says_after_reset() -> None:
     run(body)
 
 
-@pytest.mark.parametrize("setting", settings(LIMITS), ids=lambda setting: setting.name)
-def test_a_setting_of_the_engine_holds_its_range_and_no_more(setting: Setting) -> None:
-    async def body(bench: Bench) -> None:
+def test_a_setting_of_the_engine_holds_its_range_and_no_more() -> None:
+    async def check(bench: Bench, setting: Setting) -> None:
         ctx, name, shift = bench.ctx, setting.name.upper(), setting.lowest_bit
         registers = setting.registers(LIMITS, 0)
         high = setting.high(LIMITS)
@@ -153,16 +106,18 @@ def test_a_setting_of_the_engine_holds_its_range_and_no_more(setting: Setting) -
             assert await bench.errors() == EngineError.CONFIGURATION
         assert ctx.get(getattr(bench.file.settings, setting.name)) == held
 
+    async def body(bench: Bench) -> None:
+        for setting in settings(LIMITS):
+            await check(bench, setting)
+            assert await bench.write("MODE", Mode.OFF) == OKAY
+
     run(body)
 
 
-@pytest.mark.parametrize("setting", settings(LIMITS), ids=lambda setting: setting.name)
-def test_what_is_locked_moves_only_while_nothing_runs(setting: Setting) -> None:
-    async def body(bench: Bench) -> None:
+def test_what_is_locked_moves_only_while_nothing_runs() -> None:
+    async def check(bench: Bench, setting: Setting) -> None:
         register = setting.name.upper()
         value, _ = await bench.read(register)
-        if register == "MODE":
-            return
         expected = SLVERR if setting.locked else OKAY
         assert await bench.write("MODE", Mode.TABLES) == OKAY
         assert await bench.write(register, value) == expected
@@ -174,12 +129,18 @@ def test_what_is_locked_moves_only_while_nothing_runs(setting: Setting) -> None:
         # A command of the host that waits is work, too.
         assert await bench.command(Command.CLEAR) == OKAY
         assert await bench.write(register, value) == expected
-        await bench.strobe()
+        assert await bench.errors() == (EngineError.CONFIGURATION if setting.locked else 0)
         bench.ctx.set(bench.dut.host_ready, 1)
         await bench.ctx.tick()
         assert await bench.status() == set()
         assert await bench.write(register, value) == OKAY
         assert await bench.status() == ({"unclear"} if setting.locked else set())
+        bench.ctx.set(bench.dut.host_ready, 0)
+
+    async def body(bench: Bench) -> None:
+        for setting in settings(LIMITS):
+            if setting.name != "mode":
+                await check(bench, setting)
 
     run(body)
 
@@ -224,9 +185,8 @@ def test_writing_the_mode_tells_the_engine_to_forget() -> None:
     run(body)
 
 
-@pytest.mark.parametrize("command", [Command.PRELOAD, Command.FIX, Command.UNFIX, Command.CLEAR])
-def test_a_command_of_the_host_waits_for_the_stager(command: Command) -> None:
-    async def body(bench: Bench) -> None:
+def test_a_command_of_the_host_waits_for_the_stager() -> None:
+    async def check(bench: Bench, command: Command) -> None:
         ctx, host = bench.ctx, bench.file.host
         assert await bench.write("LAYERS", 5) == OKAY
         assert await bench.write("HOST_EXPERT", 4 << 16 | 13) == OKAY
@@ -248,6 +208,11 @@ def test_a_command_of_the_host_waits_for_the_stager(command: Command) -> None:
         assert await bench.command(Command.CLEAR_INTERRUPTS) == OKAY
         await ctx.tick()
         assert not ctx.get(bench.dut.interrupt)
+        ctx.set(bench.dut.host_ready, 0)
+
+    async def body(bench: Bench) -> None:
+        for command in (Command.PRELOAD, Command.FIX, Command.UNFIX, Command.CLEAR):
+            await check(bench, command)
 
     run(body)
 
@@ -306,11 +271,9 @@ def test_shares_are_told_and_can_be_read() -> None:
     run(body)
 
 
-@pytest.mark.parametrize("error", EngineError)
-def test_an_error_sticks_and_interrupts(error: EngineError) -> None:
-    async def body(bench: Bench) -> None:
+def test_an_error_sticks_and_interrupts() -> None:
+    async def check(bench: Bench, error: EngineError) -> None:
         ctx = bench.ctx
-        assert await bench.write("INTERRUPT_ENABLE", Interrupt.ERROR) == OKAY
         await bench.strobe(errors=int(error))
         await ctx.tick()
         assert ctx.get(bench.dut.interrupt)
@@ -321,6 +284,12 @@ def test_an_error_sticks_and_interrupts(error: EngineError) -> None:
         assert not ctx.get(bench.dut.interrupt)
         assert await bench.errors() == error
         assert await bench.read("ERRORS") == (0, OKAY)
+        assert await bench.write("ERROR_ENABLE", (1 << len(EngineError)) - 1) == OKAY
+
+    async def body(bench: Bench) -> None:
+        assert await bench.write("INTERRUPT_ENABLE", Interrupt.ERROR) == OKAY
+        for error in EngineError:
+            await check(bench, error)
 
     run(body)
 
@@ -335,9 +304,8 @@ def test_the_end_of_a_load_interrupts() -> None:
     run(body)
 
 
-@pytest.mark.parametrize("counter", list(EngineCounter)[::9])
-def test_both_words_of_a_counter_belong_together(counter: EngineCounter) -> None:
-    async def body(bench: Bench) -> None:
+def test_both_words_of_a_counter_belong_together() -> None:
+    async def check(bench: Bench, counter: EngineCounter) -> None:
         ctx, bus = bench.ctx, bench.dut.bus
         ctx.set(bench.file.counters[counter], 0x1234_FFFF_FFFF)
         assert await read(ctx, bus, counter_offset(counter)) == (0xFFFF_FFFF, OKAY)
@@ -345,6 +313,10 @@ def test_both_words_of_a_counter_belong_together(counter: EngineCounter) -> None
         assert await read(ctx, bus, counter_offset(counter) + 4) == (0x1234, OKAY)
         assert await read(ctx, bus, counter_offset(counter)) == (0, OKAY)
         assert await read(ctx, bus, counter_offset(counter) + 4) == (0x1235, OKAY)
+
+    async def body(bench: Bench) -> None:
+        for counter in EngineCounter:
+            await check(bench, counter)
 
     run(body)
 
