@@ -22,7 +22,7 @@ from staging.stager.directory import NO_PLACE, NONE
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.twin import Stager
 
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "set_values": Command.SET_VALUES,
     "demand": Command.DEMAND,
     "demand_residents": Command.DEMAND,
