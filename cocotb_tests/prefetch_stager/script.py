@@ -13,8 +13,10 @@ from rtl.prefetch.stager.layouts import (
     StagerShape,
     action_layout,
     command_layout,
+    counters_layout,
     done_layout,
     entry_layout,
+    key_layout,
     settings_layout,
 )
 from staging.stager.answers import Step
@@ -22,7 +24,7 @@ from staging.stager.directory import NO_PLACE, NONE
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.twin import Stager
 
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "set_values": Command.SET_VALUES,
     "demand": Command.DEMAND,
     "demand_residents": Command.DEMAND,
@@ -158,9 +160,26 @@ class StagerScript:
         }
 
     def entry_of(self, word: int, value: int) -> dict[str, Any]:
-        """An entry that the circuit showed."""
+        """An entry that the circuit showed, and its value as bits of two's complement."""
         of = _fields(entry_layout(self.shape), word)
+        sign = 1 << (self.shape.time_bits - 1)
+        value = (value & (2 * sign - 1) ^ sign) - sign
         return {**of, "value": value, "place": of["place"] if of["placed"] else NO_PLACE}
+
+    def waiting_of(self, count: int, keys: int, demanded: int) -> list[tuple[int, bool]]:
+        """The queue that the circuit showed, as ``waiting``."""
+        key = key_layout(self.shape)
+        words = [keys >> at * key.size & ((1 << key.size) - 1) for at in range(count)]
+        return [(self._key(_fields(key, word)), bool(demanded >> at & 1)) for at, word in enumerate(words)]
+
+    def counters_of(self, word: int) -> dict[str, int]:
+        """The counters that the circuit showed."""
+        return _fields(counters_layout(), word)
+
+    def key_word(self, key: int) -> int:
+        """A key as the circuit's struct."""
+        layer, expert = self.split(key)
+        return _packed(key_layout(self.shape), {"layer": layer, "expert": expert})
 
     def entry(self, key: int) -> dict[str, Any]:
         """What the twin knows of ``key``."""
@@ -228,6 +247,11 @@ class StagerScript:
         queue, moving = self.twin.queue, self.twin.moving[0]
         levels = (queue.holds_demand, not queue.waiting, moving != NONE, moving in queue.demanded)
         return sum(level << at for at, level in enumerate(levels))
+
+
+def clear_payload(shape: StagerShape) -> int:
+    """The command that comes first."""
+    return _packed(command_layout(shape), {"kind": Command.CLEAR.value})  # type: ignore[attr-defined]
 
 
 def _packed(layout: data.Layout, values: dict[str, Any]) -> int:

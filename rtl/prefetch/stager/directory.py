@@ -50,7 +50,7 @@ class DirectoryMemory(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        depth, lanes = self.shape.directory_words, self.shape.limits.lanes
+        depth, lanes = max(2, self.shape.directory_words), self.shape.limits.lanes  # an address has a bit
         m.submodules.entries = entries = Memory(shape=entries_layout(self.shape), depth=depth, init=[])
         m.submodules.values = values = Memory(shape=times_layout(self.shape), depth=depth, init=[])
         read, read_values = entries.read_port(), values.read_port()

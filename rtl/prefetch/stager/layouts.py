@@ -213,7 +213,7 @@ def action_layout(shape: StagerShape) -> data.StructLayout:
 
 
 def transfer_layout(shape: StagerShape) -> data.StructLayout:
-    """An answer's ``Transfer``: for ``NO_PLACE`` ``place`` is the number behind the last; ``evicts``: ``victim`` did."""
+    """An answer's ``Transfer``; ``place`` of ``NO_PLACE`` is the number behind the last, ``evicts``: it has a victim."""
     return data.StructLayout(
         {
             "valid": 1,

@@ -25,7 +25,7 @@ class FreePlaces(wiring.Component):
 
     def __init__(self, shape: StagerShape) -> None:
         self.shape = shape
-        self.words = max(1, -(-shape.all_places // WORD_PLACES))
+        self.words = -(-shape.all_places // WORD_PLACES) or 1
         super().__init__(
             {
                 "find": In(1),
@@ -43,7 +43,9 @@ class FreePlaces(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = WORD_PLACES.bit_length() - 1
-        m.submodules.memory = memory = Memory(shape=unsigned(WORD_PLACES), depth=self.words, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=unsigned(WORD_PLACES), depth=max(2, self.words), init=[]
+        )  # an address has a bit
         read, write = memory.read_port(), memory.write_port()
         has_free = Signal(self.words)
         word, reads, found = Signal(range(max(2, self.words))), Signal(), Signal()

@@ -15,7 +15,7 @@ def looked_layout(shape: StagerShape) -> data.StructLayout:
 
 
 class TransferQueue(wiring.Component):
-    """Entries in the order in which they came, without gaps; one more than ``queue_depth``, which is only passed through.
+    """Entries in the order in which they came, without gaps; one more than ``queue_depth``, which is there in passing.
 
     *By key*: two cycles after ``key``, ``matched`` is its entry (zeros if there is none); one cycle after, it is the
     one that ``remove``, ``update`` (deadline and worth of ``given``) and ``demote`` (no gate waits for it any more)

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from cocotb_tests.prefetch_stager.script import Observed, StagerScript
-from rtl.prefetch.stager.layouts import COUNTERS, Command, StagerShape, command_layout
+from cocotb_tests.prefetch_stager.script import Observed, StagerScript, clear_payload
+from rtl.prefetch.stager.layouts import COUNTERS, StagerShape
 from rtl.prefetch.stager.stager import Stager
-from staging.stager.directory import NONE
 from tests.rtl.simulate import simulate
 from tests.staging.stager.random_commands import Chooser
 
@@ -45,7 +44,7 @@ def run_script(script, *, wait=None):
             await ctx.tick()
         ctx.set(dut.shares.valid, 0)
         clear = Observed()
-        await _told(ctx, dut, script, _clear(script.shape), [], clear)
+        await _told(ctx, dut, script, clear_payload(script.shape), [], clear)
         for payload, values in zip(script.payloads, script.values, strict=True):
             for _ in range(int(wait.integers(4)) if wait else 0):
                 await ctx.tick()
@@ -99,12 +98,3 @@ async def _compare_state(ctx, dut, script):
     demanded = ctx.get(dut.queue.demanded)
     assert [(key, bool(demanded >> at & 1)) for at, key in enumerate(found)] == script.waiting
     assert {name: ctx.get(getattr(dut.counters, name)) for name in COUNTERS} == script.counters
-
-
-def _clear(shape):
-    return command_layout(shape).const({"kind": Command.CLEAR}).as_value().value
-
-
-def is_quiet(script):
-    """Whether nothing moves."""
-    return script.twin.moving == [NONE]
