@@ -78,8 +78,8 @@ class Step:
     Attributes:
         actions: in order.
         transfer: of ``grant``.
-        entries: entries of the directory that were looked at.
-        cycles: that the hardware takes.
+        entries: entries of the directory that were looked at in scans, and of ``set_values`` those written.
+        cycles: that the hardware takes (``staging.stager.cycles``).
     """
 
     actions: list[Action] = field(default_factory=list)
@@ -117,8 +117,3 @@ class StagerCounters:
     passed: int = 0
     failed: int = 0
     lost: int = 0
-
-
-def cycles_of(named: int, entries: int, lanes: int) -> int:
-    """Cycles of a command that names or tries so many experts and looks at so many entries of the directory."""
-    return 1 + named + (entries + lanes - 1) // lanes

@@ -61,14 +61,15 @@ def checked_chances(limits: StagerLimits, count: int, chances: Experts) -> NDArr
     return told
 
 
-def check_deadline(deadline: int) -> None:
-    """Raise unless ``deadline`` is one that can be: from ``-FOREVER`` to ``FOREVER``.
+def check_deadline(limits: StagerLimits, deadline: int) -> None:
+    """Raise unless ``deadline`` is ``FOREVER``, or one that the limits' bits hold beside it.
 
     Raises:
         ValueError: naming it.
     """
-    if not -FOREVER <= deadline <= FOREVER:
-        raise ValueError(f"deadline {deadline}: give at most {FOREVER}, which never passes")
+    most = (1 << limits.deadline_bits) - 2
+    if not 0 <= deadline <= most and deadline != FOREVER:
+        raise ValueError(f"deadline {deadline}: give 0 to {most}, or {FOREVER}, which never passes")
 
 
 def _integers(name: str, given: Experts) -> NDArray[np.int64]:

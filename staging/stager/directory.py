@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from staging.stager.cycles import CHOOSE, COMPARE, TOUCH, scan_cycles
 from staging.stager.limits import StagerLimits, StagerSettings
 
 NONE = -1
@@ -73,12 +74,14 @@ class Directory:
         held: places that each group holds.
         now: the deadline of the latest gate.
         entries: entries looked at so far.
+        cycles: of the circuit so far, as far as it is busy with the directory.
     """
 
     limits: StagerLimits
     settings: StagerSettings
     now: int = -1
     entries: int = 0
+    cycles: int = 0
     held: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,8 @@ class Directory:
         self.deadline = np.full(keys, -1, np.int64)
         self.last = np.zeros(keys, np.int64)
         self.held = [0] * len(self.settings.shares)
+        layers = self.limits.layers if len(self.held) == 1 else 1
+        self.scan_cycles = scan_cycles(layers, self.limits.experts, self.limits.lanes)
         self._free = list(range(self.limits.places + self.limits.spare))  # a heap: the lowest number first
         self._stamps = 0
 
@@ -128,6 +133,7 @@ class Directory:
         """Who gives way in ``group``; ``NONE`` where nobody may. Looks at every entry of the group."""
         span = self.keys_of(group)
         self.entries += span.stop - span.start
+        self.cycles += self.scan_cycles
         keys = np.flatnonzero(self.status[span] == RESIDENT) + span.start
         keys = keys[(self.pins[keys] == 0) & ~self.fixed[keys]]
         if not len(keys):
@@ -145,13 +151,16 @@ class Directory:
         Who gives way is absent from now on.
         """
         group, price = self.group_of(key), self.settings.price
+        self.cycles += CHOOSE
         if self.held[group] < self.settings.shares[group]:
             if not demanded and self.worth(key) <= price:
                 return None
             return Claim(self._enter(key, group, heappop(self._free)))
         victim = self.lowest(group)
+        self.cycles += COMPARE
         if victim != NONE and (demanded or self.worth(key) > self.worth(victim) + price):
             place = self._vacate(victim)
+            self.cycles += TOUCH
             return Claim(self._enter(key, group, place), victim)
         if not demanded:
             return None
@@ -199,11 +208,14 @@ class Directory:
     def trim(self, group: int) -> list[int]:
         """Let residents give way until the group holds no more than its share, where they may: who did, in order."""
         gone = []
+        self.cycles += CHOOSE
         while self._over(group):
             victim = self.lowest(group)
+            self.cycles += CHOOSE
             if victim == NONE:
                 break
             self.free(victim)
+            self.cycles += TOUCH + CHOOSE
             gone.append(victim)
         return gone
 

@@ -3,7 +3,7 @@
 Demands come first, in the order in which they were asked for. Then what was predicted: the nearest deadline, of equals
 the most worth, of those the one that came first. A demand that finds the queue full takes the entry of the last in this
 order, which is no demand (``StagerLimits`` sees to that); a prefetch does so only where it comes before that one.
-A circuit compares all entries at once, so each look takes one cycle whatever the depth.
+A circuit compares all entries pairwise in a tree, a level a cycle.
 """
 
 from dataclasses import dataclass, field

@@ -22,11 +22,14 @@ The rules of places and of order are ``directory``'s and ``queue``'s. Beyond the
 A demand always gets the link at last: demands are served first, in order, and neither a full directory (spare places,
 then ``NO_PLACE``) nor a full queue (``StagerLimits.queue_depth``) can refuse one.
 
-**Work and cycles.** Each command takes one cycle, one more for each expert named, and ⌈n / lanes⌉ more if it looks at
-n entries of the directory: for who gives way those of one group, for the absent one of most worth those of one group
-too, for new values those of a layer. ``Step.entries`` counts these, and ``Step.cycles`` is that sum. What drops of
-itself (``expire``) and each transfer tried (``grant``) counts as named. With G entries in the largest group, the most
-that a command looks at is
+**A transfer that failed** (``fail``): a demand waits again, last of the demands, and keeps its place, as long as its
+failed transfers are no more than the register ``retries``; then, and where no gate waits for it, it is given up. A
+layer whose demand is given up is to be told so by whoever asks (the action says it); it still releases what it needed.
+
+**Work and cycles.** ``Step.cycles`` is what the circuit takes (``cycles`` says of what it is made up). It looks at
+entries of the directory, ``lanes`` a cycle: for who gives way those of one group, for the absent one of most worth
+those of one group too, for new values those of a layer. ``Step.entries`` counts these. With G entries in the largest
+group, the most that a command looks at is
 
 * ``set_values``: the experts of a layer; ``release`` and ``arrive``: spare · G; ``grant``: (queue_depth + 2) · G, and
   for background loads 2 · keys more; all others: none.
@@ -35,7 +38,7 @@ that a command looks at is
 import numpy as np
 from numpy.typing import NDArray
 
-from staging.stager.answers import Action, Kind, StagerCounters, Step, Transfer, Why, cycles_of
+from staging.stager.answers import Action, Kind, StagerCounters, Step, Transfer, Why
 from staging.stager.arguments import (
     Experts,
     check_deadline,
@@ -44,6 +47,7 @@ from staging.stager.arguments import (
     checked_values,
     distinct_keys,
 )
+from staging.stager.cycles import BEGIN_AND_END, CHOOSE, TOUCH, WALK, look_cycles, values_cycles
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT, Directory
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.queue import TransferQueue
@@ -69,7 +73,10 @@ class Stager:
         self.moving = [NONE] * limits.channels
         self._useless: set[int] = set()
         self._unused: set[int] = set()
+        self._tries: dict[int, int] = {}  # failed transfers of what is demanded, if any
         self._needed = 0  # pins of running layers
+        self._look = look_cycles(limits.queue_depth)
+        self._before = 0, 0
 
     # --- what is known of experts ---
 
@@ -84,48 +91,62 @@ class Stager:
             ValueError: for a layer that there is not, values of another shape, or outside ``value_bits``.
         """
         told = checked_values(self.limits, layer, values)
-        first = layer * self.limits.experts
-        self.directory.value[first : first + self.limits.experts] = told * self.settings.value_scale
-        self.directory.entries += self.limits.experts
-        return self._end(Step(), 0, self.directory.entries - self.limits.experts)
+        step, experts = self._begin(), self.limits.experts
+        self.directory.value[layer * experts : (layer + 1) * experts] = told * self.settings.value_scale
+        self.directory.entries += experts
+        self.directory.cycles += values_cycles(experts, self.limits.lanes)
+        self._walk(sum(key // experts == layer for key in self.queue.waiting))  # their worth is kept in the queue
+        return self._end(step)
 
-    def preload(self, layer: int, experts: Experts) -> None:
+    def preload(self, layer: int, experts: Experts) -> Step:
         """Before anything runs: these are resident, each the most recently used of all.
 
         Raises:
             ValueError: if one is not absent, or its group has no place left.
         """
-        for key in checked_keys(self.limits, layer, experts):
+        step, before = self._begin(), self.directory.cycles
+        keys = checked_keys(self.limits, layer, experts).tolist()
+        for key in keys:
             group = self.directory.group_of(key)
             is_absent = self.directory.status[key] == ABSENT
             if not is_absent or self.directory.held[group] >= self.settings.shares[group]:
                 raise ValueError(f"preload: key {key} is not absent, or its group has no place left")
             self.directory.claim(key, demanded=True)
             self.directory.arrive(key)
+        self.directory.cycles = before + TOUCH * len(keys)
+        return self._end(step)
 
-    def fix(self, layer: int, experts: Experts, *, fixed: bool = True) -> None:
+    def fix(self, layer: int, experts: Experts, *, fixed: bool = True) -> Step:
         """These never give way (a static placement), or may again; they need not be resident."""
-        self.directory.fixed[checked_keys(self.limits, layer, experts)] = fixed
+        step, keys = self._begin(), checked_keys(self.limits, layer, experts)
+        self.directory.fixed[keys] = fixed
+        self.directory.cycles += TOUCH * len(keys)
+        return self._end(step)
 
     # --- what layers need ---
 
-    def demand(self, layer: int, experts: Experts) -> Step:
+    def demand(self, layer: int, experts: Experts, *, resident_only: bool = False) -> Step:
         """A gate chose these, distinct, and its layer runs once all are resident.
 
-        What is computed elsewhere is not demanded (``lookup`` says what is missing).
+        ``resident_only``: what is missing is computed elsewhere: it is not demanded, nor to be released, and stays
+        what it is.
 
         Raises:
             ValueError: for an expert named twice, or more pins than the limits allow.
         """
-        step, before = Step(), self.directory.entries
+        step = self._begin()
         keys = distinct_keys(self.limits, layer, experts).tolist()
-        if self._needed + len(keys) > self.limits.most_pins:
-            raise ValueError(f"demand: {self._needed} + {len(keys)} uses at once; the limit is {self.limits.most_pins}")
-        self._needed += len(keys)
+        needed = sum(map(self.directory.is_resident, keys)) if resident_only else len(keys)
+        if self._needed + needed > self.limits.most_pins:
+            raise ValueError(f"demand: {self._needed} + {needed} uses at once; the limit is {self.limits.most_pins}")
+        self._needed += needed
         absent = []
         for key in keys:
-            self.directory.pins[key] += 1
             status = self.directory.status[key]
+            if resident_only and status != RESIDENT:
+                step.actions.append(Action(Kind.ELSEWHERE, key))
+                continue
+            self.directory.pins[key] += 1
             if status == RESIDENT:
                 self.counters.hits += 1
                 self.counters.useful += key in self._unused
@@ -142,7 +163,8 @@ class Stager:
         for key in absent:  # after the others: what is promoted is not dropped for them
             self.queue.demanded.add(key)
             self._enqueue(key, step)
-        return self._end(step, len(keys), before)
+        self.directory.cycles += TOUCH * len(keys) + (CHOOSE + TOUCH) * len(absent) + CHOOSE
+        return self._end(step)
 
     def release(self, layer: int, experts: Experts) -> Step:
         """The layer that demanded these has run, or waits for them no more; the last is the most recently used.
@@ -150,7 +172,7 @@ class Stager:
         Raises:
             ValueError: for an expert named twice, or not demanded.
         """
-        step, before = Step(), self.directory.entries
+        step = self._begin()
         keys = distinct_keys(self.limits, layer, experts).tolist()
         if (self.directory.pins[keys] < 1).any() or self._needed < len(keys):
             raise ValueError(f"release: experts of layer {layer} that nobody demanded")
@@ -162,7 +184,8 @@ class Stager:
                 self._leave(key, step)
         if keys:
             self._trim(self.directory.group_of(keys[0]), step)
-        return self._end(step, len(keys), before)
+        self.directory.cycles += TOUCH * len(keys)
+        return self._end(step)
 
     # --- what is expected ---
 
@@ -176,30 +199,35 @@ class Stager:
             deadline: of the gate that they are for: integers that ascend with its layers and steps.
 
         Raises:
-            ValueError: for an expert named twice, chances of another number or size, or a deadline beyond ``FOREVER``.
+            ValueError: for an expert named twice, chances of another number or size, or a deadline that its bits do
+                not hold.
         """
-        step, before = Step(), self.directory.entries
+        step = self._begin()
         keys = distinct_keys(self.limits, layer, experts).tolist()
         told = checked_chances(self.limits, len(keys), chances)
-        check_deadline(deadline)
+        check_deadline(self.limits, deadline)
         for key, chance in zip(keys, told.tolist(), strict=True):
             self._expect(key, chance, deadline, step)
-        return self._end(step, len(keys), before)
+        self.directory.cycles += TOUCH * len(keys)
+        return self._end(step)
 
     def expire(self, deadline: int) -> Step:
         """The gate of ``deadline`` is known, and its demands are made: what else was for it, or earlier, is useless.
 
         Raises:
-            ValueError: for a deadline beyond ``FOREVER``.
+            ValueError: for a deadline that its bits do not hold.
         """
-        check_deadline(deadline)
-        step, before = Step(), self.directory.entries
+        check_deadline(self.limits, deadline)
+        step = self._begin()
+        waiting = len(self.queue.waiting)
         self.directory.now = max(self.directory.now, deadline)
         for key in self.queue.waiting.copy():
             if self._is_useless(key):
                 self._drop(key, Why.USELESS, step)
         self._useless.update(key for key in self.moving if key != NONE and self._is_useless(key))
-        return self._end(step, len(step.actions), before)
+        self.directory.cycles += CHOOSE
+        self._walk(len(step.actions), waiting)
+        return self._end(step)
 
     # --- what the link does ---
 
@@ -211,20 +239,21 @@ class Stager:
         """
         if NONE not in self.moving:
             raise ValueError("grant: every channel is taken")
-        step, before = Step(), self.directory.entries
-        tried = 0
+        step = self._begin()
+        self.directory.cycles += CHOOSE
         while step.transfer is None and self.queue.waiting:
-            tried += 1
+            self.directory.cycles += self._look + CHOOSE
             self._start(self.queue.first(), step)
+            self.directory.cycles += CHOOSE * (step.transfer is None)
         if step.transfer is None and self.settings.background:
             key = self._most_gain()
             if key != NONE:
-                tried += 1
+                self.directory.cycles += TOUCH
                 self.queue.waiting.append(key)
                 if self._is_useless(key):  # what was once predicted of it is past
                     self.directory.chance[key], self.directory.deadline[key] = 0, FOREVER
                 self._start(key, step)
-        return self._end(step, tried, before)
+        return self._end(step)
 
     def preempt(self, channel: int) -> Step:
         """The transfer on ``channel`` has passed a chunk: it goes on, unless an action says ``PAUSE`` or ``DROP``.
@@ -232,16 +261,18 @@ class Stager:
         Raises:
             ValueError: if nothing moves there.
         """
-        step, before = Step(), self.directory.entries
+        step = self._begin()
         key = self._on(channel)
+        self.directory.cycles += CHOOSE
         if key not in self.queue.demanded and self.queue.holds_demand:
             self.moving[channel] = NONE
+            self.directory.cycles += TOUCH
             if key in self._useless:
                 self._give_up(key, Why.USELESS, step)
             else:
                 step.actions.append(Action(Kind.PAUSE, key))
                 self._enqueue(key, step)
-        return self._end(step, 0, before)
+        return self._end(step)
 
     def arrive(self, channel: int) -> Step:
         """The transfer on ``channel`` is complete.
@@ -249,10 +280,11 @@ class Stager:
         Raises:
             ValueError: if nothing moves there.
         """
-        step, before = Step(), self.directory.entries
+        step = self._begin()
         key = self._on(channel)
         self.moving[channel] = NONE
         self.directory.arrive(key)
+        self.directory.cycles += TOUCH
         if key in self.queue.demanded:
             self.counters.moved_demands += 1
         else:
@@ -260,10 +292,32 @@ class Stager:
             self._unused.add(key)
         self.queue.demanded.discard(key)
         self._useless.discard(key)
+        self._tries.pop(key, None)
         if not self.directory.pins[key]:
             self._leave(key, step)
             self._trim(self.directory.group_of(key), step)
-        return self._end(step, 0, before)
+        return self._end(step)
+
+    def fail(self, channel: int) -> Step:
+        """The transfer on ``channel`` failed: nothing of it counts as moved, and nothing moves there now.
+
+        Raises:
+            ValueError: if nothing moves there.
+        """
+        step = self._begin()
+        key = self._on(channel)
+        self.moving[channel] = NONE
+        self.counters.failed += 1
+        self.directory.cycles += TOUCH
+        if key in self.queue.demanded and self._tries.get(key, 0) < self.settings.retries:
+            self._tries[key] = self._tries.get(key, 0) + 1
+            step.actions.append(Action(Kind.PAUSE, key, Why.FAILED))
+            self._enqueue(key, step)
+        else:
+            self.counters.lost += key in self.queue.demanded
+            self.queue.demanded.discard(key)
+            self._give_up(key, Why.FAILED, step)
+        return self._end(step)
 
     # --- the rules ---
 
@@ -298,6 +352,7 @@ class Stager:
         loser = self.queue.add(key)
         if loser == NONE:
             return
+        self.directory.cycles += self._look + CHOOSE + TOUCH
         if loser == key and step.actions[-1] == Action(Kind.QUEUE, key):
             self.directory.free(key)
             self.counters.refused += 1
@@ -310,7 +365,10 @@ class Stager:
         directory = self.directory
         place, victim = int(directory.place[key]), NONE
         demanded = key in self.queue.demanded
-        if place == NO_PLACE:
+        self.directory.cycles += TOUCH
+        if place != NO_PLACE:
+            self.directory.cycles += CHOOSE
+        else:
             claim = self._claim(key, demanded, step)
             if claim is None:
                 self._drop(key, Why.WORTH, step)
@@ -331,7 +389,9 @@ class Stager:
         if claim.place == NO_PLACE:
             group = self.directory.group_of(key)
             paused = self.queue.last_with_place(group)
+            self.directory.cycles += self._look + CHOOSE
             if paused != NONE:
+                self.directory.cycles += TOUCH
                 self._drop(paused, Why.PLACE, step)
                 claim = self.directory.claim(key, demanded=True)
                 assert claim is not None
@@ -372,6 +432,7 @@ class Stager:
         """Give up what neither waits nor moves any more."""
         self.directory.free(key)
         self._useless.discard(key)
+        self._tries.pop(key, None)
         self.counters.dropped += 1
         step.actions.append(Action(Kind.DROP, key, why))
 
@@ -386,6 +447,7 @@ class Stager:
         for group, share in enumerate(self.settings.shares):
             span = directory.keys_of(group)
             directory.entries += span.stop - span.start
+            directory.cycles += CHOOSE + directory.scan_cycles + CHOOSE
             absent = np.flatnonzero(directory.status[span] == ABSENT) + span.start
             if not len(absent):
                 continue
@@ -393,11 +455,14 @@ class Stager:
             gain = int(directory.worth(key))
             if directory.held[group] >= share:
                 victim = directory.lowest(group)
+                directory.cycles += CHOOSE
                 if victim == NONE:
                     continue
                 gain -= int(directory.worth(victim))
+            directory.cycles += CHOOSE
             if gain > most:
                 best, most = key, gain
+        directory.cycles += CHOOSE
         return best
 
     def _on(self, channel: int) -> int:
@@ -406,8 +471,19 @@ class Stager:
             raise ValueError(f"channel {channel}: nothing moves there")
         return self.moving[channel]
 
-    def _end(self, step: Step, named: int, before: int) -> Step:
+    def _walk(self, touched: int, waiting: int | None = None) -> None:
+        """Account a visit of all that wait, or that did, some of which are touched."""
+        waiting = len(self.queue.waiting) if waiting is None else waiting
+        self.directory.cycles += WALK * waiting + CHOOSE + TOUCH * touched
+
+    def _begin(self) -> Step:
+        """What the command will do; its work is accounted from here on."""
+        self._before = self.directory.entries, self.directory.cycles
+        return Step()
+
+    def _end(self, step: Step) -> Step:
         """Account the command's work."""
-        step.entries = self.directory.entries - before
-        step.cycles = cycles_of(named, step.entries, self.limits.lanes)
+        entries, cycles = self._before
+        step.entries = self.directory.entries - entries
+        step.cycles = BEGIN_AND_END + self.directory.cycles - cycles
         return step

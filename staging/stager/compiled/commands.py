@@ -8,22 +8,22 @@ deadlines fit is the caller's care (``staging.stager.arguments``).
 from typing import Any
 
 from catalog.compiled import njit
-from staging.stager.answers import Kind, Why, cycles_of
+from staging.stager.answers import Kind, Why
 from staging.stager.compiled import directory as places
 from staging.stager.compiled import queue
 from staging.stager.compiled.state import COMMAND, ENTRY, INLINE, INSIDE, KINDS, REASONS, State
+from staging.stager.cycles import BEGIN_AND_END, CHOOSE, TOUCH, WALK
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, QUEUED, RESIDENT
 from staging.stager.limits import FOREVER
 
 _HIT, _WAIT, _PROMOTE = KINDS.index(Kind.HIT), KINDS.index(Kind.WAIT), KINDS.index(Kind.PROMOTE)
 _HOLD, _QUEUE, _REFUSE = KINDS.index(Kind.HOLD), KINDS.index(Kind.QUEUE), KINDS.index(Kind.REFUSE)
 _DROP, _PAUSE, _EVICT = KINDS.index(Kind.DROP), KINDS.index(Kind.PAUSE), KINDS.index(Kind.EVICT)
+_ELSEWHERE = KINDS.index(Kind.ELSEWHERE)
 _NO_REASON = REASONS.index(None)
 _LATE, _FAR, _FULL = REASONS.index(Why.LATE), REASONS.index(Why.FAR), REASONS.index(Why.FULL)
 _USELESS, _WORTH, _PLACE = REASONS.index(Why.USELESS), REASONS.index(Why.WORTH), REASONS.index(Why.PLACE)
-_SHARE, _RELEASED = REASONS.index(Why.SHARE), REASONS.index(Why.RELEASED)
-
-_cycles_of = njit(**INLINE)(cycles_of)
+_SHARE, _RELEASED, _FAILED = REASONS.index(Why.SHARE), REASONS.index(Why.RELEASED), REASONS.index(Why.FAILED)
 
 
 # --- what is known of experts ---
@@ -47,12 +47,18 @@ def set_values(state: State, layer: int, values: Any) -> None:
     _begin(state)
     places.set_values(state, layer, values)
     state.numbers.entries += setup.experts
-    _end(state, 0)
+    waiting_here = 0  # their worth is kept in the queue
+    for at in range(state.numbers.waiting):
+        waiting_here += state.keys[state.queue[at]].layer == layer
+    state.numbers.cycles += setup.values_cycles
+    _walk(state, state.numbers.waiting, waiting_here)
+    _end(state)
 
 
 @njit(**ENTRY)
 def preload(state: State, layer: int, experts: Any) -> None:
     """Before anything runs: these are resident, each the most recently used of all."""
+    _begin(state)
     for expert in experts:
         key = _key(state, layer, expert)
         group = state.groups[places.group_of(state, key)]
@@ -60,13 +66,18 @@ def preload(state: State, layer: int, experts: Any) -> None:
             raise ValueError("preload: it is not absent, or its group has no place left")
         places.claim(state, key, True)
         places.arrive(state, key)
+    state.numbers.cycles = TOUCH * len(experts)
+    _end(state)
 
 
 @njit(**ENTRY)
 def fix(state: State, layer: int, experts: Any, fixed: bool) -> None:
     """These never give way (a static placement), or may again; they need not be resident."""
+    _begin(state)
     for expert in experts:
         places.fix(state, _key(state, layer, expert), fixed)
+    state.numbers.cycles += TOUCH * len(experts)
+    _end(state)
 
 
 # --- what layers need ---
@@ -98,11 +109,41 @@ def demand(state: State, layer: int, experts: Any) -> None:
             numbers.promoted += 1
             _say(state, _PROMOTE, key, _NO_REASON)
             _promote(state, key)
+    numbers.cycles += TOUCH * len(experts) + CHOOSE
     for expert in experts:  # after the others: what is promoted is not dropped for them
         if places.status_of(state, first_key + expert) == ABSENT:
             state.keys[first_key + expert].demanded = True
+            numbers.cycles += CHOOSE + TOUCH
             _enqueue(state, first_key + expert)
-    _end(state, len(experts))
+    _end(state)
+
+
+@njit(**ENTRY)
+def demand_residents(state: State, layer: int, experts: Any) -> None:
+    """As ``demand`` with ``resident_only``: what is missing is computed elsewhere."""
+    numbers = state.numbers
+    _check_distinct(state, layer, experts)
+    first_key = layer * state.setup.experts
+    needed = 0
+    for expert in experts:
+        needed += places.status_of(state, first_key + expert) == RESIDENT
+    if numbers.needed + needed > state.setup.most_pins:
+        raise ValueError("demand: more uses at once than the limits allow")
+    _begin(state)
+    numbers.needed += needed
+    for expert in experts:
+        key = first_key + expert
+        of = state.keys[key]
+        if of.status == RESIDENT:
+            places.pin(state, key)
+            numbers.hits += 1
+            numbers.useful += of.unused
+            of.unused = False
+            _say(state, _HIT, key, _NO_REASON)
+        else:
+            _say(state, _ELSEWHERE, key, _NO_REASON)
+    numbers.cycles += TOUCH * len(experts) + CHOOSE
+    _end(state)
 
 
 @njit(**COMMAND)
@@ -123,7 +164,8 @@ def release(state: State, layer: int, experts: Any) -> None:
             _leave(state, key)
     if len(experts):
         _trim(state, places.group_of(state, first_key))
-    _end(state, len(experts))
+    numbers.cycles += TOUCH * len(experts)
+    _end(state)
 
 
 # --- what is expected ---
@@ -141,7 +183,8 @@ def prefetch(state: State, layer: int, experts: Any, chances: Any, deadline: int
     _begin(state)
     for at in range(len(experts)):
         _expect(state, layer * state.setup.experts + experts[at], chances[at], deadline)
-    _end(state, len(experts))
+    state.numbers.cycles += TOUCH * len(experts)
+    _end(state)
 
 
 @njit(**COMMAND)
@@ -150,7 +193,7 @@ def expire(state: State, deadline: int) -> None:
     _begin(state)
     numbers = state.numbers
     numbers.now = max(numbers.now, deadline)
-    dropped, at = 0, 0
+    waiting, dropped, at = numbers.waiting, 0, 0
     while at < numbers.waiting:
         key = state.queue[at]
         if _is_useless(state, key):
@@ -161,7 +204,9 @@ def expire(state: State, deadline: int) -> None:
     for key in state.moving:
         if key != NONE and _is_useless(state, key):
             state.keys[key].useless = True
-    _end(state, dropped)
+    numbers.cycles += CHOOSE
+    _walk(state, waiting, dropped)
+    _end(state)
 
 
 # --- what the link does ---
@@ -174,19 +219,20 @@ def grant(state: State) -> None:
     if free_channel(state) == NONE:
         raise ValueError("grant: every channel is taken")
     _begin(state)
-    tried = 0
+    numbers.cycles += CHOOSE
     while numbers.channel == NONE and numbers.waiting:
-        tried += 1
+        numbers.cycles += state.setup.look_cycles + CHOOSE
         _start(state, queue.first(state))
+        numbers.cycles += CHOOSE * (numbers.channel == NONE)
     if numbers.channel == NONE and state.setup.background:
         key = places.most_gain(state)
         if key != NONE:
-            tried += 1
+            numbers.cycles += TOUCH
             queue.append(state, key)
             if _is_useless(state, key):  # what was once predicted of it is past
                 places.replace_chance(state, key, 0, FOREVER)
             _start(state, key)
-    _end(state, tried)
+    _end(state)
 
 
 @njit(**COMMAND)
@@ -195,14 +241,16 @@ def preempt(state: State, channel: int) -> None:
     key = _on(state, channel)
     _begin(state)
     of = state.keys[key]
+    state.numbers.cycles += CHOOSE
     if not of.demanded and queue.holds_demand(state):
         state.moving[channel] = NONE
+        state.numbers.cycles += TOUCH
         if of.useless:
             _give_up(state, key, _USELESS)
         else:
             _say(state, _PAUSE, key, _NO_REASON)
             _enqueue(state, key)
-    _end(state, 0)
+    _end(state)
 
 
 @njit(**COMMAND)
@@ -219,10 +267,32 @@ def arrive(state: State, channel: int) -> None:
         numbers.moved_prefetches += 1
         of.unused = True
     of.demanded = of.useless = False
+    of.tries = 0
+    numbers.cycles += TOUCH
     if of.pins == 0:
         _leave(state, key)
         _trim(state, places.group_of(state, key))
-    _end(state, 0)
+    _end(state)
+
+
+@njit(**ENTRY)
+def fail(state: State, channel: int) -> None:
+    """The transfer on ``channel`` failed: nothing of it counts as moved, and nothing moves there now."""
+    key = _on(state, channel)
+    _begin(state)
+    numbers, of = state.numbers, state.keys[key]
+    state.moving[channel] = NONE
+    numbers.failed += 1
+    numbers.cycles += TOUCH
+    if of.demanded and of.tries < state.setup.retries:
+        of.tries += 1
+        _say(state, _PAUSE, key, _FAILED)
+        _enqueue(state, key)
+    else:
+        numbers.lost += of.demanded
+        of.demanded = False
+        _give_up(state, key, _FAILED)
+    _end(state)
 
 
 @njit(**INLINE)
@@ -256,12 +326,24 @@ def _begin(state: State) -> None:
 
 
 @njit(**INLINE)
-def _end(state: State, named: int) -> None:
+def _end(state: State) -> None:
     """Account the command's work."""
     numbers = state.numbers
-    numbers.cycles = _cycles_of(named, numbers.entries, state.setup.lanes)
+    numbers.cycles += BEGIN_AND_END
     numbers.all_entries += numbers.entries
     numbers.all_cycles += numbers.cycles
+
+
+@njit(**INLINE)
+def _walk(state: State, waiting: int, touched: int) -> None:
+    """Account a visit of all that wait, some of which are touched."""
+    state.numbers.cycles += WALK * waiting + CHOOSE + TOUCH * touched
+
+
+@njit(**INLINE)
+def _overflow(state: State) -> None:
+    """Account that the queue was full."""
+    state.numbers.cycles += state.setup.look_cycles + CHOOSE + TOUCH
 
 
 @njit(**INLINE)
@@ -288,6 +370,8 @@ def _expect(state: State, key: int, chance: int, deadline: int) -> None:
         return
     places.become(state, key, QUEUED)
     loser = queue.add(state, key)
+    if loser != NONE:
+        _overflow(state)
     if loser == key:
         places.free(state, key)
         numbers.refused += 1
@@ -316,6 +400,7 @@ def _enqueue(state: State, key: int) -> None:
     places.become(state, key, QUEUED)
     loser = queue.add(state, key)
     if loser != NONE:
+        _overflow(state)
         _give_up(state, loser, _FULL)
 
 
@@ -324,7 +409,10 @@ def _start(state: State, key: int) -> None:
     """Give a channel and a place to what is first in the queue, or drop it if it may not enter."""
     numbers, of = state.numbers, state.keys[key]
     place, victim = of.place, NONE
-    if place == NO_PLACE:
+    numbers.cycles += TOUCH
+    if place != NO_PLACE:
+        numbers.cycles += CHOOSE
+    else:
         place, victim = _claim(state, key, of.demanded)
         if place == places.REFUSED:
             _drop(state, key, _WORTH)
@@ -344,7 +432,9 @@ def _claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     place, victim = places.claim(state, key, demanded)
     if place == NO_PLACE:
         paused = queue.last_with_place(state, places.group_of(state, key))
+        state.numbers.cycles += state.setup.look_cycles + CHOOSE
         if paused != NONE:
+            state.numbers.cycles += TOUCH
             _drop(state, paused, _PLACE)
             place, victim = places.claim(state, key, True)
     if victim != NONE:
@@ -355,11 +445,14 @@ def _claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
 @njit(**INSIDE)
 def _trim(state: State, group: int) -> None:
     """Let residents give way until the group holds no more than its share, where they may."""
+    state.numbers.cycles += CHOOSE
     while places.over_share(state, group):
         victim = places.lowest(state, group)
+        state.numbers.cycles += CHOOSE
         if victim == NONE:
             break
         places.free(state, victim)
+        state.numbers.cycles += TOUCH + CHOOSE
         _evicted(state, victim, _SHARE)
 
 
@@ -400,6 +493,7 @@ def _give_up(state: State, key: int, why: int) -> None:
     """Give up what neither waits nor moves any more."""
     places.free(state, key)
     state.keys[key].useless = False
+    state.keys[key].tries = 0
     state.numbers.dropped += 1
     _say(state, _DROP, key, why)
 

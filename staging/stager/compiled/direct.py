@@ -99,6 +99,10 @@ class DirectStager:
         """The transfer is complete."""
         _arrive(self._handle)
 
+    def fail(self) -> None:
+        """The transfer failed."""
+        _fail(self._handle)
+
     def dropped(self) -> list[int]:
         """The keys that the latest command gave up."""
         told = self._state.actions[: self._state.numbers["actions"]]
@@ -157,3 +161,8 @@ def _goes_on(handle: Handle) -> bool:
 @njit()
 def _arrive(handle: Handle) -> None:
     commands.arrive(handle.held, 0)
+
+
+@njit()
+def _fail(handle: Handle) -> None:
+    commands.fail(handle.held, 0)

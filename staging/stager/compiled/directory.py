@@ -8,6 +8,7 @@ from typing import Any
 
 from catalog.compiled import njit
 from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, NEVER, UNKNOWN, State
+from staging.stager.cycles import CHOOSE, COMPARE, TOUCH
 from staging.stager.directory import ABSENT, MOVING, NO_PLACE, NONE, RESIDENT
 
 REFUSED = -2
@@ -229,6 +230,7 @@ def lowest(state: State, group: int) -> int:
     """Who gives way in ``group``; ``NONE`` where nobody may. Counts every entry of the group."""
     numbers, least, gain, stamp = state.numbers, NONE, 0, 0
     first, last = _layers_of(state, group)
+    numbers.cycles += state.setup.scan_cycles
     numbers.entries += (last - first) * state.setup.experts
     for layer in range(first, last):
         of = state.layers[layer]
@@ -249,6 +251,7 @@ def most_gain(state: State) -> int:
     for group in range(len(state.groups)):
         first, last = _layers_of(state, group)
         state.numbers.entries += (last - first) * state.setup.experts
+        state.numbers.cycles += CHOOSE + state.setup.scan_cycles + CHOOSE
         key, gain = NONE, 0
         for layer in range(first, last):
             _pass_deadlines(state, layer)
@@ -261,11 +264,14 @@ def most_gain(state: State) -> int:
             continue
         if state.groups[group].held >= state.groups[group].share:
             victim = lowest(state, group)
+            state.numbers.cycles += CHOOSE
             if victim == NONE:
                 continue
             gain -= worth(state, victim)
+        state.numbers.cycles += CHOOSE
         if gain > most:
             best, most = key, gain
+    state.numbers.cycles += CHOOSE
     return best
 
 
@@ -327,13 +333,16 @@ def _find_most(state: State, layer: int) -> None:
 def claim(state: State, key: int, demanded: bool) -> tuple[int, int]:
     """A place for an expert that holds none, and who gave way; ``(REFUSED, NONE)`` where it may not enter."""
     group, price = group_of(state, key), state.setup.price
+    state.numbers.cycles += CHOOSE
     if state.groups[group].held < state.groups[group].share:
         if not demanded and worth(state, key) <= price:
             return REFUSED, NONE
         return _enter(state, key, group, _take_free(state)), NONE
     victim = lowest(state, group)
+    state.numbers.cycles += COMPARE
     if victim != NONE and (demanded or worth(state, key) > worth(state, victim) + price):
         place = vacate(state, victim)
+        state.numbers.cycles += TOUCH
         return _enter(state, key, group, place), victim
     if not demanded:
         return REFUSED, NONE

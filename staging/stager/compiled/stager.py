@@ -54,17 +54,23 @@ class CompiledStager:
         commands.set_values(self.state, layer, checked_values(self.limits, layer, values))
         return self._step()
 
-    def preload(self, layer: int, experts: Experts) -> None:
+    def preload(self, layer: int, experts: Experts) -> Step:
         """Before anything runs: these are resident, each the most recently used of all."""
         commands.preload(self.state, layer, self._ids(layer, experts))
+        return self._step()
 
-    def fix(self, layer: int, experts: Experts, *, fixed: bool = True) -> None:
+    def fix(self, layer: int, experts: Experts, *, fixed: bool = True) -> Step:
         """These never give way, or may again."""
         commands.fix(self.state, layer, self._ids(layer, experts), fixed)
+        return self._step()
 
-    def demand(self, layer: int, experts: Experts) -> Step:
+    def demand(self, layer: int, experts: Experts, *, resident_only: bool = False) -> Step:
         """A gate chose these, distinct."""
-        commands.demand(self.state, layer, self._distinct_ids(layer, experts))
+        ids = self._distinct_ids(layer, experts)
+        if resident_only:
+            commands.demand_residents(self.state, layer, ids)
+        else:
+            commands.demand(self.state, layer, ids)
         return self._step()
 
     def release(self, layer: int, experts: Experts) -> Step:
@@ -76,13 +82,13 @@ class CompiledStager:
         """``layer`` wants these at ``deadline``, with chances, best first."""
         ids = self._distinct_ids(layer, experts)
         told = checked_chances(self.limits, len(ids), chances)
-        check_deadline(deadline)
+        check_deadline(self.limits, deadline)
         commands.prefetch(self.state, layer, ids, told, deadline)
         return self._step()
 
     def expire(self, deadline: int) -> Step:
         """The gate of ``deadline`` is known, and its demands are made."""
-        check_deadline(deadline)
+        check_deadline(self.limits, deadline)
         commands.expire(self.state, deadline)
         return self._step()
 
@@ -99,6 +105,11 @@ class CompiledStager:
     def arrive(self, channel: int) -> Step:
         """The transfer on ``channel`` is complete."""
         commands.arrive(self.state, channel)
+        return self._step()
+
+    def fail(self, channel: int) -> Step:
+        """The transfer on ``channel`` failed."""
+        commands.fail(self.state, channel)
         return self._step()
 
     def _ids(self, layer: int, experts: Experts) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staging.stager.answers import Kind, StagerCounters, Why
+from staging.stager.cycles import look_cycles, scan_cycles, values_cycles
 from staging.stager.directory import NO_PLACE, NONE
 from staging.stager.limits import StagerLimits, StagerSettings
 
@@ -51,6 +52,7 @@ KEY = np.dtype(
         ("pins", np.int32),
         ("nth", np.int32),
         ("resident", np.int32),
+        ("tries", np.int32),
         ("status", np.uint8),
         ("fixed", np.bool_),
         ("demanded", np.bool_),
@@ -61,7 +63,7 @@ KEY = np.dtype(
 )
 """What is known of an expert.
 
-``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. A
+``tries``: transfers of a demand that failed. ``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. A
 resident is the ``nth`` of its layer, in no order; and ``resident`` of a layer's ``n``-th key is the key of its ``n``-th
 resident. The rest is as in ``Directory``, and ``TransferQueue.demanded``.
 """
@@ -88,8 +90,8 @@ SETUP = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "layers", "experts", "spare", "depth", "most_pins", "lanes", "stamp_mask", "price",
-            "value_scale", "chance_scale", "horizon", "value_limit", "chance_limit",
+            "layers", "experts", "spare", "depth", "most_pins", "stamp_mask", "price", "retries",
+            "scan_cycles", "look_cycles", "values_cycles", "value_scale", "chance_scale", "horizon", "value_limit", "chance_limit",
         )
     ]
     + [("by_recency", np.bool_), ("background", np.bool_)],
@@ -160,9 +162,14 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         "spare": limits.spare,
         "depth": limits.queue_depth,
         "most_pins": limits.most_pins,
-        "lanes": limits.lanes,
         "stamp_mask": (1 << limits.stamp_bits) - 1,
         "price": settings.price,
+        "retries": settings.retries,
+        "scan_cycles": scan_cycles(
+            limits.layers if len(settings.shares) == 1 else 1, limits.experts, limits.lanes
+        ),
+        "look_cycles": look_cycles(limits.queue_depth),
+        "values_cycles": values_cycles(limits.experts, limits.lanes),
         "value_scale": settings.value_scale,
         "chance_scale": settings.chance_scale,
         "horizon": settings.horizon,

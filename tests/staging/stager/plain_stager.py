@@ -24,6 +24,7 @@ class Expert:
     last: int = -1
     demanded: bool = False
     came: int = 0  # into the queue
+    tries: int = 0
     useless: bool = False
 
 
@@ -76,7 +77,7 @@ class PlainStager:
         self.clock += 1
 
     def leave(self, of):
-        of.state, of.place, of.useless = "absent", None, False
+        of.state, of.place, of.useless, of.tries = "absent", None, False, 0
 
     # --- the queue ---
 
@@ -124,6 +125,12 @@ class PlainStager:
             if loser:
                 said.append(self.give_up(loser, "queue full"))
         return said
+
+    def demand_residents(self, layer, experts):
+        named = self.named(layer, experts)
+        here = [e.key % self.limits.experts for e in named if e.state == "resident"]
+        said = dict(zip(here, self.demand(layer, here), strict=True))
+        return [said.get(expert, ("elsewhere", e.key, None)) for expert, e in zip(experts, named, strict=True)]
 
     def prefetch(self, layer, experts, chances, deadline):
         said = []
@@ -231,13 +238,23 @@ class PlainStager:
     def arrive(self, channel):
         e = self.channels[channel]
         self.channels[channel] = None
-        e.state, e.demanded, e.useless = "resident", False, False
+        e.state, e.demanded, e.useless, e.tries = "resident", False, False, 0
         self.stamp(e)
         if e.pins:
             return []
         if e.place is None:
             self.leave(e)
         return self.trim(e)
+
+    def fail(self, channel):
+        e = self.channels[channel]
+        self.channels[channel] = None
+        if not e.demanded or e.tries == self.settings.retries:
+            e.demanded = False
+            return [self.give_up(e, "its transfer failed")]
+        e.tries += 1
+        loser = self.enter_queue(e)
+        return [("pause", e.key, "its transfer failed")] + ([self.give_up(loser, "queue full")] if loser else [])
 
     def release(self, layer, experts):
         said = []

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from staging.stager.answers import Kind, Why
 from staging.stager.directory import NONE
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 
@@ -42,16 +43,21 @@ def stagers(draw, most_channels=2, wide=False):
         horizon=draw(st.sampled_from([2, 5, FOREVER])),
         by_recency=draw(st.booleans()),
         background=draw(st.booleans()),
+        retries=draw(st.integers(0, 2)),
     )
     return limits, registers
 
 
 class Chooser:
-    """One command after the other, at random among those that are allowed."""
+    """One command after the other, at random among those that are allowed; told what each did (``heard``).
+
+    A command ``demand_residents`` is ``demand`` with ``resident_only``.
+    """
 
     def __init__(self, limits, generator):
         self.limits, self.random = limits, generator
         self.running = []  # (layer, experts) of each sequence slot
+        self.lost = set()  # keys of demands that were given up, as their transfers failed
         self.deadline = 0
 
     def some(self, most):
@@ -72,17 +78,20 @@ class Chooser:
 
     def next(self, moving):
         """(command, its arguments), or ``None`` where that which was drawn is not allowed; ``moving``: by channel."""
-        choice = self.random.integers(9)
+        choice = self.random.integers(10)
         busy = [c for c, key in enumerate(moving) if key != NONE]
         if choice == 0:
             return "set_values", (self.layer(), self.numbers(-3, 3, self.limits.experts))
         if choice == 1 and len(self.running) < self.limits.sequence_slots:
-            self.running.append((self.layer(), self.some(self.limits.event_experts)))
-            return "demand", self.running[-1]
+            asked = self.layer(), self.some(self.limits.event_experts)
+            if self.random.random() < 0.2:
+                return "demand_residents", asked
+            self.running.append(asked)
+            return "demand", asked
         if choice == 2:
             experts = self.some(4)
             chances = self.numbers(0, 2, len(experts))
-            ahead = FOREVER if self.random.random() < 0.1 else self.deadline + int(self.random.integers(-1, 7))
+            ahead = FOREVER if self.random.random() < 0.1 else max(0, self.deadline + int(self.random.integers(-1, 7)))
             return "prefetch", (self.layer(), experts, chances, ahead)
         if choice in (3, 4) and len(busy) < self.limits.channels:
             return "grant", ()
@@ -93,4 +102,21 @@ class Chooser:
         if choice == 8:
             self.deadline += int(self.random.integers(0, 2))
             return "expire", (self.deadline,)
+        if choice == 9 and busy and self.random.random() < 0.6:
+            return "fail", (int(self.random.choice(busy)),)
         return None
+
+    def heard(self, command, arguments, step):
+        """What the command did."""
+        if command == "demand_residents":
+            hits = [action.key % self.limits.experts for action in step.actions if action.kind is Kind.HIT]
+            self.running.append((arguments[0], hits))
+        self.lost -= {action.key for action in step.actions if action.kind is Kind.WAIT}
+        self.lost |= {action.key for action in step.actions if action.why is Why.FAILED and action.kind is Kind.DROP}
+
+
+def tell(form, command, arguments, **options):
+    """The answer of a stager with the twin's methods."""
+    if command == "demand_residents":
+        return form.demand(*arguments, resident_only=True)
+    return getattr(form, command)(*arguments, **options)

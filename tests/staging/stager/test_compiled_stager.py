@@ -13,7 +13,7 @@ from staging.stager.compiled.state import State
 from staging.stager.directory import RESIDENT
 from staging.stager.limits import FOREVER, StagerLimits, StagerSettings
 from staging.stager.twin import Stager
-from tests.staging.stager.random_commands import Chooser, stagers
+from tests.staging.stager.random_commands import Chooser, stagers, tell
 
 COMMANDS = 120
 
@@ -27,8 +27,8 @@ class Both:
 
     def __call__(self, command, *arguments, **options):
         """The answer of both."""
-        expected = getattr(self.twin, command)(*arguments, **options)
-        assert getattr(self.compiled, command)(*arguments, **options) == expected, command
+        expected = tell(self.twin, command, arguments, **options)
+        assert tell(self.compiled, command, arguments, **options) == expected, command
         self.check()
         return expected
 
@@ -42,6 +42,7 @@ class Both:
             ("demanded", twin.queue.demanded), ("useless", twin._useless), ("unused", twin._unused)
         ):  # fmt: skip
             assert set(np.flatnonzero(keys[field]).tolist()) == members, field
+        assert {int(key): int(keys["tries"][key]) for key in np.flatnonzero(keys["tries"])} == twin._tries
         for layer, held in enumerate(state.layers["residents"].tolist()):
             first = layer * self.limits.experts
             listed = keys["resident"][first : first + held]
@@ -87,7 +88,7 @@ def test_every_command_answers_and_leaves_what_the_streaming_form_does(given_, s
         chosen = chooser.next(both.twin.moving)
         if chosen:
             command, arguments = chosen
-            both(command, *arguments)
+            chooser.heard(command, arguments, both(command, *arguments))
         if generator.random() < 0.05:
             both("fix", chooser.layer(), chooser.some(2), fixed=bool(generator.integers(2)))
         if generator.random() < 0.6:
@@ -144,8 +145,9 @@ def test_what_the_streaming_form_refuses_is_refused_and_changes_nothing():
     for command, *arguments in (
         ("set_values", 2, [0] * 4), ("set_values", 0, [0] * 3), ("set_values", 0, [1 << 15, 0, 0, 0]),
         ("demand", 0, [3]), ("demand", 0, [1, 1]), ("demand", 0, [4]), ("release", 0, [2]), ("grant",), ("arrive", 1),
-        ("preempt", -1), ("preload", 0, [0]), ("fix", 0, [-1]), ("prefetch", 0, [1], [1, 2], 5),
+        ("preempt", -1), ("fail", 1), ("preload", 0, [0]), ("fix", 0, [-1]), ("prefetch", 0, [1], [1, 2], 5),
         ("prefetch", 0, [1], [1 << 16], 5), ("prefetch", 0, [1], [1], FOREVER + 1), ("expire", FOREVER + 1),
+        ("expire", -1), ("expire", FOREVER - 1), ("prefetch", 0, [1], [1], (1 << 32) - 1),
     ):  # fmt: skip
         for form in (both.twin, both.compiled):
             with pytest.raises(ValueError, match=r"\w"):
@@ -162,6 +164,7 @@ def test_compiled_code_that_asks_for_what_cannot_be_is_refused_and_changes_nothi
         (commands.set_values, 0, ids([1 << 15, 0, 0, 0])), (commands.demand, 0, ids([1, 1])),
         (commands.demand, 1, ids([0, 1, 2])), (commands.demand, -1, ids([0])), (commands.demand, 0, ids([4])),
         (commands.release, 0, ids([2])), (commands.arrive, 0), (commands.preempt, 1),
+        (commands.fail, 0), (commands.demand_residents, 0, ids([1, 1])), (commands.demand_residents, 0, ids([4])),
         (commands.prefetch, 0, ids([1]), ids([1, 2]), 5), (commands.prefetch, 0, ids([1]), ids([-1]), 5),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"\w"):
