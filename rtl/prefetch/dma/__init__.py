@@ -1,0 +1,1 @@
+"""The engine that moves experts' bytes, and the link that says which."""
