@@ -84,5 +84,5 @@ class Environment:
         if told.kind is NoticeKind.READY:
             self._gates -= 1
             self._ready = cycle
-        elif told.kind is NoticeKind.HERE or (told.kind is NoticeKind.ARRIVED and self._gates):
+        elif told.kind is NoticeKind.HERE or told.wanted:
             self._work_until = max(cycle, self._work_until) + self._times.expert_cycles
