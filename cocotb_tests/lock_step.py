@@ -63,7 +63,10 @@ def run_lock_step(
     """
     generator = np.random.default_rng(seed)
     # Rows of different events are of one width: the configured top-k.
-    fields = [(event.layer, event.starts_token, event.starts_sequence, *event.experts) for event in events]
+    fields = [
+        (event.slot, event.layer, event.starts_token, event.starts_sequence, event.domain, *event.experts)
+        for event in events
+    ]
     simulation = run(
         build(prefetch_engine_verilog(tables.limits), "prefetch_engine"),
         "cocotb_tests.prefetch_engine_test",

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from predictor.st_moe.events import RoutingEvent
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.layouts import event_layout, request_layout
+from rtl.prefetch.tables.layouts import event_layout, request_layout
 
 
 def pack_events(
@@ -27,7 +27,7 @@ def pack_events(
     def place(values: NDArray[np.int64], offset: int, width: int) -> None:
         bits[:, offset : offset + width] = values[:, None] >> np.arange(width) & 1
 
-    for name in ("layer", "starts_token", "starts_sequence"):
+    for name in ("slot", "layer", "starts_token", "starts_sequence", "domain"):
         values = np.array([getattr(event, name) for event in events], np.int64)
         place(values, layout[name].offset, layout[name].width)
     for nth in range(limits.top_k_max):

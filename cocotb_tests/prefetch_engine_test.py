@@ -22,7 +22,7 @@ from predictor.st_moe.events import EngineCounter, Request, RoutingEvent, StepRe
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables
 from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
-from rtl.prefetch.address_map import (
+from rtl.prefetch.tables.address_map import (
     STATUS_ERROR_SHIFT,
     Window,
     address_map,
@@ -197,7 +197,7 @@ class Bench:
 
 
 def _label(nth: int, event: RoutingEvent) -> str:
-    return f"event {nth} (layer {event.layer}, experts {event.experts})"
+    return f"event {nth} (slot {event.slot}, layer {event.layer}, experts {event.experts})"
 
 
 async def _disturb(bench: Bench) -> None:
@@ -213,8 +213,8 @@ async def lock_step(dut: Any) -> None:
     """Load, stream, read back; the comparison is written as the result."""
     stimulus = exchange.read_stimulus()
     events = [
-        RoutingEvent(layer, tuple(experts), bool(token), bool(sequence))
-        for layer, token, sequence, *experts in stimulus["events"].tolist()
+        RoutingEvent(layer, tuple(experts), bool(token), bool(sequence), slot, domain)
+        for slot, layer, token, sequence, domain, *experts in stimulus["events"].tolist()
     ]
     bench = Bench(dut, stimulus)
     await bench.reset()

@@ -41,8 +41,7 @@ class StreamProducer:
         self._waiting.pop()
         self.taken += 1
         self._offered = False
-        if not self._waiting:
-            self._valid.value = 0
+        self._valid.value = 0  # unless the next ``drive`` offers another
         return True
 
 

@@ -114,9 +114,9 @@ def _score_tokens(
             if source >= 0 and recorded[token, source]:
                 for i in range(top_k):
                     expert = ids[token, source, i]
-                    for slot in range(candidates.shape[2]):
-                        candidate = candidates[source, expert, slot]
-                        confidence = np.int32(confidences[source, expert, slot])
+                    for entry in range(candidates.shape[2]):
+                        candidate = candidates[source, expert, entry]
+                        confidence = np.int32(confidences[source, expert, entry])
                         before = scores[token, layer, candidate]
                         scores[token, layer, candidate] = before + confidence if add else max(before, confidence)
                 if history[layer, 0] >= 0:
@@ -153,18 +153,18 @@ def _verify_row(
     replacement_confidence: int,
 ) -> None:
     """One row ``[candidates]`` against the experts ``chosen``, in place; ``replacement`` is a code."""
-    for slot in range(len(candidates)):
-        if needed[candidates[slot]]:
-            confidences[slot] = min(confidences[slot] + 1, CONFIDENCE_MAX)
-        elif confidences[slot] > 0:
-            confidences[slot] -= 1
+    for entry in range(len(candidates)):
+        if needed[candidates[entry]]:
+            confidences[entry] = min(confidences[entry] + 1, CONFIDENCE_MAX)
+        elif confidences[entry] > 0:
+            confidences[entry] -= 1
         elif replacement != _NONE:
-            # A replacement made in an earlier slot is listed by now, so the next slot gets the next expert.
+            # A replacement made in an earlier entry is listed by now, so the next entry gets the next expert.
             for nth in range(len(chosen)):
                 expert = chosen[len(chosen) - 1 - nth if replacement == _REVERSED else nth]
                 if not _lists(candidates, expert):
-                    candidates[slot] = expert
-                    confidences[slot] = replacement_confidence
+                    candidates[entry] = expert
+                    confidences[entry] = replacement_confidence
                     break
 
 

@@ -22,12 +22,16 @@ class RoutingEvent:
         experts: the ids chosen, in rank order where the model ranks them.
         starts_token: first event of a token.
         starts_sequence: first event of a sequence; it also starts a token.
+        slot: of the sequence; sequences that run at once have different ones.
+        domain: of the sequence, whose table bank it uses from ``starts_sequence`` on; else it is not looked at.
     """
 
     layer: int
     experts: tuple[int, ...]
     starts_token: bool = False
     starts_sequence: bool = False
+    slot: int = 0
+    domain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class RowUpdate:
 
 
 class EventError(IntFlag):
-    """Why an event is rejected: it changes no table, and only its start flags take effect.
+    """Why an event is rejected: it changes no table, and only its start flags take effect (of no slot, none).
 
     Attributes:
         meaning: of a single error, a line for the register table.
@@ -67,6 +71,8 @@ class EventError(IntFlag):
     LAYER = 1, "an event's layer is not below LAYERS"
     EXPERT = 2, "an event's expert is not below EXPERTS"
     DUPLICATE = 4, "an event names an expert twice"
+    SLOT = 8, "an event's slot is not one of the engine's"
+    DOMAIN = 16, "the domain of an event's sequence is not below DOMAINS"
 
 
 NO_ERROR = EventError(0)

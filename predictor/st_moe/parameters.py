@@ -15,6 +15,9 @@ from traces import RoutingTrace
 
 CONFIDENCE_BITS = 2
 CONFIDENCE_MAX = (1 << CONFIDENCE_BITS) - 1
+DOMAIN_BITS = 3
+DOMAINS_MOST = 1 << DOMAIN_BITS
+"""Domains that an event can name."""
 
 Aggregation = Literal["max", "sum"]
 Replacement = Literal["none", "ranked", "reversed"]
@@ -47,7 +50,7 @@ class StMoeParameters(TablePolicy):
     """The algorithm's choices: the policy of ``TablePolicy``, and what the profile makes.
 
     Attributes:
-        candidates: slots of a row of the cross-layer correlation table (CCT); ``None``: the model's top-k.
+        candidates: entries of a row of the cross-layer correlation table (CCT); ``None``: the model's top-k.
         initial_confidence: of a profiled candidate ("favourable"); one never co-selected in training starts at 0.
     """
 
@@ -67,14 +70,18 @@ class EngineLimits(StrictModel):
         layers_max: MoE layers.
         top_k_max: experts an event carries.
         candidates_max: candidates of a table row.
+        slots_max: sequences that run at once, each with a history of its own.
+        domains_max: banks of the table, one for each domain that has a table of its own; a power of two.
     """
 
     experts_max: int = Field(default=64, ge=2, le=4096)
     layers_max: int = Field(default=32, ge=2, le=1024)
     top_k_max: int = Field(default=8, ge=1, le=64)
     candidates_max: int = Field(default=8, ge=1, le=64)
+    slots_max: int = Field(default=8, ge=1, le=64)
+    domains_max: int = Field(default=1, ge=1, le=DOMAINS_MOST)
 
-    @field_validator("experts_max")
+    @field_validator("experts_max", "domains_max")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         if value & (value - 1):
@@ -99,6 +106,16 @@ class EngineLimits(StrictModel):
         return (self.layers_max - 1).bit_length()
 
     @property
+    def slot_bits(self) -> int:
+        """Bits of a slot in an event; one where there is only one slot."""
+        return max(1, (self.slots_max - 1).bit_length())
+
+    @property
+    def bank_bits(self) -> int:
+        """Bits of a table bank in a row's address; none where there is only one bank."""
+        return (self.domains_max - 1).bit_length()
+
+    @property
     def score_bits(self) -> int:
         """Bits of a score: every selected row and the history at full confidence, so that a sum never saturates."""
         return ((self.top_k_max + 1) * CONFIDENCE_MAX).bit_length()
@@ -106,11 +123,13 @@ class EngineLimits(StrictModel):
     @property
     def rows(self) -> int:
         """Rows of the table memory, the unused ones of layers beyond ``layers_max`` not counted."""
-        return self.layers_max * self.experts_max
+        return self.layers_max * self.domains_max * self.experts_max
 
     @classmethod
-    def holding(cls, *, layers: int, experts: int, top_k: int, candidates: int) -> Self:
-        """The smallest engine for a model.
+    def holding(
+        cls, *, layers: int, experts: int, top_k: int, candidates: int, slots: int = 1, domains: int = 1
+    ) -> Self:
+        """The smallest engine for a model, so many sequences at once and so many domains.
 
         Raises:
             ForestageError: if no engine can be that large.
@@ -120,6 +139,8 @@ class EngineLimits(StrictModel):
             "layers_max": max(2, layers),
             "top_k_max": top_k,
             "candidates_max": candidates,
+            "slots_max": slots,
+            "domains_max": 1 << (domains - 1).bit_length(),
         }
         return cls.parse(limits, origin="prefetch engine")
 
@@ -154,6 +175,7 @@ class EngineConfiguration(TablePolicy):
         experts, layers, top_k: shape of the model.
         candidates: candidates in use of a table row.
         lookahead: layers between the gate that is known and the target layer.
+        domains: table banks in use, one a domain.
         issue_limit: most experts issued for one token and layer (``predictor.base.IssueLimit``), 0 for none;
             ``experts`` for no limit.
     """
@@ -164,6 +186,7 @@ class EngineConfiguration(TablePolicy):
     candidates: int = Field(ge=1)
     lookahead: int = Field(default=1, ge=1)
     issue_limit: int = Field(ge=0)
+    domains: int = Field(default=1, ge=1, le=DOMAINS_MOST)
 
     def register_values(self) -> dict[str, int]:
         """The fields by name as numbers: choices by their codes."""

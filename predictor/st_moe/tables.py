@@ -1,4 +1,4 @@
-"""ST-MoE's tables, event by event: the specification of ``rtl/prefetch/engine.py``.
+"""ST-MoE's tables, event by event: the specification of ``rtl/prefetch/tables/predictor.py``.
 
 Everything the hardware does is decided here: which requests and in which order, which rows are written and with what
 bits, and how many cycles every event takes. Integers and NumPy alone.
@@ -6,6 +6,9 @@ bits, and how many cycles every event takes. Integers and NumPy alone.
 The algorithm (arXiv 2606.15453, as summarised in docs/predictors.md). The *cross-layer correlation table* (CCT) holds,
 for every expert of every source layer, candidates of the layer ``lookahead`` above, each with a 2-bit confidence. The
 *history table* (HT) holds the experts that the latest token of the sequence chose in each layer.
+
+Several sequences run at once, each in a *slot* with an HT of its own. They share the CCT of their domain: each domain
+has a bank of it, which a sequence chooses when it starts.
 
 When the gate of layer ``l`` is known:
 
@@ -74,7 +77,9 @@ class StMoeTables:
         candidates: NDArray[np.int16],
         confidences: NDArray[np.int8],
     ) -> None:
-        """Load ``candidates`` and ``confidences`` ``[layers, experts, candidates]``, indexed by source layer.
+        """Load ``candidates`` and ``confidences`` ``[domains, layers, experts, candidates]``, indexed by source layer.
+
+        Of a single domain, ``[layers, experts, candidates]`` will do.
 
         Raises:
             ForestageError: if the model does not fit the limits.
@@ -93,6 +98,13 @@ class StMoeTables:
                 f"prefetch engine: threshold {configuration.threshold} exceeds the largest score, "
                 f"{(1 << limits.score_bits) - 1}; choose a smaller one"
             )
+        if configuration.domains > limits.domains_max:
+            raise ForestageError(
+                f"prefetch engine: domains is {configuration.domains}, the generated prefetch engine holds at most "
+                f"{limits.domains_max}; generate it with --domains-max {1 << (configuration.domains - 1).bit_length()}"
+            )
+        if candidates.ndim == confidences.ndim == 3:
+            candidates, confidences = candidates[None], confidences[None]
         _check_tables(configuration, candidates, confidences)
         self.limits = limits
         self.configuration = configuration
@@ -100,15 +112,17 @@ class StMoeTables:
         self._enabled = True
         self.counters = np.zeros(len(EngineCounter), np.int64)
         self.errors = NO_ERROR
-        layers, experts, slots = candidates.shape
-        shape = (limits.layers_max, limits.experts_max, limits.candidates_max)
+        domains, layers, experts, kept = candidates.shape
+        shape = (limits.layers_max, limits.domains_max, limits.experts_max, limits.candidates_max)
         self._candidates = np.zeros(shape, np.int16)
         self._confidences = np.zeros(shape, np.int8)
-        self._candidates[:layers, :experts, :slots] = candidates
-        self._confidences[:layers, :experts, :slots] = confidences
-        self._history = np.zeros((limits.layers_max, configuration.top_k), np.int16)
-        self._in_sequence = np.zeros(limits.layers_max, np.bool_)
-        self._in_token = np.zeros(limits.layers_max, np.bool_)
+        self._candidates[:layers, :domains, :experts, :kept] = candidates.swapaxes(0, 1)
+        self._confidences[:layers, :domains, :experts, :kept] = confidences.swapaxes(0, 1)
+        # Of each slot.
+        self._history = np.zeros((limits.slots_max, limits.layers_max, configuration.top_k), np.int16)
+        self._in_sequence = np.zeros((limits.slots_max, limits.layers_max), np.bool_)
+        self._in_token = np.zeros((limits.slots_max, limits.layers_max), np.bool_)
+        self._domain = np.zeros(limits.slots_max, np.int64)
 
     @classmethod
     def from_memory_image(
@@ -116,28 +130,32 @@ class StMoeTables:
     ) -> Self:
         """The twin of an engine whose memory was loaded with ``image``, as from ``to_memory_image``."""
         candidates, confidences = RowFormat(limits).tables(image)
-        used = np.s_[: configuration.layers, : configuration.experts, : configuration.candidates]
-        return cls(limits, configuration, candidates[used], confidences[used])
+        used = np.s_[
+            : configuration.layers, : configuration.domains, : configuration.experts, : configuration.candidates
+        ]
+        return cls(limits, configuration, candidates[used].swapaxes(0, 1), confidences[used].swapaxes(0, 1))
 
     @property
     def enabled(self) -> bool:
-        """Mode ``tables`` (True) or ``off``, which discards events and forgets the history."""
+        """Mode ``tables`` (True) or ``off``, which discards events and forgets histories and domains."""
         return self._enabled
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
         self._enabled = value
         if not value:
-            self.start_sequence()
+            for slot in range(self.limits.slots_max):
+                self.start_sequence(slot)
 
-    def start_token(self) -> None:
-        """No layer of the token is known yet."""
-        self._in_token[:] = False
+    def start_token(self, slot: int = 0) -> None:
+        """No layer of the slot's token is known yet."""
+        self._in_token[slot] = False
 
-    def start_sequence(self) -> None:
-        """Forget the history; the correlation table stays."""
-        self._in_sequence[:] = False
-        self.start_token()
+    def start_sequence(self, slot: int = 0, domain: int = 0) -> None:
+        """Forget the slot's history, and use the bank of ``domain``; the correlation table stays."""
+        self._in_sequence[slot] = False
+        self._domain[slot] = domain
+        self.start_token(slot)
 
     def step(self, event: RoutingEvent) -> StepResult:
         """Process one event.
@@ -153,12 +171,12 @@ class StMoeTables:
         self.counters[EngineCounter.BUSY_CYCLES] += result.cycles - 1
         return result
 
-    def predicted_scores(self, layer: int) -> NDArray[np.int32]:
-        """Scores i32 ``[experts_max]`` of target ``layer``; zero unless this token's source layer is known."""
+    def predicted_scores(self, layer: int, slot: int = 0) -> NDArray[np.int32]:
+        """Scores i32 ``[experts_max]`` of target ``layer``; zero unless the token's source layer is known."""
         source = layer - self.configuration.lookahead
-        if source < 0 or not self._in_token[source]:
+        if source < 0 or not self._in_token[slot, source]:
             return np.zeros(self.limits.experts_max, np.int32)
-        return self._scores(layer, self._history[source])
+        return self._scores(slot, layer, self._history[slot, source])
 
     def to_memory_image(self) -> NDArray[np.uint32]:
         """The table memory as loaded over AXI4-Lite: words u32 ``[rows, words]``."""
@@ -169,10 +187,12 @@ class StMoeTables:
         return StepResult((), (), OFF_CYCLES)
 
     def _step_enabled(self, event: RoutingEvent) -> StepResult:
-        if event.starts_sequence:
-            self.start_sequence()
-        if event.starts_token:
-            self.start_token()
+        slot = event.slot
+        if slot < self.limits.slots_max:
+            if event.starts_sequence:
+                self.start_sequence(slot, event.domain)
+            if event.starts_token:
+                self.start_token(slot)
         self.counters[EngineCounter.EVENTS] += 1
         error = self._check(event)
         if error:
@@ -184,12 +204,12 @@ class StMoeTables:
         target = event.layer + configuration.lookahead
         source = event.layer - configuration.lookahead
         predicts = target < configuration.layers
-        verifies = source >= 0 and bool(self._in_token[source])
-        requests = self._predict(target, experts) if predicts else ()
-        updates = self._verify(source, experts) if verifies else ()
+        verifies = source >= 0 and bool(self._in_token[slot, source])
+        requests = self._predict(slot, target, experts) if predicts else ()
+        updates = self._verify(slot, source, experts) if verifies else ()
         self.counters[EngineCounter.PREDICTIONS] += predicts
-        self._history[event.layer] = experts
-        self._in_sequence[event.layer] = self._in_token[event.layer] = True
+        self._history[slot, event.layer] = experts
+        self._in_sequence[slot, event.layer] = self._in_token[slot, event.layer] = True
         cycles = event_cycles(
             self.limits,
             top_k=configuration.top_k,
@@ -207,23 +227,28 @@ class StMoeTables:
             error |= EventError.EXPERT
         if len(set(event.experts)) < len(event.experts):
             error |= EventError.DUPLICATE
+        if event.slot >= self.limits.slots_max:
+            error |= EventError.SLOT
+        elif self._domain[event.slot] >= self.configuration.domains:
+            error |= EventError.DOMAIN
         return error
 
-    def _scores(self, target: int, experts: NDArray[np.int16]) -> NDArray[np.int32]:
+    def _scores(self, slot: int, target: int, experts: NDArray[np.int16]) -> NDArray[np.int32]:
         """Scores i32 ``[experts_max]`` of ``target`` from the source layer's chosen ``experts``."""
         source = target - self.configuration.lookahead
-        slots = slice(0, self.configuration.candidates)
-        candidates = self._candidates[source, experts, slots]
-        confidences = self._confidences[source, experts, slots]
+        used = slice(0, self.configuration.candidates)
+        bank = self._domain[slot]
+        candidates = self._candidates[source, bank][experts, used]
+        confidences = self._confidences[source, bank][experts, used]
         scores = np.zeros(self.limits.experts_max, np.int32)
         aggregate = np.maximum if self.configuration.aggregation == "max" else np.add
         aggregate.at(scores, candidates.ravel(), confidences.ravel())
-        if self._in_sequence[target]:
-            scores[self._history[target]] += self.configuration.ht_confidence
+        if self._in_sequence[slot, target]:
+            scores[self._history[slot, target]] += self.configuration.ht_confidence
         return scores
 
-    def _predict(self, target: int, experts: NDArray[np.int16]) -> tuple[Request, ...]:
-        scores = self._scores(target, experts)
+    def _predict(self, slot: int, target: int, experts: NDArray[np.int16]) -> tuple[Request, ...]:
+        scores = self._scores(slot, target, experts)
         order = np.argsort(-scores, kind="stable").tolist()
         best = [expert for expert in order if scores[expert] >= self.configuration.threshold]
         issued = best[: self.configuration.issue_limit]
@@ -231,14 +256,17 @@ class StMoeTables:
             Request(target, expert, int(scores[expert]), nth == len(issued)) for nth, expert in enumerate(issued, 1)
         )
 
-    def _verify(self, source: int, needed: NDArray[np.int16]) -> tuple[RowUpdate, ...]:
+    def _verify(self, slot: int, source: int, needed: NDArray[np.int16]) -> tuple[RowUpdate, ...]:
         """Update the rows of the experts this token chose in layer ``source``, in the order of that event."""
         configuration = self.configuration
-        chosen = self._history[source]
-        slots = slice(0, configuration.candidates)
-        candidates = self._candidates[source, chosen, slots]
-        confidences = self._confidences[source, chosen, slots]
-        matches = candidates[:, :, None] == needed  # [rows, slots, needed]
+        chosen = self._history[slot, source]
+        used = slice(0, configuration.candidates)
+        domain = int(self._domain[slot])
+        bank = self._candidates[source, domain]
+        bank_confidences = self._confidences[source, domain]
+        candidates = bank[chosen, used]
+        confidences = bank_confidences[chosen, used]
+        matches = candidates[:, :, None] == needed  # [rows, candidates, needed]
         hits = matches.any(axis=2)
         given_up = ~hits & (confidences == 0)
         confidences = np.where(hits, np.minimum(confidences + 1, CONFIDENCE_MAX), np.maximum(confidences - 1, 0))
@@ -250,14 +278,14 @@ class StMoeTables:
                 candidates[row, replaced] = unlisted[: len(replaced)]
                 confidences[row, replaced] = configuration.replacement_confidence
                 self.counters[EngineCounter.REPLACEMENTS] += len(replaced)
-        self._candidates[source, chosen, slots] = candidates
-        self._confidences[source, chosen, slots] = confidences
+        bank[chosen, used] = candidates
+        bank_confidences[chosen, used] = confidences
         self.counters[EngineCounter.CANDIDATE_HITS] += hits.sum()
         self.counters[EngineCounter.CANDIDATE_MISSES] += (~hits).sum()
         return tuple(
             RowUpdate(
-                self.rows.address(source, expert),
-                self.rows.pack(self._candidates[source, expert], self._confidences[source, expert]),
+                self.rows.address(source, expert, domain),
+                self.rows.pack(bank[expert], bank_confidences[expert]),
             )
             for expert in chosen.tolist()
         )
@@ -267,13 +295,13 @@ def _check_tables(
     configuration: EngineConfiguration, candidates: NDArray[np.int16], confidences: NDArray[np.int8]
 ) -> None:
     """Raise ValueError unless the tables are ones the hardware's rules hold for."""
-    shape = (configuration.layers, configuration.experts, configuration.candidates)
+    shape = (configuration.domains, configuration.layers, configuration.experts, configuration.candidates)
     if candidates.shape != shape or confidences.shape != shape:
         raise ValueError(f"tables of shape {candidates.shape} and {confidences.shape}; the configuration has {shape}")
     if candidates.min() < 0 or candidates.max() >= configuration.experts:
         raise ValueError(f"a candidate is not in 0…{configuration.experts - 1}")
     if confidences.min() < 0 or confidences.max() > CONFIDENCE_MAX:
         raise ValueError(f"a confidence is not in 0…{CONFIDENCE_MAX}")
-    ordered = np.sort(candidates, axis=2)
-    if (ordered[:, :, 1:] == ordered[:, :, :-1]).any():
+    ordered = np.sort(candidates, axis=-1)
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
         raise ValueError("a row lists a candidate twice")

@@ -5,13 +5,13 @@ from amaranth.hdl import Assume, Cat, Module, Signal
 from predictor.st_moe.parameters import EngineLimits
 from rtl.checks import always, always_kept, always_stable, always_within, implies
 from rtl.formal.task import Task
-from rtl.prefetch.history import History
-from rtl.prefetch.issuer import RequestIssuer
-from rtl.prefetch.register_file import RegisterFile
-from rtl.prefetch.sequencer import Sequencer
-from rtl.prefetch.updater import Updater
+from rtl.prefetch.tables.history import History
+from rtl.prefetch.tables.issuer import RequestIssuer
+from rtl.prefetch.tables.register_file import RegisterFile
+from rtl.prefetch.tables.sequencer import Sequencer
+from rtl.prefetch.tables.updater import Updater
 
-SMALL = EngineLimits(experts_max=4, layers_max=3, top_k_max=2, candidates_max=2)
+SMALL = EngineLimits(experts_max=4, layers_max=3, top_k_max=2, candidates_max=2, slots_max=3)
 
 
 def _sequencer_inputs(m: Module, sequencer: Sequencer) -> None:
@@ -37,7 +37,7 @@ def _issuer_requests(m: Module, issuer: RequestIssuer) -> None:
 
 def _settings_stay(m: Module, updater: Updater) -> None:
     """Nothing that configures the updater moves while a row is in it."""
-    held = [updater.slots_used, updater.needed.as_value(), updater.needed_used, updater.replacement]
+    held = [updater.entries_used, updater.needed.as_value(), updater.needed_used, updater.replacement]
     coming = Signal(2)
     m.d.sync += coming.eq(Cat(updater.valid, coming))
     always_kept(m, "settings", Cat(held), where=updater.valid | coming.any(), claim=Assume)
@@ -66,7 +66,7 @@ TASKS = (
     ),
     Task(
         name="updater",
-        what="prefetch engine's updater: no slot takes two experts, no expert two slots; hits and misses add up",
+        what="prefetch engine's updater: no entry takes two experts, no expert two entries; hits and misses add up",
         make=lambda: Updater(SMALL),
         assumptions=_settings_stay,
         depth=6,
@@ -75,7 +75,10 @@ TASKS = (
         name="history",
         what="prefetch engine's history: what is of this token is of this sequence",
         make=lambda: History(SMALL),
-        given=("history: a layer is written that does not exist",),
+        given=(
+            "history: a layer is written that does not exist",
+            "history: a slot is written that does not exist",
+        ),
         depth=6,
     ),
     Task(

@@ -24,12 +24,12 @@ from rtl.pim.block.block import BankBlock
 from rtl.pim.register_file import RegisterFile
 from rtl.pim.unit import tag_layout
 from rtl.prefetch.engine import PrefetchEngine
-from rtl.prefetch.history import History
-from rtl.prefetch.issuer import RequestIssuer
-from rtl.prefetch.register_file import RegisterFile as EngineRegisters
-from rtl.prefetch.scorer import Scorer
-from rtl.prefetch.tables import TableMemory
-from rtl.prefetch.updater import Updater
+from rtl.prefetch.tables.history import History
+from rtl.prefetch.tables.issuer import RequestIssuer
+from rtl.prefetch.tables.memory import TableMemory
+from rtl.prefetch.tables.register_file import RegisterFile as EngineRegisters
+from rtl.prefetch.tables.scorer import Scorer
+from rtl.prefetch.tables.updater import Updater
 
 
 @dataclass(frozen=True, kw_only=True)

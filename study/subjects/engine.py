@@ -52,7 +52,12 @@ def engine_for(trace: RoutingTrace) -> EngineLimits:
         limits.check_trace(trace)
     except ForestageError:
         return EngineLimits.holding(
-            layers=trace.layers, experts=trace.experts, top_k=trace.top_k, candidates=trace.top_k
+            layers=trace.layers,
+            experts=trace.experts,
+            top_k=trace.top_k,
+            candidates=trace.top_k,
+            slots=limits.slots_max,
+            domains=limits.domains_max,
         )
     return limits
 

@@ -1,5 +1,6 @@
 """The prefetch engine under Verilator against its twin: every rule, with and without waits."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 from cocotb_tests.lock_step import run_lock_step
 from predictor.st_moe.events import RoutingEvent, routing_events
 from predictor.st_moe.predictor import EngineLimits, StMoePredictor
+from predictor.st_moe.tables import StMoeTables
 
-# Nothing a power of two that need not be: 6 layers, 3 experts an event, 5 slots.
+# Nothing a power of two that need not be: 6 layers, 3 experts an event, 5 entries.
 LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5)
 TRACE = routing_trace(experts=16, layers=6, top_k=3, lengths=(20, 1, 15), unrecorded=0.1, seed=8)
 EVENTS = list(routing_events(TRACE))
@@ -71,9 +73,69 @@ def test_random_and_bad_events() -> None:
     assert result.counters["updates"] > 0
 
 
+def interleaved(sequences: list[list[RoutingEvent]], generator: np.random.Generator) -> list[RoutingEvent]:
+    """Their events in random order of the sequences, the one in place n in slot n."""
+    left = {slot: list(reversed(events)) for slot, events in enumerate(sequences)}
+    mixed = []
+    while left:
+        slot = int(generator.choice(list(left)))
+        mixed.append(replace(left[slot].pop(), slot=slot))
+        left = {other: events for other, events in left.items() if events}
+    return mixed
+
+
+@pytest.mark.parametrize(("slots", "waits"), [(4, False), (3, True)])
+def test_slots_interleaved(slots: int, waits: bool) -> None:
+    """Every slot has its history, all learn in the same table; a slot that there is not changes nothing."""
+    limits = LIMITS.model_copy(update={"slots_max": slots})
+    tables = StMoePredictor.fit(TRACE, lookahead=2).tables(limits)
+    generator = np.random.default_rng(10)
+    sequences = [
+        list(routing_events(routing_trace(experts=16, layers=6, top_k=3, lengths=(9, 4), unrecorded=0.1, seed=seed)))
+        for seed in range(slots)
+    ]
+    events = interleaved(sequences, generator)
+    if slots == 3:  # two bits of slot can name a fourth
+        events[20:20] = [replace(EVENTS[0], slot=3), replace(EVENTS[1], slot=3)]
+    result = run_lock_step(tables, events, waits=waits, seed=2)
+    assert result.mismatches == 0, result.first_mismatch
+    assert result.counters["rejected"] == (2 if slots == 3 else 0)
+    # In one slot the same events would be learnt from otherwise.
+    twin, one_slot = (StMoePredictor.fit(TRACE, lookahead=2).tables(limits) for _ in range(2))
+    assert [twin.step(event) for event in events] != [one_slot.step(replace(event, slot=0)) for event in events]
+
+
+def test_domains_have_banks_of_their_own() -> None:
+    """Four slots in two of four banks; a sequence of a third is rejected until its slot starts another."""
+    limits = LIMITS.model_copy(update={"slots_max": 4, "domains_max": 4})
+    profile = StMoePredictor.fit(TRACE).profile
+    other = StMoePredictor.fit(routing_trace(experts=16, layers=6, top_k=3, lengths=(30,), seed=11)).profile
+    configuration = StMoePredictor.fit(TRACE).configuration().model_copy(update={"domains": 2})
+    tables = StMoeTables(
+        limits,
+        configuration,
+        np.stack([profile.candidates, other.candidates]),
+        np.stack([profile.confidences, other.confidences]),
+    )
+    generator = np.random.default_rng(12)
+    sequences = []
+    for seed, domains in enumerate([(0, 1), (1, 1), (1, 2), (5, 0)]):  # of the slot's two sequences
+        found = routing_events(routing_trace(experts=16, layers=6, top_k=3, lengths=(8, 8), seed=20 + seed))
+        begun = iter(domains)
+        # A domain counts at a sequence's start alone.
+        sequences.append(
+            [replace(x, domain=next(begun) if x.starts_sequence else int(generator.integers(8))) for x in found]
+        )
+    events = interleaved(sequences, generator)
+    result = run_lock_step(tables, events)
+    assert result.mismatches == 0, result.first_mismatch
+    assert result.counters["rejected"] == 2 * 8 * 6
+    assert result.counters["updates"] > 0
+
+
 @pytest.mark.parametrize(("candidates", "experts"), [(1, 2), pytest.param(11, 16, marks=pytest.mark.long)])
 def test_smallest_and_widest_rows(candidates: int, experts: int) -> None:
-    """One expert of two and one slot; rows of three words."""
+    """One expert of two and one entry; rows of three words."""
     limits = EngineLimits(experts_max=experts, layers_max=2, top_k_max=1, candidates_max=candidates)
     trace = routing_trace(experts=experts, layers=2, top_k=1, lengths=(15, 15))
     tables = StMoePredictor.fit(trace, candidates=candidates).tables(limits)

@@ -8,7 +8,7 @@ pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 from cocotb_tests.payloads import pack_events, request_fields
 from predictor.st_moe.events import RoutingEvent
 from predictor.st_moe.parameters import EngineLimits
-from rtl.prefetch.layouts import event_layout, request_layout
+from rtl.prefetch.tables.layouts import event_layout, request_layout
 
 LIMITS = [EngineLimits(), EngineLimits(experts_max=128, layers_max=5, top_k_max=3, candidates_max=10)]
 

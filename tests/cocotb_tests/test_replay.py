@@ -88,7 +88,7 @@ def test_every_test_token_of_the_shipped_trace(shipped_trace: Path) -> None:
 
 @pytest.mark.long
 def test_random_models_of_the_default_size() -> None:
-    """Full-size shapes, every slot and layer in use, with waits."""
+    """Full-size shapes, every entry and layer in use, with waits."""
     generator = np.random.default_rng(10)
     for seed in range(4):
         trace = routing_trace(experts=64, layers=32, top_k=8, lengths=(12,) * 6, seed=seed)

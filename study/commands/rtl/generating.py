@@ -8,7 +8,16 @@ from rich.console import Console
 
 from catalog.files import check_folder
 from study.commands.options import JsonOption
-from study.commands.rtl.limits import DEFAULTS, CandidatesMax, ExpertsMax, LayersMax, TopKMax, engine_limits
+from study.commands.rtl.limits import (
+    DEFAULTS,
+    CandidatesMax,
+    DomainsMax,
+    ExpertsMax,
+    LayersMax,
+    SlotsMax,
+    TopKMax,
+    engine_limits,
+)
 from study.numbers import size
 from study.output import emit
 
@@ -19,10 +28,12 @@ def generate_command(
     layers_max: LayersMax = DEFAULTS.layers_max,
     top_k_max: TopKMax = DEFAULTS.top_k_max,
     candidates_max: CandidatesMax = DEFAULTS.candidates_max,
+    slots_max: SlotsMax = DEFAULTS.slots_max,
+    domains_max: DomainsMax = DEFAULTS.domains_max,
     as_json: JsonOption = False,
 ) -> None:
     """Write the Verilog of every top module, and SystemRDL of the registers."""
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
     check_folder(out)
     from rtl.generate import generate  # needs the extra
 

@@ -18,7 +18,16 @@ from study.commands.options import (
     TraceOption,
     parse_parameters,
 )
-from study.commands.rtl.limits import DEFAULTS, CandidatesMax, ExpertsMax, LayersMax, TopKMax, engine_limits
+from study.commands.rtl.limits import (
+    DEFAULTS,
+    CandidatesMax,
+    DomainsMax,
+    ExpertsMax,
+    LayersMax,
+    SlotsMax,
+    TopKMax,
+    engine_limits,
+)
 from study.numbers import count
 from study.output import emit, progress_bar
 
@@ -44,6 +53,8 @@ def replay_command(
     layers_max: LayersMax = DEFAULTS.layers_max,
     top_k_max: TopKMax = DEFAULTS.top_k_max,
     candidates_max: CandidatesMax = DEFAULTS.candidates_max,
+    slots_max: SlotsMax = DEFAULTS.slots_max,
+    domains_max: DomainsMax = DEFAULTS.domains_max,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,7 +64,7 @@ def replay_command(
     """
     parameters = parse_parameters(parameter or [])
     candidates = StMoeParameters.parse(parameters, origin="--set").candidates
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
     recorded = open_trace(trace, model)
     limits.check_trace(recorded, candidates=candidates, origin=str(trace))
     check_lookahead(lookahead, recorded.layers)

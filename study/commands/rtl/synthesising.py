@@ -12,7 +12,16 @@ from catalog.errors import ForestageError
 from catalog.files import check_writable, write_text
 from study.commands.command import refuse_unused
 from study.commands.options import JsonOption
-from study.commands.rtl.limits import DEFAULTS, CandidatesMax, ExpertsMax, LayersMax, TopKMax, engine_limits
+from study.commands.rtl.limits import (
+    DEFAULTS,
+    CandidatesMax,
+    DomainsMax,
+    ExpertsMax,
+    LayersMax,
+    SlotsMax,
+    TopKMax,
+    engine_limits,
+)
 from study.numbers import count
 from study.output import emit, progress_bar, tell
 
@@ -38,13 +47,15 @@ def synthesise_command(
     layers_max: LayersMax = DEFAULTS.layers_max,
     top_k_max: TopKMax = DEFAULTS.top_k_max,
     candidates_max: CandidatesMax = DEFAULTS.candidates_max,
+    slots_max: SlotsMax = DEFAULTS.slots_max,
+    domains_max: DomainsMax = DEFAULTS.domains_max,
     as_json: JsonOption = False,
 ) -> None:
     """Area and speed of a unit per block: on an ECP5 FPGA, or in the cells of a library.
 
     No figure of cells contains wires; memories are taken out and listed as SRAM bits.
     """
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max)
+    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
     from rtl.synthesis.comparison import changes  # needs the extra, as do the next
     from rtl.synthesis.figures import read_record
     from rtl.synthesis.synthesise import synthesise
@@ -57,6 +68,8 @@ def synthesise_command(
             layers_max="--layers-max",
             top_k_max="--top-k-max",
             candidates_max="--candidates-max",
+            slots_max="--slots-max",
+            domains_max="--domains-max",
         )
     before = read_record(against) if against is not None else None
     if save and not RECORDS.is_dir():

@@ -16,9 +16,9 @@ def tables(rows: dict[tuple[int, int], list[tuple[int, int]]], **settings: objec
     values = {"experts": 8, "layers": 3, "top_k": 2, "candidates": 2, "issue_limit": 8, **settings}
     candidates = np.tile(np.array([0, 1], np.int16), (3, 8, 1))
     confidences = np.zeros((3, 8, 2), np.int8)
-    for (layer, expert), slots in rows.items():
-        candidates[layer, expert] = [slot[0] for slot in slots]
-        confidences[layer, expert] = [slot[1] for slot in slots]
+    for (layer, expert), entries in rows.items():
+        candidates[layer, expert] = [entry[0] for entry in entries]
+        confidences[layer, expert] = [entry[1] for entry in entries]
     return StMoeTables(LIMITS, EngineConfiguration.model_validate(values), candidates, confidences)
 
 
@@ -26,7 +26,7 @@ def event(layer: int, *experts: int, token: bool = False, sequence: bool = False
     return RoutingEvent(layer, experts, starts_token=token or sequence, starts_sequence=sequence)
 
 
-def slots(twin: StMoeTables, layer: int, expert: int) -> list[tuple[int, int]]:
+def entries(twin: StMoeTables, layer: int, expert: int) -> list[tuple[int, int]]:
     """The row as the memory image has it."""
     words = twin.to_memory_image()[twin.rows.address(layer, expert)]
     candidates, confidences = twin.rows.unpack(sum(int(word) << 32 * nth for nth, word in enumerate(words)))
@@ -80,8 +80,8 @@ def test_verification_saturates_and_replaces() -> None:
     twin = tables({(0, 2): [(5, 3), (6, 0)], (0, 3): [(6, 0), (7, 0)]})
     twin.step(event(0, 2, 3, sequence=True))
     result = twin.step(event(1, 5, 4))
-    assert slots(twin, 0, 2) == [(5, 3), (4, 2)]  # 5 hit at 3; 6 gives way to the one unlisted expert
-    assert slots(twin, 0, 3) == [(5, 2), (4, 2)]  # both give way, to the needed ones in order
+    assert entries(twin, 0, 2) == [(5, 3), (4, 2)]  # 5 hit at 3; 6 gives way to the one unlisted expert
+    assert entries(twin, 0, 3) == [(5, 2), (4, 2)]  # both give way, to the needed ones in order
     assert [update.address for update in result.updates] == [2, 3]
     assert [twin.rows.unpack(update.row)[0][:2].tolist() for update in result.updates] == [[5, 4], [5, 4]]
     assert twin.counters[EngineCounter.REPLACEMENTS] == 3
@@ -101,14 +101,14 @@ def test_replacement_choices(settings: dict[str, object], expected: list[tuple[i
     twin = tables({(0, 3): [(6, 0), (7, 0)]}, **settings)
     twin.step(event(0, 2, 3, sequence=True))
     twin.step(event(1, 5, 4))
-    assert slots(twin, 0, 3) == expected
+    assert entries(twin, 0, 3) == expected
 
 
 def test_a_given_up_candidate_stays_where_nothing_is_unlisted() -> None:
     twin = tables({(0, 3): [(5, 1), (7, 0)]}, top_k=1)
     twin.step(event(0, 3, sequence=True))
     twin.step(event(1, 5))
-    assert slots(twin, 0, 3) == [(5, 2), (7, 0)]
+    assert entries(twin, 0, 3) == [(5, 2), (7, 0)]
 
 
 def test_a_missing_source_event_is_not_verified() -> None:
@@ -182,9 +182,9 @@ def test_off_discards_and_forgets() -> None:
 def test_an_image_restores_the_tables_bit_for_bit() -> None:
     twin = tables(ROWS)
     image = twin.to_memory_image()
-    image[twin.rows.address(0, 3), 0] ^= 1 << twin.rows.slot_bits + 1  # of the second slot's expert
+    image[twin.rows.address(0, 3), 0] ^= 1 << twin.rows.entry_bits + 1  # of the second entry's expert
     other = StMoeTables.from_memory_image(LIMITS, twin.configuration, image)
-    assert slots(other, 0, 3) == [(6, 2), (5, 1)]
+    assert entries(other, 0, 3) == [(6, 2), (5, 1)]
     assert (other.to_memory_image() == image).all()
 
 
@@ -265,3 +265,47 @@ def test_the_largest_score_needs_the_bit_of_the_history() -> None:
     (best, *_) = twin.step(RoutingEvent(0, (0, 1, 2, 3, 4), starts_token=True)).requests
     assert (best.expert, best.score) == (6, 18)
     assert best.score < 1 << limits.score_bits
+
+
+def test_each_slot_has_its_history_and_each_domain_its_bank() -> None:
+    """Two sequences of two domains, event by event in turn, do as each does alone."""
+    limits = LIMITS.model_copy(update={"slots_max": 2, "domains_max": 2})
+    configuration = EngineConfiguration(experts=8, layers=4, top_k=2, candidates=3, issue_limit=8, threshold=1)
+    generator = np.random.default_rng(3)
+    shape = (2, 4, 8, 3)
+    candidates = generator.permuted(np.tile(np.arange(8), (*shape[:3], 1)), axis=3)[..., :3].astype(np.int16)
+    confidences = generator.integers(0, 4, shape).astype(np.int8)
+    both = StMoeTables(limits, configuration.model_copy(update={"domains": 2}), candidates, confidences)
+    alone = [StMoeTables(limits, configuration, candidates[n], confidences[n]) for n in range(2)]
+    for token in range(6):
+        for layer in range(4):
+            for slot in (0, 1):
+                experts = tuple(generator.choice(8, 2, replace=False).tolist())
+                starts = {"starts_token": layer == 0, "starts_sequence": layer == 0 and token in (0, 4)}
+                found = both.step(RoutingEvent(layer, experts, **starts, slot=slot, domain=1 - slot))
+                expected = alone[1 - slot].step(RoutingEvent(layer, experts, **starts))
+                assert found.requests == expected.requests
+                assert [update.row for update in found.updates] == [update.row for update in expected.updates]
+    image = both.rows.tables(both.to_memory_image())
+    for n in range(2):
+        assert (image[0][:, n] == alone[n].rows.tables(alone[n].to_memory_image())[0][:, 0]).all()
+
+
+def test_a_sequence_of_an_unknown_domain_is_rejected_until_its_slot_starts_another() -> None:
+    tables = StMoeTables(
+        LIMITS.model_copy(update={"slots_max": 3}),
+        EngineConfiguration(experts=8, layers=4, top_k=2, candidates=1, issue_limit=8),
+        np.zeros((4, 8, 1), np.int16),
+        np.zeros((4, 8, 1), np.int8),
+    )
+    assert tables.step(RoutingEvent(0, (1, 2), starts_sequence=True, domain=1)).error is EventError.DOMAIN
+    assert tables.step(RoutingEvent(1, (1, 2))).error is EventError.DOMAIN
+    assert tables.step(RoutingEvent(1, (1, 2), slot=1)).error is NO_ERROR
+    assert tables.step(RoutingEvent(0, (1, 2), starts_sequence=True)).error is NO_ERROR
+    assert tables.step(RoutingEvent(1, (1, 2), slot=3)).error is EventError.SLOT
+
+
+def test_more_domains_than_banks_are_refused() -> None:
+    configuration = EngineConfiguration(experts=8, layers=4, top_k=2, candidates=1, issue_limit=8, domains=3)
+    with pytest.raises(ForestageError, match="--domains-max 4"):
+        StMoeTables(LIMITS, configuration, np.zeros((3, 4, 8, 1), np.int16), np.zeros((3, 4, 8, 1), np.int8))

@@ -12,15 +12,16 @@ from cocotb_tests.payloads import pack_events
 from predictor.st_moe.events import EngineCounter, EventError, RoutingEvent, StepResult
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables, first_request_cycle
-from rtl.prefetch.address_map import (
-    SETTINGS,
+from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.address_map import (
     STATUS_ERROR_SHIFT,
     Window,
     address_map,
     configuration_writes,
     counter_offset,
+    setting_offset,
 )
-from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.settings import SETTINGS
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
 
@@ -129,7 +130,7 @@ def test_settings_that_are_not_locked_take_effect_at_the_next_event() -> None:
             configuration = tables.configuration.model_copy(update=change)
             tables.configuration = configuration
             for offset, value in configuration_writes(configuration):
-                if not next(setting for setting in SETTINGS if setting.offset == offset).locked:
+                if not next(setting for setting in SETTINGS if setting_offset(setting.name) == offset).locked:
                     assert await driver.write(offset, value) == OKAY
             for step in FIRST_TOKEN:
                 issued += len((await driver.compare(tables, step)).requests)
@@ -174,7 +175,7 @@ def test_switching_off_during_an_event_lets_it_finish() -> None:
         # Nobody takes the requests, and yet the bus answers.
         assert await driver.write(MAP.offset("CONTROL"), 0) == OKAY
         assert await driver.read(MAP.offset("STATUS")) == MAP.mask("STATUS", "busy")
-        assert await driver.write(SETTINGS[0].offset, 3) == SLVERR
+        assert await driver.write(setting_offset("experts"), 3) == SLVERR
         assert await driver.read(Window.of(LIMITS).offset(0, 0)) == tables.to_memory_image()[0, 0]
         await driver.ctx.tick().until(driver.dut.requests.valid)
         driver.ctx.set(driver.dut.requests.ready, 1)

@@ -1,0 +1,1 @@
+"""ST-MoE's tables as hardware: a predictor of the prefetch engine."""

@@ -1,0 +1,56 @@
+"""The bench's files: logs are read as they were written, events are words that the runner reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth.hdl import unsigned
+from amaranth.lib import data
+
+from catalog.errors import ForestageError
+from cocotb_tests.prefetch_engine.logs import read_log
+from cocotb_tests.prefetch_engine.stimulus import word_layout, write_events
+from predictor.engine.events import Gate, Release, Token, event_arrays
+from predictor.engine.limits import PrefetchEngineLimits
+
+LIMITS = PrefetchEngineLimits(slots_max=2, layers_max=4, experts_max=8, top_k_max=3, candidates_max=2)
+
+
+def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
+    layout = data.StructLayout({"a": unsigned(5), "b": unsigned(13)})
+    path = tmp_path / "log"
+    path.write_text("".join(f"{cycle:010x}{a | b << 5:05x}\n" for cycle, a, b in [(3, 31, 7), (1 << 36, 0, 8191)]))
+    log = read_log(path, layout)
+    assert log.cycle.tolist() == [3, 1 << 36]
+    assert {name: column.tolist() for name, column in log.fields().items()} == {"a": [31, 0], "b": [7, 8191]}
+    path.write_text("")
+    assert read_log(path, layout).count == 0
+    path.write_text("00000000010000\n0")
+    with pytest.raises(ValueError, match="not lines"):
+        read_log(path, layout)
+    path.write_text("000000000x00001\n")
+    with pytest.raises(ValueError, match="hexadecimal"):
+        read_log(path, layout)
+
+
+def test_an_event_is_the_word_that_the_layout_says(tmp_path: Path) -> None:
+    events = event_arrays(
+        [Token(1, starts_sequence=True, identity=0xDEADBEEF, row=5), Gate(1, 2, (4, 3)), Release(1, 2)], top_k=2
+    )
+    path = tmp_path / "events"
+    write_events(path, LIMITS, events, bad=np.array([False, True, False]))
+    words = [int(line, 16) for line in path.read_text().split()]
+    layout = word_layout(LIMITS)
+    views = [layout.from_bits(word & (1 << layout.size) - 1) for word in words]
+    assert [view.event.kind for view in views] == [0, 1, 2]
+    assert [view.bad for view in views] == [0, 1, 0]
+    assert (views[0].event.identity, views[0].event.row, views[0].event.starts_sequence) == (0xDEADBEEF, 5, 1)
+    assert (views[1].event.layer, views[1].event.experts[0], views[1].event.experts[1]) == (2, 4, 3)
+    assert views[1].event.slot == 1
+
+
+def test_a_stimulus_beyond_the_runners_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForestageError, match="0 events"):
+        write_events(tmp_path / "events", LIMITS, event_arrays([], top_k=2))
+    with pytest.raises(ForestageError, match="gates of 4 experts"):
+        write_events(tmp_path / "events", LIMITS, event_arrays([Gate(0, 0, (1, 2, 3, 4))], top_k=4))
