@@ -1,0 +1,1 @@
+"""The net: it runs the row networks of both heads."""
