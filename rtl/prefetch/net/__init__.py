@@ -1,1 +1,1 @@
-"""The net: it runs the row networks of both heads."""
+"""The learned predictor in hardware: sums of rows, and what becomes of them."""
