@@ -16,8 +16,11 @@ from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
 from cocotb_tests.models.files import read_written
 from cocotb_tests.prefetch_engine.logs import read_lines
-from predictor.engine.limits import BEAT_BYTES
-from rtl.bus.register_map import DATA_BITS, DATA_BYTES
+from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
+from predictor.engine.settings import PrefetchEngineSettings
+from predictor.st_moe.parameters import EngineConfiguration
+from rtl.prefetch.address_map import Command
+from rtl.prefetch.driver import PrefetchEngineDriver
 
 _PERIOD_NS = 2
 _SLEEP_CYCLES = 2000
@@ -58,25 +61,21 @@ async def _sleep_until_done(dut: Any, count: int) -> None:
 
 @cocotb.test()
 async def run(dut: Any) -> None:
-    """Write the registers that the stimulus names, go, read those that it names."""
+    """Configure, go, and read what is left behind."""
     stimulus = exchange.read_stimulus()
-    await _reset(dut, stimulus["inputs"])
-    waits = random.Random(stimulus["inputs"]["seed"]) if stimulus["inputs"]["share"] < 256 else None
-    bus = AxiLiteMaster(dut, "control", waits=waits)
-    for offset, value in stimulus["writes"]:
-        if offset < 0:
-            await _until_idle(bus, stimulus)
-        else:
-            await bus.write(offset, value)
-    await _until_idle(bus, stimulus)
+    inputs = stimulus["inputs"]
+    await _reset(dut, inputs)
+    bus = AxiLiteMaster(dut, "control", waits=random.Random(inputs["seed"]) if inputs["share"] < 256 else None)
+    driver = PrefetchEngineDriver(PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write)
+    await _configure(driver, stimulus)
     dut.go.value = 1
     started = time.perf_counter()
-    await _sleep_until_done(dut, stimulus["inputs"]["count"])
-    await _until_idle(bus, stimulus)
+    await _sleep_until_done(dut, inputs["count"])
+    await driver.wait_idle()
     running_s = time.perf_counter() - started
     cycles = dut.cycle.value.to_unsigned()
-    counters = {name: await _read_wide(bus, offset) for name, offset in stimulus["counters"].items()}
-    errors = await bus.read(stimulus["errors"])
+    counters = {counter.name: value for counter, value in (await driver.counters()).items()}
+    errors = int(await driver.errors())
     dut.keep.value = 1
     for _ in range(3):
         await RisingEdge(dut.clk)
@@ -92,6 +91,22 @@ async def run(dut: Any) -> None:
             **_logs(stimulus["logs"]),
         }
     )
+
+
+async def _configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
+    """All that software does before the first event."""
+    settings = PrefetchEngineSettings.model_validate(stimulus["settings"])
+    tables = stimulus["tables"]
+    await driver.identify()
+    if "table_image" in stimulus:
+        await driver.load_tables(stimulus["table_image"])
+    await driver.configure(settings, tables=None if tables is None else EngineConfiguration.model_validate(tables))
+    for layer, expert, fixed in stimulus["preloaded"]:
+        await driver.preload(layer, [expert])
+        if fixed:
+            await driver.fix(layer, [expert])
+    await driver.wait_idle()
+    await driver.command(Command.CLEAR_COUNTERS)
 
 
 def _logs(bits: dict[str, int]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """One run of the whole engine under Verilator: its build, its stimulus, its logs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from amaranth.lib import data
@@ -20,24 +19,19 @@ from predictor.engine.counters import EngineCounter
 from predictor.engine.environment import LayerTimes
 from predictor.engine.events import EngineError, EventArrays
 from predictor.engine.limits import PrefetchEngineLimits
-from predictor.engine.settings import Mode, PrefetchEngineSettings
+from predictor.engine.settings import PrefetchEngineSettings
 from predictor.st_moe.parameters import EngineConfiguration
 from predictor.st_moe.rows import RowFormat
-from rtl.bus.register_map import DATA_BITS
-from rtl.prefetch.address_map import Command, address_bits, address_map, counter_offset
+from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.prefetch.limits import table_limits
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
-from rtl.prefetch.setting_registers import TABLE_NAMES, table_signal
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
-from rtl.prefetch.tables.address_map import Window
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
 from rtl.verilog import to_verilog
 
 _FOLDER = Path(__file__).parent
-_WAIT: tuple[int, int] = (-1, 0)
-"""In the place of a write: until the engine is idle."""
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
 a port named interrupt; models that assign at once."""
@@ -190,7 +184,7 @@ def run_engine(
         ForestageError: hardware runs are not possible here.
     """
     far, staging = far or Memory(), staging or Memory()
-    layouts, registers = log_layouts(limits), address_map(limits)
+    layouts = log_layouts(limits)
     plusargs = {
         "events": "events.txt",
         "seed": seed,
@@ -201,7 +195,6 @@ def run_engine(
         **{f"{name}_waits": waits for name in ("far", "staging", "text")},
     }
     flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]
-    counters = {counter.name: counter_offset(counter) for counter in EngineCounter}
     result = run(
         build_bench(limits, waves=waves is not None),
         "cocotb_tests.prefetch_engine.engine_test",
@@ -215,12 +208,12 @@ def run_engine(
                 "share": 256 - waits,
                 "seed": seed,
             },
-            "writes": list(_writes(limits, settings, tables, table_image, preloaded)),
-            "status": registers.offset("STATUS"),
-            "busy": registers.mask("STATUS", "busy") | registers.mask("STATUS", "host_pending"),
-            "counters": counters,
-            "errors": registers.offset("ERRORS"),
+            "limits": limits.model_dump(),
+            "settings": settings.model_dump(),
+            "tables": None if tables is None else tables.model_dump(),
+            "preloaded": list(preloaded),
             "logs": {name: layout.size for name, layout in layouts.items()},
+            **({} if table_image is None else {"table_image": table_image}),
         },
         files={
             "events.txt": events_text(limits, events, bad=bad, noise=np.random.default_rng(seed)),
@@ -245,63 +238,3 @@ def run_engine(
         running_s=values["running_s"],
         staging=(values["staging_address"], values["staging_mask"].astype(np.bool_), values["staging_word"]),
     )
-
-
-def _writes(
-    limits: PrefetchEngineLimits,
-    settings: PrefetchEngineSettings,
-    tables: EngineConfiguration | None,
-    image: NDArray[np.uint32] | None,
-    preloaded: Sequence[tuple[int, int, bool]],
-) -> Iterator[tuple[int, int]]:
-    """What software writes before the first event; ``_WAIT`` where it waits for the engine."""
-    registers = address_map(limits)
-
-    def write(name: str, value: int) -> Iterator[tuple[int, int]]:
-        yield registers.offset(name), value & (1 << DATA_BITS) - 1
-        if f"{name}_HIGH" in {register.name for register in registers.registers}:
-            yield registers.offset(f"{name}_HIGH"), value >> DATA_BITS
-
-    stager, link = settings.stager, settings.link
-    most_horizon = (1 << limits.deadline_bits) - 1
-    values: dict[str, Any] = {
-        **{name: getattr(settings, name) for name in ("layers", "experts", "top_k", "domains", "identity_rows")},
-        **{name: getattr(settings, name) for name in ("next_layer", "next_use", "distance", "prefetched", "threshold")},
-        "missing": settings.missing,
-        "stager_by_layer": len(stager.shares) > 1,
-        "stager_spare": limits.spare,
-        **{f"stager_{name}": getattr(stager, name) for name in ("value_scale", "chance_scale", "price", "retries")},
-        "stager_horizon": min(stager.horizon, most_horizon),
-        "stager_by_recency": stager.by_recency,
-        "stager_background": stager.background,
-        **{f"link_{name}": getattr(link, name) for name in ("expert_bytes", "expert_base", "expert_stride")},
-        **{f"link_{name}": getattr(link, name) for name in ("staging_base", "staging_stride", "outstanding", "share")},
-        "link_chunk_log2": link.chunk_bytes.bit_length() - 1,
-    }
-    if tables is not None:
-        own = tables.register_values()
-        values |= {table_signal(name): own[name] for name in TABLE_NAMES if table_signal(name).startswith("table_")}
-    for name, value in values.items():
-        yield from write(name.upper(), int(value))
-    for layer, share in enumerate(stager.shares):
-        yield from write("SHARE_LAYER", layer)
-        yield from write("SHARE", share)
-    yield from write("COMMAND", Command.CLEAR)
-    yield _WAIT
-    if image is not None:
-        window = Window.of(table_limits(limits))
-        for address, row in enumerate(image.tolist()):
-            for word, value in enumerate(row):
-                yield window.offset(address, word), value
-    host = registers.register("HOST_EXPERT")
-    for layer, expert, fixed in preloaded:
-        places = {"host_layer": layer, "host_expert": expert}
-        yield host.offset, sum(value << host.field(name).lowest_bit for name, value in places.items())
-        yield from write("COMMAND", Command.PRELOAD)
-        yield _WAIT
-        if fixed:
-            yield from write("COMMAND", Command.FIX)
-            yield _WAIT
-    yield from write("COMMAND", Command.CLEAR_COUNTERS)
-    if settings.mode is not Mode.OFF:
-        yield from write("MODE", settings.mode)

@@ -14,7 +14,7 @@ from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import Missing, Mode
 from rtl.bus.axi4 import Axi4ReadSignature, Axi4WriteSignature
 from rtl.prefetch.arbiter import Arbiter
-from rtl.prefetch.dma.link import LINK_ERRORS, Link
+from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
 from rtl.prefetch.notices import Notices
 from rtl.prefetch.payloads import (
@@ -41,6 +41,7 @@ BUS_BITS = 8 * BEAT_BYTES
 ERROR_BITS = len(EngineError)
 
 
+_LINK_ERRORS = (EngineError.DESCRIPTOR, EngineError.READ, EngineError.LAST, EngineError.WRITE)
 _LINK_NAMES = (
     "expert_bytes",
     "expert_base",
@@ -128,7 +129,7 @@ class EngineCore(wiring.Component):
         self._arbiter = Arbiter(limits)
         self._notices = Notices(limits)
         self._stager = Stager(shape)
-        self._link = Link(limits)
+        self._link = Link(limits.link, shape)
         self._table_port = TablePort(limits)
         self._tables = TablePredictor(tables)
         self._tallies = StagerTallies(limits)
@@ -211,7 +212,7 @@ class EngineCore(wiring.Component):
         connect(m, link.requests, self._arbiter.link)
         m.d.comb += [
             *(link.settings[name].eq(getattr(self.settings, f"link_{name}")) for name in _LINK_NAMES),
-            link.experts.eq(self.settings.experts),
+            link.settings.experts.eq(self.settings.experts),
             link.told.eq(self._taken & (stager.commands.payload.kind != Command.GRANT)),
             link.clear.eq(self._clears),
             link.done.eq(stager.done),
@@ -255,7 +256,7 @@ class EngineCore(wiring.Component):
             {
                 EngineError.GAVE_UP: gave_up,
                 EngineError.HOST_COMMAND: stager.done.valid & stager.done.rejected,
-                **{error: link.failed[str(error.name).lower()] for error in LINK_ERRORS},
+                **{error: link.errors[str(error.name).lower()] for error in _LINK_ERRORS},
             },
         )
         prediction_waits = arbiter.predictions.valid & ~arbiter.predictions.ready
@@ -271,7 +272,7 @@ class EngineCore(wiring.Component):
             EngineCounter.USEFUL: useful,
             EngineCounter.USELESS: wasted,
             EngineCounter.FAILED: gave_up,
-            EngineCounter.BYTES: link.landed,
+            EngineCounter.BYTES: link.written,
             EngineCounter.STALL_CYCLES: self._notices.waits,
             EngineCounter.READ_BUSY_CYCLES: link.moved,
             EngineCounter.READ_IDLE_CYCLES: link.waited,

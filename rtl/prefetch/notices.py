@@ -8,7 +8,8 @@ from typing_extensions import override
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
 from rtl.checks import always, always_stable, implies
-from rtl.prefetch.payloads import bits_of, experts_layout, moving_layout, notice_layout, stager_shape
+from rtl.prefetch.dma.layouts import moving_layout
+from rtl.prefetch.payloads import bits_of, experts_layout, notice_layout, stager_shape
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command, action_layout
 
 
@@ -39,7 +40,7 @@ class Notices(wiring.Component):
                 "slot": In(bits_of(limits.slots_max)),
                 "layer": In(bits_of(limits.layers_max)),
                 "actions": In(action_layout(shape)),
-                "moving": In(moving_layout(limits)),
+                "moving": In(moving_layout(shape)),
                 "clear": In(1),
                 "open": Out(1),
                 "demanded_count": Out(bits_of(limits.top_k_max + 1)),

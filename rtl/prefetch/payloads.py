@@ -11,7 +11,6 @@ from predictor.engine.events import DOMAIN_BITS, ROW_BITS, EventKind
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
 from rtl.prefetch.stager.layouts import StagerShape
-from staging.transfer.limits import TransferLimits
 
 IDENTITY_BITS = 32
 CHANCE_BITS = 16
@@ -132,40 +131,6 @@ def host_request_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
             "layer": unsigned(bits_of(limits.layers_max)),
             "expert": unsigned(bits_of(limits.experts_max)),
         }
-    )
-
-
-class LinkRequest(enum.Enum, shape=2):  # type: ignore[call-arg]
-    """What the link tells the stager."""
-
-    ARRIVE = 0
-    FAIL = 1
-    PREEMPT = 2
-    GRANT = 3
-
-
-def link_request_layout() -> data.StructLayout:
-    """See ``LinkRequest``."""
-    return data.StructLayout({"kind": LinkRequest})
-
-
-def moving_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
-    """What moves over the link, and to which place."""
-    return data.StructLayout(
-        {
-            "layer": unsigned(bits_of(limits.layers_max)),
-            "expert": unsigned(bits_of(limits.experts_max)),
-            "place": unsigned(place_bits(limits)),
-        }
-    )
-
-
-def transfer_limits(limits: PrefetchEngineLimits) -> TransferLimits:
-    """Of an engine's DMA."""
-    return TransferLimits(
-        address_bits=limits.link.address_bits,
-        burst_beats=limits.link.burst_beats,
-        outstanding=limits.link.outstanding,
     )
 
 

@@ -368,7 +368,7 @@ class StagerSignature(wiring.Signature):
                 "queue": Out(QueueSignature(shape)),
                 "counters": Out(counters_layout()),
                 "demand_waits": Out(1),
-                "queue_empty": Out(1),
+                "queue_empty": Out(1, init=1),
                 "moving": Out(1),
                 "moving_demanded": Out(1),
                 "busy": Out(1),
