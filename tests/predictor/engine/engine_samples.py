@@ -20,6 +20,7 @@ LAYERS, EXPERTS, TOP_K = 4, 8, 2
 LIMITS = PrefetchEngineLimits(
     slots_max=3, layers_max=4, experts_max=8, top_k_max=2, candidates_max=2, places=12, spare=4, queue_depth=8
 )
+LINK = SteadyLink(chunks=4, chunk_cycles=25, latency=10)
 TIMES = LayerTimes(before_gate_cycles=60, expert_cycles=11)
 
 
@@ -64,7 +65,7 @@ def small_twin(
     slots: int = 1,
     predictor: EnginePredictor | None = None,
     times: LayerTimes = TIMES,
-    link: SteadyLink = SteadyLink(chunks=4, chunk_cycles=25, latency=10),
+    link: SteadyLink = LINK,
 ) -> EngineTwin:
     """Nothing has run."""
     events = small_events(trace, slots)

@@ -247,4 +247,3 @@ def test_tables_predict_what_they_request() -> None:
     assert [(d.layer, d.experts, d.deadline) for d in log if d.kind is CommandKind.PREFETCH] == expected
     assert len(expected) > 20
     assert all(set(d.chances) == {65535} for d in log if d.kind is CommandKind.PREFETCH)
-
