@@ -348,9 +348,7 @@ class ScoresUnit(wiring.Component):
         always(
             m, implies(accepted & (told.head == NEXT_LAYER), told.questions == 1), "scores: next-layer asks two things"
         )
-        always(
-            m, implies(accepted & (told.head == NEXT_USE), told.adaptation == 0), "scores: next-use does not adapt"
-        )
+        always(m, implies(accepted & (told.head == NEXT_USE), told.adaptation == 0), "scores: next-use does not adapt")
         always_within(m, told.slot, 0, limits.slots - 1, "scores: a slot that there is not", where=accepted)
         always_within(m, told.target, 0, limits.layers - 1, "scores: a layer that there is not", where=accepted)
         always_within(

@@ -1,6 +1,5 @@
 """A scores unit, loaded with two heads, beside what the kernels say of the same sums."""
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,9 +99,7 @@ class Expected:
         network, state = self._networks[command.head], self._states[command.head][command.slot]
         state.now[command.target] = command.now
         scores = np.zeros(network.config.questions * network.experts, np.int32)
-        kernels.score_layer(
-            network.rules, network.compiled_tables, state, 0, command.target, network.lookahead, scores
-        )
+        kernels.score_layer(network.rules, network.compiled_tables, state, 0, command.target, network.lookahead, scores)
         shape = (network.config.questions, network.experts)
         chances = network.chances_of(command.target, scores.reshape(shape)).reshape(-1)
         at = (command.head, command.slot, command.target)
@@ -242,7 +239,9 @@ def run(
                 payload = dut.prefetch.payload
                 count = ctx.get(payload.count)
                 assert [ctx.get(payload.experts[n]) for n in range(count, 8)] == [0] * (8 - count)
-                experts, chances = ([ctx.get(part[n]) for n in range(count)] for part in (payload.experts, payload.chances))
+                experts, chances = (
+                    [ctx.get(part[n]) for n in range(count)] for part in (payload.experts, payload.chances)
+                )
                 log.prefetch.append((ctx.get(payload.layer), experts, chances))
                 await ctx.tick()
                 ctx.set(dut.prefetch.ready, 0)
