@@ -1,6 +1,6 @@
 """The scores unit: one matrix for both heads, from the sums of a target to the answers PREFETCH and VALUES."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory as Ram
 from amaranth.lib.wiring import In, Out
@@ -364,15 +364,7 @@ class ScoresUnit(wiring.Component):
             m, self.experts, LEAST_PASSES, limits.experts, "scores: too many or too few experts", where=accepted
         )
 
-    def _read(
-        self,
-        m: Module,
-        which: Memory,
-        one: data.View,
-        address: object,
-        *,
-        where: object = 1,
-    ) -> object:
+    def _read(self, m: Module, which: Memory, one: data.View, address: ValueLike, *, where: ValueLike = 1) -> Value:
         """What the memory of pass ``one``'s head holds at ``address``: a value that is there in the next clock."""
         words, behind = [], Signal(name=f"{which.name.lower()}_head")
         m.d.sync += behind.eq(one.head)
@@ -387,7 +379,7 @@ class ScoresUnit(wiring.Component):
             words.append(memory.word)
         return Mux(behind == NEXT_USE, words[NEXT_USE], words[NEXT_LAYER])
 
-    def _adapt(self, m: Module, adaptation: Adaptation, asked: object, passes: list[data.View]) -> None:
+    def _adapt(self, m: Module, adaptation: Adaptation, asked: Value, passes: list[data.View]) -> None:
         """Accept what the adaptation is told: ``passes`` are those whose chances are not kept yet."""
         told = self.adapt.payload
         under_way = Cat(one.valid & (one.head == NEXT_LAYER) for one in passes).any()
@@ -407,7 +399,7 @@ class ScoresUnit(wiring.Component):
             chosen = chosen | Mux(rank < told.count, 1 << told.experts[rank], 0)
         m.d.comb += adaptation.chosen.eq(chosen)
 
-    def _show_score(self, m: Module, score: object, chance: object, one: data.View) -> None:
+    def _show_score(self, m: Module, score: Value, chance: Value, one: data.View) -> None:
         """Show every score when its chance is known."""
         late = stages(m, "score", score, CHANCE_CLOCKS, reset_less=False)[-1]
         m.d.comb += [
