@@ -151,8 +151,12 @@ def run(
     value_lanes: int = 4,
     waits: np.random.Generator | None = None,
     sums_after: int = 2,
+    over_the_bus: bool = False,
 ) -> Log:
-    """Load a unit and give it ``commands``; ``waits``: everything is offered and taken after random waits."""
+    """Fill a unit's memories (``over_the_bus``: as in use) and give it ``commands``.
+
+    ``waits``: everything is offered and taken after random waits; ``sums_after``: clocks from a command to its sums.
+    """
     dut = ScoresUnit(limits, value_lanes=value_lanes)
     programs = [program_of(network, limits.lanes) for network in networks]
     log = Log()
@@ -170,7 +174,11 @@ def run(
                 return
 
     async def drive(ctx: Any) -> None:
-        await load(ctx, dut, programs)
+        if over_the_bus:
+            await load(ctx, dut, programs)
+        else:
+            fill(ctx, dut, programs)
+            await ctx.tick()
         ctx.set(dut.experts, networks[0].experts)
         ctx.set(dut.threshold, threshold)
         ctx.set(dut.wanted, wanted)
@@ -278,17 +286,30 @@ async def pass_cycles(ctx: Any, cycles: int) -> None:
         await ctx.tick()
 
 
+def fill(ctx: Any, dut: ScoresUnit, programs: list[HeadProgram]) -> None:
+    """Everything that the unit keeps, at once."""
+    for head, program in enumerate(programs):
+        for kind, contents in program.contents().items():
+            if kind in LOADED:
+                rows = dut.memories[kind, head].memory.data
+                for address in range(len(contents.data)):
+                    ctx.set(rows[address], contents.word(address))
+
+
 async def load(ctx: Any, dut: ScoresUnit, programs: list[HeadProgram]) -> None:
     """Everything that the unit keeps, over its load bus."""
     granule = PART_BITS // 8
+    ctx.set(dut.load.valid, 1)
     for head, program in enumerate(programs):
         contents = program.contents()
+        ctx.set(dut.load.head, head)
         for memory in LOADED:
+            ctx.set(dut.load.memory, memory)
             for address, word in enumerate(contents[memory].data):
+                ctx.set(dut.load.address, address)
                 for part in range(0, len(word), granule):
-                    data = int.from_bytes(word[part : part + granule].tobytes(), "little")
-                    fields = {"valid": 1, "head": head, "memory": memory, "address": address}
-                    ctx.set(dut.load, {**fields, "part": part // granule, "data": data})
+                    ctx.set(dut.load.part, part // granule)
+                    ctx.set(dut.load.data, int.from_bytes(word[part : part + granule].tobytes(), "little"))
                     await ctx.tick()
     ctx.set(dut.load.valid, 0)
 
