@@ -1,5 +1,6 @@
 """The scores unit against the kernels of the twin, bit for bit and cycle for cycle."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,22 @@ import pytest
 
 pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
+from predictor.row_network.score_cycles import (
+    adapt_cycle,
+    adapt_interval,
+    command_interval,
+    prefetch_cycle,
+    values_cycle,
+)
 from predictor.row_network.twin import RowNetwork
+from rtl.prefetch.net.scores.layouts import NEXT_LAYER, NEXT_USE
 from tests.learned_samples import random_next_use, random_predictor
 from tests.rtl.prefetch.net.scores.scores_bench import (
+    Adapt,
+    Clear,
     Command,
     Expected,
+    Score,
     limits_for,
     program_of,
     run,
