@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from predictor.row_network import kernels
+from predictor.row_network.cycles import Item, NetCycles, NetSchedule
 from predictor.row_network.kernels import UNKNOWN
 from predictor.row_network.merging import merged_chance
 from predictor.row_network.program import HeadProgram
@@ -121,6 +122,23 @@ class NetScript:
             for layer in range(traces[0].layers):
                 for slot in running:
                     self._gate(slot, traces[slot], token, layer, running)
+
+    def cycles_of(self, schedule: NetSchedule, told: Told, clocks: list[int]) -> NetCycles:
+        """The cycles of an event whose items are offered in ``clocks`` at the earliest."""
+        items = []
+        for item, offered in zip(told.items, clocks, strict=True):
+            if item["kind"] == ItemKind.RECORD:
+                items.append(Item(offered, item["index"], item["layer"]))
+            elif item["kind"] == ItemKind.IDENTITY:
+                items.append(Item(offered, None, item["layer"], item["word"]))
+            else:
+                items.append(Item(offered))
+        event = told.event
+        if event["kind"] == NetEventKind.TOKEN:
+            return schedule.token(starts=bool(event["starts_sequence"]), closes=bool(event["last"]), text=items)
+        return schedule.gate(
+            event["layer"], known=bool(event["known"]), held=told.held, closes=bool(event["last"]), text=items or None
+        )
 
     def _token(self, slot: int, trace: RoutingTrace, token: int, starts: bool, running: list[int]) -> None:
         sequence = self.slots[slot]

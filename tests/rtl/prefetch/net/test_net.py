@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from predictor.row_network.cycles import NetSchedule
 from predictor.row_network.program import Memory
 from rtl.prefetch.net.net import Net
 from tests.learned_samples import identified_trace, random_next_use, random_predictor
@@ -141,6 +142,26 @@ class Run:
         wanted_values = [(told.event["layer"], told.values) for told in self.script.told if told.values is not None]
         assert [v[1:] for v in self.values] == wanted_values
 
+    def compare_cycles(self) -> None:
+        """Where nothing waits, every answer comes in its cycle, and so is the next event taken."""
+        script = self.script
+        schedule = NetSchedule(*script.programs, lanes=self.dut.limits.lanes)
+        prefetches, values = iter(self.prefetches), iter(self.values)
+        free = self.accepted[0]
+        for told, accepted, clocks in zip(script.told, self.accepted, self.item_clocks, strict=True):
+            assert accepted == free, told.event
+            cycles = script.cycles_of(schedule, told, [clock - accepted for clock in clocks])
+            taken = [accepted]
+            for after in cycles.prefetches:
+                came = next(prefetches)[0]
+                assert came == accepted + after, told.event
+                taken.append(came + 1)
+            if cycles.values:
+                came = next(values)[0]
+                assert came == accepted + cycles.values, told.event
+                taken.append(came + len(told.values or ()) // VALUE_LANES + 2)
+            free = max(*taken, accepted + cycles.next)
+
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_the_net_answers_as_its_twins(waits: bool) -> None:
@@ -157,4 +178,5 @@ def test_the_net_answers_as_its_twins(waits: bool) -> None:
     own = {**small_limits().next_layer.model_dump(), "hidden": 16, "row_words": 2000}
     run = Run(script, small_limits(next_layer=own, layers=4, experts=6, top_k=2), waits=waits)
     run.compare()
-    print(run.accepted[:20], run.prefetches[:10])
+    if not waits:
+        run.compare_cycles()
