@@ -1,8 +1,8 @@
 // The rules of AXI4 on one bus, looked at from outside; each breach is a line "cycle rule" of the file NAME.breaches.
 //
 // Rules that are not AXI4's but the managers' own (rtl/bus/axi4.py): one identifier, 0; INCR; whole beats of the bus;
-// data not before their address. With the plusarg +NAME_faulty nothing is said of where rlast is, as the memory places
-// it wrongly on purpose.
+// data not before their address. With the plusarg +NAME_faulty nothing is said of how many beats come on R, and of where
+// rlast is, as the memory does that wrongly on purpose.
 module axi4_checker #(
   parameter string NAME = "ram",
   parameter int ADDRESS_BITS = 48,
@@ -99,7 +99,7 @@ module axi4_checker #(
       if (b_waits) must(bvalid && b_was == {bid, bresp}, "b: not kept until taken");
 
       if (rvalid && !r_waits) begin
-        must(reads.size() != 0, "r: answers nothing");
+        must(reads.size() != 0 || faulty, "r: answers nothing");
         if (reads.size() != 0 && !faulty) must(rlast == (reads[0] == 1), "r: rlast at another beat than the last");
         must(rid == '0, "r: of another identifier");
       end

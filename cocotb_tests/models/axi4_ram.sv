@@ -12,8 +12,8 @@
 // Files in the simulator's folder:
 //   NAME.load      read at the start, if there is one: lines "address word", hexadecimal, words of the bus's width
 //   NAME.faults    read at the start, if there is one: lines "kind burst beat value", decimal, bursts counted from 0:
-//                  0: beat of a read burst has response `value`; 1: rlast is inverted at that beat; 2: a read burst ends
-//                  without a word after `beat` beats; 3: a write burst has response `value`
+//                  0: beat of a read burst has response `value`; 1: rlast is inverted at that beat; 2: a read burst has
+//                  `beat` beats (1 or more), whatever was asked for; 3: a write burst has response `value`
 //   NAME.log       written: "r number address beats asked first last response" when a read burst is over, and
 //                  "w number address beats asked first last answered response"; the address is hexadecimal, `asked`,
 //                  `first`, `last` and `answered` are cycles of handshakes, counted from 1 in the first after reset

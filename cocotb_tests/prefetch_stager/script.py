@@ -143,8 +143,7 @@ class StagerScript:
         return {
             "cycles": observed.cycles,
             "actions": [
-                (ActionKind(a["kind"]).name, ActionWhy(a["why"]).name, self._key(a["key"]), a["place"])
-                for a in actions
+                (ActionKind(a["kind"]).name, ActionWhy(a["why"]).name, self._key(a["key"]), a["place"]) for a in actions
             ],
             "transfer": (
                 self._key(transfer["key"]),

@@ -175,7 +175,6 @@ class StagerShape(StrictModel):
         return -(-self.limits.experts // self.limits.lanes)
 
 
-
 def key_layout(shape: StagerShape) -> data.StructLayout:
     """A key: an expert of a layer."""
     return data.StructLayout({"expert": unsigned(shape.expert_bits), "layer": unsigned(shape.layer_bits)})

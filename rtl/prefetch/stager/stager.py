@@ -1,5 +1,7 @@
 """The stager: its parts, and the control that runs one command after the other."""
 
+from collections.abc import Callable
+
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, enum, wiring
 from typing_extensions import override
@@ -388,6 +390,9 @@ class _Control:
         m.d.comb += self.new.last.eq(self.stamps)
         m.d.sync += self.stamps.eq(self.stamps + 1)
 
+    def _go(self, state: str) -> None:
+        self.module.next = state
+
     def _next_named(self, after: str) -> None:
         """Touch the next expert that the command names; ``after`` the last go on there."""
         m = self.module
@@ -401,12 +406,19 @@ class _Control:
             ]
             m.next = "READ"
 
-    def _append(self) -> None:
-        """Enter the queue; where it was full, look for who loses its entry instead of what would come next."""
+    def _next_prediction(self) -> None:
+        """As the last expert of a prediction is dealt with: touch the next."""
+        self.module.d.sync += self.purpose.eq(Purpose.EXPECT)
+        self._next_named("END")
+
+    def _append(self, go_on: Callable[[], None]) -> None:
+        """Enter the queue and ``go_on``; where it was full, first look for who loses its entry."""
         m = self.module
         m.d.comb += self.queue.append.eq(1)
         with m.If(self.queue.waiting == self.limits.queue_depth):
             self._look(last=True, placed_only=False)
+        with m.Else():
+            go_on()
 
     def _act_demand(self) -> None:
         m, entry, new = self.module, self.entry, self.new
@@ -443,8 +455,7 @@ class _Control:
     def _act_enqueue(self) -> None:
         m = self.module
         m.d.comb += [self.new.status.eq(Status.QUEUED), self.queue.given.demanded.eq(1)]
-        m.next = "ENQUEUE"
-        self._append()
+        self._append(lambda: self._go("ENQUEUE"))
 
     def _act_release(self) -> None:
         m, entry, new = self.module, self.entry, self.new
@@ -488,8 +499,7 @@ class _Control:
                 m.d.comb += new.status.eq(Status.QUEUED)
                 with m.If(self.queue.waiting != self.limits.queue_depth):
                     self._say(ActionKind.QUEUE)
-                self._next_named("END")
-                self._append()
+                self._append(lambda: self._next_named("END"))
             with m.Else():
                 m.d.comb += self.queue.update.eq(1)
                 with m.If(entry.status == Status.MOVING):
@@ -588,28 +598,26 @@ class _Control:
             with m.Case(Command.DEMAND):
                 m.next = "ENQUEUE"
             with m.Default():
-                self._next_named("END")
+                self._next_prediction()
 
     def _act_refuse_full(self) -> None:
         self.module.d.comb += self.queue.remove.eq(1)
         self._vacate()
         self._count("refused")
         self._say(ActionKind.REFUSE, ActionWhy.FULL)
-        self._next_named("END")
+        self._next_prediction()
 
     def _act_pause(self) -> None:
         m = self.module
         m.d.comb += [self.new.status.eq(Status.QUEUED), self.queue.given.tries.eq(self.moving.tries)]
         m.d.sync += self.moving.valid.eq(0)
         self._say(ActionKind.PAUSE)
-        m.next = "END"
-        self._append()
+        self._append(lambda: self._go("END"))
 
     def _act_fail(self) -> None:
         m, moving = self.module, self.moving
         m.d.sync += moving.valid.eq(0)
         self._count("failed")
-        m.next = "END"
         with m.If(moving.demanded & (moving.tries < self.ports.settings.retries)):
             m.d.comb += [
                 self.new.status.eq(Status.QUEUED),
@@ -617,10 +625,11 @@ class _Control:
                 self.queue.given.tries.eq(moving.tries + 1),
             ]
             self._say(ActionKind.PAUSE, ActionWhy.FAILED)
-            self._append()
+            self._append(lambda: self._go("END"))
         with m.Else():
             self._count("lost", moving.demanded)
             self._give_up(ActionWhy.FAILED)
+            m.next = "END"
 
     def _act_arrive(self) -> None:
         m, entry, new, moving = self.module, self.entry, self.new, self.moving
@@ -947,16 +956,22 @@ class _Control:
         has_layer = names | kind[Command.SET_VALUES]
         always(m, implies(taken & has_layer, offered.layer < settings.layers), "stager: told of a layer that is not")
         always(
-            m, implies(taken & names, offered.count <= self.shape.named_experts), "stager: more experts than can be named"
+            m,
+            implies(taken & names, offered.count <= self.shape.named_experts),
+            "stager: more experts than can be named",
         )
         for nth in range(self.shape.named_experts):
             inside = (offered.count <= nth) | (offered.experts[nth] < settings.experts)
             always(m, implies(taken & names, inside), "stager: told of an expert that is not")
         always_within(m, self.pins_out, 0, self.limits.most_pins, "stager: more pins than the limits allow")
         acts = self.acts
-        always(m, implies(acts & (self.purpose == Purpose.RELEASE), self.entry.pins != 0), "stager: released undemanded")
+        always(
+            m, implies(acts & (self.purpose == Purpose.RELEASE), self.entry.pins != 0), "stager: released undemanded"
+        )
         always(m, implies(acts, self.evicts_rightly), "stager: a pinned expert is evicted")
         always(
-            m, implies(ports.commands.ready, self.queue.waiting <= self.limits.queue_depth), "stager: the queue overflows"
+            m,
+            implies(ports.commands.ready, self.queue.waiting <= self.limits.queue_depth),
+            "stager: the queue overflows",
         )
         always_within(m, self.spare_taken, 0, self.limits.spare, "stager: more spare places than there are")

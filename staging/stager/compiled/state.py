@@ -165,9 +165,7 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         "stamp_mask": (1 << limits.stamp_bits) - 1,
         "price": settings.price,
         "retries": settings.retries,
-        "scan_cycles": scan_cycles(
-            limits.layers if len(settings.shares) == 1 else 1, limits.experts, limits.lanes
-        ),
+        "scan_cycles": scan_cycles(limits.layers if len(settings.shares) == 1 else 1, limits.experts, limits.lanes),
         "look_cycles": look_cycles(limits.queue_depth),
         "values_cycles": values_cycles(limits.experts, limits.lanes),
         "value_scale": settings.value_scale,

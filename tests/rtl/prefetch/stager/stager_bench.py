@@ -51,13 +51,12 @@ def run_script(script, *, wait=None):
                 await ctx.tick()
             observed.append(Observed())
             await _told(ctx, dut, script, payload, values, observed[-1])
+            answer, said = script.answers[len(observed) - 1], script.said(observed[-1])
+            expected = {name: answer[name] for name in said}
+            assert said == expected, f"command {len(observed)}, {answer['command']}:\n{said}\n{expected}"
         await _compare_state(ctx, dut, script)
 
     simulate(dut, bench)
-    for nth, (answer, did) in enumerate(zip(script.answers, observed, strict=True)):
-        said = script.said(did)
-        expected = {name: answer[name] for name in said}
-        assert said == expected, f"command {nth}, {answer['command']}:\n{said}\n{expected}"
 
 
 async def _told(ctx, dut, script, payload, values, observed):
@@ -93,7 +92,7 @@ async def _compare_state(ctx, dut, script):
         ctx.set(dut.look.key, {"layer": layer, "expert": expert})
         await ctx.tick().repeat(2)
         entry = script.entry_of(ctx.get(dut.look.entry.as_value()), ctx.get(dut.look.value))
-        assert entry == script.entry(key), key
+        assert entry == script.entry(key), (key, entry, script.entry(key))
     waiting = ctx.get(dut.queue.waiting)
     keys = [dut.queue.keys[at] for at in range(waiting)]
     found = [ctx.get(key.layer) * script.used.experts + ctx.get(key.expert) for key in keys]
