@@ -130,7 +130,7 @@ class EngineTwin:
         while True:
             accepts, takes, starts = self._accepts_at(), self._takes_at(), self._starts_at()
             first = min(accepts, takes, starts, self._stop_check)
-            if first == NEVER or (environment.is_over and not self._urgent and first == starts):
+            if first == NEVER or (environment.is_over and first == starts and not self._is_owed):
                 return
             if first == self._stop_check:
                 self._ask_or_stop()
@@ -140,6 +140,11 @@ class EngineTwin:
                 self._predict(takes)
             else:
                 yield self._command(starts)
+
+    @property
+    def _is_owed(self) -> bool:
+        """Whether something is left that an event asked for."""
+        return bool(self._urgent or self._known or self._prefetches or self._values)
 
     # --- the front end ---
 

@@ -4,7 +4,7 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data, enum
 
 from predictor.row_network.limits import NetLimits
-from predictor.row_network.program import LONGEST_SHIFT, SETTINGS, Begins
+from predictor.row_network.program import LAYER, LONGEST_SHIFT, SETTINGS, Begins
 from rtl.prefetch.net.scores.layouts import HEADS, counting
 
 ROW_BITS = 8
@@ -102,3 +102,53 @@ def pass_layout(limits: NetLimits) -> data.StructLayout:
             "data": ROW_BITS * limits.lanes,
         }
     )
+
+
+class NetEventKind(enum.Enum, shape=1):
+    """What the net is told."""
+
+    TOKEN = 0
+    GATE = 1
+
+
+def net_event_layout(limits: NetLimits, deadline_bits: int) -> data.StructLayout:
+    """A token that begins, or a gate that has chosen, as in `predictor.engine.events`.
+
+    Members:
+        first, last: of the slots that run together.
+        known: the choice ``experts`` was recorded.
+        step: deadline of the step's layer 0.
+    """
+    return data.StructLayout(
+        {
+            "kind": NetEventKind,
+            "slot": counting(limits.slots),
+            "layer": counting(limits.layers),
+            "first": 1,
+            "last": 1,
+            "starts_sequence": 1,
+            "known": 1,
+            "experts": experts_layout(limits),
+            "step": unsigned(deadline_bits),
+        }
+    )
+
+
+class ItemKind(enum.Enum, shape=2):
+    """What the memory of the text tells, as `predictor.row_network.program` says."""
+
+    IDENTITY = 0
+    RECORD = 1
+    END = 2
+
+
+def item_layout(limits: NetLimits) -> data.StructLayout:
+    """What was read for a token: see `command_layout`; the end of it."""
+    command = command_layout(limits)
+    names = ("layer", "experts", "index", "word", "data")
+    return data.StructLayout({"kind": ItemKind, **{name: command[name].shape for name in names}})
+
+
+def layer_layout(limits: NetLimits) -> data.StructLayout:
+    """A layer's shifts, and where its words lie, as `program.LAYER`."""
+    return data.StructLayout({name: unsigned(bits) for name, bits in LAYER})

@@ -22,16 +22,22 @@ class BiasReader(wiring.Component):
         step: the word after the one that is shown follows in the next clock.
         word: the one shown, i32 of each lane; 0 in lanes that the head has not.
         load: of the load bus.
+
+    Attributes:
+        memories: of each head.
     """
 
     def __init__(self, limits: NetLimits) -> None:
         self._limits = limits
-        self._depths = [limits.layers * limits.words(head) for head in range(HEADS)]
+        depths = [limits.layers * limits.words(head) for head in range(HEADS)]
+        self.memories = [
+            LoadedMemory(limits, BIAS_BITS * limits.word_lanes(head), depths[head]) for head in range(HEADS)
+        ]
         super().__init__(
             {
                 "begin": In(1),
                 "head": In(1),
-                "address": In(counting(max(self._depths))),
+                "address": In(counting(max(depths))),
                 "step": In(1),
                 "word": Out(data.ArrayLayout(signed(BIAS_BITS), limits.lanes)),
                 "load": In(load_layout(limits)),
@@ -53,13 +59,14 @@ class BiasReader(wiring.Component):
         with m.Elif(moves):
             m.d.sync += pointer.eq(pointer + 1)
         words = []
-        for number, depth in enumerate(self._depths):
-            bits = BIAS_BITS * self._limits.word_lanes(number)
-            m.submodules[f"head{number}"] = memory = LoadedMemory(self._limits, bits, depth)
+        for number, memory in enumerate(self.memories):
+            m.submodules[f"head{number}"] = memory
+            depth = self._limits.layers * self._limits.words(number)
+            begins = self.begin & (self.head == number)
             m.d.comb += [
                 memory.load.eq(self.load),
                 memory.selected.eq((self.load.head == number) & (self.load.memory == Memory.BIAS)),
-                memory.read.eq(Mux(moves, (head == number) & (pointer < depth), self.begin & (self.head == number))),
+                memory.read.eq(Mux(moves, (head == number) & (pointer < depth), begins)),
                 memory.address.eq(Mux(moves, pointer, self.address)),
             ]
             words.append(memory.word)

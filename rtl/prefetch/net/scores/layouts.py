@@ -16,7 +16,7 @@ HEADS = 2
 NEXT_LAYER, NEXT_USE = range(HEADS)
 
 
-class AdaptKind(enum.Enum, shape=1):
+class AdaptKind(enum.Enum, shape=1):  # type: ignore[call-arg]
     """What the adaptation is told."""
 
     ADAPT = 0

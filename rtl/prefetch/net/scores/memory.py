@@ -22,6 +22,9 @@ class LoadedMemory(wiring.Component):
     Members:
         read, address: a word that is read; ``word`` is it a clock later, and stays.
         load, selected: what comes over the load bus, and whether it is for this memory.
+
+    Attributes:
+        memory: what holds the words.
     """
 
     def __init__(self, limits: NetLimits, bits: int, depth: int) -> None:
@@ -29,6 +32,7 @@ class LoadedMemory(wiring.Component):
         self._granule = min(bits, PART_BITS)
         if bits % self._granule:
             raise ValueError(f"words of {bits} bits are no whole parts of {PART_BITS}")
+        self.memory = Memory(shape=unsigned(bits), depth=depth, init=[])
         super().__init__(
             {
                 "read": In(1),
@@ -42,8 +46,8 @@ class LoadedMemory(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=unsigned(self._bits), depth=self._depth, init=[])
-        read, write = memory.read_port(), memory.write_port(granularity=self._granule)
+        m.submodules.memory = self.memory
+        read, write = self.memory.read_port(), self.memory.write_port(granularity=self._granule)
         parts = self._bits // self._granule
         loads = self.load.valid & self.selected
         m.d.comb += [

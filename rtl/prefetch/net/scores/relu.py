@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from predictor.row_network.integers import HIDDEN_MAX
 from predictor.row_network.score_cycles import RELU_CLOCKS
-from rtl.pim.arithmetic.pipeline import stages
+from rtl.pim.arithmetic.pipeline import delayed
 from rtl.verilog import Shared
 
 SHIFT_BITS = 5
@@ -46,16 +46,16 @@ class ReluLanes(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        _, shift_added, shift_applied = stages(m, "shift", self.shift, 2, reset_less=False)
+        shift = delayed(m, "shift", self.shift, 2, reset_less=False)
         # Half of what the shift removes, a bit lower than its unit; none where nothing is removed.
-        half = Signal(unsigned(31))
-        m.d.comb += half.eq((1 << shift_added) >> 1)
+        half = Signal(31)
+        m.d.sync += half.eq((1 << self.shift) >> 1)
         bits = max(self._bits, BIAS_BITS) + 2
         for lane in range(self._lanes):
             total = Signal(signed(bits), name=f"total{lane}")
             shifted = Signal(signed(bits), name=f"shifted{lane}")
             beyond = shifted[HIDDEN_BITS:].any()
-            m.d.sync += [total.eq(self.now[lane] + self.bias[lane] + half), shifted.eq(total >> shift_applied)]
+            m.d.sync += [total.eq(self.now[lane] + self.bias[lane] + half), shifted.eq(total >> shift)]
             m.d.comb += self.hidden[lane].eq(Mux(shifted < 0, 0, Mux(beyond, HIDDEN_MAX, shifted)))
         return m
 

@@ -1,6 +1,6 @@
 """The scores unit: one matrix for both heads, from the sums of a target to the answers PREFETCH and VALUES."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory as Ram
 from amaranth.lib.wiring import In, Out
@@ -61,12 +61,25 @@ class ScoresUnit(wiring.Component):
             a group in the clock after it was asked for.
         scored: every score.
         busy: a command or a walk is in work.
+
+    Attributes:
+        memories: of each kind and head, which the load bus fills.
     """
 
     def __init__(self, limits: NetLimits, *, prefetched: int = 8, value_lanes: int = 16) -> None:
         self._limits, self._prefetched, self._value_lanes = limits, prefetched, value_lanes
         if limits.experts < LEAST_PASSES:
             raise ValueError(f"a layer has at least {LEAST_PASSES} experts")
+        self._bias = BiasReader(limits)
+        self.memories = {(Memory.BIAS, head): memory for head, memory in enumerate(self._bias.memories)}
+        for head, own in enumerate(limits.heads):
+            sizes = {
+                Memory.OUTPUT: (WEIGHT_BITS * limits.word_lanes(head), layouts.output_words(limits, head)),
+                Memory.OUTPUT_BIAS: (TOTAL_BITS, limits.layers * layouts.answers_max(limits, head)),
+                Memory.CHANCES: (CHANCE_BITS, limits.layers * own.questions * CHANCE_BINS),
+            }
+            for which, (bits, depth) in sizes.items():
+                self.memories[which, head] = LoadedMemory(limits, bits, depth)
         values = value_bits(limits.next_use.questions) * value_lanes
         super().__init__(
             {
@@ -110,7 +123,7 @@ class ScoresUnit(wiring.Component):
         self._issue(m, issued, command, active, adaptation.busy)
 
         # --- Hidden units ---
-        m.submodules.bias = bias = BiasReader(limits)
+        m.submodules.bias = bias = self._bias
         m.submodules.relu = relu = ReluStage(limits.lanes, SUM_BITS)
         m.submodules.hidden = hidden = HiddenWords(
             HIDDEN_BITS * limits.lanes, max(limits.words(head) for head in range(HEADS))
@@ -133,18 +146,15 @@ class ScoresUnit(wiring.Component):
         # --- The matrix ---
         m.submodules.dot_product = dot_product = DotProduct(limits.lanes)
         weights = Signal(WEIGHT_BITS * limits.lanes)
-        bits = [WEIGHT_BITS * limits.word_lanes(head) for head in range(HEADS)]
-        depths = [layouts.output_words(limits, head) for head in range(HEADS)]
-        word = self._read(m, Memory.OUTPUT, at[product - 2], at[product - 2].output, bits, depths)
+        word = self._read(m, Memory.OUTPUT, at[product - 2], at[product - 2].output)
         m.d.sync += weights.eq(word)
         m.d.comb += [dot_product.hidden.eq(hidden.front), dot_product.weights.eq(weights)]
 
         # --- Scores ---
         m.submodules.score = stage = ScoreStage(sum_bits(limits.lanes))
         output_bias = Signal(TOTAL_BITS)
-        depths = [limits.layers * layouts.answers_max(limits, head) for head in range(HEADS)]
         early = total - ScoreStage.AHEAD
-        word = self._read(m, Memory.OUTPUT_BIAS, at[early - 2], at[early - 2].answers, [TOTAL_BITS] * HEADS, depths)
+        word = self._read(m, Memory.OUTPUT_BIAS, at[early - 2], at[early - 2].answers)
         m.d.sync += output_bias.eq(word)
         reads = at[total - Adaptation.READ_CLOCKS]
         m.d.comb += [
@@ -163,9 +173,8 @@ class ScoresUnit(wiring.Component):
         # --- Chances, and those of the slots before ---
         bin_bits = (CHANCE_BINS - 1).bit_length()
         own, other = Signal(CHANCE_BITS), Signal(CHANCE_BITS)
-        depths = [limits.layers * head.questions * CHANCE_BINS for head in limits.heads]
         entry = (at[score].chances << bin_bits) | (stage.score >> CHANCE_SHIFT)
-        word = self._read(m, Memory.CHANCES, at[score], entry, [CHANCE_BITS] * HEADS, depths, where=at[score].last)
+        word = self._read(m, Memory.CHANCES, at[score], entry, where=at[score].last)
         m.d.sync += own.eq(word)
         m.submodules.merger = merger = ChanceMerger()
         rows = limits.layers + limits.next_use.questions
@@ -348,31 +357,19 @@ class ScoresUnit(wiring.Component):
         always(
             m, implies(accepted & (told.head == NEXT_LAYER), told.questions == 1), "scores: next-layer asks two things"
         )
-        always(
-            m, implies(accepted & (told.head == NEXT_USE), told.adaptation == 0), "scores: next-use does not adapt"
-        )
+        always(m, implies(accepted & (told.head == NEXT_USE), told.adaptation == 0), "scores: next-use does not adapt")
         always_within(m, told.slot, 0, limits.slots - 1, "scores: a slot that there is not", where=accepted)
         always_within(m, told.target, 0, limits.layers - 1, "scores: a layer that there is not", where=accepted)
         always_within(
             m, self.experts, LEAST_PASSES, limits.experts, "scores: too many or too few experts", where=accepted
         )
 
-    def _read(
-        self,
-        m: Module,
-        which: Memory,
-        one: data.View,
-        address: object,
-        bits: list[int],
-        depths: list[int],
-        *,
-        where: object = 1,
-    ) -> object:
+    def _read(self, m: Module, which: Memory, one: data.View, address: ValueLike, *, where: ValueLike = 1) -> Value:
         """What the memory of pass ``one``'s head holds at ``address``: a value that is there in the next clock."""
         words, behind = [], Signal(name=f"{which.name.lower()}_head")
         m.d.sync += behind.eq(one.head)
         for head in range(HEADS):
-            m.submodules[f"{which.name.lower()}{head}"] = memory = LoadedMemory(self._limits, bits[head], depths[head])
+            m.submodules[f"{which.name.lower()}{head}"] = memory = self.memories[which, head]
             m.d.comb += [
                 memory.load.eq(self.load),
                 memory.selected.eq((self.load.head == head) & (self.load.memory == which)),
@@ -382,7 +379,7 @@ class ScoresUnit(wiring.Component):
             words.append(memory.word)
         return Mux(behind == NEXT_USE, words[NEXT_USE], words[NEXT_LAYER])
 
-    def _adapt(self, m: Module, adaptation: Adaptation, asked: object, passes: list[data.View]) -> None:
+    def _adapt(self, m: Module, adaptation: Adaptation, asked: Value, passes: list[data.View]) -> None:
         """Accept what the adaptation is told: ``passes`` are those whose chances are not kept yet."""
         told = self.adapt.payload
         under_way = Cat(one.valid & (one.head == NEXT_LAYER) for one in passes).any()
@@ -402,7 +399,7 @@ class ScoresUnit(wiring.Component):
             chosen = chosen | Mux(rank < told.count, 1 << told.experts[rank], 0)
         m.d.comb += adaptation.chosen.eq(chosen)
 
-    def _show_score(self, m: Module, score: object, chance: object, one: data.View) -> None:
+    def _show_score(self, m: Module, score: Value, chance: Value, one: data.View) -> None:
         """Show every score when its chance is known."""
         late = stages(m, "score", score, CHANCE_CLOCKS, reset_less=False)[-1]
         m.d.comb += [

@@ -1,6 +1,5 @@
 """A scores unit, loaded with two heads, beside what the kernels say of the same sums."""
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,9 +99,7 @@ class Expected:
         network, state = self._networks[command.head], self._states[command.head][command.slot]
         state.now[command.target] = command.now
         scores = np.zeros(network.config.questions * network.experts, np.int32)
-        kernels.score_layer(
-            network.rules, network.compiled_tables, state, 0, command.target, network.lookahead, scores
-        )
+        kernels.score_layer(network.rules, network.compiled_tables, state, 0, command.target, network.lookahead, scores)
         shape = (network.config.questions, network.experts)
         chances = network.chances_of(command.target, scores.reshape(shape)).reshape(-1)
         at = (command.head, command.slot, command.target)
@@ -154,8 +151,12 @@ def run(
     value_lanes: int = 4,
     waits: np.random.Generator | None = None,
     sums_after: int = 2,
+    over_the_bus: bool = False,
 ) -> Log:
-    """Load a unit and give it ``commands``; ``waits``: everything is offered and taken after random waits."""
+    """Fill a unit's memories (``over_the_bus``: as in use) and give it ``commands``.
+
+    ``waits``: everything is offered and taken after random waits; ``sums_after``: clocks from a command to its sums.
+    """
     dut = ScoresUnit(limits, value_lanes=value_lanes)
     programs = [program_of(network, limits.lanes) for network in networks]
     log = Log()
@@ -173,7 +174,11 @@ def run(
                 return
 
     async def drive(ctx: Any) -> None:
-        await load(ctx, dut, programs)
+        if over_the_bus:
+            await load(ctx, dut, programs)
+        else:
+            fill(ctx, dut, programs)
+            await ctx.tick()
         ctx.set(dut.experts, networks[0].experts)
         ctx.set(dut.threshold, threshold)
         ctx.set(dut.wanted, wanted)
@@ -242,7 +247,9 @@ def run(
                 payload = dut.prefetch.payload
                 count = ctx.get(payload.count)
                 assert [ctx.get(payload.experts[n]) for n in range(count, 8)] == [0] * (8 - count)
-                experts, chances = ([ctx.get(part[n]) for n in range(count)] for part in (payload.experts, payload.chances))
+                experts, chances = (
+                    [ctx.get(part[n]) for n in range(count)] for part in (payload.experts, payload.chances)
+                )
                 log.prefetch.append((ctx.get(payload.layer), experts, chances))
                 await ctx.tick()
                 ctx.set(dut.prefetch.ready, 0)
@@ -279,17 +286,30 @@ async def pass_cycles(ctx: Any, cycles: int) -> None:
         await ctx.tick()
 
 
+def fill(ctx: Any, dut: ScoresUnit, programs: list[HeadProgram]) -> None:
+    """Everything that the unit keeps, at once."""
+    for head, program in enumerate(programs):
+        for kind, contents in program.contents().items():
+            if kind in LOADED:
+                rows = dut.memories[kind, head].memory.data
+                for address in range(len(contents.data)):
+                    ctx.set(rows[address], contents.word(address))
+
+
 async def load(ctx: Any, dut: ScoresUnit, programs: list[HeadProgram]) -> None:
     """Everything that the unit keeps, over its load bus."""
     granule = PART_BITS // 8
+    ctx.set(dut.load.valid, 1)
     for head, program in enumerate(programs):
         contents = program.contents()
+        ctx.set(dut.load.head, head)
         for memory in LOADED:
+            ctx.set(dut.load.memory, memory)
             for address, word in enumerate(contents[memory].data):
+                ctx.set(dut.load.address, address)
                 for part in range(0, len(word), granule):
-                    data = int.from_bytes(word[part : part + granule].tobytes(), "little")
-                    fields = {"valid": 1, "head": head, "memory": memory, "address": address}
-                    ctx.set(dut.load, {**fields, "part": part // granule, "data": data})
+                    ctx.set(dut.load.part, part // granule)
+                    ctx.set(dut.load.data, int.from_bytes(word[part : part + granule].tobytes(), "little"))
                     await ctx.tick()
     ctx.set(dut.load.valid, 0)
 

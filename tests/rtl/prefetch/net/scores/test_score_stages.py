@@ -52,7 +52,8 @@ def test_relu_adds_rounds_shifts_and_clips() -> None:
 
     simulate(dut, bench)
     assert got == [
-        [min(255, max(0, rounded(a + b, shift))) for a, b in zip(sums, bias, strict=True)] for sums, bias, shift in words
+        [min(255, max(0, rounded(a + b, shift))) for a, b in zip(sums, bias, strict=True)]
+        for sums, bias, shift in words
     ]
 
 
