@@ -48,8 +48,7 @@ from predictor.row_network.integers import (
     NetworkTables,
     expected_shapes,
 )
-from predictor.row_network.limits import word_lanes
-from predictor.row_network.program import head_program
+from predictor.row_network.program import HeadProgram, head_program
 from predictor.row_network.sections import VERSION, split_memories, write_section
 from predictor.row_network.sources import rank_shifts
 from predictor.row_network.twin import RowNetwork
@@ -178,20 +177,20 @@ def _sections(network: RowNetwork, head: str, lanes: int, origin: str) -> list[t
             f"{origin}: identities: the hardware reads identity rows for the next-layer head alone; "
             "train the next-use predictor with --set identities=0 --set identity_rows=0"
         )
-    header = section_header(network, head, lanes)
     found: list[tuple[int | None, bytes]] = []
     for distance in range(config.nearest, config.farthest + 1):
         program = head_program(
             tables, config, top_k=network.top_k, ranked=network.ranked, distance=distance, lanes=lanes, origin=origin
         )
         shared, own = split_memories(program.contents())
+        header = section_header(network, head, program)
         if not found:
             found.append((None, write_section(header, shared)))
         found.append((distance, write_section({**header, "distance_alone": 1, "distance": distance}, own)))
     return found
 
 
-def section_header(network: RowNetwork, head: str, lanes: int) -> dict[str, int]:
+def section_header(network: RowNetwork, head: str, program: HeadProgram) -> dict[str, int]:
     """The fields of a shared section's header that say what it is of."""
     config = network.config
     looks = config.looks_for_matches
@@ -203,7 +202,12 @@ def section_header(network: RowNetwork, head: str, lanes: int) -> dict[str, int]
         "experts": network.experts,
         "top_k": network.top_k,
         "questions": config.questions,
-        "lanes": word_lanes(config.hidden, lanes),
+        "lanes": program.lanes,
+        "words": program.settings.words,
+        "operations": max(max(map(len, program.gates)), 2),
+        "previous": program.settings.ring - 1,
+        "decays": len(config.decays),
+        "matched": len(program.matched[0]),
         "tables": len(lengths),
         "by_routing": int(looks and config.ngram_by == "routing"),
         "log2_entries": config.ngram_entries.bit_length() - 1 if looks else 0,

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from predictor.row_network.integers import BEAT_BYTES, ENTRY_BYTES, KEY_ROTATION, TOKEN_MULTIPLIER
 from predictor.row_network.text_traffic import PAGE_BEATS, TextLimits
-from rtl.bus.axi4 import Axi4Signature, always_read_manager, always_read_subordinate, always_write_manager
+from rtl.bus.axi4 import Axi4Signature, always_read_manager, always_write_manager
 from rtl.checks import always, always_stable, implies
 from rtl.prefetch.text.bursts import PAGE_BITS, BurstMaker
 from rtl.prefetch.text.layouts import (

@@ -94,9 +94,9 @@ def test_the_images_layout_is_as_documented(tmp_path):
     header = struct.unpack_from("<16I", data, shared["offset"])
     assert header[:3] == (0x494E5346, 3, shared["size"] // 64)
     # One question, rows of identity of one beat, words of 64 lanes; two n-gram tables and two identities; tables of
-    # four entries, eight records; n-grams of one and of two tokens.
+    # four entries, eight records, rows of one word; n-grams of one and of two tokens.
     assert header[6:8] == (5 << 8 | 9 << 16, 3 | 1 << 8 | 1 << 24)
-    assert header[8:11] == (64 | 2 << 17 | 2 << 24, 2 | 3 << 8, 1 | 2 << 4)
+    assert header[8:11] == (64 | 2 << 17 | 2 << 24, 2 | 3 << 8 | 1 << 16, 1 | 2 << 4)
     # The first block: the memory of rows, a beat a word. Layer 0 has no earlier layer, and none before it in other
     # tokens: of 2 + 3 + 1 + 3 + 3 + 2 + 2 sources 11 exist, and the third of them is the one of the layer above.
     assert struct.unpack_from("<BBHIII", data, shared["offset"] + 64)[:4] == (0, 6, 1, 0)
