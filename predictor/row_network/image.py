@@ -137,9 +137,7 @@ class Image:
     sections: tuple[bytes, ...]
 
 
-def write_image(
-    network: RowNetwork, path: str | Path, *, head: str, model: str, lanes: int = LANES
-) -> Manifest:
+def write_image(network: RowNetwork, path: str | Path, *, head: str, model: str, lanes: int = LANES) -> Manifest:
     """Write the memory image of ``network`` to ``path``, atomically, and return its manifest.
 
     Args:

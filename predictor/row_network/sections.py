@@ -61,8 +61,8 @@ HEADER: Fields = (
     ("matched", 8),
 )
 """The first beat: ``beats`` of the whole section; ``identity`` of the net; ``distance_alone``: of one distance;
-``words`` of so many ``lanes`` a row; what of `limits.HeadLimits` it takes; and the memory of the text that the net looks
-at (``tables`` 0: none)."""
+``words`` of so many ``lanes`` a row; what of `limits.HeadLimits` it takes; and the memory of the text that the net
+looks at (``tables`` 0: none)."""
 
 BLOCK: Fields = (("memory", 8), ("log2_small", 8), ("parts", 16), ("first", 32), ("words", 32), ("beats", 32))
 """The beat before a block's data: ``parts`` beats a word, or, where 1, ``2^log2_small`` bytes a word (6: a beat)."""

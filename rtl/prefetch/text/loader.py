@@ -140,9 +140,7 @@ class ImageLoader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         tag = data.StructLayout({"unused": 1})
-        m.submodules.reads = reads = BurstMaker(
-            beat_address_bits(self.limits), BEATS_BITS, tag, self.limits.reads
-        )
+        m.submodules.reads = reads = BurstMaker(beat_address_bits(self.limits), BEATS_BITS, tag, self.limits.reads)
         memory = self.memory
         beat = Signal(BEAT_BITS)
         header, block = (
@@ -165,7 +163,7 @@ class ImageLoader(wiring.Component):
         with m.If(take):
             m.d.sync += [in_burst.eq(Mux(last, 0, in_burst + 1)), beat.eq(memory.rdata)]
 
-        error, left = Signal(LoadError), Signal(BEATS_BITS)
+        error, left = Signal(bits_for(max(Code))), Signal(BEATS_BITS)
         address = Signal.like(self.address)
         low, high, word = Signal(WORD_BITS), Signal(WORD_BITS), Signal(range(WORDS))
         is_header, wants_block = Signal(), Signal()
@@ -175,9 +173,9 @@ class ImageLoader(wiring.Component):
         part, emitted = Signal(16), Signal(range(BEAT_BYTES + 1))
         shared, identity = Signal(HEADS), Signal(data.ArrayLayout(32, HEADS))
 
-        def fault(code: LoadError, holds: Value) -> None:
+        def fault(code: Code, holds: Value) -> None:
             """The first fault is kept."""
-            with m.If(holds & (error == LoadError.NONE)):
+            with m.If(holds & (error == Code.NONE)):
                 m.d.sync += error.eq(code)
 
         m.d.comb += [
@@ -193,12 +191,12 @@ class ImageLoader(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.start & self.refused):
-                    m.d.sync += error.eq(LoadError.BUSY)
+                    m.d.sync += error.eq(Code.BUSY)
                     m.next = "DONE"
                 with m.Elif(self.start):
                     m.d.sync += [
                         address.eq(self.address),
-                        error.eq(LoadError.NONE),
+                        error.eq(Code.NONE),
                         low.eq(1),
                         high.eq(0),
                         is_header.eq(1),
@@ -218,7 +216,7 @@ class ImageLoader(wiring.Component):
             with m.State("TAKE"):
                 m.d.comb += taking.eq(1)
                 with m.If(take):
-                    fault(LoadError.BUS, bad)
+                    fault(Code.BUS, bad)
                     m.d.sync += [left.eq(left - 1), word.eq(0)]
                     m.next = "SUM"
             with m.State("SUM"):
@@ -235,7 +233,7 @@ class ImageLoader(wiring.Component):
                 with m.If(word == WORDS - 1):
                     with m.If(is_header):
                         m.next = "HEADER"
-                    with m.Elif(error != LoadError.NONE):
+                    with m.Elif(error != Code.NONE):
                         m.next = "NEXT"
                     with m.Elif(wants_block):
                         m.next = "BLOCK"
@@ -251,7 +249,7 @@ class ImageLoader(wiring.Component):
                 m.next = "CHECKED"
             with m.State("CHECKED"):
                 m.d.sync += [address.eq(address + 1), left.eq(header.beats - 1)]
-                with m.If(error != LoadError.NONE):
+                with m.If(error != Code.NONE):
                     m.next = "DONE"
                 with m.Else():
                     m.d.sync += self.loaded.bit_select(header.head, 1).eq(0)
@@ -269,39 +267,39 @@ class ImageLoader(wiring.Component):
                     part.eq(0),
                     wants_block.eq(block.beats == 0),
                 ]
-                fault(LoadError.LANES, (block.parts != of_head["parts"]) | (block.log2_small != of_head["small"]))
+                fault(Code.LANES, (block.parts != of_head["parts"]) | (block.log2_small != of_head["small"]))
                 fault(
-                    LoadError.BLOCK,
+                    Code.BLOCK,
                     of_head["unknown"] | (block.beats > left) | (block.first + block.words > of_head["words"]),
                 )
                 m.next = "NEXT"
             with m.State("WORDS"):
-                valid = (words_left != 0) & (error == LoadError.NONE)
+                valid = (words_left != 0) & (error == Code.NONE)
                 m.d.comb += self.load.valid.eq(valid)
                 m.d.sync += [emitted.eq(emitted + 1), part.eq(part + 1)]
                 shifted = Value.cast(beat)
                 for size in range(SMALL_BITS + 3):
                     shifted = Mux(small == size, beat >> (8 << size), shifted)
                 m.d.sync += beat.eq(shifted)
-                fault(LoadError.BLOCK, words_left == 0)
+                fault(Code.BLOCK, words_left == 0)
                 with m.If(part == parts - 1):
                     m.d.sync += [part.eq(0), number.eq(number + 1), words_left.eq(words_left - (words_left != 0))]
                 last_word = (part == parts - 1) & (words_left <= 1)
                 beat_over = ((emitted + 1) << small)[6]
                 with m.If(last_word | beat_over):
                     m.d.sync += [beats_left.eq(beats_left - 1), wants_block.eq(beats_left == 1)]
-                    fault(LoadError.BLOCK, last_word != (beats_left == 1))
+                    fault(Code.BLOCK, last_word != (beats_left == 1))
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.next = "TAKE"
                 with m.If(left == 0):
                     m.next = "END"
             with m.State("END"):
-                fault(LoadError.BLOCK, ~wants_block)
-                fault(LoadError.CHECKSUM, (low != header.checksum_low) | (high != header.checksum_high))
+                fault(Code.BLOCK, ~wants_block)
+                fault(Code.CHECKSUM, (low != header.checksum_low) | (high != header.checksum_high))
                 m.next = "LOADED"
             with m.State("LOADED"):
-                with m.If(error == LoadError.NONE):
+                with m.If(error == Code.NONE):
                     with m.If(header.distance_alone):
                         m.d.sync += self.loaded.bit_select(header.head, 1).eq(1)
                     with m.Else():
@@ -334,9 +332,7 @@ class ImageLoader(wiring.Component):
                         ]
         return found
 
-    def _header_faults(
-        self, header: data.View, shared: Value, identity: data.View
-    ) -> list[tuple[LoadError, Value]]:  # type: ignore[type-arg]
+    def _header_faults(self, header: data.View, shared: Value, identity: data.View) -> list[tuple[Code, Value]]:
         """What the header may be wrong in, the first to be reported first."""
         settings, shape, net = self.settings, self.shape, self.net
         equal = [
@@ -390,11 +386,11 @@ class ImageLoader(wiring.Component):
             ~shared.bit_select(header.head, 1) | (identity[header.head] != header.identity)
         )
         return [
-            (LoadError.MAGIC, header.magic != MAGIC),
-            (LoadError.VERSION, header.version != VERSION),
-            (LoadError.BLOCK, (header.beats < 2) | (header.beats >> BEATS_BITS).any()),
-            (LoadError.SHAPE, ~Cat(*equal).all()),
-            (LoadError.LANES, ~Cat(*lanes).all()),
-            (LoadError.TEXT, ~Cat(*text).all()),
-            (LoadError.ORDER, order),
+            (Code.MAGIC, header.magic != MAGIC),
+            (Code.VERSION, header.version != VERSION),
+            (Code.BLOCK, (header.beats < 2) | (header.beats >> BEATS_BITS).any()),
+            (Code.SHAPE, ~Cat(*equal).all()),
+            (Code.LANES, ~Cat(*lanes).all()),
+            (Code.TEXT, ~Cat(*text).all()),
+            (Code.ORDER, order),
         ]

@@ -161,7 +161,7 @@ def test_a_damaged_section_is_refused(tmp_path):
 def test_identity_rows_of_a_next_use_net_have_no_hardware(tmp_path):
     shape = {"layers": 3, "experts": 6, "top_k": 2}
     predictor = random_next_use(np.random.default_rng(2), **shape, identities=1, identity_rows=3)
-    with pytest.raises(ForestageError, match="identities: the hardware reads .* for the next-layer head alone; train"):
+    with pytest.raises(ForestageError, match=r"identities: the hardware reads .* for the next-layer head alone; train"):
         predictor.export(tmp_path / "image")
     assert not (tmp_path / "image").exists()
 

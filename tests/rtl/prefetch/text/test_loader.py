@@ -104,7 +104,7 @@ def assert_loaded(loads: Loads, head: int, *sections: bytes) -> None:
 
 @pytest.mark.parametrize(("waits", "base"), [(0.0, 64), (0.0, 63), (0.3, 1000)])
 def test_both_sections_are_loaded(image: Image, waits: float, base: int) -> None:
-    shared, one, two = image.sections
+    shared, one, _ = image.sections
     loads = Loads(settings_of(image), waits=waits)
     loads.run((base, shared), (base + 5000, one))
     assert loads.codes == [LoadError.NONE, LoadError.NONE]

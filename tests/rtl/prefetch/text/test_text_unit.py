@@ -74,8 +74,8 @@ def run(
 ) -> Outcome:  # fmt: skip
     """Give ``events`` to a unit and to its twin, and compare everything.
 
-    ``timed``: each piece of work alone, its cycles being compared; ``faults``: called with (memory, twin, number) before
-    each event, which then waits until all is at rest.
+    ``timed``: each piece of work alone, its cycles being compared; ``faults``: called with (memory, twin, number)
+    before each event, which then waits until all is at rest.
     """
     twin = TextTraffic(limits, settings, rows)
     unit = TextUnit(limits)
