@@ -12,10 +12,10 @@ from predictor.row_network.limits import HeadLimits, NetLimits
 from predictor.row_network.program import Contents
 from predictor.row_network.sections import LoadError, read_section, write_section
 from predictor.row_network.text_cycles import load_cycles
-from predictor.row_network.text_traffic import TextSettings
+from predictor.row_network.text_traffic import NO_ROW, TextSettings
 from rtl.prefetch.text.text_memory import TextMemory
 from tests.learned_samples import random_next_use, random_predictor
-from tests.rtl.prefetch.text.text_bench import Memory, set_settings, small_limits
+from tests.rtl.prefetch.text.text_bench import Bench, Memory, set_settings, small_limits
 from tests.rtl.simulate import simulate
 
 HEAD = HeadLimits(hidden=8, questions=2, row_words=600, previous=2, decays=2, identities=2, matched=4)
@@ -186,3 +186,26 @@ def test_what_a_bus_error_spoilt_is_not_loaded(image: Image) -> None:
         loads.run((64, shared), (6000, one))
         assert loads.codes == [LoadError.BUS, LoadError.ORDER]
         assert loads.loaded == [0, 0]
+
+
+def test_no_load_begins_while_a_token_is_in_work(image: Image) -> None:
+    unit = TextMemory(LIMITS, NET)
+    memory = Memory(latency=20)
+    codes = []
+
+    async def testbench(ctx: Any) -> None:
+        bench = Bench(ctx, unit, memory, settings_of(image))
+        await bench.step()
+        await bench.token(0, starts=True, identity=3, row=NO_ROW)
+        ctx.set(unit.load_start, 1)
+        await bench.step()
+        ctx.set(unit.load_start, 0)
+        while not ctx.get(unit.load_done):
+            await bench.step()
+        codes.append(LoadError(int(ctx.get(unit.load_error).value)))
+        await bench.settle()
+        assert len(bench.items) == 1
+
+    simulate(unit, testbench)
+    assert codes == [LoadError.BUSY]
+    assert len(memory.read) == 1

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from predictor.row_network.limits import NetLimits
 from predictor.row_network.text_cycles import cycles
 from predictor.row_network.text_traffic import NO_ROW, Kind, TextLimits, TextSettings, TextTraffic, Work, WorkKind
+from rtl.prefetch.text.text_memory import TextMemory
 from rtl.prefetch.text.unit import TextUnit
 from tests.conftest import SHIPPED
 from tests.rtl.prefetch.text.text_bench import Bench, Memory, identity_memory, small_limits
@@ -78,7 +80,7 @@ def run(
     before each event, which then waits until all is at rest.
     """
     twin = TextTraffic(limits, settings, rows)
-    unit = TextUnit(limits)
+    unit = TextUnit(limits) if unit is None else unit
     works: list[Work] = []
     outcome = Outcome(works, None)  # type: ignore[arg-type]
     if rows is not None:
@@ -281,3 +283,11 @@ def test_a_gate_before_its_text_is_late() -> None:
     assert at_once.bench.late == 3
     after = run(limits_of(settings), settings, sequence(0, tokens), Memory(latency=30), timed=True, rows=rows)
     assert after.bench.late == 0
+
+
+def test_the_unit_works_beside_the_loader() -> None:
+    """Through the port that they share."""
+    settings = SHAPES["identity"]
+    tokens = random_tokens(settings, 4, seed=2)
+    unit = TextMemory(small_limits(), NetLimits(layers=2, experts=4, top_k=2))
+    run(small_limits(), settings, sequence(0, tokens), Memory(latency=3), rows=some_rows(settings), unit=unit)
