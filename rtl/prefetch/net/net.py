@@ -166,10 +166,14 @@ class Net(wiring.Component):
             command.experts.eq(choices.last),
             command.recorded.eq(event.known),
             command.held.eq(choices.held),
-            asking.eq((state == _State.ASK_NEXT_LAYER) | (state == _State.ASK_NEXT_USE) | (state == _State.SHOW)),
+            asking.eq(
+                ((state == _State.ASK_NEXT_LAYER) & self.next_layer & asks)
+                | ((state == _State.ASK_NEXT_USE) & self.next_use)
+                # Where a sequence began, the adapted biases are forgotten first.
+                | ((state == _State.SHOW) & ~wanted)
+            ),
+            scores.commands.valid.eq(asking & sums.commands.ready),
             both.eq(scores.commands.valid & scores.commands.ready),
-            # Where a sequence began, the adapted biases are forgotten first.
-            scores.commands.valid.eq(asking & sums.commands.ready & ~((state == _State.SHOW) & wanted)),
             score.slot.eq(event.slot),
             score.target.eq(Mux(state == _State.SHOW, shown, Mux(state == _State.ASK_NEXT_USE, event.layer, target))),
             score.head.eq(Mux(state == _State.ASK_NEXT_USE, NEXT_USE, NEXT_LAYER)),
@@ -204,13 +208,8 @@ class Net(wiring.Component):
             with m.Case(_State.ASK_NEXT_LAYER):
                 m.d.comb += [command.kind.eq(SumsKind.ASK), sums.commands.valid.eq(both)]
                 with m.If(~self.next_layer):
-                    m.d.comb += [sums.commands.valid.eq(0), scores.commands.valid.eq(0)]
                     m.d.sync += state.eq(_State.ASK_NEXT_USE)
-                with m.Elif(~asks):
-                    m.d.comb += [sums.commands.valid.eq(0), scores.commands.valid.eq(0)]
-                    m.d.comb += looks.eq(1)
-                    m.d.sync += state.eq(_State.REST_NEXT_LAYER)
-                with m.Elif(both):
+                with m.Elif(both | ~asks):
                     m.d.comb += looks.eq(1)
                     m.d.sync += state.eq(_State.REST_NEXT_LAYER)
             with m.Case(_State.REST_NEXT_LAYER):
@@ -221,10 +220,9 @@ class Net(wiring.Component):
                 m.d.comb += [
                     command.kind.eq(SumsKind.ASK),
                     command.head.eq(NEXT_USE),
-                    sums.commands.valid.eq(both & self.next_use),
+                    sums.commands.valid.eq(both),
                 ]
                 with m.If(~self.next_use):
-                    m.d.comb += scores.commands.valid.eq(0)
                     m.d.sync += state.eq(_State.IDLE)
                 with m.Elif(both):
                     m.d.sync += state.eq(_State.REST_NEXT_USE)
