@@ -245,11 +245,11 @@ class ScoresUnit(wiring.Component):
 
         m.d.comb += self.busy.eq(active | adaptation.busy | Cat(one.valid for one in at[1:]).any())
         always_stable(
-            m, "prefetch answer", valid=self.prefetch.valid, ready=self.prefetch.ready,
+            m, "prefetch_answer", valid=self.prefetch.valid, ready=self.prefetch.ready,
             payload=self.prefetch.payload.as_value(),
         )  # fmt: skip
         always_stable(
-            m, "values answer", valid=self.values.valid, ready=self.values.ready,
+            m, "values_answer", valid=self.values.valid, ready=self.values.ready,
             payload=self.values.payload.as_value(),
         )  # fmt: skip
         always(m, ~(best.valid & self.prefetch.valid), "scores: an answer comes while one waits")
