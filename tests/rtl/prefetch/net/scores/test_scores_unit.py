@@ -128,6 +128,19 @@ def test_large_shapes_keep_the_formulas(shape: dict[str, Any], lanes: int) -> No
     check_cycles(shape, lanes)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [64, 128])
+def test_four_slots_of_gpt_oss_equal_the_kernels(lanes: int) -> None:
+    networks = two_networks(**{**LARGE_SHAPES["gpt-oss-20b"][0], "layers": 3, "lookahead": 2})
+    generator = np.random.default_rng(lanes)
+    commands = shuffled_tokens(networks, generator, tokens=3, slots=4, reach=20_000)
+    log = check(
+        networks, commands, slots=4, lanes=lanes, threshold=40_000, value_lanes=16, waits=generator,
+        over_the_bus=lanes == 128,
+    )  # fmt: skip
+    assert any(0 < len(experts) < 8 for _, experts, _ in log.prefetch)
+
+
 def test_the_latency_of_gpt_oss_leaves_the_sums_their_share() -> None:
     """Of 64 cycles at 128 lanes (32 experts), 112 at 64 lanes, 208 at 128 lanes (128 experts)."""
     assert prefetch_cycle(32, 1, lanes=128) == 49
