@@ -157,6 +157,7 @@ class Net(wiring.Component):
         chosen = [(heads[head].found, settings[head]) for head in range(HEADS)]
         asking, both = Signal(), Signal()  # a sum is asked for in the same clock as its score
         wanted = Signal()  # the adaptation is to be told
+        score_head, score_target = Signal(), Signal.like(score.target)
         sums_told = sums.commands.valid & sums.commands.ready
         item = self.items.payload
         texts = Signal()
@@ -175,13 +176,15 @@ class Net(wiring.Component):
             scores.commands.valid.eq(asking & sums.commands.ready),
             both.eq(scores.commands.valid & scores.commands.ready),
             score.slot.eq(event.slot),
-            score.target.eq(Mux(state == _State.SHOW, shown, Mux(state == _State.ASK_NEXT_USE, event.layer, target))),
-            score.head.eq(Mux(state == _State.ASK_NEXT_USE, NEXT_USE, NEXT_LAYER)),
+            score_target.eq(Mux(state == _State.SHOW, shown, Mux(state == _State.ASK_NEXT_USE, event.layer, target))),
+            score.target.eq(score_target),
+            score_head.eq(Mux(state == _State.ASK_NEXT_USE, NEXT_USE, NEXT_LAYER)),
+            score.head.eq(score_head),
             score.first.eq(event.first),
             score.last.eq(event.last),
         ]
         for head, (found, loaded) in enumerate(chosen):
-            with m.If(score.head == head):
+            with m.If(score_head == head):
                 m.d.comb += [
                     score.passes.eq(loaded.words),
                     score.questions.eq(loaded.questions),
@@ -193,8 +196,8 @@ class Net(wiring.Component):
                     score.answers.eq(found.answers),
                     score.chances.eq(found.chances >> (CHANCE_BINS - 1).bit_length()),
                 ]
-        with m.If(both & (score.head == NEXT_LAYER)):
-            m.d.sync += self.deadline.eq(event.step + score.target)
+        with m.If(both & (score_head == NEXT_LAYER)):
+            m.d.sync += self.deadline.eq(event.step + score_target)
 
         with m.Switch(state):
             with m.Case(_State.IDLE), m.If(accepts):
