@@ -43,7 +43,7 @@ from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
 from predictor.engine.predictors import EnginePredictor
 from predictor.engine.settings import Mode, PrefetchEngineSettings
-from predictor.engine.timing import LinkTiming
+from predictor.engine.timing import LinkTiming, Service
 
 _TOLD_AFTER = (NoticeKind.READY, NoticeKind.FAILED)
 
@@ -99,8 +99,7 @@ class EngineTwin:
         self._link_request: tuple[int, Source] | None = None
         self._stop_check = NEVER  # the cycle in which the next chunk is asked for or not
         self._next_chunk = 0
-        self._service_start = 0
-        self._first_chunk = 0
+        self._service = Service(0, (), ())
         self._told = False
         self._levels = self._levels_before = (False, False)
         self._levels_from = 0
@@ -108,14 +107,21 @@ class EngineTwin:
 
     # --- the host ---
 
-    def preload(self, keys: NDArray[np.int64], experts: int, *, fixed: bool) -> None:
-        """Before anything runs: these are resident, in this order, and never give way if ``fixed``."""
+    def preload(self, keys: NDArray[np.int64], experts: int, *, fixed: bool, asks: bool = False) -> None:
+        """Before anything runs: these are resident, in this order.
+
+        Args:
+            keys: ``layer · experts + expert``.
+            experts: of a layer.
+            fixed: they never give way.
+            asks: the link asks GRANT before any event; otherwise it has, and the stager had nothing to give then.
+        """
         for key in keys.tolist():
             layer, expert = divmod(key, experts)
             self.decisions.stager.preload(layer, (expert,))
             if fixed:
                 self.decisions.stager.fix(layer, (expert,), fixed=True)
-        self._told = True
+        self._told = asks
 
     @property
     def counters(self) -> NDArray[np.int64]:
@@ -195,7 +201,7 @@ class EngineTwin:
         assert self._predictor is not None, "an event for nobody"
         _, event, base = self._known.popleft()
         of = self._predictor
-        predicted = of.token(event, base) if isinstance(event, Token) else of.gate(event, base)
+        predicted = of.token(event, base, now) if isinstance(event, Token) else of.gate(event, base, now)
         for wait, answer in predicted.answers:
             if isinstance(answer, Prefetch):
                 self._prefetches.append((now + wait, answer))
@@ -269,24 +275,31 @@ class EngineTwin:
 
     def _serve(self, now: int, first: int) -> None:
         """A transfer starts or goes on with chunk ``first``, in the first cycle after the command."""
-        self._service_start, self._first_chunk = now, first
+        moving = self.decisions.moving
+        assert moving is not None, "nothing moves"
+        self._service = self._link_timing.serve(now, moving.key, moving.place, first)
         self._prepare(first + 1)
 
     def _prepare(self, chunk: int) -> None:
-        """What the link does next: ask for ``chunk``, or, where it was the last, tell that all are there."""
+        """What the link does next: ask for ``chunk`` or not; or it has asked for all, and tells that they are there."""
+        service = self._service
         self._next_chunk = chunk
-        if chunk < self._link_timing.chunks:
-            self._stop_check = self._service_start + self._link_timing.issued(self._first_chunk, chunk)
+        if chunk < self.decisions.chunks:
+            self._stop_check = service.asked[chunk - service.first - 1]
             return
-        self._stop_check = NEVER
-        self._link_request = (self._service_start + self._link_timing.passed(self._first_chunk, chunk), Source.ARRIVE)
+        self._end_service(Source.ARRIVE)
 
     def _ask_or_stop(self) -> None:
         """The next chunk is asked for, or the link stops."""
         demand_waits, moves_demanded = self._levels if self._stop_check >= self._levels_from else self._levels_before
-        if not demand_waits or moves_demanded:
+        if demand_waits and not moves_demanded:
+            self._end_service(Source.PREEMPT)
+        else:
             self._prepare(self._next_chunk + 1)
-            return
+
+    def _end_service(self, source: Source) -> None:
+        """The link asks for no more chunks, and tells the stager when those are there."""
+        service, chunks = self._service, self._next_chunk
         self._stop_check = NEVER
-        passed = self._service_start + self._link_timing.passed(self._first_chunk, self._next_chunk)
-        self._link_request = (passed, Source.PREEMPT)
+        self._link_request = service.there[chunks - service.first - 1], source
+        self._link_timing.end(service, chunks)

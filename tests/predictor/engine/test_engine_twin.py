@@ -134,7 +134,7 @@ def test_a_running_batch_is_predicted_as_the_system_model_predicts_it() -> None:
 
 def test_a_first_miss_cycle_by_cycle() -> None:
     trace = small_trace(unrecorded=0.0, lengths=(1,))
-    settings = small_settings(mode=Mode.OFF, stager={"background": False})
+    settings = small_settings(mode=Mode.OFF, stager={"background": False}, link={"chunk_bytes": 1024})
     link = SteadyLink(chunks=1, chunk_cycles=100, latency=10)
     log = list(small_twin(trace, settings, link=link, times=LayerTimes(before_gate_cycles=50, layer_cycles=7)).run())
     grants = [done for done in log if done.kind is CommandKind.GRANT and done.transfer]

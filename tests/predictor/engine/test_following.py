@@ -11,6 +11,7 @@ from predictor.engine.predictors import LearnedPredictor
 from predictor.engine.timing import SteadyLink, SteadyPredictor
 from tests.predictor.engine.engine_samples import (
     LIMITS,
+    LINK,
     small_events,
     small_heads,
     small_settings,
