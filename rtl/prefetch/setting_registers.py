@@ -40,7 +40,7 @@ class Setting:
     Attributes:
         name: of the signal; in upper case of the register.
         high: largest value of an engine's.
-        low: smallest.
+        low: smallest; of a wide one 0, as its words are written one by one.
         reset: value after reset; ``None``: the largest.
         codes: names of values, where it is a choice.
         locked: writable only in mode OFF while nothing is busy; a write asks for a COMMAND.clear.
@@ -60,6 +60,11 @@ class Setting:
     wide: bool = False
     beats: bool = False
     meaning: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a word alone could not be refused."""
+        if self.wide and self.low:
+            raise ValueError(f"{self.name}: a wide setting cannot be kept above 0")
 
     @property
     def words(self) -> int:
@@ -252,7 +257,6 @@ STAGER = (
     _scale("price", "time that moving an expert costs others"),
     Setting(
         name="stager_horizon",
-        low=1,
         high=lambda x: (1 << x.deadline_bits) - 1,
         reset=None,
         wide=True,
