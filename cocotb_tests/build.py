@@ -47,7 +47,8 @@ class BuildRecipe:
     """Everything that shapes an executable.
 
     Attributes:
-        verilog: The text of all modules.
+        verilog: The text of all modules of the design.
+        models: Name and text of each file of models beside it.
         top: Name of the top module.
         trace_waves: Whether waves can be written.
         control: Text of Verilator's control file.
@@ -57,6 +58,7 @@ class BuildRecipe:
     """
 
     verilog: str
+    models: tuple[tuple[str, str], ...] = ()
     top: str
     trace_waves: bool
     control: str
@@ -78,16 +80,21 @@ def build(
     public: Sequence[tuple[str, str]] = (),
     lint_off: Sequence[str] = AMARANTH_LINT_OFF,
     verilator_arguments: Sequence[str] = (),
+    models: Sequence[Path] = (),
+    visible: Sequence[str] = ("*",),
 ) -> BuiltModel:
     """Build ``verilog`` with Verilator for cocotb, or find it built.
 
     Args:
         verilog: The text itself (``str``), or a file that holds all modules (``Path``).
         top: Name of the top module. Its own signals are visible to cocotb; those of its submodules are not.
+            It may be one of the ``models``.
         trace_waves: Build in what ``simulation.run(..., waves=...)`` needs. Slower to build and to run.
         public: Further ``(module, variable)`` patterns to make visible to cocotb, ``*`` as wildcard.
         lint_off: Verilator's lint classes to ignore; any other warning is an error.
         verilator_arguments: Further arguments of Verilator.
+        models: Further files in SystemVerilog (``cocotb_tests.models``), built beside ``verilog``; names that differ.
+        visible: Patterns of the top module's signals that cocotb sees; fewer are faster.
 
     Raises:
         ForestageError: the extra ``hardware``, a compiler or make is missing, the file cannot be read, the cache cannot
@@ -100,6 +107,8 @@ def build(
         public=public,
         lint_off=lint_off,
         verilator_arguments=verilator_arguments,
+        models=models,
+        visible=visible,
     )
     folder, found = build_cache.obtain(recipe.key, lambda temporary: _compile(temporary, recipe))
     manifest = json.loads((folder / build_cache.MANIFEST).read_text())
@@ -116,6 +125,8 @@ def build_recipe(
     public: Sequence[tuple[str, str]] = (),
     lint_off: Sequence[str] = AMARANTH_LINT_OFF,
     verilator_arguments: Sequence[str] = (),
+    models: Sequence[Path] = (),
+    visible: Sequence[str] = ("*",),
 ) -> BuildRecipe:
     """What ``build`` would build, with ``build``'s arguments.
 
@@ -125,9 +136,10 @@ def build_recipe(
     require_tools()
     return BuildRecipe(
         verilog=_read(verilog),
+        models=tuple((path.name, _read(path)) for path in models),
         top=top,
         trace_waves=trace_waves,
-        control=_control_file([(top, "*"), *public], lint_off),
+        control=_control_file([*((top, pattern) for pattern in visible), *public], lint_off),
         arguments=("--no-timing", "--assert", f"+define+{CHECKS_MACRO}", *verilator_arguments),
         tools=_tool_versions(),
     )
@@ -182,9 +194,11 @@ def _compile(folder: Path, recipe: BuildRecipe) -> None:
     folder.mkdir()
     (folder / "design.v").write_text(recipe.verilog, encoding="utf-8")
     (folder / "design.vlt").write_text(recipe.control, encoding="utf-8")
+    for name, text in recipe.models:
+        (folder / name).write_text(text, encoding="utf-8")
     objects = folder / "objects"
     _build_runner(folder / "build.log", recipe).build(
-        sources=[folder / "design.vlt", folder / "design.v"],
+        sources=[folder / name for name in ("design.vlt", "design.v", *(name for name, _ in recipe.models))],
         hdl_toplevel=recipe.top,
         build_args=list(recipe.arguments),
         build_dir=objects,

@@ -53,6 +53,7 @@ def workload(chosen: NDArray[np.int32]) -> Workload:
         shared_ps=none,
         shared_compute_ps=none,
         prefetch_engine_ps=np.full((tokens, LAYERS), 100_000, np.int64),
+        values_engine_ps=np.full((tokens, LAYERS), 100_000, np.int64),
         begin_engine_ps=np.full(tokens, 100_000, np.int64),
     )
 

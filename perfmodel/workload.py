@@ -19,7 +19,10 @@ class Workload:
             before and the gate of this one (attention and gate; before the first layer also the dense layers), and how
             long their operations alone would take.
         shared_ps, shared_compute_ps: i64 ``[steps]``: the shared experts, which run right after the gate; 0 for none.
-        prefetch_engine_ps: i64 ``[steps, layers]``: how long the prefetch engine works on the event of a gate.
+        prefetch_engine_ps: i64 ``[steps, layers]``: how long the prefetch engine works on the event of a gate until it
+            tells what it predicts.
+        values_engine_ps: i64 ``[steps, layers]``: as much until it tells the values. It takes the next event when it
+            has told both.
         begin_engine_ps: i64 ``[steps]``: how long it works on the beginning of a step.
     """
 
@@ -35,13 +38,15 @@ class Workload:
     shared_ps: NDArray[np.int64]
     shared_compute_ps: NDArray[np.int64]
     prefetch_engine_ps: NDArray[np.int64]
+    values_engine_ps: NDArray[np.int64]
     begin_engine_ps: NDArray[np.int64]
 
     def head(self, steps: int) -> "Workload":
         """The first ``steps`` steps alone."""
         uses = slice(int(self.offsets[steps * self.layers]))
         by_step = ("timed", "tokens", "before_gate_ps", "before_gate_compute_ps", "shared_ps", "shared_compute_ps")
-        kept = {name: getattr(self, name)[:steps] for name in (*by_step, "prefetch_engine_ps", "begin_engine_ps")}
+        of_engine = ("prefetch_engine_ps", "values_engine_ps", "begin_engine_ps")
+        kept = {name: getattr(self, name)[:steps] for name in (*by_step, *of_engine)}
         return replace(
             self,
             experts=self.experts[uses],

@@ -41,8 +41,8 @@ def workload(
         experts: what each step and layer needs.
         costs: of the model on the machine.
         layers: which of the model's layers run; as many routed ones as the trace has.
-        prefetch_engine_ps: i64 ``[steps, layers]``, how long the prefetch engine works on the event of a gate; on the
-            beginning of a step as long as on that of its first gate.
+        prefetch_engine_ps: i64 ``[steps, layers]``, how long the prefetch engine works on the event of a gate, which
+            tells predictions and values at once; on the beginning of a step as long as on that of its first gate.
 
     Raises:
         ValueError: if the shapes do not agree, a step has no token, or a time is negative.
@@ -62,6 +62,7 @@ def workload(
         shared_ps=shared_ps,
         shared_compute_ps=shared_compute_ps,
         prefetch_engine_ps=np.ascontiguousarray(prefetch_engine_ps, np.int64),
+        values_engine_ps=np.ascontiguousarray(prefetch_engine_ps, np.int64),
         begin_engine_ps=np.array(prefetch_engine_ps[:, 0], np.int64),
     )
 
@@ -81,7 +82,7 @@ def check_times(work: Workload, times: Durations) -> None:
     host_ps = -(-times.host_work // min(rates)) if rates else 0
     host_ps += (len(times.expert_ps) - 1) * times.host_token_ps
     each_ps = int(times.chunk_ps[-1]) + int(times.expert_ps.max()) + host_ps
-    kernels = (work.before_gate_ps, work.shared_ps * work.layers, work.prefetch_engine_ps, work.begin_engine_ps)
+    kernels = (work.before_gate_ps, work.shared_ps * work.layers, work.prefetch_engine_ps, work.values_engine_ps, work.begin_engine_ps)
     total = sum(int(part.sum(dtype=np.float64)) for part in kernels)
     total += uses * each_ps + int(layer_timed.sum()) * (times.host_before_ps + times.host_after_ps)
     if total > LONGEST_RUN_PS:

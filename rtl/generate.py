@@ -11,7 +11,7 @@ from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
 from rtl.pim import address_map as pim_unit
 from rtl.pim.unit import generate_verilog
-from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.address_map import address_map
 from rtl.verilog import to_verilog
 
@@ -19,7 +19,7 @@ from rtl.verilog import to_verilog
 @lru_cache(maxsize=4)
 def prefetch_engine_verilog(limits: EngineLimits) -> str:
     """The prefetch engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
+    return to_verilog(TableEngine(limits), "prefetch_engine")
 
 
 PIM_DEVICE = "HBM2-PIM"

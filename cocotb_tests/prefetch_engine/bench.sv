@@ -1,42 +1,517 @@
 // The prefetch engine between memory models and a machine that runs layers; whatever it does is logged with its cycle.
 //
-// Python makes the widths (`ENGINE_…`), configures over `control`, sets the inputs and raises `go`; the engine's cycles are
-// counted from there on. Logs are files in the folder `+logs=`, a line a payload: the cycle in ten hexadecimal digits,
-// then the payload.
-`define LOG(file, valid, payload) if (valid) $fwrite(file, "%h%h\n", now, payload)
+// Python gives the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on.
+// Logs are files in the simulator's folder, NAME.log with a line a payload: the cycle in ten hexadecimal digits, then the
+// payload. Memories are `axi4_ram`s of the names far, staging and text, which have their plusargs and files.
+`define LOG(name, valid, payload) if (valid) $fwrite(name, "%h%h\n", cycle, payload)
 
-module bench (
+module bench #(
+    parameter int CONTROL_BITS = 1,
+    parameter int ADDRESS_BITS = 1,
+    parameter int MOST_EVENTS = 1,
+    parameter int EVENT_BITS = 1,
+    parameter int EVENT_FIRST_BIT = 1,
+    parameter int NOTICE_BITS = 1,
+    parameter int COMMAND_BITS = 1,
+    parameter int ACTION_BITS = 1,
+    parameter int DONE_BITS = 1,
+    parameter int PREDICTION_BITS = 1,
+    parameter int ERROR_BITS = 1,
+    parameter int ROW_ADDRESS_BITS = 1,
+    parameter int ROW_BITS = 1
+) (
     input wire clk,
     input wire rst,
-    input wire [`CONTROL_ADDRESS_BITS-1:0] control__awaddr,
-    input wire [2:0] control__awprot,
+    input wire [CONTROL_BITS-1:0] control__awaddr,
+    input wire [3-1:0] control__awprot,
     input wire control__awvalid,
     output wire control__awready,
-    input wire [31:0] control__wdata,
-    input wire [3:0] control__wstrb,
+    input wire [32-1:0] control__wdata,
+    input wire [4-1:0] control__wstrb,
     input wire control__wvalid,
     output wire control__wready,
-    output wire [1:0] control__bresp,
+    output wire [2-1:0] control__bresp,
     output wire control__bvalid,
     input wire control__bready,
-    input wire [`CONTROL_ADDRESS_BITS-1:0] control__araddr,
-    input wire [2:0] control__arprot,
+    input wire [CONTROL_BITS-1:0] control__araddr,
+    input wire [3-1:0] control__arprot,
     input wire control__arvalid,
     output wire control__arready,
-    output wire [31:0] control__rdata,
-    output wire [1:0] control__rresp,
+    output wire [32-1:0] control__rdata,
+    output wire [2-1:0] control__rresp,
     output wire control__rvalid,
     input wire control__rready,
     output wire interrupt,
     input wire go,
+    input wire keep,
     input wire [31:0] count,
     input wire [31:0] token_cycles,
     input wire [31:0] gate_cycles,
     input wire [31:0] layer_cycles,
     input wire [31:0] expert_cycles,
-    input wire [15:0] latency,
     input wire [8:0] share,
     input wire [31:0] seed,
     output wire finished,
-    output wire [31:0] accepted
+    output wire [31:0] accepted,
+    output reg [39:0] cycle,
+    output wire [31:0] breaches
 );
+  wire event_valid, event_ready, notice_valid, notice_ready;
+  wire [EVENT_BITS-1:0] event_payload;
+  wire [NOTICE_BITS-1:0] notice_payload;
+
+  wire far__arid;
+  wire [ADDRESS_BITS-1:0] far__araddr;
+  wire [8-1:0] far__arlen;
+  wire [3-1:0] far__arsize;
+  wire [2-1:0] far__arburst;
+  wire far__arvalid;
+  wire far__arready;
+  wire far__rid;
+  wire [512-1:0] far__rdata;
+  wire [2-1:0] far__rresp;
+  wire far__rlast;
+  wire far__rvalid;
+  wire far__rready;
+  wire staging__awid;
+  wire [ADDRESS_BITS-1:0] staging__awaddr;
+  wire [8-1:0] staging__awlen;
+  wire [3-1:0] staging__awsize;
+  wire [2-1:0] staging__awburst;
+  wire staging__awvalid;
+  wire staging__awready;
+  wire [512-1:0] staging__wdata;
+  wire [64-1:0] staging__wstrb;
+  wire staging__wlast;
+  wire staging__wvalid;
+  wire staging__wready;
+  wire staging__bid;
+  wire [2-1:0] staging__bresp;
+  wire staging__bvalid;
+  wire staging__bready;
+  wire text__arid;
+  wire [ADDRESS_BITS-1:0] text__araddr;
+  wire [8-1:0] text__arlen;
+  wire [3-1:0] text__arsize;
+  wire [2-1:0] text__arburst;
+  wire text__arvalid;
+  wire text__arready;
+  wire text__rid;
+  wire [512-1:0] text__rdata;
+  wire [2-1:0] text__rresp;
+  wire text__rlast;
+  wire text__rvalid;
+  wire text__rready;
+  wire text__awid;
+  wire [ADDRESS_BITS-1:0] text__awaddr;
+  wire [8-1:0] text__awlen;
+  wire [3-1:0] text__awsize;
+  wire [2-1:0] text__awburst;
+  wire text__awvalid;
+  wire text__awready;
+  wire [512-1:0] text__wdata;
+  wire [64-1:0] text__wstrb;
+  wire text__wlast;
+  wire text__wvalid;
+  wire text__wready;
+  wire text__bid;
+  wire [2-1:0] text__bresp;
+  wire text__bvalid;
+  wire text__bready;
+  wire commands_valid, actions_valid, done_valid, predictions_valid, errors_valid, table_writes_valid;
+  wire [COMMAND_BITS-1:0] commands_payload;
+  wire [ACTION_BITS-1:0] actions_payload;
+  wire [DONE_BITS-1:0] done_payload;
+  wire [PREDICTION_BITS-1:0] predictions_payload;
+  wire [ERROR_BITS-1:0] errors_payload;
+  wire [ROW_ADDRESS_BITS-1:0] table_writes_address;
+  wire [ROW_BITS-1:0] table_writes_row;
+
+  int far_breaches, staging_breaches, text_breaches;
+
+  prefetch_engine engine (
+      .clk(clk),
+      .rst(rst),
+      .control__awaddr(control__awaddr),
+      .control__awprot(control__awprot),
+      .control__awvalid(control__awvalid),
+      .control__awready(control__awready),
+      .control__wdata(control__wdata),
+      .control__wstrb(control__wstrb),
+      .control__wvalid(control__wvalid),
+      .control__wready(control__wready),
+      .control__bresp(control__bresp),
+      .control__bvalid(control__bvalid),
+      .control__bready(control__bready),
+      .control__araddr(control__araddr),
+      .control__arprot(control__arprot),
+      .control__arvalid(control__arvalid),
+      .control__arready(control__arready),
+      .control__rdata(control__rdata),
+      .control__rresp(control__rresp),
+      .control__rvalid(control__rvalid),
+      .control__rready(control__rready),
+      .far__arid(far__arid),
+      .far__araddr(far__araddr),
+      .far__arlen(far__arlen),
+      .far__arsize(far__arsize),
+      .far__arburst(far__arburst),
+      .far__arvalid(far__arvalid),
+      .far__arready(far__arready),
+      .far__rid(far__rid),
+      .far__rdata(far__rdata),
+      .far__rresp(far__rresp),
+      .far__rlast(far__rlast),
+      .far__rvalid(far__rvalid),
+      .far__rready(far__rready),
+      .staging__awid(staging__awid),
+      .staging__awaddr(staging__awaddr),
+      .staging__awlen(staging__awlen),
+      .staging__awsize(staging__awsize),
+      .staging__awburst(staging__awburst),
+      .staging__awvalid(staging__awvalid),
+      .staging__awready(staging__awready),
+      .staging__wdata(staging__wdata),
+      .staging__wstrb(staging__wstrb),
+      .staging__wlast(staging__wlast),
+      .staging__wvalid(staging__wvalid),
+      .staging__wready(staging__wready),
+      .staging__bid(staging__bid),
+      .staging__bresp(staging__bresp),
+      .staging__bvalid(staging__bvalid),
+      .staging__bready(staging__bready),
+      .text__arid(text__arid),
+      .text__araddr(text__araddr),
+      .text__arlen(text__arlen),
+      .text__arsize(text__arsize),
+      .text__arburst(text__arburst),
+      .text__arvalid(text__arvalid),
+      .text__arready(text__arready),
+      .text__rid(text__rid),
+      .text__rdata(text__rdata),
+      .text__rresp(text__rresp),
+      .text__rlast(text__rlast),
+      .text__rvalid(text__rvalid),
+      .text__rready(text__rready),
+      .text__awid(text__awid),
+      .text__awaddr(text__awaddr),
+      .text__awlen(text__awlen),
+      .text__awsize(text__awsize),
+      .text__awburst(text__awburst),
+      .text__awvalid(text__awvalid),
+      .text__awready(text__awready),
+      .text__wdata(text__wdata),
+      .text__wstrb(text__wstrb),
+      .text__wlast(text__wlast),
+      .text__wvalid(text__wvalid),
+      .text__wready(text__wready),
+      .text__bid(text__bid),
+      .text__bresp(text__bresp),
+      .text__bvalid(text__bvalid),
+      .text__bready(text__bready),
+      .observed__commands__valid(commands_valid),
+      .observed__commands__payload(commands_payload),
+      .observed__actions__valid(actions_valid),
+      .observed__actions__payload(actions_payload),
+      .observed__done__valid(done_valid),
+      .observed__done__payload(done_payload),
+      .observed__predictions__valid(predictions_valid),
+      .observed__predictions__payload(predictions_payload),
+      .observed__errors__valid(errors_valid),
+      .observed__errors__payload(errors_payload),
+      .observed__table_writes__valid(table_writes_valid),
+      .observed__table_writes__address(table_writes_address),
+      .observed__table_writes__row(table_writes_row),
+      .events__valid(event_valid),
+      .events__ready(event_ready),
+      .events__payload(event_payload),
+      .notices__valid(notice_valid),
+      .notices__ready(notice_ready),
+      .notices__payload(notice_payload),
+      .interrupt(interrupt)
+  );
+
+  runner #(
+      .EVENT_BITS(EVENT_BITS),
+      .FIRST_BIT(EVENT_FIRST_BIT),
+      .MOST_EVENTS(MOST_EVENTS)
+  ) runner (
+      .clk(clk),
+      .rst(rst),
+      .go(go),
+      .count(count),
+      .token_cycles(token_cycles),
+      .gate_cycles(gate_cycles),
+      .layer_cycles(layer_cycles),
+      .expert_cycles(expert_cycles),
+      .event_share(share),
+      .notice_share(share),
+      .seed(seed),
+      .event_valid(event_valid),
+      .event_ready(event_ready),
+      .event_payload(event_payload),
+      .notice_valid(notice_valid),
+      .notice_ready(notice_ready),
+      .notice_kind(notice_payload[2:0]),
+      .notice_wanted(notice_payload[NOTICE_BITS-1]),
+      .finished(finished),
+      .accepted(accepted)
+  );
+
+  axi4_ram #(
+      .NAME("far"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) far_memory (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .arid(far__arid),
+      .araddr(far__araddr),
+      .arlen(far__arlen),
+      .arvalid(far__arvalid),
+      .arready(far__arready),
+      .rid(far__rid),
+      .rdata(far__rdata),
+      .rresp(far__rresp),
+      .rlast(far__rlast),
+      .rvalid(far__rvalid),
+      .rready(far__rready),
+      .awid('0),
+      .awaddr('0),
+      .awlen('0),
+      .awvalid('0),
+      .awready(),
+      .wdata('0),
+      .wstrb('0),
+      .wlast('0),
+      .wvalid('0),
+      .wready(),
+      .bid(),
+      .bresp(),
+      .bvalid(),
+      .bready('0)
+  );
+
+  axi4_checker #(
+      .NAME("far"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) far_rules (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .breaches(far_breaches),
+      .arid(far__arid),
+      .araddr(far__araddr),
+      .arlen(far__arlen),
+      .arsize(far__arsize),
+      .arburst(far__arburst),
+      .arvalid(far__arvalid),
+      .arready(far__arready),
+      .rid(far__rid),
+      .rdata(far__rdata),
+      .rresp(far__rresp),
+      .rlast(far__rlast),
+      .rvalid(far__rvalid),
+      .rready(far__rready),
+      .awid('0),
+      .awaddr('0),
+      .awlen('0),
+      .awsize(3'd6),
+      .awburst(2'd1),
+      .awvalid('0),
+      .awready('0),
+      .wdata('0),
+      .wstrb('0),
+      .wlast('0),
+      .wvalid('0),
+      .wready('0),
+      .bid('0),
+      .bresp('0),
+      .bvalid('0),
+      .bready('0)
+  );
+
+  axi4_ram #(
+      .NAME("staging"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) staging_memory (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .arid('0),
+      .araddr('0),
+      .arlen('0),
+      .arvalid('0),
+      .arready(),
+      .rid(),
+      .rdata(),
+      .rresp(),
+      .rlast(),
+      .rvalid(),
+      .rready('0),
+      .awid(staging__awid),
+      .awaddr(staging__awaddr),
+      .awlen(staging__awlen),
+      .awvalid(staging__awvalid),
+      .awready(staging__awready),
+      .wdata(staging__wdata),
+      .wstrb(staging__wstrb),
+      .wlast(staging__wlast),
+      .wvalid(staging__wvalid),
+      .wready(staging__wready),
+      .bid(staging__bid),
+      .bresp(staging__bresp),
+      .bvalid(staging__bvalid),
+      .bready(staging__bready)
+  );
+
+  axi4_checker #(
+      .NAME("staging"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) staging_rules (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .breaches(staging_breaches),
+      .arid('0),
+      .araddr('0),
+      .arlen('0),
+      .arsize(3'd6),
+      .arburst(2'd1),
+      .arvalid('0),
+      .arready('0),
+      .rid('0),
+      .rdata('0),
+      .rresp('0),
+      .rlast('0),
+      .rvalid('0),
+      .rready('0),
+      .awid(staging__awid),
+      .awaddr(staging__awaddr),
+      .awlen(staging__awlen),
+      .awsize(staging__awsize),
+      .awburst(staging__awburst),
+      .awvalid(staging__awvalid),
+      .awready(staging__awready),
+      .wdata(staging__wdata),
+      .wstrb(staging__wstrb),
+      .wlast(staging__wlast),
+      .wvalid(staging__wvalid),
+      .wready(staging__wready),
+      .bid(staging__bid),
+      .bresp(staging__bresp),
+      .bvalid(staging__bvalid),
+      .bready(staging__bready)
+  );
+
+  axi4_ram #(
+      .NAME("text"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) text_memory (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .arid(text__arid),
+      .araddr(text__araddr),
+      .arlen(text__arlen),
+      .arvalid(text__arvalid),
+      .arready(text__arready),
+      .rid(text__rid),
+      .rdata(text__rdata),
+      .rresp(text__rresp),
+      .rlast(text__rlast),
+      .rvalid(text__rvalid),
+      .rready(text__rready),
+      .awid(text__awid),
+      .awaddr(text__awaddr),
+      .awlen(text__awlen),
+      .awvalid(text__awvalid),
+      .awready(text__awready),
+      .wdata(text__wdata),
+      .wstrb(text__wstrb),
+      .wlast(text__wlast),
+      .wvalid(text__wvalid),
+      .wready(text__wready),
+      .bid(text__bid),
+      .bresp(text__bresp),
+      .bvalid(text__bvalid),
+      .bready(text__bready)
+  );
+
+  axi4_checker #(
+      .NAME("text"),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) text_rules (
+      .clk(clk),
+      .rst(rst),
+      .keep(keep),
+      .breaches(text_breaches),
+      .arid(text__arid),
+      .araddr(text__araddr),
+      .arlen(text__arlen),
+      .arsize(text__arsize),
+      .arburst(text__arburst),
+      .arvalid(text__arvalid),
+      .arready(text__arready),
+      .rid(text__rid),
+      .rdata(text__rdata),
+      .rresp(text__rresp),
+      .rlast(text__rlast),
+      .rvalid(text__rvalid),
+      .rready(text__rready),
+      .awid(text__awid),
+      .awaddr(text__awaddr),
+      .awlen(text__awlen),
+      .awsize(text__awsize),
+      .awburst(text__awburst),
+      .awvalid(text__awvalid),
+      .awready(text__awready),
+      .wdata(text__wdata),
+      .wstrb(text__wstrb),
+      .wlast(text__wlast),
+      .wvalid(text__wvalid),
+      .wready(text__wready),
+      .bid(text__bid),
+      .bresp(text__bresp),
+      .bvalid(text__bvalid),
+      .bready(text__bready)
+  );
+
+  assign breaches = far_breaches + staging_breaches + text_breaches;
+
+  int events, notices, commands, actions, done, predictions, errors, table_writes;
+  initial begin
+    events = $fopen("events.log", "w");
+    notices = $fopen("notices.log", "w");
+    commands = $fopen("commands.log", "w");
+    actions = $fopen("actions.log", "w");
+    done = $fopen("done.log", "w");
+    predictions = $fopen("predictions.log", "w");
+    errors = $fopen("errors.log", "w");
+    table_writes = $fopen("table_writes.log", "w");
+  end
+
+  always @(posedge clk) begin
+    cycle <= go ? cycle + 1 : 0;
+    if (go) begin
+      `LOG(events, event_valid && event_ready, event_payload);
+      `LOG(notices, notice_valid && notice_ready, notice_payload);
+      `LOG(commands, commands_valid, commands_payload);
+      `LOG(actions, actions_valid, actions_payload);
+      `LOG(done, done_valid, done_payload);
+      `LOG(predictions, predictions_valid, predictions_payload);
+      `LOG(errors, errors_valid, errors_payload);
+      `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
+    end
+    if (keep) begin
+      $fflush(events);
+      $fflush(notices);
+      $fflush(commands);
+      $fflush(actions);
+      $fflush(done);
+      $fflush(predictions);
+      $fflush(errors);
+      $fflush(table_writes);
+    end
+  end
+endmodule

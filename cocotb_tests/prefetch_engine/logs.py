@@ -46,7 +46,16 @@ def read_log(path: Path, layout: data.Layout) -> Log:
     Raises:
         ValueError: for a file of another form.
     """
-    digits = -(-layout.size // 4)
+    return Log(*read_lines(path, layout.size), layout)
+
+
+def read_lines(path: Path, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Cycles and payloads of a log, as in ``Log``.
+
+    Raises:
+        ValueError: for a file of another form.
+    """
+    digits = -(-bits // 4)
     line = CYCLE_DIGITS + digits + 1
     text = np.fromfile(path, np.uint8)
     if len(text) % line or (len(text) and (text[line - 1 :: line] != ord("\n")).any()):
@@ -59,10 +68,10 @@ def read_log(path: Path, layout: data.Layout) -> Log:
     nibbles = values[:, CYCLE_DIGITS:][:, ::-1]
     if digits % 2:
         nibbles = np.concatenate([nibbles, np.zeros((len(nibbles), 1), np.uint8)], axis=1)
-    return Log(cycle, nibbles[:, 0::2] | nibbles[:, 1::2] << 4, layout)
+    return cycle, nibbles[:, 0::2] | nibbles[:, 1::2] << 4
 
 
-def write_words(path: Path, payloads: NDArray[np.uint8]) -> None:
+def words_text(payloads: NDArray[np.uint8]) -> str:
     """A file for ``$readmemh``: a word a line, of payloads u8 ``[n, bytes]``, little-endian."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     count, size = payloads.shape
@@ -70,4 +79,4 @@ def write_words(path: Path, payloads: NDArray[np.uint8]) -> None:
     lines[:, 0:-1:2] = digits[payloads[:, ::-1] >> 4]
     lines[:, 1:-1:2] = digits[payloads[:, ::-1] & 15]
     lines[:, -1] = ord("\n")
-    lines.tofile(path)
+    return lines.tobytes().decode("ascii")

@@ -1,6 +1,5 @@
 """What the bench's runner offers: events as words of a file."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from cocotb_tests.bits import pack
-from cocotb_tests.prefetch_engine.logs import write_words
+from cocotb_tests.prefetch_engine.logs import words_text
 from predictor.engine.events import EventArrays, EventKind
 from predictor.engine.limits import PrefetchEngineLimits
 from rtl.prefetch.payloads import event_layout
@@ -23,18 +22,16 @@ def word_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
     return data.StructLayout({"event": event_layout(limits), "bad": 1})
 
 
-def write_events(
-    path: Path,
+def events_text(
     limits: PrefetchEngineLimits,
     events: EventArrays,
     *,
     bad: NDArray[np.bool_] | None = None,
     noise: np.random.Generator | None = None,
-) -> None:
-    """Write the runner's file.
+) -> str:
+    """The runner's file.
 
     Args:
-        path: of the file.
         limits: of the engine.
         events: in order.
         bad: bool ``[events]``, those that the engine must refuse; ``None``: none.
@@ -58,4 +55,4 @@ def write_events(
     columns |= {f"event.experts.{nth}": experts[:, nth] for nth in range(limits.top_k_max)}
     if bad is not None:
         columns["bad"] = bad
-    write_words(path, pack(word_layout(limits), columns, len(events.kind)))
+    return words_text(pack(word_layout(limits), columns, len(events.kind)))

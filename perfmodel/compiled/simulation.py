@@ -28,6 +28,10 @@ from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
 
 
+NOT_ASKED = -1
+"""In the place of a time: the answer is not asked for."""
+
+
 def simulate(workload: Workload, durations: Durations, plan: Plan) -> Run:
     """Run all steps, one after the other: the same as `perfmodel.engine.simulate`, but for progress.
 
@@ -68,6 +72,7 @@ def _given(workload: Workload, durations: Durations, plan: Plan) -> Given:
         shared_ps=workload.shared_ps,
         shared_compute_ps=workload.shared_compute_ps,
         prefetch_engine_ps=workload.prefetch_engine_ps,
+        values_engine_ps=workload.values_engine_ps,
         begin_engine_ps=workload.begin_engine_ps,
         chunk_bytes=durations.chunk_bytes,
         chunk_ps=durations.chunk_ps,
@@ -99,8 +104,8 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
 
 def _empty(workload: Workload, plan: Plan) -> State:
     layers, experts, steps = workload.layers, workload.model_experts, len(workload.timed)
-    asks = plan.predictions is not None or (plan.values is not None and not plan.values.at_step_end)
-    events = steps * (layers + 1) if asks else 0
+    events = steps * (layers + 1) if plan.predictions is not None else 0
+    events += steps * layers if plan.values is not None and not plan.values.at_step_end else 0
     numbers = np.zeros(1, NUMBERS)[0]
     for name in ("moving", "host_began", "host_result"):
         numbers[name] = -1
@@ -148,7 +153,7 @@ def _run(state: State, given: Given, stager: Stager) -> None:
             continue
         began = n.now
         if given.has_predictions:
-            _ask(state, given, 0, given.begin_engine_ps[step])
+            _ask(state, given, -1, given.begin_engine_ps[step], NOT_ASKED)
         for layer in range(given.layers):
             _begin_layer(state, given, layer)
             while True:
@@ -300,8 +305,12 @@ def _gate(state: State, given: Given, stager: Stager, layer: int) -> None:
     if given.has_predictions:
         commands.expire(stager, at)
         n.told = 1
-    if given.has_predictions or (given.has_values and not given.values_at_step_end):
-        _ask(state, given, layer + 1, given.prefetch_engine_ps[n.step, layer])
+    tells_values = given.has_values and not given.values_at_step_end
+    _ask(
+        state, given, layer,
+        given.prefetch_engine_ps[n.step, layer] if given.has_predictions else NOT_ASKED,
+        given.values_engine_ps[n.step, layer] if tells_values else NOT_ASKED,
+    )  # fmt: skip
     host.begin_layer(state, given, on_host)
 
 
@@ -334,22 +343,34 @@ def _choose(state: State, given: Given, stager: Stager, first_key: int, missing:
 
 
 @njit(**INLINE)
-def _ask(state: State, given: Given, event: int, takes_ps: int) -> None:
-    """The prefetch engine is asked ``event``: 0, the beginning of the step, or a layer's gate, the layer + 1."""
+def _ask(state: State, given: Given, layer: int, predictions_ps: int, values_ps: int) -> None:
+    """The prefetch engine is asked for a layer's gate, or −1, the beginning of the step: an answer, or two.
+
+    Either may be ``NOT_ASKED``; of two that are due at once, values come first.
+    """
     n = state.numbers
-    n.answered = max(n.now, n.answered) + takes_ps
-    state.answer_ps[n.asked] = n.answered
-    state.answer_event[n.asked] = n.step * (given.layers + 1) + event
-    n.asked += 1
+    begins = max(n.now, n.answered)
+    values_first = values_ps <= predictions_ps
+    for nth in range(2):
+        is_values = values_first == (nth == 0)
+        takes_ps = values_ps if is_values else predictions_ps
+        if takes_ps == NOT_ASKED:
+            continue
+        n.answered = begins + takes_ps
+        state.answer_ps[n.asked] = n.answered
+        state.answer_event[n.asked] = 2 * (n.step * (given.layers + 1) + layer + 1) + is_values
+        n.asked += 1
 
 
 @njit(**INLINE)
-def _answered(state: State, given: Given, stager: Stager, event: int) -> None:
+def _answered(state: State, given: Given, stager: Stager, answer: int) -> None:
     """The stager is told what an event says; the beginning of the step says it of each layer before the farthest."""
+    event, is_values = answer // 2, answer % 2
     step, layer = event // (given.layers + 1), event % (given.layers + 1) - 1
-    if layer >= 0 and given.has_values and not given.values_at_step_end:
+    if is_values:
         commands.set_values(stager, layer, given.values[step, layer])
         state.numbers.told = 1
+        return
     before = 0
     for index in range(len(given.distances)):
         last = layer + given.distances[index]

@@ -28,7 +28,7 @@ NUMBERS = np.dtype(
 * Link: ``moving`` key or −1, ``since`` when, with so many chunks ``kept`` from before; it ``arrives``, or ``stops``
   before with ``stop_chunk`` chunks (``NEVER``: none is set). ``paused``: keys in ``State.paused``; ``told``:
   whether the stager was told anything since the link was last offered (otherwise it would answer the same).
-* Prefetch engine: when it ``answered`` last, how many events were ``asked`` and how many answers were ``read``.
+* Prefetch engine: when it ``answered`` last, how many answers were ``asked`` for and how many were ``read``.
 * Host: places ``host_first`` … ``host_last − 1`` of ``State.host`` are left; of the first so much work is left
   (``host_left``, 10⁻⁶ bytes) ``host_since`` then, at ``host_rate``; ``host_next``: when it begins or ends one
   (``NEVER``: nothing to do); ``host_began``: when the layer's first began, −1: not yet; ``host_result``: when the
@@ -52,6 +52,7 @@ class Given(NamedTuple):
     shared_ps: NDArray[np.int64]
     shared_compute_ps: NDArray[np.int64]
     prefetch_engine_ps: NDArray[np.int64]
+    values_engine_ps: NDArray[np.int64]
     begin_engine_ps: NDArray[np.int64]
     chunk_bytes: int
     chunk_ps: NDArray[np.int64]
@@ -81,8 +82,8 @@ class State(NamedTuple):
     Attributes:
         numbers: of ``NUMBERS``.
         step_ps: i64 ``[steps]``, the answer.
-        answer_ps, answer_event: i64, of the events asked of the prefetch engine: when answered; (step, layer + 1) as
-            one number.
+        answer_ps, answer_event: i64, of the answers asked of the prefetch engine: when they come; (step, layer + 1,
+            whether it is of values) as one number.
         paused: i64, keys that were stopped and hold a place.
         chunks: i64 ``[keys]``, chunks that a paused key has.
         began: u8 ``[keys]``, how its transfer began: ``NOT``, ``FOR_A_GATE`` or ``AHEAD``.

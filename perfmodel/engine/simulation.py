@@ -29,7 +29,7 @@ from perfmodel.engine.clock import NEVER, Clock
 from perfmodel.engine.device import Device, Kernel
 from perfmodel.engine.host import HostProcessor
 from perfmodel.engine.link import Link
-from perfmodel.engine.prefetch_engine import BEGIN, PrefetchEngine
+from perfmodel.engine.prefetch_engine import BEGIN, Answer, PrefetchEngine
 from perfmodel.fit import check_fit
 from perfmodel.run import Parts, Run
 from perfmodel.workload import Durations, Workload
@@ -208,7 +208,8 @@ class Simulation:
             return
         self._began_ps = self.clock.now_ps
         if self._plan.predictions is not None:
-            self.engine.ask(self._step, BEGIN, int(self._workload.begin_engine_ps[self._step]))
+            takes_ps = int(self._workload.begin_engine_ps[self._step])
+            self.engine.ask(self._step, BEGIN, {Answer.PREDICTIONS: takes_ps})
         self._start_layer(0)
 
     def _needed(self, step: int, layer: int) -> tuple[list[int], list[int]]:
@@ -246,9 +247,12 @@ class Simulation:
             self.link.heed(self.stager.demand(at, layer.demanded))
         if self._plan.predictions is not None:
             self.link.heed(self.stager.expire(step * self._workload.layers + at))
-        values = self._plan.values
-        if self._plan.predictions is not None or (values is not None and not values.at_step_end):
-            self.engine.ask(step, at, int(self._workload.prefetch_engine_ps[step, at]))
+        takes_ps = {}
+        if self._plan.values is not None and not self._plan.values.at_step_end:
+            takes_ps[Answer.VALUES] = int(self._workload.values_engine_ps[step, at])
+        if self._plan.predictions is not None:
+            takes_ps[Answer.PREDICTIONS] = int(self._workload.prefetch_engine_ps[step, at])
+        self.engine.ask(step, at, takes_ps)
         if computed:
             layer.on_host = True
             self.host.compute([(e, tokens_of[e]) for e in computed])
@@ -305,13 +309,14 @@ class Simulation:
 
     # --- what is known ahead ---
 
-    def _answered(self, step: int, layer: int) -> None:
+    def _answered(self, step: int, layer: int, answer: Answer) -> None:
         """The prefetch engine has answered an event: the stager is told."""
         values, predictions = self._plan.values, self._plan.predictions
-        if layer != BEGIN and values is not None and not values.at_step_end:
+        if answer is Answer.VALUES:
+            assert values is not None, "values of no policy"
             self.link.heed(self.stager.set_values(layer, values.rows[step, layer]))
-        if predictions is None:
             return
+        assert predictions is not None, "predictions of no policy"
         if layer == BEGIN:
             for target in range(min(predictions.distances[-1], self._workload.layers)):
                 index = next(i for i, distance in enumerate(predictions.distances) if distance > target)

@@ -94,6 +94,7 @@ def _workload(part: Part, contexts: NDArray[np.int64], constants: MeasuredConsta
         shared_ps=after_ps,
         shared_compute_ps=after_ps,
         prefetch_engine_ps=_ps("what is known ahead", asked),
+        values_engine_ps=_ps("what is known ahead", asked),
         begin_engine_ps=_ps("what is known before a step", np.where(steps.timed, constants.begin_s, 0.0)),
     )
 

@@ -10,6 +10,10 @@ EVENT_INTERVAL = 2
 """From an event's acceptance to that of the next."""
 EXPIRE_INTERVAL = 3
 """As much of a gate that is the last of its layer."""
+FIRST_EXPERT_CYCLES = 5
+"""From a DEMAND's being taken to the cycle in which its first expert is told HERE or ELSEWHERE."""
+EXPERT_CYCLES = 4
+"""From one expert of a DEMAND to the next."""
 NOTICE_CYCLES = 1
 """From the cycle in which something is told to its notice being on offer."""
 

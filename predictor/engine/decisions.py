@@ -96,21 +96,32 @@ class Decisions:
         return done
 
     def preempt(self, chunk: int) -> tuple[Done, bool]:
-        """What moves has stopped with so many chunks passed; whether it goes on."""
+        """What moves has stopped with so many chunks passed; whether it goes on.
+
+        Without a place of its own it begins anew when its turn comes: another may land where its chunks are.
+        """
         assert self.moving is not None, "nothing moves"
         key, done = self.moving.key, Done(CommandKind.PREEMPT)
+        lands = self.moving.place == self._landing
         goes_on = self.stager.preempt()
         if not goes_on:
+            self._count_bytes(chunk)
             self.moving = None
-            self.kept[key] = chunk, self._for_demand
+            self.kept[key] = 0 if lands else chunk, self._for_demand
         self._heed(done)  # given up at once: then also this one
         return done, goes_on
+
+    @property
+    def chunks(self) -> int:
+        """Of a transfer."""
+        return self._settings.link.chunks
 
     def arrive(self) -> Done:
         """What moves is complete."""
         assert self.moving is not None, "nothing moves"
         moved, done = self.moving, Done(CommandKind.ARRIVE)
         demanded = self.stager.arrive()
+        self._count_bytes(self.chunks)
         self.moving = None
         if not self._for_demand:
             self.counts[EngineCounter.LOADS_LATE if demanded else EngineCounter.LOADS_AHEAD] += 1
@@ -144,6 +155,30 @@ class Decisions:
             elif kind is Kind.ELSEWHERE:
                 counts[EngineCounter.ELSEWHERE] += 1
             counts[EngineCounter.QUEUE_FULL] += why is Why.FULL
+
+    def counters(self) -> NDArray[np.int64]:
+        """I64 by ``EngineCounter``: what is counted here, and what the stager counts."""
+        found, of = self.counts.copy(), self.stager.counters
+        for counter, count in {
+            EngineCounter.HITS: of.hits,
+            EngineCounter.WAITS: of.waits,
+            EngineCounter.PROMOTED: of.promoted,
+            EngineCounter.USEFUL: of.useful,
+            EngineCounter.USELESS: of.wasted,
+            EngineCounter.CANCELLED: of.dropped,
+            EngineCounter.REFUSED: of.refused,
+            EngineCounter.EVICTED: of.evicted,
+            EngineCounter.PASSED: of.passed,
+            EngineCounter.FAILED: of.failed - int(found[EngineCounter.RETRIED]),
+        }.items():
+            found[counter] = count
+        return found
+
+    def _count_bytes(self, chunks: int) -> None:
+        """So many chunks of what moves are there, those of earlier services included."""
+        of = self._settings.link
+        there = min(chunks * of.chunk_bytes, of.expert_bytes)
+        self.counts[EngineCounter.BYTES] += there - self.first_chunk * of.chunk_bytes
 
     def _place(self, key: int) -> int:
         place = self.stager.place_of(key)

@@ -4,11 +4,11 @@ Events are told strictly in order, each as soon as it may and the engine takes i
 
 * the first TOKEN of a step, ``token_cycles`` after the last RELEASE was taken;
 * the first GATE of a layer, ``before_gate_cycles`` after the last TOKEN or RELEASE was taken;
-* the first RELEASE of a layer, ``layer_cycles`` after the layer has run: every gate is READY, and each expert has run
-  for ``expert_cycles``, one after the other in the order in which they were there (HERE, ARRIVED);
+* the first RELEASE of a layer, ``layer_cycles`` after every gate is READY and each expert has run for
+  ``expert_cycles``, one after the other in the order in which they were there (HERE, and ARRIVED where wanted);
 * further events of the same group, when the one before was taken.
 
-Every wait is a cycle at least.
+Every wait is a cycle at least; the very first TOKEN is offered at once.
 """
 
 from pydantic import Field
@@ -65,12 +65,13 @@ class Environment:
         if not self._firsts[self.index]:
             return self._last + 1
         if kind == EventKind.TOKEN:
-            return self._last + times.token_cycles
+            return self._last + times.token_cycles if self.index else 0
         if kind == EventKind.GATE:
             return self._last + times.before_gate_cycles
         if self._gates:
             return NEVER
-        return max(self._last + 1, max(self._ready + 1, self._work_until) + times.layer_cycles)
+        run = max(self._ready, self._work_until) + times.layer_cycles
+        return max(self._last + 1, self._ready + 1, run)
 
     def taken(self, cycle: int, *, rejected: bool) -> None:
         """The engine took the next event; a rejected gate is not waited for."""
@@ -84,5 +85,5 @@ class Environment:
         if told.kind is NoticeKind.READY:
             self._gates -= 1
             self._ready = cycle
-        elif told.kind is NoticeKind.HERE or (told.kind is NoticeKind.ARRIVED and self._gates):
+        elif told.kind is NoticeKind.HERE or told.wanted:
             self._work_until = max(cycle, self._work_until) + self._times.expert_cycles

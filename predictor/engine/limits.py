@@ -6,50 +6,34 @@ from pydantic import Field, field_validator, model_validator
 
 from catalog.config import StrictModel
 from predictor.engine.events import DOMAIN_BITS
+from predictor.row_network.limits import NEXT_USE_LIMITS, HeadLimits, NetLimits
 from staging.stager.limits import StagerLimits
+from staging.transfer.limits import TransferLimits
 
 BEAT_BYTES = 64
 """Of the memory buses (512 bits)."""
-MOST_LANES = 512
 
 
-class NetLimits(StrictModel):
+class HeadsLimits(StrictModel):
     """Of the row networks' unit.
 
     Attributes:
         lanes: multipliers, and adders of a row; a power of two.
-        hidden_max: width of a head's sums.
-        questions_max: answers for each expert.
-        accumulator_bits: of a sum; ``RowNetwork.accumulator_bits`` says what a network needs.
+        records: records of the log that a token reads at most.
         prefetched_max: experts of a prediction.
+        next_layer, next_use: of each head.
     """
 
-    lanes: int = Field(default=128, ge=16, le=MOST_LANES)
-    hidden_max: int = Field(default=128, ge=1, le=4096)
-    questions_max: int = Field(default=4, ge=1, le=8)
-    accumulator_bits: int = Field(default=32, ge=8, le=32)
+    lanes: int = Field(default=128, ge=8, le=1024)
+    records: int = Field(default=16, ge=2, le=72)
     prefetched_max: int = Field(default=8, ge=1, le=64)
+    next_layer: HeadLimits = HeadLimits()
+    next_use: HeadLimits = NEXT_USE_LIMITS
 
-    @field_validator("lanes")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError(f"must be a power of two; the next is {1 << value.bit_length()}")
-        return value
-
-
-class LinkLimits(StrictModel):
-    """Of the transfers between far memory and staging buffer.
-
-    Attributes:
-        address_bits: of both.
-        outstanding: bursts of each kind that may be under way.
-        burst_beats: of a burst, at most.
-    """
-
-    address_bits: int = Field(default=48, ge=16, le=64)
-    outstanding: int = Field(default=16, ge=1, le=256)
-    burst_beats: int = Field(default=64, ge=1, le=256)
+    @property
+    def hidden_max(self) -> int:
+        """Width of the wider head's sums."""
+        return max(self.next_layer.hidden, self.next_use.hidden)
 
 
 class PrefetchEngineLimits(StrictModel):
@@ -67,20 +51,20 @@ class PrefetchEngineLimits(StrictModel):
     """
 
     slots_max: int = Field(default=8, ge=1, le=64)
-    layers_max: int = Field(default=24, ge=2, le=256)
+    layers_max: int = Field(default=24, ge=2, le=128)
     experts_max: int = Field(default=32, ge=2, le=512)
-    top_k_max: int = Field(default=4, ge=1, le=16)
+    top_k_max: int = Field(default=4, ge=1, le=8)
     candidates_max: int = Field(default=4, ge=1, le=64)
     domains_max: int = Field(default=1, ge=1, le=1 << DOMAIN_BITS)
-    net: NetLimits = NetLimits()
-    link: LinkLimits = LinkLimits()
+    net: HeadsLimits = HeadsLimits()
+    link: TransferLimits = TransferLimits()
     places: int = Field(default=192, ge=0)
     spare: int = Field(default=32, ge=0)
     queue_depth: int = Field(default=32, ge=1)
     value_bits: int = Field(default=20, ge=2, le=32)
     scale_bits: int = Field(default=16, ge=1, le=24)
     stamp_bits: int = Field(default=32, ge=2, le=48)
-    deadline_bits: int = Field(default=32, ge=8, le=62)
+    deadline_bits: int = Field(default=32, ge=8, le=48)
     stager_lanes: int = Field(default=16, ge=1)
 
     @field_validator("experts_max")
@@ -95,8 +79,22 @@ class PrefetchEngineLimits(StrictModel):
         for name in ("top_k_max", "candidates_max"):
             if getattr(self, name) > self.experts_max:
                 raise ValueError(f"{name} ({getattr(self, name)}) exceeds experts_max ({self.experts_max})")
-        self.stager  # noqa: B018 (its own checks)
+        self.stager, self.network  # noqa: B018 (their own checks)
         return self
+
+    @property
+    def network(self) -> NetLimits:
+        """The row networks' unit's."""
+        return NetLimits(
+            slots=self.slots_max,
+            layers=self.layers_max,
+            experts=self.experts_max,
+            top_k=self.top_k_max,
+            lanes=self.net.lanes,
+            records=self.net.records,
+            next_layer=self.net.next_layer,
+            next_use=self.net.next_use,
+        )
 
     def stager_of(self, *, layers: int, experts: int, top_k: int) -> StagerLimits:
         """The stager's for a model of this shape: a key is ``layer · experts + expert``."""
@@ -111,6 +109,7 @@ class PrefetchEngineLimits(StrictModel):
             value_bits=self.value_bits,
             scale_bits=self.scale_bits,
             stamp_bits=self.stamp_bits,
+            deadline_bits=self.deadline_bits,
             lanes=self.stager_lanes,
         )
 

@@ -24,6 +24,7 @@ class Notice:
         slot: whose gate asked (of ARRIVED: 0; it is for all).
         layer: of the expert, or of the gate.
         expert: which.
+        wanted: of ARRIVED: some gate waited for it.
         place: in the staging buffer; ``places + spare``: the landing place of experts without one.
     """
 
@@ -32,3 +33,4 @@ class Notice:
     layer: int = 0
     expert: int = 0
     place: int = 0
+    wanted: bool = False

@@ -51,7 +51,9 @@ class Outstanding:
     def arrive(self, key: int, place: int) -> list[Notice]:
         """An expert is here."""
         layer, expert = divmod(key, self._experts)
-        return [Notice(NoticeKind.ARRIVED, 0, layer, expert, place), *self._ready(key, failed=False)]
+        wanted = any(key in missing for missing in self._waits_for)
+        arrived = Notice(NoticeKind.ARRIVED, 0, layer, expert, place, wanted)
+        return [arrived, *self._ready(key, failed=False)]
 
     def fail(self, key: int, actions: list[Action]) -> list[Notice]:
         """A transfer has failed; those who wait are told where it is given up."""

@@ -10,9 +10,7 @@ from catalog.errors import ForestageError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.row_network.integers import CERTAIN
 from staging.stager.limits import StagerLimits, StagerSettings
-
-CREDIT_CYCLES = 256
-"""Cycles over which the share of the bandwidth is counted."""
+from staging.transfer.limits import FULL_SHARE
 
 
 class Mode(IntEnum):
@@ -45,7 +43,8 @@ class LinkSettings(StrictModel):
             goes to place ``places + spare``.
         chunk_bytes: a transfer may be stopped at multiples of them; a power of two.
         outstanding: read bursts under way, at most.
-        share: beats that may be asked for in ``CREDIT_CYCLES`` cycles.
+        share: beats that may be asked for in ``FULL_SHARE`` cycles.
+        silence: cycles without a beat after which a transfer has failed.
     """
 
     expert_bytes: int = Field(default=1024, ge=1, lt=1 << 32)
@@ -55,7 +54,13 @@ class LinkSettings(StrictModel):
     staging_stride: int = Field(default=1024, ge=1, lt=1 << 32)
     chunk_bytes: int = Field(default=1 << 16, ge=BEAT_BYTES, le=1 << 31)
     outstanding: int = Field(default=16, ge=1)
-    share: int = Field(default=CREDIT_CYCLES, ge=1, le=CREDIT_CYCLES)
+    share: int = Field(default=FULL_SHARE, ge=1, le=FULL_SHARE)
+    silence: int = Field(default=4096, ge=1, lt=1 << 20)
+
+    @property
+    def chunks(self) -> int:
+        """Of a transfer."""
+        return -(-self.expert_bytes // self.chunk_bytes)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

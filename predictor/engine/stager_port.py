@@ -125,7 +125,10 @@ def _end(handle: Handle) -> tuple[int, int]:
 
 @njit()
 def _demand(handle: Handle, layer: int, experts: Any, resident_only: bool) -> tuple[int, int]:
-    commands.demand(handle.held, layer, experts)
+    if resident_only:
+        commands.demand_residents(handle.held, layer, experts)
+    else:
+        commands.demand(handle.held, layer, experts)
     return _end(handle)
 
 
@@ -177,6 +180,7 @@ def _arrive(handle: Handle) -> tuple[int, int, bool]:
 
 @njit()
 def _fail(handle: Handle) -> tuple[int, int]:
+    commands.fail(handle.held, 0)
     return _end(handle)
 
 

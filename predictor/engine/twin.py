@@ -25,8 +25,10 @@ from predictor.engine.commands import CommandKind, Done, Source, Urgent
 from predictor.engine.counters import EngineCounter
 from predictor.engine.cycles import (
     EVENT_INTERVAL,
+    EXPERT_CYCLES,
     EXPIRE_CYCLES,
     EXPIRE_INTERVAL,
+    FIRST_EXPERT_CYCLES,
     KNOWN_CYCLES,
     NOTICE_CYCLES,
     URGENT_CYCLES,
@@ -36,11 +38,12 @@ from predictor.engine.decisions import Decisions
 from predictor.engine.environment import NEVER, Environment
 from predictor.engine.events import NO_ERROR, EngineError, EventArrays, Gate, Release, Token
 from predictor.engine.front_end import FrontEnd
-from predictor.engine.heads import Heads, Prefetch, Values
+from predictor.engine.heads import Prefetch, Values
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
+from predictor.engine.predictors import EnginePredictor
 from predictor.engine.settings import Mode, PrefetchEngineSettings
-from predictor.engine.timing import LinkTiming, PredictorTiming
+from predictor.engine.timing import LinkTiming
 
 _TOLD_AFTER = (NoticeKind.READY, NoticeKind.FAILED)
 
@@ -52,8 +55,7 @@ class EngineTwin:
         limits, settings: of the engine.
         events: what it is told.
         environment: when.
-        heads: who predicts in mode ``LEARNED``.
-        predictor_timing: of the predictor.
+        predictor: who predicts; ``None`` in mode ``OFF``.
         link_timing: of transfers.
 
     Attributes:
@@ -72,8 +74,7 @@ class EngineTwin:
         events: EventArrays,
         environment: Environment,
         *,
-        heads: Heads | None = None,
-        predictor_timing: PredictorTiming,
+        predictor: EnginePredictor | None,
         link_timing: LinkTiming,
     ) -> None:
         self.decisions = Decisions(limits, settings)
@@ -81,9 +82,9 @@ class EngineTwin:
         self.step_starts: list[int] = []
         self._events = events
         self._environment = environment
-        self._heads = heads if settings.mode is Mode.LEARNED else None
-        self._predicts = settings.mode is not Mode.OFF
-        self._predictor_timing = predictor_timing
+        if (predictor is None) != (settings.mode is Mode.OFF):
+            raise ValueError(f"mode {settings.mode.name}: a predictor is given where one predicts, and nowhere else")
+        self._predictor = predictor
         self._link_timing = link_timing
         self._front_end = FrontEnd(limits, settings)
         self._depth = fifo_depth(limits.slots_max)
@@ -116,6 +117,11 @@ class EngineTwin:
                 self.decisions.stager.fix(layer, (expert,), fixed=True)
         self._told = True
 
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """I64 by ``EngineCounter``, but for cycles that depend on how channels wait."""
+        return self.decisions.counters()
+
     # --- the run ---
 
     def run(self) -> Iterator[Done]:
@@ -124,7 +130,7 @@ class EngineTwin:
         while True:
             accepts, takes, starts = self._accepts_at(), self._takes_at(), self._starts_at()
             first = min(accepts, takes, starts, self._stop_check)
-            if first == NEVER or (environment.is_over and not self._urgent and first == starts):
+            if first == NEVER or (environment.is_over and first == starts and not self._is_owed):
                 return
             if first == self._stop_check:
                 self._ask_or_stop()
@@ -134,6 +140,11 @@ class EngineTwin:
                 self._predict(takes)
             else:
                 yield self._command(starts)
+
+    @property
+    def _is_owed(self) -> bool:
+        """Whether something is left that an event asked for."""
+        return bool(self._urgent or self._known or self._prefetches or self._values)
 
     # --- the front end ---
 
@@ -169,7 +180,7 @@ class EngineTwin:
                 self.step_starts.append(now)
         else:
             counts[EngineCounter.GATES] += 1
-        if self._predicts:
+        if self._predictor is not None:
             self._known.append((now + KNOWN_CYCLES, event, self._front_end.base))
 
     # --- the predictor ---
@@ -181,20 +192,16 @@ class EngineTwin:
         return max(self._known[0][0], self._predictor_free)
 
     def _predict(self, now: int) -> None:
+        assert self._predictor is not None, "an event for nobody"
         _, event, base = self._known.popleft()
-        assert self._heads is not None, "no tables are given"
-        if isinstance(event, Token):
-            cycles = self._predictor_timing.token(event)
-            for prefetch in self._heads.token(event, base):
-                self._prefetches.append((now + cycles.prefetches[prefetch.layer], prefetch))
-        else:
-            cycles = self._predictor_timing.gate(event)
-            for answer in self._heads.gate(event, base):
-                if isinstance(answer, Prefetch):
-                    self._prefetches.append((now + cycles.prefetches[0], answer))
-                else:
-                    self._values.append((now + cycles.values, answer))
-        self._predictor_free = now + cycles.next
+        of = self._predictor
+        predicted = of.token(event, base) if isinstance(event, Token) else of.gate(event, base)
+        for wait, answer in predicted.answers:
+            if isinstance(answer, Prefetch):
+                self._prefetches.append((now + wait, answer))
+            else:
+                self._values.append((now + wait, answer))
+        self._predictor_free = now + predicted.next
 
     # --- the stager ---
 
@@ -246,13 +253,16 @@ class EngineTwin:
 
     def _tell(self, done: Done, end: int) -> int:
         """The environment is told the notices; when the stager may take the next command."""
-        at = done.start + 1
+        start = done.start
         for told in done.notices:
             if told.kind in _TOLD_AFTER:
-                at = max(at, end)
+                at = end
                 end += 1
+            elif told.kind is NoticeKind.ARRIVED:
+                at = start
+            else:
+                at = start + FIRST_EXPERT_CYCLES + EXPERT_CYCLES * done.experts.index(told.expert)
             self._environment.notice(at + NOTICE_CYCLES, told)
-            at += 1
         return end
 
     # --- the link ---

@@ -160,9 +160,8 @@ def _constants(limits: PrefetchEngineLimits, window: Window) -> tuple[Register, 
         constants(
             "HEADS",
             0x14,
-            ("questions_max", 0, 8, "most answers for an expert", net.questions_max),
+            ("questions_max", 0, 8, "most answers for an expert", max(net.next_layer.questions, net.next_use.questions)),
             ("prefetched_max", 8, 8, "most experts of a prediction", net.prefetched_max),
-            ("accumulator_bits", 16, 8, "bits of a sum", net.accumulator_bits),
         ),
         constants(
             "PLACES",

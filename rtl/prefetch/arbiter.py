@@ -7,14 +7,13 @@ from typing_extensions import override
 
 from predictor.engine.limits import PrefetchEngineLimits
 from rtl.checks import always, implies
+from rtl.prefetch.dma.layouts import LinkRequest, link_request_layout
 from rtl.prefetch.payloads import (
     HostRequest,
-    LinkRequest,
     UrgentKind,
     bits_of,
     experts_layout,
     host_request_layout,
-    link_request_layout,
     prediction_layout,
     stager_shape,
     urgent_layout,

@@ -1,61 +1,72 @@
-"""The prefetch engine: the table predictor with its registers; its specification is ``predictor.st_moe.tables``."""
+"""The prefetch engine: the core, its registers and its counters; ``predictor.engine.twin`` specifies it."""
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from typing_extensions import override
 
-from predictor.st_moe.events import EngineCounter
-from predictor.st_moe.parameters import EngineLimits
+from predictor.engine.counters import EngineCounter
+from predictor.engine.limits import PrefetchEngineLimits
+from rtl.bus.axi4 import Axi4ReadSignature, Axi4Signature, Axi4WriteSignature
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.bus.counters import Counters
-from rtl.prefetch.tables.address_map import Window
-from rtl.prefetch.tables.layouts import RowWriteSignature, event_layout, increment_bits, request_layout
-from rtl.prefetch.tables.predictor import TablePredictor
-from rtl.prefetch.tables.register_file import RegisterFile
+from rtl.prefetch.address_map import address_bits
+from rtl.prefetch.core import BUS_BITS, EngineCore, ObservedSignature
+from rtl.prefetch.payloads import event_layout, notice_layout
+from rtl.prefetch.register_file import RegisterFile
+from rtl.prefetch.tallies import increment_bits
 
 
 class PrefetchEngine(wiring.Component):
-    """See ``TablePredictor``, whose streams and ``table_writes`` these are; ``control`` reaches everything else."""
+    """See ``EngineCore``, whose streams and memory ports these are; ``control`` reaches the registers."""
 
-    def __init__(self, limits: EngineLimits) -> None:
+    def __init__(self, limits: PrefetchEngineLimits) -> None:
         self.limits = limits
+        far_bits = limits.link.address_bits
         super().__init__(
             {
                 "events": In(stream.Signature(event_layout(limits))),
-                "requests": Out(stream.Signature(request_layout(limits))),
-                "control": In(AxiLiteSignature(Window.of(limits).address_bits)),
-                "table_writes": Out(RowWriteSignature(limits)),
+                "notices": Out(stream.Signature(notice_layout(limits))),
+                "control": In(AxiLiteSignature(address_bits(limits))),
+                "far": Out(Axi4ReadSignature(BUS_BITS, far_bits)),
+                "staging": Out(Axi4WriteSignature(BUS_BITS, far_bits)),
+                "text": Out(Axi4Signature(BUS_BITS, far_bits)),
+                "interrupt": Out(1),
+                "observed": Out(ObservedSignature(limits)),
             }
         )
-        self._slave = AxiLiteSlave(Window.of(limits).address_bits)
+        self._slave = AxiLiteSlave(address_bits(limits))
         self._registers = RegisterFile(limits)
-        self._predictor = TablePredictor(limits)
-        self._counters = Counters(
-            EngineCounter, {counter: increment_bits(limits, counter) for counter in EngineCounter}
-        )
+        self._core = EngineCore(limits)
+        self._counters = Counters(EngineCounter, increment_bits(limits))
 
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        registers, predictor = self._registers, self._predictor
+        registers, core, counters = self._registers, self._core, self._counters
         m.submodules.slave = self._slave
         m.submodules.registers = registers
-        m.submodules.predictor = predictor
-        m.submodules.counters = self._counters
-        wiring.connect(m, wiring.flipped(self.control), self._slave.bus)
-        wiring.connect(m, self._slave.registers, registers.registers)
-        wiring.connect(m, registers.settings, predictor.settings)
-        wiring.connect(m, registers.window, predictor.window)
-        wiring.connect(m, wiring.flipped(self.events), predictor.events)
-        wiring.connect(m, predictor.requests, wiring.flipped(self.requests))
-        wiring.connect(m, predictor.table_writes, wiring.flipped(self.table_writes))
+        m.submodules.core = core
+        m.submodules.counters = counters
+        connect(m, flipped(self.control), self._slave.bus)
+        connect(m, self._slave.registers, registers.registers)
+        connect(m, registers.settings, core.settings)
+        connect(m, registers.shares, core.shares)
+        connect(m, registers.window, core.window)
+        connect(m, registers.host, core.host)
+        connect(m, flipped(self.events), core.events)
+        connect(m, core.notices, flipped(self.notices))
+        connect(m, core.far, flipped(self.far))
+        connect(m, core.staging, flipped(self.staging))
+        connect(m, core.observed, flipped(self.observed))
         m.d.comb += [
-            predictor.enable.eq(registers.enable),
-            registers.busy.eq(predictor.busy),
-            registers.event_errors.eq(predictor.event_errors),
-            self._counters.clear.eq(registers.clear_counters),
-            self._counters.increments.eq(predictor.increments),
-            registers.counters.eq(self._counters.values),
+            registers.busy.eq(core.busy),
+            registers.errors.eq(core.errors),
+            registers.counters.eq(counters.values),
+            core.hold.eq(registers.unclear),
+            core.forget.eq(registers.forget),
+            counters.increments.eq(core.increments),
+            counters.clear.eq(registers.clear_counters),
+            self.interrupt.eq(registers.interrupt),
         ]
         return m

@@ -24,6 +24,8 @@ class FrontEnd(wiring.Component):
     leave in order as ``urgent``. Tokens and gates leave as ``known`` too while ``predicts``. The next event is accepted
     at t + 2, after a gate with ``last`` at t + 3, and only where there is room for all that it may ask.
 
+    ``took``: what was good, in the cycle after acceptance.
+
     A deadline is ``step · layers + layer``, of which ``step · layers`` is kept and grows with each token that is the
     ``first`` of its step. ``errors`` has the bits of ``EngineError`` in the cycle after acceptance; such an event
     changes nothing. ``forget`` makes every slot begin a sequence anew, ``clear`` the steps too, while nothing is open;
@@ -52,6 +54,7 @@ class FrontEnd(wiring.Component):
                 "hold": In(1),
                 "accepted": Out(1),
                 "errors": Out(EVENT_ERRORS.bit_length()),
+                "took": Out(data.StructLayout({"token": 1, "step": 1, "gate": 1})),
                 "busy": Out(1),
             }
         )
@@ -149,6 +152,12 @@ class FrontEnd(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [open_gates.eq(0), step.eq(0), stepped.eq(0)]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | open_gates.any() | urgent.r_rdy | known.r_rdy)
+
+        m.d.comb += [
+            self.took.token.eq(good & kinds[EventKind.TOKEN]),
+            self.took.step.eq(good & kinds[EventKind.TOKEN] & event.first),
+            self.took.gate.eq(good & kinds[EventKind.GATE]),
+        ]
 
         states = [fsm.ongoing(state) for state in ("IDLE", "CHECK", "EXPIRE")]
         always(m, exactly_one(states), "front end: not in one state")

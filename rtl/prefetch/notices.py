@@ -8,7 +8,8 @@ from typing_extensions import override
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.notices import NoticeKind
 from rtl.checks import always, always_stable, implies
-from rtl.prefetch.payloads import bits_of, experts_layout, moving_layout, notice_layout, place_bits, stager_shape
+from rtl.prefetch.dma.layouts import moving_layout
+from rtl.prefetch.payloads import bits_of, experts_layout, notice_layout, stager_shape
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command, action_layout
 
 
@@ -39,7 +40,7 @@ class Notices(wiring.Component):
                 "slot": In(bits_of(limits.slots_max)),
                 "layer": In(bits_of(limits.layers_max)),
                 "actions": In(action_layout(shape)),
-                "moving": In(moving_layout(limits)),
+                "moving": In(moving_layout(shape)),
                 "clear": In(1),
                 "open": Out(1),
                 "demanded_count": Out(bits_of(limits.top_k_max + 1)),
@@ -181,11 +182,8 @@ class Notices(wiring.Component):
         outstanding: Array,
     ) -> None:
         """An expert that the gate chose is here, waited for, or elsewhere."""
-        landing = self.limits.places + self.limits.spare
-        place = Signal(place_bits(self.limits))
         is_here, is_elsewhere, is_waited_for = Signal(), Signal(), Signal()
         m.d.comb += [
-            place.eq(Mux(action.placed, action.place, landing)),
             is_here.eq(action.kind == ActionKind.HIT),
             is_elsewhere.eq(action.kind == ActionKind.ELSEWHERE),
             is_waited_for.eq((action.kind == ActionKind.WAIT) | (action.kind == ActionKind.PROMOTE)),
@@ -194,7 +192,7 @@ class Notices(wiring.Component):
             notice.slot.eq(slot),
             notice.layer.eq(action.key.layer),
             notice.expert.eq(action.key.expert),
-            notice.place.eq(Mux(is_here, place, 0)),
+            notice.place.eq(Mux(is_here, action.place, 0)),
         ]
         count = counts[slot]
         with m.If(is_here | is_waited_for):

@@ -134,31 +134,6 @@ def host_request_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
     )
 
 
-class LinkRequest(enum.Enum, shape=2):  # type: ignore[call-arg]
-    """What the link tells the stager."""
-
-    ARRIVE = 0
-    FAIL = 1
-    PREEMPT = 2
-    GRANT = 3
-
-
-def link_request_layout() -> data.StructLayout:
-    """See ``LinkRequest``."""
-    return data.StructLayout({"kind": LinkRequest})
-
-
-def moving_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
-    """What moves over the link, and to which place."""
-    return data.StructLayout(
-        {
-            "layer": unsigned(bits_of(limits.layers_max)),
-            "expert": unsigned(bits_of(limits.experts_max)),
-            "place": unsigned(place_bits(limits)),
-        }
-    )
-
-
 def place_bits(limits: PrefetchEngineLimits) -> int:
     """Of a place's number, the landing place included."""
     return bits_of(limits.places + limits.spare + 1)

@@ -23,7 +23,7 @@ from rtl.pim.base_die.sequencer import Sequencer
 from rtl.pim.block.block import BankBlock
 from rtl.pim.register_file import RegisterFile
 from rtl.pim.unit import tag_layout
-from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.history import History
 from rtl.prefetch.tables.issuer import RequestIssuer
 from rtl.prefetch.tables.memory import TableMemory

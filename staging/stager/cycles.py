@@ -1,7 +1,7 @@
 """Clock cycles of the stager's circuit (``rtl.prefetch.stager``), which it meets exactly.
 
-A command takes ``BEGIN_AND_END`` cycles and, one after the other, what follows from what it does; the twin adds these up
-where they arise:
+A command takes ``BEGIN_AND_END`` cycles and, one after the other, what follows from what it does; the twin adds these
+up where they arise:
 
 * ``TOUCH`` for each entry of the directory that is read, decided on and written;
 * ``scan_cycles`` for each look for who gives way, or for the absent expert of most worth, in a group;

@@ -67,6 +67,7 @@ def _workload(random: Generator, layers: int, experts: int) -> Workload:
         shared_ps=shared,
         shared_compute_ps=random.integers(0, shared + 1),
         prefetch_engine_ps=engine[int(random.integers(3))],
+        values_engine_ps=engine[int(random.integers(3))],
         begin_engine_ps=random.integers(0, int(random.choice([1, 12, 500])), steps),
     )
 

@@ -36,10 +36,10 @@ from staging.transfer.limits import FULL_SHARE, TransferError, TransferLimits
 class Dma(wiring.Component):
     """See the module's description.
 
-    ``descriptors.ready`` does not depend on what is offered, and comes no sooner than the cycle in which the last burst
-    of the descriptor before is asked for: whoever decides late can wait for it. ``ends`` holds a ``TransferError`` for
-    each descriptor, in their order; all that was written before is then answered. An illegal descriptor is looked at
-    alone, when all before it have ended.
+    ``descriptors.ready`` does not depend on what is offered. It comes no sooner than the cycle in which the last burst
+    of the descriptor before is asked for, and only while another burst might be: whoever decides late can wait for it.
+    ``ends`` holds a ``TransferError`` for each descriptor, in their order; all that was written before is then
+    answered. An illegal descriptor is looked at alone, when all before it have ended.
 
     ``outstanding``, ``share`` and ``silence`` are ``staging.transfer.limits.TransferSettings``; they may change at any
     time. Of the others, each is 1 for a cycle: ``moved``: a beat came; ``waited``: none came though some are asked for;
@@ -94,7 +94,7 @@ class Dma(wiring.Component):
         bad = (descriptor.bytes == 0) | beyond
         accepted, begins, ended = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.descriptors.ready.eq(sources.runs.ready & (under_way != limits.descriptors) & ~illegal),
+            self.descriptors.ready.eq(sources.runs.ready & reader.room & (under_way != limits.descriptors) & ~illegal),
             accepted.eq(self.descriptors.valid & self.descriptors.ready),
             begins.eq(accepted & ~bad),
             sources.runs.valid.eq(begins),

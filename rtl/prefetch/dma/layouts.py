@@ -1,8 +1,9 @@
 """Payloads of the DMA's streams, for its limits; the twin is ``staging.transfer``."""
 
 from amaranth.hdl import unsigned
-from amaranth.lib import data
+from amaranth.lib import data, enum
 
+from rtl.prefetch.stager.layouts import StagerShape
 from staging.transfer.limits import LENGTH_BITS, TransferError, TransferLimits
 
 ERROR_BITS = max(TransferError).bit_length()
@@ -50,3 +51,55 @@ def slot_bits(limits: TransferLimits) -> int:
 def error_layout(limits: TransferLimits) -> data.StructLayout:
     """An error of the descriptor in ``slot``."""
     return data.StructLayout({"valid": 1, "slot": unsigned(slot_bits(limits)), "code": unsigned(ERROR_BITS)})
+
+
+class LinkRequest(enum.Enum, shape=2):  # type: ignore[call-arg]
+    """What the link tells the stager."""
+
+    ARRIVE = 0
+    FAIL = 1
+    PREEMPT = 2
+    GRANT = 3
+
+
+def link_request_layout() -> data.StructLayout:
+    """See ``LinkRequest``."""
+    return data.StructLayout({"kind": LinkRequest})
+
+
+def moving_layout(shape: StagerShape) -> data.StructLayout:
+    """What moves over the link, and to which place; the one behind the last, if the stager gave it none."""
+    return data.StructLayout(
+        {
+            "layer": unsigned(shape.layer_bits),
+            "expert": unsigned(shape.expert_bits),
+            "place": unsigned(shape.place_bits),
+        }
+    )
+
+
+def link_settings_layout(limits: TransferLimits, shape: StagerShape) -> data.StructLayout:
+    """What the registers tell the link; all but the last three hold still while it is busy.
+
+    ``experts``: of a layer. ``expert_bytes``: of each, 1 or more. The others are addresses, distances and a chunk's
+    bytes (as a power of two) in bytes, and ``staging.transfer.limits.TransferSettings``.
+    """
+    return data.StructLayout(
+        {
+            "experts": range(shape.limits.experts + 1),
+            "expert_bytes": unsigned(LENGTH_BITS),
+            "expert_base": unsigned(limits.address_bits),
+            "expert_stride": unsigned(LENGTH_BITS),
+            "staging_base": unsigned(limits.address_bits),
+            "staging_stride": unsigned(LENGTH_BITS),
+            "chunk_log2": unsigned(5),
+            "outstanding": range(limits.outstanding + 1),
+            "share": unsigned(SHARE_BITS),
+            "silence": unsigned(SILENCE_BITS),
+        }
+    )
+
+
+def transfer_errors_layout() -> data.StructLayout:
+    """Errors of transfers, each 1 for a cycle: of a descriptor, a read, the order of beats, a write."""
+    return data.StructLayout({"descriptor": 1, "read": 1, "last": 1, "write": 1})

@@ -28,7 +28,8 @@ class ReadManager(wiring.Component):
 
     A burst that is taken in one cycle is on AR in the next. ``error`` names the descriptor by number: descriptors are
     numbered as they come, modulo ``descriptors``, and a burst with ``last`` ends one. ``stray``: a beat came that
-    nobody had asked for. ``reserve``, ``free``, ``land`` and ``skip`` are the landing buffer's.
+    nobody had asked for. ``room``: the longest burst might be asked for. ``reserve``, ``free``, ``land`` and ``skip``
+    are the landing buffer's.
     """
 
     def __init__(self, limits: TransferLimits) -> None:
@@ -48,6 +49,7 @@ class ReadManager(wiring.Component):
                 "error": Out(error_layout(limits)),
                 "stray": Out(1),
                 "waiting": Out(1),
+                "room": Out(1),
             }
         )
 
@@ -67,8 +69,10 @@ class ReadManager(wiring.Component):
         m.d.comb += beats.eq(burst.length + 1)
         may_ask, taken = Signal(), Signal()
         within_share = (self.share == FULL_SHARE) | (debt < FULL_SHARE)
-        room = (under_way.level < self.outstanding) & (self.free >= beats)
+        few = under_way.level < self.outstanding
+        room = few & (self.free >= beats)
         m.d.comb += [
+            self.room.eq(few & within_share & (self.free >= limits.burst_beats)),
             self.bursts.ready.eq(may_ask & room & within_share & (~bus.arvalid | bus.arready)),
             taken.eq(self.bursts.valid & self.bursts.ready),
             self.reserve.eq(Mux(taken, beats, 0)),

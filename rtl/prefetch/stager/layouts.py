@@ -117,17 +117,17 @@ class StagerShape(StrictModel):
     @property
     def all_places(self) -> int:
         """Places, the spare ones too."""
-        return max(1, self.limits.places + self.limits.spare)
+        return self.limits.places + self.limits.spare
 
     @property
     def place_bits(self) -> int:
-        """Of a place's number."""
-        return max(1, (self.all_places - 1).bit_length())
+        """Of a place's number, and of the one behind the last, which stands for ``NO_PLACE``."""
+        return max(1, self.all_places.bit_length())
 
     @property
     def held_bits(self) -> int:
         """Of a number of places."""
-        return self.all_places.bit_length()
+        return max(1, self.all_places.bit_length())
 
     @property
     def pin_bits(self) -> int:
@@ -141,18 +141,38 @@ class StagerShape(StrictModel):
 
     @property
     def worth_bits(self) -> int:
-        """Of a worth, signed, and of the difference of two."""
-        return self.time_bits + 3
+        """Of a worth, signed; the difference of two has one more."""
+        return self.time_bits + 2
+
+    @property
+    def deadline_code_bits(self) -> int:
+        """Of a deadline as it is kept: one more than told, 0 for none."""
+        return self.limits.deadline_bits + 1
+
+    @property
+    def lane_bits(self) -> int:
+        """Of a lane's number; may be 0."""
+        return (self.limits.lanes - 1).bit_length()
+
+    @property
+    def word_bits(self) -> int:
+        """Of a word's number in its layer; may be 0."""
+        return (self.words - 1).bit_length()
+
+    @property
+    def directory_words(self) -> int:
+        """Of the directory's memories."""
+        return self.limits.layers << self.word_bits
+
+    @property
+    def address_bits(self) -> int:
+        """Of a word's address in the directory: the layer above the word in the layer."""
+        return self.layer_bits + self.word_bits
 
     @property
     def words(self) -> int:
         """Of the directory that a layer takes: ``lanes`` entries each."""
         return -(-self.limits.experts // self.limits.lanes)
-
-    @property
-    def queue_bits(self) -> int:
-        """Of a number of entries of the queue."""
-        return (self.limits.queue_depth + 1).bit_length()
 
 
 def key_layout(shape: StagerShape) -> data.StructLayout:
@@ -178,7 +198,7 @@ def command_layout(shape: StagerShape) -> data.StructLayout:
 def action_layout(shape: StagerShape) -> data.StructLayout:
     """What happened to an expert, in the cycle where ``valid``: an answer's ``Action``.
 
-    ``place`` where ``placed``: the one that the expert holds, or has just lost.
+    ``placed``: the expert holds ``place``, or has just lost it; otherwise ``place`` is the number behind the last.
     """
     return data.StructLayout(
         {
@@ -193,12 +213,11 @@ def action_layout(shape: StagerShape) -> data.StructLayout:
 
 
 def transfer_layout(shape: StagerShape) -> data.StructLayout:
-    """An answer's ``Transfer``: ``placed`` is 0 for ``NO_PLACE``, ``evicts`` is 0 where nobody lost the place."""
+    """An answer's ``Transfer``; ``place`` of ``NO_PLACE`` is the number behind the last, ``evicts``: it has a victim."""
     return data.StructLayout(
         {
             "valid": 1,
             "key": key_layout(shape),
-            "placed": 1,
             "place": unsigned(shape.place_bits),
             "evicts": 1,
             "victim": key_layout(shape),
@@ -262,8 +281,25 @@ def entry_layout(shape: StagerShape) -> data.StructLayout:
             "fixed": 1,
             "unused": 1,
             "chance": unsigned(shape.time_bits),
-            "deadline": unsigned(limits.deadline_bits + 1),
+            "deadline": unsigned(shape.deadline_code_bits),
             "last": unsigned(limits.stamp_bits),
+        }
+    )
+
+
+def waiting_layout(shape: StagerShape) -> data.StructLayout:
+    """An entry of the queue.
+
+    ``deadline``: as in the directory. ``worth``: value and chance, which lies ahead of all that is not demanded.
+    """
+    return data.StructLayout(
+        {
+            "key": key_layout(shape),
+            "demanded": 1,
+            "placed": 1,
+            "deadline": unsigned(shape.deadline_code_bits),
+            "worth": signed(shape.worth_bits),
+            "tries": unsigned(TRIES_BITS),
         }
     )
 
@@ -332,7 +368,7 @@ class StagerSignature(wiring.Signature):
                 "queue": Out(QueueSignature(shape)),
                 "counters": Out(counters_layout()),
                 "demand_waits": Out(1),
-                "queue_empty": Out(1),
+                "queue_empty": Out(1, init=1),
                 "moving": Out(1),
                 "moving_demanded": Out(1),
                 "busy": Out(1),

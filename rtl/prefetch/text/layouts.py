@@ -83,15 +83,13 @@ def index_bits(limits: TextLimits) -> int:
 def item_layout(limits: TextLimits) -> data.StructLayout:
     """What the net is told, as ``predictor.row_network.text_traffic.Item``.
 
-    ``head`` is whose rows of identity they are; ``word`` the part of such a row that ``data`` is. Of a RECORD, layers
-    that were not recorded are not told.
+    ``word`` is the part of an identity row that ``data`` is. Of a RECORD, layers that were not recorded are not told.
     """
     return data.StructLayout(
         {
             "kind": ItemKind,
             "slot": unsigned(slot_bits(limits)),
             "failed": 1,
-            "head": 1,
             "index": unsigned(index_bits(limits)),
             "layer": unsigned(layer_bits(limits)),
             "experts": experts_layout(limits),
@@ -122,7 +120,6 @@ def text_settings_layout(limits: TextLimits) -> data.StructLayout:
             "window_first": unsigned(bits_for(limits.reach_max)),
             "window_last": unsigned(bits_for(limits.reach_max)),
             "record_beats": unsigned(bits_for(limits.record_beats_max)),
-            "identity_head": 1,
             "identities": unsigned(bits_for(limits.identities_max)),
             "row_beats": unsigned(bits_for(limits.row_beats_max)),
             "word_beats": unsigned(bits_for(limits.lanes // BEAT_BYTES)),

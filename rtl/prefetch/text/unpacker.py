@@ -151,7 +151,6 @@ class Unpacker(wiring.Component):
                 self.items.valid.eq(word_over),
                 item.kind.eq(ItemKind.IDENTITY),
                 item.slot.eq(self.slot),
-                item.head.eq(settings.identity_head),
                 item.index.eq(tag.index),
                 item.layer.eq(layer),
                 item.word.eq(word),
@@ -180,7 +179,7 @@ class Unpacker(wiring.Component):
         ]
         with m.If(take & (tag.kind == ItemKind.RECORD)):
             m.d.sync += [
-                ids.eq(Mux(bad, Const(-1, BEAT_BITS), self.rdata)),
+                ids.eq(Mux(bad, Const((1 << BEAT_BITS) - 1, BEAT_BITS), self.rdata)),
                 ids_left.eq(Mux(settings.wide_ids, BEAT_BYTES // 2, BEAT_BYTES)),
                 index.eq(tag.index),
             ]

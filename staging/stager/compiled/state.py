@@ -63,9 +63,9 @@ KEY = np.dtype(
 )
 """What is known of an expert.
 
-``tries``: transfers of a demand that failed. ``useless``: moving, and given up at the next chunk; ``unused``: resident, came unasked, and nobody asked since. A
-resident is the ``nth`` of its layer, in no order; and ``resident`` of a layer's ``n``-th key is the key of its ``n``-th
-resident. The rest is as in ``Directory``, and ``TransferQueue.demanded``.
+``tries``: transfers of a demand that failed. ``useless``: moving, and given up at the next chunk; ``unused``: resident,
+came unasked, and nobody asked since. A resident is the ``nth`` of its layer, in no order; and ``resident`` of a layer's
+``n``-th key is the key of its ``n``-th resident. The rest is as in ``Directory``, and ``TransferQueue.demanded``.
 """
 
 LAYER = np.dtype(
@@ -91,7 +91,8 @@ SETUP = np.dtype(
         (name, np.int64)
         for name in (
             "layers", "experts", "spare", "depth", "most_pins", "stamp_mask", "price", "retries",
-            "scan_cycles", "look_cycles", "values_cycles", "value_scale", "chance_scale", "horizon", "value_limit", "chance_limit",
+            "scan_cycles", "look_cycles", "values_cycles",
+            "value_scale", "chance_scale", "horizon", "value_limit", "chance_limit",
         )
     ]
     + [("by_recency", np.bool_), ("background", np.bool_)],
@@ -165,9 +166,7 @@ def empty_state(limits: StagerLimits, settings: StagerSettings, *, record_action
         "stamp_mask": (1 << limits.stamp_bits) - 1,
         "price": settings.price,
         "retries": settings.retries,
-        "scan_cycles": scan_cycles(
-            limits.layers if len(settings.shares) == 1 else 1, limits.experts, limits.lanes
-        ),
+        "scan_cycles": scan_cycles(limits.layers if len(settings.shares) == 1 else 1, limits.experts, limits.lanes),
         "look_cycles": look_cycles(limits.queue_depth),
         "values_cycles": values_cycles(limits.experts, limits.lanes),
         "value_scale": settings.value_scale,

@@ -9,7 +9,7 @@ from amaranth.lib import data
 
 from catalog.errors import ForestageError
 from cocotb_tests.prefetch_engine.logs import read_log
-from cocotb_tests.prefetch_engine.stimulus import word_layout, write_events
+from cocotb_tests.prefetch_engine.stimulus import word_layout, events_text
 from predictor.engine.events import Gate, Release, Token, event_arrays
 from predictor.engine.limits import PrefetchEngineLimits
 
@@ -33,13 +33,12 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
         read_log(path, layout)
 
 
-def test_an_event_is_the_word_that_the_layout_says(tmp_path: Path) -> None:
+def test_an_event_is_the_word_that_the_layout_says() -> None:
     events = event_arrays(
         [Token(1, starts_sequence=True, identity=0xDEADBEEF, row=5), Gate(1, 2, (4, 3)), Release(1, 2)], top_k=2
     )
-    path = tmp_path / "events"
-    write_events(path, LIMITS, events, bad=np.array([False, True, False]))
-    words = [int(line, 16) for line in path.read_text().split()]
+    text = events_text(LIMITS, events, bad=np.array([False, True, False]))
+    words = [int(line, 16) for line in text.split()]
     layout = word_layout(LIMITS)
     views = [layout.from_bits(word & (1 << layout.size) - 1) for word in words]
     assert [view.event.kind for view in views] == [0, 1, 2]
@@ -49,8 +48,8 @@ def test_an_event_is_the_word_that_the_layout_says(tmp_path: Path) -> None:
     assert views[1].event.slot == 1
 
 
-def test_a_stimulus_beyond_the_runners_memory_is_refused(tmp_path: Path) -> None:
+def test_a_stimulus_beyond_the_runners_memory_is_refused() -> None:
     with pytest.raises(ForestageError, match="0 events"):
-        write_events(tmp_path / "events", LIMITS, event_arrays([], top_k=2))
+        events_text(LIMITS, event_arrays([], top_k=2))
     with pytest.raises(ForestageError, match="gates of 4 experts"):
-        write_events(tmp_path / "events", LIMITS, event_arrays([Gate(0, 0, (1, 2, 3, 4))], top_k=4))
+        events_text(LIMITS, event_arrays([Gate(0, 0, (1, 2, 3, 4))], top_k=4))

@@ -49,6 +49,7 @@ def run(
         shared_ps=np.full(steps, shared_ps),
         shared_compute_ps=np.zeros(steps, np.int64),
         prefetch_engine_ps=engine_ps * ones,
+        values_engine_ps=engine_ps * ones,
         begin_engine_ps=np.full(steps, engine_ps),
     )
     costs: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import pytest
 
 from catalog.errors import ForestageError
-from predictor.engine.limits import NetLimits, PrefetchEngineLimits
+from predictor.engine.limits import HeadsLimits, PrefetchEngineLimits
 from predictor.engine.settings import LinkSettings, PrefetchEngineSettings
 from staging.stager.limits import StagerSettings
 
@@ -58,5 +58,5 @@ def test_an_engine_that_cannot_be_is_refused() -> None:
         PrefetchEngineLimits.parse({"experts_max": 33}, origin="test")
     with pytest.raises(ForestageError, match="queue_depth: 16 cannot hold"):
         PrefetchEngineLimits.parse({"queue_depth": 16}, origin="test")
-    with pytest.raises(ForestageError, match="lanes: must be a power of two"):
-        NetLimits.parse({"lanes": 96}, origin="test")
+    with pytest.raises(ForestageError, match="lanes: 96 is no power of two"):
+        PrefetchEngineLimits.parse({"net": HeadsLimits(lanes=96)}, origin="test")

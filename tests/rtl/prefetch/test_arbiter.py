@@ -5,7 +5,8 @@ from typing import Any
 
 from predictor.engine.limits import PrefetchEngineLimits
 from rtl.prefetch.arbiter import Arbiter
-from rtl.prefetch.payloads import HostRequest, LinkRequest, UrgentKind
+from rtl.prefetch.dma.layouts import LinkRequest
+from rtl.prefetch.payloads import HostRequest, UrgentKind
 from rtl.prefetch.stager.layouts import Command
 from tests.rtl.simulate import simulate
 

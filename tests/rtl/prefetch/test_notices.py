@@ -58,7 +58,7 @@ class Bench:
                     "why": why,
                     "key": {"layer": layer, "expert": expert},
                     "placed": place is not None,
-                    "place": place or 0,
+                    "place": LIMITS.places + LIMITS.spare if place is None else place,
                 },
             )
             await self.tick()

@@ -107,6 +107,7 @@ def workload(decoded: DecodedPart) -> Workload:
         shared_ps=np.zeros(steps, np.int64),
         shared_compute_ps=np.zeros(steps, np.int64),
         prefetch_engine_ps=np.ones(shape, np.int64),  # after the link has started what the gate demands
+        values_engine_ps=np.ones(shape, np.int64),
         begin_engine_ps=np.zeros(steps, np.int64),
     )
 

@@ -74,7 +74,7 @@ def move(
     async def bench(ctx: Any) -> None:
         for name, value in (settings or {}).items():
             ctx.set(getattr(dut, name), value)
-        read, write = _FarMemory(limits, latency, bad), _StagingMemory(limits, answer_latency, bad)
+        read, write = FarMemory(limits, latency, bad), StagingMemory(limits, answer_latency, bad)
         waiting, cycle, quiet = deque(descriptors), 0, 0
         offering = False
         while len(log.ends) < len(descriptors):
@@ -110,7 +110,7 @@ def vars_of(descriptor: Descriptor) -> dict[str, int]:
     return {"source": descriptor.source, "destination": descriptor.destination, "bytes": descriptor.bytes}
 
 
-class _FarMemory:
+class FarMemory:
     """Answers reads in order."""
 
     def __init__(self, limits: TransferLimits, latency: int, faults: Faults) -> None:
@@ -158,7 +158,7 @@ class _FarMemory:
             )
 
 
-class _StagingMemory:
+class StagingMemory:
     """Takes writes in order, data possibly before their address."""
 
     def __init__(self, limits: TransferLimits, latency: int, faults: Faults) -> None:

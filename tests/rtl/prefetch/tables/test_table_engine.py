@@ -12,7 +12,7 @@ from cocotb_tests.payloads import pack_events
 from predictor.st_moe.events import EngineCounter, EventError, RoutingEvent, StepResult
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables, first_request_cycle
-from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.address_map import (
     STATUS_ERROR_SHIFT,
     Window,
@@ -100,7 +100,7 @@ class Driver:
 
 
 def run(body: Callable[[Driver], Awaitable[None]]) -> None:
-    dut = PrefetchEngine(LIMITS)
+    dut = TableEngine(LIMITS)
 
     async def bench(ctx: Any) -> None:
         await body(Driver(ctx, dut))

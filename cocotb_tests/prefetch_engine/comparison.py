@@ -1,0 +1,230 @@
+"""What the engine did against what its twin says: command by command, action by action, notice by notice."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cocotb_tests.prefetch_engine.logs import Log
+from predictor.engine.commands import CommandKind, Done, Urgent
+from predictor.engine.decisions import Decisions
+from predictor.engine.events import EngineError, EventArrays, Release, Token
+from predictor.engine.front_end import FrontEnd
+from predictor.engine.heads import Heads, Prefetch, Values
+from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.settings import Mode, PrefetchEngineSettings
+from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
+
+_TWIN_KIND = {kind: CommandKind[kind.name] for kind in Command if kind is not Command.CLEAR}
+_URGENT = (CommandKind.DEMAND, CommandKind.EXPIRE, CommandKind.RELEASE)
+
+
+class Comparison:
+    """Counts every difference and describes the first.
+
+    Attributes:
+        compared: by what, how many values were looked at.
+        mismatches: differences.
+        first: of them, in words; empty where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.compared: dict[str, int] = {}
+        self.mismatches = 0
+        self.first = ""
+
+    def equal(self, what: str, twin: Any, hardware: Any) -> None:
+        """One value of each."""
+        self.compared[what] = self.compared.get(what, 0) + 1
+        if twin != hardware:
+            self._differs(f"{what}: twin {twin}, hardware {hardware}")
+
+    def equal_lists(self, what: str, twin: Sequence[Any], hardware: Sequence[Any]) -> None:
+        """Values in order; those that only one of both has differ too."""
+        self.compared[what] = self.compared.get(what, 0) + max(len(twin), len(hardware))
+        if list(twin) == list(hardware):
+            return
+        for nth in range(max(len(twin), len(hardware))):
+            expected = twin[nth] if nth < len(twin) else None
+            found = hardware[nth] if nth < len(hardware) else None
+            if expected != found:
+                self._differs(f"{what} {nth}: twin {expected}, hardware {found}")
+
+    def _differs(self, what: str) -> None:
+        self.mismatches += 1
+        self.first = self.first or what
+
+
+def twin_in_order(
+    limits: PrefetchEngineLimits,
+    settings: PrefetchEngineSettings,
+    events: EventArrays,
+    kinds: Sequence[CommandKind],
+    *,
+    heads: Heads | None = None,
+    preloaded: Sequence[tuple[int, int, bool]] = (),
+) -> Iterator[Done]:
+    """What the twin does where the stager's commands come in the order of ``kinds``, which random waits decide.
+
+    Only the order is taken from the hardware: what each command says is the twin's, made of the events.
+
+    Args:
+        limits, settings: of the engine.
+        events: that it was told.
+        kinds: of its commands.
+        heads: who predicts in mode ``LEARNED``.
+        preloaded: (layer, expert, fixed) before anything else.
+
+    Raises:
+        ValueError: for a command of which the twin has none left.
+    """
+    decisions, front_end = Decisions(limits, settings), FrontEnd(limits, settings)
+    urgent: deque[Urgent] = deque()
+    prefetches: deque[Prefetch] = deque()
+    values: deque[Values] = deque()
+    for event in events:
+        error, told = front_end.accept(event)
+        urgent.extend(told)
+        if error or heads is None or settings.mode is not Mode.LEARNED or isinstance(event, Release):
+            continue
+        answers = heads.token(event, front_end.base) if isinstance(event, Token) else heads.gate(event, front_end.base)
+        for answer in answers:
+            (prefetches if isinstance(answer, Prefetch) else values).append(answer)  # type: ignore[arg-type]
+    for layer, expert, fixed in preloaded:
+        decisions.stager.preload(layer, (expert,))
+        if fixed:
+            decisions.stager.fix(layer, (expert,), fixed=True)
+    for nth, kind in enumerate(kinds):
+        try:
+            yield _command(decisions, kind, urgent, prefetches, values)
+        except IndexError as error:
+            raise ValueError(f"command {nth}: {kind.name}, of which the twin has none left") from error
+
+
+def _command(
+    decisions: Decisions,
+    kind: CommandKind,
+    urgent: deque[Urgent],
+    prefetches: deque[Prefetch],
+    values: deque[Values],
+) -> Done:
+    """The twin's next command of a kind."""
+    if kind in _URGENT:
+        return decisions.urgent(urgent.popleft())
+    if kind is CommandKind.PREFETCH:
+        return decisions.prefetch(prefetches.popleft())
+    if kind is CommandKind.SET_VALUES:
+        return decisions.set_values(values.popleft())
+    if kind is CommandKind.PREEMPT:
+        return decisions.preempt(0)[0]
+    if kind is CommandKind.GRANT:
+        return decisions.grant()
+    return decisions.arrive() if kind is CommandKind.ARRIVE else decisions.fail()
+
+
+def command_kinds(log: Log) -> list[CommandKind]:
+    """Of the hardware's commands, in order."""
+    return [_TWIN_KIND[Command(code)] for code in log.fields()["kind"].tolist()]
+
+
+def compare_run(
+    comparison: Comparison,
+    settings: PrefetchEngineSettings,
+    twin: Sequence[Done],
+    logs: dict[str, Log],
+    *,
+    with_cycles: bool,
+) -> None:
+    """Commands (and when they begin), their cycles, actions, transfers and notices."""
+    comparison.equal_lists(
+        "command (cycle, kind, layer, experts, chances, deadline, option)",
+        [_twin_command(done, with_cycles) for done in twin],
+        _hardware_commands(logs["commands"], with_cycles),
+    )
+    starts = logs["commands"].cycle.tolist()
+    comparison.equal_lists(
+        "last cycle of a command",
+        [start + done.cycles - 1 for start, done in zip(starts, twin, strict=False)],
+        logs["done"].cycle.tolist(),
+    )
+    comparison.equal_lists(
+        "action (kind, key, why)",
+        [(kind.name, key, why.name if why else "NONE") for done in twin for kind, key, why in done.actions],
+        _hardware_actions(logs["actions"], settings.experts),
+    )
+    comparison.equal_lists(
+        "transfer (key, place, victim, demanded)",
+        [
+            (done.transfer.key, done.transfer.victim, done.transfer.demanded)
+            for done in twin
+            if done.transfer is not None
+        ],
+        _hardware_transfers(logs["done"], settings.experts),
+    )
+    comparison.equal_lists(
+        "notice (kind, slot, layer, expert, place)",
+        [(told.kind.value, told.slot, told.layer, told.expert, told.place) for done in twin for told in done.notices],
+        _columns(logs["notices"], "kind", "slot", "layer", "expert", "place"),
+    )
+
+
+def compare_counters(comparison: Comparison, twin: dict[str, int], hardware: dict[str, int]) -> None:
+    """Counter by counter, of those that the twin knows."""
+    for name, value in twin.items():
+        comparison.equal(f"counter {name}", value, hardware[name])
+
+
+def compare_errors(comparison: Comparison, twin: EngineError, hardware: EngineError) -> None:
+    """The sticky errors."""
+    comparison.equal("errors", twin, hardware)
+
+
+def _columns(log: Log, *names: str) -> list[tuple[int, ...]]:
+    """Some fields of every payload."""
+    fields = log.fields()
+    return list(zip(*(fields[name].tolist() for name in names), strict=True))
+
+
+def _twin_command(done: Done, with_cycles: bool) -> tuple[Any, ...]:
+    named = done.experts if done.kind not in (CommandKind.GRANT, CommandKind.PREEMPT) else ()
+    return (done.start if with_cycles else 0, done.kind.name, done.layer, named, done.chances, done.deadline)
+
+
+def _hardware_commands(log: Log, with_cycles: bool) -> list[tuple[Any, ...]]:
+    """As ``_twin_command``; what a kind does not use is left out."""
+    fields = log.fields()
+    experts, chances = log.array("experts").tolist(), log.array("chances").tolist()
+    columns = (log.cycle, fields["kind"], fields["layer"], fields["count"], fields["deadline"])
+    found: list[tuple[Any, ...]] = []
+    for nth, (cycle, code, layer, count, deadline) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        kind = Command(code)
+        names = kind in (Command.DEMAND, Command.RELEASE, Command.PREFETCH)
+        has_layer = names or kind is Command.SET_VALUES
+        has_deadline = kind in (Command.PREFETCH, Command.EXPIRE)
+        found.append(
+            (
+                cycle if with_cycles else 0,
+                kind.name,
+                layer if has_layer else 0,
+                tuple(experts[nth][:count]) if names else (),
+                tuple(chances[nth][:count]) if kind is Command.PREFETCH else (),
+                deadline if has_deadline else 0,
+            )
+        )
+    return found
+
+
+def _hardware_actions(log: Log, experts: int) -> list[tuple[str, int, str]]:
+    columns = _columns(log, "kind", "key.layer", "key.expert", "why")
+    return [
+        (ActionKind(kind).name, layer * experts + expert, ActionWhy(why).name) for kind, layer, expert, why in columns
+    ]
+
+
+def _hardware_transfers(log: Log, experts: int) -> list[tuple[int, int, bool]]:
+    names = ("key.layer", "key.expert", "evicts", "victim.layer", "victim.expert", "demanded")
+    columns = _columns(log, "transfer.valid", *(f"transfer.{name}" for name in names))
+    return [
+        (layer * experts + expert, victim_layer * experts + victim if evicts else -1, bool(demanded))
+        for valid, layer, expert, evicts, victim_layer, victim, demanded in columns
+        if valid
+    ]

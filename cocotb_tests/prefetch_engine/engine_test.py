@@ -1,0 +1,138 @@
+"""In the simulator: configure the engine, let the runner offer its events, sleep until all is done, read the counters.
+
+Nothing here looks at a single cycle: the bench logs, ``cocotb_tests.prefetch_engine.run`` reads.
+"""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge, Timer
+
+from cocotb_tests import exchange
+from cocotb_tests.axi_lite import AxiLiteMaster
+from cocotb_tests.models.files import read_written
+from cocotb_tests.prefetch_engine.logs import read_lines
+from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
+from predictor.engine.settings import PrefetchEngineSettings
+from predictor.st_moe.parameters import EngineConfiguration
+from rtl.prefetch.address_map import Command
+from rtl.prefetch.driver import PrefetchEngineDriver
+
+_PERIOD_NS = 2
+_SLEEP_CYCLES = 2000
+_HUNG_CYCLES = 400_000
+_INPUTS = ("count", "token_cycles", "gate_cycles", "layer_cycles", "expert_cycles", "share", "seed")
+
+
+async def _reset(dut: Any, inputs: dict[str, int]) -> None:
+    """Reset with the runner's inputs set."""
+    dut.rst.value = 1
+    dut.go.value = 0
+    dut.keep.value = 0
+    for name in _INPUTS:
+        getattr(dut, name).value = inputs[name]
+    Clock(dut.clk, _PERIOD_NS, unit="ns").start()
+    for _ in range(3):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    await RisingEdge(dut.clk)
+
+
+async def _sleep_until_done(dut: Any, count: int) -> None:
+    """Until the last event is accepted.
+
+    Raises:
+        AssertionError: if none is accepted for long.
+    """
+    before, waited = -1, 0
+    while (accepted := dut.accepted.value.to_unsigned()) < count:
+        exchange.report_progress(accepted)
+        waited = waited + _SLEEP_CYCLES if accepted == before else 0
+        assert waited < _HUNG_CYCLES, f"event {accepted} is not accepted for {waited} cycles"
+        before = accepted
+        await Timer(_SLEEP_CYCLES * _PERIOD_NS, unit="ns")
+    exchange.report_progress(count)
+    await RisingEdge(dut.clk)
+
+
+@cocotb.test()
+async def run(dut: Any) -> None:
+    """Configure, go, and read what is left behind."""
+    stimulus = exchange.read_stimulus()
+    inputs = stimulus["inputs"]
+    await _reset(dut, inputs)
+    bus = AxiLiteMaster(dut, "control", waits=random.Random(inputs["seed"]) if inputs["share"] < 256 else None)
+    driver = PrefetchEngineDriver(PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write)
+    await _configure(driver, stimulus)
+    dut.go.value = 1
+    started = time.perf_counter()
+    await _sleep_until_done(dut, inputs["count"])
+    await driver.wait_idle()
+    running_s = time.perf_counter() - started
+    cycles = dut.cycle.value.to_unsigned()
+    counters = {counter.name: value for counter, value in (await driver.counters()).items()}
+    errors = int(await driver.errors())
+    dut.keep.value = 1
+    for _ in range(3):
+        await RisingEdge(dut.clk)
+    exchange.write_results(
+        {
+            "cycles": cycles,
+            "running_s": running_s,
+            "counters": counters,
+            "errors": errors,
+            "breaches": dut.breaches.value.to_unsigned(),
+            "interrupt": int(dut.interrupt.value),
+            "violations": bus.violations,
+            **_logs(stimulus["logs"]),
+        }
+    )
+
+
+async def _configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
+    """All that software does before the first event."""
+    settings = PrefetchEngineSettings.model_validate(stimulus["settings"])
+    tables = stimulus["tables"]
+    await driver.identify()
+    if "table_image" in stimulus:
+        await driver.load_tables(stimulus["table_image"])
+    await driver.configure(settings, tables=None if tables is None else EngineConfiguration.model_validate(tables))
+    for layer, expert, fixed in stimulus["preloaded"]:
+        await driver.preload(layer, [expert])
+        if fixed:
+            await driver.fix(layer, [expert])
+    await driver.wait_idle()
+    await driver.command(Command.CLEAR_COUNTERS)
+
+
+def _logs(bits: dict[str, int]) -> dict[str, Any]:
+    """All logs of the bench, and the bursts of its memories, as arrays."""
+    folder = Path()
+    found: dict[str, Any] = {}
+    for name, size in bits.items():
+        found[f"{name}_cycle"], found[f"{name}_payload"] = read_lines(folder / f"{name}.log", size)
+    addresses, strobes, data = read_written(folder, "staging", BEAT_BYTES)
+    found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
+    return found
+
+
+async def _read_wide(bus: AxiLiteMaster, offset: int) -> int:
+    """A counter: its low word, and the high one as it was then."""
+    low = await bus.read(offset)
+    return low | await bus.read(offset + DATA_BYTES) << DATA_BITS
+
+
+async def _until_idle(bus: AxiLiteMaster, stimulus: dict[str, Any]) -> None:
+    """Until STATUS says that nothing is in work.
+
+    Raises:
+        AssertionError: if it is so for long.
+    """
+    for _ in range(_HUNG_CYCLES // 10):
+        if not await bus.read(stimulus["status"]) & stimulus["busy"]:
+            return
+    raise AssertionError("the engine stays busy")

@@ -1,0 +1,240 @@
+"""One run of the whole engine under Verilator: its build, its stimulus, its logs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from amaranth.lib import data
+from numpy.typing import NDArray
+
+from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
+from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
+from cocotb_tests.models.files import Fault, fault_lines
+from cocotb_tests.prefetch_engine.logs import Log
+from cocotb_tests.prefetch_engine.stimulus import MOST_EVENTS, events_text
+from cocotb_tests.simulation import run
+from predictor.engine.counters import EngineCounter
+from predictor.engine.environment import LayerTimes
+from predictor.engine.events import EngineError, EventArrays
+from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.settings import PrefetchEngineSettings
+from predictor.st_moe.parameters import EngineConfiguration
+from predictor.st_moe.rows import RowFormat
+from rtl.prefetch.address_map import address_bits
+from rtl.prefetch.core import ERROR_BITS
+from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.limits import table_limits
+from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
+from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
+from rtl.prefetch.tables.layouts import address_bits as row_address_bits
+from rtl.verilog import to_verilog
+
+_FOLDER = Path(__file__).parent
+LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
+"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
+a port named interrupt; models that assign at once."""
+_VISIBLE = (
+    "clk",
+    "rst",
+    "control__*",
+    "interrupt",
+    "go",
+    "keep",
+    "count",
+    "*_cycles",
+    "share",
+    "seed",
+    "accepted",
+    "cycle",
+    "breaches",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How a memory model behaves; see ``axi4_ram.sv``.
+
+    Attributes:
+        latency: cycles from the handshake on AR to the first beat; of a write, from the last beat to its answer.
+        interval: cycles from beat to beat.
+    """
+
+    latency: int = 1
+    interval: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRun:
+    """What happened.
+
+    Attributes:
+        logs: by name; see ``log_layouts``. Cycles are counted from the first in which an event may be offered.
+        counters: the hardware's, by ``EngineCounter``.
+        errors: the sticky ones.
+        breaches: of the AXI4 protocol on any memory port; ``violations`` on the control port.
+        cycles: until nothing was left to do; ``running_s``: seconds that they took.
+        staging: address, mask and word of all that lies in the staging buffer.
+    """
+
+    logs: dict[str, Log]
+    counters: dict[EngineCounter, int]
+    errors: EngineError
+    breaches: int
+    violations: list[str]
+    cycles: int
+    running_s: float
+    staging: tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint8]]
+
+
+def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
+    """What the bench logs, by name."""
+    shape, tables = stager_shape(limits), table_limits(limits)
+    row = {"row": RowFormat(tables).bits, "address": row_address_bits(tables)}
+    return {
+        "events": event_layout(limits),
+        "notices": notice_layout(limits),
+        "commands": command_layout(shape),
+        "actions": action_layout(shape),
+        "done": done_layout(shape),
+        "predictions": prediction_layout(limits),
+        "errors": data.StructLayout({"bits": ERROR_BITS}),
+        "table_writes": data.StructLayout(row),
+    }
+
+
+@lru_cache(maxsize=4)
+def engine_verilog(limits: PrefetchEngineLimits) -> str:
+    """The whole engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
+    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
+
+
+def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
+    """The bench around an engine.
+
+    Raises:
+        ForestageError: hardware runs are not possible here.
+    """
+    layouts, tables = log_layouts(limits), table_limits(limits)
+    parameters = {
+        "CONTROL_BITS": address_bits(limits),
+        "ADDRESS_BITS": limits.link.address_bits,
+        "MOST_EVENTS": MOST_EVENTS,
+        "EVENT_BITS": layouts["events"].size,
+        "EVENT_FIRST_BIT": layouts["events"]["first"].offset,
+        "NOTICE_BITS": layouts["notices"].size,
+        "COMMAND_BITS": layouts["commands"].size,
+        "ACTION_BITS": layouts["actions"].size,
+        "DONE_BITS": layouts["done"].size,
+        "PREDICTION_BITS": layouts["predictions"].size,
+        "ERROR_BITS": ERROR_BITS,
+        "ROW_ADDRESS_BITS": row_address_bits(tables),
+        "ROW_BITS": RowFormat(tables).bits,
+    }
+    return build(
+        engine_verilog(limits),
+        "bench",
+        trace_waves=waves,
+        models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
+        visible=_VISIBLE,
+        lint_off=LINT_OFF,
+        verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+    )
+
+
+def run_engine(
+    limits: PrefetchEngineLimits,
+    settings: PrefetchEngineSettings,
+    events: EventArrays,
+    times: LayerTimes,
+    *,
+    tables: EngineConfiguration | None = None,
+    table_image: NDArray[np.uint32] | None = None,
+    bad: NDArray[np.bool_] | None = None,
+    preloaded: Sequence[tuple[int, int, bool]] = (),
+    far: Memory | None = None,
+    staging: Memory | None = None,
+    faults: dict[str, Sequence[Fault]] | None = None,
+    waits: int = 0,
+    seed: int = 0,
+    timeout_s: float = 3600,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+) -> EngineRun:
+    """Configure an engine, let it run ``events``, and read all that it did.
+
+    Args:
+        limits, settings: of the engine; they fit.
+        events: in order; times as ``times``.
+        times: how long layers take.
+        tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
+        bad: bool ``[events]``, those that it must refuse.
+        preloaded: (layer, expert, fixed), resident from the start.
+        far, staging: the memories.
+        faults: what they do wrong, by name.
+        waits: chance, in 256ths, that a side of a channel waits in a cycle.
+        seed: of these waits, and of all that the engine must ignore.
+        timeout_s: of the simulation.
+        progress: called with the number of events accepted.
+        waves: where to write the waves.
+
+    Raises:
+        SimulationError: a check of the circuit failed, or it hung.
+        ForestageError: hardware runs are not possible here.
+    """
+    far, staging = far or Memory(), staging or Memory()
+    layouts = log_layouts(limits)
+    plusargs = {
+        "events": "events.txt",
+        "seed": seed,
+        "far_latency": far.latency,
+        "far_interval": far.interval,
+        "staging_answer": staging.latency,
+        "staging_write_interval": staging.interval,
+        **{f"{name}_waits": waits for name in ("far", "staging", "text")},
+    }
+    flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]
+    result = run(
+        build_bench(limits, waves=waves is not None),
+        "cocotb_tests.prefetch_engine.engine_test",
+        stimulus={
+            "inputs": {
+                "count": len(events.kind),
+                "token_cycles": times.token_cycles,
+                "gate_cycles": times.before_gate_cycles,
+                "layer_cycles": times.layer_cycles,
+                "expert_cycles": times.expert_cycles,
+                "share": 256 - waits,
+                "seed": seed,
+            },
+            "limits": limits.model_dump(),
+            "settings": settings.model_dump(),
+            "tables": None if tables is None else tables.model_dump(),
+            "preloaded": list(preloaded),
+            "logs": {name: layout.size for name, layout in layouts.items()},
+            **({} if table_image is None else {"table_image": table_image}),
+        },
+        files={
+            "events.txt": events_text(limits, events, bad=bad, noise=np.random.default_rng(seed)),
+            **{f"{name}.faults": fault_lines(of) for name, of in (faults or {}).items()},
+        },
+        plusargs=[*flags, *(f"+{name}={value}" for name, value in plusargs.items())],
+        seed=seed,
+        timeout_s=timeout_s,
+        progress=progress,
+        waves=waves,
+    )
+    values = result.values
+    return EngineRun(
+        logs={
+            name: Log(values[f"{name}_cycle"], values[f"{name}_payload"], layout) for name, layout in layouts.items()
+        },
+        counters={counter: values["counters"][counter.name] for counter in EngineCounter},
+        errors=EngineError(values["errors"]),
+        breaches=values["breaches"],
+        violations=values["violations"],
+        cycles=values["cycles"],
+        running_s=values["running_s"],
+        staging=(values["staging_address"], values["staging_mask"].astype(np.bool_), values["staging_word"]),
+    )

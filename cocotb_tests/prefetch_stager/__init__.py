@@ -1,0 +1,1 @@
+"""The stager's circuit under Verilator, in lock-step with its twin."""

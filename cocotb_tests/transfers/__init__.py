@@ -1,0 +1,1 @@
+"""The DMA under Verilator between two memories: real sizes, and many faults."""

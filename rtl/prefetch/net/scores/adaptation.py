@@ -1,0 +1,134 @@
+"""The biases that the next-layer head learns in every sequence, and their walk over a layer's experts."""
+
+from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from typing_extensions import override
+
+from predictor.row_network.integers import ADAPTED_LIMIT, CERTAIN
+from predictor.row_network.score_cycles import ADAPT_CLOCKS
+from rtl.checks import always, always_within, implies
+from rtl.pim.arithmetic.pipeline import stages
+from rtl.prefetch.net.scores.merge import CHANCE_BITS
+from rtl.prefetch.net.scores.score import ADAPTED_BITS
+
+
+class Adaptation(wiring.Component):
+    """``a = clip(a + 65535 · [chosen] − chance)`` for every expert of a layer: `kernels.adapt`, an expert a clock.
+
+    A slot and layer have a *row* of biases and one of chances. A row is 0 until it is adapted once after ``forget``.
+    One read port of the biases serves both the walk and the scores: while a walk is on, the scores do not read.
+
+    Args:
+        rows: of all slots and layers.
+        rows_of_slot: so many in a row belong to one slot.
+        experts: the most of a layer.
+
+    Members:
+        start: a walk over ``row`` begins, where ``busy`` is low; ``chosen`` has a bit for each expert.
+        forget: the rows of ``slot`` become 0; not during a walk.
+        experts: of a layer.
+        busy: a walk is on; it ends in the ``score_cycles.adapt_interval`` −1st clock after ``start``.
+        read, read_row, read_expert: the scores read a bias; ``adapted`` is it ``READ_CLOCKS`` clocks later.
+        keep, keep_row, keep_expert, chance: a chance that the scores gave, which the next walk over its row subtracts.
+    """
+
+    READ_CLOCKS = 2
+
+    def __init__(self, *, rows: int, rows_of_slot: int, experts: int) -> None:
+        self._rows, self._rows_of_slot, self._experts = rows, rows_of_slot, experts
+        expert_bits = (experts - 1).bit_length()
+        row, expert = range(max(2, rows)), unsigned(expert_bits)
+        super().__init__(
+            {
+                "start": In(1),
+                "row": In(row),
+                "chosen": In(experts),
+                "forget": In(1),
+                "slot": In(range(max(2, rows // rows_of_slot))),
+                "experts": In(range(experts + 1)),
+                "busy": Out(1),
+                "read": In(1),
+                "read_row": In(row),
+                "read_expert": In(expert),
+                "adapted": Out(signed(ADAPTED_BITS)),
+                "keep": In(1),
+                "keep_row": In(row),
+                "keep_expert": In(expert),
+                "chance": In(CHANCE_BITS),
+            }
+        )
+
+    @override
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        expert_bits = (self._experts - 1).bit_length()
+        depth = self._rows << expert_bits
+        m.submodules.biases = biases = Memory(shape=signed(ADAPTED_BITS), depth=depth, init=[])
+        m.submodules.chances = chances = Memory(shape=unsigned(CHANCE_BITS), depth=depth, init=[])
+        bias_read, bias_write = biases.read_port(), biases.write_port()
+        chance_read, chance_write = chances.read_port(), chances.write_port()
+        begun = Array(Signal(name=f"row{n}_begun") for n in range(self._rows))
+
+        row = Signal.like(self.row)
+        is_zero = Signal()  # the row is not begun
+        chosen = Signal(self._experts)  # that of the next expert lowest
+        expert = Signal(expert_bits)
+        walking = Signal()
+        last = Signal()
+        m.d.comb += last.eq(expert == (self.experts - 1)[:expert_bits])
+        with m.If(walking):
+            m.d.sync += [chosen.eq(chosen >> 1), expert.eq(expert + 1)]
+            with m.If(last):
+                m.d.sync += walking.eq(0)
+        with m.If(self.start):
+            m.d.sync += [
+                row.eq(self.row), is_zero.eq(~begun[self.row]), chosen.eq(self.chosen), expert.eq(0), walking.eq(1),
+            ]  # fmt: skip
+
+        # Read; the difference of what was and what was said; the sum; clipped and written.
+        steps = stages(m, "walking", walking, ADAPT_CLOCKS - 1, reset_less=False)
+        experts = stages(m, "expert", expert, ADAPT_CLOCKS - 1, reset_less=False)
+        was_chosen = stages(m, "was_chosen", chosen[0], 1, reset_less=False)[-1]
+        wrong = Signal(signed(CHANCE_BITS + 1))
+        before = Signal(signed(ADAPTED_BITS))
+        moved = Signal(signed(ADAPTED_BITS + 1))
+        m.d.sync += [
+            wrong.eq(Mux(was_chosen, CERTAIN, 0) - chance_read.data),
+            before.eq(Mux(is_zero, 0, bias_read.data)),
+            moved.eq(before + wrong),
+        ]
+        m.d.comb += [
+            self.busy.eq(walking | steps[1] | steps[2] | steps[3]),
+            chance_read.en.eq(walking),
+            chance_read.addr.eq((row << expert_bits) | expert),
+            chance_write.en.eq(self.keep),
+            chance_write.addr.eq((self.keep_row << expert_bits) | self.keep_expert),
+            chance_write.data.eq(self.chance),
+            bias_read.en.eq(self.read | walking),
+            bias_read.addr.eq(
+                Mux(walking, (row << expert_bits) | expert, (self.read_row << expert_bits) | self.read_expert)
+            ),
+            bias_write.en.eq(steps[-1]),
+            bias_write.addr.eq((row << expert_bits) | experts[-1]),
+            bias_write.data.eq(
+                Mux(moved > ADAPTED_LIMIT, ADAPTED_LIMIT, Mux(moved < -ADAPTED_LIMIT, -ADAPTED_LIMIT, moved))
+            ),
+        ]
+        with m.If(steps[-1]):
+            m.d.sync += begun[row].eq(1)
+        with m.If(self.forget):
+            for n, bit in enumerate(begun):
+                with m.If(self.slot == n // self._rows_of_slot):
+                    m.d.sync += bit.eq(0)
+
+        read_begun = Signal()
+        m.d.sync += [read_begun.eq(begun[self.read_row]), self.adapted.eq(Mux(read_begun, bias_read.data, 0))]
+
+        always(m, implies(self.start | self.forget, ~self.busy), "adaptation: told to begin during a walk")
+        always(m, ~(self.start & self.forget), "adaptation: told two things at once")
+        always(m, implies(self.read, ~self.busy), "adaptation: biases are read during a walk")
+        always_within(m, self.experts, 1, self._experts, "adaptation: too many experts", where=self.start)
+        always_within(m, self.row, 0, self._rows - 1, "adaptation: a row that does not exist", where=self.start)
+        return m

@@ -1,0 +1,1 @@
+"""The sums of the net: rows are added to them as routing becomes known."""

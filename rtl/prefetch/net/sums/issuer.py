@@ -1,0 +1,226 @@
+"""Passes become slots of the adder's pipeline: a row a clock, none before the sum that it adds to is there."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from typing_extensions import override
+
+from predictor.row_network.limits import NetLimits
+from predictor.row_network.program import DECAYS_MAX, Begins
+from predictor.row_network.sum_cycles import FINISHING_SLOTS, SETTLED_CLOCKS, WRITTEN_CLOCKS
+from rtl.checks import always_within
+from rtl.prefetch.net.layouts import ROW_BITS, SHIFT_BITS, pass_layout, row_address_bits, settings_layout
+from rtl.prefetch.net.scores.layouts import HEADS, counting
+
+
+def banks(limits: NetLimits, head: int) -> int:
+    """Sums that a slot has for every layer: the ring, and what is added to each decayed sum."""
+    own = limits.heads[head]
+    return own.previous + 1 + own.decays
+
+
+def slot_layout(limits: NetLimits) -> data.StructLayout:
+    """A slot of the pipeline: what is added to a word of a sum.
+
+    Members:
+        bank: of the sum, counted over the slots of the batch.
+        place: of the word in a bank.
+        batch_slot: the sequence's.
+        row, shift: word of the memory of rows, and its left shift; adds nothing where neither ``adds`` nor ``identity``
+            nor ``trail``.
+        trail: the trail is added, and the sum shown: ``word``, ``last`` of them.
+        first: the sum is read, or begins, or is the one of the slot before (``chains``).
+        writes: the sum is written.
+        finishes, starts, decay: `program.Operation`; ``first_token`` of its sequence.
+    """
+    heads = range(HEADS)
+    words = max(limits.words(head) for head in heads)
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "head": 1,
+            "bank": range(max(banks(limits, head) for head in heads) * limits.slots),
+            "place": counting(limits.layers * words),
+            "batch_slot": counting(limits.slots),
+            "row": row_address_bits(limits),
+            "shift": SHIFT_BITS,
+            "adds": 1,
+            "identity": 1,
+            "trail": 1,
+            "word": counting(words),
+            "last": 1,
+            "first": 1,
+            "begins": 1,
+            "chains": 1,
+            "writes": 1,
+            "finishes": 1,
+            "starts": 1,
+            "decay": range(DECAYS_MAX),
+            "first_token": 1,
+        }
+    )
+
+
+class Issuer(wiring.Component):
+    """Takes a pass in the clock of the last slot of the one before; its first slot is in the next clock.
+
+    A pass over ``words`` words has for each as many slots as it has rows, or one; one that finishes has
+    ``FINISHING_SLOTS`` at least; one that asks has one more. A word waits until ``WRITTEN_CLOCKS`` after the last slot
+    of another pass over it, unless that was the very last one, whose sum is still in the adder; one that asks waits
+    ``SETTLED_CLOCKS`` after one that finished.
+
+    Members:
+        slot: in this clock; its ``valid`` says whether there is one.
+        identity: the row that ``slot`` adds, if it adds one.
+        idle: there is no pass.
+    """
+
+    def __init__(self, limits: NetLimits) -> None:
+        self.limits = limits
+        super().__init__(
+            {
+                "passes": In(stream.Signature(pass_layout(limits))),
+                "settings": In(settings_layout()).array(HEADS),
+                "slot": Out(slot_layout(limits)),
+                "identity": Out(ROW_BITS * limits.lanes),
+                "idle": Out(1),
+            }
+        )
+
+    @override
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        limits, slot = self.limits, self.slot
+        told, current = self.passes.payload, Signal(pass_layout(limits))
+        there, settings = Signal(), Signal(settings_layout())
+        m.d.comb += settings.eq(Mux(current.head, self.settings[1], self.settings[0]))
+
+        # Of each head and slot of the batch: where this token's sums lie in the ring, and whether it is the first one.
+        turns = [Signal(3, name=f"turn{head}_{n}") for head in range(HEADS) for n in range(limits.slots)]
+        firsts = [Signal(name=f"first{head}_{n}") for head in range(HEADS) for n in range(limits.slots)]
+        which = Signal(range(max(2, HEADS * limits.slots)))
+        m.d.comb += which.eq(current.head * limits.slots + current.slot)
+        turn, first_token = _at(m, turns, which, "turn"), _at(m, firsts, which, "first_token")
+
+        # The word that is added to.
+        word, number = Signal.like(slot.word), Signal(range(limits.top_k + FINISHING_SLOTS + 1))
+        turned, bank = Signal(4), Signal.like(slot.bank)
+        place = Signal.like(slot.place)
+        m.d.comb += [
+            turned.eq(turn + current.index),
+            bank.eq(
+                Mux(
+                    current.fresh,
+                    (Mux(current.head, limits.next_use.previous, limits.next_layer.previous) + 1 + current.index)
+                    * limits.slots,
+                    Mux(turned >= settings.ring, turned - settings.ring, turned) * limits.slots,
+                )
+                + current.slot
+            ),
+            place.eq(Mux(current.head, current.target * limits.words(1), current.target * limits.words(0)) + word),
+        ]
+        key = Signal(1 + len(bank) + len(place))
+        m.d.comb += key.eq(Cat(current.head, bank, place))
+
+        # Slots of a word.
+        rows, wanted = Signal.like(number), Signal.like(number)
+        m.d.comb += [
+            rows.eq(Mux(current.rows, settings.top_k, 1)),
+            wanted.eq(Mux(current.finishes & (rows < FINISHING_SLOTS), FINISHING_SLOTS, rows) + current.asks),
+        ]
+        opens, closes, ends = Signal(), Signal(), Signal()
+        last_word = Signal()
+        m.d.comb += [
+            opens.eq(number == 0),
+            closes.eq(number + 1 == wanted),
+            last_word.eq(current.identity | (word + 1 == settings.words)),
+        ]
+
+        # Sums that are not written yet.
+        ages = WRITTEN_CLOCKS - 1
+        closed = [Signal(name=f"closed{age}") for age in range(ages)]
+        keys = [Signal(len(key), name=f"key{age}") for age in range(ages)]
+        latest, kept = Signal(len(key)), Signal()
+        settling = Signal(range(SETTLED_CLOCKS))
+        chains, waits = Signal(), Signal()
+        m.d.comb += [
+            chains.eq(kept & (latest == key) & ~current.finishes),
+            waits.eq(
+                opens
+                & (
+                    (Cat(c & (k == key) for c, k in zip(closed, keys, strict=True)).any() & ~chains)
+                    | (current.asks & (settling != 0))
+                )
+            ),
+            slot.valid.eq(there & ~waits),
+        ]
+        closing = slot.valid & closes
+        for age in range(ages):
+            m.d.sync += [
+                closed[age].eq(closed[age - 1] if age else closing),
+                keys[age].eq(keys[age - 1] if age else key),
+            ]
+        with m.If(closing):
+            m.d.sync += [latest.eq(key), kept.eq(~current.asks)]
+        with m.If(closing & current.finishes):
+            m.d.sync += settling.eq(SETTLED_CLOCKS - 1)
+        with m.Elif(settling != 0):
+            m.d.sync += settling.eq(settling - 1)
+
+        row_base = Signal.like(current.base)
+        ranks = [settings[f"rank_shift{rank}"] for rank in range(limits.top_k)]
+        adds = Signal()
+        m.d.comb += [
+            adds.eq(current.rows & (number < settings.top_k)),
+            slot.head.eq(current.head),
+            slot.bank.eq(bank),
+            slot.place.eq(place),
+            slot.batch_slot.eq(current.slot),
+            slot.row.eq(row_base + _at(m, list(current.experts), number, "expert")),
+            slot.shift.eq(current.shift + Mux(current.rows, _at(m, ranks, number, "rank_shift"), 0)),
+            slot.adds.eq(adds),
+            slot.identity.eq(current.identity),
+            slot.trail.eq(current.asks & closes),
+            slot.word.eq(word),
+            slot.last.eq(last_word),
+            slot.first.eq(opens),
+            slot.begins.eq(
+                (current.begins == Begins.EVERY_TOKEN) | ((current.begins == Begins.FIRST_TOKEN) & first_token)
+            ),
+            slot.chains.eq(chains),
+            slot.writes.eq(~current.finishes & (number + 1 + current.asks == wanted)),
+            slot.finishes.eq(current.finishes & closes),
+            slot.starts.eq(current.starts),
+            slot.decay.eq(current.index),
+            slot.first_token.eq(first_token),
+            self.identity.eq(current.data),
+            ends.eq(closing & last_word),
+            self.passes.ready.eq(~there | ends),
+            self.idle.eq(~there),
+        ]
+        with m.If(slot.valid):
+            m.d.sync += number.eq(number + 1)
+            with m.If(closes):
+                m.d.sync += [number.eq(0), word.eq(word + 1), row_base.eq(row_base + settings.experts)]
+        with m.If(ends):
+            m.d.sync += there.eq(0)
+            for n, (turns_to, first) in enumerate(zip(turns, firsts, strict=True)):
+                with m.If(which == n):
+                    with m.If(current.clears):
+                        m.d.sync += first.eq(1)
+                    with m.If(current.ends):
+                        m.d.sync += [first.eq(0), turns_to.eq(Mux(turn + 1 == settings.ring, 0, turn + 1))]
+        with m.If(self.passes.ready):
+            m.d.sync += [there.eq(self.passes.valid), current.eq(told), word.eq(told.word), row_base.eq(told.base)]
+        always_within(m, turn, 0, max(head.previous for head in limits.heads), "net: a ring turns beyond its sums")
+        return m
+
+
+def _at(m: Module, values: list, index: Signal, name: str) -> Signal:
+    """``values[index]``; 0 where there is none."""
+    found = Signal(max(len(value) for value in values), name=f"{name}_at")
+    with m.Switch(index):
+        for n, value in enumerate(values):
+            with m.Case(n):
+                m.d.comb += found.eq(value)
+    return found

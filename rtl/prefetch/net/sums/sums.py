@@ -1,0 +1,239 @@
+"""The sums of both heads: rows are added as routing becomes known, by one adder, a row a clock."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory as Words
+from amaranth.lib.wiring import In, Out
+from typing_extensions import override
+
+from predictor.row_network.config import MAX_DECAY
+from predictor.row_network.integers import FRACTION_BITS
+from predictor.row_network.limits import NetLimits
+from predictor.row_network.program import DECAYS_MAX, Memory
+from rtl.checks import always
+from rtl.pim.arithmetic.pipeline import stages
+from rtl.prefetch.net.layouts import ROW_BITS, command_layout, settings_layout
+from rtl.prefetch.net.scores.layouts import HEADS, load_layout, sums_layout
+from rtl.prefetch.net.scores.memory import LoadedMemory
+from rtl.prefetch.net.sums.fetcher import Fetcher
+from rtl.prefetch.net.sums.issuer import Issuer, banks
+from rtl.prefetch.net.sums.lanes import SUM_BITS, AdderLane, DecayLane
+from rtl.verilog import Shared
+
+_TRAIL_WRITTEN = 12
+"""Clocks from a slot to its trail in the memory: the end of the pipeline."""
+
+
+class Sums(wiring.Component):
+    """What every slot of the batch has added up, for each layer of each head.
+
+    A slot of the pipeline is issued in clock 0; in clock 1 its row is read, in 2 its sum, in 3 the row is shifted, in 4
+    added; in 5 the sum is written, or shown. What finishes a decayed sum reads that in 4 and writes it in 9, and its
+    trail in 9 and 12 (`predictor.row_network.sum_cycles`).
+
+    Members:
+        commands: see `SumsKind`.
+        now: sums that were asked for, with their trail, a word a clock.
+        settings: of each head; they hold still while there is work.
+        busy: there is work.
+    """
+
+    def __init__(self, limits: NetLimits) -> None:
+        self.limits = limits
+        super().__init__(
+            {
+                "commands": In(stream.Signature(command_layout(limits))),
+                "now": Out(data.StructLayout({"valid": 1, "sums": sums_layout(limits)})),
+                "settings": In(settings_layout()).array(HEADS),
+                "load": In(load_layout(limits)),
+                "busy": Out(1),
+            }
+        )
+
+    @override
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        limits = self.limits
+        m.submodules.fetcher = fetcher = Fetcher(limits)
+        m.submodules.issuer = issuer = Issuer(limits)
+        wiring.connect(m, wiring.flipped(self.commands), fetcher.commands)
+        wiring.connect(m, fetcher.passes, issuer.passes)
+        m.d.comb += fetcher.load.eq(self.load)
+        for head in range(HEADS):
+            m.d.comb += [
+                fetcher.settings[head].eq(self.settings[head]),
+                issuer.settings[head].eq(self.settings[head]),
+            ]
+        at = stages(m, "slot", issuer.slot, _TRAIL_WRITTEN, reset_less=False)
+        identities = stages(m, "identity", issuer.identity, 2)
+
+        rows, sums, decayed, trails = [], [], [], []
+        totals, afters, trailed = (
+            [Signal(signed(SUM_BITS), name=f"{name}{lane}") for lane in range(limits.lanes)]
+            for name in ("total", "after", "trailed")
+        )
+        for head, own in enumerate(limits.heads):
+            lanes = limits.word_lanes(head)
+            mine = [slot.valid & (slot.head == head) for slot in at]
+            m.submodules[f"rows{head}"] = row = LoadedMemory(limits, ROW_BITS * lanes, own.row_words)
+            m.d.comb += [
+                row.read.eq(mine[1] & at[1].adds),
+                row.address.eq(at[1].row),
+                row.load.eq(self.load),
+                row.selected.eq((self.load.head == head) & (self.load.memory == Memory.ROWS)),
+            ]
+            rows.append(row.word)
+            layer_words = limits.layers * limits.words(head)
+            shape = data.ArrayLayout(signed(SUM_BITS), lanes)
+
+            def memory(
+                name: str, count: int, reads: Signal, read_at: int, writes: Signal, written_at: int, bank: str,
+                value: list[Signal], *, head: int = head, lanes: int = lanes, layer_words: int = layer_words,
+                shape: data.ArrayLayout = shape,
+            ) -> data.View:  # fmt: skip
+                words = m.submodules[f"{name}{head}"] = Words(shape=shape, depth=count * layer_words, init=[])
+                read, write = words.read_port(), words.write_port()
+
+                def address(clock: int) -> Value:
+                    one = at[clock]
+                    banked = one.bank if bank == "bank" else one.decay * limits.slots + one.batch_slot
+                    return banked * layer_words + one.place
+
+                m.d.comb += [
+                    read.en.eq(reads),
+                    read.addr.eq(address(read_at)),
+                    write.en.eq(writes),
+                    write.addr.eq(address(written_at)),
+                    *(write.data[lane].eq(value[lane]) for lane in range(lanes)),
+                ]
+                return read.data
+
+            sums.append(
+                memory(
+                    "sums", banks(limits, head) * limits.slots, mine[2] & at[2].first, 2, mine[5] & at[5].writes, 5,
+                    "bank", totals,
+                )
+            )  # fmt: skip
+            decayed.append(
+                memory(
+                    "decayed", own.decays * limits.slots, mine[4] & at[4].finishes, 4, mine[9] & at[9].finishes, 9,
+                    "decay", afters,
+                )
+            )  # fmt: skip
+
+            # The trail is read where a sum is asked for, and where a decayed sum enters it: never both in a clock.
+            asked, entered = mine[1] & at[1].trail, mine[9] & at[9].finishes
+            words = m.submodules[f"trails{head}"] = Words(shape=shape, depth=limits.slots * layer_words, init=[])
+            read, write = words.read_port(), words.write_port()
+            m.d.comb += [
+                read.en.eq(asked | entered),
+                read.addr.eq(
+                    Mux(
+                        entered,
+                        at[9].batch_slot * layer_words + at[9].place,
+                        at[1].batch_slot * layer_words + at[1].place,
+                    )
+                ),
+                write.en.eq(mine[12] & at[12].finishes),
+                write.addr.eq(at[12].batch_slot * layer_words + at[12].place),
+                *(write.data[lane].eq(trailed[lane]) for lane in range(lanes)),
+            ]
+            trails.append(read.data)
+
+        # One register takes both: the issuer keeps them apart.
+        together = at[2].valid & at[2].trail & at[10].valid & at[10].finishes
+        always(m, ~together, "net: two trails are wanted at once")
+
+        # Shifts of the decayed sum that is finished.
+        shifts = [Signal(4, name=f"decay_{head}") for head in range(HEADS)]
+        for head, shift in enumerate(shifts):
+            with m.Switch(at[4].decay):
+                for index in range(DECAYS_MAX):
+                    with m.Case(index):
+                        m.d.comb += shift.eq(self.settings[head][f"decay{index}"])
+        decay = stages(m, "decay", _chosen(m, "decay", at[4].head, shifts), 5)
+        half, trail_half = Signal(MAX_DECAY), Signal(FRACTION_BITS)
+        trail_shift = Signal(range(FRACTION_BITS + 1))
+        rights = [Signal.like(trail_shift, name=f"right{n}") for n in (8, 9)]
+        m.d.comb += [right.eq(FRACTION_BITS - (decay[n - 4] >> 1)) for right, n in zip(rights, (8, 9), strict=True)]
+        m.d.sync += [
+            half.eq((1 << decay[0]) >> 1),
+            trail_half.eq((1 << rights[0]) >> 1),
+            trail_shift.eq(rights[1]),
+        ]
+
+        adds, trails_now = at[3].adds | at[3].identity, at[3].trail & ~at[3].first_token
+        uses_trails = _chosen(m, "uses_trails", at[3].head, [settings.trails for settings in self.settings])
+        for lane in range(limits.lanes):
+            row, held, before, added = (
+                Signal(shape, name=f"{name}_{lane}")
+                for name, shape in (
+                    ("row", signed(ROW_BITS)),
+                    ("held", signed(SUM_BITS)),
+                    ("before", signed(SUM_BITS)),
+                    ("trail", signed(SUM_BITS)),
+                )
+            )
+
+            def of_heads(values: list, slot: data.View, name: str, *, lane: int = lane) -> Signal:
+                mine = [value[lane] if lane < len(value) else 0 for value in values]
+                return _chosen(m, f"{name}{lane}", slot.head, mine)
+
+            bytes_of = [
+                [word.word_select(n, ROW_BITS) for n in range(limits.word_lanes(head))]
+                for head, word in enumerate(rows)
+            ]
+            with m.If(at[2].identity):
+                m.d.sync += row.eq(identities[2].word_select(lane, ROW_BITS))
+            with m.Else():
+                m.d.sync += row.eq(of_heads(bytes_of, at[2], "row_of"))
+            m.d.sync += held.eq(Mux(at[3].begins, 0, of_heads(sums, at[3], "held_of")))
+            with m.If(at[5].finishes):
+                m.d.sync += before.eq(Mux(at[5].first_token, 0, of_heads(decayed, at[5], "before_of")))
+            m.d.sync += added.eq(
+                Mux(at[10].finishes, Mux(at[10].starts, 0, of_heads(trails, at[10], "trail_of")),
+                    of_heads(trails, at[2], "shown_of"))
+            )  # fmt: skip
+            adder = m.submodules[f"adder{lane}"] = Shared(AdderLane, "net_adder_lane")
+            m.d.comb += [
+                adder.row.eq(row),
+                adder.shift.eq(at[3].shift),
+                adder.adds.eq(adds),
+                adder.trail.eq(Mux(trails_now & uses_trails, added, 0)),
+                adder.trails.eq(at[3].trail),
+                adder.held.eq(held),
+                adder.moves.eq(at[4].valid),
+                adder.loads.eq(at[4].first & (~at[4].chains | at[4].begins)),
+                totals[lane].eq(adder.total),
+            ]
+            finisher = m.submodules[f"finisher{lane}"] = Shared(DecayLane, "net_decay_lane")
+            m.d.comb += [
+                finisher.fresh.eq(totals[lane]),
+                finisher.half.eq(half),
+                finisher.decay.eq(decay[3]),
+                finisher.trail_half.eq(trail_half),
+                finisher.trail_shift.eq(trail_shift),
+                finisher.before.eq(before),
+                finisher.trail.eq(added),
+                afters[lane].eq(finisher.after),
+                trailed[lane].eq(finisher.trailed),
+            ]
+            m.d.comb += self.now.sums.sums[lane].eq(totals[lane])
+        m.d.comb += [
+            self.now.valid.eq(at[5].valid & at[5].trail),
+            self.now.sums.head.eq(at[5].head),
+            self.now.sums.word.eq(at[5].word),
+            self.now.sums.last.eq(at[5].last),
+            self.busy.eq(
+                ~fetcher.commands.ready | fetcher.passes.valid | ~issuer.idle
+                | Cat(slot.valid for slot in at[1:]).any()
+            ),
+        ]  # fmt: skip
+        return m
+
+
+def _chosen(m: Module, name: str, head: Signal, values: list) -> Signal:
+    """The value of a head."""
+    found = Signal.like(next(value for value in values if isinstance(value, Value)), name=name)
+    m.d.comb += found.eq(Mux(head, values[1], values[0]))
+    return found
