@@ -1,8 +1,8 @@
 """The prefetch engine's settings: a register (of an address: two) and a signal each.
 
 The settings' values, defaults and rules are those of ``predictor.engine.settings.PrefetchEngineSettings``, of the
-tables' ``EngineConfiguration`` (``table_…``), of the text's ``TextSettings`` (``text_…``) and of ``TransferSettings``
-(``link_…``); ``rtl.prefetch.driver`` writes one from the other. This module needs no Amaranth.
+tables' ``EngineConfiguration`` (``table_…``) and of the text's ``TextSettings`` (``text_…``); ``rtl.prefetch.driver``
+writes one from the other. This module needs no Amaranth.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from predictor.st_moe.parameters import (
 from rtl.bus.register_map import DATA_BITS, DATA_BYTES, Access, Field, Register
 from rtl.prefetch.limits import named_experts, table_limits, text_limits
 from staging.stager.limits import StagerSettings
-from staging.transfer.limits import LENGTH_BITS, TransferSettings
+from staging.transfer.limits import LENGTH_BITS
 
 BEAT_SHIFT = BEAT_BYTES.bit_length() - 1
 MOST_TRIES = 15
@@ -310,7 +310,7 @@ LINK = (
         name="link_silence",
         low=1,
         high=lambda _: MOST_SILENCE,
-        reset=_default(TransferSettings, "silence"),
+        reset=_default(LinkSettings, "silence"),
         meaning="cycles without a beat after which what was asked for is given up",
     ),
 )
