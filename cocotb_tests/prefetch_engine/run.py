@@ -26,7 +26,8 @@ from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
 from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.engine import PrefetchEngine
-from rtl.prefetch.limits import table_limits
+from rtl.prefetch.limits import table_limits, text_limits
+from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
@@ -89,6 +90,7 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
         "done": done_layout(shape),
         "predictions": prediction_layout(limits),
         "errors": data.StructLayout({"bits": ERROR_BITS}),
+        "scores": scored_layout(limits.network),
         "stops": data.StructLayout({"chunk": CHUNK_BITS + 1}),
         "table_writes": data.StructLayout(row),
     }
@@ -110,6 +112,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
     parameters = {
         "CONTROL_BITS": address_bits(limits),
         "ADDRESS_BITS": limits.link.address_bits,
+        "TEXT_ADDRESS_BITS": text_limits(limits).address_bits,
         "MOST_EVENTS": MOST_EVENTS,
         "EVENT_BITS": layouts["events"].size,
         "EVENT_FIRST_BIT": layouts["events"]["first"].offset,
@@ -120,6 +123,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         "PREDICTION_BITS": layouts["predictions"].size,
         "ERROR_BITS": ERROR_BITS,
         "STOP_BITS": CHUNK_BITS + 1,
+        "SCORE_BITS": layouts["scores"].size,
         "ROW_ADDRESS_BITS": row_address_bits(tables),
         "ROW_BITS": RowFormat(tables).bits,
     }

@@ -229,9 +229,10 @@ class PrefetchEngineDriver:
         if image_base is not None:
             await self.load(polls)
         await self.clear(polls)
-        await self.set("stager_background", values["stager_background"])
+        await self.wait_idle(polls)
         if chosen.mode is not Mode.OFF:
             await self.set_mode(chosen.mode)
+        await self.set("stager_background", values["stager_background"])
 
     async def set(self, name: str, value: int) -> None:
         """Write a setting's register or registers; what counts whole beats is in beats."""
