@@ -1,14 +1,17 @@
 """One run of the whole engine under Verilator: its build, its stimulus, its logs."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
 from amaranth.lib import data
 from numpy.typing import NDArray
 
+from cocotb_tests import build_cache
 from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines
@@ -35,6 +38,7 @@ from rtl.verilog import to_verilog
 from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
+_TEXT = "engine.v"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
 a port named interrupt; models that assign at once."""
@@ -98,8 +102,23 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
 
 @lru_cache(maxsize=4)
 def engine_verilog(limits: PrefetchEngineLimits) -> str:
-    """The whole engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
+    """The whole engine as Verilog, top module ``prefetch_engine``; the same text on every machine.
+
+    It takes a minute to make, so it is kept beside the built models, by the sources that it is made of.
+    """
+    key = hashlib.sha256(limits.model_dump_json().encode())
+    key.update(metadata.version("amaranth").encode())
+    for package in ("catalog", "traces", "staging", "predictor", "rtl"):
+        for path in sorted(Path(str(import_module(package).__file__)).parent.rglob("*.py")):
+            key.update(path.read_bytes())
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / _TEXT).write_text(to_verilog(PrefetchEngine(limits), "prefetch_engine"), encoding="utf-8")
+        (folder / build_cache.MANIFEST).write_text("{}")
+
+    folder, _ = build_cache.obtain(f"engine-{key.hexdigest()[:24]}", make)
+    return (folder / _TEXT).read_text(encoding="utf-8")
 
 
 def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
