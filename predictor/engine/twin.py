@@ -103,6 +103,7 @@ class EngineTwin:
         self._told = False
         self._levels = self._levels_before = (False, False)
         self._levels_from = 0
+        self._may_stop = self.decisions.chunks > 1
         self.counts: NDArray[np.int64] = self.decisions.counts
 
     # --- the host ---
@@ -249,7 +250,8 @@ class EngineTwin:
         end = now + done.cycles
         self.counts[EngineCounter.STAGER_CYCLES] += done.cycles
         self._told |= done.kind is not CommandKind.GRANT
-        self._levels_before, self._levels, self._levels_from = self._levels, decisions.stager.levels(), end
+        if self._may_stop:
+            self._levels_before, self._levels, self._levels_from = self._levels, decisions.stager.levels(), end
         self._stager_free = self._tell(done, end)
         if done.transfer is not None:
             self._serve(end, decisions.first_chunk)
