@@ -17,6 +17,7 @@ module bench #(
     parameter int DONE_BITS = 1,
     parameter int PREDICTION_BITS = 1,
     parameter int ERROR_BITS = 1,
+    parameter int STOP_BITS = 1,
     parameter int ROW_ADDRESS_BITS = 1,
     parameter int ROW_BITS = 1
 ) (
@@ -118,12 +119,13 @@ module bench #(
   wire [2-1:0] text__bresp;
   wire text__bvalid;
   wire text__bready;
-  wire commands_valid, actions_valid, done_valid, predictions_valid, errors_valid, table_writes_valid;
+  wire commands_valid, actions_valid, done_valid, predictions_valid, errors_valid, stops_valid, table_writes_valid;
   wire [COMMAND_BITS-1:0] commands_payload;
   wire [ACTION_BITS-1:0] actions_payload;
   wire [DONE_BITS-1:0] done_payload;
   wire [PREDICTION_BITS-1:0] predictions_payload;
   wire [ERROR_BITS-1:0] errors_payload;
+  wire [STOP_BITS-1:0] stops_payload;
   wire [ROW_ADDRESS_BITS-1:0] table_writes_address;
   wire [ROW_BITS-1:0] table_writes_row;
 
@@ -219,6 +221,8 @@ module bench #(
       .observed__predictions__payload(predictions_payload),
       .observed__errors__valid(errors_valid),
       .observed__errors__payload(errors_payload),
+      .observed__stops__valid(stops_valid),
+      .observed__stops__payload(stops_payload),
       .observed__table_writes__valid(table_writes_valid),
       .observed__table_writes__address(table_writes_address),
       .observed__table_writes__row(table_writes_row),
@@ -479,7 +483,7 @@ module bench #(
 
   assign breaches = far_breaches + staging_breaches + text_breaches;
 
-  int events, notices, commands, actions, done, predictions, errors, table_writes;
+  int events, notices, commands, actions, done, predictions, errors, stops, table_writes;
   initial begin
     events = $fopen("events.log", "w");
     notices = $fopen("notices.log", "w");
@@ -488,6 +492,7 @@ module bench #(
     done = $fopen("done.log", "w");
     predictions = $fopen("predictions.log", "w");
     errors = $fopen("errors.log", "w");
+    stops = $fopen("stops.log", "w");
     table_writes = $fopen("table_writes.log", "w");
   end
 
@@ -501,6 +506,7 @@ module bench #(
       `LOG(done, done_valid, done_payload);
       `LOG(predictions, predictions_valid, predictions_payload);
       `LOG(errors, errors_valid, errors_payload);
+      `LOG(stops, stops_valid, stops_payload);
       `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
     end
     if (keep) begin
@@ -511,6 +517,7 @@ module bench #(
       $fflush(done);
       $fflush(predictions);
       $fflush(errors);
+      $fflush(stops);
       $fflush(table_writes);
     end
   end

@@ -1,21 +1,17 @@
 """What the engine did against what its twin says: command by command, action by action, notice by notice."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cocotb_tests.prefetch_engine.logs import Log
-from predictor.engine.commands import CommandKind, Done, Urgent
-from predictor.engine.decisions import Decisions
-from predictor.engine.events import EngineError, EventArrays, Release, Token
-from predictor.engine.front_end import FrontEnd
-from predictor.engine.heads import Heads, Prefetch, Values
-from predictor.engine.limits import PrefetchEngineLimits
-from predictor.engine.settings import Mode, PrefetchEngineSettings
+from predictor.engine.commands import CommandKind, Done
+from predictor.engine.counters import CYCLE_COUNTERS, EngineCounter
+from predictor.engine.events import EngineError
+from predictor.engine.following import EngineFollower
+from predictor.engine.settings import PrefetchEngineSettings
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
 
 _TWIN_KIND = {kind: CommandKind[kind.name] for kind in Command if kind is not Command.CLEAR}
-_URGENT = (CommandKind.DEMAND, CommandKind.EXPIRE, CommandKind.RELEASE)
 
 
 class Comparison:
@@ -54,76 +50,17 @@ class Comparison:
         self.first = self.first or what
 
 
-def twin_in_order(
-    limits: PrefetchEngineLimits,
-    settings: PrefetchEngineSettings,
-    events: EventArrays,
-    kinds: Sequence[CommandKind],
-    *,
-    heads: Heads | None = None,
-    preloaded: Sequence[tuple[int, int, bool]] = (),
-) -> Iterator[Done]:
-    """What the twin does where the stager's commands come in the order of ``kinds``, which random waits decide.
-
-    Only the order is taken from the hardware: what each command says is the twin's, made of the events.
-
-    Args:
-        limits, settings: of the engine.
-        events: that it was told.
-        kinds: of its commands.
-        heads: who predicts in mode ``LEARNED``.
-        preloaded: (layer, expert, fixed) before anything else.
+def follow(follower: EngineFollower, commands: Log, stops: Log) -> list[Done]:
+    """What the twin does where the stager's commands come in the hardware's order, which random waits decide.
 
     Raises:
-        ValueError: for a command of which the twin has none left.
+        OutOfOrder: if no engine could have made it.
     """
-    decisions, front_end = Decisions(limits, settings), FrontEnd(limits, settings)
-    urgent: deque[Urgent] = deque()
-    prefetches: deque[Prefetch] = deque()
-    values: deque[Values] = deque()
-    for event in events:
-        error, told = front_end.accept(event)
-        urgent.extend(told)
-        if error or heads is None or settings.mode is not Mode.LEARNED or isinstance(event, Release):
-            continue
-        answers = heads.token(event, front_end.base) if isinstance(event, Token) else heads.gate(event, front_end.base)
-        for answer in answers:
-            (prefetches if isinstance(answer, Prefetch) else values).append(answer)  # type: ignore[arg-type]
-    for layer, expert, fixed in preloaded:
-        decisions.stager.preload(layer, (expert,))
-        if fixed:
-            decisions.stager.fix(layer, (expert,), fixed=True)
-    for nth, kind in enumerate(kinds):
-        try:
-            yield _command(decisions, kind, urgent, prefetches, values)
-        except IndexError as error:
-            raise ValueError(f"command {nth}: {kind.name}, of which the twin has none left") from error
-
-
-def _command(
-    decisions: Decisions,
-    kind: CommandKind,
-    urgent: deque[Urgent],
-    prefetches: deque[Prefetch],
-    values: deque[Values],
-) -> Done:
-    """The twin's next command of a kind."""
-    if kind in _URGENT:
-        return decisions.urgent(urgent.popleft())
-    if kind is CommandKind.PREFETCH:
-        return decisions.prefetch(prefetches.popleft())
-    if kind is CommandKind.SET_VALUES:
-        return decisions.set_values(values.popleft())
-    if kind is CommandKind.PREEMPT:
-        return decisions.preempt(0)[0]
-    if kind is CommandKind.GRANT:
-        return decisions.grant()
-    return decisions.arrive() if kind is CommandKind.ARRIVE else decisions.fail()
-
-
-def command_kinds(log: Log) -> list[CommandKind]:
-    """Of the hardware's commands, in order."""
-    return [_TWIN_KIND[Command(code)] for code in log.fields()["kind"].tolist()]
+    chunks = iter(stops.fields()["chunk"].tolist())
+    kinds = [_TWIN_KIND[Command(code)] for code in commands.fields()["kind"].tolist()]
+    done = [follower.follow(kind, chunk=next(chunks) if kind is CommandKind.PREEMPT else 0) for kind in kinds]
+    follower.finish()
+    return done
 
 
 def compare_run(
@@ -167,10 +104,11 @@ def compare_run(
     )
 
 
-def compare_counters(comparison: Comparison, twin: dict[str, int], hardware: dict[str, int]) -> None:
-    """Counter by counter, of those that the twin knows."""
-    for name, value in twin.items():
-        comparison.equal(f"counter {name}", value, hardware[name])
+def compare_counters(comparison: Comparison, twin: Any, hardware: Mapping[EngineCounter, int]) -> None:
+    """All that do not count cycles; ``twin`` is i64 by ``EngineCounter``."""
+    for counter in EngineCounter:
+        if counter not in CYCLE_COUNTERS and counter is not EngineCounter.TEXT_LATE:
+            comparison.equal(f"counter {counter.name}", int(twin[counter]), hardware[counter])
 
 
 def compare_errors(comparison: Comparison, twin: EngineError, hardware: EngineError) -> None:

@@ -24,12 +24,14 @@ from predictor.st_moe.parameters import EngineConfiguration
 from predictor.st_moe.rows import RowFormat
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
+from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.prefetch.limits import table_limits
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
 from rtl.verilog import to_verilog
+from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
@@ -50,19 +52,6 @@ _VISIBLE = (
     "cycle",
     "breaches",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """How a memory model behaves; see ``axi4_ram.sv``.
-
-    Attributes:
-        latency: cycles from the handshake on AR to the first beat; of a write, from the last beat to its answer.
-        interval: cycles from beat to beat.
-    """
-
-    latency: int = 1
-    interval: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +89,7 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
         "done": done_layout(shape),
         "predictions": prediction_layout(limits),
         "errors": data.StructLayout({"bits": ERROR_BITS}),
+        "stops": data.StructLayout({"chunk": CHUNK_BITS + 1}),
         "table_writes": data.StructLayout(row),
     }
 
@@ -129,6 +119,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         "DONE_BITS": layouts["done"].size,
         "PREDICTION_BITS": layouts["predictions"].size,
         "ERROR_BITS": ERROR_BITS,
+        "STOP_BITS": CHUNK_BITS + 1,
         "ROW_ADDRESS_BITS": row_address_bits(tables),
         "ROW_BITS": RowFormat(tables).bits,
     }
@@ -153,8 +144,7 @@ def run_engine(
     table_image: NDArray[np.uint32] | None = None,
     bad: NDArray[np.bool_] | None = None,
     preloaded: Sequence[tuple[int, int, bool]] = (),
-    far: Memory | None = None,
-    staging: Memory | None = None,
+    memory: MemoryTiming | None = None,
     faults: dict[str, Sequence[Fault]] | None = None,
     waits: int = 0,
     seed: int = 0,
@@ -171,7 +161,7 @@ def run_engine(
         tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
         bad: bool ``[events]``, those that it must refuse.
         preloaded: (layer, expert, fixed), resident from the start.
-        far, staging: the memories.
+        memory: far memory and staging buffer.
         faults: what they do wrong, by name.
         waits: chance, in 256ths, that a side of a channel waits in a cycle.
         seed: of these waits, and of all that the engine must ignore.
@@ -183,15 +173,15 @@ def run_engine(
         SimulationError: a check of the circuit failed, or it hung.
         ForestageError: hardware runs are not possible here.
     """
-    far, staging = far or Memory(), staging or Memory()
+    memory = memory or MemoryTiming()
     layouts = log_layouts(limits)
     plusargs = {
         "events": "events.txt",
         "seed": seed,
-        "far_latency": far.latency,
-        "far_interval": far.interval,
-        "staging_answer": staging.latency,
-        "staging_write_interval": staging.interval,
+        "far_latency": memory.latency,
+        "far_interval": memory.interval,
+        "staging_answer": memory.answer,
+        "staging_write_interval": memory.write_interval,
         **{f"{name}_waits": waits for name in ("far", "staging", "text")},
     }
     flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]

@@ -60,15 +60,15 @@ module runner #(
   wire [EVENT_BITS:0] word = events[accepted[$clog2(MOST_EVENTS)-1:0]];
   wire bad = word[EVENT_BITS];
   wire [1:0] kind = word[1:0];
-  wire [47:0] worked = work_until > ready_at + 1 ? work_until : ready_at + 1;
+  wire [47:0] worked = work_until > ready_at ? work_until : ready_at;
   reg due;
   always @* begin
     if (!word[FIRST_BIT]) due = now >= free_at;
     else
       case (kind)
-        TOKEN: due = now + 1 >= free_at + {16'd0, token_cycles};
+        TOKEN: due = accepted == 0 || now + 1 >= free_at + {16'd0, token_cycles};
         GATE: due = now + 1 >= free_at + {16'd0, gate_cycles};
-        default: due = gates == 0 && now >= free_at && now >= worked + {16'd0, layer_cycles};
+        default: due = gates == 0 && now >= free_at && now > ready_at && now >= worked + {16'd0, layer_cycles};
       endcase
   end
 

@@ -1,6 +1,7 @@
 """The memory image of a row network, whichever its head: what is loaded into the hardware's memories, as one file.
 
-Little-endian. Every section begins at a multiple of ``BEAT_BYTES`` (one bus beat, 512 bits); gaps are zero.
+Little-endian. Every part begins at a multiple of ``PAGE_BYTES`` (no part shares a bus beat with another); gaps are
+zero.
 
 ======== ==================================================================================================
 bytes    content
@@ -8,31 +9,31 @@ bytes    content
 0-7      ``FORESTIM``
 8-11     version, u32
 12-15    bytes of the manifest, u32
-16-      manifest: JSON (``Manifest``): shape, shifts of ranks, sources, and where every section lies
-\\-       one *bank* a layer, for on-chip memory: see ``BANK``
-\\-       far memory, from a multiple of 4,096 on: ``identity_stride`` bytes a row, i8 ``[identities, layers, hidden]``:
-         all rows of one token in one burst
+16-      manifest: JSON (``Manifest``): shape, shifts of ranks, and where everything lies
+\\-       sections for the hardware's loader (``sections``): what is asked at any distance, then what is asked at one,
+         for each distance that the network serves
+\\-       far memory: ``identity_stride`` bytes a row, i8 ``[identities, layers, hidden]``, ``hidden`` padded with zeros
+         to whole beats of ``BEAT_BYTES``: all rows of one token in one burst
 \\-       for the host: u32 ``[identity_rows − 1]`` ascending, the token hash of each identity row but the last
+\\-       for the host: every other table of the network (``integers.NetworkTables``), as it is
 ======== ==================================================================================================
 
-A bank holds, each from a beat on: ``rows`` i8 ``[sources that exist, experts, hidden]``, ``output`` i8
-``[hidden, answers]``, ``bias`` i32 ``[lookaheads, hidden]``, ``output_bias`` i32 ``[answers]``, ``chances`` u16
-``[lookaheads, questions, CHANCE_BINS]`` and ``shifts`` u8: of the sources that exist, of the identities, of hidden
-units, of the score, of the adaptation.
+The sections hold the memories of a net of so many ``lanes`` (``program``). The host's tables are what they were made
+from; ``read_image`` makes them anew and compares.
 
 The memory of the text holds nothing at the start and is no part of the image: for each slot the host allots
-``ngram_entries`` entries of ``entry_bytes`` to each n-gram table, and ``log_tokens`` records of ``record_bytes``. An
-entry is its key, a position, and the number of the slot's sequence that wrote it, u32 each; a record is the choices
-``[layers, top_k]`` of ``integers.id_bytes`` each, all ones where a layer was not recorded.
+``text_per_slot`` bytes and clears them once (``text_traffic`` says what lies where).
 """
 
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
@@ -43,40 +44,51 @@ from predictor.row_network.integers import (
     ENTRY_BYTES,
     FRACTION_BITS,
     KEY_ROTATION,
+    NAMES,
     NetworkTables,
     expected_shapes,
 )
-from predictor.row_network.sources import feeding_layers, rank_shifts
+from predictor.row_network.program import HeadProgram, head_program
+from predictor.row_network.sections import VERSION, split_memories, write_section
+from predictor.row_network.sources import rank_shifts
 from predictor.row_network.twin import RowNetwork
 
 MAGIC = b"FORESTIM"
-VERSION = 2
 PAGE_BYTES = 4096
-BANK = ("rows", "output", "bias", "output_bias", "chances", "shifts")
+LANES = 128
+"""Lanes of the net that an image is for, unless said otherwise."""
+HEADS = ("next-layer", "next-use")
+"""A head's number in a section is its place here."""
+FAR = ("identity_rows", "identity_tokens")
+"""Tables that lie in parts of their own."""
 
 
-class Bank(StrictModel):
-    """Where one layer's tables lie in the file, in bytes.
+class SectionPlace(StrictModel):
+    """Where a section lies in the file.
 
     Attributes:
-        offset, size: of the whole bank.
-        sources: indices of the sources that exist, in the order of their rows.
-        parts: offset of each part of ``BANK``.
+        distance: the one it is of; ``None``: all.
+        offset, size: in bytes.
     """
 
+    distance: int | None
     offset: int
     size: int
-    sources: tuple[int, ...]
-    parts: dict[str, int]
 
 
 class Manifest(StrictModel):
-    """What the image is of, and where its sections lie; offsets and sizes in bytes.
+    """What the image is of, and where its parts lie; offsets and sizes in bytes.
 
     Attributes:
         head: what is asked, as in the file of the network.
         config: what the network looks at; ``questions``, ``layers``, ``experts``, ``top_k``: its shape.
+        ranked: whether better ranks weigh more.
+        lanes: of the net in hardware.
+        bank_bytes: of the net's memories, one distance's, all layers together.
+        log_offset: of the log, in a slot's memory of the text.
         text_per_slot: of the n-gram tables and the log, for the host to allot.
+        sections: the shared one first.
+        tables: offset of each table for the host.
     """
 
     head: str
@@ -86,18 +98,34 @@ class Manifest(StrictModel):
     layers: int
     experts: int
     top_k: int
+    ranked: bool
+    lanes: int
     rank_shifts: tuple[int, ...]
     fraction_bits: int
     accumulator_bits: int
     key_rotation: int
     entry_bytes: int
     record_bytes: int
+    log_offset: int
     text_per_slot: int
-    banks: tuple[Bank, ...]
+    bank_bytes: int
+    sections: tuple[SectionPlace, ...]
     identity_offset: int
     identity_stride: int
     token_offset: int
+    tables: dict[str, int]
     size: int
+
+
+class _Asked(NetworkConfig):
+    """A configuration that says how many questions there are, whichever the head."""
+
+    asked: int
+
+    @property
+    @override
+    def questions(self) -> int:
+        return self.asked
 
 
 @dataclass(frozen=True)
@@ -106,55 +134,123 @@ class Image:
 
     manifest: Manifest
     tables: NetworkTables
+    sections: tuple[bytes, ...]
 
 
-def write_image(network: RowNetwork, path: str | Path, *, head: str, model: str) -> Manifest:
-    """Write the memory image of ``network`` to ``path``, atomically, and return its manifest; ``model``: whose routing.
+def write_image(network: RowNetwork, path: str | Path, *, head: str, model: str, lanes: int = LANES) -> Manifest:
+    """Write the memory image of ``network`` to ``path``, atomically, and return its manifest.
+
+    Args:
+        network: any distance that it serves can be loaded from the image.
+        path: file to write.
+        head: ``next-layer`` or ``next-use``.
+        model: whose routing.
+        lanes: of the net in hardware.
 
     Raises:
-        ForestageError: if it cannot be written.
+        ForestageError: if it cannot be written, or the hardware has no room for such a network.
     """
-    sections: list[tuple[int, bytes]] = []
+    parts: list[tuple[int, bytes]] = []
     # The manifest's length depends on the offsets in it: laid out from 0, then moved behind it.
-    manifest = _lay_out(network, 0, [], head, model)
+    sections = _sections(network, head, lanes, str(path))
+    manifest = _lay_out(network, 0, [], head, model, lanes, sections)
     start = _aligned(16 + 2 * len(manifest.model_dump_json()), PAGE_BYTES)
-    manifest = _lay_out(network, start, sections, head, model)
+    manifest = _lay_out(network, start, parts, head, model, lanes, sections)
     text = manifest.model_dump_json().encode()
     if 16 + len(text) > start:
         raise AssertionError("the manifest outgrew the room left for it")
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
-        for offset, data in sections:
+        for offset, data in parts:
             file.write(bytes(offset - file.tell()))
             file.write(data)
     return manifest
 
 
-def _lay_out(network: RowNetwork, start: int, sections: list[tuple[int, bytes]], head: str, model: str) -> Manifest:
-    """The manifest of an image whose banks begin at ``start``; its sections are appended to ``sections``."""
+def _sections(network: RowNetwork, head: str, lanes: int, origin: str) -> list[tuple[int | None, bytes]]:
+    """(distance, section) of all that the loader may read; ``None``: the shared one."""
+    config, tables = network.config, network.tables
+    if head == "next-use" and config.identities:
+        raise ForestageError(
+            f"{origin}: identities: the hardware reads identity rows for the next-layer head alone; "
+            "train the next-use predictor with --set identities=0 --set identity_rows=0"
+        )
+    found: list[tuple[int | None, bytes]] = []
+    for distance in range(config.nearest, config.farthest + 1):
+        program = head_program(
+            tables, config, top_k=network.top_k, ranked=network.ranked, distance=distance, lanes=lanes, origin=origin
+        )
+        shared, own = split_memories(program.contents())
+        header = section_header(network, head, program)
+        if not found:
+            found.append((None, write_section(header, shared)))
+        found.append((distance, write_section({**header, "distance_alone": 1, "distance": distance}, own)))
+    return found
+
+
+def section_header(network: RowNetwork, head: str, program: HeadProgram) -> dict[str, int]:
+    """The fields of a shared section's header that say what it is of."""
+    config = network.config
+    looks = config.looks_for_matches
+    lengths = config.ngram_tables if looks else ()
+    return {
+        "identity": _identity(network.tables),
+        "head": HEADS.index(head),
+        "layers": network.layers,
+        "experts": network.experts,
+        "top_k": network.top_k,
+        "questions": config.questions,
+        "lanes": program.lanes,
+        "words": program.settings.words,
+        "operations": max(max(map(len, program.gates)), 2),
+        "previous": program.settings.ring - 1,
+        "decays": len(config.decays),
+        "matched": len(program.matched[0]),
+        "tables": len(lengths),
+        "by_routing": int(looks and config.ngram_by == "routing"),
+        "log2_entries": config.ngram_entries.bit_length() - 1 if looks else 0,
+        "log2_log": config.log_tokens.bit_length() - 1 if looks else 0,
+        "identities": config.identities,
+        "row_beats": _row_beats(config) if config.identities else 0,
+        **{f"length{table}": length for table, length in enumerate(lengths)},
+    }
+
+
+def _identity(tables: NetworkTables) -> int:
+    """What tells this network from others: a checksum of all of its tables."""
+    found = 0
+    for name in NAMES:
+        found = zlib.crc32(np.ascontiguousarray(getattr(tables, name)).tobytes(), found)
+    return found
+
+
+def _row_beats(config: NetworkConfig) -> int:
+    return -(-config.hidden // BEAT_BYTES)
+
+
+def _lay_out(
+    network: RowNetwork, start: int, parts: list[tuple[int, bytes]], head: str, model: str, lanes: int,
+    sections: list[tuple[int | None, bytes]],
+) -> Manifest:  # fmt: skip
+    """The manifest of an image whose sections begin at ``start``; its parts are appended to ``parts``."""
     tables, config = network.tables, network.config
-    present = feeding_layers(config, layers=network.layers) >= 0
     offset = start
-    banks = []
-    for layer in range(network.layers):
-        chosen = np.flatnonzero(present[layer])
-        bank_offset = offset
-        parts = {}
-        for name, array in _bank(tables, layer, chosen).items():
-            parts[name] = offset
-            sections.append((offset, array.tobytes()))
-            offset = _aligned(offset + array.nbytes, BEAT_BYTES)
-        banks.append(Bank(offset=bank_offset, size=offset - bank_offset, sources=tuple(chosen.tolist()), parts=parts))
-    identity_offset = offset = _aligned(offset, PAGE_BYTES)
-    burst = config.identities * network.layers * config.hidden
-    stride = _aligned(burst, BEAT_BYTES)
-    rows = tables.identity_rows.reshape(config.identity_rows, burst)
-    if rows.size:
-        padded = np.zeros((len(rows), stride), np.int8)
-        padded[:, : rows.shape[1]] = rows
-        sections.append((offset, padded.tobytes()))
-    token_offset = offset = offset + len(rows) * stride
-    sections.append((offset, tables.identity_tokens.tobytes()))
+
+    def place(data: bytes) -> int:
+        nonlocal offset
+        at = _aligned(offset, PAGE_BYTES)
+        parts.append((at, data))
+        offset = at + len(data)
+        return at
+
+    places = [
+        SectionPlace(distance=distance, offset=place(section), size=len(section)) for distance, section in sections
+    ]
+    padded = _padded_rows(tables, config)
+    identity_offset = place(padded.tobytes())
+    token_offset = place(tables.identity_tokens.tobytes())
+    others = {name: place(np.ascontiguousarray(getattr(tables, name)).tobytes()) for name in NAMES if name not in FAR}
+    size = network.bytes
     return Manifest(
         head=head,
         model=model,
@@ -163,46 +259,40 @@ def _lay_out(network: RowNetwork, start: int, sections: list[tuple[int, bytes]],
         layers=network.layers,
         experts=network.experts,
         top_k=network.top_k,
+        ranked=network.ranked,
+        lanes=lanes,
         rank_shifts=rank_shifts(network.top_k, network.ranked),
         fraction_bits=FRACTION_BITS,
         accumulator_bits=network.accumulator_bits,
         key_rotation=KEY_ROTATION,
         entry_bytes=ENTRY_BYTES,
-        record_bytes=network.bytes.record_bytes,
-        text_per_slot=network.bytes.text_per_slot,
-        banks=tuple(banks),
+        record_bytes=size.record_bytes,
+        log_offset=size.text_per_slot - (config.log_tokens * size.record_bytes if size.text_per_slot else 0),
+        text_per_slot=size.text_per_slot,
+        bank_bytes=sum(size.sram_per_layer),
+        sections=tuple(places),
         identity_offset=identity_offset,
-        identity_stride=stride,
+        identity_stride=padded.shape[1],
         token_offset=token_offset,
-        size=offset + tables.identity_tokens.nbytes,
+        tables=others,
+        size=offset,
     )
 
 
-def _bank(tables: NetworkTables, layer: int, sources: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The parts of one layer's bank, in the order of ``BANK``."""
-    shifts = [
-        tables.source_shifts[layer, sources],
-        tables.identity_shifts[layer],
-        tables.hidden_shifts[layer : layer + 1],
-        tables.score_shifts[layer : layer + 1],
-        tables.adaptations[layer : layer + 1],
-    ]
-    parts = (
-        tables.rows[layer, sources],
-        tables.output[layer],
-        tables.bias[layer],
-        tables.output_bias[layer],
-        tables.chances[layer],
-        np.concatenate(shifts),
-    )
-    return dict(zip(BANK, parts, strict=True))
+def _padded_rows(tables: NetworkTables, config: NetworkConfig) -> NDArray[np.int8]:
+    """Identity rows as far memory has them, i8 ``[rows, stride]``."""
+    rows = tables.identity_rows
+    width = _row_beats(config) * BEAT_BYTES
+    padded = np.zeros((*rows.shape[:3], width), np.int8)
+    padded[..., : rows.shape[3]] = rows
+    return padded.reshape(len(rows), int(np.prod(padded.shape[1:])))
 
 
 def read_image(path: str | Path) -> Image:
-    """Read a memory image back, as the hardware's loader sees it.
+    """Read a memory image back, and check that its sections are of its tables.
 
     Raises:
-        ForestageError: if the file is no image, or shorter than its manifest says.
+        ForestageError: if the file is no image, or another than its manifest says.
     """
     path = Path(path)
     try:
@@ -224,35 +314,29 @@ def read_image(path: str | Path) -> Image:
         raise ForestageError(
             f"{path}: {len(data)} bytes where its manifest says {manifest.size}; export the predictor again"
         )
-    return Image(manifest, _tables(manifest, data))
+    tables = _tables(manifest, data)
+    sections = tuple(data[place.offset : place.offset + place.size] for place in manifest.sections)
+    config = _Asked(**manifest.config.model_dump(), asked=manifest.questions)
+    network = RowNetwork(tables, config, top_k=manifest.top_k, ranked=manifest.ranked, origin=str(path))
+    made = _sections(network, manifest.head, manifest.lanes, str(path))
+    for place, section, (distance, expected) in zip(manifest.sections, sections, made, strict=True):
+        if place.distance != distance or section != expected:
+            which = "shared section" if distance is None else f"section of distance {distance}"
+            raise ForestageError(f"{path}: {which}: not what its tables give; export the predictor again")
+    return Image(manifest, tables, sections)
 
 
 def _tables(manifest: Manifest, data: bytes) -> NetworkTables:
     config, layers, experts, questions = manifest.config, manifest.layers, manifest.experts, manifest.questions
     shapes = expected_shapes(config, layers=layers, experts=experts, questions=questions)
-    arrays: dict[str, NDArray[Any]] = {name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
 
     def at(offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         return np.frombuffer(data, dtype, int(np.prod(shape)), offset).reshape(shape)
 
-    identities = config.identities
-    for layer, bank in enumerate(manifest.banks):
-        chosen = list(bank.sources)
-        arrays["rows"][layer, chosen] = at(bank.parts["rows"], np.int8, (len(chosen), experts, config.hidden))
-        for name in ("output", "bias", "output_bias", "chances"):
-            dtype, shape = shapes[name]
-            arrays[name][layer] = at(bank.parts[name], dtype, shape[1:])
-        shifts = at(bank.parts["shifts"], np.uint8, (len(chosen) + identities + 3,))
-        arrays["source_shifts"][layer, chosen] = shifts[: len(chosen)]
-        arrays["identity_shifts"][layer] = shifts[len(chosen) : len(chosen) + identities]
-        for name, shift in zip(("hidden_shifts", "score_shifts", "adaptations"), shifts[-3:], strict=True):
-            arrays[name][layer] = shift
-    rows = config.identity_rows
-    if rows:
-        far = at(manifest.identity_offset, np.int8, (rows, manifest.identity_stride))
-        burst = identities * layers * config.hidden
-        arrays["identity_rows"][:] = far[:, :burst].reshape(shapes["identity_rows"][1])
-        arrays["identity_tokens"][:] = at(manifest.token_offset, np.uint32, (rows - 1,))
+    arrays = {name: at(offset, *shapes[name]) for name, offset in manifest.tables.items()}
+    padded = (config.identity_rows, config.identities, layers, _row_beats(config) * BEAT_BYTES)
+    arrays["identity_rows"] = at(manifest.identity_offset, np.int8, padded)[..., : config.hidden]
+    arrays["identity_tokens"] = at(manifest.token_offset, *shapes["identity_tokens"])
     return NetworkTables(**arrays)
 
 

@@ -221,7 +221,7 @@ class TableBytes:
             chances; the largest is what a bank must hold.
         state_per_slot_layer: bytes of accumulators and decayed sums (32-bit words), of identity rows and records of the
             log that were read, and of adapted biases (where ``adapts``), for one sequence and layer.
-        identity_bytes: far memory for the rows of token identity.
+        identity_bytes: far memory for the rows of token identity, each of whole beats.
         burst_bytes: of them, what is fetched for each token.
         record_bytes: of one token in the log, whole beats, an id of ``id_bytes`` for each choice.
         text_per_slot: far memory for the memory of the text of one sequence: n-gram tables and log.
@@ -262,7 +262,7 @@ def table_bytes(config: NetworkConfig, *, layers: int, experts: int, top_k: int,
     every = sources(config)
     fixed = hidden * outputs + 4 * hidden * config.distances + 4 * outputs
     fixed += 2 * CHANCE_BINS * config.distances * config.questions + len(every) + config.identities + 3
-    burst = config.identities * layers * hidden * bool(config.identity_rows)
+    burst = config.identities * layers * -(-hidden // BEAT_BYTES) * BEAT_BYTES * bool(config.identity_rows)
     sums = 1 + len(config.previous) + 2 * len(config.decays)
     tables = len(config.ngram_tables) * config.looks_for_matches
     beats = -(-layers * top_k * id_bytes(experts) // BEAT_BYTES)
@@ -275,7 +275,8 @@ def table_bytes(config: NetworkConfig, *, layers: int, experts: int, top_k: int,
         identity_bytes=config.identity_rows * burst,
         burst_bytes=burst,
         record_bytes=record,
-        text_per_slot=tables * config.ngram_entries * ENTRY_BYTES + config.log_tokens * record,
+        text_per_slot=-(-tables * config.ngram_entries * ENTRY_BYTES // BEAT_BYTES) * BEAT_BYTES
+        + config.log_tokens * record,
         text_read=tables * BEAT_BYTES + records * record,
         text_written=tables * BEAT_BYTES + record,
     )

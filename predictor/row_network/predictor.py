@@ -7,7 +7,7 @@ from predictor.base import ExpertIds
 from predictor.row_network import file
 from predictor.row_network.config import NetworkConfig
 from predictor.row_network.file import Provenance
-from predictor.row_network.image import Manifest, write_image
+from predictor.row_network.image import LANES, Manifest, write_image
 from predictor.row_network.twin import RowNetwork
 
 
@@ -52,9 +52,9 @@ class RowNetworkPredictor:
             provenance=self.provenance,
         )  # fmt: skip
 
-    def export(self, path: str | Path) -> Manifest:
-        """Write the memory image that the hardware loads; raises as ``write_image``."""
-        return write_image(self.network, path, head=self.head, model=self.model)
+    def export(self, path: str | Path, *, lanes: int = LANES) -> Manifest:
+        """Write the memory image that hardware of so many ``lanes`` loads; raises as ``write_image``."""
+        return write_image(self.network, path, head=self.head, model=self.model, lanes=lanes)
 
     @property
     def trained_on(self) -> str:

@@ -9,6 +9,8 @@ offered to the net, and of a record the last beat to the memory.
 from dataclasses import dataclass, field
 
 from predictor.row_network.integers import BEAT_BYTES, id_bytes
+from predictor.row_network.program import unpack
+from predictor.row_network.sections import BLOCK
 from predictor.row_network.text_traffic import NO_ROW, Kind, TextLimits, TextSettings, Transfer, Work, WorkKind
 
 
@@ -91,3 +93,20 @@ def _record_cycles(work: Work, settings: TextSettings) -> int:
         return 3
     scaled = work.slot.bit_length() + settings.record_beats.bit_length()
     return 3 + scaled + 2 + settings.layers * (2 + settings.top_k) + settings.record_beats
+
+
+def load_cycles(section: bytes, latency: int) -> int:
+    """Cycles of a load without a fault, from ``start`` to ``done``: 16 a beat to sum it up, and a word a cycle.
+
+    The memory answers a beat before the one before it is worked through, but for the header's and the first after it.
+    """
+    beats = len(section) // BEAT_BYTES
+    words = 0
+    at = BEAT_BYTES
+    while at < len(section):
+        block = unpack(BLOCK, int.from_bytes(section[at : at + BEAT_BYTES], "little"))
+        words += 1 + block["words"] * block["parts"]
+        at += (1 + block["beats"]) * BEAT_BYTES
+    header = 2 + latency + 1 + 16 + 3
+    first = 2 + latency - 1
+    return header + first + (beats - 1) * (1 + 16 + 1) + words + 2

@@ -36,7 +36,6 @@ from catalog.errors import ForestageError
 from predictor.row_network.config import NetworkConfig
 from predictor.row_network.integers import BEAT_BYTES, ENTRY_BYTES, id_bytes
 from predictor.row_network.kernels import UNKNOWN, ngram_key, remember_token, routing_token
-from predictor.row_network.sources import log_window
 
 PAGE_BEATS = 4096 // BEAT_BYTES
 """Beats between the addresses that no burst crosses."""
@@ -187,7 +186,9 @@ class TextSettings(StrictModel):
         }
         for name, (value, most) in beyond.items():
             if value > most:
-                raise ForestageError(f"text: {name}: {value} where the engine has room for {most}; generate a larger one")
+                raise ForestageError(
+                    f"text: {name}: {value} where the engine has room for {most}; generate a larger one"
+                )
 
     @property
     def record_beats(self) -> int:

@@ -160,7 +160,13 @@ def _constants(limits: PrefetchEngineLimits, window: Window) -> tuple[Register, 
         constants(
             "HEADS",
             0x14,
-            ("questions_max", 0, 8, "most answers for an expert", max(net.next_layer.questions, net.next_use.questions)),
+            (
+                "questions_max",
+                0,
+                8,
+                "most answers for an expert",
+                max(net.next_layer.questions, net.next_use.questions),
+            ),
             ("prefetched_max", 8, 8, "most experts of a prediction", net.prefetched_max),
         ),
         constants(

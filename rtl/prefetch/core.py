@@ -14,6 +14,7 @@ from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import Missing, Mode
 from rtl.bus.axi4 import Axi4ReadSignature, Axi4WriteSignature
 from rtl.prefetch.arbiter import Arbiter
+from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
 from rtl.prefetch.notices import Notices
@@ -74,6 +75,7 @@ class ObservedSignature(wiring.Signature):
                 "done": Out(Observed(done_layout(shape))),
                 "predictions": Out(Observed(prediction_layout(limits))),
                 "errors": Out(Observed(ERROR_BITS)),
+                "stops": Out(Observed(CHUNK_BITS + 1)),
                 "table_writes": Out(RowWriteSignature(table_limits(limits))),
             }
         )
@@ -305,6 +307,8 @@ class EngineCore(wiring.Component):
             told.done.payload.eq(stager.done),
             told.predictions.valid.eq(arbiter.predictions.valid & arbiter.predictions.ready),
             told.predictions.payload.eq(arbiter.predictions.payload),
+            told.stops.valid.eq(taken & (stager.commands.payload.kind == Command.PREEMPT)),
+            told.stops.payload.eq(link.chunk),
             told.errors.valid.eq(self.errors.any()),
             told.errors.payload.eq(self.errors),
         ]

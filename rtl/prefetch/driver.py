@@ -64,7 +64,8 @@ def setting_values(
     found |= {
         f"link_{name}": int(getattr(link, name))
         for name in (
-            "expert_bytes", "expert_stride", "staging_stride", "expert_base", "staging_base", "outstanding", "share"
+            "expert_bytes", "expert_stride", "staging_stride", "expert_base", "staging_base", "outstanding", "share",
+            "silence",
         )
     }  # fmt: skip
     found["link_chunk_log2"] = link.chunk_bytes.bit_length() - 1

@@ -1,8 +1,8 @@
 """The prefetch engine's settings: a register (of an address: two) and a signal each.
 
 The settings' values, defaults and rules are those of ``predictor.engine.settings.PrefetchEngineSettings``, of the
-tables' ``EngineConfiguration`` (``table_…``), of the text's ``TextSettings`` (``text_…``) and of ``TransferSettings``
-(``link_…``); ``rtl.prefetch.driver`` writes one from the other. This module needs no Amaranth.
+tables' ``EngineConfiguration`` (``table_…``) and of the text's ``TextSettings`` (``text_…``); ``rtl.prefetch.driver``
+writes one from the other. This module needs no Amaranth.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from predictor.st_moe.parameters import (
 from rtl.bus.register_map import DATA_BITS, DATA_BYTES, Access, Field, Register
 from rtl.prefetch.limits import named_experts, table_limits, text_limits
 from staging.stager.limits import StagerSettings
-from staging.transfer.limits import LENGTH_BITS, TransferSettings
+from staging.transfer.limits import LENGTH_BITS
 
 BEAT_SHIFT = BEAT_BYTES.bit_length() - 1
 MOST_TRIES = 15
@@ -40,7 +40,7 @@ class Setting:
     Attributes:
         name: of the signal; in upper case of the register.
         high: largest value of an engine's.
-        low: smallest.
+        low: smallest; of a wide one 0, as its words are written one by one.
         reset: value after reset; ``None``: the largest.
         codes: names of values, where it is a choice.
         locked: writable only in mode OFF while nothing is busy; a write asks for a COMMAND.clear.
@@ -60,6 +60,11 @@ class Setting:
     wide: bool = False
     beats: bool = False
     meaning: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a word alone could not be refused."""
+        if self.wide and self.low:
+            raise ValueError(f"{self.name}: a wide setting cannot be kept above 0")
 
     @property
     def words(self) -> int:
@@ -252,7 +257,6 @@ STAGER = (
     _scale("price", "time that moving an expert costs others"),
     Setting(
         name="stager_horizon",
-        low=1,
         high=lambda x: (1 << x.deadline_bits) - 1,
         reset=None,
         wide=True,
@@ -306,7 +310,7 @@ LINK = (
         name="link_silence",
         low=1,
         high=lambda _: MOST_SILENCE,
-        reset=_default(TransferSettings, "silence"),
+        reset=_default(LinkSettings, "silence"),
         meaning="cycles without a beat after which what was asked for is given up",
     ),
 )

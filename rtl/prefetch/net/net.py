@@ -157,6 +157,7 @@ class Net(wiring.Component):
         chosen = [(heads[head].found, settings[head]) for head in range(HEADS)]
         asking, both = Signal(), Signal()  # a sum is asked for in the same clock as its score
         wanted = Signal()  # the adaptation is to be told
+        score_head, score_target = Signal(), Signal.like(score.target)
         sums_told = sums.commands.valid & sums.commands.ready
         item = self.items.payload
         texts = Signal()
@@ -166,18 +167,24 @@ class Net(wiring.Component):
             command.experts.eq(choices.last),
             command.recorded.eq(event.known),
             command.held.eq(choices.held),
-            asking.eq((state == _State.ASK_NEXT_LAYER) | (state == _State.ASK_NEXT_USE) | (state == _State.SHOW)),
+            asking.eq(
+                ((state == _State.ASK_NEXT_LAYER) & self.next_layer & asks)
+                | ((state == _State.ASK_NEXT_USE) & self.next_use)
+                # Where a sequence began, the adapted biases are forgotten first.
+                | ((state == _State.SHOW) & ~wanted)
+            ),
+            scores.commands.valid.eq(asking & sums.commands.ready),
             both.eq(scores.commands.valid & scores.commands.ready),
-            # Where a sequence began, the adapted biases are forgotten first.
-            scores.commands.valid.eq(asking & sums.commands.ready & ~((state == _State.SHOW) & wanted)),
             score.slot.eq(event.slot),
-            score.target.eq(Mux(state == _State.SHOW, shown, Mux(state == _State.ASK_NEXT_USE, event.layer, target))),
-            score.head.eq(Mux(state == _State.ASK_NEXT_USE, NEXT_USE, NEXT_LAYER)),
+            score_target.eq(Mux(state == _State.SHOW, shown, Mux(state == _State.ASK_NEXT_USE, event.layer, target))),
+            score.target.eq(score_target),
+            score_head.eq(Mux(state == _State.ASK_NEXT_USE, NEXT_USE, NEXT_LAYER)),
+            score.head.eq(score_head),
             score.first.eq(event.first),
             score.last.eq(event.last),
         ]
         for head, (found, loaded) in enumerate(chosen):
-            with m.If(score.head == head):
+            with m.If(score_head == head):
                 m.d.comb += [
                     score.passes.eq(loaded.words),
                     score.questions.eq(loaded.questions),
@@ -189,8 +196,8 @@ class Net(wiring.Component):
                     score.answers.eq(found.answers),
                     score.chances.eq(found.chances >> (CHANCE_BINS - 1).bit_length()),
                 ]
-        with m.If(both & (score.head == NEXT_LAYER)):
-            m.d.sync += self.deadline.eq(event.step + score.target)
+        with m.If(both & (score_head == NEXT_LAYER)):
+            m.d.sync += self.deadline.eq(event.step + score_target)
 
         with m.Switch(state):
             with m.Case(_State.IDLE), m.If(accepts):
@@ -204,13 +211,8 @@ class Net(wiring.Component):
             with m.Case(_State.ASK_NEXT_LAYER):
                 m.d.comb += [command.kind.eq(SumsKind.ASK), sums.commands.valid.eq(both)]
                 with m.If(~self.next_layer):
-                    m.d.comb += [sums.commands.valid.eq(0), scores.commands.valid.eq(0)]
                     m.d.sync += state.eq(_State.ASK_NEXT_USE)
-                with m.Elif(~asks):
-                    m.d.comb += [sums.commands.valid.eq(0), scores.commands.valid.eq(0)]
-                    m.d.comb += looks.eq(1)
-                    m.d.sync += state.eq(_State.REST_NEXT_LAYER)
-                with m.Elif(both):
+                with m.Elif(both | ~asks):
                     m.d.comb += looks.eq(1)
                     m.d.sync += state.eq(_State.REST_NEXT_LAYER)
             with m.Case(_State.REST_NEXT_LAYER):
@@ -221,10 +223,9 @@ class Net(wiring.Component):
                 m.d.comb += [
                     command.kind.eq(SumsKind.ASK),
                     command.head.eq(NEXT_USE),
-                    sums.commands.valid.eq(both & self.next_use),
+                    sums.commands.valid.eq(both),
                 ]
                 with m.If(~self.next_use):
-                    m.d.comb += scores.commands.valid.eq(0)
                     m.d.sync += state.eq(_State.IDLE)
                 with m.Elif(both):
                     m.d.sync += state.eq(_State.REST_NEXT_USE)

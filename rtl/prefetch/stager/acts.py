@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Const, Mux, Signal
 
+from rtl.checks import always, implies
 from rtl.prefetch.stager.control import Control, Purpose
 from rtl.prefetch.stager.directory import word_of
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
@@ -66,8 +67,12 @@ def _account_places(c: Control) -> None:
     ]
     with m.If(enters):
         m.d.sync += [c.held[group].eq(c.group_held + 1), c.spare_taken.eq(c.spare_taken + c.is_full)]
+        m.d.sync += c.taken.bit_select(c.new.place, 1).eq(1)
     with m.If(leaves):
         m.d.sync += [c.held[group].eq(c.group_held - 1), c.spare_taken.eq(c.spare_taken - c.is_over)]
+        m.d.sync += c.taken.bit_select(c.entry.place, 1).eq(0)
+    always(m, implies(enters, ~c.taken.bit_select(c.new.place, 1)), "stager: a place is given to a second expert")
+    always(m, implies(leaves, c.taken.bit_select(c.entry.place, 1)), "stager: a place is left that nobody holds")
 
 
 def _demand(c: Control) -> None:
@@ -231,6 +236,7 @@ def _evict(c: Control) -> None:
 
 def _drop(c: Control) -> None:
     m = c.module
+    m.d.sync += c.overflows.eq(0)
     m.d.comb += c.queue.remove.eq(1)
     c.give_up(c.why)
     with m.Switch(c.command.kind):
@@ -256,6 +262,7 @@ def _drop(c: Control) -> None:
 
 def _refuse_full(c: Control) -> None:
     c.module.d.comb += c.queue.remove.eq(1)
+    c.module.d.sync += c.overflows.eq(0)
     c.vacate()
     c.tally("refused")
     c.say(ActionKind.REFUSE, ActionWhy.FULL)

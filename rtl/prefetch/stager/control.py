@@ -74,6 +74,8 @@ class Control:
         self.ports: Any = ports
         self.shape, self.limits = shape, shape.limits
         self.module = Module()
+        self.states: Any = None
+        """The state machine, once it is made."""
         self._registers()
         self._parts()
         self._connect()
@@ -129,8 +131,12 @@ class Control:
         self.transfer = Signal(self.ports.done.transfer.shape(), name="transfer")
         self.stopped, self.rejected = Signal(), Signal()
         self.from_background = Signal()
+        self.overflows = Signal()
+        """The queue holds one too many, and who loses its entry is sought; only checks read it, and what follows."""
+        self.taken = Signal(max(1, self.shape.all_places))
+        """The places that experts hold."""
         self.pins_out = Signal(range(limits.most_pins + self.shape.named_experts + 1))
-        """Pins of all keys; only checks read it."""
+        """Pins of all keys."""
 
     @property
     def clears(self) -> int:
@@ -318,6 +324,7 @@ class Control:
         m = self.module
         m.d.comb += self.queue.append.eq(1)
         with m.If(self.queue.waiting == self.limits.queue_depth):
+            m.d.sync += self.overflows.eq(1)
             self.look(last=True, placed_only=False)
         with m.Else():
             go_on()

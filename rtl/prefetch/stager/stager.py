@@ -55,9 +55,11 @@ def _checks(c: Control) -> None:
     always(m, implies(c.acts & (c.purpose == Purpose.RELEASE), entry.pins != 0), "stager: released undemanded")
     may = (entry.status == Status.RESIDENT) & (entry.pins == 0) & ~entry.fixed & entry.placed
     always(m, implies(c.acts & (c.purpose == Purpose.EVICT), may), "stager: who may not give way is evicted")
-    always(
-        m,
-        implies(ports.commands.ready, c.queue.waiting <= c.limits.queue_depth),
-        "stager: the queue overflows",
-    )
+    one_too_many = c.queue.waiting == c.limits.queue_depth + 1
+    always(m, one_too_many == c.overflows, "stager: the queue overflows")
+    touches = c.states.ongoing("READ") | c.states.ongoing("PICK") | c.states.ongoing("DECIDE") | c.acts
+    ends = touches & ((c.purpose == Purpose.DROP) | (c.purpose == Purpose.REFUSE_FULL))
+    seeks = c.states.ongoing("LOOK") & c.queue.last & ~c.queue.placed_only
+    is_sought = seeks | c.states.ongoing("OVERFLOW") | ends
+    always(m, implies(c.overflows, is_sought), "stager: nobody loses an entry of a queue that is too full")
     always_within(m, c.spare_taken, 0, c.limits.spare, "stager: more spare places than there are")

@@ -19,7 +19,7 @@ NAMED = {
 
 def add_states(c: Control) -> None:
     """All states of the control; the first is that after a reset."""
-    with c.module.FSM(name="state"):
+    with c.module.FSM(name="state") as c.states:
         _idle(c)
         _touching(c)
         _looking(c)
@@ -122,6 +122,7 @@ def _clear(c: Control) -> None:
         c.now.eq(0),
         c.stamps.eq(0),
         c.pins_out.eq(0),
+        c.taken.eq(0),
         Value.cast(c.ports.counters).eq(0),
         c.count.eq(c.count - 1),
     ]

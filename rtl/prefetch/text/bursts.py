@@ -26,7 +26,8 @@ class BurstMaker(wiring.Component):
     """Splits transfers at multiples of 4 KiB, and asks for a burst a cycle while one of ``depth`` is free.
 
     A transfer that is accepted in cycle t is first asked for in t + 1; one of a single burst can follow another each
-    cycle. ``under_way`` gives the bursts in the order of their beats; ``idle``: nothing is to be asked for or under way.
+    cycle. ``under_way`` gives the bursts in the order of their beats; ``idle``: nothing is to be asked for, or under
+    way.
     """
 
     def __init__(self, address_bits: int, beats_bits: int, tag: data.StructLayout, depth: int) -> None:

@@ -1,7 +1,5 @@
 """The memory of the text: looks up, reads and writes what `predictor.row_network.text_traffic` says, for all slots."""
 
-from typing import Any
-
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
@@ -11,7 +9,7 @@ from typing_extensions import override
 
 from predictor.row_network.integers import BEAT_BYTES, ENTRY_BYTES, KEY_ROTATION, TOKEN_MULTIPLIER
 from predictor.row_network.text_traffic import PAGE_BEATS, TextLimits
-from rtl.bus.axi4 import Axi4Signature, always_read_manager, always_read_subordinate, always_write_manager
+from rtl.bus.axi4 import Axi4Signature, always_read_manager, always_write_manager
 from rtl.checks import always, always_stable, implies
 from rtl.prefetch.text.bursts import PAGE_BITS, BurstMaker
 from rtl.prefetch.text.layouts import (
@@ -103,7 +101,9 @@ class _TextLogic:
         self.sequences = Array(Signal(32, name=f"sequence{slot}") for slot in slots)
         self.begun, self.off = Signal(limits.slots), Signal(limits.slots)
         self.recording = Signal(limits.slots)
-        self.text_due = Signal(limits.slots)
+        # Tokens whose END is to come: a token may begin before the one before it has its text.
+        self.texts_due = Array(Signal(2, name=f"texts_due{slot}") for slot in slots)
+        self.text_ends = Signal()
 
         # Of the piece of work.
         self.slot = Signal(slot_bits(limits))
@@ -184,7 +184,9 @@ class _TextLogic:
         m.d.comb += [
             has_text.eq(settings.tables != 0),
             is_token.eq(event.kind == TextEventKind.TOKEN),
-            unit.events.ready.eq(queue.w_rdy & (is_token | ~self.recording.bit_select(event.slot, 1))),
+            unit.events.ready.eq(
+                queue.w_rdy & Mux(is_token, self.texts_due[event.slot] != 3, ~self.recording.bit_select(event.slot, 1))
+            ),
             accepted.eq(unit.events.valid & unit.events.ready),
             piece.begins.eq(is_token),
             piece.chooses.eq(~is_token & has_text & settings.by_routing & (event.layer == 0)),
@@ -204,10 +206,13 @@ class _TextLogic:
         ]
         with m.If(accepted & piece.records):
             m.d.sync += self.recording.bit_select(event.slot, 1).eq(1)
-        with m.If(accepted & is_token):
-            m.d.sync += self.text_due.bit_select(event.slot, 1).eq(1)
-        due = self.text_due.bit_select(event.slot, 1)
+        for slot, due in enumerate(self.texts_due):
+            more = accepted & is_token & (event.slot == slot)
+            less = self.text_ends & (self.slot == slot)
+            m.d.sync += due.eq(due + more - less)
+        due = self.texts_due[event.slot].any()
         m.d.comb += unit.late.eq(accepted & ~is_token & (event.layer == 0) & due)
+        always(m, implies(accepted & is_token, self.texts_due[event.slot] != 3), "text: tokens run ahead of their text")
         always(m, implies(unit.events.valid, event.slot < self.limits.slots), "text: a slot that the engine has not")
 
     # --- the state machine ---
@@ -323,12 +328,11 @@ class _TextLogic:
                 scaler.start.eq(1),
             ]
             m.next = "EXPERT_SCALED"
-        with m.State("EXPERT_SCALED"):
-            with m.If(scaler.done):
-                m.d.sync += [token.eq(token ^ scaler.product[:32]), rank.eq(rank + 1)]
-                m.next = "CHOICE_TOLD"
-                with m.If(rank != self.settings.top_k - 1):
-                    m.next = "EXPERT"
+        with m.State("EXPERT_SCALED"), m.If(scaler.done):
+            m.d.sync += [token.eq(token ^ scaler.product[:32]), rank.eq(rank + 1)]
+            m.next = "CHOICE_TOLD"
+            with m.If(rank != self.settings.top_k - 1):
+                m.next = "EXPERT"
         with m.State("CHOICE_TOLD"):
             self._tell_token(chosen.known, token, Const(1, 1), self.position)
             m.next = "LOOK_UP"
@@ -466,7 +470,9 @@ class _TextLogic:
                 write.payload.last.eq(1),
                 write.payload.address.eq(place >> LANE_BITS),
                 write.payload.data.eq(Cat(*[entry] * LANES)),
-                write.payload.strobe.word_select(place[:LANE_BITS], ENTRY_BYTES).eq(Const((1 << ENTRY_BYTES) - 1, ENTRY_BYTES)),
+                write.payload.strobe.word_select(place[:LANE_BITS], ENTRY_BYTES).eq(
+                    Const((1 << ENTRY_BYTES) - 1, ENTRY_BYTES)
+                ),
             ]
             with m.If(write.ready | ~wanted):
                 m.d.sync += self.table.eq(self.table + 1)
@@ -528,9 +534,8 @@ class _TextLogic:
         m, settings = self.module, self.settings
         m.d.sync += index.eq(index + 1)
         m.next = "RECORD_PLACE"
-        with m.If(in_window):
-            with m.If(index == settings.window_last):
-                m.next = "END"
+        with m.If(in_window), m.If(index == settings.window_last):
+            m.next = "END"
         with m.Elif(index == settings.tables - 1):
             m.d.sync += [in_window.eq(1), index.eq(settings.window_first)]
             with m.If(~settings.window):
@@ -541,15 +546,15 @@ class _TextLogic:
         with m.State("END"):
             m.d.comb += unpacker.end.eq(self.reads.idle & unpacker.idle)
             with m.If(unpacker.end_taken):
-                with m.If(self.begins):
-                    m.d.sync += self.text_due.bit_select(self.slot, 1).eq(0)
+                m.d.comb += self.text_ends.eq(self.begins)
                 m.next = "IDLE"
                 with m.If(self.records):
                     m.next = "RECORD_AFTER"
+        # A model of one layer, by routing: the choice's gate is the last one, too.
+        answered = ~self.writer.pending.bit_select(self.slot, 1)
         with m.State("RECORD_AFTER"):
-            # A model of one layer, by routing: the choice's gate is the last one, too.
-            with m.If(~self.writer.pending.bit_select(self.slot, 1)):
-                m.d.sync += self.writes_off.eq(self.off.bit_select(self.slot, 1))
+            m.d.sync += self.writes_off.eq(self.off.bit_select(self.slot, 1))
+            with m.If(answered):
                 m.next = "RECORD_BASE"
 
     def _record(self) -> None:
@@ -582,24 +587,29 @@ class _TextLogic:
                 scaler.count.eq(self.slot),
                 scaler.start.eq(1),
             ]
-            m.d.sync += [layer.eq(0), rank.eq(0), held.eq(0), beat.eq(0), in_burst.eq(0), left.eq(settings.record_beats)]
+            m.d.sync += [
+                layer.eq(0),
+                rank.eq(0),
+                held.eq(0),
+                beat.eq(0),
+                in_burst.eq(0),
+                left.eq(settings.record_beats),
+            ]
             m.next = "RECORD_SLOT"
             with m.If(self.writes_off):
                 m.d.sync += self.recording.bit_select(self.slot, 1).eq(0)
                 m.next = "IDLE"
-        with m.State("RECORD_SLOT"):
-            with m.If(scaler.done):
-                m.d.comb += [
-                    scaler.factor.eq(self.position & log_mask),
-                    scaler.count.eq(settings.record_beats),
-                    scaler.start.eq(1),
-                ]
-                m.d.sync += self.log_base.eq(settings.text_base + scaler.product + self.log_offset)
-                m.next = "RECORD_NUMBER"
-        with m.State("RECORD_NUMBER"):
-            with m.If(scaler.done):
-                m.d.sync += address.eq(self.log_base + scaler.product)
-                m.next = "RECORD_LAYER"
+        with m.State("RECORD_SLOT"), m.If(scaler.done):
+            m.d.comb += [
+                scaler.factor.eq(self.position & log_mask),
+                scaler.count.eq(settings.record_beats),
+                scaler.start.eq(1),
+            ]
+            m.d.sync += self.log_base.eq(settings.text_base + scaler.product + self.log_offset)
+            m.next = "RECORD_NUMBER"
+        with m.State("RECORD_NUMBER"), m.If(scaler.done):
+            m.d.sync += address.eq(self.log_base + scaler.product)
+            m.next = "RECORD_LAYER"
         with m.State("RECORD_LAYER"):
             m.d.comb += self.gate_out.addr.eq(Cat(layer, self.slot))
             m.next = "RECORD_LOAD"

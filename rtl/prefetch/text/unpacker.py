@@ -1,4 +1,4 @@
-"""What is read of the memory of the text, beat by beat: entries are checked, identity rows and records go to the net."""
+"""What is read of the memory of the text, beat by beat: entries are checked, rows and records go to the net."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
@@ -93,14 +93,13 @@ class Unpacker(wiring.Component):
             m.d.sync += self.items.valid.eq(0)
         with m.If(take):
             m.d.sync += beat.eq(Mux(last, 0, beat + 1))
-        with m.If(self.under_way.valid):
-            with m.Switch(tag.kind):
-                with m.Case(ItemKind.ENTRY):
-                    m.d.comb += self.rready.eq(1)
-                with m.Case(ItemKind.IDENTITY):
-                    m.d.comb += self.rready.eq(free)
-                with m.Case(ItemKind.RECORD):
-                    m.d.comb += self.rready.eq(ids_left == 0)
+        with m.If(self.under_way.valid), m.Switch(tag.kind):
+            with m.Case(ItemKind.ENTRY):
+                m.d.comb += self.rready.eq(1)
+            with m.Case(ItemKind.IDENTITY):
+                m.d.comb += self.rready.eq(free)
+            with m.Case(ItemKind.RECORD):
+                m.d.comb += self.rready.eq(ids_left == 0)
 
         self._take_entry(m, take, bad)
         self._take_identity(m, take, bad)

@@ -15,6 +15,8 @@ from predictor.registry import Saved, load
 from predictor.row_network import file
 from predictor.row_network.image import read_image
 from predictor.row_network.integers import NAMES
+from predictor.row_network.program import head_program
+from predictor.row_network.sections import checksum, read_section
 from tests.learned_samples import PROVENANCE, identified_trace, random_next_use, random_predictor
 from traces.safetensors_file import crc32, open_tensors
 
@@ -83,23 +85,85 @@ def test_the_images_layout_is_as_documented(tmp_path):
     assert data[:8] == b"FORESTIM"
     version, length = struct.unpack("<II", data[8:16])
     manifest = json.loads(data[16 : 16 + length])
-    assert version == 2
+    assert version == 3
     assert manifest["size"] == len(data)
-    bank = manifest["banks"][0]
-    assert all(offset % 64 == 0 for offset in bank["parts"].values())
-    # Layer 0 has no earlier layer, and none before it in other tokens: of 2 + 3 + 1 + 3 + 3 + 2 + 2 sources, 11 exist.
-    assert len(bank["sources"]) == 11
-    row = np.frombuffer(data, np.int8, 6, bank["parts"]["rows"] + (2 * 9 + 4) * 6)  # third source, expert 4
-    np.testing.assert_array_equal(row, predictor.tables.rows[0, bank["sources"][2], 4])
+    shared, distance = manifest["sections"]
+    assert (shared["distance"], distance["distance"]) == (None, 1)
+    assert all(offset % 4096 == 0 for offset in (shared["offset"], distance["offset"], *manifest["tables"].values()))
+    # The header's beat: magic, version, beats; layers 5, experts 9, top-k 3.
+    header = struct.unpack_from("<16I", data, shared["offset"])
+    assert header[:3] == (0x494E5346, 3, shared["size"] // 64)
+    # One question, rows of identity of one beat, words of 64 lanes; two n-gram tables and two identities; tables of
+    # four entries, eight records, rows of one word; n-grams of one and of two tokens.
+    assert header[6:8] == (5 << 8 | 9 << 16, 3 | 1 << 8 | 1 << 24)
+    assert header[8:11] == (64 | 2 << 17 | 2 << 24, 2 | 3 << 8 | 1 << 16, 1 | 2 << 4)
+    # The first block: the memory of rows, a beat a word. Layer 0 has no earlier layer, and none before it in other
+    # tokens: of 2 + 3 + 1 + 3 + 3 + 2 + 2 sources 11 exist, and the third of them is the one of the layer above.
+    assert struct.unpack_from("<BBHIII", data, shared["offset"] + 64)[:4] == (0, 6, 1, 0)
+    row = np.frombuffer(data, np.int8, 64, shared["offset"] + 128 + (2 * 9 + 4) * 64)
+    source = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    exists = [number for number in source if predictor.tables.rows[0, number].any()]
+    assert len(exists) == 11
+    np.testing.assert_array_equal(row[:6], predictor.tables.rows[0, exists[2], 4])
+    assert not row[6:].any()
     # A record of the log: 5 layers · 3 ids, a beat; two tables of four entries, and eight records.
     assert (manifest["key_rotation"], manifest["entry_bytes"], manifest["record_bytes"]) == (7, 16, 64)
-    assert manifest["text_per_slot"] == 2 * 4 * 16 + 8 * 64
-    # One token's rows for all layers lie together, at a multiple of a beat.
+    assert (manifest["log_offset"], manifest["text_per_slot"]) == (2 * 4 * 16, 2 * 4 * 16 + 8 * 64)
+    # One token's rows for all layers lie together, a beat each.
     assert manifest["identity_offset"] % 4096 == 0
-    assert manifest["identity_stride"] == 64  # 2 identities · 5 layers · 6 = 60 bytes
-    burst = np.frombuffer(data, np.int8, 60, manifest["identity_offset"] + 3 * 64)
-    np.testing.assert_array_equal(burst.reshape(2, 5, 6), predictor.tables.identity_rows[3])
+    assert manifest["identity_stride"] == 2 * 5 * 64
+    burst = np.frombuffer(data, np.int8, 640, manifest["identity_offset"] + 3 * 640).reshape(2, 5, 64)
+    np.testing.assert_array_equal(burst[..., :6], predictor.tables.identity_rows[3])
+    assert not burst[..., 6:].any()
     np.testing.assert_array_equal(np.frombuffer(data, np.uint32, 4, manifest["token_offset"]), [10, 11, 12, 13])
+
+
+def test_a_section_is_read_back_word_by_word(tmp_path):
+    predictor = random_predictor(nearest=1, farthest=2, lookahead=2)
+    network = predictor.network
+    predictor.export(tmp_path / "image", lanes=32)
+    image = read_image(tmp_path / "image")
+    shared, *distances = (read_section(section) for section in image.sections)
+    assert [section.header["distance"] for section in distances] == [1, 2]
+    for section in distances:
+        program = head_program(
+            network.tables, network.config, top_k=3, ranked=True, distance=section.header["distance"], lanes=32,
+            origin="test",
+        )  # fmt: skip
+        contents = program.contents()
+        assert contents.keys() == shared.memories.keys() | section.memories.keys()
+        for memory, held in contents.items():
+            words = {**shared.memories, **section.memories}[memory]
+            np.testing.assert_array_equal(words[:, : held.data.shape[1]], held.data, err_msg=memory.name)
+
+
+def test_a_checksum_by_hand():
+    assert checksum(np.array([5, 0xFFFFFFFF, 7], np.uint32)) == (12, 6 + 5 + 12)
+    assert checksum(np.zeros(0, np.uint32)) == (1, 0)
+
+
+def test_a_damaged_section_is_refused(tmp_path):
+    path = tmp_path / "image"
+    manifest = random_predictor().export(path)
+    data = bytearray(path.read_bytes())
+    section = bytes(data[manifest.sections[0].offset :][: manifest.sections[0].size])
+    for at, message in ((0, "not a section"), (8, "another length"), (40, "checksum differs"), (700, "checksum")):
+        broken = bytearray(section)
+        broken[at] ^= 1
+        with pytest.raises(ValueError, match=message):
+            read_section(bytes(broken))
+    data[manifest.sections[1].offset + 200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ForestageError, match=r"image: section of distance 1: not what its tables give; export"):
+        read_image(path)
+
+
+def test_identity_rows_of_a_next_use_net_have_no_hardware(tmp_path):
+    shape = {"layers": 3, "experts": 6, "top_k": 2}
+    predictor = random_next_use(np.random.default_rng(2), **shape, identities=1, identity_rows=3)
+    with pytest.raises(ForestageError, match=r"identities: the hardware reads .* for the next-layer head alone; train"):
+        predictor.export(tmp_path / "image")
+    assert not (tmp_path / "image").exists()
 
 
 def test_a_bad_image_is_refused(tmp_path):

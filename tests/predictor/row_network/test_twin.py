@@ -338,13 +338,13 @@ def test_bytes_by_hand():
     size = table_bytes(config, layers=3, experts=4, top_k=2, adapts=True)
     fixed = 6 * 4 + 4 * 6 + 4 * 4 + 2 * 256 + (4 + 2 + 3)
     assert size.sram_per_layer == (72 + fixed, 96 + fixed, 96 + fixed)
-    assert size.burst_bytes == 2 * 3 * 6
-    assert size.identity_bytes == 10 * 36
+    assert size.burst_bytes == 2 * 3 * 64  # a row of 6 bytes takes a beat
+    assert size.identity_bytes == 10 * 384
     assert size.state_per_slot_layer == 4 * 6 * 2 + 6 + 2 * 2 + 4 * 4
     assert size.record_bytes == 64  # 3 · 2
     assert size.text_per_slot == 2 * 8 * 16 + 16 * 64
     assert (size.text_read, size.text_written) == (2 * 64 + 2 * 64, 2 * 64 + 64)
-    assert size.far_per_token == 36 + size.text_read + size.text_written
+    assert size.far_per_token == 384 + size.text_read + size.text_written
     wide = table_bytes(config, layers=10, experts=256, top_k=4, adapts=False)
     assert wide.record_bytes == 128  # 10 · 4 · 2
     assert wide.state_per_slot_layer == 4 * 6 * 2 + 6 + 2 * 4 * 2

@@ -4,12 +4,13 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from predictor.engine.limits import LinkLimits, NetLimits, PrefetchEngineLimits
+from predictor.engine.limits import HeadsLimits, PrefetchEngineLimits
 from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.prefetch.address_map import address_bits, address_map
 from rtl.prefetch.limits import table_limits
 from rtl.prefetch.register_file import RegisterFile
 from rtl.prefetch.tables.memory import TableMemory
+from staging.transfer.limits import TransferLimits
 
 # Little that is a power of two; addresses of more than a word.
 LIMITS = PrefetchEngineLimits(
@@ -22,8 +23,8 @@ LIMITS = PrefetchEngineLimits(
     places=20,
     spare=9,
     queue_depth=9,
-    net=NetLimits(lanes=16, hidden_max=24, prefetched_max=5),
-    link=LinkLimits(address_bits=40, outstanding=6),
+    net=HeadsLimits(lanes=16, prefetched_max=5),
+    link=TransferLimits(address_bits=40, outstanding=6),
 )
 MAP = address_map(LIMITS)
 

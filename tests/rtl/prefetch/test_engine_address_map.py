@@ -9,7 +9,7 @@ import pytest
 
 from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EngineError
-from predictor.engine.limits import LinkLimits, PrefetchEngineLimits
+from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.settings import Missing, Mode, PrefetchEngineSettings
 from predictor.st_moe.parameters import StMoeParameters
 from rtl.bus.register_map import COUNTER_BITS, DATA_BYTES
@@ -20,13 +20,14 @@ from rtl.prefetch.limits import table_limits
 from rtl.prefetch.setting_registers import settings, table_signal
 from rtl.prefetch.tables.settings import SETTINGS as TABLE_SETTINGS
 from staging.stager.limits import StagerSettings
+from staging.transfer.limits import TransferLimits
 from tests.rtl.prefetch.register_bench import LIMITS as SMALL
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "prefetch-engine-registers.md"
 DEFAULT = PrefetchEngineLimits()
 LARGE = PrefetchEngineLimits(
     layers_max=48, experts_max=128, top_k_max=8, candidates_max=8, domains_max=8, queue_depth=64, deadline_bits=40,
-    link=LinkLimits(address_bits=64),
+    link=TransferLimits(address_bits=64),
 )  # fmt: skip
 EVERY = [DEFAULT, SMALL, LARGE]
 

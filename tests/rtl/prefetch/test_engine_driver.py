@@ -39,7 +39,7 @@ SETTINGS = PrefetchEngineSettings(
     ),
     link=LinkSettings(
         expert_bytes=3000, expert_base=0x12_3456_7801, expert_stride=4096, staging_base=0xFF_0000_0000,
-        staging_stride=3008, chunk_bytes=1024, outstanding=5, share=100,
+        staging_stride=3008, chunk_bytes=1024, outstanding=5, share=100, silence=70000,
     ),
 )  # fmt: skip
 TEXT = TextSettings(
@@ -222,4 +222,4 @@ def test_settings_that_the_engine_cannot_hold_are_refused(
 
 def test_every_setting_has_a_value() -> None:
     found = setting_values(LIMITS, SETTINGS, tables=TABLES, text=TEXT)
-    assert {one.name for one in settings(LIMITS)} - set(found) == {"mode", "share_layer", "link_silence"}
+    assert {one.name for one in settings(LIMITS)} - set(found) == {"mode", "share_layer"}

@@ -170,23 +170,71 @@ def test_fates_of_prefetches_are_counted():
 def test_work_is_counted_in_entries_and_cycles():
     of = stager(1, 1)
     step = of.set_values(0, [1, 2, 3, 4])
-    assert (step.entries, step.cycles) == (4, 1 + 2)  # 4 entries, 3 lanes
+    assert (step.entries, step.cycles) == (4, 2 + (2 + 3) + 1)  # two words of 3 lanes, three stages, an empty queue
     step = of.demand(0, [0, 1])
-    assert (step.entries, step.cycles) == (0, 1 + 2)
-    assert of.grant().cycles == 1 + 1
-    of.arrive(0)
-    step = of.grant()  # who gives way in a full group: its 4 entries, none of which may
-    assert (step.entries, step.cycles, step.transfer.place) == (4, 1 + 1 + 2, NO_PLACE)
+    assert (step.entries, step.cycles) == (0, 2 + 2 * 4 + 2 * (1 + 4) + 1)  # looked up, then queued
+    first, claim, touch = 1 + 3 + 1, 1, 4  # of 5 entries of the queue: three levels
+    scan = 2 + 3 + 2  # two words, three stages, two levels of 3 lanes
+    assert of.grant().cycles == 2 + first + claim + touch
+    assert of.arrive(0).cycles == 2 + touch
+    step = of.grant()  # who gives way in a full group: its 4 entries, none of which may; nor has what waits a place
+    assert (step.entries, step.cycles) == (4, 2 + first + claim + scan + 2 + (3 + 1) + touch)
+    assert step.transfer.place == NO_PLACE
     of.arrive(0)
     step = of.release(0, [0, 1])
-    assert (step.entries, step.cycles) == (0, 1 + 2)
+    assert (step.entries, step.cycles) == (0, 2 + 2 * touch + 1)
     of.prefetch(0, [1, 2], [0, 0], deadline=9)  # worth 2 and 3, against 1
     assert of.grant().transfer.key == 2
     of.arrive(0)
     step = of.grant()  # 1 is worth less than 2
-    assert (step.entries, step.cycles) == (4, 1 + 1 + 2)
-    assert of.prefetch(0, [1, 2], [0, 0], deadline=9).cycles == 1 + 2
-    assert of.expire(9).cycles == 1 + 1
+    assert (step.entries, step.cycles) == (4, 2 + first + claim + scan + 2 + touch + 1)
+    assert of.prefetch(0, [1, 2], [0, 0], deadline=9).cycles == 2 + 2 * touch
+    assert of.expire(9).cycles == 2 + 1 + 2 + touch + 1  # one waits, and is dropped
+    assert of.grant().cycles == 2 + 1  # nothing waits
+
+
+def test_a_demand_whose_transfer_fails_waits_again_and_is_given_up_at_last():
+    of = stager(2, retries=1)
+    of.demand(0, [0, 1])
+    first = of.grant().transfer
+    assert said(of.fail(0)) == [(Kind.PAUSE, 0, Why.FAILED)]
+    assert of.queue.waiting == [1, 0]  # last of the demands
+    move(of)
+    again = of.grant().transfer
+    assert (again.key, again.place, again.demanded) == (0, first.place, True)
+    assert said(of.fail(0)) == [(Kind.DROP, 0, Why.FAILED)]
+    assert of.lookup(0, [0, 1]).tolist() == [False, True]
+    of.release(0, [0, 1])
+    assert of.demand(0, [0]).actions[0].kind is Kind.WAIT  # anew, with all its tries
+    of.grant()
+    assert said(of.fail(0)) == [(Kind.PAUSE, 0, Why.FAILED)]
+    counters = of.counters
+    assert (counters.failed, counters.lost, counters.dropped, counters.moved_demands) == (3, 1, 1, 1)
+
+
+def test_a_prefetch_whose_transfer_fails_is_given_up():
+    of = stager(2)
+    of.prefetch(0, [3], [5], deadline=4)
+    of.grant()
+    assert said(of.fail(0)) == [(Kind.DROP, 3, Why.FAILED)]
+    assert of.grant().transfer is None
+    assert (of.counters.failed, of.counters.lost, of.directory.held) == (1, 0, [0])
+    with pytest.raises(ValueError, match="nothing moves"):
+        of.fail(0)
+
+
+def test_what_is_computed_elsewhere_is_not_demanded():
+    of = stager(2)
+    of.preload(1, [2])
+    of.prefetch(1, [3], [5], deadline=4)
+    step = of.demand(1, [3, 2, 0], resident_only=True)
+    assert said(step) == [(Kind.ELSEWHERE, 7, None), (Kind.HIT, 6, None), (Kind.ELSEWHERE, 4, None)]
+    assert of.directory.pins.tolist() == [0] * 6 + [1, 0]
+    assert not of.queue.holds_demand
+    assert of.queue.waiting == [7]
+    of.release(1, [2])
+    with pytest.raises(ValueError, match="nobody demanded"):
+        of.release(1, [3])
 
 
 def test_faults_are_named():
@@ -204,8 +252,9 @@ def test_faults_are_named():
         (lambda: of.set_values(0, [0.5, 0, 0, 0]), "values: float64; give integers"),
         (lambda: of.prefetch(0, [1], [0.5], 5), "chances: float64; give integers"),
         (lambda: of.set_values(0, np.array([2**64 - 1, 0, 0, 0], np.uint64)), "values: uint64; give integers"),
-        (lambda: of.prefetch(0, [1], [1], FOREVER + 1), "deadline .*: give at most"),
-        (lambda: of.expire(1 << 63), "deadline .*: give at most"),
+        (lambda: of.prefetch(0, [1], [1], FOREVER + 1), "deadline .*: give 0 to 4294967294, or"),
+        (lambda: of.prefetch(0, [1], [1], (1 << 32) - 1), "deadline 4294967295: give 0 to 4294967294, or"),
+        (lambda: of.expire(-1), "deadline -1: give 0 to"),
         (lambda: of.prefetch(0, [1], [1, 2], 5), "chances: give 1 of 16 bits"),
         (lambda: of.prefetch(0, [1], [-1], 5), "chances: give 1 of 16 bits"),
         (lambda: of.prefetch(0, [1], [1 << 16], 5), "chances: give 1 of 16 bits"),

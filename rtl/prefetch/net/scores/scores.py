@@ -53,7 +53,8 @@ class ScoresUnit(wiring.Component):
     Members:
         load: what comes over the load bus.
         experts: of a layer.
-        wanted: experts of a PREFETCH answer, at most; ``threshold``: their smallest chance, at least 1.
+        wanted: experts of a PREFETCH answer, at most; ``threshold``: their smallest chance, at least 1. Both are those
+            of the clock that accepts the command.
         commands, sums, adapt: what is to be done. ``adapt`` waits until every chance of the next-layer commands before
             is kept; a next-layer command waits for the end of a walk; one that comes with ``adapt`` goes first.
         prefetch, values: the answers.
@@ -210,12 +211,16 @@ class ScoresUnit(wiring.Component):
             experts=limits.experts, questions=limits.next_use.questions, lanes=self._value_lanes
         )
         closes = finishes & at[merged].closes
+        wanted, threshold = Signal.like(self.wanted), Signal.like(self.threshold)
+        asked = self.commands.payload
+        with m.If(self.commands.valid & self.commands.ready & asked.last & (asked.head == NEXT_LAYER)):
+            m.d.sync += [wanted.eq(self.wanted), threshold.eq(self.threshold)]
         m.d.comb += [
             best.valid.eq(closes & (at[merged].head == NEXT_LAYER)),
             best.clear.eq(best.valid & (at[merged].expert == 0)),
             best.expert.eq(at[merged].expert),
             best.chance.eq(merger.merged),
-            best.threshold.eq(self.threshold),
+            best.threshold.eq(threshold),
             row.coming.eq(at[merged - 1].valid),
             row.expert.eq(at[merged - 1].expert),
             row.valid.eq(closes & (at[merged].head == NEXT_USE)),
@@ -232,7 +237,7 @@ class ScoresUnit(wiring.Component):
                     self.prefetch.payload.experts[n].eq(best.experts[n]),
                     self.prefetch.payload.chances[n].eq(best.chances[n]),
                 ]
-        m.d.comb += self.prefetch.payload.count.eq(Mux(best.count > self.wanted, self.wanted, best.count))
+        m.d.comb += self.prefetch.payload.count.eq(Mux(best.count > wanted, wanted, best.count))
         with m.If(self.prefetch.valid & self.prefetch.ready):
             m.d.sync += self.prefetch.valid.eq(0)
         with m.If(best.valid & at[merged].final):
@@ -245,11 +250,11 @@ class ScoresUnit(wiring.Component):
 
         m.d.comb += self.busy.eq(active | adaptation.busy | Cat(one.valid for one in at[1:]).any())
         always_stable(
-            m, "prefetch answer", valid=self.prefetch.valid, ready=self.prefetch.ready,
+            m, "prefetch_answer", valid=self.prefetch.valid, ready=self.prefetch.ready,
             payload=self.prefetch.payload.as_value(),
         )  # fmt: skip
         always_stable(
-            m, "values answer", valid=self.values.valid, ready=self.values.ready,
+            m, "values_answer", valid=self.values.valid, ready=self.values.ready,
             payload=self.values.payload.as_value(),
         )  # fmt: skip
         always(m, ~(best.valid & self.prefetch.valid), "scores: an answer comes while one waits")

@@ -59,7 +59,7 @@ class ValueRow(wiring.Component):
         m = Module()
         m.submodules.sums = sums = Memory(shape=unsigned(self._bits), depth=self._experts, init=[])
         m.submodules.row = row = Memory(
-            shape=unsigned(self._bits * self._lanes), depth=-(-self._experts // self._lanes), init=[]
+            shape=unsigned(self._bits * self._lanes), depth=max(2, -(-self._experts // self._lanes)), init=[]
         )
         sum_read, sum_write = sums.read_port(), sums.write_port()
         row_read, row_write = row.read_port(), row.write_port(granularity=self._bits)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from predictor.row_network.limits import HeadLimits, NetLimits
 from predictor.row_network.program import Contents, HeadProgram, Memory
 from predictor.row_network.sum_cycles import Pass
@@ -32,11 +30,6 @@ async def load(ctx: Any, port: Any, contents: dict[Memory, Contents], head: int,
                 ctx.set(port.data, int.from_bytes(word[64 * part : 64 * part + 64].tobytes(), "little"))
                 await ctx.tick()
     ctx.set(port.valid, 0)
-
-
-def row_bits(row: np.ndarray) -> int:
-    """Bytes ``[lanes]`` as a word."""
-    return int.from_bytes(np.ascontiguousarray(row, np.int8).tobytes(), "little")
 
 
 def passes_of(program: HeadProgram, head: int, command: dict[str, Any]) -> list[Pass]:

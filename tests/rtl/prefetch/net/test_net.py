@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cocotb_tests.net.script import NetScript
 from predictor.row_network.cycles import NetSchedule
 from predictor.row_network.program import Memory
 from rtl.prefetch.net.net import Net
 from tests.learned_samples import identified_trace, random_next_use, random_predictor
 from tests.predictor.row_network.test_program import program_of
 from tests.rtl.prefetch.net.net_bench import load, small_limits
-from tests.rtl.prefetch.net.net_script import NetScript
 from tests.rtl.simulate import simulate
 
 VALUE_LANES = 4

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cocotb_tests.net.script import row_bits
 from predictor.row_network.program import Memory
 from predictor.row_network.sum_cycles import Issue, run_all
 from rtl.prefetch.net.layouts import SumsKind
@@ -12,7 +13,7 @@ from rtl.prefetch.net.sums.sums import Sums
 from tests.learned_samples import random_next_use, random_predictor
 from tests.predictor.row_network.program_interpreter import HeadInterpreter
 from tests.predictor.row_network.test_program import program_of
-from tests.rtl.prefetch.net.net_bench import load, passes_of, row_bits, small_limits
+from tests.rtl.prefetch.net.net_bench import load, passes_of, small_limits
 from tests.rtl.simulate import simulate
 
 MEMORIES = (

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from predictor.row_network.limits import NetLimits
 from predictor.row_network.text_cycles import cycles
 from predictor.row_network.text_traffic import NO_ROW, Kind, TextLimits, TextSettings, TextTraffic, Work, WorkKind
+from rtl.prefetch.text.text_memory import TextMemory
 from rtl.prefetch.text.unit import TextUnit
 from tests.conftest import SHIPPED
 from tests.rtl.prefetch.text.text_bench import Bench, Memory, identity_memory, small_limits
@@ -74,11 +76,11 @@ def run(
 ) -> Outcome:  # fmt: skip
     """Give ``events`` to a unit and to its twin, and compare everything.
 
-    ``timed``: each piece of work alone, its cycles being compared; ``faults``: called with (memory, twin, number) before
-    each event, which then waits until all is at rest.
+    ``timed``: each piece of work alone, its cycles being compared; ``faults``: called with (memory, twin, number)
+    before each event, which then waits until all is at rest.
     """
     twin = TextTraffic(limits, settings, rows)
-    unit = TextUnit(limits)
+    unit = TextUnit(limits) if unit is None else unit
     works: list[Work] = []
     outcome = Outcome(works, None)  # type: ignore[arg-type]
     if rows is not None:
@@ -186,7 +188,7 @@ def limits_of(settings: TextSettings) -> TextLimits:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_burst_item_and_cycle_is_the_twins(name: str) -> None:
     settings = SHAPES[name]
-    events = sequence(1, random_tokens(settings, 24, seed=3))
+    events = sequence(1, random_tokens(settings, 14, seed=3))
     outcome = run(
         limits_of(settings), settings, events, Memory(latency=7), timed=True, rows=some_rows(settings)
     )  # fmt: skip
@@ -200,8 +202,92 @@ def test_every_burst_item_and_cycle_is_the_twins(name: str) -> None:
 @pytest.mark.parametrize("waits", [0.0, 0.4])
 def test_slots_interleave(name: str, waits: float) -> None:
     settings = SHAPES[name]
-    sequences = [random_tokens(settings, 12, seed=slot) for slot in range(3)]
+    sequences = [random_tokens(settings, 6, seed=slot) for slot in range(3)]
     events = together(settings, sequences, seed=5)
     memory = Memory(latency=9, waits=waits, seed=2)
     outcome = run(limits_of(settings), settings, events, memory, waits=waits, rows=some_rows(settings))
-    assert sum(item.kind == Kind.END for item in outcome.bench.items) >= 36
+    assert sum(item.kind == Kind.END for item in outcome.bench.items) >= 18
+
+
+def test_tokens_of_the_shipped_trace() -> None:
+    """Real identities and routing, both ways of naming a token."""
+    trace = RoutingTrace.load(SHIPPED / "trace.safetensors")
+    assert trace.token_hash is not None
+    own = {"lengths": (1, 2, 3), "entries": 256, "log_tokens": 64, "at_match": True, "text_base": 0x4000}
+    for by_routing, window, count in ((False, (1, 2), 24), (True, (0, -1), 12)):
+        settings = TextSettings(
+            layers=trace.layers, experts=trace.experts, top_k=trace.top_k, by_routing=by_routing, window=window, **own
+        )
+        tokens = [
+            Token(number == 0, int(trace.token_hash[number]), NO_ROW, list(trace.expert_ids[number]))
+            for number in range(count)
+        ]
+        outcome = run(small_limits(), settings, sequence(2, tokens), Memory(latency=3))
+        records = sum(item.kind == Kind.RECORD for item in outcome.bench.items)
+        assert records >= 8 or by_routing
+
+
+@pytest.mark.parametrize("name", ["identity", "routing and rows", "two bytes"])
+def test_what_fails_is_as_if_it_were_not_there(name: str) -> None:
+    """Beats that cannot be read, and bursts that cannot be written, other ones at every event."""
+    settings = SHAPES[name]
+
+    def faults(memory: Memory, twin: TextTraffic, number: int) -> None:
+        for side in (memory, twin):
+            side.read_fails = lambda address: (address // 64 * 7 + number) % 5 == 0
+            side.write_fails = lambda address: number % 23 == 17 and address // 64 % 2 == 0
+
+    tokens = random_tokens(settings, 20, seed=8, unknown=0.05)
+    memory = Memory(latency=4)
+    outcome = run(
+        limits_of(settings), settings, sequence(0, tokens), memory, rows=some_rows(settings), faults=faults
+    )  # fmt: skip
+    bench = outcome.bench
+    assert bench.read_failed
+    assert bench.write_failed
+    assert any(item.failed for item in bench.items)
+    assert any(item.kind == Kind.RECORD for item in bench.items)
+
+
+def test_a_missing_last_beat_is_a_failed_one() -> None:
+    settings = SHAPES["matches alone"]
+    memory = Memory(latency=4, drop_last=True)
+
+    def faults(memory: Memory, twin: TextTraffic, number: int) -> None:
+        twin.read_fails = lambda address: True  # every burst here is of one beat
+
+    settings = settings.model_copy(update={"identities": 0})
+    outcome = run(
+        limits_of(settings), settings, sequence(0, random_tokens(settings, 6, seed=1, unknown=0)), memory,
+        faults=faults,
+    )  # fmt: skip
+    assert outcome.bench.read_failed >= 5
+    assert all(item.kind == Kind.END for item in outcome.bench.items)
+
+
+def test_a_new_sequence_and_a_forgotten_one_see_nothing_of_the_earlier() -> None:
+    """The same tokens again find the entries of the earlier sequence under their very keys."""
+    settings = SHAPES["identity"]
+    token = Token(False, 77, NO_ROW, [[1, 2, 3]] * 5)
+    first = [Token(True, 77, NO_ROW, [[1, 2, 3]] * 5), token]
+    events = [*sequence(0, first), *sequence(0, first), ("forget",), *sequence(0, [token, token])]
+    outcome = run(limits_of(settings), settings, events, Memory(latency=2))
+    ends = [work for work in outcome.works if work.kind == WorkKind.BEGIN]
+    assert [any(item.kind == Kind.RECORD for item in work.items) for work in ends] == [False, True] * 3
+
+
+def test_a_gate_before_its_text_is_late() -> None:
+    settings = SHAPES["identity"]
+    tokens, rows = random_tokens(settings, 3, seed=1), some_rows(settings)
+    at_once = run(limits_of(settings), settings, sequence(0, tokens), Memory(latency=30), rows=rows)
+    assert at_once.bench.late == 3
+    after = run(limits_of(settings), settings, sequence(0, tokens), Memory(latency=30), timed=True, rows=rows)
+    assert after.bench.late == 0
+
+
+def test_the_unit_works_beside_the_loader() -> None:
+    """Through the port that they share."""
+    settings = SHAPES["identity"]
+    tokens = random_tokens(settings, 4, seed=2)
+    unit = TextMemory(small_limits(), NetLimits(layers=2, experts=4, top_k=2))
+    run(small_limits(), settings, sequence(0, tokens), Memory(latency=3), rows=some_rows(settings), unit=unit)

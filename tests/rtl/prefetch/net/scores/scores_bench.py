@@ -185,7 +185,11 @@ def run(
         for number, command in enumerate(commands):
             await pass_cycles(ctx, wait())
             if isinstance(command, Score):
+                ctx.set(dut.threshold, threshold)
+                ctx.set(dut.wanted, wanted)
                 await offer(ctx, dut.commands, score_fields(programs[command.head], command))
+                ctx.set(dut.threshold, 1)  # what counts is that of the clock that accepts
+                ctx.set(dut.wanted, 1)
                 await show_sums(ctx, number, command)
             elif isinstance(command, Adapt):
                 count = len(command.experts)

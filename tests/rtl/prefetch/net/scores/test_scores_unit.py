@@ -39,7 +39,11 @@ def two_networks(
     shape: dict[str, Any] = {"layers": layers, "experts": experts, "top_k": top_k}
     next_layer = random_predictor(**shape, lookahead=lookahead, seed=seed, hidden=hidden[0])
     next_use = random_next_use(np.random.default_rng(seed), **shape, hidden=hidden[1], horizons=horizons)
-    return next_layer.network, next_use.network
+    networks = next_layer.network, next_use.network
+    for network in networks:  # wider sums of products saturate no more often
+        network.tables.score_shifts[:] += max(0, network.config.hidden.bit_length() - 6)
+        assert np.shares_memory(network.tables.score_shifts, network.compiled_tables.score_shifts)
+    return networks
 
 
 def check(networks: tuple[RowNetwork, RowNetwork], commands: list[Command], **given: Any) -> Any:
@@ -126,6 +130,19 @@ def test_commands_and_answers_come_in_the_cycles_of_the_formulas(shape: dict[str
 @pytest.mark.parametrize(("shape", "lanes"), LARGE_SHAPES.values(), ids=LARGE_SHAPES)
 def test_large_shapes_keep_the_formulas(shape: dict[str, Any], lanes: int) -> None:
     check_cycles(shape, lanes)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [64, 128])
+def test_four_slots_of_gpt_oss_equal_the_kernels(lanes: int) -> None:
+    networks = two_networks(**{**LARGE_SHAPES["gpt-oss-20b"][0], "layers": 3, "lookahead": 2})
+    generator = np.random.default_rng(lanes)
+    commands = shuffled_tokens(networks, generator, tokens=3, slots=4, reach=20_000)
+    log = check(
+        networks, commands, slots=4, lanes=lanes, threshold=65_200, value_lanes=16, waits=generator,
+        over_the_bus=lanes == 128,
+    )  # fmt: skip
+    assert any(0 < len(experts) < 8 for _, experts, _ in log.prefetch)
 
 
 def test_the_latency_of_gpt_oss_leaves_the_sums_their_share() -> None:

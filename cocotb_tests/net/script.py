@@ -1,9 +1,10 @@
-"""Events of the net, what the memory of the text tells for them, and what the twin answers."""
+"""Events of the net, what the memory of the text tells for them, and what the twins of its heads answer."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor.row_network import kernels
 from predictor.row_network.cycles import Item, NetCycles, NetSchedule
@@ -13,7 +14,6 @@ from predictor.row_network.program import HeadProgram
 from predictor.row_network.sources import LONGEST, MATCHED, sources
 from predictor.row_network.twin import RowNetwork
 from rtl.prefetch.net.layouts import ItemKind, NetEventKind
-from tests.rtl.prefetch.net.net_bench import row_bits
 from traces import RoutingTrace
 
 
@@ -33,13 +33,13 @@ class Told:
     event: dict[str, Any]
     items: list[dict[str, Any]] = field(default_factory=list)
     held: bool = False
-    scores: list[tuple[int, int, int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    scores: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.uint16]]] = field(default_factory=list)
     prefetches: list[tuple[int, int, list[tuple[int, int]]]] = field(default_factory=list)
     values: list[int] | None = None
 
 
-class Sequence:
-    """One slot: both heads' states, and the memory of the text, which is one."""
+class SlotState:
+    """One slot of the batch: both heads' twins, and the memory of the text, which serves both."""
 
     def __init__(self, networks: list[RowNetwork | None]) -> None:
         self.networks = networks
@@ -57,13 +57,14 @@ class Sequence:
         self.begin_sequence()
 
     def begin_sequence(self) -> None:
+        """Forget everything."""
         for twin in self.twins:
             if twin is not None:
                 twin.start_sequence()
         state = self.text_of.new_state(1)
         kernels.start_sequence(state)
         self.tokens, self.keys, self.places = state.tokens, state.keys, state.places
-        self.log: list[list[np.ndarray | None]] = []
+        self.log: list[list[NDArray[np.int64] | None]] = []
         self.identities: list[int] = []
         self.held = [False] * self.text_of.layers
 
@@ -93,8 +94,26 @@ def _copy(network: RowNetwork) -> RowNetwork:
     )
 
 
+def row_bits(row: NDArray[np.int8]) -> int:
+    """Bytes ``[lanes]`` as a word."""
+    return int.from_bytes(np.ascontiguousarray(row, np.int8).tobytes(), "little")
+
+
 class NetScript:
-    """Events of several traces that run together, a slot each: TOKENs of all, then every layer's GATEs."""
+    """Events of several traces that run together, a slot each: TOKENs of all, then every layer's GATEs.
+
+    Args:
+        networks: of next-layer and next-use; ``None``: the head is not asked.
+        programs: theirs.
+        traces: of one model.
+        wanted: experts of a PREFETCH, at most.
+        threshold: their smallest chance.
+        tokens: of each trace, at most.
+
+    Attributes:
+        told: every event, in order.
+        by_routing: layer 0's gate waits for the text.
+    """
 
     def __init__(
         self,
@@ -104,18 +123,20 @@ class NetScript:
         *,
         wanted: int,
         threshold: int,
+        tokens: int | None = None,
     ) -> None:
         self.networks, self.programs = networks, programs
         self.wanted, self.threshold = wanted, threshold
         self.told: list[Told] = []
-        self.slots = [Sequence(networks) for _ in traces]
+        self.slots = [SlotState(networks) for _ in traces]
         given = [network for network in networks if network is not None]
         self.by_routing = given[0].rules.by_routing and bool(len(self.slots[0].text_of.rules.lengths))
-        self.merged: dict[tuple[int, int], np.ndarray] = {}
+        self.merged: dict[tuple[int, int], NDArray[np.int64]] = {}
         self.step = 0
         starts = [set(np.asarray(trace.sequence_offsets[:-1]).tolist()) for trace in traces]
-        for token in range(max(trace.tokens for trace in traces)):
-            running = [slot for slot, trace in enumerate(traces) if token < trace.tokens]
+        lengths = [trace.tokens if tokens is None else min(tokens, trace.tokens) for trace in traces]
+        for token in range(max(lengths)):
+            running = [slot for slot, length in enumerate(lengths) if token < length]
             self.step += traces[0].layers
             for slot in running:
                 self._token(slot, traces[slot], token, token in starts[slot], running)
