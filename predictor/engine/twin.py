@@ -131,13 +131,17 @@ class EngineTwin:
 
     # --- the run ---
 
-    def run(self) -> Iterator[Done]:
-        """The stager's commands, in order, until the last event was taken and nothing is left to tell."""
+    def run(self, *, to_rest: bool = False) -> Iterator[Done]:
+        """The stager's commands, in order, until the last event was taken and nothing is left to tell.
+
+        With ``to_rest`` until nothing moves or waits either: never, where experts are loaded in the background.
+        """
         environment = self._environment
         while True:
             accepts, takes, starts = self._accepts_at(), self._takes_at(), self._starts_at()
             first = min(accepts, takes, starts, self._stop_check)
-            if first == NEVER or (environment.is_over and first == starts and not self._is_owed):
+            is_over = environment.is_over and not to_rest
+            if first == NEVER or (is_over and first == starts and not self._is_owed):
                 return
             if first == self._stop_check:
                 self._ask_or_stop()
