@@ -38,6 +38,7 @@ class Environment:
 
     Attributes:
         index: of the next event.
+        offered: the cycle from which on it is offered; ``NEVER``: not before something is noticed, or there is none.
     """
 
     def __init__(self, events: EventArrays, times: LayerTimes) -> None:
@@ -50,15 +51,15 @@ class Environment:
         self._work_until = -1
         self._awaited: set[tuple[int, int]] = set()
         self.index = 0
+        self.offered = self._offer()
 
     @property
     def is_over(self) -> bool:
         """Whether every event was taken."""
         return self.index == len(self._kinds)
 
-    @property
-    def offered(self) -> int:
-        """The cycle from which on the next event is offered; ``NEVER``: not before something is noticed, or none."""
+    def _offer(self) -> int:
+        """``offered``, by what is known."""
         if self.index == len(self._kinds):
             return NEVER
         times, kind = self._times, self._kinds[self.index]
@@ -79,11 +80,14 @@ class Environment:
             self._gates += 1
         self._last = cycle
         self.index += 1
+        self.offered = self._offer()
 
     def notice(self, cycle: int, told: Notice) -> None:
         """A notice is taken in ``cycle``."""
         if told.kind is NoticeKind.READY:
             self._gates -= 1
             self._ready = cycle
+            self.offered = self._offer()
         elif told.kind is NoticeKind.HERE or told.wanted:
             self._work_until = max(cycle, self._work_until) + self._times.expert_cycles
+            self.offered = self._offer()

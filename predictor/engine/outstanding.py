@@ -67,14 +67,14 @@ class Outstanding:
         return demanded
 
     def _ready(self, key: int, *, failed: bool) -> list[Notice]:
-        """Nobody waits for ``key`` any more."""
-        found = []
+        """Nobody waits for ``key`` any more: who is told that it failed, then who is ready."""
+        told, ready = [], []
         for slot, missing in enumerate(self._waits_for):
             if key in missing:
                 missing.remove(key)
                 layer = self.layer[slot]
                 if failed:
-                    found.append(Notice(NoticeKind.FAILED, slot, layer, key % self._experts))
+                    told.append(Notice(NoticeKind.FAILED, slot, layer, key % self._experts))
                 if not missing:
-                    found.append(Notice(NoticeKind.READY, slot, layer))
-        return found
+                    ready.append(Notice(NoticeKind.READY, slot, layer))
+        return told + ready

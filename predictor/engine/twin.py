@@ -103,6 +103,7 @@ class EngineTwin:
         self._told = False
         self._levels = self._levels_before = (False, False)
         self._levels_from = 0
+        self._may_stop = self.decisions.chunks > 1
         self.counts: NDArray[np.int64] = self.decisions.counts
 
     # --- the host ---
@@ -161,9 +162,19 @@ class EngineTwin:
     def _accepts_at(self) -> int:
         """When the next event is taken, by what is known."""
         offered = self._environment.offered
-        if offered == NEVER or len(self._urgent) > self._depth - 2 or len(self._known) >= self._depth:
+        if offered == NEVER or self._is_full:
             return NEVER
         return max(offered, self._front_end_free)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether a queue may not hold all that an event asks for."""
+        return len(self._urgent) > self._depth - 2 or len(self._known) >= self._depth
+
+    def _leaves(self, now: int) -> None:
+        """Something leaves a queue in the cycle ``now``; that there is room is seen in the next."""
+        if self._is_full:
+            self._front_end_free = max(self._front_end_free, now + 1)
 
     def _accept(self, now: int) -> None:
         event = self._events.at(self._environment.index)
@@ -203,6 +214,7 @@ class EngineTwin:
 
     def _predict(self, now: int) -> None:
         assert self._predictor is not None, "an event for nobody"
+        self._leaves(now)
         _, event, base = self._known.popleft()
         of = self._predictor
         predicted = of.token(event, base, now) if isinstance(event, Token) else of.gate(event, base, now)
@@ -239,6 +251,7 @@ class EngineTwin:
             else:
                 done = decisions.arrive() if source is Source.ARRIVE else decisions.fail()
         elif self._urgent and self._urgent[0][0] <= now:
+            self._leaves(now)
             done = decisions.urgent(self._urgent.popleft()[1])
         elif self._prefetches and self._prefetches[0][0] <= now:
             done = decisions.prefetch(self._prefetches.popleft()[1])
@@ -253,7 +266,8 @@ class EngineTwin:
         end = now + done.cycles
         self.counts[EngineCounter.STAGER_CYCLES] += done.cycles
         self._told |= done.kind is not CommandKind.GRANT
-        self._levels_before, self._levels, self._levels_from = self._levels, decisions.stager.levels(), end
+        if self._may_stop:
+            self._levels_before, self._levels, self._levels_from = self._levels, decisions.stager.levels(), end
         self._stager_free = self._tell(done, end)
         if done.transfer is not None:
             self._serve(end, decisions.first_chunk)

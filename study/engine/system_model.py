@@ -4,7 +4,8 @@ take.
 The system model runs whole policies of any kind, over picoseconds; its stager answers at once. In the engine the stager
 takes cycles for each command, one command at a time, and the front end, notices and link some more. A cycle is 1,000 ps
 here. The model is told of the constant ones: what a gate's look-up takes is part of the kernels before the next gate
-(``LOOK_UP_CYCLES``), and predictions and values come when the networks give them. What is left is the order of
+(``LOOK_UP_CYCLES``), the commands at both ends of a transfer are part of it (``_load_cycles``), and predictions and
+values come when the networks give them. What is left is the order of
 commands that come within a few cycles of each other, by chance:
 
 * At a machine's own times (a transfer of some 500,000 cycles) they decide alike: loads, hits and evictions are equal.
@@ -37,6 +38,7 @@ from predictor.engine.twin import EngineTwin
 from predictor.policies.parts import Part, Predictors
 from predictor.policies.plan import Missing, Plan
 from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
+from staging.stager.twin import Stager
 from staging.static import hottest
 
 PS = 1000
@@ -150,7 +152,8 @@ def _run_model(part: Part, plan: Plan, times: EngineTimes) -> tuple[dict[str, in
     expert = np.array([0, PS * times.layers.expert_cycles], np.int64)
     none = np.zeros(2, np.int64)
     link, networks = times.link, times.networks
-    passed = [0, *(link.latency + chunk * link.chunk_cycles for chunk in range(1, link.chunks + 1))]
+    latency = link.latency + _load_cycles(plan)
+    passed = [0, *(latency + chunk * link.chunk_cycles for chunk in range(1, link.chunks + 1))]
     work = Workload(
         layers=layers,
         model_experts=part.trace.experts,
@@ -184,6 +187,17 @@ def _run_model(part: Part, plan: Plan, times: EngineTimes) -> tuple[dict[str, in
     run = simulation.simulate(work, takes, plan)
     counts = run.counts
     return {name: getattr(counts, name) for name in _SAME}, run.step_ps
+
+
+def _load_cycles(plan: Plan) -> int:
+    """Cycles of the stager's two commands about a transfer that takes a resident's place: GRANT and ARRIVE."""
+    stager = Stager(plan.limits, plan.settings)
+    held = plan.settings.shares[0]
+    if not 0 < held < plan.limits.experts:
+        return 0
+    stager.preload(0, list(range(held)))
+    stager.demand(0, [held])
+    return stager.grant().cycles + stager.arrive(0).cycles
 
 
 def _run_engine(

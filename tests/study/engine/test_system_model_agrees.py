@@ -44,7 +44,7 @@ def uses_of(part: Part) -> np.ndarray:
     return np.stack([np.bincount(ids[:, layer].ravel(), minlength=EXPERTS) for layer in range(LAYERS)])
 
 
-@pytest.mark.parametrize("policy", policies(), ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", list(policies()), ids=lambda policy: policy.name)
 def test_loads_hits_and_evictions_are_equal_at_a_machines_times(
     part: Part, predictors: Predictors, policy: Policy
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_machines_proportions_come_from_the_catalogue(part: Part) -> None:
         machine="A100-80GB", sizes_of="gpt-oss-20b", allow_other_shape=True, capacity_experts=8, link_gb_per_s=25
     )
     of = machine_times(part, config)
-    assert of.transfer == pytest.approx(13_219_200 / 25, rel=1e-3)
+    assert of.transfer == pytest.approx(13_219_200 / 25, rel=2e-3)
     assert 1_000 < of.before_gate < 300_000
     assert replay_times(of, top_k=TOP_K).layers.before_gate_cycles > 100
 
