@@ -73,6 +73,7 @@ class Outcome:
 def run(
     limits: TextLimits, settings: TextSettings, events: list[tuple[Any, ...]], memory: Memory, *, waits: float = 0.0,
     timed: bool = False, rows: np.ndarray | None = None, faults: Any = None,
+    unit: Any = None,
 ) -> Outcome:  # fmt: skip
     """Give ``events`` to a unit and to its twin, and compare everything.
 
