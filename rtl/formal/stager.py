@@ -4,7 +4,7 @@ That the parts together keep the rules (``rtl.prefetch.stager.stager`` and ``act
 at; the whole is too large for a proof that goes further than a few commands.
 """
 
-from amaranth.hdl import Assume, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Assume, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 
 from rtl.checks import always, always_kept, always_within, implies
