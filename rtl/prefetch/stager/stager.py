@@ -689,9 +689,8 @@ class _Control:
             with m.If(self.code > self.now):
                 m.d.sync += self.now.eq(self.code)
             m.next = "WALK"
-        with m.State("VALUES"):
-            with m.If(self.writer.finishing):
-                m.next = "WALK"
+        with m.State("VALUES"), m.If(self.writer.finishing):
+            m.next = "WALK"
         with m.State("WALK"):
             m.d.sync += self.visited.eq(self.queue.nth)
             m.next = "TEST"
@@ -728,9 +727,8 @@ class _Control:
     def _scan_state(self, state: str, after: str) -> None:
         """Wait for the scan."""
         m = self.module
-        with m.State(state):
-            with m.If(self.scan.finishing):
-                m.next = after
+        with m.State(state), m.If(self.scan.finishing):
+            m.next = after
 
     def _granting(self) -> None:
         m, queue, chosen, settings = self.module, self.queue, self.chosen, self.ports.settings
