@@ -44,9 +44,9 @@ class Link(wiring.Component):
 
     ``requests`` are commands for the stager, ready when it takes one; ``done`` and ``actions`` are its answers, and
     ``told`` says that it takes a command other than GRANT. ``demand_waits`` and ``moving_demanded`` are its levels.
-    ``moving`` is what moves, from GRANT's answer until ARRIVE or FAIL was taken. ``clear`` forgets what paused
-    transfers have (while not ``busy``). ``written``: so many bytes are there for good in this cycle. ``errors``,
-    ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's.
+    ``moving`` is what moves, from GRANT's answer until ARRIVE or FAIL was taken, and ``chunk`` the next of its chunks.
+    ``clear`` forgets what paused transfers have (while not ``busy``). ``written``: so many bytes are there for good in
+    this cycle. ``errors``, ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's.
     """
 
     def __init__(self, limits: TransferLimits, shape: StagerShape) -> None:
@@ -64,6 +64,7 @@ class Link(wiring.Component):
                 "settings": In(link_settings_layout(limits, shape)),
                 "clear": In(1),
                 "moving": Out(moving_layout(shape)),
+                "chunk": Out(CHUNK_BITS + 1),
                 "busy": Out(1),
                 "written": Out(LENGTH_BITS),
                 "errors": Out(transfer_errors_layout()),
@@ -90,7 +91,7 @@ class Link(wiring.Component):
         source, destination = Signal(limits.address_bits), Signal(limits.address_bits)
         source_step, destination_step = Signal(limits.address_bits), Signal(limits.address_bits)
         count = Signal(range(bits + 1))
-        chunk = Signal(CHUNK_BITS + 1)  # the next one
+        chunk = self.chunk
         offset = Signal(LENGTH_BITS)
         left, unwritten = Signal(LENGTH_BITS), Signal(LENGTH_BITS)  # bytes that are not asked for; not there
         under_way = Signal(range(limits.descriptors + 1))
