@@ -321,8 +321,8 @@ class HeadProgram:
             )
         if head == 1 and settings.identities:
             raise ForestageError(
-                f"{origin}: next-use looks at rows of identity, which the net adds to next-layer's sums alone; train it "
-                "with identities=0"
+                f"{origin}: next-use looks at rows of identity, which the net adds to next-layer's sums alone; train "
+                "it with identities=0"
             )
         longest = max(max(map(len, self.gates)), 2)
         needed = (
