@@ -124,21 +124,3 @@ def _logs(bits: dict[str, int]) -> dict[str, Any]:
     addresses, strobes, data = read_written(folder, "staging", BEAT_BYTES)
     found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
     return found
-
-
-async def _read_wide(bus: AxiLiteMaster, offset: int) -> int:
-    """A counter: its low word, and the high one as it was then."""
-    low = await bus.read(offset)
-    return low | await bus.read(offset + DATA_BYTES) << DATA_BITS
-
-
-async def _until_idle(bus: AxiLiteMaster, stimulus: dict[str, Any]) -> None:
-    """Until STATUS says that nothing is in work.
-
-    Raises:
-        AssertionError: if it is so for long.
-    """
-    for _ in range(_HUNG_CYCLES // 10):
-        if not await bus.read(stimulus["status"]) & stimulus["busy"]:
-            return
-    raise AssertionError("the engine stays busy")

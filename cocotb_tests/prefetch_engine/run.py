@@ -41,8 +41,8 @@ from staging.transfer.timing import MemoryTiming
 _FOLDER = Path(__file__).parent
 _TEXT = "engine.v"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
-"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
-a port named interrupt; models that assign at once."""
+"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
+cases; a port named interrupt; models that assign at once."""
 _VISIBLE = (
     "clk",
     "rst",
@@ -154,7 +154,10 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_VISIBLE,
         lint_off=LINT_OFF,
-        verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+        verilator_arguments=[
+            *(["--trace-fst"] if waves else []),
+            *(f"-G{name}={value}" for name, value in parameters.items()),
+        ],
     )
 
 
