@@ -20,7 +20,7 @@ from traces import RoutingTrace
 SMALL = TextSettings(
     layers=5, experts=64, top_k=3, lengths=(1, 2, 3), entries=4, log_tokens=8, at_match=True, window=(0, 4),
     identities=2, row_beats=1, word_beats=1, text_base=0x10FC0, text_stride=0x400,
-    identity_base=0x80D80, identity_stride=64 * 11,
+    identity_base=0x80CC0, identity_stride=64 * 11,
 )  # fmt: skip
 """Few entries and a short log, so that keys collide and the log comes round; rows that are not side by side."""
 
@@ -205,8 +205,9 @@ def test_every_burst_item_and_cycle_is_the_twins(name: str) -> None:
     assert read >= (text | ({Kind.IDENTITY} if settings.identities else set()))
 
 
-@pytest.mark.parametrize("name", ["identity", "routing and rows", "two bytes", "one layer"])
-@pytest.mark.parametrize("waits", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("name", "waits"), [("identity", 0.0), ("identity", 0.4), ("routing and rows", 0.4), ("one layer", 0.4)]
+)
 def test_slots_interleave(name: str, waits: float) -> None:
     settings = SHAPES[name]
     sequences = [random_tokens(settings, 6, seed=slot) for slot in range(3)]
@@ -298,3 +299,25 @@ def test_the_unit_works_beside_the_loader() -> None:
     tokens = random_tokens(settings, 4, seed=2)
     unit = TextMemory(small_limits(), NetLimits(layers=2, experts=4, top_k=2))
     run(small_limits(), settings, sequence(0, tokens), Memory(latency=3), rows=some_rows(settings), unit=unit)
+
+
+def test_reads_wait_for_the_answers_of_writes_that_they_depend_on() -> None:
+    """Each token reads the record of the one before, whose write is answered long after the token began."""
+    settings = SHAPES["identity"]
+    tokens = [Token(number == 0, 77, NO_ROW, [[number, 20, 30]] * 5) for number in range(4)]
+    outcome = run(limits_of(settings), settings, sequence(0, tokens), Memory(latency=2, write_latency=90))
+    assert any(item.ids == (2, 20, 30) for item in outcome.bench.items)
+
+
+def test_an_entry_that_cannot_be_read_names_nothing() -> None:
+    settings = SHAPES["identity"]
+    tokens = [Token(number == 0, 77, NO_ROW, [[number, 20, 30]] * 5) for number in range(4)]
+    log = settings.text_base + settings.log_offset
+
+    def faults(memory: Memory, twin: TextTraffic, number: int) -> None:
+        for side in (memory, twin):
+            side.read_fails = lambda address: number == 12 and address < log
+
+    outcome = run(limits_of(settings), settings, sequence(0, tokens), Memory(latency=2), faults=faults)
+    begun = [work for work in outcome.works if work.kind == WorkKind.BEGIN]
+    assert [any(item.kind == Kind.RECORD for item in work.items) for work in begun] == [False, True, False, True]

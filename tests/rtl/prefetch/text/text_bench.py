@@ -20,11 +20,13 @@ class Memory:
     It reads as early as it may, when it is asked, and writes as late, when it answers.
 
     Attributes:
+        write_latency: of answers to writes, where it is another.
         beats: content by beat number; zero where nothing was written.
         read, written: bursts in the order in which they were asked for.
     """
 
     latency: int = 3
+    write_latency: int | None = None
     waits: float = 0.0
     seed: int = 0
     read_fails: Any = never
@@ -108,7 +110,8 @@ class Memory:
             # What is not strobed may be anything: the twin has zeros there.
             kept = tuple(_strobed(bytes(BEAT_BYTES), data, strobe) for data, strobe, _ in taken)
             self.written.append(Written(address, kept, taken[0][1]))
-            self._b.append((self.cycle + self.latency, DECERR if failed else OKAY, stored))
+            answered = self.latency if self.write_latency is None else self.write_latency
+            self._b.append((self.cycle + answered, DECERR if failed else OKAY, stored))
 
     def _store(self, beat: int, data: bytes, strobe: int) -> None:
         self.beats[beat] = _strobed(self.beats.get(beat, bytes(BEAT_BYTES)), data, strobe)
