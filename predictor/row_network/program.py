@@ -314,6 +314,16 @@ class HeadProgram:
                 "program for them"
             )
         settings = self.settings
+        if head == 1 and settings.distance:
+            raise ForestageError(
+                f"{origin}: next-use is asked {settings.distance} layers ahead; the net asks it when its own gate is "
+                "known: give one of lookahead 0"
+            )
+        if head == 1 and settings.identities:
+            raise ForestageError(
+                f"{origin}: next-use looks at rows of identity, which the net adds to next-layer's sums alone; train "
+                "it with identities=0"
+            )
         longest = max(max(map(len, self.gates)), 2)
         needed = (
             (settings.layers, limits.layers, "layers"),

@@ -12,7 +12,7 @@ SHIFT_BITS = LONGEST_SHIFT.bit_length()
 INDEX_BITS = 7
 
 
-class SumsKind(enum.Enum, shape=3):
+class SumsKind(enum.Enum, shape=3):  # type: ignore[call-arg]
     """What the sums are told.
 
     ``ASK`` and ``REST``: the gate of ``layer`` chose ``experts``: place 0 of its program, whose target is then asked
@@ -104,7 +104,7 @@ def pass_layout(limits: NetLimits) -> data.StructLayout:
     )
 
 
-class NetEventKind(enum.Enum, shape=1):
+class NetEventKind(enum.Enum, shape=1):  # type: ignore[call-arg]
     """What the net is told."""
 
     TOKEN = 0
@@ -134,7 +134,7 @@ def net_event_layout(limits: NetLimits, deadline_bits: int) -> data.StructLayout
     )
 
 
-class ItemKind(enum.Enum, shape=2):
+class ItemKind(enum.Enum, shape=2):  # type: ignore[call-arg]
     """What the memory of the text tells, as `predictor.row_network.program` says."""
 
     IDENTITY = 0

@@ -23,7 +23,7 @@ from rtl.prefetch.net.scores.scores import ScoresUnit
 from rtl.prefetch.net.sums.sums import Sums
 
 
-class _State(enum.Enum, shape=4):
+class _State(enum.Enum, shape=4):  # type: ignore[call-arg]
     IDLE = 0
     ASK_NEXT_LAYER = 1
     REST_NEXT_LAYER = 2

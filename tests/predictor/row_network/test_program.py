@@ -170,3 +170,12 @@ def test_what_the_words_cannot_hold_is_refused() -> None:
     network = random_predictor(decays=tuple((shift, 0) for shift in range(1, 10)), top_k=3).network
     with pytest.raises(ForestageError, match="test: decays is 9, the generated net holds at most 8"):
         program_of(network)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [({"lookahead": 2}, "asked 2 layers ahead"), ({"identity_rows": 4, "identities": 1}, "identity")]
+)
+def test_what_the_net_does_not_ask_of_next_use_is_refused(kind: dict[str, Any], said: str) -> None:
+    network = random_next_use(np.random.default_rng(4), layers=6, experts=8, top_k=2, **kind).network
+    with pytest.raises(ForestageError, match=f"test: next-use .*{said}"):
+        program_of(network).check_limits(NetLimits(lanes=64), 1, origin="test")

@@ -28,7 +28,7 @@ from rtl.prefetch.net.layouts import (
 from rtl.prefetch.net.scores.layouts import HEADS, counting, load_layout
 
 
-class _State(enum.Enum, shape=2):
+class _State(enum.Enum, shape=2):  # type: ignore[call-arg]
     IDLE = 0
     """No command, or its last pass is taken in this clock."""
     PASSES = 1

@@ -17,7 +17,7 @@ from rtl.prefetch.net.scores.layouts import HEADS, load_layout, sums_layout
 from rtl.prefetch.net.scores.memory import LoadedMemory
 from rtl.prefetch.net.sums.fetcher import Fetcher
 from rtl.prefetch.net.sums.issuer import Issuer, banks
-from rtl.prefetch.net.sums.lanes import SUM_BITS, AdderLane, DecayLane
+from rtl.prefetch.net.sums.lanes import SUM_BITS, SumLane, control_layout
 from rtl.verilog import Shared
 
 _TRAIL_WRITTEN = 12
@@ -162,63 +162,49 @@ class Sums(wiring.Component):
             trail_shift.eq(rights[1]),
         ]
 
-        adds, trails_now = at[3].adds | at[3].identity, at[3].trail & ~at[3].first_token
-        uses_trails = _chosen(m, "uses_trails", at[3].head, [settings.trails for settings in self.settings])
+        control = Signal(control_layout())
+        entering = at[10].finishes
+        m.d.comb += [
+            control.row_head.eq(at[2].head),
+            control.identity.eq(at[2].identity),
+            control.held_head.eq(at[3].head),
+            control.begins.eq(at[3].begins),
+            control.before_head.eq(at[5].head),
+            control.keeps_before.eq(at[5].finishes),
+            control.first_before.eq(at[5].first_token),
+            control.trail_head.eq(Mux(entering, at[10].head, at[2].head)),
+            control.first_trail.eq(entering & at[10].starts),
+            control.shift.eq(at[3].shift),
+            control.adds.eq(at[3].adds | at[3].identity),
+            control.trails.eq(at[3].trail),
+            control.no_trail.eq(
+                at[3].first_token | ~_chosen(m, "trails", at[3].head, [settings.trails for settings in self.settings])
+            ),
+            control.moves.eq(at[4].valid),
+            control.loads.eq(at[4].first & (~at[4].chains | at[4].begins)),
+            control.half.eq(half),
+            control.decay.eq(decay[3]),
+            control.trail_half.eq(trail_half),
+            control.trail_shift.eq(trail_shift),
+        ]
         for lane in range(limits.lanes):
-            row, held, before, added = (
-                Signal(shape, name=f"{name}_{lane}")
-                for name, shape in (
-                    ("row", signed(ROW_BITS)),
-                    ("held", signed(SUM_BITS)),
-                    ("before", signed(SUM_BITS)),
-                    ("trail", signed(SUM_BITS)),
-                )
-            )
-
-            def of_heads(values: list, slot: data.View, name: str, *, lane: int = lane) -> Signal:
-                mine = [value[lane] if lane < len(value) else 0 for value in values]
-                return _chosen(m, f"{name}{lane}", slot.head, mine)
-
-            bytes_of = [
-                [word.word_select(n, ROW_BITS) for n in range(limits.word_lanes(head))]
-                for head, word in enumerate(rows)
-            ]
-            with m.If(at[2].identity):
-                m.d.sync += row.eq(identities[2].word_select(lane, ROW_BITS))
-            with m.Else():
-                m.d.sync += row.eq(of_heads(bytes_of, at[2], "row_of"))
-            m.d.sync += held.eq(Mux(at[3].begins, 0, of_heads(sums, at[3], "held_of")))
-            with m.If(at[5].finishes):
-                m.d.sync += before.eq(Mux(at[5].first_token, 0, of_heads(decayed, at[5], "before_of")))
-            m.d.sync += added.eq(
-                Mux(at[10].finishes, Mux(at[10].starts, 0, of_heads(trails, at[10], "trail_of")),
-                    of_heads(trails, at[2], "shown_of"))
-            )  # fmt: skip
-            adder = m.submodules[f"adder{lane}"] = Shared(AdderLane, "net_adder_lane")
+            part = m.submodules[f"lane{lane}"] = Shared(SumLane, "net_sum_lane")
             m.d.comb += [
-                adder.row.eq(row),
-                adder.shift.eq(at[3].shift),
-                adder.adds.eq(adds),
-                adder.trail.eq(Mux(trails_now & uses_trails, added, 0)),
-                adder.trails.eq(at[3].trail),
-                adder.held.eq(held),
-                adder.moves.eq(at[4].valid),
-                adder.loads.eq(at[4].first & (~at[4].chains | at[4].begins)),
-                totals[lane].eq(adder.total),
+                part.control.eq(control),
+                part.identity.eq(identities[2].word_select(lane, ROW_BITS)),
+                totals[lane].eq(part.total),
+                afters[lane].eq(part.after),
+                trailed[lane].eq(part.trailed),
+                self.now.sums.sums[lane].eq(part.total),
             ]
-            finisher = m.submodules[f"finisher{lane}"] = Shared(DecayLane, "net_decay_lane")
-            m.d.comb += [
-                finisher.fresh.eq(totals[lane]),
-                finisher.half.eq(half),
-                finisher.decay.eq(decay[3]),
-                finisher.trail_half.eq(trail_half),
-                finisher.trail_shift.eq(trail_shift),
-                finisher.before.eq(before),
-                finisher.trail.eq(added),
-                afters[lane].eq(finisher.after),
-                trailed[lane].eq(finisher.trailed),
-            ]
-            m.d.comb += self.now.sums.sums[lane].eq(totals[lane])
+            for head in range(HEADS):
+                if lane < limits.word_lanes(head):
+                    m.d.comb += [
+                        part.rows[head].eq(rows[head].word_select(lane, ROW_BITS)),
+                        part.sums[head].eq(sums[head][lane]),
+                        part.decayed[head].eq(decayed[head][lane]),
+                        part.trails[head].eq(trails[head][lane]),
+                    ]
         m.d.comb += [
             self.now.valid.eq(at[5].valid & at[5].trail),
             self.now.sums.head.eq(at[5].head),

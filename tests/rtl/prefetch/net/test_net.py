@@ -7,6 +7,7 @@ import pytest
 
 from cocotb_tests.net.script import NetScript
 from predictor.row_network.cycles import NetSchedule
+from predictor.row_network.limits import NetLimits
 from predictor.row_network.program import Memory
 from rtl.prefetch.net.net import Net
 from tests.learned_samples import identified_trace, random_next_use, random_predictor
@@ -148,6 +149,7 @@ class Run:
         schedule = NetSchedule(*script.programs, lanes=self.dut.limits.lanes)
         prefetches, values = iter(self.prefetches), iter(self.values)
         free = self.accepted[0]
+        groups = -(-self.dut.limits.experts // VALUE_LANES)
         for told, accepted, clocks in zip(script.told, self.accepted, self.item_clocks, strict=True):
             assert accepted == free, told.event
             cycles = script.cycles_of(schedule, told, [clock - accepted for clock in clocks])
@@ -159,24 +161,28 @@ class Run:
             if cycles.values:
                 came = next(values)[0]
                 assert came == accepted + cycles.values, told.event
-                taken.append(came + len(told.values or ()) // VALUE_LANES + 2)
+                taken.append(came + groups + 1)
             free = max(*taken, accepted + cycles.next)
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_the_net_answers_as_its_twins(waits: bool) -> None:
-    first = random_predictor(layers=4, experts=6, top_k=2, hidden=14, seed=3).network
-    second = random_next_use(
-        np.random.default_rng(2), layers=4, experts=6, top_k=2, ngram_tables=(1, 2), ranked=True
-    ).network
-    traces = [
-        identified_trace(lengths=lengths, layers=4, experts=6, top_k=2, seed=seed, unrecorded=0.1)
-        for seed, lengths in enumerate(((2, 3), (4,)))
-    ]
+def script(*, kind: dict[str, Any], lengths: tuple[tuple[int, ...], ...]) -> NetScript:
+    """Random heads of three layers, and some slots."""
+    shape = {"layers": 3, "experts": 4, "top_k": 2}
+    first = random_predictor(hidden=14, seed=3, **shape, **kind).network
+    second = random_next_use(np.random.default_rng(2), ranked=True, **shape).network
+    traces = [identified_trace(lengths=each, seed=seed, unrecorded=0.2, **shape) for seed, each in enumerate(lengths)]
     networks = [first, second]
-    script = NetScript(networks, [program_of(n, lanes=8) for n in networks], traces, wanted=3, threshold=2000)
-    own = {**small_limits().next_layer.model_dump(), "hidden": 16, "row_words": 2000}
-    run = Run(script, small_limits(next_layer=own, layers=4, experts=6, top_k=2), waits=waits)
+    return NetScript(networks, [program_of(n, lanes=8) for n in networks], traces, wanted=3, threshold=2000)
+
+
+def limits_of_three_layers() -> NetLimits:
+    head = {**small_limits().next_layer.model_dump(), "hidden": 16, "row_words": 400}
+    return small_limits(next_layer=head, layers=3, experts=4, top_k=2)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_net_answers_as_its_twins_in_its_cycles(waits: bool) -> None:
+    run = Run(script(kind={}, lengths=((1, 2), (3,))), limits_of_three_layers(), waits=waits)
     run.compare()
     if not waits:
         run.compare_cycles()
