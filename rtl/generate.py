@@ -11,8 +11,8 @@ from predictor.st_moe.parameters import EngineLimits
 from rtl.bus.systemrdl import systemrdl
 from rtl.pim import address_map as pim_unit
 from rtl.pim.unit import generate_verilog
-from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.address_map import address_map
+from rtl.prefetch.tables.engine import TableEngine
 from rtl.verilog import to_verilog
 
 

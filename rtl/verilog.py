@@ -16,6 +16,8 @@ _PROCESS = re.compile(r"^  always @\(posedge clk\) begin\n(?:   .*\n)*?  end\n",
 # Yosys writes every row of a memory's initial contents on a line of its own.
 _CONTENTS = re.compile(r"^  initial begin\n((?:    (?:\\\S+ |\w+)\[\d+\] = \S+;\n)+)  end\n", re.MULTILINE)
 _ROW = re.compile(r"^    (\S+ ?)\[(\d+)\] = (\S+);\n", re.MULTILINE)
+# A part of a register that is a constant: a process that reads nothing, which no simulator would ever begin.
+_CONSTANT = re.compile(r"^  always @\*\n(    \S+ ?\[\d+(?::\d+)?\] = \d+'h[0-9a-f]+;\n)", re.MULTILINE)
 _BLOCK, _INDEX = "initial_contents_", "initial_row"
 
 
@@ -77,6 +79,7 @@ def _one_verilog(component: wiring.Component, name: str, parts: SharedParts) -> 
     text = verilog.convert(component, name=name, platform=parts, emit_src=False, strip_internal_attrs=True)
     if "[-1:0]" in text:
         raise AssertionError(f"{name}: a signal of no bits, of which Verilog makes one of two; give it a bit")
+    text = _CONSTANT.sub(r"  initial\n\1", text)
     guarded = _PROCESS.sub(_guarded, text)
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
     if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):

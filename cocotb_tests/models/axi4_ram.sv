@@ -13,7 +13,7 @@
 //   NAME.load      read at the start, if there is one: lines "address word", hexadecimal, words of the bus's width
 //   NAME.faults    read at the start, if there is one: lines "kind burst beat value", decimal, bursts counted from 0:
 //                  0: beat of a read burst has response `value`; 1: rlast is inverted at that beat; 2: a read burst has
-//                  `beat` beats (1 or more), whatever was asked for; 3: a write burst has response `value`
+//                  `beat` beats (1 or more), whatever was asked for, with rlast on the last; 3: a write burst has response `value`
 //   NAME.log       written: "r number address beats asked first last response" when a read burst is over, and
 //                  "w number address beats asked first last answered response"; the address is hexadecimal, `asked`,
 //                  `first`, `last` and `answered` are cycles of handshakes, counted from 1 in the first after reset
@@ -115,6 +115,10 @@ module axi4_ram #(
     return found;
   endfunction
 
+  function automatic int unsigned read_beats();
+    return cut_after.exists(read_number) ? cut_after[read_number] : 32'(reads[0].beats);
+  endfunction
+
   function automatic logic go(input int unsigned channel);
     return draw[8*channel +: 8] >= waits[7:0] || waits == 0;
   endfunction
@@ -163,7 +167,7 @@ module axi4_ram #(
         if (read_beat == 0) begin read_first = now; worst = '0; end
         if (rresp > worst) worst = rresp;
         read_beat = read_beat + 1;
-        if (read_beat == (cut_after.exists(read_number) ? cut_after[read_number] : 32'(reads[0].beats))) begin
+        if (read_beat == read_beats()) begin
           $fwrite(log, "r %0d %h %0d %0d %0d %0d %0d\n", read_number, reads[0].address, reads[0].beats, reads[0].asked,
                   read_first, now, worst);
           void'(reads.pop_front());
@@ -180,7 +184,7 @@ module axi4_ram #(
         if (offers) begin
           rid <= reads[0].id;
           rdata <= held(longint'(reads[0].address) + longint'(read_beat) * BYTES);
-          rlast <= (read_beat + 1 == 32'(reads[0].beats))
+          rlast <= (read_beat + 1 == read_beats())
                    ^ (bad_last.exists(read_number) && bad_last[read_number] == read_beat);
           rresp <= bad_beat.exists(read_number) && bad_beat[read_number] == read_beat
                    ? bad_response[read_number][1:0] : 2'b00;

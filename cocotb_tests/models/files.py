@@ -40,7 +40,7 @@ class Fault:
     Attributes:
         kind: ``RESPONSE``, ``LAST``, ``CUT`` or ``WRITE``.
         burst: which read, or which write, counted from 0.
-        beat: of the burst: with that response; with rlast inverted; so many come, whatever was asked for.
+        beat: of the burst: with that response; with rlast inverted; so many come, the last of them with rlast.
         value: the response.
     """
 

@@ -8,6 +8,7 @@
 module bench #(
     parameter int CONTROL_BITS = 1,
     parameter int ADDRESS_BITS = 1,
+    parameter int TEXT_ADDRESS_BITS = 1,
     parameter int MOST_EVENTS = 1,
     parameter int EVENT_BITS = 1,
     parameter int EVENT_FIRST_BIT = 1,
@@ -18,6 +19,7 @@ module bench #(
     parameter int PREDICTION_BITS = 1,
     parameter int ERROR_BITS = 1,
     parameter int STOP_BITS = 1,
+    parameter int SCORE_BITS = 1,
     parameter int ROW_ADDRESS_BITS = 1,
     parameter int ROW_BITS = 1
 ) (
@@ -91,7 +93,7 @@ module bench #(
   wire staging__bvalid;
   wire staging__bready;
   wire text__arid;
-  wire [ADDRESS_BITS-1:0] text__araddr;
+  wire [TEXT_ADDRESS_BITS-1:0] text__araddr;
   wire [8-1:0] text__arlen;
   wire [3-1:0] text__arsize;
   wire [2-1:0] text__arburst;
@@ -104,7 +106,7 @@ module bench #(
   wire text__rvalid;
   wire text__rready;
   wire text__awid;
-  wire [ADDRESS_BITS-1:0] text__awaddr;
+  wire [TEXT_ADDRESS_BITS-1:0] text__awaddr;
   wire [8-1:0] text__awlen;
   wire [3-1:0] text__awsize;
   wire [2-1:0] text__awburst;
@@ -126,6 +128,7 @@ module bench #(
   wire [PREDICTION_BITS-1:0] predictions_payload;
   wire [ERROR_BITS-1:0] errors_payload;
   wire [STOP_BITS-1:0] stops_payload;
+  wire [SCORE_BITS-1:0] scores_payload;  // the lowest bit: valid
   wire [ROW_ADDRESS_BITS-1:0] table_writes_address;
   wire [ROW_BITS-1:0] table_writes_row;
 
@@ -221,6 +224,7 @@ module bench #(
       .observed__predictions__payload(predictions_payload),
       .observed__errors__valid(errors_valid),
       .observed__errors__payload(errors_payload),
+      .observed__scores(scores_payload),
       .observed__stops__valid(stops_valid),
       .observed__stops__payload(stops_payload),
       .observed__table_writes__valid(table_writes_valid),
@@ -410,7 +414,7 @@ module bench #(
 
   axi4_ram #(
       .NAME("text"),
-      .ADDRESS_BITS(ADDRESS_BITS)
+      .ADDRESS_BITS(TEXT_ADDRESS_BITS)
   ) text_memory (
       .clk(clk),
       .rst(rst),
@@ -444,7 +448,7 @@ module bench #(
 
   axi4_checker #(
       .NAME("text"),
-      .ADDRESS_BITS(ADDRESS_BITS)
+      .ADDRESS_BITS(TEXT_ADDRESS_BITS)
   ) text_rules (
       .clk(clk),
       .rst(rst),
@@ -483,7 +487,7 @@ module bench #(
 
   assign breaches = far_breaches + staging_breaches + text_breaches;
 
-  int events, notices, commands, actions, done, predictions, errors, stops, table_writes;
+  int events, notices, commands, actions, done, predictions, errors, stops, scores, table_writes;
   initial begin
     events = $fopen("events.log", "w");
     notices = $fopen("notices.log", "w");
@@ -492,6 +496,7 @@ module bench #(
     done = $fopen("done.log", "w");
     predictions = $fopen("predictions.log", "w");
     errors = $fopen("errors.log", "w");
+    scores = $fopen("scores.log", "w");
     stops = $fopen("stops.log", "w");
     table_writes = $fopen("table_writes.log", "w");
   end
@@ -506,6 +511,7 @@ module bench #(
       `LOG(done, done_valid, done_payload);
       `LOG(predictions, predictions_valid, predictions_payload);
       `LOG(errors, errors_valid, errors_payload);
+      `LOG(scores, scores_payload[0], scores_payload);
       `LOG(stops, stops_valid, stops_payload);
       `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
     end
@@ -517,6 +523,7 @@ module bench #(
       $fflush(done);
       $fflush(predictions);
       $fflush(errors);
+      $fflush(scores);
       $fflush(stops);
       $fflush(table_writes);
     end

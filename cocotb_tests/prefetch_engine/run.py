@@ -1,17 +1,21 @@
 """One run of the whole engine under Verilator: its build, its stimulus, its logs."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
 from amaranth.lib import data
 from numpy.typing import NDArray
 
+from cocotb_tests import build_cache
 from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
-from cocotb_tests.models.files import Fault, fault_lines
+from cocotb_tests.models.files import Fault, fault_lines, word_lines
+from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
 from cocotb_tests.prefetch_engine.logs import Log
 from cocotb_tests.prefetch_engine.stimulus import MOST_EVENTS, events_text
 from cocotb_tests.simulation import run
@@ -26,7 +30,8 @@ from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
 from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.engine import PrefetchEngine
-from rtl.prefetch.limits import table_limits
+from rtl.prefetch.limits import table_limits, text_limits
+from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
@@ -34,9 +39,10 @@ from rtl.verilog import to_verilog
 from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
+_TEXT = "engine.v"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
-"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
-a port named interrupt; models that assign at once."""
+"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
+cases; a port named interrupt; models that assign at once."""
 _VISIBLE = (
     "clk",
     "rst",
@@ -89,6 +95,7 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
         "done": done_layout(shape),
         "predictions": prediction_layout(limits),
         "errors": data.StructLayout({"bits": ERROR_BITS}),
+        "scores": scored_layout(limits.network),
         "stops": data.StructLayout({"chunk": CHUNK_BITS + 1}),
         "table_writes": data.StructLayout(row),
     }
@@ -96,8 +103,23 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
 
 @lru_cache(maxsize=4)
 def engine_verilog(limits: PrefetchEngineLimits) -> str:
-    """The whole engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    return to_verilog(PrefetchEngine(limits), "prefetch_engine")
+    """The whole engine as Verilog, top module ``prefetch_engine``; the same text on every machine.
+
+    It takes a minute to make, so it is kept beside the built models, by the sources that it is made of.
+    """
+    key = hashlib.sha256(limits.model_dump_json().encode())
+    key.update(metadata.version("amaranth").encode())
+    for package in ("catalog", "traces", "staging", "predictor", "rtl"):
+        for path in sorted(Path(str(import_module(package).__file__)).parent.rglob("*.py")):
+            key.update(path.read_bytes())
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / _TEXT).write_text(to_verilog(PrefetchEngine(limits), "prefetch_engine"), encoding="utf-8")
+        (folder / build_cache.MANIFEST).write_text("{}")
+
+    folder, _ = build_cache.obtain(f"engine-{key.hexdigest()[:24]}", make)
+    return (folder / _TEXT).read_text(encoding="utf-8")
 
 
 def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
@@ -110,6 +132,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
     parameters = {
         "CONTROL_BITS": address_bits(limits),
         "ADDRESS_BITS": limits.link.address_bits,
+        "TEXT_ADDRESS_BITS": text_limits(limits).address_bits,
         "MOST_EVENTS": MOST_EVENTS,
         "EVENT_BITS": layouts["events"].size,
         "EVENT_FIRST_BIT": layouts["events"]["first"].offset,
@@ -120,6 +143,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         "PREDICTION_BITS": layouts["predictions"].size,
         "ERROR_BITS": ERROR_BITS,
         "STOP_BITS": CHUNK_BITS + 1,
+        "SCORE_BITS": layouts["scores"].size,
         "ROW_ADDRESS_BITS": row_address_bits(tables),
         "ROW_BITS": RowFormat(tables).bits,
     }
@@ -130,7 +154,10 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_VISIBLE,
         lint_off=LINT_OFF,
-        verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+        verilator_arguments=[
+            *(["--trace-fst"] if waves else []),
+            *(f"-G{name}={value}" for name, value in parameters.items()),
+        ],
     )
 
 
@@ -142,6 +169,7 @@ def run_engine(
     *,
     tables: EngineConfiguration | None = None,
     table_image: NDArray[np.uint32] | None = None,
+    learned: LearnedMemory | None = None,
     bad: NDArray[np.bool_] | None = None,
     preloaded: Sequence[tuple[int, int, bool]] = (),
     memory: MemoryTiming | None = None,
@@ -159,6 +187,7 @@ def run_engine(
         events: in order; times as ``times``.
         times: how long layers take.
         tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
+        learned: what lies in the memory of texts and images, in mode ``LEARNED``.
         bad: bool ``[events]``, those that it must refuse.
         preloaded: (layer, expert, fixed), resident from the start.
         memory: far memory and staging buffer.
@@ -180,6 +209,9 @@ def run_engine(
         "seed": seed,
         "far_latency": memory.latency,
         "far_interval": memory.interval,
+        "text_latency": memory.latency,
+        "text_interval": memory.interval,
+        "text_answer": memory.answer,
         "staging_answer": memory.answer,
         "staging_write_interval": memory.write_interval,
         **{f"{name}_waits": waits for name in ("far", "staging", "text")},
@@ -201,12 +233,15 @@ def run_engine(
             "limits": limits.model_dump(),
             "settings": settings.model_dump(),
             "tables": None if tables is None else tables.model_dump(),
+            "text": None if learned is None else learned.text.model_dump(),
+            "sections": None if learned is None else list(learned.sections),
             "preloaded": list(preloaded),
             "logs": {name: layout.size for name, layout in layouts.items()},
             **({} if table_image is None else {"table_image": table_image}),
         },
         files={
             "events.txt": events_text(limits, events, bad=bad, noise=np.random.default_rng(seed)),
+            **({} if learned is None else {"text.load": word_lines(learned.words)}),
             **{f"{name}.faults": fault_lines(of) for name, of in (faults or {}).items()},
         },
         plusargs=[*flags, *(f"+{name}={value}" for name, value in plusargs.items())],

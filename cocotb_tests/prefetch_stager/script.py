@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.lib import data
-
 from rtl.prefetch.stager.layouts import (
     COUNTERS,
     ActionKind,
@@ -254,7 +252,7 @@ def clear_payload(shape: StagerShape) -> int:
     return _packed(command_layout(shape), {"kind": Command.CLEAR.value})  # type: ignore[attr-defined]
 
 
-def _packed(layout: data.Layout, values: dict[str, Any]) -> int:
+def _packed(layout: Any, values: dict[str, Any]) -> int:
     """Integers, and lists of them, by the layout; what is not given is 0."""
     word = 0
     for name, value in values.items():
@@ -268,10 +266,10 @@ def _packed(layout: data.Layout, values: dict[str, Any]) -> int:
     return word
 
 
-def _fields(layout: data.Layout, word: int) -> dict[str, Any]:
+def _fields(layout: Any, word: int) -> dict[str, Any]:
     """Integers by name, of structs in structs too."""
     found: dict[str, Any] = {}
     for name, of in layout:
         bits = word >> of.offset & ((1 << of.width) - 1)
-        found[name] = _fields(of.shape, bits) if isinstance(of.shape, data.Layout) else bits
+        found[name] = _fields(of.shape, bits) if isinstance(of.shape, type(layout)) else bits
     return found

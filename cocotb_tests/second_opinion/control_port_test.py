@@ -144,11 +144,11 @@ class Port:
         await self.read(f"register at {chosen:#x}", chosen, self.model.words[chosen].to_bytes(4, "little"))
 
     async def short_write(self) -> None:
-        """Part of a word, which is refused."""
+        """Part of a word, which is refused, also where the whole word would be taken."""
         register = self.random.choice(self.model.kept)
-        first = self.random.randrange(4)
+        first = self.random.choice((0, 0, 0, 1, 2, 3))
         length = self.random.randint(1, 4 - first) if first else self.random.randint(1, 3)
-        data = self.random.randbytes(length)
+        data = self.model.words[register.offset].to_bytes(4, "little")[first : first + length]
         await self.write(f"part of {register.name}", register.offset + first, data, taken=False)
         await self.register_read(register.offset)
 

@@ -162,7 +162,7 @@ def always_read_subordinate(
     payload = Cat(bus.rid, bus.rdata, Value.cast(bus.rresp), bus.rlast)
     always_stable(m, f"{name}_r", valid=bus.rvalid, ready=bus.rready, payload=payload, claim=claim)
     beats, over = bus.rvalid & bus.rready, Signal(name=f"{name}_r_over")
-    tracker = _track(m, f"{name}_r", outstanding, bus.arvalid & bus.arready, bus.arlen, beats, over)
+    tracker = _track(m, f"{name}_r", outstanding, bus.arvalid & bus.arready, bus.arlen, beats, over, claim)
     m.d.comb += over.eq(beats & (tracker.beat == tracker.length))
     always_within(m, tracker.count, 0, outstanding, f"{name}_ar: more bursts than may be under way", claim=claim)
     always(m, implies(bus.rvalid, tracker.count.any()), f"{name}_r: answers nothing", claim=claim)
@@ -196,7 +196,7 @@ def always_write_manager(
     waited, over, beats = Signal(name=f"{name}_aw_waited"), Signal(name=f"{name}_w_over"), bus.wvalid & bus.wready
     m.d.sync += waited.eq(bus.awvalid & ~bus.awready)
     offered = bus.awvalid & ~waited
-    tracker = _track(m, f"{name}_w", outstanding, offered, bus.awlen, beats, over)
+    tracker = _track(m, f"{name}_w", outstanding, offered, bus.awlen, beats, over, claim)
     length = Mux(tracker.count.any(), tracker.length, bus.awlen)
     m.d.comb += over.eq(beats & (tracker.beat == length))
     always_within(m, tracker.count, 0, outstanding, f"{name}_aw: more bursts than may be under way", claim=claim)
@@ -253,7 +253,7 @@ def _always_legal(m: Module, name: str, bus: wiring.PureInterface, channel: str,
 
 
 def _track(
-    m: Module, name: str, outstanding: int, begins: Value, length: Value, beats: Value, over: Value
+    m: Module, name: str, outstanding: int, begins: Value, length: Value, beats: Value, over: Value, claim: Claim
 ) -> BurstTracker:
     """Remember the bursts that begin, until they are over."""
     depth = 1 << (outstanding - 1).bit_length()
@@ -262,12 +262,16 @@ def _track(
     place = unsigned(max(1, (depth - 1).bit_length()))
     first, next_place = Signal(place, name=f"{name}_first"), Signal(place, name=f"{name}_next")
     beat = Signal(LENGTH_BITS, name=f"{name}_beat")
-    wrap = Const(depth - 1, place)
+    wraps = Const(depth - 1, place)  # with a depth of 1 both places are 0
     m.d.sync += count.eq(count + begins - over)
     with m.If(begins):
-        m.d.sync += [lengths[next_place].eq(length), next_place.eq((next_place + 1) & wrap)]
+        m.d.sync += lengths[next_place].eq(length)
+        m.d.sync += next_place.eq((next_place + 1) & wraps)
     with m.If(over):
-        m.d.sync += [first.eq((first + 1) & wrap), beat.eq(0)]
+        m.d.sync += [first.eq((first + 1) & wraps), beat.eq(0)]
     with m.Elif(beats):
         m.d.sync += beat.eq(beat + 1)
+    always(m, ((first + count - next_place) & wraps) == 0, f"{name}: bursts are lost, or there twice", claim=claim)
+    if depth == 1:
+        always(m, ~(first | next_place), f"{name}: a place that is not there", claim=claim)
     return BurstTracker(count, lengths, first, beat)

@@ -1,10 +1,12 @@
 """All proofs, by name."""
 
 from catalog.errors import unknown_name
-from rtl.formal import bus, pim_unit, prefetch, scores
+from rtl.formal import bus, dma, pim_unit, prefetch, scores, stager
 from rtl.formal.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for module in (bus, prefetch, pim_unit, scores) for task in module.TASKS}
+TASKS: dict[str, Task] = {
+    task.name: task for module in (bus, prefetch, stager, dma, scores, pim_unit) for task in module.TASKS
+}
 """Every proof that ``make formal`` runs; a module of proofs is added to the tuple."""
 
 

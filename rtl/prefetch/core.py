@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from typing_extensions import override
@@ -12,11 +12,15 @@ from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EVENT_ERRORS, EngineError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import Missing, Mode
-from rtl.bus.axi4 import Axi4ReadSignature, Axi4WriteSignature
+from rtl.bus.axi4 import Axi4ReadSignature, Axi4Signature, Axi4WriteSignature
 from rtl.prefetch.arbiter import Arbiter
 from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
+from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
+from rtl.prefetch.learned import LearnedPredictor
+from rtl.prefetch.limits import table_limits, text_limits
+from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.notices import Notices
 from rtl.prefetch.payloads import (
     event_layout,
@@ -25,7 +29,6 @@ from rtl.prefetch.payloads import (
     prediction_layout,
     stager_shape,
 )
-from rtl.prefetch.limits import table_limits
 from rtl.prefetch.register_file import SettingsSignature
 from rtl.prefetch.setting_registers import TABLE_NAMES, table_signal
 from rtl.prefetch.stager.layouts import Command, ShareWriteSignature, action_layout, command_layout, done_layout
@@ -35,7 +38,6 @@ from rtl.prefetch.tables.layouts import RowWriteSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.predictor import TablePredictor
 from rtl.prefetch.tallies import STAGER_TALLIES, StagerTallies, increment_bits
-
 
 BUS_BITS = 8 * BEAT_BYTES
 """Of the memory ports."""
@@ -76,6 +78,7 @@ class ObservedSignature(wiring.Signature):
                 "predictions": Out(Observed(prediction_layout(limits))),
                 "errors": Out(Observed(ERROR_BITS)),
                 "stops": Out(Observed(CHUNK_BITS + 1)),
+                "scores": Out(scored_layout(limits.network)),
                 "table_writes": Out(RowWriteSignature(table_limits(limits))),
             }
         )
@@ -97,6 +100,8 @@ class EngineCore(wiring.Component):
         window: Single words of the table memory.
         shares: A place share of the stager's is written, before CLEAR.
         host: Commands of the host for the stager; CLEAR forgets everything else too, and comes while not ``busy``.
+        text: Where texts and images lie.
+        load, load_done, load_failed, stale, loaded: As of ``LearnedPredictor``.
         hold: No event is accepted.
         forget: Every slot's next token must start a sequence; while not ``busy``.
         errors: For one cycle each: bits of ``EngineError``.
@@ -119,6 +124,12 @@ class EngineCore(wiring.Component):
                 "window": In(WindowSignature(tables)),
                 "shares": In(ShareWriteSignature(shape)),
                 "host": In(stream.Signature(host_request_layout(limits))),
+                "text": Out(Axi4Signature(BUS_BITS, text_limits(limits).address_bits)),
+                "load": In(1),
+                "load_done": Out(1),
+                "load_failed": Out(1),
+                "stale": In(1),
+                "loaded": Out(1),
                 "hold": In(1),
                 "forget": In(1),
                 "errors": Out(ERROR_BITS),
@@ -134,6 +145,7 @@ class EngineCore(wiring.Component):
         self._link = Link(limits.link, shape)
         self._table_port = TablePort(limits)
         self._tables = TablePredictor(tables)
+        self._learned = LearnedPredictor(limits)
         self._tallies = StagerTallies(limits)
 
     @override
@@ -146,6 +158,7 @@ class EngineCore(wiring.Component):
         m.submodules.link = self._link
         m.submodules.table_port = self._table_port
         m.submodules.tables = self._tables
+        m.submodules.learned = self._learned
         m.submodules.tallies = self._tallies
         self._connect_events(m)
         self._connect_stager(m)
@@ -158,7 +171,10 @@ class EngineCore(wiring.Component):
         front_end, settings = self._front_end, self.settings
         connect(m, flipped(self.events), front_end.events)
         m.d.comb += [
-            *(getattr(front_end, name).eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "domains")),
+            *(
+                getattr(front_end, name).eq(getattr(settings, name))
+                for name in ("layers", "experts", "top_k", "domains")
+            ),
             front_end.rows.eq(settings.identity_rows),
             front_end.predicts.eq(settings.mode != Mode.OFF),
             front_end.forget.eq(self.forget),
@@ -225,16 +241,42 @@ class EngineCore(wiring.Component):
         ]
 
     def _connect_predictors(self, m: Module) -> None:
-        port, tables = self._table_port, self._tables
-        connect(m, self._front_end.known, port.known)
+        """Events go to who predicts; nobody gets any in mode OFF."""
+        port, tables, learned, arbiter = self._table_port, self._tables, self._learned, self._arbiter
+        known, by_tables = self._front_end.known, self.settings.mode == Mode.TABLES
+        m.d.comb += [
+            port.known.valid.eq(known.valid & by_tables),
+            port.known.payload.eq(known.payload),
+            learned.known.valid.eq(known.valid & ~by_tables),
+            learned.known.payload.eq(known.payload),
+            known.ready.eq(Mux(by_tables, port.known.ready, learned.known.ready)),
+            arbiter.predictions.valid.eq(Mux(by_tables, port.predictions.valid, learned.predictions.valid)),
+            arbiter.predictions.payload.eq(
+                Mux(by_tables, port.predictions.payload.as_value(), learned.predictions.payload.as_value())
+            ),
+            port.predictions.ready.eq(arbiter.predictions.ready & by_tables),
+            learned.predictions.ready.eq(arbiter.predictions.ready & ~by_tables),
+        ]
         connect(m, port.events, tables.events)
         connect(m, tables.requests, port.requests)
-        connect(m, port.predictions, self._arbiter.predictions)
+        connect(m, learned.values, arbiter.values)
+        connect(m, self._stager.values, learned.row)
         connect(m, flipped(self.window), tables.window)
+        connect(m, learned.memory, flipped(self.text))
         m.d.comb += [
             *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
-            tables.enable.eq((self.settings.mode == Mode.TABLES) & ~self.forget),
+            tables.enable.eq(by_tables & ~self.forget),
             port.forget.eq(self.forget | self._clears),
+            *(
+                getattr(learned.settings, name).eq(getattr(self.settings, name))
+                for name in learned.settings.signature.members
+            ),
+            learned.forget.eq(self.forget | self._clears),
+            learned.load.eq(self.load),
+            learned.stale.eq(self.stale),
+            self.load_done.eq(learned.load_done),
+            self.load_failed.eq(learned.load_failed),
+            self.loaded.eq(learned.loaded),
         ]
 
     def _report(self, m: Module) -> None:
@@ -258,6 +300,7 @@ class EngineCore(wiring.Component):
             {
                 EngineError.GAVE_UP: gave_up,
                 EngineError.HOST_COMMAND: stager.done.valid & stager.done.rejected,
+                **{error: self._learned.errors[str(error.name).lower()] for error in LEARNED_ERRORS},
                 **{error: link.errors[str(error.name).lower()] for error in _LINK_ERRORS},
             },
         )
@@ -275,6 +318,7 @@ class EngineCore(wiring.Component):
             EngineCounter.USELESS: wasted,
             EngineCounter.FAILED: gave_up,
             EngineCounter.BYTES: link.written,
+            EngineCounter.TEXT_LATE: self._learned.late,
             EngineCounter.STALL_CYCLES: self._notices.waits,
             EngineCounter.READ_BUSY_CYCLES: link.moved,
             EngineCounter.READ_IDLE_CYCLES: link.waited,
@@ -296,6 +340,7 @@ class EngineCore(wiring.Component):
                 | link.busy
                 | self._table_port.busy
                 | tables.busy
+                | self._learned.busy
                 | tallies.clearing
                 | arbiter.host.valid
             ),
@@ -312,6 +357,7 @@ class EngineCore(wiring.Component):
             told.errors.valid.eq(self.errors.any()),
             told.errors.payload.eq(self.errors),
         ]
+        m.d.comb += told.scores.eq(self._learned.scored)
         connect(m, tables.table_writes, flipped(told.table_writes))
 
     def _connect_errors(self, m: Module, others: Mapping[EngineError, Value]) -> None:

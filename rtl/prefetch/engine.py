@@ -12,6 +12,7 @@ from rtl.bus.axi_lite import AxiLiteSignature, AxiLiteSlave
 from rtl.bus.counters import Counters
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import BUS_BITS, EngineCore, ObservedSignature
+from rtl.prefetch.limits import text_limits
 from rtl.prefetch.payloads import event_layout, notice_layout
 from rtl.prefetch.register_file import RegisterFile
 from rtl.prefetch.tallies import increment_bits
@@ -30,7 +31,7 @@ class PrefetchEngine(wiring.Component):
                 "control": In(AxiLiteSignature(address_bits(limits))),
                 "far": Out(Axi4ReadSignature(BUS_BITS, far_bits)),
                 "staging": Out(Axi4WriteSignature(BUS_BITS, far_bits)),
-                "text": Out(Axi4Signature(BUS_BITS, far_bits)),
+                "text": Out(Axi4Signature(BUS_BITS, text_limits(limits).address_bits)),
                 "interrupt": Out(1),
                 "observed": Out(ObservedSignature(limits)),
             }
@@ -58,6 +59,7 @@ class PrefetchEngine(wiring.Component):
         connect(m, core.notices, flipped(self.notices))
         connect(m, core.far, flipped(self.far))
         connect(m, core.staging, flipped(self.staging))
+        connect(m, core.text, flipped(self.text))
         connect(m, core.observed, flipped(self.observed))
         m.d.comb += [
             registers.busy.eq(core.busy),
@@ -65,6 +67,11 @@ class PrefetchEngine(wiring.Component):
             registers.counters.eq(counters.values),
             core.hold.eq(registers.unclear),
             core.forget.eq(registers.forget),
+            core.load.eq(registers.load),
+            core.stale.eq(registers.stale),
+            registers.load_done.eq(core.load_done),
+            registers.load_failed.eq(core.load_failed),
+            registers.heads_loaded.eq(core.loaded),
             counters.increments.eq(core.increments),
             counters.clear.eq(registers.clear_counters),
             self.interrupt.eq(registers.interrupt),

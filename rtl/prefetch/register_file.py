@@ -56,6 +56,8 @@ class RegisterFile(wiring.Component):
         busy: Something is in work.
         load: For one cycle: the image is to be loaded. ``load_done`` answers, for one cycle; where it comes with
             ``load_failed``, no image is loaded.
+        heads_loaded: Every head that is asked has its image.
+        stale: For one cycle: a register is written that images hold for.
         host: Commands of the host to the stager. One that names an expert that there is not is refused, and sets
             HOST_COMMAND.
         clear: For one cycle, with the first cycle of such a CLEAR: everything begins anew.
@@ -80,6 +82,8 @@ class RegisterFile(wiring.Component):
                 "load": Out(1),
                 "load_done": In(1),
                 "load_failed": In(1),
+                "heads_loaded": In(1),
+                "stale": Out(1),
                 "host": Out(stream.Signature(host_request_layout(limits))),
                 "clear": Out(1),
                 "forget": Out(1),
@@ -153,7 +157,7 @@ class RegisterFile(wiring.Component):
                         continue
                     if register.name == MODE.name.upper():
                         asks = value == Mode.LEARNED
-                        m.d.comb += allowed.eq(~self._occupied & (~asks | self._loaded))
+                        m.d.comb += allowed.eq(~self._occupied & (~asks | (self._loaded & self.heads_loaded)))
                         m.d.comb += self.forget.eq(self._written)
                     elif register.name == "SHARE":
                         m.d.comb += allowed.eq(~locked)
@@ -166,6 +170,7 @@ class RegisterFile(wiring.Component):
                         if register.locked:
                             m.d.sync += self.unclear.eq(1)
                         if register.name in of_image:
+                            m.d.comb += self.stale.eq(1)
                             m.d.sync += self._loaded.eq(0)
 
     def _may_begin(self, m: Module, value: Value) -> Value:
@@ -297,7 +302,7 @@ class RegisterFile(wiring.Component):
             "share": Const(0, len(self._share)),
             "busy": self.busy | self._loading,
             "loading": self._loading,
-            "loaded": self._loaded,
+            "loaded": self._loaded & self.heads_loaded,
             "unclear": self.unclear,
             "host_pending": self.host.valid,
         }

@@ -102,7 +102,7 @@ UNITS: dict[str, Unit | Sum] = {
     "pim-epilogue": _base_die("scales, bias and activation", lambda _: Epilogue(tag_layout().size)),
     "pim-queue": _base_die("the output queue", OutputQueue),
     "pim-counters": _base_die("the counters", lambda _: Counters(UnitCounter)),
-    "prefetch-engine": _engine("the prefetch engine of ST-MoE's tables", PrefetchEngine),
+    "prefetch-engine": _engine("the prefetch engine of ST-MoE's tables", TableEngine),
     "prefetch-history": _engine("its history", History),
     "prefetch-issuer": _engine("its request issuer", RequestIssuer),
     "prefetch-registers": _engine("its registers", EngineRegisters),

@@ -11,8 +11,10 @@ pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 from cocotb_tests.lint import WAIVED, has_icarus, icarus, not_waived, verilator_lint
 from predictor.st_moe.parameters import EngineLimits
 from rtl.generate import prefetch_engine_verilog
+from rtl.prefetch.dma.dma import Dma
 from rtl.synthesis.units import UNITS, Unit
 from rtl.verilog import to_verilog
+from staging.transfer.limits import TransferLimits
 from tests.rtl.prefetch.register_bench import Registers
 
 SMALL = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5, slots_max=3, domains_max=2)
@@ -28,6 +30,13 @@ def verilog(name: str) -> str:
 
 
 @cache
+def dma() -> str:
+    """The one that moves experts, small."""
+    limits = TransferLimits(data_bytes=16, address_bits=20, burst_beats=16, outstanding=4, landing_beats=64)
+    return to_verilog(Dma(limits), "dma")
+
+
+@cache
 def lint(name: str) -> Counter[str]:
     return verilator_lint(verilog(name), name.replace("-", "_"))
 
@@ -37,8 +46,9 @@ def lint(name: str) -> Counter[str]:
     [
         (lambda: prefetch_engine_verilog(SMALL), "prefetch_engine"),
         (lambda: to_verilog(Registers(), "registers"), "registers"),
+        (dma, "dma"),
     ],
-    ids=["engine of tables", "registers"],
+    ids=["engine of tables", "registers", "dma"],
 )
 def test_lint_finds_nothing_but_what_is_waived(text: Callable[[], str], top: str) -> None:
     found = verilator_lint(text(), top)
@@ -80,6 +90,7 @@ def test_icarus_reads_the_engine_and_sees_a_fault() -> None:
     assert icarus(text) == ""
     assert "syntax error" in icarus(text.replace("endmodule", "endmodul", 1))
     assert icarus(to_verilog(Registers(), "registers")) == ""
+    assert icarus(dma()) == ""
 
 
 @pytest.mark.long

@@ -79,7 +79,7 @@ def test_a_fault_of_the_control_port_is_seen(right: str, wrong: str, says: str) 
     assert any(re.search(says.replace("..", r"\w+"), one) for one in result["differences"]), result["differences"]
 
 
-def dma(*, waits: bool, seed: int, outstanding: int = 4) -> dict[str, Any]:
+def dma(*, waits: bool, seed: int, outstanding: int = 4, right: str = "", wrong: str = "") -> dict[str, Any]:
     """Forty descriptors of any alignment and up to three pages, behind each other in the staging memory with gaps."""
     limits = TransferLimits(data_bytes=16, address_bits=20, burst_beats=16, outstanding=4, landing_beats=128)
     generator = np.random.default_rng(seed)
@@ -90,8 +90,10 @@ def dma(*, waits: bool, seed: int, outstanding: int = 4) -> dict[str, Any]:
         place += length + int(generator.integers(0, 40))
     assert place < 1 << 17
     layout = descriptor_layout(limits)
+    text = to_verilog(Dma(limits), "dma")
+    assert right in text
     return run(
-        build(to_verilog(Dma(limits), "dma"), "dma", lint_off=WAIVED),
+        build(text.replace(right, wrong), "dma", lint_off=WAIVED),
         "cocotb_tests.second_opinion.memory_ports_test",
         stimulus={
             "descriptors": np.array(rows, np.int64),
@@ -109,4 +111,10 @@ def test_the_memory_ports_of_the_dma(waits: bool, outstanding: int) -> None:
     result = dma(waits=waits, seed=6 + waits, outstanding=outstanding)
     assert result["ends"] == [0] * 40
     assert result["different"] == 0
-    assert result["bytes"] > 10_000
+    assert result["bytes"] > 5_000
+
+
+def test_a_fault_of_the_dma_is_seen() -> None:
+    right = "assign staging__wstrb = beats__payload[143:128];"
+    result = dma(waits=False, seed=6, right=right, wrong=right.replace("beats", "~16'h8 & beats"))
+    assert result["different"] > 100

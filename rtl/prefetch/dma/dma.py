@@ -125,6 +125,7 @@ class Dma(wiring.Component):
             reader.silence.eq(self.silence),
             landing.reserve.eq(reader.reserve),
             reader.free.eq(landing.free),
+            reader.coming.eq(landing.coming),
             landing.write.eq(reader.land),
             landing.data.eq(self.far.rdata),
             landing.skip.eq(reader.skip),

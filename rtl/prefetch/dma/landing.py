@@ -13,10 +13,10 @@ from staging.transfer.limits import TransferLimits
 class Landing(wiring.Component):
     """A circular memory of ``landing_beats`` beats.
 
-    ``reserve`` takes room for so many beats (0: none; at most ``free``). ``write`` lands one of them with ``data``;
-    ``skip`` gives up so many of them, which then count as landed with data of no account. ``take`` (while ``landed``)
-    reads the oldest beat, and gives its room back: ``taken`` holds it from the next cycle on, until the next ``take``.
-    A beat has ``landed`` in the cycle after its ``write``.
+    ``reserve`` takes room for so many beats (0: none; at most ``free``); ``coming`` of them have not landed.
+    ``write`` lands one of them with ``data``; ``skip`` gives up so many of them, which then count as landed with data
+    of no account. ``take`` (while ``landed``) reads the oldest beat, and gives its room back: ``taken`` holds it from
+    the next cycle on, until the next ``take``. A beat has ``landed`` in the cycle after its ``write``.
     """
 
     def __init__(self, limits: TransferLimits) -> None:
@@ -26,6 +26,7 @@ class Landing(wiring.Component):
             {
                 "reserve": In(beats),
                 "free": Out(range(limits.landing_beats + 1)),
+                "coming": Out(range(limits.landing_beats + 1)),
                 "write": In(1),
                 "data": In(8 * limits.data_bytes),
                 "skip": In(beats),
@@ -48,6 +49,7 @@ class Landing(wiring.Component):
         m.d.comb += [
             lands.eq(self.skip + self.write),
             self.free.eq(free),
+            self.coming.eq(coming),
             self.landed.eq(landed != 0),
             write_port.addr.eq(write_at),
             write_port.data.eq(self.data),

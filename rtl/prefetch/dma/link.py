@@ -44,9 +44,9 @@ class Link(wiring.Component):
 
     ``requests`` are commands for the stager, ready when it takes one; ``done`` and ``actions`` are its answers, and
     ``told`` says that it takes a command other than GRANT. ``demand_waits`` and ``moving_demanded`` are its levels.
-    ``moving`` is what moves, from GRANT's answer until ARRIVE or FAIL was taken, and ``chunk`` the next of its chunks. ``clear`` forgets what paused
-    transfers have (while not ``busy``). ``written``: so many bytes are there for good in this cycle. ``errors``,
-    ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's.
+    ``moving`` is what moves, from GRANT's answer until ARRIVE or FAIL was taken, and ``chunk`` the next of its chunks.
+    ``clear`` forgets what paused transfers have (while not ``busy``). ``written``: so many bytes are there for good in
+    this cycle. ``errors``, ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's.
     """
 
     def __init__(self, limits: TransferLimits, shape: StagerShape) -> None:

@@ -7,18 +7,19 @@ so ``rready`` is always 1, and the memory never waits.
 it open what the memory sends next. Then nothing more is asked for, and what comes is thrown away, until nothing has
 come for ``silence`` cycles; all bursts under way then count as landed, with that error. The same happens if nothing
 comes for ``silence`` cycles while something is asked for. So ``silence`` must exceed the memory's longest pause: beats
-later than that would be taken for others'.
+later than that would be taken for others'. What nobody can notice in time: a memory that loses beats, says nothing, and
+then gives the last beat of the next burst where the lost burst's last is due.
 """
 
 from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from rtl.bus.axi4 import Axi4ReadSignature, always_read_manager
 from rtl.bus.axi_lite import Response
 from rtl.checks import always, always_within, exactly_one, implies
+from rtl.prefetch.dma.burst_queue import BurstQueue
 from rtl.prefetch.dma.layouts import SHARE_BITS, SILENCE_BITS, burst_layout, error_layout
 from staging.transfer.limits import FULL_SHARE, TransferError, TransferLimits
 
@@ -28,8 +29,8 @@ class ReadManager(wiring.Component):
 
     A burst that is taken in one cycle is on AR in the next. ``error`` names the descriptor by number: descriptors are
     numbered as they come, modulo ``descriptors``, and a burst with ``last`` ends one. ``stray``: a beat came that
-    nobody had asked for. ``room``: the longest burst might be asked for. ``reserve``, ``free``, ``land`` and ``skip``
-    are the landing buffer's.
+    nobody had asked for. ``room``: the longest burst might be asked for. ``reserve``, ``free``, ``coming``, ``land``
+    and ``skip`` are the landing buffer's.
     """
 
     def __init__(self, limits: TransferLimits) -> None:
@@ -44,6 +45,7 @@ class ReadManager(wiring.Component):
                 "bus": Out(Axi4ReadSignature(8 * limits.data_bytes, limits.address_bits)),
                 "reserve": Out(beats),
                 "free": In(range(limits.landing_beats + 1)),
+                "coming": In(range(limits.landing_beats + 1)),
                 "land": Out(1),
                 "skip": Out(beats),
                 "error": Out(error_layout(limits)),
@@ -57,8 +59,8 @@ class ReadManager(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits, bus, burst = self.limits, self.bus, self.bursts.payload
-        m.submodules.under_way = under_way = SyncFIFO(width=9, depth=limits.outstanding)
-        length, last_of_run = under_way.r_data[:8], under_way.r_data[8]
+        m.submodules.under_way = under_way = BurstQueue(limits.outstanding, limits.burst_beats)
+        length, last_of_run = under_way.oldest.length, under_way.oldest.last
         asked = Signal(range(limits.outstanding + 1))  # bursts whose address was taken and that are not over
         beat, slot = Signal(8), Signal(range(max(2, limits.descriptors)))
         quiet = Signal(SILENCE_BITS)
@@ -76,8 +78,9 @@ class ReadManager(wiring.Component):
             self.bursts.ready.eq(may_ask & room & within_share & (~bus.arvalid | bus.arready)),
             taken.eq(self.bursts.valid & self.bursts.ready),
             self.reserve.eq(Mux(taken, beats, 0)),
-            under_way.w_en.eq(taken),
-            under_way.w_data.eq(Value.cast(burst)[limits.address_bits :]),
+            under_way.push.eq(taken),
+            under_way.entry.length.eq(burst.length),
+            under_way.entry.last.eq(burst.last),
             bus.rready.eq(1),
         ]
         with m.If(bus.arready):
@@ -92,7 +95,7 @@ class ReadManager(wiring.Component):
         m.d.sync += asked.eq(asked + addressed - over)
         m.d.comb += [
             ends.eq(beat == length),
-            under_way.r_en.eq(over),
+            under_way.pop.eq(over),
             self.waiting.eq(asked != 0),
             self.error.slot.eq(slot),
             self.stray.eq(bus.rvalid & (asked == 0)),
@@ -135,7 +138,7 @@ class ReadManager(wiring.Component):
                 with m.Else():
                     m.next = "GIVE UP"
             with m.State("GIVE UP"):
-                with m.If(under_way.r_rdy):
+                with m.If(under_way.level != 0):
                     m.d.comb += [over.eq(1), self.skip.eq(length - beat + 1)]
                     m.d.comb += [self.error.valid.eq(1), self.error.code.eq(lost_code)]
                 with m.Else():
@@ -145,9 +148,10 @@ class ReadManager(wiring.Component):
         states = [fsm.ongoing(state) for state in ("RUN", "DRAIN", "GIVE UP")]
         always(m, exactly_one(states), "read manager: not in one state")
         always_read_manager(m, "read", bus)
-        always_within(m, under_way.level, 0, limits.outstanding, "read manager: too many bursts are under way")
         always(m, under_way.level == asked + bus.arvalid, "read manager: a burst under way is lost, or there twice")
         always(m, implies(asked != 0, beat <= length), "read manager: beats beyond a burst's end")
         always(m, implies(asked == 0, beat == 0), "read manager: beats of no burst")
+        always(m, implies(fsm.ongoing("GIVE UP"), ~bus.arvalid), "read manager: a burst is given up and asked for")
+        always(m, under_way.beats == self.coming + beat, "read manager: room is not reserved for just what is to come")
         always_within(m, self.share, 1, FULL_SHARE, "read manager: share")
         return m

@@ -90,8 +90,19 @@ class WriteManager(wiring.Component):
         with m.If(self.finished):
             m.d.sync += slot.eq(Mux(slot == limits.descriptors - 1, 0, slot + 1))
 
-        always_write_manager(m, "write", bus, outstanding=2)
+        offered = always_write_manager(m, "write", bus, outstanding=1)
+        lacking = is_open & ~filled
+        always(m, offered.count == (lacking & begun), "write manager: a burst is offered that is not open, or twice")
+        right = (offered.length == held.length) & (offered.beat == beat)
+        always(m, implies(offered.count.any(), right), "write manager: beats are lost, or there twice")
+        always(m, implies(~offered.count.any(), offered.beat == 0), "write manager: beats of no burst")
+        always(m, implies(lacking & ~begun, beat == 0), "write manager: beats before their address")
+        always(m, implies(addressed | filled, begun), "write manager: what was not offered is taken")
         always(m, implies(is_open & ~filled, beat <= held.length), "write manager: beats beyond a burst's end")
+        offset = limits.offset_bits
+        place = held.address[offset:][: (limits.burst_beats - 1).bit_length()]
+        legal = (held.address[:offset] == 0) & (place + held.length < limits.burst_beats)
+        always(m, implies(is_open, legal), "write manager: a burst crosses its boundary")
         always(m, implies(complete, unanswered.w_rdy), "write manager: too many bursts are under way")
         always_within(m, unanswered.level + is_open, 0, limits.write_outstanding, "write manager: too many are begun")
         return m

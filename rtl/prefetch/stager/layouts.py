@@ -213,7 +213,7 @@ def action_layout(shape: StagerShape) -> data.StructLayout:
 
 
 def transfer_layout(shape: StagerShape) -> data.StructLayout:
-    """An answer's ``Transfer``; ``place`` of ``NO_PLACE`` is the number behind the last, ``evicts``: it has a victim."""
+    """An answer's ``Transfer``; ``NO_PLACE`` is the number behind the last place; ``evicts``: there is a victim."""
     return data.StructLayout(
         {
             "valid": 1,

@@ -61,7 +61,8 @@ class DirectoryScan(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         shape, lanes = self.shape, self.shape.limits.lanes
-        most, last_layer, layer = Signal(), Signal.like(self.last), Signal.like(self.first)
+        most, last_layer = Signal(), Signal.like(self.last, name="last_layer")
+        layer = Signal.like(self.first, name="layer")
         # Experts below those of the word that is read, and those of the layer that are left from it on.
         below = Signal(range(shape.words * lanes + 1))
         ends_layer = below + lanes >= self.experts
@@ -89,7 +90,7 @@ class DirectoryScan(wiring.Component):
         at = steps.advance(at)
         for level in range(shape.lane_bits):
             nodes = [
-                self._better(m, f"level{level}_{pair}", most, *nodes[2 * pair : 2 * pair + 2])
+                self._better(m, level + 1, pair, most, *nodes[2 * pair : 2 * pair + 2])
                 for pair in range(len(nodes) // 2)
             ]
             at = steps.advance(at)
@@ -98,7 +99,7 @@ class DirectoryScan(wiring.Component):
         m.d.comb += [
             incoming.valid.eq(best.valid & at.valid),
             incoming.key.layer.eq(at.layer),
-            incoming.key.expert.eq(at.below + best.lane),
+            incoming.key.expert.eq(at.below + (best.lane if shape.lane_bits else 0)),
             incoming.worth.eq(best.worth),
             incoming.age.eq(best.age),
             self.finishing.eq(at.last),
@@ -137,29 +138,28 @@ class DirectoryScan(wiring.Component):
         return candidate
 
     def _weighed(self, m: Module, lane: int, candidate: data.View) -> data.View:
-        node = Signal(self._node(), name=f"lane{lane}")
+        node = Signal(self._node(0), name=f"lane{lane}")
         m.d.sync += [
             node.valid.eq(candidate.valid),
             node.worth.eq(candidate.value + Mux(candidate.counts, candidate.chance, 0)),
             node.age.eq(candidate.age),
-            node.lane.eq(lane),
         ]
         return node
 
-    def _node(self) -> data.StructLayout:
-        return data.StructLayout(
-            {
-                "valid": 1,
-                "worth": signed(self.shape.worth_bits),
-                "age": unsigned(self.shape.limits.stamp_bits),
-                "lane": unsigned(max(1, self.shape.lane_bits)),
-            }
-        )
+    def _node(self, level: int) -> data.StructLayout:
+        """A node ``level`` levels above the lanes; of so many lanes it says which one it is."""
+        fields = {"valid": 1, "worth": signed(self.shape.worth_bits), "age": unsigned(self.shape.limits.stamp_bits)}
+        return data.StructLayout({**fields, "lane": unsigned(level)} if level else fields)
 
-    def _better(self, m: Module, name: str, most: Value, left: data.View, right: data.View) -> data.View:
+    def _better(self, m: Module, level: int, nth: int, most: Value, left: data.View, right: data.View) -> data.View:
         """Of two nodes, of which ``right`` has the larger key."""
-        node = Signal(self._node(), name=name)
-        m.d.sync += node.eq(Mux(self._takes(most, left, right), right.as_value(), left.as_value()))
+        node, takes = Signal(self._node(level), name=f"level{level}_{nth}"), Signal(name=f"takes{level}_{nth}")
+        m.d.comb += takes.eq(self._takes(most, left, right))
+        m.d.sync += [
+            getattr(node, name).eq(Mux(takes, getattr(right, name), getattr(left, name)))
+            for name in ("valid", "worth", "age")
+        ]
+        m.d.sync += node.lane.eq(Cat(Mux(takes, right.lane, left.lane), takes) if level > 1 else takes)
         return node
 
     def _takes(self, most: Value, left: data.View, right: data.View) -> Value:

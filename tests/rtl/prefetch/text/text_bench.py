@@ -17,6 +17,8 @@ OKAY, SLVERR, DECERR = 0, 2, 3
 class Memory:
     """Far memory: ``latency`` cycles, and random waits on every channel with the chance ``waits``.
 
+    It reads as early as it may, when it is asked, and writes as late, when it answers.
+
     Attributes:
         beats: content by beat number; zero where nothing was written.
         read, written: bursts in the order in which they were asked for.
@@ -34,10 +36,10 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.generator = np.random.default_rng(self.seed)
-        self._r: deque[tuple[int, int, bool]] = deque()
+        self._r: deque[tuple[int, int, bool, bytes]] = deque()
         self._aw: deque[tuple[int, int]] = deque()
         self._w: list[tuple[bytes, int, bool]] = []
-        self._b: deque[tuple[int, int]] = deque()
+        self._b: deque[tuple[int, int, list[tuple[int, bytes, int]]]] = deque()
         self._r_shown = self._b_shown = False
         self._driven: dict[str, int] = {}
         self.cycle = self.last_write = 0
@@ -54,8 +56,8 @@ class Memory:
         self._r_shown = bool(self._r and self._r[0][0] <= self.cycle and (self._r_shown or self._runs()))
         values["rvalid"] = self._r_shown
         if self._r_shown:
-            _, beat, last = self._r[0]
-            values["rdata"] = int.from_bytes(self.beats.get(beat, bytes(BEAT_BYTES)), "little")
+            _, beat, last, content = self._r[0]
+            values["rdata"] = int.from_bytes(content, "little")
             values["rresp"] = SLVERR if self.read_fails(beat * BEAT_BYTES) else OKAY
             values["rlast"] = last and not self.drop_last
         if hasattr(bus, "bvalid"):
@@ -76,7 +78,8 @@ class Memory:
             self.read.append((address, beats))
             first = address >> BEAT_SHIFT
             for beat in range(beats):
-                self._r.append((self.cycle + self.latency + beat, first + beat, beat == beats - 1))
+                content = self.beats.get(first + beat, bytes(BEAT_BYTES))
+                self._r.append((self.cycle + self.latency + beat, first + beat, beat == beats - 1, content))
         if self._r_shown and ctx.get(bus.rready):
             self._r.popleft()
             self._r_shown = False
@@ -86,7 +89,8 @@ class Memory:
 
     def _take_writes(self, ctx: Any, bus: Any) -> None:
         if self._b_shown and ctx.get(bus.bready):
-            self._b.popleft()
+            for stored in self._b.popleft()[2]:
+                self._store(*stored)
             self._b_shown = False
         if ctx.get(bus.awvalid) and ctx.get(bus.awready):
             self._aw.append((ctx.get(bus.awaddr), ctx.get(bus.awlen) + 1))
@@ -99,13 +103,12 @@ class Memory:
             taken, self._w = self._w[:count], self._w[count:]
             assert [last for _, _, last in taken] == [False] * (count - 1) + [True]
             failed = self.write_fails(address)
-            for number, (data, strobe, _) in enumerate(taken):
-                if not failed:
-                    self._store((address >> BEAT_SHIFT) + number, data, strobe)
+            beat = address >> BEAT_SHIFT
+            stored = [] if failed else [(beat + n, data, strobe) for n, (data, strobe, _) in enumerate(taken)]
             # What is not strobed may be anything: the twin has zeros there.
             kept = tuple(_strobed(bytes(BEAT_BYTES), data, strobe) for data, strobe, _ in taken)
             self.written.append(Written(address, kept, taken[0][1]))
-            self._b.append((self.cycle + self.latency, DECERR if failed else OKAY))
+            self._b.append((self.cycle + self.latency, DECERR if failed else OKAY, stored))
 
     def _store(self, beat: int, data: bytes, strobe: int) -> None:
         self.beats[beat] = _strobed(self.beats.get(beat, bytes(BEAT_BYTES)), data, strobe)
