@@ -219,6 +219,7 @@ def _predictor(
         limits=text_limits(limits),
         settings=learned.text,
         latency=replay.memory.latency,
+        identity_rows=None if next_layer is None else next_layer.tables.identity_rows,
     )
     return LearnedPredictor(Heads(settings, limits.slots_max, next_layer, next_use), timing)
 

@@ -166,7 +166,9 @@ class LearnedPredictor(wiring.Component):
                 told.experts[nth].eq(net.prefetch.payload.experts[nth]),
                 told.chances[nth].eq(net.prefetch.payload.chances[nth]),
             ]
-        m.d.comb += [row.values[lane].eq(net.values_row[lane]) for lane in range(self.limits.stager_lanes)]
+        lanes = self.limits.stager_lanes
+        bits = len(net.values_row) // lanes
+        m.d.comb += [row.values[lane].eq(net.values_row.word_select(lane, bits)) for lane in range(lanes)]
 
     def _configure(self, m: Module) -> None:
         """What the registers hold, in the words of each part."""
