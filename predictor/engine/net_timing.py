@@ -7,6 +7,9 @@ net adds it up; where the net is slower, its answer to a TOKEN comes later than 
 depend on the text, but where layer 0's choice stands for identity.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from predictor.engine.events import NO_ROW, Gate, Token
 from predictor.engine.timing import Answered
 from predictor.row_network.cycles import Item, NetCycles, NetSchedule
@@ -22,6 +25,7 @@ class NetTiming:
         slots, layers: sequences that run together; of the model.
         limits, settings: of the memory of the text.
         latency: of the memory that it lies in.
+        identity_rows: i8 ``[rows, identities, layers, hidden]``, where tokens have any.
     """
 
     def __init__(
@@ -33,10 +37,11 @@ class NetTiming:
         limits: TextLimits,
         settings: TextSettings,
         latency: int,
+        identity_rows: NDArray[np.int8] | None = None,
     ) -> None:
         self._schedule = schedule
         self._limits, self._settings, self._latency = limits, settings, latency
-        self._text = TextTraffic(limits, settings)
+        self._text = TextTraffic(limits, settings, identity_rows)
         self._text_free = 0
         self._held = [[False] * layers for _ in range(slots)]
 

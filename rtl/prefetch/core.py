@@ -17,6 +17,9 @@ from rtl.prefetch.arbiter import Arbiter
 from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
+from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
+from rtl.prefetch.learned import LearnedPredictor
+from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.notices import Notices
 from rtl.prefetch.payloads import (
@@ -26,9 +29,6 @@ from rtl.prefetch.payloads import (
     prediction_layout,
     stager_shape,
 )
-from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
-from rtl.prefetch.learned import LearnedPredictor
-from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.register_file import SettingsSignature
 from rtl.prefetch.setting_registers import TABLE_NAMES, table_signal
 from rtl.prefetch.stager.layouts import Command, ShareWriteSignature, action_layout, command_layout, done_layout
@@ -38,7 +38,6 @@ from rtl.prefetch.tables.layouts import RowWriteSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.predictor import TablePredictor
 from rtl.prefetch.tallies import STAGER_TALLIES, StagerTallies, increment_bits
-
 
 BUS_BITS = 8 * BEAT_BYTES
 """Of the memory ports."""
@@ -172,7 +171,10 @@ class EngineCore(wiring.Component):
         front_end, settings = self._front_end, self.settings
         connect(m, flipped(self.events), front_end.events)
         m.d.comb += [
-            *(getattr(front_end, name).eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "domains")),
+            *(
+                getattr(front_end, name).eq(getattr(settings, name))
+                for name in ("layers", "experts", "top_k", "domains")
+            ),
             front_end.rows.eq(settings.identity_rows),
             front_end.predicts.eq(settings.mode != Mode.OFF),
             front_end.forget.eq(self.forget),
@@ -265,7 +267,10 @@ class EngineCore(wiring.Component):
             *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
             tables.enable.eq(by_tables & ~self.forget),
             port.forget.eq(self.forget | self._clears),
-            *(getattr(learned.settings, name).eq(getattr(self.settings, name)) for name in learned.settings.signature.members),
+            *(
+                getattr(learned.settings, name).eq(getattr(self.settings, name))
+                for name in learned.settings.signature.members
+            ),
             learned.forget.eq(self.forget | self._clears),
             learned.load.eq(self.load),
             learned.stale.eq(self.stale),

@@ -93,6 +93,10 @@ class TablePort(wiring.Component):
         with m.If(self.predictions.valid & self.predictions.ready):
             m.d.sync += [complete.eq(0), prediction.count.eq(0)]
         fits = prediction.count < self._named
-        always(m, implies(self.requests.valid & self.requests.ready, fits), "table port: more requests than a command names")
+        always(
+            m,
+            implies(self.requests.valid & self.requests.ready, fits),
+            "table port: more requests than a command names",
+        )
         told = self.predictions
         always_stable(m, "predictions", valid=told.valid, ready=told.ready, payload=told.payload.as_value())
