@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cocotb_tests.prefetch_engine.logs import Log
 from predictor.engine.commands import CommandKind, Done
 from predictor.engine.counters import CYCLE_COUNTERS, EngineCounter
@@ -13,7 +16,7 @@ from predictor.st_moe.events import EngineCounter as TableCounter
 from predictor.st_moe.tables import StMoeTables
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
 
-_TWIN_KIND = {kind: CommandKind[kind.name] for kind in Command if kind is not Command.CLEAR}
+_TWIN_KIND = {kind: CommandKind[name] for name, kind in Command.__members__.items() if kind is not Command.CLEAR}
 
 
 class Comparison:
@@ -183,6 +186,27 @@ def _hardware_transfers(log: Log, experts: int) -> list[tuple[int, int, bool]]:
     ]
 
 
+def compare_scores(comparison: Comparison, twin: Sequence[tuple[int, int, int, NDArray[np.int32]]], log: Log) -> None:
+    """Every score of every target that was asked, in order."""
+    fields = log.fields()
+    answers = [np.arange(len(scores)) for _, _, _, scores in twin]
+    sizes = [len(scores) for _, _, _, scores in twin]
+    expected = {
+        "head": np.repeat([head for head, _, _, _ in twin], sizes),
+        "slot": np.repeat([slot for _, slot, _, _ in twin], sizes),
+        "target": np.repeat([target for _, _, target, _ in twin], sizes),
+        "answer": np.concatenate(answers) if answers else np.zeros(0, np.int64),
+        "score": np.concatenate([scores for *_, scores in twin]) if twin else np.zeros(0, np.int64),
+    }
+    comparison.equal("number of scores", sum(sizes), log.count)
+    count = min(sum(sizes), log.count)
+    for name, column in expected.items():
+        differ = np.flatnonzero(column[:count] != fields[name][:count])
+        where = f"score {int(differ[0])}, its {name}" if len(differ) else f"scores, their {name}"
+        comparison.equal(where, 0, len(differ))
+    comparison.compared["scores"] = comparison.compared.get("scores", 0) + count
+
+
 def compare_tables(comparison: Comparison, updates: Sequence[Any], log: Log) -> None:
     """Every row that the table predictor wrote, in order."""
     comparison.equal_lists("table row (address, row)", [(of.address, of.row) for of in updates], _rows(log))
@@ -194,11 +218,11 @@ def add_table_counters(counters: Any, tables: StMoeTables) -> None:
         counters[EngineCounter[name]] = tables.counters[TableCounter[name]]
 
 
-def _rows(log: Log) -> list[tuple[int, int]]:
+def _rows(log: Log) -> list[tuple[int, ...]]:
     """Rows may be wider than a number of NumPy."""
     field = dict(log.layout)
     found = []
     for payload in log.payload:
         word = int.from_bytes(payload.tobytes(), "little")
         found.append(tuple(word >> field[name].offset & (1 << field[name].width) - 1 for name in ("address", "row")))
-    return found  # type: ignore[return-value]
+    return found

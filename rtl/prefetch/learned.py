@@ -13,6 +13,7 @@ from rtl.prefetch.limits import text_limits
 from rtl.prefetch.net.layouts import ItemKind, NetEventKind
 from rtl.prefetch.net.net import Net
 from rtl.prefetch.net.scores.layouts import HEADS, NEXT_LAYER, NEXT_USE, scored_layout
+from rtl.prefetch.net.scores.values import value_bits
 from rtl.prefetch.payloads import known_event_layout, prediction_layout, stager_shape, values_layout
 from rtl.prefetch.register_file import SettingsSignature
 from rtl.prefetch.stager.layouts import ValuesSignature
@@ -51,6 +52,9 @@ class LearnedPredictor(wiring.Component):
 
     def __init__(self, limits: PrefetchEngineLimits) -> None:
         self.limits = limits
+        told = value_bits(limits.net.next_use.questions)
+        if told >= limits.value_bits:
+            raise ValueError(f"value_bits: {limits.value_bits}; values of next use have {told} bits, and a sign")
         self._texts = text_limits(limits)
         self._net = Net(
             limits.network,
@@ -136,7 +140,8 @@ class LearnedPredictor(wiring.Component):
             net.events.payload.step.eq(fork.outputs[0].payload.step),
             text.events.payload.kind.eq(is_gate),
         ]
-        assert (NetEventKind.GATE.value, TextEventKind.GATE.value) == (1, 1)
+        # Both know two kinds, and a gate is the second.
+        assert list(NetEventKind.__members__) == list(TextEventKind.__members__) == ["TOKEN", "GATE"]
 
     def _give_items(self, m: Module) -> None:
         """What the text has read to the net."""
@@ -144,7 +149,7 @@ class LearnedPredictor(wiring.Component):
         m.d.comb += [net.valid.eq(text.valid), text.ready.eq(net.ready)]
         m.d.comb += [net.payload[name].eq(text.payload[name]) for name in net.payload.shape().members if name != "kind"]
         m.d.comb += net.payload.kind.eq(text.payload.kind)
-        assert [kind.name for kind in ItemKind] == ["IDENTITY", "RECORD", "END"]
+        assert list(ItemKind.__members__) == ["IDENTITY", "RECORD", "END"]
 
     def _answer(self, m: Module) -> None:
         """Predictions and values to the stager."""
