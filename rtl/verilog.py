@@ -22,10 +22,16 @@ _BLOCK, _INDEX = "initial_contents_", "initial_row"
 
 
 class SharedParts:
-    """Makers of the parts that the Verilog has once each, by their modules' names; the platform of a conversion."""
+    """What the Verilog has once each, by their modules' names; the platform of a conversion.
+
+    Attributes:
+        makers: of parts that are components.
+        texts: of modules that are written as they stand.
+    """
 
     def __init__(self) -> None:
         self.makers: dict[str, Callable[[], wiring.Component]] = {}
+        self.texts: dict[str, str] = {}
 
 
 class Shared(wiring.Component):
@@ -70,7 +76,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         for part in waiting:
             text += _one_verilog(parts.makers[part](), part, parts)
             written.add(part)
-    return text
+    return text + "".join(parts.texts[name] for name in sorted(parts.texts))
 
 
 def _one_verilog(component: wiring.Component, name: str, parts: SharedParts) -> str:

@@ -1,14 +1,14 @@
 """A memory that is loaded over the load bus and read by a pipeline."""
 
-from amaranth.hdl import Module, unsigned
+from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.row_network.limits import NetLimits
 from rtl.checks import always, always_within, implies
 from rtl.prefetch.net.scores.layouts import PART_BITS, counting, load_layout
+from rtl.ram import Ram
 
 
 class LoadedMemory(wiring.Component):
@@ -32,7 +32,8 @@ class LoadedMemory(wiring.Component):
         self._granule = min(bits, PART_BITS)
         if bits % self._granule:
             raise ValueError(f"words of {bits} bits are no whole parts of {PART_BITS}")
-        self.memory = Memory(shape=unsigned(bits), depth=depth, init=[])
+        self._words = Ram(bits, max(depth, 2), granule=self._granule)
+        self.memory = self._words.memory
         super().__init__(
             {
                 "read": In(1),
@@ -46,17 +47,16 @@ class LoadedMemory(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = self.memory
-        read, write = self.memory.read_port(), self.memory.write_port(granularity=self._granule)
+        m.submodules.words = words = self._words
         parts = self._bits // self._granule
         loads = self.load.valid & self.selected
         m.d.comb += [
-            read.addr.eq(self.address),
-            read.en.eq(self.read),
-            self.word.eq(read.data),
-            write.addr.eq(self.load.address),
-            write.data.eq(self.load.data[: self._granule].replicate(parts)),
-            write.en.eq(loads << self.load.part),
+            words.read_address.eq(self.address),
+            words.read.eq(self.read),
+            self.word.eq(words.read_data),
+            words.write_address.eq(self.load.address),
+            words.write_data.eq(self.load.data[: self._granule].replicate(parts)),
+            words.write.eq(loads << self.load.part),
         ]
         last = self._depth - 1
         always_within(m, self.address, 0, last, "loaded memory: a word is read that does not exist", where=self.read)

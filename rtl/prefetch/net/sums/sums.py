@@ -2,7 +2,6 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory as Words
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
@@ -18,6 +17,7 @@ from rtl.prefetch.net.scores.memory import LoadedMemory
 from rtl.prefetch.net.sums.fetcher import Fetcher
 from rtl.prefetch.net.sums.issuer import Issuer, banks
 from rtl.prefetch.net.sums.lanes import SUM_BITS, SumLane, control_layout
+from rtl.ram import Ram
 from rtl.verilog import Shared
 
 _TRAIL_WRITTEN = 12
@@ -91,8 +91,7 @@ class Sums(wiring.Component):
                 value: list[Signal], *, head: int = head, lanes: int = lanes, layer_words: int = layer_words,
                 shape: data.ArrayLayout = shape,
             ) -> data.View:  # fmt: skip
-                words = m.submodules[f"{name}{head}"] = Words(shape=shape, depth=count * layer_words, init=[])
-                read, write = words.read_port(), words.write_port()
+                words = m.submodules[f"{name}{head}"] = Ram(shape.size, max(2, count * layer_words))
 
                 def address(clock: int) -> Value:
                     one = at[clock]
@@ -100,13 +99,13 @@ class Sums(wiring.Component):
                     return banked * layer_words + one.place
 
                 m.d.comb += [
-                    read.en.eq(reads),
-                    read.addr.eq(address(read_at)),
-                    write.en.eq(writes),
-                    write.addr.eq(address(written_at)),
-                    *(write.data[lane].eq(value[lane]) for lane in range(lanes)),
+                    words.read.eq(reads),
+                    words.read_address.eq(address(read_at)),
+                    words.write.eq(writes),
+                    words.write_address.eq(address(written_at)),
+                    words.write_data.eq(Cat(value[:lanes])),
                 ]
-                return read.data
+                return shape(words.read_data)
 
             sums.append(
                 memory(
@@ -123,22 +122,21 @@ class Sums(wiring.Component):
 
             # The trail is read where a sum is asked for, and where a decayed sum enters it: never both in a clock.
             asked, entered = mine[1] & at[1].trail, mine[9] & at[9].finishes
-            words = m.submodules[f"trails{head}"] = Words(shape=shape, depth=limits.slots * layer_words, init=[])
-            read, write = words.read_port(), words.write_port()
+            words = m.submodules[f"trails{head}"] = Ram(shape.size, max(2, limits.slots * layer_words))
             m.d.comb += [
-                read.en.eq(asked | entered),
-                read.addr.eq(
+                words.read.eq(asked | entered),
+                words.read_address.eq(
                     Mux(
                         entered,
                         at[9].batch_slot * layer_words + at[9].place,
                         at[1].batch_slot * layer_words + at[1].place,
                     )
                 ),
-                write.en.eq(mine[12] & at[12].finishes),
-                write.addr.eq(at[12].batch_slot * layer_words + at[12].place),
-                *(write.data[lane].eq(trailed[lane]) for lane in range(lanes)),
+                words.write.eq(mine[12] & at[12].finishes),
+                words.write_address.eq(at[12].batch_slot * layer_words + at[12].place),
+                words.write_data.eq(Cat(trailed[:lanes])),
             ]
-            trails.append(read.data)
+            trails.append(shape(words.read_data))
 
         # One register takes both: the issuer keeps them apart.
         together = at[2].valid & at[2].trail & at[10].valid & at[10].finishes
