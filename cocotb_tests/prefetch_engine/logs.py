@@ -69,7 +69,8 @@ def read_lines(path: Path, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uin
     nibbles = values[:, CYCLE_DIGITS:][:, ::-1]
     if digits % 2:
         nibbles = np.concatenate([nibbles, np.zeros((len(nibbles), 1), np.uint8)], axis=1)
-    return cycle, nibbles[:, 0::2] | nibbles[:, 1::2] << 4
+    payload: NDArray[np.uint8] = nibbles[:, 0::2] | nibbles[:, 1::2] << 4
+    return cycle, payload
 
 
 def words_text(payloads: NDArray[np.uint8]) -> str:
