@@ -367,7 +367,7 @@ class _Invariants:
     def _places(self) -> None:
         c, says = self.c, self.says
         share, held = c.shares[0], c.held[0]
-        says(share <= PLACES, "a share beyond the buffer")
+        always(self.m, share <= PLACES, "stager: a share beyond the buffer")
         says(c.spare_taken == Mux(held > share, held - share, 0)[: len(c.spare_taken)], "spare places are miscounted")
         says(c.spare_taken <= c.ports.settings.spare, "more spare places are taken than there may be")
         for place in range(PLACES + SPARE):
@@ -519,6 +519,8 @@ class _Invariants:
         says(implies(loops & c.best_valid, right), "who is best is not absent")
         says(implies(loops | self._touches_for(Purpose.BACKGROUND), c.from_background), "not in the background")
         says(implies(self.ongoing("GRANT", "SELECT"), ~c.from_background), "in the background")
+        granting = (kind == Command.GRANT) & ~self.ongoing("IDLE", "END")
+        says(implies(granting, ~c.moving.valid), "a second transfer is sought")
         selects = self.ongoing("LOOK") & ~c.queue.last
         says(implies(selects, (kind == Command.GRANT) & ~c.queue.placed_only & ~c.from_background), "a look for nothing")
         says(implies(self.ongoing("LOOK") & c.queue.placed_only, (kind == Command.GRANT) & c.queue.last), "a look for nothing")
