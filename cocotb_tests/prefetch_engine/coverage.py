@@ -143,9 +143,7 @@ def sources() -> str:
     return digest.hexdigest()[:16]
 
 
-def seen(
-    mode: Mode, experts: int, *, counters: Mapping[str, int], errors: int, waits: int, run: str
-) -> Seen:
+def seen(mode: Mode, experts: int, *, counters: Mapping[str, int], errors: int, waits: int, run: str) -> Seen:
     """What a run saw.
 
     Args:

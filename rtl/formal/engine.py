@@ -79,7 +79,11 @@ def _one_command(m: Module, arbiter: Arbiter) -> None:
         always(m, implies(told[name], valid), f"arbiter: {name} is taken, and offers nothing")
     wants = Cat(arbiter.link.valid, arbiter.urgent.valid, predicts, arbiter.values.valid, arbiter.host.valid).any()
     always(m, implies(wants & commands.ready & arbiter.open, commands.valid), "arbiter: who wants something waits")
-    always(m, implies(arbiter.urgent.valid, ~told["predictions"] & ~values & ~told["host"]), "arbiter: what is urgent waits")
+    always(
+        m,
+        implies(arbiter.urgent.valid, ~told["predictions"] & ~values & ~told["host"]),
+        "arbiter: what is urgent waits",
+    )
     always(m, implies(arbiter.values.valid | predicts, ~told["host"]), "arbiter: the host comes before a prediction")
 
 

@@ -1,9 +1,9 @@
 """Proof of the stager as a whole: control, queue and checks as they are, around simpler parts that do no less.
 
-What takes a stage after the other to find something is replaced by a part that finds *any* thing that its own proof
-allows, at any time: the scan of the directory (``stager-scan``), the tree that looks at the queue (``stager-queue``) and
-the search for a free place (``stager-places``). The directory's memory is replaced by registers, which the invariants
-can speak of. The whole then holds for whatever order these parts choose.
+What takes stage after stage to find something is replaced by a part that finds *any* thing that its own proof allows,
+at any time: the scan of the directory (``stager-scan``), the tree that looks at the queue (``stager-queue``) and the
+search for a free place (``stager-places``). The directory's memory is replaced by registers, which the invariants can
+speak of. The whole then holds for whatever these parts find.
 """
 
 from typing import Any, ClassVar
@@ -132,7 +132,9 @@ class Scan(wiring.Component):
         m = Module()
         begun, most, may = Signal(), self.most_now, Signal(EXPERTS)
         for nth in range(EXPERTS):
-            m.d.comb += may[nth].eq((self.experts > nth) & Mux(most, _is_absent(self.kept[nth]), _gives_way(self.kept[nth])))
+            m.d.comb += may[nth].eq(
+                (self.experts > nth) & Mux(most, _is_absent(self.kept[nth]), _gives_way(self.kept[nth]))
+            )
         m.d.comb += self.finishing.eq(begun & self.any_end)
         with m.If(self.start):
             m.d.sync += [begun.eq(1), most.eq(self.most)]
@@ -412,6 +414,7 @@ class _Invariants:
         says(implies(runs & one_named, c.command.count <= SHAPE.named_experts), "more are named than can be")
         in_work = touching | self.ongoing("ENQUEUE", "LOOK", "OVERFLOW")
         left_some = in_work & one_named & (kind != Command.DEMAND)
+        left_some |= self.ongoing("TRIM", "TRIM_SCAN", "TRIM_FOUND") & (kind == Command.RELEASE)
         says(implies(left_some, c.nth < c.command.count), "more are touched than are named")
         for nth in range(SHAPE.named_experts):
             key = c.command.experts[nth]
@@ -426,7 +429,10 @@ class _Invariants:
             to_come &= self._touches_for(Purpose.RELEASE) & (c.nth <= nth) & (c.command.count > nth)
             says(implies(to_come, self.pins[key] != 0), "an expert is to be released that nobody demanded")
         demands = self._touches_for(Purpose.DEMAND)
-        says(implies(demands & (c.nth < SHAPE.named_experts), ~(c.absent >> c.nth).any()), "absent before it is looked at")
+        says(
+            implies(demands & (c.nth < SHAPE.named_experts), ~(c.absent >> c.nth).any()),
+            "absent before it is looked at",
+        )
         left = Mux(demands, c.command.count - c.nth, 0)
         says(implies(demands, c.pins_out + left <= c.limits.most_pins), "pins beyond the limits are to come")
 
@@ -502,7 +508,9 @@ class _Invariants:
         says(implies(place, (c.key != chosen.key) & ~c.from_background), "what is chosen to move is dropped")
         looks_on = self.ongoing("GAIN", "COMPARE", "TRIM_FOUND") & found.valid
         says(implies(looks_on, _gives_way(Array(self.kept)[found.key.expert])), "who is found may not give way")
-        says(implies(looks_on | self.ongoing("MOST") & found.valid, found.key.layer == 0), "who is found is of no layer")
+        says(
+            implies(looks_on | self.ongoing("MOST") & found.valid, found.key.layer == 0), "who is found is of no layer"
+        )
         searches = self.ongoing("CLAIM_SCAN", "TRIM_SCAN", "LEAST_SCAN")
         says(implies(searches, ~c.scan.most_now), "another search")
         says(implies(self.ongoing("MOST_SCAN"), c.scan.most_now), "another search")
@@ -522,9 +530,17 @@ class _Invariants:
         granting = (kind == Command.GRANT) & ~self.ongoing("IDLE", "END")
         says(implies(granting, ~c.moving.valid), "a second transfer is sought")
         selects = self.ongoing("LOOK") & ~c.queue.last
-        says(implies(selects, (kind == Command.GRANT) & ~c.queue.placed_only & ~c.from_background), "a look for nothing")
-        says(implies(self.ongoing("LOOK") & c.queue.placed_only, (kind == Command.GRANT) & c.queue.last), "a look for nothing")
-        says(implies(self.ongoing("LOOK", "SELECT", "OVERFLOW") & ~c.queue.placed_only, c.queue.waiting != 0), "a look at nothing")
+        says(
+            implies(selects, (kind == Command.GRANT) & ~c.queue.placed_only & ~c.from_background), "a look for nothing"
+        )
+        says(
+            implies(self.ongoing("LOOK") & c.queue.placed_only, (kind == Command.GRANT) & c.queue.last),
+            "a look for nothing",
+        )
+        says(
+            implies(self.ongoing("LOOK", "SELECT", "OVERFLOW") & ~c.queue.placed_only, c.queue.waiting != 0),
+            "a look at nothing",
+        )
         says(implies(self.ongoing("PAUSED"), c.queue.placed_only & ~c.from_background), "a look for another")
         says(implies(self.ongoing("LOOK") & c.queue.placed_only, ~c.from_background), "a look for another")
         says(implies(self.ongoing("SELECT", "OVERFLOW"), ~c.queue.placed_only), "a look for another")
