@@ -27,7 +27,9 @@ class AnyDma(wiring.Component):
 
     def __init__(self, limits: TransferLimits) -> None:
         self.limits = limits
-        super().__init__(Dma(limits).signature)
+        dma = Dma(limits)
+        dma._MustUse__silence = True  # only its signature is used
+        super().__init__(dma.signature)
         self.under_way = Signal(range(limits.descriptors + 1))
 
     @override
@@ -54,6 +56,16 @@ class AnyLink(Link):
         m = super().elaborate(platform)
         same = m.submodules.dma.under_way == self._under_way
         always(m, same, "link: chunks under way are miscounted")
+        entries = m.submodules.kept._entries
+        for one in entries:
+            behind = one.chunks << self.settings.chunk_log2
+            less = behind < self.settings.expert_bytes
+            always(m, implies(one.valid, less), "link: more of a transfer is kept than there is")
+        for later in range(len(entries)):
+            for one in entries[:later]:
+                both = one.valid & entries[later].valid
+                other = one.key.as_value() != entries[later].key.as_value()
+                always(m, implies(both, other), "link: of a transfer two things are kept")
         return m
 
 
@@ -93,7 +105,8 @@ def _stager(m: Module, link: Link) -> None:
     assume(implies(pauses, of_link & moved & ((kind == Command.PREEMPT) | (kind == Command.FAIL))), "a pause")
     assume(implies(link.clear, ~link.busy & ~runs), "cleared in the middle")
     assume(link.settings.chunk_log2 >= (SMALL.data_bytes - 1).bit_length(), "chunks")
-    always_kept(m, "settings", link.settings.as_value(), where=link.busy, claim=Assume)
+    assume(link.settings.expert_bytes != 0, "an expert has bytes")
+    always_kept(m, "settings", link.settings.as_value(), where=~link.clear, claim=Assume)
     _told(m, link)
 
 
@@ -118,7 +131,11 @@ TASKS = (
         "asked for is over",
         make=lambda: AnyLink(SMALL, SHAPE),
         assumptions=_stager,
-        given=("kept chunks: no room, or it is there already",),
-        depth=6,
+        given=(
+            "kept chunks: no room, or it is there already",
+            "link: another command ended while GRANT was asked",
+        ),
+        depth=10,  # the first chunk is asked for in the eighth cycle after the question
+        quick=False,
     ),
 )

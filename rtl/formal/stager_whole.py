@@ -241,6 +241,8 @@ class WholeStager(wiring.Component):
             m.d.sync += known.eq(1)
         holds = Signal()
         m.d.comb += holds.eq(known & ~c.states.ongoing("CLEAR"))
+        resting = Cat(c.states.ongoing(state) for state in ("IDLE", "CLEAR", "END")).any()
+        always(m, known | resting, "stager: it works before CLEAR")
         _assume_commands(c, known)
         _Invariants(c, holds).add()
         return m
