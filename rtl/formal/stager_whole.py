@@ -449,8 +449,10 @@ class _Invariants:
         started = Mux(c.from_background, absent, queued) & (c.key == c.chosen.key)
         share, held = c.shares[0], c.held[0]
         fits = (held < share) | (c.spare_taken < c.ports.settings.spare)
+        fills = Cat(kind == one for one in (Command.DEMAND, Command.PREFETCH, Command.PREEMPT, Command.FAIL)).any()
+        says(implies(c.overflows, fills), "another command fills the queue")
         dropped = (
-            (c.overflows & queued)
+            (c.overflows & queued & fills)
             | ((kind == Command.EXPIRE) & queued & (c.at < c.queue.waiting))
             | ((kind == Command.GRANT) & Mux(c.from_background, absent, queued))
             | ((kind == Command.PREEMPT) & moving)
