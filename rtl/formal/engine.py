@@ -132,5 +132,6 @@ TASKS = (
         make=lambda: RegisterFile(SMALL),
         assumptions=_bus,
         depth=3,
+        quick=False,
     ),
 )
