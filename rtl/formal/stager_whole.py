@@ -259,7 +259,7 @@ def _assume_commands(c: Control, known: Value) -> None:
     kind, kept = offered.kind, Array(c.directory.kept)
     names = Cat(kind == of for of in (Command.DEMAND, Command.RELEASE, Command.PREFETCH, Command.PRELOAD, Command.FIX))
     assume(implies(taken & ~known, kind == Command.CLEAR), "CLEAR is first")
-    assume(implies(taken, kind.as_value() <= Command.CLEAR.value), "kinds")
+    assume(implies(taken, kind.as_value() <= Value.cast(Command.CLEAR)), "kinds")
     assume(implies(taken & (names.any() | (kind == Command.SET_VALUES)), offered.layer == 0), "layers")
     assume(implies(taken & names.any(), offered.count <= SHAPE.named_experts), "count")
     for nth in range(SHAPE.named_experts):
@@ -457,7 +457,7 @@ class _Invariants:
             | ((kind == Command.GRANT) & Mux(c.from_background, absent, queued))
             | ((kind == Command.PREEMPT) & moving)
         )
-        rules = {
+        rules: dict[Any, tuple[Any, Value]] = {
             Purpose.DEMAND: (Command.DEMAND, is_named),
             Purpose.ENQUEUE: (Command.DEMAND, absent & (pins != 0)),
             Purpose.RELEASE: (Command.RELEASE, is_named & (pins != 0)),
@@ -483,7 +483,7 @@ class _Invariants:
             if command is not None:
                 says(implies(touches, kind == command), f"touched for {purpose.name} by another command")
         known = self.ongoing("READ", "PICK", "DECIDE", "ACT")
-        says(implies(known, c.purpose.as_value() <= Purpose.ARRIVE.value), "touched for nothing")
+        says(implies(known, c.purpose.as_value() <= Value.cast(Purpose.ARRIVE)), "touched for nothing")
         evicts = self._touches_for(Purpose.EVICT)
         of = Cat(kind == one for one in (Command.GRANT, Command.RELEASE, Command.ARRIVE)).any()
         says(implies(evicts, of), "another command evicts")
