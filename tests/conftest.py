@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,29 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "gpu_reference" / "shipped"
+
+
+COVERAGE = "FORESTAGE_COVERAGE"
+BEGAN = pytest.StashKey[float]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Runs of the whole engine leave what they saw in out/coverage, unless the environment names another folder."""
+    os.environ.setdefault(COVERAGE, str(config.rootpath / "out" / "coverage"))
+    config.stash[BEGAN] = time.time()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The coverage of the whole engine, if a run of it left something."""
+    folder = Path(os.environ[COVERAGE])
+    if hasattr(config, "workerinput") or not folder.is_dir():
+        return
+    if not any(path.stat().st_mtime >= config.stash[BEGAN] for path in folder.glob("*.json")):
+        return
+    from cocotb_tests.prefetch_engine import coverage
+
+    terminalreporter.section("coverage of the whole prefetch engine")
+    terminalreporter.write_line(coverage.table(coverage.merge(coverage.read(folder))))
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ _HUNG_CYCLES = 400_000
 _INPUTS = ("count", "token_cycles", "gate_cycles", "layer_cycles", "expert_cycles", "share", "seed")
 
 
-async def _reset(dut: Any, inputs: dict[str, int]) -> None:
+async def reset(dut: Any, inputs: dict[str, int]) -> None:
     """Reset with the runner's inputs set."""
     dut.rst.value = 1
     dut.go.value = 0
@@ -65,13 +65,18 @@ async def run(dut: Any) -> None:
     """Configure, go, and read what is left behind."""
     stimulus = exchange.read_stimulus()
     inputs = stimulus["inputs"]
-    await _reset(dut, inputs)
+    await reset(dut, inputs)
     bus = AxiLiteMaster(dut, "control", waits=random.Random(inputs["seed"]) if inputs["share"] < 256 else None)
     driver = PrefetchEngineDriver(PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write)
-    await _configure(driver, stimulus)
+    await configure(driver, stimulus)
     dut.go.value = 1
+    await finish(dut, bus, driver, stimulus)
+
+
+async def finish(dut: Any, bus: AxiLiteMaster, driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
+    """Wait until all is done, and write down what is left behind."""
     started = time.perf_counter()
-    await _sleep_until_done(dut, inputs["count"])
+    await _sleep_until_done(dut, stimulus["inputs"]["count"])
     await driver.wait_idle()
     running_s = time.perf_counter() - started
     cycles = dut.cycle.value.to_unsigned()
@@ -94,7 +99,7 @@ async def run(dut: Any) -> None:
     )
 
 
-async def _configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
+async def configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
     """All that software does before the first event."""
     settings = PrefetchEngineSettings.model_validate(stimulus["settings"])
     tables = stimulus["tables"]

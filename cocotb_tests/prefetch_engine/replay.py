@@ -1,5 +1,6 @@
 """A trace through the whole engine under Verilator, in lock-step with its twin."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from catalog.config import StrictModel
 from cocotb_tests.models.files import Fault
+from cocotb_tests.prefetch_engine import coverage
 from cocotb_tests.prefetch_engine.comparison import (
     Comparison,
     add_table_counters,
@@ -25,7 +27,7 @@ from cocotb_tests.prefetch_engine.comparison import (
     follow,
 )
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory, learned_memory
-from cocotb_tests.prefetch_engine.run import EngineRun, build_bench, run_engine
+from cocotb_tests.prefetch_engine.run import SCRIPT, EngineRun, build_bench, run_engine
 from cocotb_tests.prefetch_engine.staging_buffer import compare_staging
 from predictor.engine.commands import Done
 from predictor.engine.environment import Environment, LayerTimes
@@ -97,6 +99,8 @@ class Replay:
         waits, seed: as of ``run_engine``.
         in_order: the order of the stager's commands is the hardware's, and when they begin is not compared: so it is
             with waits or faults, too.
+        script: as of ``run_engine``.
+        spoil: puts more into the memory of images and texts.
     """
 
     limits: PrefetchEngineLimits
@@ -112,6 +116,22 @@ class Replay:
     waits: int = 0
     seed: int = 0
     in_order: bool = False
+    script: str = SCRIPT
+    spoil: Callable[[LearnedMemory], LearnedMemory] | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others: limits, settings, events, waits, faults."""
+        events = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in self.events)).hexdigest()
+        told = (
+            self.limits.model_dump_json(),
+            self.settings.model_dump_json(),
+            events,
+            self.waits,
+            self.seed,
+            self.faults,
+        )
+        return repr(told)
 
     @property
     def follows(self) -> bool:
@@ -136,6 +156,8 @@ def replay_engine(
     learned = None
     if replay.settings.mode is Mode.LEARNED:
         learned = learned_memory(replay.limits, replay.settings, replay.networks or {})
+        if replay.spoil is not None:
+            learned = replay.spoil(learned)
     build_bench(replay.limits, waves=waves is not None)
     started = time.perf_counter()
     image = None if replay.tables is None else replay.tables.to_memory_image()
@@ -156,6 +178,7 @@ def replay_engine(
             seed=replay.seed,
             progress=progress,
             waves=waves,
+            script=replay.script,
         )
     )
     comparison = Comparison()
@@ -186,7 +209,7 @@ def replay_engine(
         done = list(free.run(to_rest=True))
         run = simulation.result()
     _compare(comparison, replay, twin, done, run, predictor, updates)
-    return EngineReplayResult(
+    result = EngineReplayResult(
         mode=replay.settings.mode.name.lower(),
         events=len(replay.events.kind),
         commands=len(done),
@@ -203,6 +226,18 @@ def replay_engine(
         waits=replay.waits,
         seed=replay.seed,
     )
+    if not result.mismatches:
+        coverage.leave(
+            coverage.seen(
+                replay.settings.mode,
+                replay.settings.experts,
+                counters=result.counters,
+                errors=result.errors,
+                waits=replay.waits,
+                run=replay.identity,
+            )
+        )
+    return result
 
 
 def _predictor(

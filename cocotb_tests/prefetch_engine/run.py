@@ -40,6 +40,7 @@ from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
 _TEXT = "engine.v"
+SCRIPT = "cocotb_tests.prefetch_engine.engine_test"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
@@ -179,6 +180,7 @@ def run_engine(
     timeout_s: float = 3600,
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
+    script: str = SCRIPT,
 ) -> EngineRun:
     """Configure an engine, let it run ``events``, and read all that it did.
 
@@ -197,6 +199,7 @@ def run_engine(
         timeout_s: of the simulation.
         progress: called with the number of events accepted.
         waves: where to write the waves.
+        script: module of cocotb that tells the engine all this.
 
     Raises:
         SimulationError: a check of the circuit failed, or it hung.
@@ -219,7 +222,7 @@ def run_engine(
     flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]
     result = run(
         build_bench(limits, waves=waves is not None),
-        "cocotb_tests.prefetch_engine.engine_test",
+        script,
         stimulus={
             "inputs": {
                 "count": len(events.kind),

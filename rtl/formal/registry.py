@@ -1,11 +1,24 @@
 """All proofs, by name."""
 
 from catalog.errors import unknown_name
-from rtl.formal import bus, dma, pim_unit, prefetch, scores, stager
+from rtl.formal import bus, dma, engine, link, pim_unit, prefetch, scores, stager, stager_whole, text
 from rtl.formal.task import Task
 
 TASKS: dict[str, Task] = {
-    task.name: task for module in (bus, prefetch, stager, dma, scores, pim_unit) for task in module.TASKS
+    task.name: task
+    for module in (
+        bus,
+        prefetch,
+        engine,
+        stager,
+        stager_whole,
+        link,
+        dma,
+        text,
+        scores,
+        pim_unit,
+    )
+    for task in module.TASKS
 }
 """Every proof that ``make formal`` runs; a module of proofs is added to the tuple."""
 

@@ -1,10 +1,9 @@
 """Proofs of the stager's parts, at small sizes: who gives way, which places are free, what waits.
 
-That the parts together keep the rules (``rtl.prefetch.stager.stager`` and ``acts`` check them) every simulation looks
-at; the whole is too large for a proof that goes further than a few commands.
+``rtl.formal.stager_whole`` proves of the whole what it does with whatever these find.
 """
 
-from amaranth.hdl import Assume, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from rtl.checks import always, always_kept, always_within, implies
@@ -13,6 +12,7 @@ from rtl.prefetch.stager.layouts import StagerShape
 from rtl.prefetch.stager.places import FreePlaces
 from rtl.prefetch.stager.queue import TransferQueue
 from rtl.prefetch.stager.scan import DirectoryScan
+from staging.stager.cycles import look_cycles
 from staging.stager.directory import Status
 from staging.stager.limits import StagerLimits
 
@@ -43,6 +43,32 @@ def _queue_claims(m: Module, queue: TransferQueue) -> None:
         for later in range(at + 1, slots):
             same = queue.entries[at].key == queue.entries[later].key
             always(m, implies(queue.waiting > later, ~same), f"entries {at} and {later} are of one key")
+    _queue_look(m, queue)
+
+
+def _queue_look(m: Module, queue: TransferQueue) -> None:
+    """What a look finds in a queue that was still: one that it may, a demand first, or with ``last`` the others."""
+    slots = SMALL.limits.queue_depth + 1
+    now = Cat(queue.entries.as_value(), queue.waiting, queue.last, queue.placed_only, queue.by_layer, queue.layer)
+    still: Value = Const(1, 1)
+    before: Value = now
+    for age in range(look_cycles(SMALL.limits.queue_depth)):
+        kept = Signal(len(now), name=f"looked_at{age}")
+        m.d.sync += kept.eq(before)
+        still, before = still & (kept == now), kept
+    found = queue.found
+    may, is_it, demanded = [], [], []
+    for at in range(slots):
+        entry = queue.entries[at]
+        of_group = ~queue.by_layer | (entry.key.layer == queue.layer)
+        fits = ~queue.placed_only | (~entry.demanded & entry.placed & of_group)
+        may.append((queue.waiting > at) & fits)
+        is_it.append(may[at] & (found.entry.as_value() == entry.as_value()))
+        demanded.append(may[at] & (entry.demanded ^ queue.last))
+    always(m, implies(still, found.valid == Cat(may).any()), "a look finds what is not there, or overlooks it")
+    always(m, implies(still & found.valid, Cat(is_it).any()), "a look finds another")
+    first = found.entry.demanded ^ queue.last
+    always(m, implies(still & Cat(demanded).any(), first), "a look finds a demand too late, or too early")
 
 
 def _scan_inputs(m: Module, scan: DirectoryScan) -> None:
@@ -59,7 +85,10 @@ def _scan_inputs(m: Module, scan: DirectoryScan) -> None:
     m.d.sync += first.eq(0)
     always_kept(m, "settings", settings, where=Const(1, 1), claim=Assume)
     always(m, scan.start == first, "one scan, at once", claim=Assume)
-    always(m, (scan.first == 0) & (scan.last == 0) & ~scan.most, "for who gives way", claim=Assume)
+    always(m, (scan.first == 0) & (scan.last == 0), "one layer", claim=Assume)
+    most = Signal()
+    with m.If(scan.start):
+        m.d.sync += most.eq(scan.most)
     always(m, scan.experts == words * lanes, "all experts", claim=Assume)
     ended = Signal()
     m.d.sync += ended.eq(scan.finishing)
@@ -70,11 +99,13 @@ def _scan_inputs(m: Module, scan: DirectoryScan) -> None:
         value_at = lanes * entry_bits + (key % lanes) * SMALL.time_bits
         value = bits[value_at : value_at + SMALL.time_bits].as_signed()
         worth = value + Mux(entry.deadline > scan.now, entry.chance, 0)
-        may = (entry.status == Status.RESIDENT) & (entry.pins == 0) & ~entry.fixed
+        gives_way = (entry.status == Status.RESIDENT) & (entry.pins == 0) & ~entry.fixed
+        may = Mux(most, entry.status == Status.ABSENT, gives_way)
         found = scan.found
         is_it = found.valid & (found.key.expert == key)
-        always(m, implies(ended & is_it, may & (found.worth == worth)), f"scan: {key} is found, and may not give way")
-        always(m, implies(ended & may, found.valid & (found.worth <= worth)), f"scan: {key} is worth less, and stays")
+        always(m, implies(ended & is_it, may & (found.worth == worth)), f"scan: {key} is found, and may not be")
+        best = found.valid & Mux(most, found.worth >= worth, found.worth <= worth)
+        always(m, implies(ended & may, best), f"scan: {key} is better, and is not found")
 
 
 def _places_inputs(m: Module, places: FreePlaces) -> None:
@@ -107,7 +138,7 @@ def _places_inputs(m: Module, places: FreePlaces) -> None:
 TASKS = (
     Task(
         name="stager-queue",
-        what="stager's queue: no key waits twice; it never holds more than one too many",
+        what="stager's queue: no key waits twice; it never holds more than one too many; a look finds who may be found",
         make=lambda: TransferQueue(SMALL),
         assumptions=_queue_inputs,
         claims=_queue_claims,
@@ -116,7 +147,8 @@ TASKS = (
     ),
     Task(
         name="stager-scan",
-        what="stager's scan: who is found is resident, not pinned and not fixed, and nobody else is worth less",
+        what="stager's scan: who gives way is resident, not pinned, not fixed, and of least worth; who is wanted is "
+        "absent, and of most",
         make=lambda: DirectoryScan(SMALL),
         assumptions=_scan_inputs,
         depth=9,  # a scan of two words of two lanes takes six cycles

@@ -163,6 +163,7 @@ class FrontEnd(wiring.Component):
         always(m, exactly_one(states), "front end: not in one state")
         always(m, implies(urgent.w_en, urgent.w_rdy), "front end: what is urgent is lost")
         always(m, implies(known.w_en, known.w_rdy), "front end: an event for the predictor is lost")
+        always_within(m, known.w_level, 0, self._known_depth, "front end: more events wait than there is room for")
         always_within(m, self.top_k, 0, limits.top_k_max, "front end: top-k beyond what an event carries")
         always(m, implies(self.forget | self.clear, ~self.busy), "front end: forgets while an event is in work")
         return m

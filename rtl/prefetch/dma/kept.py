@@ -32,12 +32,13 @@ class KeptChunks(wiring.Component):
                 "clear": In(1),
             }
         )
+        entry = data.StructLayout({"valid": 1, "key": key_layout(shape), "chunks": unsigned(CHUNK_BITS)})
+        self._entries = [Signal(entry, name=f"entry{n}") for n in range(shape.limits.queue_depth + 1)]
 
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        entry = data.StructLayout({"valid": 1, "key": key_layout(self.shape), "chunks": unsigned(CHUNK_BITS)})
-        entries = [Signal(entry, name=f"entry{n}") for n in range(self.shape.limits.queue_depth + 1)]
+        entries = self._entries
         key = self.key.as_value()
         found = Cat(one.valid & (one.key.as_value() == key) for one in entries)
         free = Cat(~one.valid for one in entries)

@@ -14,6 +14,8 @@ in series, a bit of the key and of the place a cycle: the first chunk is asked f
 first cycle in which the stager is free again after the GRANT.
 """
 
+from typing import Any, ClassVar
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -46,8 +48,11 @@ class Link(wiring.Component):
     ``told`` says that it takes a command other than GRANT. ``demand_waits`` and ``moving_demanded`` are its levels.
     ``moving`` is what moves, from GRANT's answer until ARRIVE or FAIL was taken, and ``chunk`` the next of its chunks.
     ``clear`` forgets what paused transfers have (while not ``busy``). ``written``: so many bytes are there for good in
-    this cycle. ``errors``, ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's.
+    this cycle. ``errors``, ``moved``, ``waited``, ``asked`` and ``stray`` are the DMA's, in whose place a proof may put
+    another.
     """
+
+    dma_part: ClassVar[Any] = Dma
 
     def __init__(self, limits: TransferLimits, shape: StagerShape) -> None:
         self.limits, self.shape = limits, shape
@@ -74,12 +79,13 @@ class Link(wiring.Component):
                 "stray": Out(1),
             }
         )
+        self._under_way, self._failed = Signal(range(limits.descriptors + 1)), Signal()
 
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits, shape, settings, moving = self.limits, self.shape, self.settings, self.moving
-        m.submodules.dma = dma = Dma(limits)
+        m.submodules.dma = dma = self.dma_part(limits)
         m.submodules.kept = kept = KeptChunks(shape)
         connect(m, flipped(self.far), dma.far)
         connect(m, flipped(self.staging), dma.staging)
@@ -94,8 +100,8 @@ class Link(wiring.Component):
         chunk = self.chunk
         offset = Signal(LENGTH_BITS)
         left, unwritten = Signal(LENGTH_BITS), Signal(LENGTH_BITS)  # bytes that are not asked for; not there
-        under_way = Signal(range(limits.descriptors + 1))
-        failed, told = Signal(), Signal()
+        under_way = self._under_way
+        failed, told = self._failed, Signal()
         chunk_bytes = Signal(LENGTH_BITS)
         part, written = Signal(LENGTH_BITS), Signal(LENGTH_BITS)
         is_last, accepted, ended, bad = Signal(), Signal(), Signal(), Signal()
@@ -262,6 +268,28 @@ class Link(wiring.Component):
             ready=self.requests.ready,
             payload=Cat(request.as_value()),
         )
+        # A service begins with GRANT's answer, and ends with one ARRIVE or FAIL, or with a PREEMPT that stopped it.
+        serves, moves = Signal(), Signal()
+        m.d.comb += serves.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("ASKED")))
+        told_end = self.requests.valid & self.requests.ready & (request.kind != LinkRequest.PREEMPT)
+        with m.If(fsm.ongoing("ASKED") & self.done.valid):
+            m.d.sync += moves.eq(transfer.valid)
+        with m.Elif((told_end & serves) | (fsm.ongoing("PREEMPTED") & self.done.valid & self.done.stopped)):
+            m.d.sync += moves.eq(0)
+        always(m, serves == moves, "link: it serves what does not move")
+        says = self.requests.valid & (request.kind != LinkRequest.GRANT)
+        always(m, implies(says, moves & (under_way == 0)), "link: it tells of a transfer before all of it is over")
+        always(m, implies(self.requests.valid & ~says, ~moves), "link: it asks for more while something moves")
+        # What is there already is less than the expert, and so are the chunks that a pause keeps.
+        behind = Signal(CHUNK_BITS + 1 + 31)
+        m.d.comb += behind.eq(chunk << settings.chunk_log2)
+        moving_on = Cat(fsm.ongoing(name) for name in ("FIRST CHUNK", "CHUNKS", "STOPPED", "PREEMPTED")).any()
+        rest = moving_on | fsm.ongoing("PRODUCTS") | fsm.ongoing("OFFSET") | (fsm.ongoing("KEY") & resumed)
+        always(m, implies(rest, behind < settings.expert_bytes), "link: it goes on behind the expert's end")
+        fits = (left != 0) & (behind + left <= settings.expert_bytes)
+        always(m, implies(moving_on, fits), "link: chunks and what is left are more than the expert")
+        quiet = ~(fsm.ongoing("CHUNKS") | fsm.ongoing("STOPPED") | fsm.ongoing("LAST ASKED"))
+        always(m, implies(quiet, under_way == 0), "link: chunks are under way of nothing")
         always_within(m, under_way, 0, limits.descriptors, "link: more chunks are under way than the DMA takes")
         always(m, implies(fsm.ongoing("KEY"), ~action.valid), "link: the stager acts in a cycle in which it was free")
         moves = implies(fsm.ongoing("ASKED") & self.done.valid, self.done.kind == Command.GRANT)

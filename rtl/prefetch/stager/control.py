@@ -6,7 +6,7 @@ through. ``states`` has the states, ``acts`` what happens to an expert in the la
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, enum, wiring
@@ -68,7 +68,12 @@ class Purpose(enum.Enum, shape=5):  # type: ignore[call-arg]
 
 
 class Control:
-    """The stager's module while it is made; ``ports`` is the component."""
+    """The stager's module while it is made; ``ports`` is the component. A proof may put other parts in."""
+
+    directory_part: ClassVar[Any] = DirectoryMemory
+    queue_part: ClassVar[Any] = TransferQueue
+    scan_part: ClassVar[Any] = DirectoryScan
+    places_part: ClassVar[Any] = FreePlaces
 
     def __init__(self, ports: wiring.Component, shape: StagerShape) -> None:
         self.ports: Any = ports
@@ -146,10 +151,10 @@ class Control:
 
     def _parts(self) -> None:
         m = self.module
-        m.submodules.directory = self.directory = DirectoryMemory(self.shape)
-        m.submodules.queue = self.queue = TransferQueue(self.shape)
-        m.submodules.scan = self.scan = DirectoryScan(self.shape)
-        m.submodules.places = self.places = FreePlaces(self.shape)
+        m.submodules.directory = self.directory = self.directory_part(self.shape)
+        m.submodules.queue = self.queue = self.queue_part(self.shape)
+        m.submodules.scan = self.scan = self.scan_part(self.shape)
+        m.submodules.places = self.places = self.places_part(self.shape)
         m.submodules.writer = self.writer = ValueWriter(self.shape)
 
     def _connect(self) -> None:

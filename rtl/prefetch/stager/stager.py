@@ -25,11 +25,11 @@ class Stager(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         control = Control(self, self.shape)
         add_states(control)
-        _checks(control)
+        add_checks(control)
         return control.module
 
 
-def _checks(c: Control) -> None:
+def add_checks(c: Control) -> None:
     """The first are of what it is told, the others of what it does."""
     m, ports, settings = c.module, c.ports, c.ports.settings
     offered, taken = ports.commands.payload, ports.commands.valid & ports.commands.ready

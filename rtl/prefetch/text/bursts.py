@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.row_network.text_traffic import PAGE_BEATS
+from rtl.checks import always_within
 from rtl.prefetch.text.layouts import BEAT_SHIFT
 
 PAGE_BITS = (PAGE_BEATS - 1).bit_length()
@@ -84,4 +85,5 @@ class BurstMaker(wiring.Component):
                 left.eq(self.transfers.payload.beats),
                 tag.eq(self.transfers.payload.tag),
             ]
+        always_within(m, fifo.level, 0, self.depth, "text: more bursts are under way than there is room for")
         return m
