@@ -74,7 +74,8 @@ def run(
         seed: cocotb's random seed.
         timeout_s: Wall-clock limit.
         progress: Called with the count of each ``exchange.report_progress`` that is new.
-        waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with ``trace_waves=True``.
+        waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with
+            ``trace_waves=True``.
 
     Raises:
         SimulationError: the simulator crashed or ran out of time, a test failed, or none ran.

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catalog.config import StrictModel
+from cocotb_tests.models.files import Fault
 from cocotb_tests.prefetch_engine.comparison import (
     Comparison,
     add_table_counters,
@@ -56,6 +58,7 @@ class EngineReplayResult(StrictModel):
         cycles: of the hardware; ``cycles_per_s`` simulated.
         running_s, checked_s: seconds that the simulation ran; and with building aside, until everything was compared.
         counters: the hardware's.
+        errors: its sticky ones, bits of ``EngineError``.
         waits, seed: of the random waits.
     """
 
@@ -71,6 +74,7 @@ class EngineReplayResult(StrictModel):
     running_s: float
     checked_s: float
     counters: dict[str, int]
+    errors: int
     waits: int
     seed: int
 
@@ -86,8 +90,11 @@ class Replay:
         networks: of the learned predictor, by head.
         tables: of ST-MoE; not changed.
         preloaded: (layer, expert, fixed), resident from the start.
-        waits, seed: as of ``run_engine``; with waits the order of the stager's commands is the hardware's, and no
-            cycle is compared.
+        bad: bool ``[events]``, those that the engine must refuse.
+        faults: what memories do wrong, by name.
+        waits, seed: as of ``run_engine``.
+        in_order: the order of the stager's commands is the hardware's, and when they begin is not compared: so it is
+            with waits or faults, too.
     """
 
     limits: PrefetchEngineLimits
@@ -98,8 +105,16 @@ class Replay:
     networks: dict[str, RowNetwork] | None = None
     tables: StMoeTables | None = None
     preloaded: tuple[tuple[int, int, bool], ...] = ()
+    bad: NDArray[np.bool_] | None = None
+    faults: dict[str, Sequence[Fault]] | None = None
     waits: int = 0
     seed: int = 0
+    in_order: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether the order of commands is the hardware's."""
+        return self.in_order or self.waits > 0 or bool(self.faults)
 
 
 def replay_engine(
@@ -132,6 +147,8 @@ def replay_engine(
             table_image=image,
             learned=learned,
             preloaded=replay.preloaded,
+            bad=replay.bad,
+            faults=replay.faults,
             memory=replay.memory,
             waits=replay.waits,
             seed=replay.seed,
@@ -142,7 +159,7 @@ def replay_engine(
     comparison = Comparison()
     updates: list[Any] = []
     predictor = _predictor(replay, learned, updates.extend)
-    if replay.waits:
+    if replay.follows:
         run = simulation.result()
         follower = EngineFollower(replay.limits, replay.settings, replay.events, predictor=predictor)
         for layer, expert, fixed in replay.preloaded:
@@ -180,6 +197,7 @@ def replay_engine(
         running_s=run.running_s,
         checked_s=time.perf_counter() - started,
         counters={counter.name.lower(): value for counter, value in run.counters.items()},
+        errors=int(run.errors),
         waits=replay.waits,
         seed=replay.seed,
     )
@@ -234,7 +252,7 @@ def _compare(
     updates: Sequence[Any],
 ) -> None:
     """Everything that both did."""
-    compare_run(comparison, replay.settings, done, run.logs, with_cycles=not replay.waits)
+    compare_run(comparison, replay.settings, done, run.logs, with_cycles=not replay.follows)
     counters = twin.counters.copy()
     if isinstance(predictor, TablesPredictor):
         compare_tables(comparison, updates, run.logs["table_writes"])

@@ -17,8 +17,8 @@ CERTAIN = (1 << CHANCE_BITS) - 1
 
 class TablePort(wiring.Component):
     """A token is taken in one cycle: that it starts, and its domain, go with its slot's next gate. So is a gate that is
-    not known, of which the tables hear nothing. What a gate requests becomes one prediction, each expert certain, in the
-    order of the requests; the next event waits until that is taken.
+    not known, of which the tables hear nothing. What a gate requests becomes one prediction, each expert certain, in
+    the order of the requests; the next event waits until that is taken.
     """
 
     def __init__(self, limits: PrefetchEngineLimits) -> None:
