@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 from cocotb_tests.bits import array_of, unpack
 
 CYCLE_DIGITS = 10
+BURST_FIELDS = {
+    "reads": ("address", "beats", "asked", "first", "last"),
+    "writes": ("address", "beats", "asked", "first", "last", "answered"),
+}
+"""Columns of ``EngineRun.bursts``, as of ``cocotb_tests.models.files``; from the third on cycles."""
 
 
 @dataclass(frozen=True)
