@@ -89,6 +89,8 @@ def read_written(
         addresses.append(int(address, 16))
         masks.append(int(mask, 16).to_bytes(-(-data_bytes // 8), "little"))
         words.append(bytes.fromhex(word)[::-1])
+    if not addresses:
+        return np.zeros(0, np.int64), np.zeros((0, data_bytes), np.bool_), np.zeros((0, data_bytes), np.uint8)
     order = np.argsort(np.array(addresses, np.int64), kind="stable")
     shape = (len(addresses), -1)
     bits = np.frombuffer(b"".join(masks), np.uint8).reshape(shape)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cocotb_tests.prefetch_engine.logs import Log
 from predictor.engine.commands import CommandKind, Done
 from predictor.engine.counters import CYCLE_COUNTERS, EngineCounter
@@ -181,6 +184,27 @@ def _hardware_transfers(log: Log, experts: int) -> list[tuple[int, int, bool]]:
         for valid, layer, expert, evicts, victim_layer, victim, demanded in columns
         if valid
     ]
+
+
+def compare_scores(comparison: Comparison, twin: Sequence[tuple[int, int, int, NDArray[np.int32]]], log: Log) -> None:
+    """Every score of every target that was asked, in order."""
+    fields = log.fields()
+    answers = [np.arange(len(scores)) for _, _, _, scores in twin]
+    sizes = [len(scores) for _, _, _, scores in twin]
+    expected = {
+        "head": np.repeat([head for head, _, _, _ in twin], sizes),
+        "slot": np.repeat([slot for _, slot, _, _ in twin], sizes),
+        "target": np.repeat([target for _, _, target, _ in twin], sizes),
+        "answer": np.concatenate(answers) if answers else np.zeros(0, np.int64),
+        "score": np.concatenate([scores for *_, scores in twin]) if twin else np.zeros(0, np.int64),
+    }
+    comparison.equal("number of scores", sum(sizes), log.count)
+    count = min(sum(sizes), log.count)
+    for name, column in expected.items():
+        differ = np.flatnonzero(column[:count] != fields[name][:count])
+        where = f"score {int(differ[0])}, its {name}" if len(differ) else f"scores, their {name}"
+        comparison.equal(where, 0, len(differ))
+    comparison.compared["scores"] = comparison.compared.get("scores", 0) + count
 
 
 def compare_tables(comparison: Comparison, updates: Sequence[Any], log: Log) -> None:

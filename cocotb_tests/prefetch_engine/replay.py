@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from catalog.config import StrictModel
 from cocotb_tests.models.files import Fault
@@ -19,6 +20,7 @@ from cocotb_tests.prefetch_engine.comparison import (
     compare_counters,
     compare_errors,
     compare_run,
+    compare_scores,
     compare_tables,
     follow,
 )
@@ -27,12 +29,12 @@ from cocotb_tests.prefetch_engine.run import EngineRun, build_bench, run_engine
 from cocotb_tests.prefetch_engine.staging_buffer import compare_staging
 from predictor.engine.commands import Done
 from predictor.engine.environment import Environment, LayerTimes
-from predictor.engine.events import EventArrays
+from predictor.engine.events import EVENT_ERRORS, EventArrays, Gate, Token
 from predictor.engine.following import EngineFollower
 from predictor.engine.heads import Heads
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.net_timing import NetTiming
-from predictor.engine.predictors import EnginePredictor, LearnedPredictor, TablesPredictor
+from predictor.engine.predictors import EnginePredictor, LearnedPredictor, Predicted, TablesPredictor
 from predictor.engine.settings import Mode, PrefetchEngineSettings
 from predictor.engine.timing import DmaLink
 from predictor.engine.twin import EngineTwin
@@ -239,7 +241,42 @@ def _predictor(
         latency=replay.memory.latency,
         identity_rows=None if next_layer is None else next_layer.tables.identity_rows,
     )
-    return LearnedPredictor(Heads(settings, limits.slots_max, next_layer, next_use), timing)
+    return ScoreKeeper(Heads(settings, limits.slots_max, next_layer, next_use), timing, settings)
+
+
+class ScoreKeeper(LearnedPredictor):
+    """The row networks, and every score that they gave, in the order of the hardware.
+
+    Attributes:
+        scores: (head, slot, target, scores i32 ``[answers]``) of each target that was asked.
+    """
+
+    def __init__(self, heads: Heads, timing: NetTiming, settings: PrefetchEngineSettings) -> None:
+        super().__init__(heads, timing)
+        self._settings = settings
+        self.scores: list[tuple[int, int, int, NDArray[np.int32]]] = []
+
+    @override
+    def token(self, event: Token, base: int, now: int = 0, offered: int = 0) -> Predicted:
+        predicted = super().token(event, base, now, offered)
+        if self._settings.next_layer:
+            for target in range(self._settings.distance):
+                self._keep(event.slot, 0, target)
+        return predicted
+
+    @override
+    def gate(self, event: Gate, base: int, now: int = 0, offered: int = 0) -> Predicted:
+        predicted = super().gate(event, base, now, offered)
+        target = event.layer + self._settings.distance
+        if self._settings.next_layer and target < self._settings.layers:
+            self._keep(event.slot, 0, target)
+        if self._settings.next_use:
+            self._keep(event.slot, 1, event.layer)
+        return predicted
+
+    def _keep(self, slot: int, head: int, target: int) -> None:
+        scores = self.heads.scores(slot, next_use=head == 1, target=target)
+        self.scores.append((head, slot, target, scores.ravel()))
 
 
 def _compare(
@@ -257,8 +294,11 @@ def _compare(
     if isinstance(predictor, TablesPredictor):
         compare_tables(comparison, updates, run.logs["table_writes"])
         add_table_counters(counters, predictor.tables)
+    if isinstance(predictor, ScoreKeeper):
+        compare_scores(comparison, predictor.scores, run.logs["scores"])
     compare_counters(comparison, counters, run.counters)
-    compare_errors(comparison, twin.errors, run.errors)
+    # Of what memories do wrong the twin knows nothing.
+    compare_errors(comparison, twin.errors, run.errors & EVENT_ERRORS if replay.faults else run.errors)
     stops = run.logs["stops"].fields()["chunk"].tolist()
     compare_staging(comparison, replay.settings.link, done, stops, run.staging)
     comparison.equal("protocol breaches on the memory ports", 0, run.breaches)

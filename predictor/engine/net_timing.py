@@ -2,9 +2,9 @@
 text beside it.
 
 The text takes an event as soon as it is offered, even where the net is still busy with the one before; it begins to
-work on a token in the cycle after, where it has nothing else to do, and offers END ``text_cycles.cycles`` later. Here it is taken to offer all before END as fast as the
-net adds it up; where the net is slower, its answer to a TOKEN comes later than said here. Answers to GATEs do not
-depend on the text, but where layer 0's choice stands for identity.
+work on a token in the cycle after, where it has nothing else to do, and offers END ``text_cycles.cycles`` later. Here
+it is taken to offer all before END as fast as the net adds it up; where the net is slower, its answer to a TOKEN comes
+later than said here. Answers to GATEs do not depend on the text, but where layer 0's choice stands for identity.
 """
 
 import numpy as np

@@ -13,6 +13,7 @@ from rtl.prefetch.limits import text_limits
 from rtl.prefetch.net.layouts import ItemKind, NetEventKind
 from rtl.prefetch.net.net import Net
 from rtl.prefetch.net.scores.layouts import HEADS, NEXT_LAYER, NEXT_USE, scored_layout
+from rtl.prefetch.net.scores.values import value_bits
 from rtl.prefetch.payloads import known_event_layout, prediction_layout, stager_shape, values_layout
 from rtl.prefetch.register_file import SettingsSignature
 from rtl.prefetch.stager.layouts import ValuesSignature
@@ -51,6 +52,9 @@ class LearnedPredictor(wiring.Component):
 
     def __init__(self, limits: PrefetchEngineLimits) -> None:
         self.limits = limits
+        told = value_bits(limits.net.next_use.questions)
+        if told >= limits.value_bits:
+            raise ValueError(f"value_bits: {limits.value_bits}; values of next use have {told} bits, and a sign")
         self._texts = text_limits(limits)
         self._net = Net(
             limits.network,

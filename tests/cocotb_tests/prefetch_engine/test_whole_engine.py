@@ -69,7 +69,12 @@ def settings(mode: Mode, **changes: Any) -> PrefetchEngineSettings:
     )
 
 
-def random_events(tokens: int, slots: int, seed: int = 0) -> EventArrays:
+def random_events(tokens: int, slots: int) -> EventArrays:
+    """Gates at random, as arrays."""
+    return event_arrays(random_list(tokens, slots), TOP_K)
+
+
+def random_list(tokens: int, slots: int, seed: int = 0) -> list[Any]:
     """Gates at random."""
     generator = np.random.default_rng(seed)
     together = [(slot, slot == 0, slot == slots - 1) for slot in range(slots)]
@@ -81,7 +86,7 @@ def random_events(tokens: int, slots: int, seed: int = 0) -> EventArrays:
                 chosen = generator.choice(EXPERTS, TOP_K, replace=False)
                 events.append(Gate(slot, layer, tuple(chosen.tolist()), first, last))
             events += [Release(slot, layer, first, last) for slot, first, last in together]
-    return event_arrays(events, TOP_K)
+    return events
 
 
 def run(chosen: PrefetchEngineSettings, events: EventArrays, **changes: Any) -> EngineReplayResult:
@@ -184,7 +189,7 @@ def test_what_is_missing_is_computed_elsewhere() -> None:
 
 
 def test_a_bad_event_is_refused_and_the_engine_goes_on() -> None:
-    events = list(random_events(12, 1))
+    events = random_list(12, 1)
     bad = np.zeros(len(events) + 3, np.bool_)
     events.insert(2, Gate(0, 3, (0, 1)))
     events.insert(8, Release(0, 0))

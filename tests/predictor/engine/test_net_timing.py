@@ -50,13 +50,13 @@ def timing() -> NetTiming:
 
 def test_a_gate_takes_what_the_net_takes_by_what_its_slot_has_seen() -> None:
     of, net = timing(), schedule()
-    of.token(Token(1, starts_sequence=True), 0)
-    never = of.gate(Gate(1, 0, None), 100)
-    known = of.gate(Gate(1, 1, (2, 5)), 500)
-    of.token(Token(1), 1000)
-    again = of.gate(Gate(1, 1, None, last=False), 1500)
-    of.token(Token(1, starts_sequence=True), 2000)
-    anew = of.gate(Gate(1, 1, None), 2500)
+    of.token(Token(1, starts_sequence=True), 0, 0)
+    never = of.gate(Gate(1, 0, None), 100, 100)
+    known = of.gate(Gate(1, 1, (2, 5)), 500, 500)
+    of.token(Token(1), 1000, 1000)
+    again = of.gate(Gate(1, 1, None, last=False), 1500, 1500)
+    of.token(Token(1, starts_sequence=True), 2000, 2000)
+    anew = of.gate(Gate(1, 1, None), 2500, 2500)
     for found, expected in (
         (never, net.gate(0, known=False, held=False)),
         (known, net.gate(1, known=True, held=True)),

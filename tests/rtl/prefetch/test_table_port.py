@@ -23,9 +23,7 @@ def test_a_tokens_flags_go_with_its_slots_next_gate_that_is_known() -> None:
         assert ctx.get(dut.known.ready), "each is taken in one cycle"
         if ctx.get(dut.events.valid):
             payload = ctx.get(dut.events.payload)
-            told.append(
-                (payload.slot, payload.layer, payload.starts_token, payload.starts_sequence, payload.domain)
-            )
+            told.append((payload.slot, payload.layer, payload.starts_token, payload.starts_sequence, payload.domain))
         await ctx.tick()
         ctx.set(dut.known.valid, 0)
 

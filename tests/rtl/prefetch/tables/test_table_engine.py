@@ -12,7 +12,6 @@ from cocotb_tests.payloads import pack_events
 from predictor.st_moe.events import EngineCounter, EventError, RoutingEvent, StepResult
 from predictor.st_moe.parameters import EngineConfiguration, EngineLimits
 from predictor.st_moe.tables import StMoeTables, first_request_cycle
-from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.address_map import (
     STATUS_ERROR_SHIFT,
     Window,
@@ -21,6 +20,7 @@ from rtl.prefetch.tables.address_map import (
     counter_offset,
     setting_offset,
 )
+from rtl.prefetch.tables.engine import TableEngine
 from rtl.prefetch.tables.settings import SETTINGS
 from tests.rtl.bus.axi_driver import OKAY, SLVERR, read, write
 from tests.rtl.simulate import simulate
