@@ -28,7 +28,7 @@ LAYER_TIMES = LayerTimes(before_gate_cycles=600, expert_cycles=20)
 THRESHOLD = 20_000
 """Chance of 65,535: few experts are predicted, so that one transfer can be told from the next."""
 PREFETCHED = 4
-BEFORE, AFTER = 12, 30
+BEFORE, AFTER = 12, 45
 """Cycles that are shown before the first gate and after the last notice."""
 
 

@@ -1,4 +1,4 @@
-"""Committed records of the whole engine's replays: each the document that ``forestage rtl replay --mode M --json`` printed."""
+"""Committed records of the whole engine's replays: what ``forestage rtl replay --mode MODE --json`` printed."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def read_replays(folder: Path) -> dict[str, TraceReplayResult]:
             raise ForestageError(f"{path}: cannot read the record ({error.strerror}); write it anew") from error
         except ValidationError as error:
             raise ForestageError(
-                f"{path}: no document of a replay: {describe_validation_error(TraceReplayResult, error)}; write it anew "
-                "with `forestage rtl replay --mode MODE --json`"
+                f"{path}: no document of a replay: {describe_validation_error(TraceReplayResult, error)}; write it "
+                "anew with `forestage rtl replay --mode MODE --json`"
             ) from error
     return found

@@ -137,11 +137,11 @@ def section(context: StudyContext) -> Section:
         blocks=(
             *_whole(context),
             Text(
-                f"The engine's tables, by themselves: ST-MoE's predictor as hardware, generated for up to {limits['experts_max']} experts, "
-                f"{limits['layers_max']} layers and top-{limits['top_k_max']}, set to this model at run time. The "
-                "trace's test tokens stream through the RTL under Verilator and through the integer twin; every "
-                "prefetch request, every table write, every event's cycles, the final tables and the counters are "
-                "compared. The twin never sees what the hardware did."
+                "The engine's tables, by themselves: ST-MoE's predictor as hardware, generated for up to "
+                f"{limits['experts_max']} experts, {limits['layers_max']} layers and top-{limits['top_k_max']}, set to "
+                "this model at run time. The trace's test tokens stream through the RTL under Verilator and through "
+                "the integer twin; every prefetch request, every table write, every event's cycles, the final tables "
+                "and the counters are compared. The twin never sees what the hardware did."
             ),
             Table(
                 columns=("compared", "figure"),
@@ -201,7 +201,8 @@ def _replays(context: StudyContext, live: dict[str, Any] | None) -> list[Block]:
         runs = {"this study": live} | runs
     command = Command(
         f"forestage rtl replay --trace {context.trace_name} --mode learned --predictor {NEXT_LAYER_FILE} "
-        f"--next-use {NEXT_USE_FILE} --lookahead {context.config.lookahead} "
+        + ("" if "next_use" in context.left_out else f"--next-use {NEXT_USE_FILE} ")
+        + f"--lookahead {context.config.lookahead} "
         f"--tokens {context.config.engine_tokens or 100} --json"
     )
     if not runs:
@@ -229,13 +230,10 @@ def _replays(context: StudyContext, live: dict[str, Any] | None) -> list[Block]:
                 for name, run in runs.items()
             ]
         ),
-        caption="Compared are every command of the stager, action, transfer, prediction, notice and counter, the bytes "
-        "in the staging buffer, and without random waits the cycle of each command. "
-        + (
-            ""
-            if len(runs) == 1 and live
-            else "Runs but this study's are committed records, of the commit that carries them."
-        ),
+        caption="Compared are every command of the stager and its length in cycles, every action, transfer, "
+        "prediction, score, notice and counter, and the bytes in the staging buffer; when a command begins too, where "
+        "neither channels wait at random nor a net reads text or identity rows. "
+        + ("" if live and len(runs) == 1 else "Runs but this study's are committed records."),
         text_columns=(0, 1, 2),
     )
     return [table, command]
@@ -260,8 +258,9 @@ def _latency(learned: dict[str, Any]) -> list[Block]:
                     if latency[name]
                 ]
             ),
-            caption=f"By the twin's formula for the nets trained here, on {learned['lanes']} lanes, from the net's taking "
-            "the gate; replays without waits compare it with the hardware at every command.",
+            caption="By the twin's formula for the nets trained here, on "
+            f"{learned['lanes']} lanes, from the net's taking the gate. The net's own replay (tests/cocotb_tests/net) "
+            "compares the formula with the hardware at every event.",
         )
     ]
 
@@ -284,8 +283,8 @@ def _cost() -> list[Block]:
                 for part in parts
             ]
         ),
-        caption="ASAP7, a predictive 7 nm library that no foundry makes: cells without wires, and without the memories. "
-        "Committed records.",
+        caption="Committed records in ASAP7, a predictive 7 nm library that no foundry makes: cells without wires, "
+        "and without the memories.",
     )
     return [table, Command("forestage rtl synthesise --unit UNIT --liberty asap7sc7p5t_*.lib.gz")]
 
