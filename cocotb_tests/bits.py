@@ -66,7 +66,7 @@ def unpack(layout: data.Layout, payloads: NDArray[np.uint8]) -> dict[str, NDArra
 
 def array_of(fields: Mapping[str, NDArray[np.int64]], path: str) -> NDArray[np.int64]:
     """The elements of an array of numbers side by side: i64 ``[n, elements]``."""
-    columns = []
+    columns: list[NDArray[np.int64]] = []
     while (column := fields.get(f"{path}.{len(columns)}")) is not None:
         columns.append(column)
     return np.stack(columns, axis=1)

@@ -69,7 +69,8 @@ def read_lines(path: Path, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uin
     values = np.where(rows >= ord("a"), rows - ord("a") + 10, rows - ord("0")).astype(np.uint8)
     if (values > 15).any():
         raise ValueError(f"{path}: a character that is no hexadecimal digit")
-    cycle = values[:, :CYCLE_DIGITS].astype(np.int64) @ (1 << 4 * np.arange(CYCLE_DIGITS - 1, -1, -1, dtype=np.int64))
+    weights = 1 << 4 * np.arange(CYCLE_DIGITS - 1, -1, -1, dtype=np.int64)
+    cycle = (values[:, :CYCLE_DIGITS].astype(np.int64) @ weights).astype(np.int64)
     nibbles = values[:, CYCLE_DIGITS:][:, ::-1]
     if digits % 2:
         nibbles = np.concatenate([nibbles, np.zeros((len(nibbles), 1), np.uint8)], axis=1)

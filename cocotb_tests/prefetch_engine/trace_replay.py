@@ -181,7 +181,7 @@ def _has_text(network: RowNetwork) -> bool:
 
 
 def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLimits:
-    """An engine that holds the trace's model."""
+    """An engine that holds the trace's model; without nets where they are not asked, as it is simulated faster."""
     most = config.places_per_layer * trace.layers
     pins = config.slots * trace.top_k
     return PrefetchEngineLimits.model_validate(
@@ -191,6 +191,7 @@ def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLi
             "experts_max": 1 << (trace.experts - 1).bit_length(),
             "top_k_max": trace.top_k,
             "candidates_max": trace.top_k,
+            "learned": config.mode is Mode.LEARNED,
             "places": most,
             "spare": max(pins, 32),
             "queue_depth": max(pins, 32),

@@ -44,6 +44,8 @@ class PrefetchEngineLimits(StrictModel):
         layers_max, experts_max, top_k_max: of a model; ``experts_max`` a power of two.
         candidates_max: of a row of ST-MoE's tables.
         domains_max: banks of these tables.
+        learned: whether it has the row networks' unit and the memory of the text; without them mode ``LEARNED`` is
+            refused.
         net: the row networks' unit.
         link: transfers.
         places, spare, queue_depth, value_bits, scale_bits, stamp_bits, deadline_bits, stager_lanes: as in
@@ -56,6 +58,7 @@ class PrefetchEngineLimits(StrictModel):
     top_k_max: int = Field(default=4, ge=1, le=8)
     candidates_max: int = Field(default=4, ge=1, le=64)
     domains_max: int = Field(default=1, ge=1, le=1 << DOMAIN_BITS)
+    learned: bool = True
     net: HeadsLimits = HeadsLimits()
     link: TransferLimits = TransferLimits()
     places: int = Field(default=192, ge=0)

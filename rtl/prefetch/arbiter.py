@@ -1,7 +1,9 @@
 """The arbiter: which command the stager is told next."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
@@ -145,6 +147,6 @@ class Arbiter(wiring.Component):
         always(m, implies(self.values.ready, self.values.valid), "arbiter: values were read that nobody told")
         return m
 
-    def _names(self, experts: object) -> list[object]:
+    def _names(self, experts: data.View) -> list[Any]:
         """The first experts of a command are these."""
         return [self.commands.payload.experts[nth].eq(experts[nth]) for nth in range(self.limits.top_k_max)]

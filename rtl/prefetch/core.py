@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from typing_extensions import override
@@ -145,7 +145,7 @@ class EngineCore(wiring.Component):
         self._link = Link(limits.link, shape)
         self._table_port = TablePort(limits)
         self._tables = TablePredictor(tables)
-        self._learned = LearnedPredictor(limits)
+        self._learned = LearnedPredictor(limits) if limits.learned else None
         self._tallies = StagerTallies(limits)
 
     @override
@@ -158,7 +158,8 @@ class EngineCore(wiring.Component):
         m.submodules.link = self._link
         m.submodules.table_port = self._table_port
         m.submodules.tables = self._tables
-        m.submodules.learned = self._learned
+        if self._learned is not None:
+            m.submodules.learned = self._learned
         m.submodules.tallies = self._tallies
         self._connect_events(m)
         self._connect_stager(m)
@@ -242,31 +243,38 @@ class EngineCore(wiring.Component):
 
     def _connect_predictors(self, m: Module) -> None:
         """Events go to who predicts; nobody gets any in mode OFF."""
-        port, tables, learned, arbiter = self._table_port, self._tables, self._learned, self._arbiter
+        port, tables, arbiter = self._table_port, self._tables, self._arbiter
         known, by_tables = self._front_end.known, self.settings.mode == Mode.TABLES
         m.d.comb += [
             port.known.valid.eq(known.valid & by_tables),
             port.known.payload.eq(known.payload),
-            learned.known.valid.eq(known.valid & ~by_tables),
-            learned.known.payload.eq(known.payload),
-            known.ready.eq(Mux(by_tables, port.known.ready, learned.known.ready)),
-            arbiter.predictions.valid.eq(Mux(by_tables, port.predictions.valid, learned.predictions.valid)),
-            arbiter.predictions.payload.eq(
-                Mux(by_tables, port.predictions.payload.as_value(), learned.predictions.payload.as_value())
-            ),
             port.predictions.ready.eq(arbiter.predictions.ready & by_tables),
-            learned.predictions.ready.eq(arbiter.predictions.ready & ~by_tables),
+            port.forget.eq(self.forget | self._clears),
+            *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
+            tables.enable.eq(by_tables & ~self.forget),
         ]
         connect(m, port.events, tables.events)
         connect(m, tables.requests, port.requests)
-        connect(m, learned.values, arbiter.values)
-        connect(m, self._stager.values, learned.row)
         connect(m, flipped(self.window), tables.window)
-        connect(m, learned.memory, flipped(self.text))
+        with m.If(by_tables):
+            m.d.comb += [
+                known.ready.eq(port.known.ready),
+                arbiter.predictions.valid.eq(port.predictions.valid),
+                arbiter.predictions.payload.eq(port.predictions.payload),
+            ]
+        if self._learned is None:
+            # Whoever asks for a load is told that there is nothing to load into.
+            m.d.sync += self.load_done.eq(self.load)
+            m.d.comb += self.load_failed.eq(self.load_done)
+        else:
+            self._connect_learned(m, self._learned, by_tables)
+
+    def _connect_learned(self, m: Module, learned: LearnedPredictor, by_tables: Value) -> None:
+        known, arbiter = self._front_end.known, self._arbiter
         m.d.comb += [
-            *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
-            tables.enable.eq(by_tables & ~self.forget),
-            port.forget.eq(self.forget | self._clears),
+            learned.known.valid.eq(known.valid & ~by_tables),
+            learned.known.payload.eq(known.payload),
+            learned.predictions.ready.eq(arbiter.predictions.ready & ~by_tables),
             *(
                 getattr(learned.settings, name).eq(getattr(self.settings, name))
                 for name in learned.settings.signature.members
@@ -277,7 +285,17 @@ class EngineCore(wiring.Component):
             self.load_done.eq(learned.load_done),
             self.load_failed.eq(learned.load_failed),
             self.loaded.eq(learned.loaded),
+            self.observed.scores.eq(learned.scored),
         ]
+        with m.If(~by_tables):
+            m.d.comb += [
+                known.ready.eq(learned.known.ready),
+                arbiter.predictions.valid.eq(learned.predictions.valid),
+                arbiter.predictions.payload.eq(learned.predictions.payload),
+            ]
+        connect(m, learned.values, arbiter.values)
+        connect(m, self._stager.values, learned.row)
+        connect(m, learned.memory, flipped(self.text))
 
     def _report(self, m: Module) -> None:
         """Errors, counters, and what is observed."""
@@ -300,7 +318,7 @@ class EngineCore(wiring.Component):
             {
                 EngineError.GAVE_UP: gave_up,
                 EngineError.HOST_COMMAND: stager.done.valid & stager.done.rejected,
-                **{error: self._learned.errors[str(error.name).lower()] for error in LEARNED_ERRORS},
+                **self._learned_errors(),
                 **{error: link.errors[str(error.name).lower()] for error in _LINK_ERRORS},
             },
         )
@@ -318,7 +336,7 @@ class EngineCore(wiring.Component):
             EngineCounter.USELESS: wasted,
             EngineCounter.FAILED: gave_up,
             EngineCounter.BYTES: link.written,
-            EngineCounter.TEXT_LATE: self._learned.late,
+            EngineCounter.TEXT_LATE: Const(0, 1) if self._learned is None else self._learned.late,
             EngineCounter.STALL_CYCLES: self._notices.waits,
             EngineCounter.READ_BUSY_CYCLES: link.moved,
             EngineCounter.READ_IDLE_CYCLES: link.waited,
@@ -340,7 +358,7 @@ class EngineCore(wiring.Component):
                 | link.busy
                 | self._table_port.busy
                 | tables.busy
-                | self._learned.busy
+                | (Const(0, 1) if self._learned is None else self._learned.busy)
                 | tallies.clearing
                 | arbiter.host.valid
             ),
@@ -357,8 +375,13 @@ class EngineCore(wiring.Component):
             told.errors.valid.eq(self.errors.any()),
             told.errors.payload.eq(self.errors),
         ]
-        m.d.comb += told.scores.eq(self._learned.scored)
         connect(m, tables.table_writes, flipped(told.table_writes))
+
+    def _learned_errors(self) -> dict[EngineError, Value]:
+        """Of images and of the memory of the text."""
+        if self._learned is None:
+            return {EngineError.IMAGE_SHAPE: self.load_failed}
+        return {error: self._learned.errors[str(error.name).lower()] for error in LEARNED_ERRORS}
 
     def _connect_errors(self, m: Module, others: Mapping[EngineError, Value]) -> None:
         """The front end's are the lowest bits."""

@@ -78,8 +78,8 @@ class StagerTallies(wiring.Component):
         m = Module()
         command, action, done = self.command.payload, self.actions, self.done
         grow = self.increments
-        begins = {kind: self.command.valid & (command.kind == kind) for kind in Command}
-        said = {kind: action.valid & (action.kind == kind) for kind in ActionKind}
+        begins = {kind: self.command.valid & (command.kind == kind) for kind in Command.__members__.values()}
+        said = {kind: action.valid & (action.kind == kind) for kind in ActionKind.__members__.values()}
         landing = self.limits.places + self.limits.spare
         failed = action.why == ActionWhy.FAILED
         m.d.comb += [

@@ -11,7 +11,7 @@ pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
 from amaranth.back import verilog
 from amaranth.hdl import Cat, Const, Module, Mux, Print
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -136,3 +136,21 @@ class _NoBits(wiring.Component):
 def test_a_signal_of_no_bits_is_refused() -> None:
     with pytest.raises(AssertionError, match="a signal of no bits"):
         to_verilog(_NoBits(), "no_bits")
+
+
+class _ConstantPart(wiring.Component):
+    """A struct of which a part is a constant."""
+
+    def __init__(self) -> None:
+        super().__init__({"a": In(2), "out": Out(data.StructLayout({"low": 2, "high": 3}))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += [self.out.low.eq(self.a), self.out.high.eq(5)]
+        return m
+
+
+def test_a_part_that_is_a_constant_is_not_left_to_a_process_that_never_begins() -> None:
+    text = to_verilog(_ConstantPart(), "constant_part")
+    assert not re.search(r"always @\*\n\s+\S+ ?\[[\d:]+\] = \d+'h[0-9a-f]+;", text)
+    assert re.search(r"(initial\n\s+|assign )out ?\[4:2\] = 3'h5;", text)
