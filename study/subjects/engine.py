@@ -225,7 +225,7 @@ def _replays(context: StudyContext, live: dict[str, Any] | None) -> list[Block]:
                     count(run["commands"]),
                     count(sum(run["compared"].values())),
                     count(run["mismatches"]),
-                    f"{run['cycles_per_token']:,.0f}",
+                    count(round(run["cycles_per_token"])),
                 )
                 for name, run in runs.items()
             ]
