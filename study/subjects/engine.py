@@ -17,8 +17,8 @@ from rtl.generate import generate
 from study import needs
 from study.blocks import Block, Command, Fact, Note, Section, Table, Text, rows
 from study.engine.latency import net_latency
-from study.engine.silicon import silicon
-from study.numbers import count, size, verdict
+from study.engine.silicon import PARTS, silicon
+from study.numbers import count, counted, size, verdict
 from study.stages import Stage, StudyContext
 from study.subjects.base import Subject
 from study.subjects.learned import PREDICTOR_FILE as NEXT_LAYER_FILE
@@ -30,6 +30,7 @@ TITLE = "The prefetch engine in RTL"
 VERILOG = "verilog"
 RECORDS = Path(__file__).resolve().parents[2] / "records"
 """What was measured where it takes long, and committed: ``synthesis`` and ``replays``."""
+THIS_STUDY = "this study"
 TARGET = "asap7sc7p5t"
 """The cells of which the cost is shown."""
 LIMITS = {"prefetch": {(128, 32): 64, (64, 32): 112, (128, 128): 208}, "summed": {(128, 32): 160}}
@@ -130,12 +131,13 @@ def section(context: StudyContext) -> Section:
     result = context.results["engine"]
     replayed, files = result["replay"], result["files"]
     limits = replayed["limits"]
+    learned = _runs(result["learned"])
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in limits.items())
     return Section(
         id="engine",
         title=TITLE,
         blocks=(
-            *_whole(context),
+            *_whole(context, learned),
             Text(
                 "The engine's tables, by themselves: ST-MoE's predictor as hardware, generated for up to "
                 f"{limits['experts_max']} experts, {limits['layers_max']} layers and top-{limits['top_k_max']}, set to "
@@ -171,13 +173,38 @@ def section(context: StudyContext) -> Section:
         facts=(
             Fact(
                 f"{count(replayed['mismatches'])} of {count(replayed['steps'])}",
-                "routing events in which RTL and twin differ",
+                "routing events in which the tables' RTL and twin differ",
             ),
+            *_facts(learned),
         ),
     )
 
 
-def _whole(context: StudyContext) -> list[Block]:
+def _runs(learned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Replays of the whole engine by name: this study's, where there is one, and the committed records."""
+    from study.engine.replays import read_replays  # Amaranth takes a second
+
+    live = None if learned is None else learned["replay"]
+    records = {name: run.model_dump(mode="json") for name, run in read_replays(RECORDS / "replays").items()}
+    return records if live is None else {THIS_STUDY: live, **records}
+
+
+def _facts(runs: dict[str, dict[str, Any]]) -> tuple[Fact, ...]:
+    """How far the whole engine and its twin agree, over all runs in mode learned."""
+    of = [run for run in runs.values() if run["mode"] == "learned"]
+    if not of:
+        return ()
+    differences, values = sum(run["mismatches"] for run in of), sum(sum(run["compared"].values()) for run in of)
+    tokens = counted(sum(run["tokens"] for run in of), "token")
+    return (
+        Fact(
+            f"{count(differences)} of {count(values)}",
+            f"values in which the learned engine and its twin differ, {tokens}",
+        ),
+    )
+
+
+def _whole(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block]:
     """The whole engine: what it is, its replays, its latency and its cost."""
     learned = context.results["engine"]["learned"]
     blocks: list[Block] = [
@@ -186,19 +213,15 @@ def _whole(context: StudyContext) -> list[Block]:
             "decides which experts are worth a place, and moves their bytes. Everything is specified in integers by a "
             "twin, decision by decision and cycle by cycle; the RTL runs beside it under Verilator."
         ),
-        *_replays(context, None if learned is None else learned["replay"]),
+        *_replays(context, runs),
     ]
     if learned is not None:
         blocks += _latency(learned)
     return blocks + _cost()
 
 
-def _replays(context: StudyContext, live: dict[str, Any] | None) -> list[Block]:
-    from study.engine.replays import read_replays  # Amaranth takes a second
-
-    runs = {name: run.model_dump(mode="json") for name, run in read_replays(RECORDS / "replays").items()}
-    if live is not None:
-        runs = {"this study": live} | runs
+def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block]:
+    """What ran through the whole engine."""
     command = Command(
         f"forestage rtl replay --trace {context.trace_name} --mode learned --predictor {NEXT_LAYER_FILE} "
         + ("" if "next_use" in context.left_out else f"--next-use {NEXT_USE_FILE} ")
@@ -233,7 +256,7 @@ def _replays(context: StudyContext, live: dict[str, Any] | None) -> list[Block]:
         caption="Compared are every command of the stager and its length in cycles, every action, transfer, "
         "prediction, score, notice and counter, and the bytes in the staging buffer; when a command begins too, where "
         "neither channels wait at random nor a net reads text or identity rows. "
-        + ("" if live and len(runs) == 1 else "Runs but this study's are committed records."),
+        + ("" if list(runs) == [THIS_STUDY] else "Runs but this study's are committed records."),
         text_columns=(0, 1, 2),
     )
     return [table, command]
@@ -268,6 +291,7 @@ def _latency(learned: dict[str, Any]) -> list[Block]:
 def _cost() -> list[Block]:
     """Area, path and memory of each part that has a record."""
     parts = silicon(RECORDS / "synthesis", TARGET)
+    missing = [words for unit, words in PARTS.items() if unit not in {part.unit for part in parts}]
     if not parts:
         return [Note("What the parts take in silicon has no committed record (forestage rtl synthesise --save).")]
     table = Table(
@@ -283,8 +307,8 @@ def _cost() -> list[Block]:
                 for part in parts
             ]
         ),
-        caption="Committed records in ASAP7, a predictive 7 nm library that no foundry makes: cells without wires, "
-        "and without the memories.",
+        caption="Committed records in ASAP7, a predictive 7 nm library that no foundry makes: cells without wires, and "
+        "without the memories." + (f" Without a record: {'; '.join(missing)}." if missing else ""),
     )
     return [table, Command("forestage rtl synthesise --unit UNIT --liberty asap7sc7p5t_*.lib.gz")]
 

@@ -110,7 +110,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
     context: Any = SimpleNamespace(
         results={"engine": {"learned": learned}}, config=StudyConfig(), trace_name="t", left_out={}
     )
-    return engine._whole(context)
+    return engine._whole(context, engine._runs(learned))
 
 
 def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -125,7 +125,17 @@ def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch
         ("long", "some-moe", "learned, random waits", "7", "200", "42", "3", "714"),
     ]
     assert [row.cells[1:] for row in latency.rows] == [("61", "64"), ("143", "160"), ("201", ""), ("202", "")]
+    assert "; stager;" in cost.caption
     assert [row.cells for row in cost.rows] == [("net: sums, scores, selection", "20", "0.900", count(4096))]
+
+
+def test_the_page_opens_with_the_differences_of_all_learned_runs() -> None:
+    runs = {name: replayed(mode=mode, mismatches=1).model_dump(mode="json") for name, mode in
+            (("a", "learned"), ("b", "tables"), ("c", "learned"))}  # fmt: skip
+    (fact,) = engine._facts(runs)
+    assert fact.value == "2 of 84"
+    assert fact.label.endswith("14 tokens")
+    assert engine._facts({"b": runs["b"]}) == ()
 
 
 def test_what_was_not_run_or_recorded_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
