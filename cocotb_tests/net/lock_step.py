@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from amaranth.lib import data
 from numpy.typing import NDArray
 
 from cocotb_tests.build import build
@@ -129,8 +128,8 @@ def replay_net(
     )
 
 
-def packed(layout: data.StructLayout, values: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
-    """Payloads u8 ``[values, bytes]``, little-endian."""
+def packed(layout: Any, values: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
+    """Payloads u8 ``[values, bytes]`` of a struct layout, little-endian."""
     size = -(-layout.size // 8)
     words = [layout.const(value).as_value().value for value in values]
     return np.frombuffer(b"".join(word.to_bytes(size, "little") for word in words), np.uint8).reshape(-1, size)

@@ -16,7 +16,7 @@ from predictor.st_moe.events import EngineCounter as TableCounter
 from predictor.st_moe.tables import StMoeTables
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
 
-_TWIN_KIND = {kind: CommandKind[kind.name] for kind in Command if kind is not Command.CLEAR}
+_TWIN_KIND = {kind: CommandKind[name] for name, kind in Command.__members__.items() if kind is not Command.CLEAR}
 
 
 class Comparison:
@@ -218,11 +218,11 @@ def add_table_counters(counters: Any, tables: StMoeTables) -> None:
         counters[EngineCounter[name]] = tables.counters[TableCounter[name]]
 
 
-def _rows(log: Log) -> list[tuple[int, int]]:
+def _rows(log: Log) -> list[tuple[int, ...]]:
     """Rows may be wider than a number of NumPy."""
     field = dict(log.layout)
     found = []
     for payload in log.payload:
         word = int.from_bytes(payload.tobytes(), "little")
         found.append(tuple(word >> field[name].offset & (1 << field[name].width) - 1 for name in ("address", "row")))
-    return found  # type: ignore[return-value]
+    return found

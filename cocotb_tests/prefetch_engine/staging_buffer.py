@@ -62,13 +62,13 @@ def compare_staging(
         at = base + known
         cells = [written.get(int(address)) for address in np.unique(at // width * width)]
         if any(cell is None for cell in cells):
-            comparison.equal(f"bytes of place {number}", "written", "not written")
+            comparison.equal(_PLACE, (number, "written"), (number, "not written"))
             continue
         held = np.concatenate([np.where(mask, word, -1).astype(np.int16) for mask, word in cells])  # type: ignore[misc]
         values = held[at - at[0] // width * width]
         differ = np.flatnonzero(values != expected[known])
-        where = f"byte {int(known[differ[0]])} of place {number}" if len(differ) else f"bytes of place {number}"
-        comparison.equal(where, 0, len(differ))
+        first_wrong = int(known[differ[0]]) if len(differ) else None
+        comparison.equal(_PLACE, (number, None, 0), (number, first_wrong, len(differ)))
     open_bytes = sum(int((expected == _OPEN).sum()) for expected in places.values())
     outside = int(masks.sum()) - total
     comparison.equal("bytes written elsewhere", True, 0 <= outside <= open_bytes)
@@ -76,6 +76,7 @@ def compare_staging(
 
 
 _OPEN, _UNTOUCHED = -2, -1
+_PLACE = "place of the staging buffer (which, first wrong byte, wrong bytes)"
 
 
 def _lay(places: dict[int, NDArray[np.int16]], link: LinkSettings, key: int, place: int, first: int, end: int) -> None:

@@ -82,7 +82,7 @@ class RegisterFile(wiring.Component):
                 "load": Out(1),
                 "load_done": In(1),
                 "load_failed": In(1),
-                "heads_loaded": In(1),
+                "heads_loaded": In(1, init=1),
                 "stale": Out(1),
                 "host": Out(stream.Signature(host_request_layout(limits))),
                 "clear": Out(1),
