@@ -21,6 +21,11 @@ from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from traces import RoutingTrace, split
 
+_COMMANDS = {kind.name: int(kind.value) for kind in Command}
+_ACTIONS = {kind.name: int(kind.value) for kind in ActionKind}
+_EVENTS = {kind.name: int(kind.value) for kind in EventKind}
+_NOTICES = {kind.name: int(kind.value) for kind in NoticeKind}
+
 EXPERT_BYTES = 10 * 1024
 CHUNK_BYTES = 4096
 LATENCY = 100
@@ -145,9 +150,9 @@ def find_prefetch(run: EngineRun) -> OnePrefetch:
 def _transfers(run: EngineRun) -> list[_Transfer]:
     done, commands = run.logs["done"], run.logs["commands"]
     fields = done.fields()
-    starts = commands.cycle[np.isin(commands.fields()["kind"], [Command.ARRIVE.value])].tolist()
+    starts = commands.cycle[np.isin(commands.fields()["kind"], [_COMMANDS["ARRIVE"]])].tolist()
     found = []
-    for nth in np.flatnonzero((fields["kind"] == Command.GRANT.value) & (fields["transfer.valid"] == 1)):
+    for nth in np.flatnonzero((fields["kind"] == _COMMANDS["GRANT"]) & (fields["transfer.valid"] == 1)):
         if fields["transfer.demanded"][nth]:
             continue
         cycle = int(done.cycle[nth])
@@ -164,24 +169,24 @@ def _story(run: EngineRun, transfer: _Transfer) -> OnePrefetch | None:
     layer, expert = transfer.key
     acted = actions.fields()
     mine = (acted["key.layer"] == layer) & (acted["key.expert"] == expert)
-    queued = _last(actions.cycle[mine & (acted["kind"] == ActionKind.QUEUE.value)], transfer.granted)
+    queued = _last(actions.cycle[mine & (acted["kind"] == _ACTIONS["QUEUE"])], transfer.granted)
     after = [
         (int(actions.cycle[nth]), int(acted["kind"][nth]))
         for nth in np.flatnonzero(mine & (actions.cycle > (queued or 0)))
     ]
-    if queued is None or not after or after[0][1] != ActionKind.HIT.value or after[0][0] <= transfer.arrived:
+    if queued is None or not after or after[0][1] != _ACTIONS["HIT"] or after[0][0] <= transfer.arrived:
         return None
     used = after[0][0]
     told = events.fields()
     gates = told["kind"] == EventKind.GATE.value
     origin = _last(events.cycle[gates & (told["layer"] == layer - 1)], queued)
     asked = commands.fields()
-    prediction = _last(commands.cycle[asked["kind"] == Command.PREFETCH.value], queued)
+    prediction = _last(commands.cycle[asked["kind"] == _COMMANDS["PREFETCH"]], queued)
     if origin is None or prediction is None or prediction < origin or used - origin > 2 * _LONGEST:
         return None
     if any(
         prediction < int(cycle) < transfer.granted - 40
-        for cycle in commands.cycle[asked["kind"] == Command.ARRIVE.value]
+        for cycle in commands.cycle[asked["kind"] == _COMMANDS["ARRIVE"]]
     ):
         return None  # the link was busy with another
     gate_of_use = _last(events.cycle[gates & (told["layer"] == layer)], used)
@@ -225,7 +230,7 @@ def _shown(run: EngineRun, transfer: _Transfer, origin: int, prediction: int, qu
         place=transfer.place,
         chance=int(commands.array("chances")[predicted][named]),
         events=tuple(
-            (int(events.cycle[n]) - origin, EventKind(int(of_event["kind"][n])).name, int(of_event["layer"][n]))
+            (int(events.cycle[n]) - origin, _name(_EVENTS, of_event["kind"][n]), int(of_event["layer"][n]))
             for n in window(events.cycle)
         ),
         scores={
@@ -234,7 +239,7 @@ def _shown(run: EngineRun, transfer: _Transfer, origin: int, prediction: int, qu
         },
         prediction=prediction - origin,
         commands=tuple(
-            (int(commands.cycle[n]) - origin, int(ends[n]) - origin, Command(int(of_command["kind"][n])).name)
+            (int(commands.cycle[n]) - origin, int(ends[n]) - origin, _name(_COMMANDS, of_command["kind"][n]))
             for n in window(commands.cycle)
         ),
         reads=tuple(
@@ -248,7 +253,7 @@ def _shown(run: EngineRun, transfer: _Transfer, origin: int, prediction: int, qu
             if begin <= asked <= end
         ),
         notices=tuple(
-            (int(notices.cycle[n]) - origin, NoticeKind(int(told["kind"][n])).name, int(told["layer"][n]),
+            (int(notices.cycle[n]) - origin, _name(_NOTICES, told["kind"][n]), int(told["layer"][n]),
              int(told["expert"][n]))
             for n in window(notices.cycle)
         ),
@@ -258,6 +263,11 @@ def _shown(run: EngineRun, transfer: _Transfer, origin: int, prediction: int, qu
         used=used - origin,
         end=end - origin,
     )  # fmt: skip
+
+
+def _name(codes: dict[str, int], code: np.int64) -> str:
+    """Of a kind, by its code."""
+    return next(name for name, value in codes.items() if value == code)
 
 
 def _runs(cycles: np.ndarray) -> tuple[tuple[int, int], ...]:

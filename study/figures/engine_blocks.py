@@ -17,7 +17,8 @@ _HALO = 3.2
 def engine_blocks() -> Figure:
     """The diagram; y grows downwards, a unit is 0.046 inches."""
     with figure_style():
-        figure = Figure(figsize=(_WIDTH * _UNIT_IN, _HEIGHT * _UNIT_IN), layout="none")
+        figure = Figure(figsize=(_WIDTH * _UNIT_IN, _HEIGHT * _UNIT_IN))
+        figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, _WIDTH), ylim=(_HEIGHT, 0))
         axes.axis("off")
