@@ -35,6 +35,8 @@ TARGET = "asap7sc7p5t"
 """The cells of which the cost is shown."""
 LIMITS = {"prefetch": {(128, 32): 64, (64, 32): 112, (128, 128): 208}, "summed": {(128, 32): 160}}
 """Most cycles of the net, by its lanes and the model's experts: until PREFETCH, and until every sum is written."""
+LIMIT_HIDDEN = 128
+"""Hidden units of the widest net that these limits are for."""
 
 
 def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
@@ -71,7 +73,11 @@ def _learned(context: StudyContext, available: int, progress: Progress) -> dict[
         return None
     networks = {"next-layer": next_layer.network} | ({} if next_use is None else {"next-use": next_use.network})
     lanes = PrefetchEngineLimits().net.lanes
-    latency = net_latency(networks, distance=context.config.lookahead, lanes=lanes)
+    latency, refused = None, ""
+    try:
+        latency = net_latency(networks, distance=context.config.lookahead, lanes=lanes)
+    except ForestageError as error:
+        refused = str(error)
     replayed = None
     if context.config.engine_tokens:
         # Amaranth and cocotb are needed here alone.
@@ -89,8 +95,10 @@ def _learned(context: StudyContext, available: int, progress: Progress) -> dict[
     return {
         "lanes": lanes,
         "experts": context.trace.experts,
+        "hidden": next_layer.network.config.hidden,
         "next_use": next_use is not None,
         "latency": latency,
+        "refused": refused,
         "replay": replayed,
     }
 
@@ -263,8 +271,11 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
 
 
 def _latency(learned: dict[str, Any]) -> list[Block]:
-    """Cycles from a gate to what the net says of it."""
+    """Cycles from a gate to what the net says of it; or why the hardware cannot hold it."""
+    if learned["latency"] is None:
+        return [Note(f"The hardware's net does not hold what was trained here: {learned['refused']}.")]
     latency, key = learned["latency"], (learned["lanes"], learned["experts"])
+    limits = LIMITS if learned["hidden"] <= LIMIT_HIDDEN else {}
     names = {
         "prefetch": "prediction of the coming layer on offer",
         "summed": "every sum written",
@@ -276,7 +287,7 @@ def _latency(learned: dict[str, Any]) -> list[Block]:
             columns=("cycles from a gate on, at most", "this model", "limit"),
             rows=rows(
                 [
-                    (words, count(latency[name]), str(LIMITS.get(name, {}).get(key, "")))
+                    (words, count(latency[name]), str(limits.get(name, {}).get(key, "")))
                     for name, words in names.items()
                     if latency[name]
                 ]

@@ -106,7 +106,15 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
     """The blocks of the whole engine."""
     monkeypatch.setattr(engine, "RECORDS", records)
     latency = {"prefetch": 61, "values": 201, "summed": 143, "next": 202}
-    learned = {"lanes": 128, "experts": 32, "next_use": True, "latency": latency, "replay": live}
+    learned = {
+        "lanes": 128,
+        "experts": 32,
+        "hidden": 128,
+        "next_use": True,
+        "latency": latency,
+        "refused": "",
+        "replay": live,
+    }
     context: Any = SimpleNamespace(
         results={"engine": {"learned": learned}}, config=StudyConfig(), trace_name="t", left_out={}
     )
@@ -136,6 +144,12 @@ def test_the_page_opens_with_the_differences_of_all_learned_runs() -> None:
     assert fact.value == "2 of 84"
     assert fact.label.endswith("14 tokens")
     assert engine._facts({"b": runs["b"]}) == ()
+
+
+def test_nets_that_the_hardware_cannot_hold_are_named() -> None:
+    (note,) = engine._latency({"latency": None, "refused": "too wide", "lanes": 128, "experts": 32})
+    assert isinstance(note, Note)
+    assert "too wide" in note.text
 
 
 def test_what_was_not_run_or_recorded_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
