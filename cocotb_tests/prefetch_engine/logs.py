@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from amaranth.lib import data
 from numpy.typing import NDArray
 
-from cocotb_tests.bits import array_of, unpack
+from rtl.bus.payload_bits import Layout, array_of, unpack
 
 CYCLE_DIGITS = 10
 BURST_FIELDS = {
@@ -29,7 +28,7 @@ class Log:
 
     cycle: NDArray[np.int64]
     payload: NDArray[np.uint8]
-    layout: data.Layout
+    layout: Layout
 
     @property
     def count(self) -> int:
@@ -45,7 +44,7 @@ class Log:
         return array_of(self.fields(), path)
 
 
-def read_log(path: Path, layout: data.Layout) -> Log:
+def read_log(path: Path, layout: Layout) -> Log:
     """A log whose lines are the cycle and the payload in hexadecimal, each of a fixed number of digits.
 
     Raises:
@@ -74,7 +73,8 @@ def read_lines(path: Path, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uin
     nibbles = values[:, CYCLE_DIGITS:][:, ::-1]
     if digits % 2:
         nibbles = np.concatenate([nibbles, np.zeros((len(nibbles), 1), np.uint8)], axis=1)
-    return cycle, nibbles[:, 0::2] | nibbles[:, 1::2] << 4
+    payload = (nibbles[:, 0::2] | nibbles[:, 1::2] << 4).astype(np.uint8)
+    return cycle, payload
 
 
 def words_text(payloads: NDArray[np.uint8]) -> str:

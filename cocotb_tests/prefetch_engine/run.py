@@ -8,7 +8,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
-from amaranth.lib import data
 from numpy.typing import NDArray
 
 from cocotb_tests import build_cache
@@ -26,6 +25,7 @@ from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.settings import PrefetchEngineSettings
 from predictor.st_moe.parameters import EngineConfiguration
 from predictor.st_moe.rows import RowFormat
+from rtl.bus.payload_bits import Layout, StructLayout
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
 from rtl.prefetch.dma.kept import CHUNK_BITS
@@ -85,7 +85,7 @@ class EngineRun:
     bursts: dict[str, NDArray[np.int64]]
 
 
-def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
+def log_layouts(limits: PrefetchEngineLimits) -> dict[str, Layout]:
     """What the bench logs, by name."""
     shape, tables = stager_shape(limits), table_limits(limits)
     row = {"row": RowFormat(tables).bits, "address": row_address_bits(tables)}
@@ -96,10 +96,10 @@ def log_layouts(limits: PrefetchEngineLimits) -> dict[str, data.Layout]:
         "actions": action_layout(shape),
         "done": done_layout(shape),
         "predictions": prediction_layout(limits),
-        "errors": data.StructLayout({"bits": ERROR_BITS}),
+        "errors": StructLayout({"bits": ERROR_BITS}),
         "scores": scored_layout(limits.network),
-        "stops": data.StructLayout({"chunk": CHUNK_BITS + 1}),
-        "table_writes": data.StructLayout(row),
+        "stops": StructLayout({"chunk": CHUNK_BITS + 1}),
+        "table_writes": StructLayout(row),
     }
 
 

@@ -3,23 +3,22 @@
 from typing import Any
 
 import numpy as np
-from amaranth.lib import data
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from cocotb_tests.bits import pack
 from cocotb_tests.prefetch_engine.logs import words_text
 from predictor.engine.events import EventArrays, EventKind
 from predictor.engine.limits import PrefetchEngineLimits
+from rtl.bus.payload_bits import StructLayout, pack
 from rtl.prefetch.payloads import event_layout
 
 MOST_EVENTS = 1 << 18
 """Of one run; a longer stimulus is run in pieces."""
 
 
-def word_layout(limits: PrefetchEngineLimits) -> data.StructLayout:
+def word_layout(limits: PrefetchEngineLimits) -> StructLayout:
     """A word of the runner's file: the event, and whether the engine must refuse it."""
-    return data.StructLayout({"event": event_layout(limits), "bad": 1})
+    return StructLayout({"event": event_layout(limits), "bad": 1})
 
 
 def events_text(

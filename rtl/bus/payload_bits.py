@@ -8,6 +8,9 @@ from amaranth.hdl import Shape
 from amaranth.lib import data
 from numpy.typing import NDArray
 
+Layout = data.Layout
+StructLayout = data.StructLayout
+
 
 class Place(NamedTuple):
     """Where a field of a payload lies; ``path`` as in ``experts.3``."""

@@ -5,7 +5,7 @@ import pytest
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
-from cocotb_tests.bits import array_of, pack, unpack
+from rtl.bus.payload_bits import array_of, pack, unpack
 
 INNER = data.StructLayout({"a": signed(5), "b": data.ArrayLayout(unsigned(3), 4)})
 LAYOUT = data.StructLayout({"x": 1, "inner": INNER, "y": unsigned(33)})
