@@ -21,8 +21,8 @@ from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from traces import RoutingTrace, split
 
-_COMMANDS = {kind.name: int(kind.value) for kind in Command}
-_ACTIONS = {kind.name: int(kind.value) for kind in ActionKind}
+_COMMANDS = {kind.name: int(kind.value) for kind in Command}  # type: ignore[attr-defined]
+_ACTIONS = {kind.name: int(kind.value) for kind in ActionKind}  # type: ignore[attr-defined]
 _EVENTS = {kind.name: int(kind.value) for kind in EventKind}
 _NOTICES = {kind.name: int(kind.value) for kind in NoticeKind}
 
