@@ -183,7 +183,7 @@ def section(context: StudyContext) -> Section:
                 f"{count(replayed['mismatches'])} of {count(replayed['steps'])}",
                 "routing events in which the tables' RTL and twin differ",
             ),
-            *_facts(learned),
+            *_facts(learned, replayed["model"]),
         ),
     )
 
@@ -197,9 +197,9 @@ def _runs(learned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     return records if live is None else {THIS_STUDY: live, **records}
 
 
-def _facts(runs: dict[str, dict[str, Any]]) -> tuple[Fact, ...]:
-    """How far the whole engine and its twin agree, over all runs in mode learned."""
-    of = [run for run in runs.values() if run["mode"] == "learned"]
+def _facts(runs: dict[str, dict[str, Any]], model: str) -> tuple[Fact, ...]:
+    """How far the whole engine and its twin agree, over all runs of the model in mode learned."""
+    of = [run for run in runs.values() if run["mode"] == "learned" and run["model"] == model]
     if not of:
         return ()
     differences, values = sum(run["mismatches"] for run in of), sum(sum(run["compared"].values()) for run in of)

@@ -140,10 +140,11 @@ def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch
 def test_the_page_opens_with_the_differences_of_all_learned_runs() -> None:
     runs = {name: replayed(mode=mode, mismatches=1).model_dump(mode="json") for name, mode in
             (("a", "learned"), ("b", "tables"), ("c", "learned"))}  # fmt: skip
-    (fact,) = engine._facts(runs)
+    (fact,) = engine._facts(runs, "some-moe")
     assert fact.value == "2 of 84"
     assert fact.label.endswith("14 tokens")
-    assert engine._facts({"b": runs["b"]}) == ()
+    assert engine._facts({"b": runs["b"]}, "some-moe") == ()
+    assert engine._facts(runs, "another") == ()
 
 
 def test_nets_that_the_hardware_cannot_hold_are_named() -> None:
