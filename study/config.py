@@ -117,7 +117,13 @@ class StudyConfig(StrictModel):
         min_length=1,
         description="Per-layer cache sizes, as shares of the experts",
     )
-    replay_tokens: int = Field(default=500, ge=1, description="Tokens replayed through the RTL in lock-step")
+    replay_tokens: int = Field(default=500, ge=1, description="Tokens replayed through the tables' RTL in lock-step")
+    engine_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens replayed through the whole prefetch engine in mode learned; 0: none, as its simulation "
+        "takes minutes to build",
+    )
     system: SystemStudyConfig = SystemStudyConfig()
 
     @field_validator("predictors", "issue", "cache_fractions")

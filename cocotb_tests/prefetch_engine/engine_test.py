@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import cocotb
+import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, Timer
+from cocotb.utils import get_sim_time
 
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
-from cocotb_tests.models.files import read_written
-from cocotb_tests.prefetch_engine.logs import read_lines
+from cocotb_tests.models.files import read_bursts, read_written
+from cocotb_tests.prefetch_engine.logs import BURST_FIELDS, read_lines
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import PrefetchEngineSettings
 from predictor.row_network.text_traffic import TextSettings
@@ -66,15 +68,21 @@ async def run(dut: Any) -> None:
     stimulus = exchange.read_stimulus()
     inputs = stimulus["inputs"]
     await reset(dut, inputs)
+    reset_ns = get_sim_time("ns")
     bus = AxiLiteMaster(dut, "control", waits=random.Random(inputs["seed"]) if inputs["share"] < 256 else None)
     driver = PrefetchEngineDriver(PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write)
     await configure(driver, stimulus)
     dut.go.value = 1
-    await finish(dut, bus, driver, stimulus)
+    # The memories count 1 in the cycle that the reset ended in; the bench counts 0 in the one after this.
+    before_go = round((get_sim_time("ns") - reset_ns) / _PERIOD_NS) + 2
+    await finish(dut, bus, driver, stimulus, before_go=before_go)
 
 
-async def finish(dut: Any, bus: AxiLiteMaster, driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> None:
-    """Wait until all is done, and write down what is left behind."""
+async def finish(
+    dut: Any, bus: AxiLiteMaster, driver: PrefetchEngineDriver, stimulus: dict[str, Any], *, before_go: int
+) -> None:
+    """Wait until all is done, and write down what is left behind; ``before_go``: cycles of the memories before the
+    bench's first."""
     started = time.perf_counter()
     await _sleep_until_done(dut, stimulus["inputs"]["count"])
     await driver.wait_idle()
@@ -95,6 +103,7 @@ async def finish(dut: Any, bus: AxiLiteMaster, driver: PrefetchEngineDriver, sti
             "interrupt": int(dut.interrupt.value),
             "violations": bus.violations,
             **_logs(stimulus["logs"]),
+            **(_bursts(before_go) if stimulus["bursts"] else {}),
         }
     )
 
@@ -121,11 +130,25 @@ async def configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> N
 
 
 def _logs(bits: dict[str, int]) -> dict[str, Any]:
-    """All logs of the bench, and the bursts of its memories, as arrays."""
+    """All logs of the bench, and what lies in the staging buffer, as arrays."""
     folder = Path()
     found: dict[str, Any] = {}
     for name, size in bits.items():
         found[f"{name}_cycle"], found[f"{name}_payload"] = read_lines(folder / f"{name}.log", size)
     addresses, strobes, data = read_written(folder, "staging", BEAT_BYTES)
     found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
+    return found
+
+
+def _bursts(before_go: int) -> dict[str, Any]:
+    """The bursts of the memories that hold experts, in the bench's cycles."""
+    found: dict[str, Any] = {}
+    for name in ("far", "staging"):
+        reads, writes = read_bursts(Path(), name)
+        bursts: dict[str, list[Any]] = {"reads": reads, "writes": writes}
+        for kind, of in bursts.items():
+            rows = [[getattr(burst, field) for field in BURST_FIELDS[kind]] for burst in of]
+            table = np.array(rows, np.int64).reshape(-1, len(BURST_FIELDS[kind]))
+            table[:, 2:] -= before_go
+            found[f"{name}_{kind}"] = table
     return found

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from rtl.bus.payload_bits import Layout, array_of, unpack
 
 CYCLE_DIGITS = 10
+BURST_FIELDS = {
+    "reads": ("address", "beats", "asked", "first", "last"),
+    "writes": ("address", "beats", "asked", "first", "last", "answered"),
+}
+"""Columns of ``EngineRun.bursts``, as of ``cocotb_tests.models.files``; from the third on cycles."""
 
 
 @dataclass(frozen=True)

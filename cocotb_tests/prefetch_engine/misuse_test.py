@@ -111,4 +111,4 @@ async def run(dut: Any) -> None:
     await engine_test.configure(misuse.driver, stimulus)
     dut.go.value = 1
     await misuse.while_running(stimulus["inputs"]["count"])
-    await engine_test.finish(dut, misuse.bus, misuse.driver, stimulus)
+    await engine_test.finish(dut, misuse.bus, misuse.driver, stimulus, before_go=0)

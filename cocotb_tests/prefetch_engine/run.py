@@ -72,6 +72,7 @@ class EngineRun:
         breaches: of the AXI4 protocol on any memory port; ``violations`` on the control port.
         cycles: until nothing was left to do; ``running_s``: seconds that they took.
         staging: address, mask and word of all that lies in the staging buffer.
+        bursts: of far memory's reads and the staging buffer's writes, i64 ``[bursts, BURST_FIELDS]``, where asked for.
     """
 
     logs: dict[str, Log]
@@ -82,6 +83,7 @@ class EngineRun:
     cycles: int
     running_s: float
     staging: tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint8]]
+    bursts: dict[str, NDArray[np.int64]]
 
 
 def log_layouts(limits: PrefetchEngineLimits) -> dict[str, Layout]:
@@ -181,6 +183,7 @@ def run_engine(
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
     script: str = SCRIPT,
+    bursts: bool = False,
 ) -> EngineRun:
     """Configure an engine, let it run ``events``, and read all that it did.
 
@@ -200,6 +203,7 @@ def run_engine(
         progress: called with the number of events accepted.
         waves: where to write the waves.
         script: module of cocotb that tells the engine all this.
+        bursts: whether the memories' bursts are wanted.
 
     Raises:
         SimulationError: a check of the circuit failed, or it hung.
@@ -239,6 +243,7 @@ def run_engine(
             "text": None if learned is None else learned.text.model_dump(),
             "sections": None if learned is None else list(learned.sections),
             "preloaded": list(preloaded),
+            "bursts": bursts,
             "logs": {name: layout.size for name, layout in layouts.items()},
             **({} if table_image is None else {"table_image": table_image}),
         },
@@ -265,4 +270,5 @@ def run_engine(
         cycles=values["cycles"],
         running_s=values["running_s"],
         staging=(values["staging_address"], values["staging_mask"].astype(np.bool_), values["staging_word"]),
+        bursts={"reads": values["far_reads"], "writes": values["staging_writes"]} if bursts else {},
     )

@@ -51,7 +51,7 @@ def test_defaults_are_as_documented() -> None:
             numbers = [float(number) for number in re.findall(r"[\d.]+", rows[key].replace("…", ","))]
             assert numbers == [value[0], value[-1]] if "…" in rows[key] else numbers == list(value), key
             documented += 1
-    assert documented == 16
+    assert documented == 17
 
 
 def test_a_command_on_its_own_does_what_the_study_does() -> None:

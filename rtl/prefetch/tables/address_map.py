@@ -1,6 +1,6 @@
 """The address map of the tables alone: every register of their register file, for whoever reads or writes one.
 
-The circuit, the drivers, docs/prefetch-engine.md and the exported SystemRDL all read ``address_map``. Settings are
+The circuit, the drivers, docs/prefetch-tables.md and the exported SystemRDL all read ``address_map``. Settings are
 ``rtl.prefetch.tables.settings``'; counters and errors have their prose in ``predictor.st_moe.events``. This module
 needs no Amaranth.
 """

@@ -18,7 +18,7 @@ from rtl.prefetch.tables.address_map import (
 )
 from rtl.prefetch.tables.settings import SETTINGS
 
-GUIDE = Path(__file__).resolve().parents[4] / "docs" / "prefetch-engine.md"
+GUIDE = Path(__file__).resolve().parents[4] / "docs" / "prefetch-tables.md"
 
 
 def test_status_bits_are_those_of_the_twin() -> None:
