@@ -17,6 +17,9 @@ from rtl.prefetch.arbiter import Arbiter
 from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
+from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
+from rtl.prefetch.learned import LearnedPredictor
+from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.notices import Notices
 from rtl.prefetch.payloads import (
@@ -26,9 +29,6 @@ from rtl.prefetch.payloads import (
     prediction_layout,
     stager_shape,
 )
-from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
-from rtl.prefetch.learned import LearnedPredictor
-from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.register_file import SettingsSignature
 from rtl.prefetch.setting_registers import TABLE_NAMES, table_signal
 from rtl.prefetch.stager.layouts import Command, ShareWriteSignature, action_layout, command_layout, done_layout
@@ -38,7 +38,6 @@ from rtl.prefetch.tables.layouts import RowWriteSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.predictor import TablePredictor
 from rtl.prefetch.tallies import STAGER_TALLIES, StagerTallies, increment_bits
-
 
 BUS_BITS = 8 * BEAT_BYTES
 """Of the memory ports."""

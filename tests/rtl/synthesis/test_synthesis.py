@@ -148,7 +148,7 @@ def test_every_part_of_a_sum_is_a_unit() -> None:
     for unit in UNITS.values():
         if isinstance(unit, Sum):
             assert all(isinstance(UNITS[part], Unit) for part in unit.parts)
-    assert is_limited("prefetch-scorer")
+    assert is_limited("table-scorer")
     assert not is_limited("pim-unit")
-    with pytest.raises(ForestageError, match="'prefetch-engine'"):
-        unit_of("prefetch-engin")
+    with pytest.raises(ForestageError, match="'table-engine'"):
+        unit_of("table-engin")
