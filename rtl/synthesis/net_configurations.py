@@ -64,8 +64,8 @@ def head_limits(config: NetworkConfig, lanes: int) -> HeadLimits:
     every = sources(config)
     words = -(-config.hidden // word_lanes(config.hidden, lanes))
     gated = sum(source.age != MATCHED for source in every)
-    # Beside one of each source: the place of what is asked for, and what empties the coming token's sums.
-    operations = gated + 1 + (not config.previous)
+    # One of each source, the nearest being what is asked for; and what empties the coming token's sums.
+    operations = gated + (not config.previous)
     return HeadLimits(
         hidden=config.hidden,
         questions=config.questions,
