@@ -84,7 +84,7 @@ def replay(
     chosen = StMoeParameters.parse(dict(parameters or {}), origin="predictor 'st-moe'")
     limits.check_trace(trace, candidates=chosen.candidates)
     train, test = split(trace)
-    stimulus = _first_tokens(trace, test, tokens)
+    stimulus = first_tokens(trace, test, tokens)
     predictor = StMoePredictor.fit(select_sequences(trace, train), lookahead=lookahead, **(parameters or {}))
     events = list(routing_events(stimulus))
     # Tokens done when so many events are.
@@ -116,7 +116,7 @@ def replay(
     )
 
 
-def _first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int) -> RoutingTrace:
+def first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int) -> RoutingTrace:
     """The first ``tokens`` tokens of the ``test`` sequences.
 
     Raises:

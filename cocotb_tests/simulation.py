@@ -74,7 +74,8 @@ def run(
         seed: cocotb's random seed.
         timeout_s: Wall-clock limit.
         progress: Called with the count of each ``exchange.report_progress`` that is new.
-        waves: Where to write the waves (VCD); the model must be built with ``trace_waves=True``.
+        waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with
+            ``trace_waves=True``.
 
     Raises:
         SimulationError: the simulator crashed or ran out of time, a test failed, or none ran.
@@ -117,10 +118,10 @@ def run(
 
 def _keep_waves(folder: Path, waves: Path) -> None:
     """Move the waves of the run in ``folder``, if it got as far as writing any, to ``waves``."""
-    dump = folder / "dump.vcd"
-    if dump.exists():
-        with atomic_path(waves) as temporary:
-            shutil.copyfile(dump, temporary)
+    for dump in (folder / "dump.fst", folder / "dump.vcd"):
+        if dump.exists():
+            with atomic_path(waves) as temporary:
+                shutil.copyfile(dump, temporary)
 
 
 def _simulation_runner(folder: Path, timeout_s: float, progress: Callable[[int], None] | None) -> Any:

@@ -82,7 +82,8 @@ def check_times(work: Workload, times: Durations) -> None:
     host_ps = -(-times.host_work // min(rates)) if rates else 0
     host_ps += (len(times.expert_ps) - 1) * times.host_token_ps
     each_ps = int(times.chunk_ps[-1]) + int(times.expert_ps.max()) + host_ps
-    kernels = (work.before_gate_ps, work.shared_ps * work.layers, work.prefetch_engine_ps, work.values_engine_ps, work.begin_engine_ps)
+    engine = (np.maximum(work.prefetch_engine_ps, work.values_engine_ps), work.begin_engine_ps)
+    kernels = (work.before_gate_ps, work.shared_ps * work.layers, *engine)
     total = sum(int(part.sum(dtype=np.float64)) for part in kernels)
     total += uses * each_ps + int(layer_timed.sum()) * (times.host_before_ps + times.host_after_ps)
     if total > LONGEST_RUN_PS:

@@ -32,7 +32,7 @@ class NetReplayResult:
         first_mismatch: the first of them in words; empty where there is none.
         events, scores, answers: compared.
         cycles: of the whole run, after loading.
-        latencies: cycles from a GATE's acceptance to its PREFETCH.
+        latencies: cycles from the acceptance of a GATE that waits for no text to its PREFETCH.
         wall_s: seconds of the simulator, its start included.
     """
 
@@ -243,7 +243,7 @@ class _Comparison:
             came, taken, _ = next(prefetches, (-1, -1, None))
             self.equal("cycles to PREFETCH", after, came - accepted)
             free = max(free, taken + 1)
-            if told.event["kind"] == NetEventKind.GATE:
+            if told.event["kind"] == NetEventKind.GATE and not told.items:
                 self.latencies.append(came - accepted)
         if cycles.values:
             came, taken, _ = next(values, (-1, -1, None))

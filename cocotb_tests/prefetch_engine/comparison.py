@@ -9,6 +9,8 @@ from predictor.engine.counters import CYCLE_COUNTERS, EngineCounter
 from predictor.engine.events import EngineError
 from predictor.engine.following import EngineFollower
 from predictor.engine.settings import PrefetchEngineSettings
+from predictor.st_moe.events import EngineCounter as TableCounter
+from predictor.st_moe.tables import StMoeTables
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, Command
 
 _TWIN_KIND = {kind: CommandKind[kind.name] for kind in Command if kind is not Command.CLEAR}
@@ -97,6 +99,8 @@ def compare_run(
         ],
         _hardware_transfers(logs["done"], settings.experts),
     )
+    answers = [(d.layer, d.experts, d.chances, d.deadline) for d in twin if d.kind is CommandKind.PREFETCH]
+    comparison.equal_lists("prediction (layer, experts, chances, deadline)", answers, _predictions(logs["predictions"]))
     comparison.equal_lists(
         "notice (kind, slot, layer, expert, place)",
         [(told.kind.value, told.slot, told.layer, told.expert, told.place) for done in twin for told in done.notices],
@@ -120,6 +124,17 @@ def _columns(log: Log, *names: str) -> list[tuple[int, ...]]:
     """Some fields of every payload."""
     fields = log.fields()
     return list(zip(*(fields[name].tolist() for name in names), strict=True))
+
+
+def _predictions(log: Log) -> list[tuple[Any, ...]]:
+    """Those that name an expert: another is dropped without a command."""
+    fields, experts, chances = log.fields(), log.array("experts").tolist(), log.array("chances").tolist()
+    columns = (fields["layer"].tolist(), fields["count"].tolist(), fields["deadline"].tolist())
+    return [
+        (layer, tuple(experts[nth][:count]), tuple(chances[nth][:count]), deadline)
+        for nth, (layer, count, deadline) in enumerate(zip(*columns, strict=True))
+        if count
+    ]
 
 
 def _twin_command(done: Done, with_cycles: bool) -> tuple[Any, ...]:
@@ -166,3 +181,24 @@ def _hardware_transfers(log: Log, experts: int) -> list[tuple[int, int, bool]]:
         for valid, layer, expert, evicts, victim_layer, victim, demanded in columns
         if valid
     ]
+
+
+def compare_tables(comparison: Comparison, updates: Sequence[Any], log: Log) -> None:
+    """Every row that the table predictor wrote, in order."""
+    comparison.equal_lists("table row (address, row)", [(of.address, of.row) for of in updates], _rows(log))
+
+
+def add_table_counters(counters: Any, tables: StMoeTables) -> None:
+    """What the table predictor's twin counts, into i64 by ``EngineCounter``."""
+    for name in ("CANDIDATE_HITS", "CANDIDATE_MISSES", "UPDATES", "REPLACEMENTS"):
+        counters[EngineCounter[name]] = tables.counters[TableCounter[name]]
+
+
+def _rows(log: Log) -> list[tuple[int, int]]:
+    """Rows may be wider than a number of NumPy."""
+    field = dict(log.layout)
+    found = []
+    for payload in log.payload:
+        word = int.from_bytes(payload.tobytes(), "little")
+        found.append(tuple(word >> field[name].offset & (1 << field[name].width) - 1 for name in ("address", "row")))
+    return found  # type: ignore[return-value]

@@ -18,6 +18,7 @@ from cocotb_tests.models.files import read_written
 from cocotb_tests.prefetch_engine.logs import read_lines
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import PrefetchEngineSettings
+from predictor.row_network.text_traffic import TextSettings
 from predictor.st_moe.parameters import EngineConfiguration
 from rtl.prefetch.address_map import Command
 from rtl.prefetch.driver import PrefetchEngineDriver
@@ -100,7 +101,12 @@ async def _configure(driver: PrefetchEngineDriver, stimulus: dict[str, Any]) -> 
     await driver.identify()
     if "table_image" in stimulus:
         await driver.load_tables(stimulus["table_image"])
-    await driver.configure(settings, tables=None if tables is None else EngineConfiguration.model_validate(tables))
+    await driver.configure(
+        settings,
+        tables=None if tables is None else EngineConfiguration.model_validate(tables),
+        text=None if stimulus["text"] is None else TextSettings.model_validate(stimulus["text"]),
+        image_base=stimulus["sections"],
+    )
     for layer, expert, fixed in stimulus["preloaded"]:
         await driver.preload(layer, [expert])
         if fixed:
@@ -118,21 +124,3 @@ def _logs(bits: dict[str, int]) -> dict[str, Any]:
     addresses, strobes, data = read_written(folder, "staging", BEAT_BYTES)
     found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
     return found
-
-
-async def _read_wide(bus: AxiLiteMaster, offset: int) -> int:
-    """A counter: its low word, and the high one as it was then."""
-    low = await bus.read(offset)
-    return low | await bus.read(offset + DATA_BYTES) << DATA_BITS
-
-
-async def _until_idle(bus: AxiLiteMaster, stimulus: dict[str, Any]) -> None:
-    """Until STATUS says that nothing is in work.
-
-    Raises:
-        AssertionError: if it is so for long.
-    """
-    for _ in range(_HUNG_CYCLES // 10):
-        if not await bus.read(stimulus["status"]) & stimulus["busy"]:
-            return
-    raise AssertionError("the engine stays busy")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cocotb_tests import build_cache
 from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
-from cocotb_tests.models.files import Fault, fault_lines
+from cocotb_tests.models.files import Fault, fault_lines, word_lines
+from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
 from cocotb_tests.prefetch_engine.logs import Log
 from cocotb_tests.prefetch_engine.stimulus import MOST_EVENTS, events_text
 from cocotb_tests.simulation import run
@@ -40,8 +41,8 @@ from staging.transfer.timing import MemoryTiming
 _FOLDER = Path(__file__).parent
 _TEXT = "engine.v"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
-"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as cases;
-a port named interrupt; models that assign at once."""
+"""Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
+cases; a port named interrupt; models that assign at once."""
 _VISIBLE = (
     "clk",
     "rst",
@@ -153,7 +154,10 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_VISIBLE,
         lint_off=LINT_OFF,
-        verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+        verilator_arguments=[
+            *(["--trace-fst"] if waves else []),
+            *(f"-G{name}={value}" for name, value in parameters.items()),
+        ],
     )
 
 
@@ -165,6 +169,7 @@ def run_engine(
     *,
     tables: EngineConfiguration | None = None,
     table_image: NDArray[np.uint32] | None = None,
+    learned: LearnedMemory | None = None,
     bad: NDArray[np.bool_] | None = None,
     preloaded: Sequence[tuple[int, int, bool]] = (),
     memory: MemoryTiming | None = None,
@@ -182,6 +187,7 @@ def run_engine(
         events: in order; times as ``times``.
         times: how long layers take.
         tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
+        learned: what lies in the memory of texts and images, in mode ``LEARNED``.
         bad: bool ``[events]``, those that it must refuse.
         preloaded: (layer, expert, fixed), resident from the start.
         memory: far memory and staging buffer.
@@ -203,6 +209,9 @@ def run_engine(
         "seed": seed,
         "far_latency": memory.latency,
         "far_interval": memory.interval,
+        "text_latency": memory.latency,
+        "text_interval": memory.interval,
+        "text_answer": memory.answer,
         "staging_answer": memory.answer,
         "staging_write_interval": memory.write_interval,
         **{f"{name}_waits": waits for name in ("far", "staging", "text")},
@@ -224,12 +233,15 @@ def run_engine(
             "limits": limits.model_dump(),
             "settings": settings.model_dump(),
             "tables": None if tables is None else tables.model_dump(),
+            "text": None if learned is None else learned.text.model_dump(),
+            "sections": None if learned is None else list(learned.sections),
             "preloaded": list(preloaded),
             "logs": {name: layout.size for name, layout in layouts.items()},
             **({} if table_image is None else {"table_image": table_image}),
         },
         files={
             "events.txt": events_text(limits, events, bad=bad, noise=np.random.default_rng(seed)),
+            **({} if learned is None else {"text.load": word_lines(learned.words)}),
             **{f"{name}.faults": fault_lines(of) for name, of in (faults or {}).items()},
         },
         plusargs=[*flags, *(f"+{name}={value}" for name, value in plusargs.items())],

@@ -46,7 +46,7 @@ class _Bench:
             if (end := done.value.to_unsigned()) & 1:
                 ended = end
             if reads.value:
-                self._show(values, dut.values__word.value.to_unsigned())
+                self._show(values, int(dut.values__word.value))
             if cycles > _HUNG_CYCLES:
                 raise RuntimeError(f"command {nth} does not end")
         self.cycles.append(cycles)

@@ -27,7 +27,6 @@ from staging.stager.compiled.state import ENTRY, INLINE, INSIDE, empty_state
 from staging.stager.compiled.state import State as Stager
 from staging.stager.directory import ABSENT, RESIDENT
 
-
 NOT_ASKED = -1
 """In the place of a time: the answer is not asked for."""
 

@@ -26,10 +26,10 @@ class Predicted(NamedTuple):
 class EnginePredictor(Protocol):
     """Of a mode. It takes no event while an answer of the one before waits."""
 
-    def token(self, event: Token, base: int, now: int = 0) -> Predicted:
+    def token(self, event: Token, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """A token begins, in a step whose layer 0 has the deadline ``base``; it is taken in the cycle ``now``."""
 
-    def gate(self, event: Gate, base: int, now: int = 0) -> Predicted:
+    def gate(self, event: Gate, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """A gate has chosen; as ``token``."""
 
 
@@ -45,15 +45,15 @@ class LearnedPredictor:
         self.heads = heads
         self._timing = timing
 
-    def token(self, event: Token, base: int, now: int = 0) -> Predicted:
+    def token(self, event: Token, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """See ``EnginePredictor``."""
-        cycles = self._timing.token(event, now)
+        cycles = self._timing.token(event, now, offered)
         answers = [(cycles.prefetches[answer.layer], answer) for answer in self.heads.token(event, base)]
         return Predicted(tuple(answers), cycles.next)
 
-    def gate(self, event: Gate, base: int, now: int = 0) -> Predicted:
+    def gate(self, event: Gate, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """See ``EnginePredictor``."""
-        cycles = self._timing.gate(event, now)
+        cycles = self._timing.gate(event, now, offered)
         answers = [
             (cycles.prefetches[0] if isinstance(answer, Prefetch) else cycles.values, answer)
             for answer in self.heads.gate(event, base)
@@ -77,14 +77,14 @@ class TablesPredictor:
         self._observe = observe
         self._tokens: dict[int, Token] = {}  # by slot, that no gate has told of
 
-    def token(self, event: Token, base: int, now: int = 0) -> Predicted:
+    def token(self, event: Token, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """See ``EnginePredictor``."""
         before = self._tokens.get(event.slot)
         starts = event.starts_sequence or (before is not None and before.starts_sequence)
         self._tokens[event.slot] = Token(event.slot, starts_sequence=starts, domain=event.domain)
         return Predicted((), 1)
 
-    def gate(self, event: Gate, base: int, now: int = 0) -> Predicted:
+    def gate(self, event: Gate, base: int, now: int = 0, offered: int = 0) -> Predicted:
         """See ``EnginePredictor``."""
         if event.experts is None:
             return Predicted((), 1)

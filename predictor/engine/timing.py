@@ -29,10 +29,10 @@ class Answered(NamedTuple):
 class PredictorTiming(Protocol):
     """Cycles of the row networks."""
 
-    def token(self, event: Token, now: int) -> Answered:
-        """Of a TOKEN that they take in the cycle ``now``."""
+    def token(self, event: Token, now: int, offered: int) -> Answered:
+        """Of a TOKEN that they take in the cycle ``now``, and that was offered from ``offered`` on."""
 
-    def gate(self, event: Gate, now: int) -> Answered:
+    def gate(self, event: Gate, now: int, offered: int) -> Answered:
         """Of a GATE."""
 
 
@@ -74,12 +74,12 @@ class SteadyPredictor:
     next: int
     targets: int = 1
 
-    def token(self, event: Token, now: int) -> Answered:
+    def token(self, event: Token, now: int, offered: int) -> Answered:
         """See ``PredictorTiming``."""
         prefetches = tuple(self.prefetch * (nth + 1) for nth in range(self.targets))
         return Answered(prefetches, 0, max(self.next, prefetches[-1] + 1))
 
-    def gate(self, event: Gate, now: int) -> Answered:
+    def gate(self, event: Gate, now: int, offered: int) -> Answered:
         """See ``PredictorTiming``."""
         return Answered((self.prefetch,), self.values, self.next)
 

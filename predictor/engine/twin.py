@@ -95,6 +95,7 @@ class EngineTwin:
         self._values: deque[tuple[int, Values]] = deque()
         self._front_end_free = 0
         self._predictor_free = 0
+        self._head_free = 0  # from when on the first of the known events is offered
         self._stager_free = 0
         self._link_request: tuple[int, Source] | None = None
         self._stop_check = NEVER  # the cycle in which the next chunk is asked for or not
@@ -215,9 +216,11 @@ class EngineTwin:
     def _predict(self, now: int) -> None:
         assert self._predictor is not None, "an event for nobody"
         self._leaves(now)
-        _, event, base = self._known.popleft()
+        since, event, base = self._known.popleft()
+        offered, self._head_free = max(since, self._head_free), now + 1
         of = self._predictor
-        predicted = of.token(event, base, now) if isinstance(event, Token) else of.gate(event, base, now)
+        tell = of.token if isinstance(event, Token) else of.gate
+        predicted = tell(event, base, now, offered)  # type: ignore[arg-type]
         for wait, answer in predicted.answers:
             if isinstance(answer, Prefetch):
                 self._prefetches.append((now + wait, answer))

@@ -1,8 +1,8 @@
 """The prefetch engine's address map: every register of the register file, for whoever reads or writes one.
 
 The circuit, the driver, docs/prefetch-engine-registers.md and the exported SystemRDL all read ``address_map``. Settings
-are ``rtl.prefetch.setting_registers``'; counters and errors have their prose in ``predictor.engine``. This module needs no
-Amaranth.
+are ``rtl.prefetch.setting_registers``'; counters and errors have their prose in ``predictor.engine``. This module needs
+no Amaranth.
 """
 
 from collections.abc import Iterator, Sequence

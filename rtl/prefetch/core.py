@@ -171,7 +171,10 @@ class EngineCore(wiring.Component):
         front_end, settings = self._front_end, self.settings
         connect(m, flipped(self.events), front_end.events)
         m.d.comb += [
-            *(getattr(front_end, name).eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "domains")),
+            *(
+                getattr(front_end, name).eq(getattr(settings, name))
+                for name in ("layers", "experts", "top_k", "domains")
+            ),
             front_end.rows.eq(settings.identity_rows),
             front_end.predicts.eq(settings.mode != Mode.OFF),
             front_end.forget.eq(self.forget),
@@ -264,7 +267,10 @@ class EngineCore(wiring.Component):
             *(getattr(tables.settings, name).eq(getattr(self.settings, table_signal(name))) for name in TABLE_NAMES),
             tables.enable.eq(by_tables & ~self.forget),
             port.forget.eq(self.forget | self._clears),
-            *(getattr(learned.settings, name).eq(getattr(self.settings, name)) for name in learned.settings.signature.members),
+            *(
+                getattr(learned.settings, name).eq(getattr(self.settings, name))
+                for name in learned.settings.signature.members
+            ),
             learned.forget.eq(self.forget | self._clears),
             learned.load.eq(self.load),
             learned.stale.eq(self.stale),

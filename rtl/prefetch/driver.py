@@ -157,6 +157,9 @@ def _beats(name: str, address: int) -> int:
     return address >> BEAT_SHIFT
 
 
+_IMAGE_ERRORS = EngineError.IMAGE_SHAPE | EngineError.IMAGE_CHECKSUM | EngineError.IMAGE_READ
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineStatus:
     """STATUS, read; see the address map."""
@@ -206,17 +209,21 @@ class PrefetchEngineDriver:
         *,
         tables: EngineConfiguration | None = None,
         text: TextSettings | None = None,
-        image_base: int | None = None,
+        image_base: int | Sequence[int] | None = None,
         polls: int = 1_000_000,
     ) -> None:
         """Set an engine up that was told no event, or whose last layer has been released, and switch it on.
 
-        With ``image_base``, the image there is loaded; mode ``LEARNED`` wants one. What the stager knew is forgotten.
+        With ``image_base``, the image there is loaded, or of several each in turn (of each head the shared section,
+        then the distance's); mode ``LEARNED`` wants those of every head that is asked. What the stager knew is
+        forgotten.
 
         Raises:
             ForestageError: as ``setting_values``; the engine stays busy; the image is not loaded.
         """
-        values = setting_values(self._limits, chosen, tables=tables, text=text, image_base=image_base or 0)
+        bases = (image_base,) if isinstance(image_base, int) else tuple(image_base or ())
+        first = bases[0] if bases else 0
+        values = setting_values(self._limits, chosen, tables=tables, text=text, image_base=first)
         await self.set("stager_background", 0)  # else it never rests
         await self.wait_idle(polls)
         await self.set_mode(Mode.OFF)
@@ -226,8 +233,10 @@ class PrefetchEngineDriver:
         for layer, share in enumerate(chosen.stager.shares):
             await self.set("share_layer", layer)
             await self._write(self._map.offset("SHARE"), share)
-        if image_base is not None:
-            await self.load(polls)
+        for nth, base in enumerate(bases):
+            if nth:
+                await self.set("image_base", _beats("image_base", base))
+            await self.load(polls, whole=nth == len(bases) - 1)
         await self.clear(polls)
         await self.wait_idle(polls)
         if chosen.mode is not Mode.OFF:
@@ -253,8 +262,8 @@ class PrefetchEngineDriver:
         """Who predicts from now on; the engine refuses while it is busy."""
         await self.set(MODE.name, int(mode))
 
-    async def load(self, polls: int = 1_000_000) -> None:
-        """Load the image at IMAGE_BASE.
+    async def load(self, polls: int = 1_000_000, *, whole: bool = True) -> None:
+        """Load the image at IMAGE_BASE; with ``whole`` every head that is asked must then have its own.
 
         Raises:
             ForestageError: it was not loaded, or is still being loaded after so many polls; ``errors`` says why.
@@ -264,7 +273,8 @@ class PrefetchEngineDriver:
             status = await self.status()
             if not status.loading:
                 break
-        if not status.loaded:
+        failed = await self.errors() & _IMAGE_ERRORS
+        if failed or (whole and not status.loaded):
             names = ", ".join(str(error.name) for error in await self.errors()) or "none"
             raise ForestageError(f"prefetch engine: the image was not loaded; errors: {names}")
 

@@ -38,5 +38,3 @@ class Fork(wiring.Component):
         with m.Else():
             m.d.sync += taken.eq(taken | takes)
         return m
-
-

@@ -103,9 +103,7 @@ class LearnedPredictor(wiring.Component):
             m.d.sync += stale.bit_select(head, 1).eq(0)
         has = text.loaded & ~stale
         m.d.comb += [
-            self.loaded.eq(
-                (has[NEXT_LAYER] | ~self.settings.next_layer) & (has[NEXT_USE] | ~self.settings.next_use)
-            ),
+            self.loaded.eq((has[NEXT_LAYER] | ~self.settings.next_layer) & (has[NEXT_USE] | ~self.settings.next_use)),
             self.scored.eq(net.scored),
             self.busy.eq(net.busy | text.busy | text.loading | self.known.valid | text.items.valid),
             self.load_done.eq(text.load_done),
@@ -144,9 +142,7 @@ class LearnedPredictor(wiring.Component):
         """What the text has read to the net."""
         net, text = self._net.items, self._text.items
         m.d.comb += [net.valid.eq(text.valid), text.ready.eq(net.ready)]
-        m.d.comb += [
-            net.payload[name].eq(text.payload[name]) for name in net.payload.shape().members if name != "kind"
-        ]
+        m.d.comb += [net.payload[name].eq(text.payload[name]) for name in net.payload.shape().members if name != "kind"]
         m.d.comb += net.payload.kind.eq(text.payload.kind)
         assert [kind.name for kind in ItemKind] == ["IDENTITY", "RECORD", "END"]
 
@@ -170,7 +166,9 @@ class LearnedPredictor(wiring.Component):
                 told.experts[nth].eq(net.prefetch.payload.experts[nth]),
                 told.chances[nth].eq(net.prefetch.payload.chances[nth]),
             ]
-        m.d.comb += [row.values[lane].eq(net.values_row[lane]) for lane in range(self.limits.stager_lanes)]
+        lanes = self.limits.stager_lanes
+        bits = len(net.values_row) // lanes
+        m.d.comb += [row.values[lane].eq(net.values_row.word_select(lane, bits)) for lane in range(lanes)]
 
     def _configure(self, m: Module) -> None:
         """What the registers hold, in the words of each part."""
@@ -187,7 +185,9 @@ class LearnedPredictor(wiring.Component):
             text.load_start.eq(self.load),
             text.load_address.eq(settings.image_base),
         ]
-        m.d.comb += [text.shape[name].eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "distance")]
+        m.d.comb += [
+            text.shape[name].eq(getattr(settings, name)) for name in ("layers", "experts", "top_k", "distance")
+        ]
         for name in own.shape().members:
             if name in ("layers", "top_k"):
                 m.d.comb += own[name].eq(getattr(settings, name))
@@ -197,4 +197,3 @@ class LearnedPredictor(wiring.Component):
             else:
                 signal = name if name.startswith("text_") else f"text_{name}"
                 m.d.comb += own[name].eq(getattr(settings, signal))
-

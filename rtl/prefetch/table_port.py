@@ -17,8 +17,8 @@ CERTAIN = (1 << CHANCE_BITS) - 1
 
 class TablePort(wiring.Component):
     """A token is taken in one cycle: that it starts, and its domain, go with its slot's next gate. So is a gate that is
-    not known, of which the tables hear nothing. What a gate requests becomes one prediction, each expert certain, in the
-    order of the requests; the next event waits until that is taken.
+    not known, of which the tables hear nothing. What a gate requests becomes one prediction, each expert certain, in
+    the order of the requests; the next event waits until that is taken.
     """
 
     def __init__(self, limits: PrefetchEngineLimits) -> None:
@@ -93,6 +93,10 @@ class TablePort(wiring.Component):
         with m.If(self.predictions.valid & self.predictions.ready):
             m.d.sync += [complete.eq(0), prediction.count.eq(0)]
         fits = prediction.count < self._named
-        always(m, implies(self.requests.valid & self.requests.ready, fits), "table port: more requests than a command names")
+        always(
+            m,
+            implies(self.requests.valid & self.requests.ready, fits),
+            "table port: more requests than a command names",
+        )
         told = self.predictions
         always_stable(m, "predictions", valid=told.valid, ready=told.ready, payload=told.payload.as_value())

@@ -8,9 +8,9 @@ here. The model is told of the constant ones: what a gate's look-up takes is par
 values come when the networks give them. What is left is the order of
 commands that come within a few cycles of each other, by chance:
 
-* At a machine's own times (a transfer of some 500,000 cycles) they decide alike: loads, hits and evictions are equal.
-* Scaled down to a replay's (some 4,000 cycles), the stager's cycles weigh a hundred times as much, and a few transfers
-  in ten thousand differ.
+* At a machine's own times (a transfer of some 400,000 cycles) they decide alike: loads, hits and evictions are equal.
+* Scaled down to a replay's (some 4,000 cycles), the stager's cycles weigh a hundred times as much: with background
+  loads, which it looks for in all layers, some transfers differ.
 """
 
 from collections.abc import Iterator

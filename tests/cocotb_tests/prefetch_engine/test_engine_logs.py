@@ -9,7 +9,7 @@ from amaranth.lib import data
 
 from catalog.errors import ForestageError
 from cocotb_tests.prefetch_engine.logs import read_log
-from cocotb_tests.prefetch_engine.stimulus import word_layout, events_text
+from cocotb_tests.prefetch_engine.stimulus import events_text, word_layout
 from predictor.engine.events import Gate, Release, Token, event_arrays
 from predictor.engine.limits import PrefetchEngineLimits
 

@@ -1,6 +1,7 @@
 """The engine's twin: its commands are the stager's, its answers the networks', its order the rules'."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,8 @@ def test_a_first_miss_cycle_by_cycle() -> None:
     assert arrivals[0].start == grants[0].start + grants[0].cycles + 110
     assert grants[1].start == arrivals[0].start + arrivals[0].cycles
     assert arrivals[1].start == grants[1].start + grants[1].cycles + 110
+    after = log[log.index(arrivals[1]) + 1]
+    assert after.start == arrivals[1].start + arrivals[1].cycles + 1  # held up while READY is told
     release = next(done for done in log if done.kind is CommandKind.RELEASE)
     # READY is told when ARRIVE has ended and noticed a cycle later; the RELEASE, seven later, is checked and queued.
     assert release.start == arrivals[1].start + arrivals[1].cycles + 1 + 7 + 2
@@ -216,9 +219,12 @@ def test_every_gate_is_told_here_or_arrived_of_each_expert_and_then_ready(slots:
 
 def test_tables_predict_what_they_request() -> None:
     trace = small_trace(unrecorded=0.1)
+    random = np.random.default_rng(6).random((trace.tokens, LAYERS, EXPERTS)).argsort(axis=-1)[..., :TOP_K]
+    ids = np.where(trace.recorded()[:, :, None], random, trace.unrecorded_id)
+    trace = replace(trace, expert_ids=ids.astype(trace.expert_ids.dtype))
     limits = EngineLimits(experts_max=8, layers_max=4, top_k_max=2, candidates_max=2, slots_max=3)
     configuration = EngineConfiguration(
-        experts=EXPERTS, layers=LAYERS, top_k=TOP_K, candidates=2, issue_limit=3, threshold=1
+        experts=EXPERTS, layers=LAYERS, top_k=TOP_K, candidates=2, issue_limit=EXPERTS, threshold=1
     )
     generator = np.random.default_rng(5)
     candidates = generator.random((LAYERS, EXPERTS, EXPERTS)).argsort(axis=-1)[..., :2].astype(np.int16)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cocotb_tests.prefetch_stager.script import StagerScript
 from rtl.prefetch.stager.layouts import ActionKind, ActionWhy, StagerShape
 from rtl.prefetch.stager.stager import Stager
 from rtl.verilog import to_verilog
@@ -47,6 +48,23 @@ def test_every_answer_and_every_cycle_is_the_twins(circuit, settings, used):
         else (StagerSettings(**settings))
     )
     run_script(random_script(circuit, registers, 1, 120, **used))
+
+
+def test_stamps_that_look_young_again_are_compared_as_the_twin_does_it():
+    circuit = limits(places=10, lanes=4, stamp_bits=2)
+    run_script(random_script(circuit, StagerSettings(shares=(10,), value_scale=0, retries=1), 3, 260))
+
+
+def test_a_demand_has_its_tries_and_no_more():
+    script = StagerScript(StagerShape(limits=limits(lanes=4)), StagerSettings(shares=(4,), retries=2))
+    script.tell("demand", (1, [2, 0]))
+    for _ in range(3):
+        for _ in range(2):
+            script.tell("grant", ())
+            script.tell("fail", (0,))
+    script.tell("release", (1, [2, 0]))
+    assert script.counters["lost"] == 2
+    run_script(script)
 
 
 def test_idle_cycles_between_commands_change_nothing():

@@ -43,7 +43,7 @@ class Driver:
     """The engine's ports by hand."""
 
     ctx: Any
-    dut: PrefetchEngine
+    dut: TableEngine
 
     async def write(self, offset: int, value: int) -> int:
         return await write(self.ctx, self.dut.control, offset, value)

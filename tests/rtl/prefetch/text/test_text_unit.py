@@ -205,8 +205,9 @@ def test_every_burst_item_and_cycle_is_the_twins(name: str) -> None:
     assert read >= (text | ({Kind.IDENTITY} if settings.identities else set()))
 
 
-@pytest.mark.parametrize("name", ["identity", "routing and rows", "two bytes", "one layer"])
-@pytest.mark.parametrize("waits", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("name", "waits"), [("identity", 0.0), ("identity", 0.4), ("routing and rows", 0.4), ("one layer", 0.4)]
+)
 def test_slots_interleave(name: str, waits: float) -> None:
     settings = SHAPES[name]
     sequences = [random_tokens(settings, 6, seed=slot) for slot in range(3)]

@@ -1,0 +1,289 @@
+"""A trace through the whole engine under Verilator, in lock-step with its twin."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.config import StrictModel
+from cocotb_tests.models.files import Fault
+from cocotb_tests.prefetch_engine.comparison import (
+    Comparison,
+    add_table_counters,
+    compare_counters,
+    compare_errors,
+    compare_run,
+    compare_tables,
+    follow,
+)
+from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory, learned_memory
+from cocotb_tests.prefetch_engine.run import EngineRun, build_bench, run_engine
+from cocotb_tests.prefetch_engine.staging_buffer import compare_staging
+from predictor.engine.commands import Done
+from predictor.engine.environment import Environment, LayerTimes
+from predictor.engine.events import EventArrays
+from predictor.engine.following import EngineFollower
+from predictor.engine.heads import Heads
+from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.net_timing import NetTiming
+from predictor.engine.predictors import EnginePredictor, LearnedPredictor, TablesPredictor
+from predictor.engine.settings import Mode, PrefetchEngineSettings
+from predictor.engine.timing import DmaLink
+from predictor.engine.twin import EngineTwin
+from predictor.row_network.cycles import NetSchedule
+from predictor.row_network.program import head_program
+from predictor.row_network.twin import RowNetwork
+from predictor.st_moe.tables import StMoeTables
+from rtl.prefetch.limits import text_limits
+from staging.transfer.timing import MemoryTiming
+
+_Result = TypeVar("_Result")
+
+
+class EngineReplayResult(StrictModel):
+    """A replay and its comparison.
+
+    Attributes:
+        mode: who predicted.
+        events, commands: that the engine was told; that its stager was.
+        compared: values of each kind that were compared.
+        mismatches, first_mismatch: of these, how many differ; the first in words.
+        breaches: of AXI4 on any port.
+        cycles: of the hardware; ``cycles_per_s`` simulated.
+        running_s, checked_s: seconds that the simulation ran; and with building aside, until everything was compared.
+        counters: the hardware's.
+        errors: its sticky ones, bits of ``EngineError``.
+        waits, seed: of the random waits.
+    """
+
+    mode: str
+    events: int
+    commands: int
+    compared: dict[str, int]
+    mismatches: int
+    first_mismatch: str
+    breaches: int
+    cycles: int
+    cycles_per_s: float
+    running_s: float
+    checked_s: float
+    counters: dict[str, int]
+    errors: int
+    waits: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What is replayed.
+
+    Attributes:
+        limits, settings: of the engine.
+        events, times: what it is told, and when.
+        memory: far memory, staging buffer and memory of the text.
+        networks: of the learned predictor, by head.
+        tables: of ST-MoE; not changed.
+        preloaded: (layer, expert, fixed), resident from the start.
+        bad: bool ``[events]``, those that the engine must refuse.
+        faults: what memories do wrong, by name.
+        waits, seed: as of ``run_engine``.
+        in_order: the order of the stager's commands is the hardware's, and when they begin is not compared: so it is
+            with waits or faults, too.
+    """
+
+    limits: PrefetchEngineLimits
+    settings: PrefetchEngineSettings
+    events: EventArrays
+    times: LayerTimes
+    memory: MemoryTiming
+    networks: dict[str, RowNetwork] | None = None
+    tables: StMoeTables | None = None
+    preloaded: tuple[tuple[int, int, bool], ...] = ()
+    bad: NDArray[np.bool_] | None = None
+    faults: dict[str, Sequence[Fault]] | None = None
+    waits: int = 0
+    seed: int = 0
+    in_order: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether the order of commands is the hardware's."""
+        return self.in_order or self.waits > 0 or bool(self.faults)
+
+
+def replay_engine(
+    replay: Replay, *, progress: Callable[[int], None] | None = None, waves: Path | None = None
+) -> EngineReplayResult:
+    """Run it in hardware and in the twin, side by side, and compare everything.
+
+    Args:
+        replay: what.
+        progress: called with the number of events accepted.
+        waves: where to write the waves.
+
+    Raises:
+        SimulationError: the simulation failed.
+        ForestageError: hardware runs are not possible here, or what is given does not fit the engine.
+    """
+    learned = None
+    if replay.settings.mode is Mode.LEARNED:
+        learned = learned_memory(replay.limits, replay.settings, replay.networks or {})
+    build_bench(replay.limits, waves=waves is not None)
+    started = time.perf_counter()
+    image = None if replay.tables is None else replay.tables.to_memory_image()
+    simulation = _InBackground(
+        lambda: run_engine(
+            replay.limits,
+            replay.settings,
+            replay.events,
+            replay.times,
+            tables=None if replay.tables is None else replay.tables.configuration,
+            table_image=image,
+            learned=learned,
+            preloaded=replay.preloaded,
+            bad=replay.bad,
+            faults=replay.faults,
+            memory=replay.memory,
+            waits=replay.waits,
+            seed=replay.seed,
+            progress=progress,
+            waves=waves,
+        )
+    )
+    comparison = Comparison()
+    updates: list[Any] = []
+    predictor = _predictor(replay, learned, updates.extend)
+    if replay.follows:
+        run = simulation.result()
+        follower = EngineFollower(replay.limits, replay.settings, replay.events, predictor=predictor)
+        for layer, expert, fixed in replay.preloaded:
+            follower.preload(layer, expert)
+            if fixed:
+                follower.fix(layer, expert, fixed=True)
+        twin: EngineFollower | EngineTwin = follower
+        done = follow(follower, run.logs["commands"], run.logs["stops"])
+    else:
+        free = EngineTwin(
+            replay.limits,
+            replay.settings,
+            replay.events,
+            Environment(replay.events, replay.times),
+            predictor=predictor,
+            link_timing=DmaLink(replay.limits, replay.settings, replay.memory),
+        )
+        for layer, expert, fixed in replay.preloaded:
+            experts = replay.settings.experts
+            free.preload(np.array([layer * experts + expert]), experts, fixed=fixed)
+        twin = free
+        done = list(free.run(to_rest=True))
+        run = simulation.result()
+    _compare(comparison, replay, twin, done, run, predictor, updates)
+    return EngineReplayResult(
+        mode=replay.settings.mode.name.lower(),
+        events=len(replay.events.kind),
+        commands=len(done),
+        compared=comparison.compared,
+        mismatches=comparison.mismatches,
+        first_mismatch=comparison.first,
+        breaches=run.breaches,
+        cycles=run.cycles,
+        cycles_per_s=run.cycles / run.running_s,
+        running_s=run.running_s,
+        checked_s=time.perf_counter() - started,
+        counters={counter.name.lower(): value for counter, value in run.counters.items()},
+        errors=int(run.errors),
+        waits=replay.waits,
+        seed=replay.seed,
+    )
+
+
+def _predictor(
+    replay: Replay, learned: LearnedMemory | None, observe: Callable[[tuple[object, ...]], None]
+) -> EnginePredictor | None:
+    """The twin's, with the times of the hardware."""
+    settings, limits = replay.settings, replay.limits
+    if settings.mode is Mode.OFF:
+        return None
+    if settings.mode is Mode.TABLES:
+        assert replay.tables is not None, "mode tables, and none are given"
+        return TablesPredictor(deepcopy(replay.tables), observe)
+    assert learned is not None
+    networks = replay.networks or {}
+    next_layer, next_use = networks.get("next-layer"), networks.get("next-use")
+    programs = [
+        None
+        if network is None
+        else head_program(
+            network.tables,
+            network.config,
+            top_k=network.top_k,
+            ranked=network.ranked,
+            distance=distance,
+            lanes=limits.net.lanes,
+            origin="replay",
+        )
+        for network, distance in ((next_layer, settings.distance), (next_use, 0))
+    ]
+    timing = NetTiming(
+        NetSchedule(*programs, lanes=limits.net.lanes),
+        slots=limits.slots_max,
+        layers=settings.layers,
+        limits=text_limits(limits),
+        settings=learned.text,
+        latency=replay.memory.latency,
+        identity_rows=None if next_layer is None else next_layer.tables.identity_rows,
+    )
+    return LearnedPredictor(Heads(settings, limits.slots_max, next_layer, next_use), timing)
+
+
+def _compare(
+    comparison: Comparison,
+    replay: Replay,
+    twin: EngineFollower | EngineTwin,
+    done: Sequence[Done],
+    run: EngineRun,
+    predictor: EnginePredictor | None,
+    updates: Sequence[Any],
+) -> None:
+    """Everything that both did."""
+    compare_run(comparison, replay.settings, done, run.logs, with_cycles=not replay.follows)
+    counters = twin.counters.copy()
+    if isinstance(predictor, TablesPredictor):
+        compare_tables(comparison, updates, run.logs["table_writes"])
+        add_table_counters(counters, predictor.tables)
+    compare_counters(comparison, counters, run.counters)
+    compare_errors(comparison, twin.errors, run.errors)
+    stops = run.logs["stops"].fields()["chunk"].tolist()
+    compare_staging(comparison, replay.settings.link, done, stops, run.staging)
+    comparison.equal("protocol breaches on the memory ports", 0, run.breaches)
+    comparison.equal("protocol breaches on the control port", [], run.violations)
+
+
+class _InBackground(Generic[_Result]):
+    """Work of another process that is waited for in a thread, while this one goes on."""
+
+    def __init__(self, work: Callable[[], _Result]) -> None:
+        self._work = work
+        self._found: list[_Result] = []
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._work())
+        except BaseException as error:
+            self._failed.append(error)
+
+    def result(self) -> _Result:
+        """What it came to, or what it raised."""
+        self._thread.join()
+        if self._failed:
+            raise self._failed[0]
+        return self._found[0]
