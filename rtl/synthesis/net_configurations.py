@@ -28,11 +28,13 @@ class NetConfiguration:
         what: in words.
         variant: of the grid ``sizes``.
         lanes: of the net.
+        slots: sequences that run together.
     """
 
     what: str
     variant: str
     lanes: int
+    slots: int = 8
 
     @property
     def predictor(self) -> NextLayerConfig:
@@ -46,9 +48,10 @@ class NetConfiguration:
 
     @property
     def limits(self) -> NetLimits:
-        """What is generated: no larger than the head needs, with the default number of slots."""
+        """What is generated: no larger than the head needs."""
         config = self.predictor
         return NetLimits(
+            slots=self.slots,
             layers=LAYERS,
             experts=EXPERTS,
             top_k=TOP_K,
@@ -97,7 +100,8 @@ def sized(variant: str) -> NextLayerConfig:
 CONFIGURATIONS: dict[str, NetConfiguration] = {
     "net-1k": NetConfiguration("for at most 1 KiB a layer: 2 hidden units", "hidden-2", 8),
     "net-7k": NetConfiguration("for at most 8 KiB a layer: 24 hidden units", "hidden-24", 8),
+    "net-7k-4": NetConfiguration("for at most 8 KiB a layer, of 4 slots", "hidden-24", 8, slots=4),
     "net-57k": NetConfiguration("for the deployed 57 KiB a layer: 128 hidden units", "hidden-128", 128),
-    "net-57k-64": NetConfiguration("the same on half the lanes", "hidden-128", 64),
+    "net-57k-64": NetConfiguration("for the deployed 57 KiB a layer, on half the lanes", "hidden-128", 64),
 }
 """Unit → its net. The smallest net has 8 lanes, to which rows of 2 hidden units are padded."""
