@@ -10,6 +10,7 @@ from catalog.host_memories import HostMemoryRecord
 from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.records import Evidence, Record, Source
+from catalog.sram import SramRecord
 
 __all__ = [
     "Catalog",
@@ -28,6 +29,7 @@ __all__ = [
     "Record",
     "Records",
     "Source",
+    "SramRecord",
     "StrictModel",
     "find_model",
     "load_catalog",

@@ -20,6 +20,7 @@ from catalog.machines import MachineRecord
 from catalog.models import ModelRecord
 from catalog.names import formats_of, key, stems_of, tunings_of
 from catalog.records import Record
+from catalog.sram import SramRecord
 from catalog.toml_text import parse_toml, read_text
 
 ENVIRONMENT = "FORESTAGE_CATALOG"
@@ -96,6 +97,7 @@ class Catalog:
     energy: Records[EnergyRecord]
     machines: Records[MachineRecord]
     host_memories: Records[HostMemoryRecord]
+    sram: Records[SramRecord]
 
     def of_kind(self, kind: str) -> Records[Any]:
         """The records of a table of ``KINDS``."""
@@ -105,6 +107,7 @@ class Catalog:
             "energy": self.energy,
             "machine": self.machines,
             "host_memory": self.host_memories,
+            "sram": self.sram,
         }
         return kinds[kind]
 
@@ -167,6 +170,7 @@ KINDS: dict[str, type[Record]] = {
     "energy": EnergyRecord,
     "machine": MachineRecord,
     "host_memory": HostMemoryRecord,
+    "sram": SramRecord,
 }
 """Table names of the TOML files."""
 
@@ -250,6 +254,7 @@ def load_catalog(extra: Path | str | Iterable[Path | str] | None = None) -> Cata
         energy=_index("energy", found["energy"]),
         machines=_index("machine", found["machine"]),
         host_memories=_index("host_memory", found["host_memory"]),
+        sram=_index("sram", found["sram"]),
     )
     for record, origin in found["machine"]:
         device = getattr(record, "dram", None)

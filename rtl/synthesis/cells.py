@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from catalog.errors import ForestageError
@@ -19,8 +20,8 @@ FLIP_FLOP_BITS = 1024
 SRAM and left out."""
 
 NOT_COUNTED = (
-    "wires, clock tree, tie cells and SRAM; the path is that of the logic between registers, without the registers' "
-    "own delay and set-up, of a netlist that has not been placed"
+    "wires, clock tree, tie cells, SRAM and the buffers of nets between blocks (the path has them); the path is that "
+    "of the logic between registers, without the registers' own delay and set-up, of a netlist that has not been placed"
 )
 
 # abc's steps: a balanced mapping for delay; then buffers for fan-outs above 12, and sizes. The period of 100 ps cannot
@@ -28,6 +29,9 @@ NOT_COUNTED = (
 _ABC = (
     "strash;&get,-n;&fraig,-x;&put;scorr;dc2;strash;dch;map,-B,0.9,-D,100;topo;buffer,-c,-N,12;topo;upsize;dnsize;stime"
 )
+
+
+_TIME = "topo; buffer -c -N 12; topo; stime -p"
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,27 @@ def _longest_path(library: Library, folder: Path) -> LongestPath | None:
         "write_blif -gates -true - $true -false - $false -undef - $undef logic.blif",
     ]
     run_yosys(flat, folder)
-    blif = (folder / "logic.blif").read_text()
-    constants = [name for name in ("$true", "$false", "$undef") if f"={name}" in blif]
-    if constants:  # a constant is an input that does not change
-        blif = blif.replace("\n.inputs", f"\n.inputs {' '.join(constants)}", 1)
-        (folder / "logic.blif").write_text(blif)
+    return timed(library, folder)
+
+
+_CONSTANT = re.compile(r"(?<==)\$(?:true|false|undef)(?=\s)")
+
+
+def timed(library: Library, folder: Path) -> LongestPath:
+    """The longest path of the gates in ``logic.blif``, between the registers of ``registers.il``, both in ``folder``.
+
+    A constant is an input that does not change. Each gate gets one of its own: it drives no wire, and as one input it
+    would be loaded by all gates that it is tied to, which may be thousands. Nets between blocks get buffers as those in
+    blocks have them.
+    """
+    constants = count()
+    blif = _CONSTANT.sub(lambda found: f"{found[0]}${next(constants)}", (folder / "logic.blif").read_text())
+    if used := re.findall(r"=(\$(?:true|false|undef)\$\d+)(?=\s)", blif):
+        blif = blif.replace("\n.inputs", f"\n.inputs {' '.join(used)}", 1)
+    (folder / "timed.blif").write_text(blif)
     reads = "; ".join(f"read_lib -w {'-m ' if n else ''}{file}" for n, file in enumerate(library.files))
     done = subprocess.run(
-        [abc_program(), "-c", f"{reads}; read_blif logic.blif; read_constr drive.constr; topo; stime -p"],
+        [abc_program(), "-c", f"{reads}; read_blif timed.blif; read_constr drive.constr; {_TIME}"],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from rtl.verilog import SharedParts
+
 TOP = "top"
 
 _MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n.*?^end$", re.MULTILINE | re.DOTALL)
@@ -41,9 +43,18 @@ def design_of(component: wiring.Component) -> Design:
     """The modules of ``component``, its checks included.
 
     Amaranth writes a module for each instance; those that are alike to the letter become one here, so that each is
-    mapped once.
+    mapped once. A part that is `rtl.verilog.Shared` is one module from the start, by its own name.
     """
-    return _merged(rtlil.convert(component, name=TOP, emit_src=False))
+    parts = SharedParts()
+    texts = [rtlil.convert(component, name=TOP, platform=parts, emit_src=False)]
+    written: set[str] = set()
+    while waiting := [part for part in parts.makers if part not in written]:
+        for part in waiting:
+            if part == TOP or part.startswith(f"{TOP}."):
+                raise AssertionError(f"a shared part is called {part}, which is a name of the whole")
+            texts.append(rtlil.convert(parts.makers[part](), name=part, platform=parts, emit_src=False))
+            written.add(part)
+    return _merged("\n".join(texts))
 
 
 def _merged(text: str) -> Design:

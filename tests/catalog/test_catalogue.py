@@ -45,7 +45,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
 
 
 def every_record(catalog: Catalog) -> list[Record]:
-    return [*catalog.models, *catalog.dram, *catalog.energy, *catalog.machines, *catalog.host_memories]
+    return [*catalog.models, *catalog.dram, *catalog.energy, *catalog.machines, *catalog.host_memories, *catalog.sram]
 
 
 def test_every_shipped_value_has_a_source() -> None:
@@ -120,6 +120,7 @@ def test_a_record_written_is_the_record_read(tmp_path: Path) -> None:
         ("machine", catalog.machines),
         ("dram", catalog.dram),
         ("host_memory", catalog.host_memories),
+        ("sram", catalog.sram),
     ):
         for record in records:
             for own, again in parse_records("written", record_toml(kind, record)):
@@ -230,7 +231,9 @@ def test_a_mistake_is_one_line_that_names_the_file(mistake: str, tmp_path: Path)
 def test_no_quantity_of_the_catalogue_may_be_zero_or_less() -> None:
     catalog = load_catalog()
     taken = set()
-    for records in (catalog.dram, catalog.machines, catalog.energy, catalog.models, catalog.host_memories):
+    for records in (
+        catalog.dram, catalog.machines, catalog.energy, catalog.models, catalog.host_memories, catalog.sram,
+    ):  # fmt: skip
         for record in records:
             values = record.model_dump()
             for name in (name for name, value in values.items() if type(value) in (int, float)):

@@ -66,6 +66,18 @@ def test_a_saved_record_is_what_the_next_run_is_compared_with(
     assert "1 figures changed" in outcome.out
 
 
+def test_sram_is_estimated_where_the_catalogue_has_figures(
+    forestage: Forestage, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "an estimate" not in forestage("rtl", "synthesise", "--unit", "pim-block").out
+    mapped = FOUND.model_copy(update={"target": "asap7sc7p5t"})
+    monkeypatch.setattr(module, "synthesise", lambda *_: mapped)
+    assert "SRAM, an estimate by 7nm-bit-cell: 111 µm²" in forestage("rtl", "synthesise", "--unit", "pim-block").out
+    document = json.loads(forestage("rtl", "synthesise", "--unit", "pim-block", "--json").out)
+    assert document["sram_estimate"]["area_um2"] == pytest.approx(2048 * 0.027 / 0.5, abs=0.1)
+    assert "assumption" in document["sram_estimate"]["sources"]["array_share"]
+
+
 def test_what_cannot_be_is_one_line(forestage: Forestage, records: Path, tmp_path: Path) -> None:
     assert "the nearest known name is 'pim-block'" in refused(forestage("rtl", "synthesise", "--unit", "pim-bloc"))
     line = refused(forestage("rtl", "synthesise", "--unit", "pim-block", "--experts-max", 8))

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from catalog import load_catalog
 from catalog.errors import ForestageError
 from catalog.files import check_writable, write_text
 from study.commands.command import refuse_unused
@@ -28,6 +29,7 @@ from study.output import emit, progress_bar, tell
 if TYPE_CHECKING:
     from rtl.synthesis.comparison import Change
     from rtl.synthesis.figures import Synthesis
+    from rtl.synthesis.sram import SramEstimate
 
 RECORDS = Path(__file__).resolve().parents[3] / "records" / "synthesis"
 """Committed records, one for each unit and target."""
@@ -53,11 +55,13 @@ def synthesise_command(
 ) -> None:
     """Area and speed of a unit per block: on an ECP5 FPGA, or in the cells of a library.
 
-    No figure of cells contains wires; memories are taken out and listed as SRAM bits.
+    No figure of cells contains wires; memories are taken out and listed as SRAM bits, with an estimate from published
+    figures (forestage catalog list --kind sram).
     """
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
     from rtl.synthesis.comparison import changes  # needs the extra, as do the next
     from rtl.synthesis.figures import read_record
+    from rtl.synthesis.sram import estimate
     from rtl.synthesis.synthesise import synthesise
     from rtl.synthesis.units import is_limited
 
@@ -87,19 +91,27 @@ def synthesise_command(
         check_writable(committed)
         write_text(committed, found.text())
         tell(f"wrote {committed}")
+    sram = estimate(found, load_catalog())
     document = found.model_dump(mode="json") | {
+        "sram_estimate": sram.model_dump(mode="json") if sram is not None else None,
         "compared_with": origin if before is not None else None,
         "changes": [change.model_dump(mode="json") for change in changed],
     }
     emit(
         document,
         as_json=as_json,
-        render=lambda console: render_synthesis(console, found, changed, origin if before is not None else None),
+        render=lambda console: render_synthesis(console, found, changed, origin if before is not None else None, sram),
     )
 
 
-def render_synthesis(console: Console, found: "Synthesis", changed: "list[Change]", compared: str | None) -> None:
-    """Print the figures per block, the memories, the speed, and what changed."""
+def render_synthesis(
+    console: Console,
+    found: "Synthesis",
+    changed: "list[Change]",
+    compared: str | None,
+    sram: "SramEstimate | None" = None,
+) -> None:
+    """Print the figures per block, the memories and what they may take, the speed, and what changed."""
     marks = {(change.total, change.block, change.figure): change for change in changed}
     figures = list(found.blocks[0].figures)
     table = Table("block", "×", box=None)
@@ -124,6 +136,16 @@ def render_synthesis(console: Console, found: "Synthesis", changed: "list[Change
         )
     if found.memories:
         console.print(f"SRAM: {count(found.sram_bits)} bits", highlight=False)
+    if sram is not None:
+        largest = max(sram.memories, key=lambda memory: memory.area_um2)
+        energy = f", {largest.access_pj} pJ an access" if largest.access_pj is not None else ""
+        name = escape(f"{largest.block}.{largest.name}".lstrip("."))
+        console.print(
+            f"SRAM, an estimate by {sram.figures}: {count(round(sram.area_um2))} µm²; the largest, {name}: "
+            f"{count(round(largest.area_um2))} µm²{energy}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if found.path is not None:
         path = f"longest path {shown(found.path.ns, marks.get((True, '', 'longest_path_ns')))} ns"
         console.print(escape(f"{path}, from {found.path.start} to {found.path.end}"), highlight=False, soft_wrap=True)

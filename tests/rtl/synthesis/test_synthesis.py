@@ -7,7 +7,7 @@ import pytest
 from catalog.errors import ForestageError
 from predictor.st_moe.parameters import EngineLimits
 from rtl.synthesis import synthesise as module
-from rtl.synthesis.cells import map_to_cells
+from rtl.synthesis.cells import map_to_cells, timed
 from rtl.synthesis.comparison import changes
 from rtl.synthesis.ecp5 import place, read_report
 from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_record, total_of
@@ -148,7 +148,31 @@ def test_every_part_of_a_sum_is_a_unit() -> None:
     for unit in UNITS.values():
         if isinstance(unit, Sum):
             assert all(isinstance(UNITS[part], Unit) for part in unit.parts)
-    assert is_limited("prefetch-scorer")
+    assert is_limited("table-scorer")
     assert not is_limited("pim-unit")
-    with pytest.raises(ForestageError, match="'prefetch-engine'"):
-        unit_of("prefetch-engin")
+    with pytest.raises(ForestageError, match="'table-engine'"):
+        unit_of("table-engin")
+
+
+def test_a_constant_drives_no_wire(tiny: Library, tmp_path: Path) -> None:
+    gates = "\n".join(f".gate NAND A=$false B=a{n} Y=y{n}" for n in range(3))
+    outputs, inputs = (" ".join(f"{name}{n}" for n in range(3)) for name in "ya")
+    (tmp_path / "logic.blif").write_text(f".model logic\n.inputs {inputs}\n.outputs {outputs}\n{gates}\n.end\n")
+    (tmp_path / "registers.il").write_text("")
+    (tmp_path / "drive.constr").write_text(f"set_driving_cell {tiny.driver}\nset_load 0\n")
+    path = timed(tiny, tmp_path)
+    (ports,) = [line for line in (tmp_path / "timed.blif").read_text().splitlines() if line.startswith(".inputs")]
+    assert ports.split()[1:] == ["$false$0", "$false$1", "$false$2", "a0", "a1", "a2"]
+    assert path.end.startswith("y")
+
+
+def test_a_net_of_many_loads_gets_buffers(tiny: Library, tmp_path: Path) -> None:
+    (tmp_path / "registers.il").write_text("")
+    (tmp_path / "drive.constr").write_text(f"set_driving_cell {tiny.driver}\nset_load 0\n")
+    lengths = []
+    for loads in (4, 40):
+        gates = "\n".join(f".gate INV A=a Y=y{n}" for n in range(loads))
+        outputs = " ".join(f"y{n}" for n in range(loads))
+        (tmp_path / "logic.blif").write_text(f".model logic\n.inputs a\n.outputs {outputs}\n{gates}\n.end\n")
+        lengths.append(timed(tiny, tmp_path).ns)
+    assert lengths[1] >= lengths[0] + 0.1  # a buffer's delay

@@ -47,6 +47,7 @@ class Fetcher(wiring.Component):
     A record that no source of the head reads is done in the second clock after it was taken.
 
     Members:
+        idle: there is no command.
         settings: of each head; they hold still while there are commands.
     """
 
@@ -56,6 +57,7 @@ class Fetcher(wiring.Component):
             {
                 "commands": In(stream.Signature(command_layout(limits))),
                 "passes": Out(stream.Signature(pass_layout(limits))),
+                "idle": Out(1),
                 "settings": In(settings_layout()).array(HEADS),
                 "load": In(load_layout(limits)),
             }
@@ -164,6 +166,7 @@ class Fetcher(wiring.Component):
         # Commands and their passes.
         m.d.comb += [
             self.passes.valid.eq(state == _State.PASSES),
+            self.idle.eq(state == _State.IDLE),
             self.commands.ready.eq((state == _State.IDLE) | (taken & last)),
             take.eq(self.commands.valid & self.commands.ready),
         ]

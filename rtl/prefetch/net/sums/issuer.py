@@ -101,33 +101,39 @@ class Issuer(wiring.Component):
         which = Signal(range(max(2, HEADS * limits.slots)))
         m.d.comb += which.eq(current.head * limits.slots + current.slot)
         turn, first_token = _at(m, turns, which, "turn"), _at(m, firsts, which, "first_token")
+        next_turn = Signal.like(turn)
+        m.d.comb += next_turn.eq(Mux(turn + 1 == settings.ring, 0, turn + 1))
 
-        # The word that is added to.
+        # The word that is added to. Where a pass begins is known when it is taken: what follows from it in that clock
+        # would make the slots late.
         word, number = Signal.like(slot.word), Signal(range(limits.top_k + FINISHING_SLOTS + 1))
-        turned, bank = Signal(4), Signal.like(slot.bank)
-        place = Signal.like(slot.place)
-        m.d.comb += [
-            turned.eq(turn + current.index),
-            bank.eq(
-                Mux(
-                    current.fresh,
-                    (Mux(current.head, limits.next_use.previous, limits.next_layer.previous) + 1 + current.index)
-                    * limits.slots,
-                    Mux(turned >= settings.ring, turned - settings.ring, turned) * limits.slots,
-                )
-                + current.slot
-            ),
-            place.eq(Mux(current.head, current.target * limits.words(1), current.target * limits.words(0)) + word),
-        ]
+        bank, place = Signal.like(slot.bank), Signal.like(slot.place)
         key = Signal(1 + len(bank) + len(place))
         m.d.comb += key.eq(Cat(current.head, bank, place))
+        told_which, told_turn, turned = Signal.like(which), Signal.like(turn), Signal(4)
+        told_bank, told_settings = Signal.like(bank), Signal(settings_layout())
+        m.d.comb += [
+            told_settings.eq(Mux(told.head, self.settings[1], self.settings[0])),
+            told_which.eq(told.head * limits.slots + told.slot),
+            # Who takes a pass while there is another is at the end of that one.
+            told_turn.eq(
+                Mux(there & current.ends & (told_which == which), next_turn, _at(m, turns, told_which, "told_turn"))
+            ),
+            turned.eq(told_turn + told.index),
+            told_bank.eq(
+                Mux(
+                    told.fresh,
+                    (Mux(told.head, limits.next_use.previous, limits.next_layer.previous) + 1 + told.index)
+                    * limits.slots,
+                    Mux(turned >= told_settings.ring, turned - told_settings.ring, turned) * limits.slots,
+                )
+                + told.slot
+            ),
+        ]
 
         # Slots of a word.
-        rows, wanted = Signal.like(number), Signal.like(number)
-        m.d.comb += [
-            rows.eq(Mux(current.rows, settings.top_k, 1)),
-            wanted.eq(Mux(current.finishes & (rows < FINISHING_SLOTS), FINISHING_SLOTS, rows) + current.asks),
-        ]
+        told_rows, wanted = Signal.like(number), Signal.like(number)
+        m.d.comb += told_rows.eq(Mux(told.rows, told_settings.top_k, 1))
         opens, closes, ends = Signal(), Signal(), Signal()
         last_word = Signal()
         m.d.comb += [
@@ -201,7 +207,8 @@ class Issuer(wiring.Component):
         with m.If(slot.valid):
             m.d.sync += number.eq(number + 1)
             with m.If(closes):
-                m.d.sync += [number.eq(0), word.eq(word + 1), row_base.eq(row_base + settings.experts)]
+                m.d.sync += [number.eq(0), word.eq(word + 1), place.eq(place + 1)]
+                m.d.sync += row_base.eq(row_base + settings.experts)
         with m.If(ends):
             m.d.sync += there.eq(0)
             for n, (turns_to, first) in enumerate(zip(turns, firsts, strict=True)):
@@ -209,9 +216,17 @@ class Issuer(wiring.Component):
                     with m.If(current.clears):
                         m.d.sync += first.eq(1)
                     with m.If(current.ends):
-                        m.d.sync += [first.eq(0), turns_to.eq(Mux(turn + 1 == settings.ring, 0, turn + 1))]
+                        m.d.sync += [first.eq(0), turns_to.eq(next_turn)]
         with m.If(self.passes.ready):
-            m.d.sync += [there.eq(self.passes.valid), current.eq(told), word.eq(told.word), row_base.eq(told.base)]
+            m.d.sync += [
+                there.eq(self.passes.valid),
+                current.eq(told),
+                word.eq(told.word),
+                row_base.eq(told.base),
+                bank.eq(told_bank),
+                place.eq(Mux(told.head, told.target * limits.words(1), told.target * limits.words(0)) + told.word),
+                wanted.eq(Mux(told.finishes & (told_rows < FINISHING_SLOTS), FINISHING_SLOTS, told_rows) + told.asks),
+            ]
         always_within(m, turn, 0, max(head.previous for head in limits.heads), "net: a ring turns beyond its sums")
         return m
 

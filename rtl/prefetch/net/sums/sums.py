@@ -209,8 +209,7 @@ class Sums(wiring.Component):
             self.now.sums.word.eq(at[5].word),
             self.now.sums.last.eq(at[5].last),
             self.busy.eq(
-                ~fetcher.commands.ready | fetcher.passes.valid | ~issuer.idle
-                | Cat(slot.valid for slot in at[1:]).any()
+                ~fetcher.idle | ~issuer.idle | Cat(slot.valid for slot in at[1:]).any()
             ),
         ]  # fmt: skip
         return m
