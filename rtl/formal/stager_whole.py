@@ -451,12 +451,12 @@ class _Invariants:
         fits = (held < share) | (c.spare_taken < c.ports.settings.spare)
         fills = Cat(kind == one for one in (Command.DEMAND, Command.PREFETCH, Command.PREEMPT, Command.FAIL)).any()
         says(implies(c.overflows, fills), "another command fills the queue")
-        dropped = (
-            (c.overflows & queued & fills)
-            | ((kind == Command.EXPIRE) & queued & (c.at < c.queue.waiting))
+        others = (
+            ((kind == Command.EXPIRE) & queued & (c.at < c.queue.waiting))
             | ((kind == Command.GRANT) & Mux(c.from_background, absent, queued))
             | ((kind == Command.PREEMPT) & moving)
         )
+        dropped = Mux(c.overflows, queued & fills, others)
         rules: dict[Any, tuple[Any, Value]] = {
             Purpose.DEMAND: (Command.DEMAND, is_named),
             Purpose.ENQUEUE: (Command.DEMAND, absent & (pins != 0)),
