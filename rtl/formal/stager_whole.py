@@ -451,6 +451,8 @@ class _Invariants:
         fits = (held < share) | (c.spare_taken < c.ports.settings.spare)
         fills = Cat(kind == one for one in (Command.DEMAND, Command.PREFETCH, Command.PREEMPT, Command.FAIL)).any()
         says(implies(c.overflows, fills), "another command fills the queue")
+        stopped = Cat(kind == one for one in (Command.PREEMPT, Command.FAIL)).any()
+        says(implies(c.overflows & stopped, ~c.moving.valid), "what was stopped moves on")
         others = (
             ((kind == Command.EXPIRE) & queued & (c.at < c.queue.waiting))
             | ((kind == Command.GRANT) & Mux(c.from_background, absent, queued))
