@@ -67,7 +67,9 @@ TASKS = (
         make=lambda: Writer(SMALL),
         assumptions=_beats,
         claims=_writes,
-        depth=7,
+        depth=3,  # a beat is taken, offered, and waits
         unbounded=False,
+        quick=False,
+        faults=3,
     ),
 )

@@ -50,7 +50,9 @@ FAULTS = {
     "far": [*(Fault(RESPONSE, burst, 3, 2) for burst in (3, 11)), Fault(LAST, 17, 2), Fault(LAST, 26, 15)],
     "staging": [Fault(WRITE, burst, 0, 2) for burst in (5, 21)],
 }
-HARMED = EngineError.READ | EngineError.WRITE | EngineError.LAST | EngineError.EXPERT | EngineError.LAYER
+HARMED = (
+    EngineError.READ | EngineError.WRITE | EngineError.LAST | EngineError.EXPERT | EngineError.LAYER | EngineError.ORDER
+)
 RUNS: list[Seen] = []
 
 
