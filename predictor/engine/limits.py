@@ -82,6 +82,10 @@ class PrefetchEngineLimits(StrictModel):
         for name in ("top_k_max", "candidates_max"):
             if getattr(self, name) > self.experts_max:
                 raise ValueError(f"{name} ({getattr(self, name)}) exceeds experts_max ({self.experts_max})")
+        if self.learned and self.net.lanes < BEAT_BYTES:
+            raise ValueError(
+                f"net: {self.net.lanes} lanes; give {BEAT_BYTES} or more, as a row comes from far memory by beats"
+            )
         self.stager, self.network  # noqa: B018 (their own checks)
         return self
 

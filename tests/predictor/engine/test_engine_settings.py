@@ -60,3 +60,5 @@ def test_an_engine_that_cannot_be_is_refused() -> None:
         PrefetchEngineLimits.parse({"queue_depth": 16}, origin="test")
     with pytest.raises(ForestageError, match="lanes: 96 is no power of two"):
         PrefetchEngineLimits.parse({"net": HeadsLimits(lanes=96)}, origin="test")
+    with pytest.raises(ForestageError, match="32 lanes; give 64 or more"):
+        PrefetchEngineLimits.parse({"net": HeadsLimits(lanes=32)}, origin="test")

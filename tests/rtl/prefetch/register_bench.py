@@ -23,7 +23,7 @@ LIMITS = PrefetchEngineLimits(
     places=20,
     spare=9,
     queue_depth=9,
-    net=HeadsLimits(lanes=16, prefetched_max=5),
+    net=HeadsLimits(lanes=64, prefetched_max=5),
     link=TransferLimits(address_bits=40, outstanding=6),
 )
 MAP = address_map(LIMITS)
