@@ -334,7 +334,6 @@ class EngineCore(wiring.Component):
             EngineCounter.GATES: front_end.took.gate,
             EngineCounter.USEFUL: useful,
             EngineCounter.USELESS: wasted,
-            EngineCounter.FAILED: gave_up,
             EngineCounter.BYTES: link.written,
             EngineCounter.TEXT_LATE: Const(0, 1) if self._learned is None else self._learned.late,
             EngineCounter.STALL_CYCLES: self._notices.waits,

@@ -43,6 +43,7 @@ STAGER_TALLIES = (
     EngineCounter.PASSED,
     EngineCounter.QUEUE_FULL,
     EngineCounter.RETRIED,
+    EngineCounter.FAILED,
     EngineCounter.STAGER_CYCLES,
 )
 """Those that ``StagerTallies`` knows of."""
@@ -94,6 +95,7 @@ class StagerTallies(wiring.Component):
             grow.evicted.eq(said[ActionKind.EVICT]),
             grow.paused.eq(said[ActionKind.PAUSE] & ~failed),
             grow.retried.eq(said[ActionKind.PAUSE] & failed),
+            grow.failed.eq(said[ActionKind.DROP] & failed),
             grow.queue_full.eq(action.valid & (action.why == ActionWhy.FULL)),
             grow.passed.eq(done.valid & done.transfer.valid & (done.transfer.place == landing)),
             grow.stager_cycles.eq(self.command.valid | self.busy),
