@@ -23,6 +23,7 @@ Forestage = Callable[..., Outcome]
 WORKERS = (
     "cocotb_tests.lock_step.run_lock_step",
     "cocotb_tests.pim_unit.replay.replay_unit",
+    "cocotb_tests.prefetch_engine.run.run_engine",
     "gpu_reference.measuring.suite.run_suite",
     "gpu_reference.perplexity.measure_perplexity",
     "gpu_reference.perplexity.read_held_out",
@@ -77,7 +78,12 @@ CASES: list[tuple[str, str, str]] = [
     ("rtl replay --trace TRACE", "one_sequence", "no test sequences"),
     ("rtl replay --trace TRACE --set candidate=3", "good", "candidates"),
     ("rtl replay --trace TRACE --set candidates=9 ", "good", "--candidates-max 9"),
+    ("rtl replay --trace TRACE --mode learned", "good", "--predictor"),
     ("rtl generate --out FILE", "good", "cannot write"),
+    ("rtl blocks --figure FOLDER/f.gif", "good", "end the name"),
+    ("rtl timeline --trace TRACE --predictor none --figure FOLDER/f.gif", "good", "end the name"),
+    ("rtl timeline --trace TRACE --predictor none --figure FOLDER/f.svg", "one_sequence", "no test sequences"),
+    ("rtl timeline --trace TRACE --predictor none --figure FOLDER/f.svg", "good", "none: cannot read"),
     ("rtl synthesise --unit pim-blok", "good", "pim-block"),
     ("rtl prove pim-row", "good", "pim-rows"),
     ("pim check --layer 8", "good", "0 to 7"),
@@ -137,6 +143,7 @@ CASES: list[tuple[str, str, str]] = [
         "system simulate", "system compare", "rtl replay", "reference check", "cache compare",
         "cache simulate --capacity 4", "predictor evaluate --predictor st-moe", "study --out OUT",
         "predictor train --out OUT", "predictor sweep --grid sizes --out FOLDER/s",
+        "rtl timeline --predictor none --figure FOLDER/f.svg",
     )),
 ]  # fmt: skip
 

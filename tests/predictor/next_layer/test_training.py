@@ -321,7 +321,9 @@ def test_a_saved_predictor_is_evaluated(trained, tmp_path):
     result = evaluate(lawful_trace(seed=1), tmp_path / "p.safetensors", issue=(2,), split="all")
     assert result.recall["2"] > 0.97
     assert result.predictor == "p"
-    assert result.traffic.predictor_bytes_per_token == 2 * 4 * 24  # identities, layers, hidden
+    assert (
+        result.traffic.predictor_bytes_per_token == 2 * 4 * 64
+    )  # identities, layers, a row of 24 bytes in whole beats
     assert result.by_layer[0].early
     assert result.by_layer[0].recall["2"] > 0.97
 
