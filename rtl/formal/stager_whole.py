@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 
 from amaranth.hdl import Array, Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 from typing_extensions import override
 
 from rtl.checks import always, always_kept, at_most_one, implies
 from rtl.formal.task import Task
 from rtl.prefetch.stager.acts import Purpose
 from rtl.prefetch.stager.control import Control
-from rtl.prefetch.stager.directory import entries_layout, times_layout
+from rtl.prefetch.stager.directory import directory_members, entries_layout, times_layout
 from rtl.prefetch.stager.layouts import ActionWhy, Command, StagerShape, StagerSignature, entry_layout
+from rtl.prefetch.stager.places import places_members
 from rtl.prefetch.stager.queue import TransferQueue
-from rtl.prefetch.stager.scan import found_layout
+from rtl.prefetch.stager.scan import scan_members
 from rtl.prefetch.stager.stager import add_checks
 from rtl.prefetch.stager.states import add_states
 from staging.stager.directory import Status
@@ -52,16 +53,7 @@ class Directory(wiring.Component):
     def __init__(self, shape: StagerShape) -> None:
         super().__init__(
             {
-                "read": In(1),
-                "read_word": In(shape.address_bits),
-                "entries": Out(entries_layout(shape)),
-                "values": Out(times_layout(shape)),
-                "write": In(shape.limits.lanes),
-                "write_word": In(shape.address_bits),
-                "entry": In(entry_layout(shape)),
-                "write_values": In(1),
-                "values_word": In(shape.address_bits),
-                "new_values": In(times_layout(shape)),
+                **directory_members(shape),
                 "any_values": In(times_layout(shape)),
             }
         )
@@ -103,23 +95,9 @@ class Scan(wiring.Component):
     """Finds any that may give way, or any that is absent, whenever it likes; none only if there is none."""
 
     def __init__(self, shape: StagerShape) -> None:
-        layer = shape.layer_bits
         super().__init__(
             {
-                "start": In(1),
-                "most": In(1),
-                "first": In(layer),
-                "last": In(layer),
-                "experts": In(range(shape.limits.experts + 1)),
-                "by_recency": In(1),
-                "now": In(shape.deadline_code_bits),
-                "stamps": In(shape.limits.stamp_bits),
-                "read": Out(1),
-                "read_word": Out(shape.address_bits),
-                "entries": In(entries_layout(shape)),
-                "values": In(times_layout(shape)),
-                "finishing": Out(1),
-                "found": Out(found_layout(shape)),
+                **scan_members(shape),
                 "kept": In(entries_layout(shape)),
                 "any_end": In(1),
                 "any_expert": In(shape.expert_bits),
@@ -157,14 +135,7 @@ class Places(wiring.Component):
         self.words = 1
         super().__init__(
             {
-                "find": In(1),
-                "lowest": Out(shape.place_bits),
-                "any_free": Out(1),
-                "take": In(1),
-                "place": In(shape.place_bits),
-                "give": In(1),
-                "clear": In(1),
-                "clear_word": In(1),
+                **places_members(shape),
                 "any_place": In(shape.place_bits),
             }
         )

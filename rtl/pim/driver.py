@@ -7,6 +7,7 @@ from catalog.errors import ForestageError
 from pim_model.unit.events import Refusal, UnitCounter, UnitError
 from pim_model.unit.parameters import UnitParameters
 from pim_model.unit.program import ExpertKind, WeightFormat
+from rtl.bus.register_driver import RegisterDriver
 from rtl.pim.address_map import IDENTITY, VERSION, address_map, counter_offset, descriptor_fields, error_name
 
 
@@ -67,7 +68,7 @@ class UnitStatus:
     refusal: Refusal
 
 
-class UnitDriver:
+class UnitDriver(RegisterDriver):
     """Runs programs over a bus.
 
     Args:
@@ -82,21 +83,14 @@ class UnitDriver:
         read: Callable[[int], Awaitable[int]],
         write: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        self._parameters, self._read, self._write = parameters, read, write
-        self._map = address_map(parameters)
-
-    async def identify(self) -> None:
-        """Check that there is the unit that the driver knows.
-
-        Raises:
-            ForestageError: there is another.
-        """
-        for register in self._map.registers:
-            if register.constant and (found := await self._read(register.offset)) != register.reset:
-                raise ForestageError(
-                    f"PIM unit: {register.name} is {found:#x}, not {register.reset:#x}; it is not version {VERSION} of "
-                    f"the unit {IDENTITY:#x} with these parameters"
-                )
+        super().__init__(
+            address_map(parameters),
+            name="PIM unit",
+            known=f"version {VERSION} of the unit {IDENTITY:#x} with these parameters",
+            read=read,
+            write=write,
+        )
+        self._parameters = parameters
 
     async def control(self, *, refresh: bool, interrupt: bool = False) -> None:
         """Set CONTROL."""
@@ -143,11 +137,7 @@ class UnitDriver:
 
     async def counters(self) -> dict[UnitCounter, int]:
         """All counters; each one's two words belong together."""
-        found = {}
-        for counter in UnitCounter:
-            low = await self._read(counter_offset(counter))
-            found[counter] = low | await self._read(counter_offset(counter) + 4) << 32
-        return found
+        return {counter: await self._counter(counter_offset(counter)) for counter in UnitCounter}
 
     async def refresh_at_start(self) -> int:
         """Clock of the last program in which the first refresh was due."""

@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from pim_model.unit.events import UnitCounter, UnitError
 from pim_model.unit.parameters import UnitParameters
 from rtl.bus.axi_lite import RegisterBusSignature
+from rtl.bus.reading import find_register
 from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
-from rtl.bus.words import part, word_of
+from rtl.bus.words import part
 from rtl.checks import always, implies
 from rtl.pim.address_map import ADDRESS_BITS, REFUSAL_BITS, address_map, descriptor_fields, error_name
 from rtl.pim.base_die.planner import descriptor_layout
@@ -142,23 +143,12 @@ class RegisterFile(wiring.Component):
         """A read takes two cycles: the word is found and kept, then handed over."""
         bus = self.registers
         found, exists, answering = Signal(DATA_BITS), Signal(), Signal()
-        high_word = Signal(COUNTER_BITS - DATA_BITS)
-        counters = {}
-        for counter in UnitCounter:
-            counters[counter.name] = value = self.counters[int(counter)]
-            held[counter.name.lower()] = value[:DATA_BITS]
-            held[f"{counter.name.lower()}_high"] = high_word
         m.d.sync += answering.eq(bus.read & ~answering)
         with m.If(bus.read & ~answering):
             m.d.sync += [found.eq(0), exists.eq(1)]
-            with m.Switch(bus.address):
-                for register in self._map.registers:
-                    if register.readable:
-                        with m.Case(register.offset):
-                            m.d.sync += found.eq(word_of(register, held))
-                            if register.name in counters:
-                                m.d.sync += high_word.eq(counters[register.name][DATA_BITS:])
-                with m.Default():
-                    m.d.sync += exists.eq(0)
+            find_register(
+                m, self._map, bus.address, found, exists, held=lambda _: held,
+                counters={counter.name: self.counters[int(counter)] for counter in UnitCounter},
+            )  # fmt: skip
         with m.If(bus.read & answering):
             m.d.comb += [bus.done.eq(1), bus.error.eq(~exists), bus.read_data.eq(found)]

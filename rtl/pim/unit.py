@@ -28,7 +28,6 @@ from rtl.bus.axi_stream import AxiStreamSignature
 from rtl.bus.counters import Counters
 from rtl.checks import always, implies
 from rtl.pim.address_map import ADDRESS_BITS
-from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.epilogue import Contents, Epilogue
 from rtl.pim.base_die.input_buffer import InputBuffer, InputReceiver
 from rtl.pim.base_die.layouts import (
@@ -49,6 +48,7 @@ from rtl.pim.base_die.sequencer import Sequencer
 from rtl.pim.block.block import BankBlock
 from rtl.pim.block.layouts import COLUMN_BITS
 from rtl.pim.register_file import RegisterFile
+from rtl.pipeline import delayed
 from rtl.verilog import Shared, to_verilog
 
 _GATHER_CK = 1

@@ -17,6 +17,7 @@ from predictor.engine.settings import Mode, PrefetchEngineSettings
 from predictor.row_network.integers import id_bytes
 from predictor.row_network.text_traffic import TextSettings
 from predictor.st_moe.parameters import EngineConfiguration
+from rtl.bus.register_driver import RegisterDriver
 from rtl.bus.register_map import DATA_BITS, DATA_BYTES
 from rtl.prefetch.address_map import (
     IDENTITY,
@@ -171,7 +172,7 @@ class EngineStatus:
     host_pending: bool
 
 
-class PrefetchEngineDriver:
+class PrefetchEngineDriver(RegisterDriver):
     """Sets up and watches an engine over a bus.
 
     Args:
@@ -186,22 +187,15 @@ class PrefetchEngineDriver:
         read: Callable[[int], Awaitable[int]],
         write: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        self._limits, self._read, self._write = limits, read, write
-        self._map = address_map(limits)
+        super().__init__(
+            address_map(limits),
+            name="prefetch engine",
+            known=f"version {VERSION} of the engine {IDENTITY:#x} with these limits",
+            read=read,
+            write=write,
+        )
+        self._limits = limits
         self._settings = {setting.name: setting for setting in settings(limits)}
-
-    async def identify(self) -> None:
-        """Check that there is the engine that the driver knows.
-
-        Raises:
-            ForestageError: there is another.
-        """
-        for register in self._map.registers:
-            if register.constant and (found := await self._read(register.offset)) != register.reset:
-                raise ForestageError(
-                    f"prefetch engine: {register.name} is {found:#x}, not {register.reset:#x}; it is not version "
-                    f"{VERSION} of the engine {IDENTITY:#x} with these limits"
-                )
 
     async def configure(
         self,
@@ -343,11 +337,7 @@ class PrefetchEngineDriver:
 
     async def counters(self) -> dict[EngineCounter, int]:
         """All counters; each one's two words belong together."""
-        found = {}
-        for counter in EngineCounter:
-            low = await self._read(counter_offset(counter))
-            found[counter] = low | await self._read(counter_offset(counter) + DATA_BYTES) << DATA_BITS
-        return found
+        return {counter: await self._counter(counter_offset(counter)) for counter in EngineCounter}
 
     async def command(self, commands: Command) -> None:
         """Write COMMAND."""

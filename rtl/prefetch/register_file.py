@@ -10,18 +10,18 @@ from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EngineError
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.settings import Mode
-from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
+from rtl.bus.reading import find_register
 from rtl.bus.register_map import COUNTER_BITS, DATA_BITS, Field, Register
-from rtl.bus.words import part, word_of
+from rtl.bus.words import part
 from rtl.checks import always, always_kept, always_stable, always_within, implies
 from rtl.prefetch.address_map import HOST_COMMANDS, Command, Interrupt, address_bits, address_map
 from rtl.prefetch.limits import table_limits
 from rtl.prefetch.payloads import HostRequest, host_request_layout, stager_shape
 from rtl.prefetch.setting_registers import MODE, Setting, settings
 from rtl.prefetch.stager.layouts import ShareWriteSignature
-from rtl.prefetch.tables.address_map import Window
 from rtl.prefetch.tables.memory import WindowSignature
+from rtl.prefetch.tables.window import WindowAccess
 
 _HOST_CODES = {
     Command.PRELOAD: HostRequest.PRELOAD,
@@ -111,20 +111,15 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bus = self.registers
-        in_window = bus.address[-1]
-        window_exists = self._address_window(m)
-        with m.If(bus.write & ~in_window):
+        window = WindowAccess(m, bus, self.window, table_limits(self.limits))
+        with m.If(bus.write & ~window.addressed):
             m.d.comb += [bus.done.eq(1), bus.error.eq(~self._written)]
             self._write_register(m)
-        with m.If(bus.write & in_window):
-            m.d.comb += [
-                self.window.write.eq(window_exists),
-                bus.error.eq(~window_exists),
-                bus.done.eq(self.window.ready | ~window_exists),
-            ]
+        window.write(m)
         self._run_commands(m)
         self._keep_status(m)
-        self._read(m, in_window, window_exists)
+        window.read(m, lambda found, exists: self._find_register(m, found, exists))
+        self._read_share(m)
         self._check(m)
         return m
 
@@ -254,32 +249,13 @@ class RegisterFile(wiring.Component):
 
     # --- reads ---
 
-    def _read(self, m: Module, in_window: Value, window_exists: Value) -> None:
-        """A read takes two cycles: the word is found and kept, then handed over."""
+    def _read_share(self, m: Module) -> None:
+        """SHARE is read from a memory, a cycle after it is asked for."""
         bus = self.registers
-        found, exists, answering = Signal(DATA_BITS), Signal(), Signal()
-        from_window = Signal()
-        m.d.sync += answering.eq(0)
-        with m.If(bus.read & ~answering):
-            m.d.sync += [from_window.eq(in_window & window_exists), found.eq(0), exists.eq(1)]
-            with m.If(in_window & window_exists):
-                m.d.comb += self.window.read.eq(1)
-                m.d.sync += answering.eq(self.window.ready)
-            with m.Else():
-                m.d.sync += answering.eq(1)
-                with m.If(in_window):
-                    m.d.sync += exists.eq(0)
-                with m.Else():
-                    self._find_register(m, found, exists)
-        share = self._share_memory(m)
-        from_shares = Signal()
+        share, from_shares = self._share_memory(m), Signal()
         m.d.sync += from_shares.eq(bus.read & (bus.address == self._map.offset("SHARE")))
-        with m.If(bus.read & answering):
-            m.d.comb += [
-                bus.done.eq(1),
-                bus.error.eq(~exists),
-                bus.read_data.eq(Mux(from_window, self.window.read_data, Mux(from_shares, share, found))),
-            ]
+        with m.If(from_shares):
+            m.d.comb += bus.read_data.eq(share)
 
     def _share_memory(self, m: Module) -> Value:
         """A copy of the shares, to be read: the one of SHARE_LAYER, a cycle after it is asked for."""
@@ -308,28 +284,12 @@ class RegisterFile(wiring.Component):
         }
         errors = {str(error.name).lower(): self._error_bits[nth] for nth, error in enumerate(EngineError)}
         causes = {str(cause.name).lower(): self._shown[nth] for nth, cause in enumerate(Interrupt)}
-        high_word = Signal(COUNTER_BITS - DATA_BITS)
-        counters = {}
-        for counter in EngineCounter:
-            counters[counter.name] = value = self.counters[counter.value]
-        with m.Switch(self.registers.address):
-            for register in self._map.registers:
-                if not register.readable:
-                    continue
-                with m.Case(register.offset):
-                    if register.name in counters:
-                        value = counters[register.name]
-                        m.d.sync += [found.eq(value[:DATA_BITS]), high_word.eq(value[DATA_BITS:])]
-                    elif register.name.removesuffix("_HIGH") in counters:
-                        m.d.sync += found.eq(high_word)
-                    elif register.name == "ERRORS":
-                        m.d.sync += found.eq(word_of(register, errors))
-                    elif register.name == "INTERRUPT_STATUS":
-                        m.d.sync += found.eq(word_of(register, causes))
-                    else:
-                        m.d.sync += found.eq(word_of(register, held))
-            with m.Default():
-                m.d.sync += exists.eq(0)
+        own = {"ERRORS": errors, "INTERRUPT_STATUS": causes}
+        find_register(
+            m, self._map, self.registers.address, found, exists,
+            held=lambda register: own.get(register.name, held),
+            counters={counter.name: self.counters[counter.value] for counter in EngineCounter},
+        )  # fmt: skip
 
     def _held_by_software(self) -> dict[str, Value]:
         """What fields that software writes are kept in, by name; of a wide setting, two parts of one signal."""
@@ -348,19 +308,6 @@ class RegisterFile(wiring.Component):
         return held
 
     # --- the rest ---
-
-    def _address_window(self, m: Module) -> Value:
-        """Point the window at the bus address; returns whether there is such a word."""
-        tables = table_limits(self.limits)
-        window, words = Window.of(tables), RowFormat(tables).words
-        offset = self.registers.address[2 : window.base.bit_length() - 1]
-        word, row = offset[: window.stride.bit_length() - 3], offset[window.stride.bit_length() - 3 :]
-        m.d.comb += [
-            self.window.address.eq(row),
-            self.window.word.eq(word),
-            self.window.write_data.eq(self.registers.write_data),
-        ]
-        return (row < tables.rows) & (word < words if len(word) else 1)
 
     def _check(self, m: Module) -> None:
         """Settings are in range; those that are locked hold still; the host's commands and answers are in order."""

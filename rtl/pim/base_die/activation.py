@@ -18,8 +18,8 @@ from pim_model.numerics.activation import (
 )
 from pim_model.numerics.floats import NAN
 from rtl.pim.arithmetic.formats import BF16, BIAS, FP32, is_nan
-from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.arithmetic.shifters import normalised
+from rtl.pipeline import delayed, stages
 
 FUNCTIONS = (Activation.SWIGLU, Activation.GPT_OSS)
 """In the order of their code, ``function``."""

@@ -8,8 +8,8 @@ from pim_model.unit.parameters import INPUT_REGISTERS, MOST_INPUT_REGISTERS_OF_C
 from pim_model.unit.program import ColumnKind
 from pim_model.unit.schedule import FEW_LOADED
 from rtl.checks import always, always_within, implies
-from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.timers import Timer
+from rtl.pipeline import delayed
 
 
 class ColumnEngine(wiring.Component):

@@ -14,9 +14,9 @@ from rtl.pim.arithmetic.adder import Fp32Adder
 from rtl.pim.arithmetic.conversions import Int32ToFp32, bf16_to_fp32, fp32_to_bf16, scaled
 from rtl.pim.arithmetic.formats import BF16, FP32, GREATEST, is_nan
 from rtl.pim.arithmetic.multiplier import Fp32Multiplier
-from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.base_die.activation import FUNCTIONS, ActivationUnit
 from rtl.pim.block.layouts import COLUMN_BITS
+from rtl.pipeline import delayed, stages
 
 PAIRS = OCTET // 2
 """Clocks that a readback takes."""

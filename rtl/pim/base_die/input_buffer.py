@@ -10,9 +10,9 @@ from pim_model.unit.parameters import INPUT_REGISTERS, LANES, UnitParameters
 from pim_model.unit.program import WeightFormat
 from rtl.bus.axi_stream import AxiStreamSignature
 from rtl.checks import always
-from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.layouts import INPUTS_BITS, MOST_TOKENS, chunk_bits, load_layout, plan_layout
 from rtl.pim.base_die.quantiser import BF16_BITS, CODE_BITS, FIELD_BITS, WORD_BITS, ExponentMaximum, quantised
+from rtl.pipeline import delayed
 
 INT8_TOKENS = WeightFormat.INT8.most_tokens
 

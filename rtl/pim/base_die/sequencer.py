@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from pim_model.unit.parameters import LANES, MOST_POSTPONED_REFRESHES, UnitParameters
 from pim_model.unit.program import WeightFormat
 from rtl.checks import always, implies
-from rtl.pim.arithmetic.pipeline import delayed
 from rtl.pim.base_die.column_engine import ColumnEngine
 from rtl.pim.base_die.column_walk import ColumnWalk
 from rtl.pim.base_die.layouts import (
@@ -26,6 +25,7 @@ from rtl.pim.base_die.readback_walk import ReadbackWalk
 from rtl.pim.base_die.refresh import Refresh
 from rtl.pim.base_die.row_engine import RowEngine
 from rtl.pim.base_die.timers import Slots
+from rtl.pipeline import delayed
 
 
 class Sequencer(wiring.Component):

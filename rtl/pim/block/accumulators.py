@@ -11,9 +11,9 @@ from rtl.checks import always, implies
 from rtl.pim.arithmetic.adder import Fp32Adder
 from rtl.pim.arithmetic.conversions import scaled
 from rtl.pim.arithmetic.formats import BIAS, FP32
-from rtl.pim.arithmetic.pipeline import delayed, stages
 from rtl.pim.block.dot_product import INTEGER_SUM_BITS
 from rtl.pim.block.layouts import COLUMN_BITS
+from rtl.pipeline import delayed, stages
 
 BANKS = 2
 LINES = BANKS * ACCUMULATORS // OCTET

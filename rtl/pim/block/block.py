@@ -8,11 +8,11 @@ from amaranth.lib.wiring import In, Out
 from pim_model.unit.parameters import ACCUMULATORS, INPUT_REGISTERS, PASSES
 from pim_model.unit.program import ColumnKind, WeightFormat
 from rtl.checks import always, always_within, implies
-from rtl.pim.arithmetic.pipeline import stages
 from rtl.pim.block.accumulators import PASS_DESTINATION, SCALE_ONE, Accumulators
 from rtl.pim.block.dot_product import DotProduct
 from rtl.pim.block.layouts import COLUMN_BITS, COLUMN_COMMAND, READOUT_SELECT, REGISTER_LOAD
 from rtl.pim.block.operands import PassOperands
+from rtl.pipeline import stages
 
 CONSTANTS = 8
 """Registers of constants: indices 0 … 3 row scales, 4 … 7 biases."""

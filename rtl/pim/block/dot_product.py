@@ -14,7 +14,7 @@ from rtl.pim.arithmetic.lane import (
     product_as_fp32,
     product_as_integer,
 )
-from rtl.pim.arithmetic.pipeline import delayed
+from rtl.pipeline import delayed
 from rtl.verilog import Shared
 
 _LEVELS = LANES.bit_length() - 1

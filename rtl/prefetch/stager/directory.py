@@ -24,6 +24,22 @@ def word_of(shape: StagerShape, layer: Value, expert: Value) -> Value:
     return Cat(expert[shape.lane_bits :][: shape.word_bits], layer)
 
 
+def directory_members(shape: StagerShape) -> dict[str, wiring.Member]:
+    """The ports of whatever keeps the directory."""
+    return {
+        "read": In(1),
+        "read_word": In(shape.address_bits),
+        "entries": Out(entries_layout(shape)),
+        "values": Out(times_layout(shape)),
+        "write": In(shape.limits.lanes),
+        "write_word": In(shape.address_bits),
+        "entry": In(entry_layout(shape)),
+        "write_values": In(1),
+        "values_word": In(shape.address_bits),
+        "new_values": In(times_layout(shape)),
+    }
+
+
 class DirectoryMemory(wiring.Component):
     """One memory of entries, written by lanes, and one of values, written whole; one read port for both.
 
@@ -32,20 +48,7 @@ class DirectoryMemory(wiring.Component):
 
     def __init__(self, shape: StagerShape) -> None:
         self.shape = shape
-        super().__init__(
-            {
-                "read": In(1),
-                "read_word": In(shape.address_bits),
-                "entries": Out(entries_layout(shape)),
-                "values": Out(times_layout(shape)),
-                "write": In(shape.limits.lanes),
-                "write_word": In(shape.address_bits),
-                "entry": In(entry_layout(shape)),
-                "write_values": In(1),
-                "values_word": In(shape.address_bits),
-                "new_values": In(times_layout(shape)),
-            }
-        )
+        super().__init__(directory_members(shape))
 
     @override
     def elaborate(self, platform: object) -> Module:

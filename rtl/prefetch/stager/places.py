@@ -13,6 +13,25 @@ WORD_PLACES = 32
 """Places whose bits are a word of the memory."""
 
 
+def place_words(shape: StagerShape) -> int:
+    """Words of the memory of free places."""
+    return -(-shape.all_places // WORD_PLACES) or 1
+
+
+def places_members(shape: StagerShape) -> dict[str, wiring.Member]:
+    """The ports of whatever knows which places are free."""
+    return {
+        "find": In(1),
+        "lowest": Out(shape.place_bits),
+        "any_free": Out(1),
+        "take": In(1),
+        "place": In(shape.place_bits),
+        "give": In(1),
+        "clear": In(1),
+        "clear_word": In(range(max(2, place_words(shape)))),
+    }
+
+
 class FreePlaces(wiring.Component):
     """A bit a place in a memory, and a bit a word in registers that says whether one is free there.
 
@@ -25,19 +44,8 @@ class FreePlaces(wiring.Component):
 
     def __init__(self, shape: StagerShape) -> None:
         self.shape = shape
-        self.words = -(-shape.all_places // WORD_PLACES) or 1
-        super().__init__(
-            {
-                "find": In(1),
-                "lowest": Out(shape.place_bits),
-                "any_free": Out(1),
-                "take": In(1),
-                "place": In(shape.place_bits),
-                "give": In(1),
-                "clear": In(1),
-                "clear_word": In(range(max(2, self.words))),
-            }
-        )
+        self.words = place_words(shape)
+        super().__init__(places_members(shape))
 
     @override
     def elaborate(self, platform: object) -> Module:

@@ -22,6 +22,26 @@ def found_layout(shape: StagerShape) -> data.StructLayout:
     )
 
 
+def scan_members(shape: StagerShape) -> dict[str, wiring.Member]:
+    """The ports of whatever looks through the directory."""
+    return {
+        "start": In(1),
+        "most": In(1),
+        "first": In(shape.layer_bits),
+        "last": In(shape.layer_bits),
+        "experts": In(range(shape.limits.experts + 1)),
+        "by_recency": In(1),
+        "now": In(shape.deadline_code_bits),
+        "stamps": In(shape.limits.stamp_bits),
+        "read": Out(1),
+        "read_word": Out(shape.address_bits),
+        "entries": In(entries_layout(shape)),
+        "values": In(times_layout(shape)),
+        "finishing": Out(1),
+        "found": Out(found_layout(shape)),
+    }
+
+
 class DirectoryScan(wiring.Component):
     """Reads a word a cycle, and keeps the best so far.
 
@@ -36,26 +56,7 @@ class DirectoryScan(wiring.Component):
 
     def __init__(self, shape: StagerShape) -> None:
         self.shape = shape
-        limits = shape.limits
-        layer = unsigned(shape.layer_bits)
-        super().__init__(
-            {
-                "start": In(1),
-                "most": In(1),
-                "first": In(layer),
-                "last": In(layer),
-                "experts": In(range(limits.experts + 1)),
-                "by_recency": In(1),
-                "now": In(shape.deadline_code_bits),
-                "stamps": In(limits.stamp_bits),
-                "read": Out(1),
-                "read_word": Out(shape.address_bits),
-                "entries": In(entries_layout(shape)),
-                "values": In(times_layout(shape)),
-                "finishing": Out(1),
-                "found": Out(found_layout(shape)),
-            }
-        )
+        super().__init__(scan_members(shape))
 
     @override
     def elaborate(self, platform: object) -> Module:

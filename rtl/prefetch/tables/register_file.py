@@ -1,21 +1,22 @@
 """The registers of the tables alone: settings, status, counters and the window onto the table memory."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Const, Module, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.st_moe.events import EngineCounter, EventError
 from predictor.st_moe.parameters import EngineLimits
-from predictor.st_moe.rows import RowFormat
 from rtl.bus.axi_lite import RegisterBusSignature
-from rtl.bus.register_map import COUNTER_BITS, DATA_BITS
-from rtl.bus.words import part, word_of
+from rtl.bus.reading import find_register
+from rtl.bus.register_map import COUNTER_BITS
+from rtl.bus.words import part
 from rtl.checks import always, always_kept, always_within, implies
 from rtl.prefetch.tables.address_map import Window, address_map
 from rtl.prefetch.tables.layouts import SettingsSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.settings import SETTINGS
+from rtl.prefetch.tables.window import WindowAccess
 
 
 class RegisterFile(wiring.Component):
@@ -54,18 +55,12 @@ class RegisterFile(wiring.Component):
             status[name] = error = Signal(name=name)
             m.d.sync += error.eq((error & ~clear_errors) | cause)
 
-        in_window = self.registers.address[-1]
-        window_exists = self._address_window(m)
-        with m.If(self.registers.write & ~in_window):
+        window = WindowAccess(m, self.registers, self.window, self.limits)
+        with m.If(self.registers.write & ~window.addressed):
             m.d.comb += self.registers.done.eq(1)
             self._write_register(m, clear_errors, refused)
-        with m.If(self.registers.write & in_window):
-            m.d.comb += [
-                self.window.write.eq(window_exists),
-                self.registers.error.eq(~window_exists),
-                self.registers.done.eq(self.window.ready | ~window_exists),
-            ]
-        self._read(m, in_window, window_exists, status)
+        window.write(m)
+        window.read(m, lambda found, exists: self._find_register(m, found, exists, status))
         self._check(m)
         return m
 
@@ -80,19 +75,6 @@ class RegisterFile(wiring.Component):
                 always_kept(m, setting.name, value, where=self.enable | self.busy)
         bus = self.registers
         always(m, implies(bus.done, bus.read | bus.write), "registers: an answer to no access")
-
-    def _address_window(self, m: Module) -> Value:
-        """Point the window at the bus address; returns whether there is such a word."""
-        window = Window.of(self.limits)
-        offset = self.registers.address[2 : window.base.bit_length() - 1]
-        word, row = offset[: window.stride.bit_length() - 3], offset[window.stride.bit_length() - 3 :]
-        m.d.comb += [
-            self.window.address.eq(row),
-            self.window.word.eq(word),
-            self.window.write_data.eq(self.registers.write_data),
-        ]
-        words = RowFormat(self.limits).words
-        return (row < self.limits.rows) & (word < words if len(word) else 1)
 
     def _write_register(self, m: Module, clear_errors: Signal, refused: Signal) -> None:
         value = self.registers.write_data
@@ -118,29 +100,6 @@ class RegisterFile(wiring.Component):
             with m.Default():
                 m.d.comb += self.registers.error.eq(1)
 
-    def _read(self, m: Module, in_window: Value, window_exists: Value, status: dict[str, Value]) -> None:
-        """A read takes two cycles: the word is found and kept, then handed over."""
-        found, exists, answering = Signal(DATA_BITS), Signal(), Signal()
-        from_window = Signal()
-        m.d.sync += answering.eq(0)
-        with m.If(self.registers.read & ~answering):
-            m.d.sync += [from_window.eq(in_window & window_exists), found.eq(0), exists.eq(1)]
-            with m.If(in_window & window_exists):
-                m.d.comb += self.window.read.eq(1)
-                m.d.sync += answering.eq(self.window.ready)
-            with m.Else():
-                m.d.sync += answering.eq(1)
-                with m.If(in_window):
-                    m.d.sync += exists.eq(0)
-                with m.Else():
-                    self._find_register(m, found, exists, status)
-        with m.If(self.registers.read & answering):
-            m.d.comb += [
-                self.registers.done.eq(1),
-                self.registers.error.eq(~exists),
-                self.registers.read_data.eq(Mux(from_window, self.window.read_data, found)),
-            ]
-
     def _find_register(self, m: Module, found: Signal, exists: Signal, status: dict[str, Value]) -> None:
         """Take in what the register at the bus address holds."""
         held: dict[str, Value] = {
@@ -148,18 +107,5 @@ class RegisterFile(wiring.Component):
             "enable": self.enable,
             **{setting.name: getattr(self.settings, setting.name) for setting in SETTINGS},
         }
-        high_word = Signal(COUNTER_BITS - DATA_BITS)
-        counters = {}
-        for counter in EngineCounter:
-            counters[counter.name] = value = self.counters[counter.value]
-            held[counter.name.lower()] = value[:DATA_BITS]
-            held[f"{counter.name.lower()}_high"] = high_word
-        with m.Switch(self.registers.address):
-            for register in self._map.registers:
-                if register.readable:
-                    with m.Case(register.offset):
-                        m.d.sync += found.eq(word_of(register, held))
-                        if register.name in counters:
-                            m.d.sync += high_word.eq(counters[register.name][DATA_BITS:])
-            with m.Default():
-                m.d.sync += exists.eq(0)
+        counters = {counter.name: self.counters[counter.value] for counter in EngineCounter}
+        find_register(m, self._map, self.registers.address, found, exists, held=lambda _: held, counters=counters)

@@ -9,7 +9,7 @@ from typing_extensions import override
 from predictor.row_network.integers import ADAPTED_LIMIT, CERTAIN
 from predictor.row_network.score_cycles import ADAPT_CLOCKS
 from rtl.checks import always, always_within, implies
-from rtl.pim.arithmetic.pipeline import stages
+from rtl.pipeline import stages
 from rtl.prefetch.net.scores.merge import CHANCE_BITS
 from rtl.prefetch.net.scores.score import ADAPTED_BITS
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.row_network.score_cycles import MERGE_CLOCKS
-from rtl.pim.arithmetic.pipeline import stages
+from rtl.pipeline import stages
 
 CHANCE_BITS = 16
 _HALF = 1 << (CHANCE_BITS - 1)

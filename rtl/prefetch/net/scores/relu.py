@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from predictor.row_network.integers import HIDDEN_MAX
 from predictor.row_network.score_cycles import RELU_CLOCKS
-from rtl.pim.arithmetic.pipeline import delayed
+from rtl.pipeline import delayed
 from rtl.verilog import Shared
 
 SHIFT_BITS = 5

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from predictor.row_network.integers import ADAPTED_LIMIT, SCORE_MAX, SCORE_MIN, SCORE_ZERO
 from predictor.row_network.score_cycles import SCORE_CLOCKS
-from rtl.pim.arithmetic.pipeline import delayed
+from rtl.pipeline import delayed
 from rtl.prefetch.net.scores.relu import SHIFT_BITS
 
 SCORE_BITS = SCORE_MAX.bit_length()

@@ -19,7 +19,7 @@ from predictor.row_network.score_cycles import (
     dot_product_clocks,
 )
 from rtl.checks import always, always_stable, always_within, implies
-from rtl.pim.arithmetic.pipeline import stages
+from rtl.pipeline import stages
 from rtl.prefetch.net.scores import layouts
 from rtl.prefetch.net.scores.adaptation import Adaptation
 from rtl.prefetch.net.scores.best import BestExperts

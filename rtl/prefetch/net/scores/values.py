@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
 from predictor.row_network.score_cycles import VALUE_CLOCKS
-from rtl.pim.arithmetic.pipeline import delayed
+from rtl.pipeline import delayed
 from rtl.prefetch.net.scores.merge import CHANCE_BITS
 
 

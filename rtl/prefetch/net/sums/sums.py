@@ -10,7 +10,7 @@ from predictor.row_network.integers import FRACTION_BITS
 from predictor.row_network.limits import NetLimits
 from predictor.row_network.program import DECAYS_MAX, Memory
 from rtl.checks import always
-from rtl.pim.arithmetic.pipeline import stages
+from rtl.pipeline import stages
 from rtl.prefetch.net.layouts import ROW_BITS, command_layout, settings_layout
 from rtl.prefetch.net.scores.layouts import HEADS, load_layout, sums_layout
 from rtl.prefetch.net.scores.memory import LoadedMemory
