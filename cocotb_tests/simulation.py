@@ -153,7 +153,7 @@ def _failed_check(log: Path) -> str:
     """What the first check of ``rtl.checks`` that failed said, if one did: the line before Verilator's."""
     lines = log.read_text(errors="replace").splitlines()
     for before, line in pairwise(lines):
-        if "Assertion failed" in line:
+        if "Verilog $stop" in line:
             return f"a check of the circuit failed, {before.strip()}: "
     return ""
 

@@ -1,8 +1,8 @@
 """What must never be, said inside the circuits: assertions that every simulation checks.
 
 Amaranth's own simulator checks them always. In the Verilog they stand between ``ifdef FORESTAGE_CHECKS`` and ``endif``
-(``rtl.verilog``), as Verilog-2001 has no ``assert``; ``cocotb_tests.build`` defines the macro. A register that only a
-check reads drives nothing else, so that synthesis removes it.
+(``rtl.verilog``), each as a condition that stops the simulation; ``cocotb_tests.build`` defines the macro. A register
+that only a check reads drives nothing else, so that synthesis removes it.
 
 Most checks are of what a circuit guarantees; a few are of its inputs, where a breach would otherwise pass silently.
 

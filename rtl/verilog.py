@@ -12,6 +12,9 @@ CHECKS_MACRO = "FORESTAGE_CHECKS"
 
 # Yosys writes a clocked check as a process of its own.
 _PROCESS = re.compile(r"^  always @\(posedge clk\) begin\n(?:   .*\n)*?  end\n", re.MULTILINE)
+# A check: what it says when it fails, then an assertion, which is no Verilog-2005 and which Verilator asks each time
+# whether it is on.
+_CHECK = re.compile(r"^( +)if \(!(\S+ ?)\)\n +(\$write\(.*\);)\n(?: *)assert \(\2\);\n", re.MULTILINE)
 
 # Yosys writes every row of a memory's initial contents on a line of its own.
 _CONTENTS = re.compile(r"^  initial begin\n((?:    (?:\\\S+ |\w+)\[\d+\] = \S+;\n)+)  end\n", re.MULTILINE)
@@ -88,7 +91,7 @@ def _one_verilog(component: wiring.Component, name: str, parts: SharedParts) -> 
     text = _CONSTANT.sub(r"  initial\n\1", text)
     guarded = _PROCESS.sub(_guarded, text)
     bare = re.sub(rf"^`ifdef {CHECKS_MACRO}\n.*?^`endif\n", "", guarded, flags=re.MULTILINE | re.DOTALL)
-    if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display)\b", bare):
+    if re.search(r"\b(assert|assume|cover)\b *\(|\$(write|display|stop)\b", bare):
         raise AssertionError(f"{name}: a check of the generated Verilog is not guarded; its form is a new one")
     return _fill_by_loops(guarded)
 
@@ -99,7 +102,10 @@ def _guarded(process: re.Match[str]) -> str:
         return process[0]
     if "<=" in process[0]:
         raise AssertionError("the generated Verilog has a process that checks and assigns; its form is a new one")
-    return f"`ifdef {CHECKS_MACRO}\n{process[0]}`endif\n"
+    stops, checks = _CHECK.subn(r"\1if (!\2) begin\n\1  \3\n\1  $stop;\n\1end\n", process[0])
+    if checks != process[0].count("assert ("):
+        raise AssertionError("a check of the generated Verilog says nothing; its form is a new one")
+    return f"`ifdef {CHECKS_MACRO}\n{stops}`endif\n"
 
 
 def _fill_by_loops(text: str) -> str:

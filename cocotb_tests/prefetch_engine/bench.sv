@@ -59,6 +59,54 @@ module bench #(
     output reg [39:0] cycle,
     output wire [31:0] breaches
 );
+
+  // Python sets its signals just behind a rising edge. They are taken over at the falling one: no logic hangs on a port,
+  // which Verilator would evaluate again at each edge.
+  reg rst_now;
+  reg [CONTROL_BITS-1:0] control__awaddr_now;
+  reg [3-1:0] control__awprot_now;
+  reg control__awvalid_now;
+  reg [32-1:0] control__wdata_now;
+  reg [4-1:0] control__wstrb_now;
+  reg control__wvalid_now;
+  reg control__bready_now;
+  reg [CONTROL_BITS-1:0] control__araddr_now;
+  reg [3-1:0] control__arprot_now;
+  reg control__arvalid_now;
+  reg control__rready_now;
+  reg go_now;
+  reg keep_now;
+  reg [31:0] count_now;
+  reg [31:0] token_cycles_now;
+  reg [31:0] gate_cycles_now;
+  reg [31:0] layer_cycles_now;
+  reg [31:0] expert_cycles_now;
+  reg [8:0] share_now;
+  reg [31:0] seed_now;
+  always @(negedge clk) begin
+    rst_now <= rst;
+    control__awaddr_now <= control__awaddr;
+    control__awprot_now <= control__awprot;
+    control__awvalid_now <= control__awvalid;
+    control__wdata_now <= control__wdata;
+    control__wstrb_now <= control__wstrb;
+    control__wvalid_now <= control__wvalid;
+    control__bready_now <= control__bready;
+    control__araddr_now <= control__araddr;
+    control__arprot_now <= control__arprot;
+    control__arvalid_now <= control__arvalid;
+    control__rready_now <= control__rready;
+    go_now <= go;
+    keep_now <= keep;
+    count_now <= count;
+    token_cycles_now <= token_cycles;
+    gate_cycles_now <= gate_cycles;
+    layer_cycles_now <= layer_cycles;
+    expert_cycles_now <= expert_cycles;
+    share_now <= share;
+    seed_now <= seed;
+  end
+
   wire event_valid, event_ready, notice_valid, notice_ready;
   wire [EVENT_BITS-1:0] event_payload;
   wire [NOTICE_BITS-1:0] notice_payload;
@@ -136,26 +184,26 @@ module bench #(
 
   prefetch_engine engine (
       .clk(clk),
-      .rst(rst),
-      .control__awaddr(control__awaddr),
-      .control__awprot(control__awprot),
-      .control__awvalid(control__awvalid),
+      .rst(rst_now),
+      .control__awaddr(control__awaddr_now),
+      .control__awprot(control__awprot_now),
+      .control__awvalid(control__awvalid_now),
       .control__awready(control__awready),
-      .control__wdata(control__wdata),
-      .control__wstrb(control__wstrb),
-      .control__wvalid(control__wvalid),
+      .control__wdata(control__wdata_now),
+      .control__wstrb(control__wstrb_now),
+      .control__wvalid(control__wvalid_now),
       .control__wready(control__wready),
       .control__bresp(control__bresp),
       .control__bvalid(control__bvalid),
-      .control__bready(control__bready),
-      .control__araddr(control__araddr),
-      .control__arprot(control__arprot),
-      .control__arvalid(control__arvalid),
+      .control__bready(control__bready_now),
+      .control__araddr(control__araddr_now),
+      .control__arprot(control__arprot_now),
+      .control__arvalid(control__arvalid_now),
       .control__arready(control__arready),
       .control__rdata(control__rdata),
       .control__rresp(control__rresp),
       .control__rvalid(control__rvalid),
-      .control__rready(control__rready),
+      .control__rready(control__rready_now),
       .far__arid(far__arid),
       .far__araddr(far__araddr),
       .far__arlen(far__arlen),
@@ -245,16 +293,16 @@ module bench #(
       .MOST_EVENTS(MOST_EVENTS)
   ) runner (
       .clk(clk),
-      .rst(rst),
-      .go(go),
-      .count(count),
-      .token_cycles(token_cycles),
-      .gate_cycles(gate_cycles),
-      .layer_cycles(layer_cycles),
-      .expert_cycles(expert_cycles),
-      .event_share(share),
-      .notice_share(share),
-      .seed(seed),
+      .rst(rst_now),
+      .go(go_now),
+      .count(count_now),
+      .token_cycles(token_cycles_now),
+      .gate_cycles(gate_cycles_now),
+      .layer_cycles(layer_cycles_now),
+      .expert_cycles(expert_cycles_now),
+      .event_share(share_now),
+      .notice_share(share_now),
+      .seed(seed_now),
       .event_valid(event_valid),
       .event_ready(event_ready),
       .event_payload(event_payload),
@@ -271,8 +319,8 @@ module bench #(
       .ADDRESS_BITS(ADDRESS_BITS)
   ) far_memory (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .arid(far__arid),
       .araddr(far__araddr),
       .arlen(far__arlen),
@@ -305,8 +353,8 @@ module bench #(
       .ADDRESS_BITS(ADDRESS_BITS)
   ) far_rules (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .breaches(far_breaches),
       .arid(far__arid),
       .araddr(far__araddr),
@@ -344,8 +392,8 @@ module bench #(
       .ADDRESS_BITS(ADDRESS_BITS)
   ) staging_memory (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .arid('0),
       .araddr('0),
       .arlen('0),
@@ -378,8 +426,8 @@ module bench #(
       .ADDRESS_BITS(ADDRESS_BITS)
   ) staging_rules (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .breaches(staging_breaches),
       .arid('0),
       .araddr('0),
@@ -417,8 +465,8 @@ module bench #(
       .ADDRESS_BITS(TEXT_ADDRESS_BITS)
   ) text_memory (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .arid(text__arid),
       .araddr(text__araddr),
       .arlen(text__arlen),
@@ -451,8 +499,8 @@ module bench #(
       .ADDRESS_BITS(TEXT_ADDRESS_BITS)
   ) text_rules (
       .clk(clk),
-      .rst(rst),
-      .keep(keep),
+      .rst(rst_now),
+      .keep(keep_now),
       .breaches(text_breaches),
       .arid(text__arid),
       .araddr(text__araddr),
@@ -502,8 +550,8 @@ module bench #(
   end
 
   always @(posedge clk) begin
-    cycle <= go ? cycle + 1 : 0;
-    if (go) begin
+    cycle <= go_now ? cycle + 1 : 0;
+    if (go_now) begin
       `LOG(events, event_valid && event_ready, event_payload);
       `LOG(notices, notice_valid && notice_ready, notice_payload);
       `LOG(commands, commands_valid, commands_payload);
@@ -515,7 +563,7 @@ module bench #(
       `LOG(stops, stops_valid, stops_payload);
       `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
     end
-    if (keep) begin
+    if (keep_now) begin
       $fflush(events);
       $fflush(notices);
       $fflush(commands);

@@ -5,6 +5,7 @@ Nothing here looks at a single cycle: the bench logs, ``cocotb_tests.prefetch_en
 
 import random
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rtl.prefetch.driver import PrefetchEngineDriver
 
 _PERIOD_NS = 2
 _SLEEP_CYCLES = 2000
+_POLL_CYCLES = 200
 _HUNG_CYCLES = 400_000
 _INPUTS = ("count", "token_cycles", "gate_cycles", "layer_cycles", "expert_cycles", "share", "seed")
 
@@ -43,6 +45,16 @@ async def reset(dut: Any, inputs: dict[str, int]) -> None:
         await RisingEdge(dut.clk)
     dut.rst.value = 0
     await RisingEdge(dut.clk)
+
+
+def _poll_pause(dut: Any) -> Callable[[], Awaitable[None]]:
+    """What passes between two polls of the engine: without Python."""
+
+    async def pause() -> None:
+        await Timer(_POLL_CYCLES * _PERIOD_NS, unit="ns")
+        await RisingEdge(dut.clk)
+
+    return pause
 
 
 async def _sleep_until_done(dut: Any, count: int) -> None:
@@ -70,7 +82,9 @@ async def run(dut: Any) -> None:
     await reset(dut, inputs)
     reset_ns = get_sim_time("ns")
     bus = AxiLiteMaster(dut, "control", waits=random.Random(inputs["seed"]) if inputs["share"] < 256 else None)
-    driver = PrefetchEngineDriver(PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write)
+    driver = PrefetchEngineDriver(
+        PrefetchEngineLimits.model_validate(stimulus["limits"]), bus.read, bus.write, pause=_poll_pause(dut)
+    )
     await configure(driver, stimulus)
     dut.go.value = 1
     # The memories count 1 in the cycle that the reset ended in; the bench counts 0 in the one after this.

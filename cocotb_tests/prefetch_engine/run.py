@@ -44,21 +44,13 @@ SCRIPT = "cocotb_tests.prefetch_engine.engine_test"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
-_VISIBLE = (
-    "clk",
-    "rst",
-    "control__*",
-    "interrupt",
-    "go",
-    "keep",
-    "count",
-    "*_cycles",
-    "share",
-    "seed",
-    "accepted",
-    "cycle",
-    "breaches",
+_BUS_INPUTS = (
+    *("awaddr", "awprot", "awvalid", "wdata", "wstrb", "wvalid", "bready"),
+    *("araddr", "arprot", "arvalid", "rready"),
 )
+_BUS_OUTPUTS = ("awready", "wready", "bresp", "bvalid", "arready", "rdata", "rresp", "rvalid")
+_SET = ("clk", "rst", "go", "keep", "count", "*_cycles", "share", "seed", *(f"control__{name}" for name in _BUS_INPUTS))
+_READ = ("interrupt", "accepted", "cycle", "breaches", *(f"control__{name}" for name in _BUS_OUTPUTS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +147,9 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         "bench",
         trace_waves=waves,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
-        visible=_VISIBLE,
+        visible=_SET,
+        read_only=_READ,
+        optimisation="-O2",
         lint_off=LINT_OFF,
         verilator_arguments=[
             *(["--trace-fst"] if waves else []),

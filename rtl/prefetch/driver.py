@@ -179,6 +179,7 @@ class PrefetchEngineDriver(RegisterDriver):
         limits: What the engine was generated with.
         read: Reads a word at an address.
         write: Writes a word at an address; it raises where the engine refuses.
+        pause: Waited for between two polls of STATUS; without it they follow each other at once.
     """
 
     def __init__(
@@ -186,6 +187,8 @@ class PrefetchEngineDriver(RegisterDriver):
         limits: PrefetchEngineLimits,
         read: Callable[[int], Awaitable[int]],
         write: Callable[[int, int], Awaitable[None]],
+        *,
+        pause: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         super().__init__(
             address_map(limits),
@@ -195,6 +198,7 @@ class PrefetchEngineDriver(RegisterDriver):
             write=write,
         )
         self._limits = limits
+        self._pause = pause
         self._settings = {setting.name: setting for setting in settings(limits)}
 
     async def configure(
@@ -263,10 +267,7 @@ class PrefetchEngineDriver(RegisterDriver):
             ForestageError: it was not loaded, or is still being loaded after so many polls; ``errors`` says why.
         """
         await self.command(Command.LOAD)
-        for _ in range(polls):
-            status = await self.status()
-            if not status.loading:
-                break
+        status = await self._poll(polls, lambda status: not status.loading)
         failed = await self.errors() & _IMAGE_ERRORS
         if failed or (whole and not status.loaded):
             names = ", ".join(str(error.name) for error in await self.errors()) or "none"
@@ -313,13 +314,20 @@ class PrefetchEngineDriver(RegisterDriver):
         Raises:
             ForestageError: something still is after so many polls.
         """
-        for _ in range(polls):
-            status = await self.status()
-            if not (status.busy or status.host_pending):
-                return
-        raise ForestageError(
-            f"prefetch engine: busy after {polls} polls of STATUS; release every layer that runs first"
-        )
+        status = await self._poll(polls, lambda status: not (status.busy or status.host_pending))
+        if status.busy or status.host_pending:
+            raise ForestageError(
+                f"prefetch engine: busy after {polls} polls of STATUS; release every layer that runs first"
+            )
+
+    async def _poll(self, polls: int, is_done: Callable[[EngineStatus], bool]) -> EngineStatus:
+        """STATUS when it is done, or after so many polls."""
+        for nth in range(polls):
+            if nth and self._pause is not None:
+                await self._pause()
+            if is_done(status := await self.status()):
+                break
+        return status
 
     async def errors(self) -> EngineError:
         """What went wrong since the errors were cleared."""
@@ -351,7 +359,5 @@ class PrefetchEngineDriver(RegisterDriver):
             await self._host_done(polls)
 
     async def _host_done(self, polls: int) -> None:
-        for _ in range(polls):
-            if not (await self.status()).host_pending:
-                return
-        raise ForestageError(f"prefetch engine: the stager has not taken a command after {polls} polls of STATUS")
+        if (await self._poll(polls, lambda status: not status.host_pending)).host_pending:
+            raise ForestageError(f"prefetch engine: the stager has not taken a command after {polls} polls of STATUS")
