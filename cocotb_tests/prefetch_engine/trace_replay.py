@@ -88,17 +88,19 @@ def replay_trace(
     tokens: int,
     config: ReplayConfig,
     *,
+    first: int = 0,
     next_layer: RowNetworkPredictor | None = None,
     next_use: RowNetworkPredictor | None = None,
     progress: Progress | None = None,
     waves: Path | None = None,
 ) -> TraceReplayResult:
-    """Replay the first ``tokens`` tokens of the test sequences; tables are profiled on the training sequences.
+    """Replay ``tokens`` tokens of the test sequences; tables are profiled on the training sequences.
 
     Args:
         trace: split by ``traces.split``.
         tokens: how many, prompts included.
         config: how.
+        first: of the test sequences' tokens, the first that is replayed; a sequence that it cuts begins there.
         next_layer, next_use: the learned predictor's heads, in mode ``LEARNED``; at least one.
         progress: called with (events done, events in all).
         waves: where to write the waves.
@@ -113,7 +115,9 @@ def replay_trace(
     if config.mode is Mode.LEARNED and not networks:
         raise ForestageError("mode learned: no predictor is given; give --predictor, --next-use or both")
     train, test = split(trace)
-    stimulus = first_tokens(trace, test, tokens)
+    stimulus = first_tokens(trace, test, first + tokens)
+    if first:
+        stimulus = stimulus.token_range(first, first + tokens)
     limits = replay_limits(trace, config)
     rows, identity_rows = None, 0
     if next_layer is not None and next_layer.network.config.identities and stimulus.token_hash is not None:
