@@ -11,7 +11,8 @@ def accept_events(c: TextControl) -> None:
     """Keep what gates chose, and queue the pieces of work that events come to."""
     m, unit, settings = c.module, c.unit, c.settings
     event = unit.events.payload
-    piece, queue = Signal.like(c.job), c.queue
+    queue = c.queue
+    piece = Signal(c.job.shape())
     is_token, accepted, has_text = Signal(), Signal(), Signal()
     m.d.comb += [
         has_text.eq(settings.tables != 0),

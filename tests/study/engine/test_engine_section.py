@@ -18,7 +18,7 @@ from predictor.next_use.recipes import NextUseConfig
 from predictor.row_network.twin import RowNetwork
 from rtl.synthesis.figures import LongestPath, Synthesis
 from staging.stager.limits import StagerSettings
-from study.blocks import Note, Table
+from study.blocks import Command, Note, Table
 from study.config import StudyConfig
 from study.engine.latency import net_latency
 from study.engine.replays import read_replays
@@ -116,7 +116,11 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
         "replay": live,
     }
     context: Any = SimpleNamespace(
-        results={"engine": {"learned": learned}}, config=StudyConfig(), trace_name="t", left_out={}
+        results={"engine": {"learned": learned}},
+        config=StudyConfig(),
+        trace_name="t",
+        trace=SimpleNamespace(layers=5, experts=12, top_k=3),
+        left_out={},
     )
     return engine._whole(context, engine._runs(learned))
 
@@ -135,6 +139,13 @@ def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch
     assert [row.cells[1:] for row in latency.rows] == [("61", "64"), ("143", "160"), ("201", ""), ("202", "")]
     assert "; stager;" in cost.caption
     assert [row.cells for row in cost.rows] == [("net: sums, scores, selection", "20", "0.900", count(4096))]
+
+
+def test_the_commands_are_of_the_whole_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (command, *_) = [block for block in shown(monkeypatch, tmp_path, None) if isinstance(block, Command)]
+    replay, generate = command.text.splitlines()
+    assert replay.startswith("forestage rtl replay --trace t --predictor learned.safetensors --next-use ")
+    assert generate == "forestage rtl generate --out DIR --layers-max 5 --experts-max 16 --top-k-max 3"
 
 
 def test_the_page_opens_with_the_differences_of_all_learned_runs() -> None:
