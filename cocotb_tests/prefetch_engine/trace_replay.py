@@ -1,4 +1,4 @@
-"""A recorded trace's test tokens through the whole engine: what ``forestage rtl replay --mode`` runs."""
+"""A recorded trace's test tokens through the whole engine: what ``forestage rtl replay`` runs."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from predictor.row_network.twin import RowNetwork
 from predictor.st_moe.parameters import StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from predictor.st_moe.tables import StMoeTables
-from rtl.prefetch.limits import named_experts, table_limits
+from rtl.prefetch.limits import named_experts, sized_engine, table_limits
 from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from traces import RoutingTrace, split
@@ -41,6 +41,7 @@ class ReplayConfig(StrictModel):
         threshold: least chance of a predicted expert, 65535 being certainty.
         waits: chance, in 256ths, that a side of any channel waits in a cycle.
         seed: of the waits.
+        st_moe: of the tables, in mode ``TABLES``.
     """
 
     mode: Mode
@@ -56,6 +57,7 @@ class ReplayConfig(StrictModel):
     threshold: int = Field(default=1, ge=1)
     waits: int = Field(default=0, ge=0, lt=256)
     seed: int = Field(default=0, ge=0)
+    st_moe: StMoeParameters = StMoeParameters()
 
 
 class TraceReplayResult(EngineReplayResult):
@@ -184,27 +186,37 @@ def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLi
     """An engine that holds the trace's model; without nets where they are not asked, as it is simulated faster."""
     most = config.places_per_layer * trace.layers
     pins = config.slots * trace.top_k
-    return PrefetchEngineLimits.model_validate(
+    shape = {
+        "slots_max": config.slots,
+        "layers_max": trace.layers,
+        "experts_max": 1 << (trace.experts - 1).bit_length(),
+        "top_k_max": trace.top_k,
+    }
+    limits = PrefetchEngineLimits.parse(
         {
-            "slots_max": config.slots,
-            "layers_max": trace.layers,
-            "experts_max": 1 << (trace.experts - 1).bit_length(),
-            "top_k_max": trace.top_k,
-            "candidates_max": trace.top_k,
+            **shape,
+            "candidates_max": config.st_moe.candidates or trace.top_k,
             "learned": config.mode is Mode.LEARNED,
             "places": most,
             "spare": max(pins, 32),
             "queue_depth": max(pins, 32),
-        }
+        },
+        origin=f"{trace.metadata.model}: an engine for it",
     )
+    # A larger model's nets have more rows than the default engine's.
+    larger = sized_engine(shape).net
+    rows = {
+        head: own.model_copy(update={"row_words": max(own.row_words, getattr(larger, head).row_words)})
+        for head, own in (("next_layer", limits.net.next_layer), ("next_use", limits.net.next_use))
+    }
+    return limits.model_copy(update={"net": limits.net.model_copy(update=rows)})
 
 
 def _tables(trace: RoutingTrace, train: object, config: ReplayConfig, limits: PrefetchEngineLimits) -> StMoeTables:
     """Profiled on the training sequences; no more experts are requested than a command to the stager names."""
-    parameters = StMoeParameters()
     predictor = StMoePredictor.fit(
         select_sequences(trace, train),  # type: ignore[arg-type]
         lookahead=config.distance,
-        **parameters.model_dump(exclude_unset=True),
+        **config.st_moe.model_dump(exclude_unset=True),
     )
     return predictor.tables(table_limits(limits), min(named_experts(limits), trace.experts))

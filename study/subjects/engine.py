@@ -251,7 +251,17 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
             command,
         ]
     table = Table(
-        columns=("run", "model", "mode", "tokens", "commands", "values compared", "differences", "cycles a token"),
+        columns=(
+            "run",
+            "model",
+            "mode",
+            "tokens",
+            "commands",
+            "cycles in which they begin",
+            "values compared",
+            "differences",
+            "cycles a token",
+        ),
         rows=rows(
             [
                 (
@@ -260,6 +270,7 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
                     run["mode"] + (", random waits" if run["waits"] else ""),
                     count(run["tokens"]),
                     count(run["commands"]),
+                    run["start_cycles"],
                     count(sum(run["compared"].values())),
                     count(run["mismatches"]),
                     count(round(run["cycles_per_token"])),
@@ -268,10 +279,11 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
             ]
         ),
         caption="Compared are every command of the stager and its length in cycles, every action, transfer, "
-        "prediction, score, notice and counter, and the bytes in the staging buffer; when a command begins too, where "
-        "neither channels wait at random nor a net reads text or identity rows. "
+        "prediction, score, notice and counter, and the bytes in the staging buffer; and the cycle in which each "
+        "command begins, but where channels wait at random or a net reads text or identity rows: there it is the "
+        "hardware's, and so is their order. "
         + ("" if list(runs) == [THIS_STUDY] else "Runs but this study's are committed records."),
-        text_columns=(0, 1, 2),
+        text_columns=(0, 1, 2, 5),
     )
     return [table, command]
 

@@ -16,7 +16,7 @@ from study.commands.rtl.limits import CANDIDATES, DOMAINS, EXPERTS, LAYERS, OPTI
 from study.numbers import size
 from study.output import emit, progress_bar
 
-WHOLE_OPTIONS = {"places": "--places", "lanes": "--lanes", "nets": "--no-nets"}
+WHOLE_OPTIONS = {"places": "--places", "lanes": "--lanes", "no_nets": "--no-nets"}
 """Parameter → option, of the whole engine alone."""
 
 
@@ -38,9 +38,9 @@ def generate_command(
     lanes: Annotated[
         int | None, typer.Option("--lanes", help="Multipliers of the net (64, 128, …); more are faster and larger")
     ] = None,
-    nets: Annotated[
-        bool, typer.Option("--nets/--no-nets", help="With the net and the memory of the text, for learned predictors")
-    ] = True,
+    no_nets: Annotated[
+        bool, typer.Option("--no-nets", help="Leave out the net and the memory of the text: no learned predictors")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a unit's Verilog, and SystemRDL of its registers: the whole prefetch engine, unless --unit says otherwise.
@@ -60,10 +60,10 @@ def generate_command(
     of = top_module(unit)
     limits: StrictModel
     if of.defaults is PrefetchEngineLimits:
-        if not nets:
+        if no_nets:
             refuse_unused("without nets there are none; leave it out", lanes="--lanes")
         given |= {} if places is None else {"places": places}
-        limits = sized_engine(given, lanes=lanes, learned=nets)
+        limits = sized_engine(given, lanes=lanes, learned=not no_nets)
     else:
         refuse_unused(f"{unit} has no such limit; leave it out", **WHOLE_OPTIONS)
         if of.defaults is EngineLimits:

@@ -64,9 +64,10 @@ def replayed(**changes: Any) -> TraceReplayResult:
     """A replay's document."""
     settings = PrefetchEngineSettings(layers=4, experts=8, top_k=2, stager=StagerSettings(shares=(3,)))
     fields = {
-        "mode": "learned", "events": 90, "commands": 200, "compared": {"a": 30, "b": 12}, "mismatches": 0,
-        "first_mismatch": "", "breaches": 0, "cycles": 5000, "cycles_per_s": 1.0, "running_s": 1.0, "checked_s": 1.0,
-        "counters": {}, "errors": 0, "waits": 0, "seed": 0, "model": "some-moe", "synthetic": False, "tokens": 7,
+        "mode": "learned", "events": 90, "commands": 200, "start_cycles": "compared",
+        "compared": {"a": 30, "b": 12}, "mismatches": 0, "first_mismatch": "", "breaches": 0, "cycles": 5000,
+        "cycles_per_s": 1.0, "running_s": 1.0, "checked_s": 1.0, "counters": {}, "errors": 0, "waits": 0, "seed": 0,
+        "model": "some-moe", "synthetic": False, "tokens": 7,
         "steps": 28, "cycles_per_token": 714.2, "tokens_per_s": 1.0, "checked_share": 0.9,
         "config": ReplayConfig(mode=Mode.LEARNED), "limits": PrefetchEngineLimits(), "settings": settings,
     }  # fmt: skip
@@ -128,13 +129,15 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
 def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for folder in ("replays", "synthesis"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "replays" / "long.json").write_text(replayed(waits=100, mismatches=3).model_dump_json())
+    (tmp_path / "replays" / "long.json").write_text(
+        replayed(waits=100, mismatches=3, start_cycles="from hardware").model_dump_json()
+    )
     (tmp_path / "synthesis" / f"engine-net.{engine.TARGET}.json").write_text(silicon_record("engine-net", 20.4).text())
     blocks = shown(monkeypatch, tmp_path, replayed(tokens=5).model_dump(mode="json"))
     runs, latency, cost = (block for block in blocks if isinstance(block, Table))
     assert [row.cells for row in runs.rows] == [
-        ("this study", "some-moe", "learned", "5", "200", "42", "0", "714"),
-        ("long", "some-moe", "learned, random waits", "7", "200", "42", "3", "714"),
+        ("this study", "some-moe", "learned", "5", "200", "compared", "42", "0", "714"),
+        ("long", "some-moe", "learned, random waits", "7", "200", "from hardware", "42", "3", "714"),
     ]
     assert [row.cells[1:] for row in latency.rows] == [("61", "64"), ("143", "160"), ("201", ""), ("202", "")]
     assert "; stager;" in cost.caption
