@@ -143,7 +143,11 @@ class Replay:
 
 
 def replay_engine(
-    replay: Replay, *, progress: Callable[[int], None] | None = None, waves: Path | None = None
+    replay: Replay,
+    *,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+    observe: Callable[[EngineRun], None] | None = None,
 ) -> EngineReplayResult:
     """Run it in hardware and in the twin, side by side, and compare everything.
 
@@ -151,6 +155,7 @@ def replay_engine(
         replay: what.
         progress: called with the number of events accepted.
         waves: where to write the waves.
+        observe: given all that the hardware did.
 
     Raises:
         SimulationError: the simulation failed.
@@ -212,6 +217,8 @@ def replay_engine(
         done = list(free.run(to_rest=True))
         run = simulation.result()
     _compare(comparison, replay, twin, done, run, predictor, updates)
+    if observe is not None:
+        observe(run)
     result = EngineReplayResult(
         mode=replay.settings.mode.name.lower(),
         events=len(replay.events.kind),

@@ -15,7 +15,6 @@ from predictor.engine.events import EventKind, trace_events
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.settings import LinkSettings, Mode, PrefetchEngineSettings
 from predictor.row_network.predictor import RowNetworkPredictor
-from predictor.row_network.twin import RowNetwork
 from predictor.st_moe.parameters import StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from predictor.st_moe.tables import StMoeTables
@@ -157,7 +156,8 @@ def replay_trace(
             tables=_tables(trace, train, config, limits) if config.mode is Mode.TABLES else None,
             waits=config.waits,
             seed=config.seed,
-            in_order=learned and any(_has_text(network) for network in networks.values()),
+            # When a text is added up the twin does not know.
+            in_order=learned and any(network.config.reads_text for network in networks.values()),
         ),
         progress=None if progress is None else lambda done: progress(done, len(events.kind)),
         waves=waves,
@@ -175,11 +175,6 @@ def replay_trace(
         limits=limits,
         settings=settings,
     )
-
-
-def _has_text(network: RowNetwork) -> bool:
-    """Whether what a token shows it reads from far memory: when that is added up the twin does not know."""
-    return network.config.looks_for_matches or network.config.identities > 0
 
 
 def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLimits:
