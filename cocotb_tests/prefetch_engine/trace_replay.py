@@ -18,7 +18,7 @@ from predictor.row_network.predictor import RowNetworkPredictor
 from predictor.st_moe.parameters import StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from predictor.st_moe.tables import StMoeTables
-from rtl.prefetch.limits import named_experts, sized_engine, table_limits
+from rtl.prefetch.limits import named_experts, nets_for, table_limits
 from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from traces import RoutingTrace, split
@@ -181,30 +181,22 @@ def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLi
     """An engine that holds the trace's model; without nets where they are not asked, as it is simulated faster."""
     most = config.places_per_layer * trace.layers
     pins = config.slots * trace.top_k
-    shape = {
-        "slots_max": config.slots,
-        "layers_max": trace.layers,
-        "experts_max": 1 << (trace.experts - 1).bit_length(),
-        "top_k_max": trace.top_k,
-    }
-    limits = PrefetchEngineLimits.parse(
+    experts = 1 << (trace.experts - 1).bit_length()
+    return PrefetchEngineLimits.parse(
         {
-            **shape,
+            "slots_max": config.slots,
+            "layers_max": trace.layers,
+            "experts_max": experts,
+            "top_k_max": trace.top_k,
             "candidates_max": config.st_moe.candidates or trace.top_k,
             "learned": config.mode is Mode.LEARNED,
+            "net": nets_for(layers=trace.layers, experts=experts),
             "places": most,
             "spare": max(pins, 32),
             "queue_depth": max(pins, 32),
         },
         origin=f"{trace.metadata.model}: an engine for it",
     )
-    # A larger model's nets have more rows than the default engine's.
-    larger = sized_engine(shape).net
-    rows = {
-        head: own.model_copy(update={"row_words": max(own.row_words, getattr(larger, head).row_words)})
-        for head, own in (("next_layer", limits.net.next_layer), ("next_use", limits.net.next_use))
-    }
-    return limits.model_copy(update={"net": limits.net.model_copy(update=rows)})
 
 
 def _tables(trace: RoutingTrace, train: object, config: ReplayConfig, limits: PrefetchEngineLimits) -> StMoeTables:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
+from predictor.engine.limits import BEAT_BYTES, HeadsLimits, PrefetchEngineLimits
 from predictor.row_network.limits import HeadLimits, word_lanes
 from predictor.row_network.text_traffic import TextLimits
 from predictor.st_moe.parameters import EngineLimits
@@ -75,6 +75,19 @@ def sized_engine(given: dict[str, int], *, lanes: int | None = None, learned: bo
         "net": net,
     }
     return PrefetchEngineLimits.parse_settings(values, origin="prefetch engine")
+
+
+def nets_for(*, layers: int, experts: int) -> HeadsLimits:
+    """The default engine's nets, with room for the rows of a larger model."""
+    default = PrefetchEngineLimits().net
+    return default.model_copy(
+        update={
+            name: head.model_copy(
+                update={"row_words": max(head.row_words, _row_words(head, layers * experts, default.lanes))}
+            )
+            for name, head in (("next_layer", default.next_layer), ("next_use", default.next_use))
+        }
+    )
 
 
 def _row_words(head: HeadLimits, keys: int, lanes: int) -> int:

@@ -30,7 +30,7 @@ from predictor.engine.cycles import FIRST_EXPERT_CYCLES, NOTICE_CYCLES, URGENT_C
 from predictor.engine.environment import Environment, LayerTimes
 from predictor.engine.events import EventArrays, trace_events
 from predictor.engine.heads import Heads
-from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.limits import HeadsLimits, PrefetchEngineLimits
 from predictor.engine.predictors import LearnedPredictor
 from predictor.engine.scale import MachineTimes
 from predictor.engine.settings import LinkSettings, Mode, PrefetchEngineSettings
@@ -40,6 +40,7 @@ from predictor.policies.parts import Part, Predictors
 from predictor.policies.plan import Missing, Plan
 from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
 from predictor.row_network.twin import RowNetwork
+from rtl.prefetch.limits import nets_for
 from staging.stager.twin import Stager
 from staging.static import hottest
 
@@ -225,8 +226,21 @@ class EngineSetup:
     events: EventArrays
 
 
-def engine_setup(part: Part, plan: Plan, policy: Policy, predictors: Predictors, link: LinkSettings) -> EngineSetup:
-    """Generated alike for every policy of a trace, and set as ``plan`` says."""
+def engine_setup(
+    part: Part,
+    plan: Plan,
+    policy: Policy,
+    predictors: Predictors,
+    link: LinkSettings,
+    net: HeadsLimits | None = None,
+) -> EngineSetup:
+    """Generated alike for every policy of a trace, and set as ``plan`` says.
+
+    Args:
+        part, plan, policy, predictors: as of ``compare``.
+        link: of transfers.
+        net: that the engine is generated with; the default one's, or larger for a larger model, where None.
+    """
     trace = part.trace
     predicts, values = policy.prefetch is Prefetch.LEARNED, policy.eviction is Eviction.LEARNED
     next_layer = None
@@ -246,6 +260,7 @@ def engine_setup(part: Part, plan: Plan, policy: Policy, predictors: Predictors,
         value_bits=max(default.value_bits, plan.limits.value_bits),
         scale_bits=plan.limits.scale_bits,
         deadline_bits=48,
+        net=net or nets_for(layers=trace.layers, experts=trace.experts),
     )
     rows, identity_rows = None, 0
     if next_layer is not None and next_layer.config.identities and trace.token_hash is not None:

@@ -10,6 +10,7 @@ from cocotb_tests.prefetch_engine.replay import EngineReplayResult, Replay, repl
 from cocotb_tests.prefetch_engine.run import EngineRun
 from predictor.engine.counters import EngineCounter
 from predictor.engine.events import EventKind
+from predictor.engine.limits import HeadsLimits
 from predictor.engine.settings import LinkSettings
 from predictor.policies.parts import Part, Predictors
 from predictor.policies.plan import Plan
@@ -25,6 +26,7 @@ class RtlRunner:
         link: of transfers.
         memory: far memory and staging buffer.
         progress: called with (events accepted, events).
+        net: that the engine is generated with, as of ``engine_setup``.
 
     Attributes:
         result: the comparison with the twin, of the latest run.
@@ -34,15 +36,21 @@ class RtlRunner:
         SimulationError: the simulation failed.
     """
 
-    def __init__(self, link: LinkSettings, memory: MemoryTiming, progress: Progress | None = None) -> None:
-        self._link, self._memory, self._progress = link, memory, progress
+    def __init__(
+        self,
+        link: LinkSettings,
+        memory: MemoryTiming,
+        progress: Progress | None = None,
+        net: HeadsLimits | None = None,
+    ) -> None:
+        self._link, self._memory, self._progress, self._net = link, memory, progress, net
         self.result: EngineReplayResult | None = None
 
     def __call__(
         self, part: Part, plan: Plan, policy: Policy, predictors: Predictors, times: EngineTimes
     ) -> tuple[Mapping[EngineCounter, int], list[int]]:
         """See the class."""
-        of = engine_setup(part, plan, policy, predictors, self._link)
+        of = engine_setup(part, plan, policy, predictors, self._link, self._net)
         heads = {"next-layer": of.next_layer, "next-use": of.next_use}
         networks = {name: network for name, network in heads.items() if network is not None}
         runs: list[EngineRun] = []
