@@ -183,11 +183,11 @@ def section(context: StudyContext) -> Section:
             ),
         ),
         facts=(
+            *_facts(learned, replayed["model"]),
             Fact(
                 f"{count(replayed['mismatches'])} of {count(replayed['steps'])}",
                 "routing events in which the tables' RTL and twin differ",
             ),
-            *_facts(learned, replayed["model"]),
         ),
     )
 
@@ -257,7 +257,7 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
             "mode",
             "tokens",
             "commands",
-            "cycles in which they begin",
+            "start cycles",
             "values compared",
             "differences",
             "cycles a token",
@@ -280,7 +280,7 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
         ),
         caption="Compared are every command of the stager and its length in cycles, every action, transfer, "
         "prediction, score, notice and counter, and the bytes in the staging buffer; and the cycle in which each "
-        "command begins, but where channels wait at random or a net reads text or identity rows: there it is the "
+        "command starts, but where channels wait at random or a net reads text or identity rows: there it is the "
         "hardware's, and so is their order. "
         + ("" if list(runs) == [THIS_STUDY] else "Runs but this study's are committed records."),
         text_columns=(0, 1, 2, 5),

@@ -85,6 +85,7 @@ def silicon_record(unit: str, area: float) -> Synthesis:
 
 def test_records_of_replays_are_read_by_name(tmp_path: Path) -> None:
     assert read_replays(tmp_path / "none") == {}
+    assert all(run.tokens > 0 for run in read_replays(engine.RECORDS / "replays").values())
     (tmp_path / "b.json").write_text(replayed(tokens=9).model_dump_json())
     (tmp_path / "a.json").write_text(replayed().model_dump_json())
     assert [(name, run.tokens) for name, run in read_replays(tmp_path).items()] == [("a", 7), ("b", 9)]
