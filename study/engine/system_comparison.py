@@ -64,7 +64,7 @@ class SystemComparison(StrictModel):
     Attributes:
         trace, model: the file's name, whose routing it is; ``synthetic``: whether a generator made it.
         tokens: of the test part, each a step.
-        engine: which engine ran: its ``twin``, equal to the hardware bit for bit, in its own time; or the ``RTL``.
+        engine: which engine ran: its ``twin``, whose link and nets take constant times here; or the ``RTL``.
         times: whose; see the module's description.
         config: machine, link and experts held.
         transfer_cycles, before_gate_cycles, expert_cycles: of an expert over the link with its latency; of a layer

@@ -67,9 +67,8 @@ def compare_system_command(
 ) -> None:
     """Run the prefetch engine and the system model with the same trace, policies and times; compare what they count.
 
-    The engine is its twin, which is compared with the hardware in `rtl replay`, or with --rtl the hardware itself.
-    Every token is a step; the experts most used in training are there at the start. Exit status 1 where a count
-    differs.
+    The engine is its twin, with a link and nets of constant times, or with --rtl the hardware itself. Every token is a
+    step; the experts most used in training are there at the start. Exit status 1 where a count differs.
     """
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
