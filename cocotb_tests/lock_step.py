@@ -1,4 +1,4 @@
-"""The prefetch engine under Verilator, in lock-step with its twin."""
+"""The engine of ST-MoE's tables, by itself, under Verilator, in lock-step with its twin."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from cocotb_tests.payloads import pack_events, request_fields
 from cocotb_tests.simulation import run
 from predictor.st_moe.events import RoutingEvent
 from predictor.st_moe.tables import StMoeTables
-from rtl.generate import prefetch_engine_verilog
+from rtl.generate import table_engine_verilog
 
 _PATTERN_CYCLES = 4096
 
@@ -68,8 +68,8 @@ def run_lock_step(
         for event in events
     ]
     simulation = run(
-        build(prefetch_engine_verilog(tables.limits), "prefetch_engine"),
-        "cocotb_tests.prefetch_engine_test",
+        build(table_engine_verilog(tables.limits), "table_engine"),
+        "cocotb_tests.table_engine_test",
         stimulus={
             "limits": tables.limits.model_dump(),
             "configuration": tables.configuration.model_dump(),

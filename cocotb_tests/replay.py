@@ -1,4 +1,4 @@
-"""A recorded trace through the prefetch engine under Verilator, in lock-step with the twin."""
+"""A recorded trace through the engine of ST-MoE's tables under Verilator, in lock-step with the twin."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from traces.selection import select_sequences
 
 
 class ReplayResult(StrictModel):
-    """The document of ``forestage rtl replay``.
+    """The document of ``forestage rtl replay --unit table-engine``.
 
     Attributes:
         model: whose routing it is.

@@ -1,25 +1,42 @@
-"""The files of the hardware: Verilog of every top module, SystemRDL of its registers."""
+"""The files of the hardware, by unit: the Verilog of its top module, and SystemRDL of its registers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from catalog import load_catalog
+from catalog.config import StrictModel
+from catalog.errors import unknown_name
 from catalog.files import write_text
+from catalog.progress import Progress
 from pim_model.unit.parameters import UnitParameters
+from predictor.engine.limits import PrefetchEngineLimits
 from predictor.st_moe.parameters import EngineLimits
+from rtl.bus.register_map import AddressMap
 from rtl.bus.systemrdl import systemrdl
-from rtl.pim import address_map as pim_unit
+from rtl.pim.address_map import address_map as pim_registers
 from rtl.pim.unit import generate_verilog
-from rtl.prefetch.tables.address_map import address_map
+from rtl.prefetch.address_map import address_map as engine_registers
+from rtl.prefetch.engine import PrefetchEngine
+from rtl.prefetch.tables.address_map import address_map as table_registers
 from rtl.prefetch.tables.engine import TableEngine
 from rtl.verilog import to_verilog
 
 
+def prefetch_engine_verilog(limits: PrefetchEngineLimits, progress: Progress | None = None) -> str:
+    """The whole prefetch engine, top module ``prefetch_engine``; the same text on every machine.
+
+    With nets it takes a minute or two; ``progress`` is called with (modules written, modules known).
+    """
+    return to_verilog(PrefetchEngine(limits), "prefetch_engine", progress)
+
+
 @lru_cache(maxsize=4)
-def prefetch_engine_verilog(limits: EngineLimits) -> str:
-    """The prefetch engine as Verilog, top module ``prefetch_engine``; the same text on every machine."""
-    return to_verilog(TableEngine(limits), "prefetch_engine")
+def table_engine_verilog(limits: EngineLimits) -> str:
+    """The engine of ST-MoE's tables, top module ``table_engine``; the same text on every machine."""
+    return to_verilog(TableEngine(limits), "table_engine")
 
 
 PIM_DEVICE = "HBM2-PIM"
@@ -41,25 +58,79 @@ def _pim_unit_verilog(parameters: str) -> str:
     return generate_verilog(UnitParameters.model_validate_json(parameters))
 
 
-FILES: dict[str, Callable[[EngineLimits], str]] = {
-    "pim_unit.rdl": lambda _: systemrdl(pim_unit.address_map(pim_parameters())),
-    "pim_unit.v": lambda _: pim_unit_verilog(pim_parameters()),
-    "prefetch_engine.rdl": lambda limits: systemrdl(address_map(limits)),
-    "prefetch_engine.v": prefetch_engine_verilog,
+@dataclass(frozen=True, kw_only=True)
+class TopModule:
+    """A unit with registers, whose files are written.
+
+    Attributes:
+        what: it is, in words.
+        defaults: limits or parameters that it is generated with where none are given.
+        verilog: its text; reports the modules written.
+        registers: its address map.
+    """
+
+    what: str
+    defaults: Callable[[], StrictModel]
+    verilog: Callable[[Any, Progress | None], str]
+    registers: Callable[[Any], AddressMap]
+
+
+DEFAULT_UNIT = "prefetch-engine"
+
+TOP_MODULES: dict[str, TopModule] = {
+    DEFAULT_UNIT: TopModule(
+        what="the whole prefetch engine",
+        defaults=PrefetchEngineLimits,
+        verilog=prefetch_engine_verilog,
+        registers=engine_registers,
+    ),
+    "table-engine": TopModule(
+        what="the engine of ST-MoE's tables, by itself",
+        defaults=EngineLimits,
+        verilog=lambda limits, _: table_engine_verilog(limits),
+        registers=table_registers,
+    ),
+    "pim-unit": TopModule(
+        what=f"the PIM expert unit of one pseudo-channel of {PIM_DEVICE}",
+        defaults=pim_parameters,
+        verilog=lambda parameters, _: pim_unit_verilog(parameters),
+        registers=pim_registers,
+    ),
 }
-"""What is written, by name: the Verilog of every top module, and the registers of those that have any."""
+"""By their names in ``rtl.synthesis.units``."""
 
 
-def generate(out: Path, limits: EngineLimits) -> list[Path]:
-    """Write every one of ``FILES`` into ``out``; returns the paths in order of name.
+def top_module(unit: str) -> TopModule:
+    """The unit of that name.
 
     Raises:
-        ForestageError: if ``out`` cannot be written.
+        SettingError: there is none; the nearest is named.
     """
-    texts = {name: text_of(limits) for name, text_of in sorted(FILES.items())}
+    if unit not in TOP_MODULES:
+        raise unknown_name("unit", unit, TOP_MODULES)
+    return TOP_MODULES[unit]
+
+
+def generate(
+    out: Path, unit: str = DEFAULT_UNIT, limits: StrictModel | None = None, progress: Progress | None = None
+) -> list[Path]:
+    """Write ``unit``'s Verilog and SystemRDL into ``out``, named by it; returns their paths in order of name.
+
+    Args:
+        out: a folder, made where it is absent.
+        unit: of ``TOP_MODULES``.
+        limits: of the unit's kind; its defaults where None.
+        progress: called with (modules written, modules known).
+
+    Raises:
+        ForestageError: if ``out`` cannot be written; ``unit`` is not known.
+    """
+    of = top_module(unit)
+    limits = of.defaults() if limits is None else limits
+    stem = unit.replace("-", "_")
+    texts = {f"{stem}.rdl": systemrdl(of.registers(limits)), f"{stem}.v": of.verilog(limits, progress)}
     paths = []
     for name, text in texts.items():
-        path = Path(out) / name
-        write_text(path, text)
-        paths.append(path)
+        paths.append(Path(out) / name)
+        write_text(paths[-1], text)
     return paths

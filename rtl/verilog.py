@@ -8,6 +8,8 @@ from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
 
+from catalog.progress import Progress
+
 CHECKS_MACRO = "FORESTAGE_CHECKS"
 
 # Yosys writes a clocked check as a process of its own.
@@ -66,17 +68,20 @@ class Shared(wiring.Component):
         return m
 
 
-def to_verilog(component: wiring.Component, name: str) -> str:
+def to_verilog(component: wiring.Component, name: str, progress: Progress | None = None) -> str:
     """The Verilog of ``component``, top module ``name``: the same text on every machine.
 
     Its checks (``rtl.checks``) stand between ``ifdef FORESTAGE_CHECKS`` and ``endif``. Rows of a memory that begin
-    alike are filled by a loop. `Shared` parts are modules of their own names behind it.
+    alike are filled by a loop. `Shared` parts are modules of their own names behind it. ``progress`` is called with
+    (texts written, texts known so far): the component's own, and one of each such part.
     """
     parts = SharedParts()
     text = _one_verilog(component, name, parts)
     written: set[str] = set()
     while waiting := [part for part in parts.makers if part not in written]:
         for part in waiting:
+            if progress is not None:
+                progress(1 + len(written), 1 + len(parts.makers))
             text += _one_verilog(parts.makers[part](), part, parts)
             written.add(part)
     return text + "".join(parts.texts[name] for name in sorted(parts.texts))

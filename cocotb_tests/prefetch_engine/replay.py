@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class EngineReplayResult(StrictModel):
     Attributes:
         mode: who predicted.
         events, commands: that the engine was told; that its stager was.
+        start_cycles: of commands: ``compared`` with the twin's, or taken ``from hardware``, with their order, as the
+            twin does not know when channels that wait at random, or a text that is added up, let them come.
         compared: values of each kind that were compared.
         mismatches, first_mismatch: of these, how many differ; the first in words.
         breaches: of AXI4 on any port.
@@ -69,6 +71,7 @@ class EngineReplayResult(StrictModel):
     mode: str
     events: int
     commands: int
+    start_cycles: Literal["compared", "from hardware"]
     compared: dict[str, int]
     mismatches: int
     first_mismatch: str
@@ -140,7 +143,11 @@ class Replay:
 
 
 def replay_engine(
-    replay: Replay, *, progress: Callable[[int], None] | None = None, waves: Path | None = None
+    replay: Replay,
+    *,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+    observe: Callable[[EngineRun], None] | None = None,
 ) -> EngineReplayResult:
     """Run it in hardware and in the twin, side by side, and compare everything.
 
@@ -148,6 +155,7 @@ def replay_engine(
         replay: what.
         progress: called with the number of events accepted.
         waves: where to write the waves.
+        observe: given all that the hardware did.
 
     Raises:
         SimulationError: the simulation failed.
@@ -209,10 +217,13 @@ def replay_engine(
         done = list(free.run(to_rest=True))
         run = simulation.result()
     _compare(comparison, replay, twin, done, run, predictor, updates)
+    if observe is not None:
+        observe(run)
     result = EngineReplayResult(
         mode=replay.settings.mode.name.lower(),
         events=len(replay.events.kind),
         commands=len(done),
+        start_cycles="from hardware" if replay.follows else "compared",
         compared=comparison.compared,
         mismatches=comparison.mismatches,
         first_mismatch=comparison.first,

@@ -26,16 +26,15 @@ from predictor.engine.settings import PrefetchEngineSettings
 from predictor.st_moe.parameters import EngineConfiguration
 from predictor.st_moe.rows import RowFormat
 from rtl.bus.payload_bits import Layout, StructLayout
+from rtl.generate import prefetch_engine_verilog
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
 from rtl.prefetch.dma.kept import CHUNK_BITS
-from rtl.prefetch.engine import PrefetchEngine
 from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
-from rtl.verilog import to_verilog
 from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
@@ -110,7 +109,7 @@ def engine_verilog(limits: PrefetchEngineLimits) -> str:
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        (folder / _TEXT).write_text(to_verilog(PrefetchEngine(limits), "prefetch_engine"), encoding="utf-8")
+        (folder / _TEXT).write_text(prefetch_engine_verilog(limits), encoding="utf-8")
         (folder / build_cache.MANIFEST).write_text("{}")
 
     folder, _ = build_cache.obtain(f"engine-{key.hexdigest()[:24]}", make)

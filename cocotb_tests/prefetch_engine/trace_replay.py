@@ -1,4 +1,4 @@
-"""A recorded trace's test tokens through the whole engine: what ``forestage rtl replay --mode`` runs."""
+"""A recorded trace's test tokens through the whole engine: what ``forestage rtl replay`` runs."""
 
 from pathlib import Path
 
@@ -15,11 +15,10 @@ from predictor.engine.events import EventKind, trace_events
 from predictor.engine.limits import PrefetchEngineLimits
 from predictor.engine.settings import LinkSettings, Mode, PrefetchEngineSettings
 from predictor.row_network.predictor import RowNetworkPredictor
-from predictor.row_network.twin import RowNetwork
 from predictor.st_moe.parameters import StMoeParameters
 from predictor.st_moe.predictor import StMoePredictor
 from predictor.st_moe.tables import StMoeTables
-from rtl.prefetch.limits import named_experts, table_limits
+from rtl.prefetch.limits import named_experts, nets_for, table_limits
 from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from traces import RoutingTrace, split
@@ -41,6 +40,7 @@ class ReplayConfig(StrictModel):
         threshold: least chance of a predicted expert, 65535 being certainty.
         waits: chance, in 256ths, that a side of any channel waits in a cycle.
         seed: of the waits.
+        st_moe: of the tables, in mode ``TABLES``.
     """
 
     mode: Mode
@@ -56,6 +56,7 @@ class ReplayConfig(StrictModel):
     threshold: int = Field(default=1, ge=1)
     waits: int = Field(default=0, ge=0, lt=256)
     seed: int = Field(default=0, ge=0)
+    st_moe: StMoeParameters = StMoeParameters()
 
 
 class TraceReplayResult(EngineReplayResult):
@@ -159,7 +160,8 @@ def replay_trace(
             tables=_tables(trace, train, config, limits) if config.mode is Mode.TABLES else None,
             waits=config.waits,
             seed=config.seed,
-            in_order=learned and any(_has_text(network) for network in networks.values()),
+            # When a text is added up the twin does not know.
+            in_order=learned and any(network.config.reads_text for network in networks.values()),
         ),
         progress=None if progress is None else lambda done: progress(done, len(events.kind)),
         waves=waves,
@@ -179,36 +181,33 @@ def replay_trace(
     )
 
 
-def _has_text(network: RowNetwork) -> bool:
-    """Whether what a token shows it reads from far memory: when that is added up the twin does not know."""
-    return network.config.looks_for_matches or network.config.identities > 0
-
-
 def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLimits:
     """An engine that holds the trace's model; without nets where they are not asked, as it is simulated faster."""
     most = config.places_per_layer * trace.layers
     pins = config.slots * trace.top_k
-    return PrefetchEngineLimits.model_validate(
+    experts = 1 << (trace.experts - 1).bit_length()
+    return PrefetchEngineLimits.parse(
         {
             "slots_max": config.slots,
             "layers_max": trace.layers,
-            "experts_max": 1 << (trace.experts - 1).bit_length(),
+            "experts_max": experts,
             "top_k_max": trace.top_k,
-            "candidates_max": trace.top_k,
+            "candidates_max": config.st_moe.candidates or trace.top_k,
             "learned": config.mode is Mode.LEARNED,
+            "net": nets_for(layers=trace.layers, experts=experts),
             "places": most,
             "spare": max(pins, 32),
             "queue_depth": max(pins, 32),
-        }
+        },
+        origin=f"{trace.metadata.model}: an engine for it",
     )
 
 
 def _tables(trace: RoutingTrace, train: object, config: ReplayConfig, limits: PrefetchEngineLimits) -> StMoeTables:
     """Profiled on the training sequences; no more experts are requested than a command to the stager names."""
-    parameters = StMoeParameters()
     predictor = StMoePredictor.fit(
         select_sequences(trace, train),  # type: ignore[arg-type]
         lookahead=config.distance,
-        **parameters.model_dump(exclude_unset=True),
+        **config.st_moe.model_dump(exclude_unset=True),
     )
     return predictor.tables(table_limits(limits), min(named_experts(limits), trace.experts))

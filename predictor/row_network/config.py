@@ -124,6 +124,11 @@ class NetworkConfig(StrictModel):
         return bool(self.ngram_tables and (self.at_match or self.continuation_windows))
 
     @property
+    def reads_text(self) -> bool:
+        """Whether what a token shows is read from far memory: n-gram tables and log, or identity rows."""
+        return self.looks_for_matches or self.identities > 0
+
+    @property
     def looks_at_identity(self) -> bool:
         """Whether tokens must have an identity."""
         return bool(self.identities or (self.looks_for_matches and self.ngram_by == "identity"))

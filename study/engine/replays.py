@@ -1,4 +1,4 @@
-"""Committed records of the whole engine's replays: what ``forestage rtl replay --mode MODE --json`` printed."""
+"""Committed records of the whole engine's replays: what ``forestage rtl replay --json`` printed."""
 
 from pathlib import Path
 
@@ -24,6 +24,6 @@ def read_replays(folder: Path) -> dict[str, TraceReplayResult]:
         except ValidationError as error:
             raise ForestageError(
                 f"{path}: no document of a replay: {describe_validation_error(TraceReplayResult, error)}; write it "
-                "anew with `forestage rtl replay --mode MODE --json`"
+                "anew with `forestage rtl replay --json`"
             ) from error
     return found

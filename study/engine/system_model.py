@@ -1,5 +1,6 @@
-"""The system model and the prefetch engine's twin, with the same policy and times: what they count, and how long they
-take.
+"""The system model and the prefetch engine, with the same policy and times: what they count, and how long they take.
+
+The engine is its twin (``run_twin``), or the hardware itself (``study.engine.system_rtl``).
 
 The system model runs whole policies of any kind, over picoseconds; its stager answers at once. In the engine the stager
 takes cycles for each command, one command at a time, and the front end, notices and link some more. A cycle is 1,000 ps
@@ -13,7 +14,7 @@ commands that come within a few cycles of each other, by chance:
   loads, which it looks for in all layers, some transfers differ.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,9 @@ from perfmodel.workload import Durations, Workload
 from predictor.engine.counters import EngineCounter
 from predictor.engine.cycles import FIRST_EXPERT_CYCLES, NOTICE_CYCLES, URGENT_CYCLES
 from predictor.engine.environment import Environment, LayerTimes
-from predictor.engine.events import trace_events
+from predictor.engine.events import EventArrays, trace_events
 from predictor.engine.heads import Heads
-from predictor.engine.limits import PrefetchEngineLimits
+from predictor.engine.limits import HeadsLimits, PrefetchEngineLimits
 from predictor.engine.predictors import LearnedPredictor
 from predictor.engine.scale import MachineTimes
 from predictor.engine.settings import LinkSettings, Mode, PrefetchEngineSettings
@@ -38,6 +39,8 @@ from predictor.engine.twin import EngineTwin
 from predictor.policies.parts import Part, Predictors
 from predictor.policies.plan import Missing, Plan
 from predictor.policies.policy import Eviction, Policy, Prefetch, plan_of
+from predictor.row_network.twin import RowNetwork
+from rtl.prefetch.limits import nets_for
 from staging.stager.twin import Stager
 from staging.static import hottest
 
@@ -89,6 +92,10 @@ class Agreement:
         return self.engine_cycles / self.model_cycles - 1
 
 
+EngineRunner = Callable[[Part, Plan, Policy, Predictors, EngineTimes], tuple[Mapping[EngineCounter, int], list[int]]]
+"""Runs an engine; returns its counters, and the cycle in which it took each step's first TOKEN."""
+
+
 def compare(
     part: Part,
     policy: Policy,
@@ -97,6 +104,7 @@ def compare(
     times: EngineTimes,
     *,
     share: int,
+    run_engine: EngineRunner | None = None,
 ) -> Agreement:
     """Run both.
 
@@ -107,6 +115,7 @@ def compare(
         uses: i64 ``[layers, experts]``: the most used are there at the start.
         times: of the engine and of those about it.
         share: experts that each layer may keep.
+        run_engine: which engine; the twin where None.
 
     Raises:
         ForestageError: for another policy, or steps of several tokens.
@@ -125,10 +134,10 @@ def compare(
         predictions=part.predictions,
     )
     model, model_steps = _run_model(part, plan, times)
-    engine, starts = _run_engine(part, plan, policy, predictors, times)
+    counters, starts = (run_engine or run_twin)(part, plan, policy, predictors, times)
     return Agreement(
         model=model,
-        engine=engine,
+        engine={name: sum(int(counters[counter]) for counter in of) for name, of in _SAME.items()},
         model_cycles=float(model_steps[:-1].mean()) / PS,
         engine_cycles=float(np.diff(starts).mean()),
         steps=len(part.steps),
@@ -200,15 +209,45 @@ def _load_cycles(plan: Plan) -> int:
     return stager.grant().cycles + stager.arrive(0).cycles
 
 
-def _run_engine(
-    part: Part, plan: Plan, policy: Policy, predictors: Predictors, times: EngineTimes
-) -> tuple[dict[str, int], list[int]]:
+@dataclass(frozen=True, kw_only=True)
+class EngineSetup:
+    """An engine that does what a plan says.
+
+    Attributes:
+        limits, settings: of it.
+        next_layer, next_use: networks that it asks.
+        events: that it is told.
+    """
+
+    limits: PrefetchEngineLimits
+    settings: PrefetchEngineSettings
+    next_layer: RowNetwork | None
+    next_use: RowNetwork | None
+    events: EventArrays
+
+
+def engine_setup(
+    part: Part,
+    plan: Plan,
+    policy: Policy,
+    predictors: Predictors,
+    link: LinkSettings,
+    net: HeadsLimits | None = None,
+) -> EngineSetup:
+    """Generated alike for every policy of a trace, and set as ``plan`` says.
+
+    Args:
+        part, plan, policy, predictors: as of ``compare``.
+        link: of transfers.
+        net: that the engine is generated with; the default one's, or larger for a larger model, where None.
+    """
     trace = part.trace
     predicts, values = policy.prefetch is Prefetch.LEARNED, policy.eviction is Eviction.LEARNED
     next_layer = None
     if predicts and predictors.next_layer is not None:
         next_layer = predictors.next_layer.at(predictors.distances[0]).network
     next_use = predictors.next_use.network if values and predictors.next_use is not None else None
+    default = PrefetchEngineLimits()
     limits = PrefetchEngineLimits(
         slots_max=1,
         layers_max=trace.layers,
@@ -218,10 +257,15 @@ def _run_engine(
         places=plan.limits.places,
         spare=plan.limits.spare,
         queue_depth=plan.limits.queue_depth,
-        value_bits=plan.limits.value_bits,
+        value_bits=max(default.value_bits, plan.limits.value_bits),
         scale_bits=plan.limits.scale_bits,
         deadline_bits=48,
+        net=net or nets_for(layers=trace.layers, experts=trace.experts),
     )
+    rows, identity_rows = None, 0
+    if next_layer is not None and next_layer.config.identities and trace.token_hash is not None:
+        rows = next_layer.identity_index(np.asarray(trace.token_hash).astype(np.int64))
+        identity_rows = len(next_layer.tables.identity_rows)
     settings = PrefetchEngineSettings(
         mode=Mode.LEARNED if predicts or values else Mode.OFF,
         layers=trace.layers,
@@ -231,26 +275,41 @@ def _run_engine(
         next_use=values,
         distance=predictors.distances[0],
         prefetched=min(predictors.prefetched, trace.experts),
-        identity_rows=0 if next_layer is None else next_layer.config.identity_rows,
+        identity_rows=identity_rows,
         stager=plan.settings,
-        link=LinkSettings(expert_bytes=64 * times.link.chunks, expert_stride=64 * times.link.chunks, chunk_bytes=64)
-        .model_copy(update={"staging_stride": 64 * times.link.chunks}),
-    )  # fmt: skip
-    rows = None
-    if next_layer is not None and next_layer.config.identities and trace.token_hash is not None:
-        rows = next_layer.identity_index(np.asarray(trace.token_hash).astype(np.int64))
-    events = trace_events(trace, rows=rows)
-    predictor = None
-    if settings.mode is Mode.LEARNED:
-        predictor = LearnedPredictor(Heads(settings, 1, next_layer, next_use), times.networks)
-    twin = EngineTwin(
-        limits, settings, events, Environment(events, times.layers), predictor=predictor, link_timing=times.link
+        link=link,
     )
-    twin.preload(plan.resident, trace.experts, fixed=False, asks=True)
+    return EngineSetup(
+        limits=limits,
+        settings=settings,
+        next_layer=next_layer,
+        next_use=next_use,
+        events=trace_events(trace, rows=rows),
+    )
+
+
+def run_twin(
+    part: Part, plan: Plan, policy: Policy, predictors: Predictors, times: EngineTimes
+) -> tuple[Mapping[EngineCounter, int], list[int]]:
+    """The engine's twin, in its own time; see ``EngineRunner``."""
+    size = 64 * times.link.chunks
+    link = LinkSettings(expert_bytes=size, expert_stride=size, staging_stride=size, chunk_bytes=64)
+    of = engine_setup(part, plan, policy, predictors, link)
+    predictor = None
+    if of.settings.mode is Mode.LEARNED:
+        predictor = LearnedPredictor(Heads(of.settings, 1, of.next_layer, of.next_use), times.networks)
+    twin = EngineTwin(
+        of.limits,
+        of.settings,
+        of.events,
+        Environment(of.events, times.layers),
+        predictor=predictor,
+        link_timing=times.link,
+    )
+    twin.preload(plan.resident, part.trace.experts, fixed=False, asks=True)
     for _ in twin.run():
         pass
-    of = twin.counters
-    return {name: sum(int(of[counter]) for counter in counters) for name, counters in _SAME.items()}, twin.step_starts
+    return {counter: int(twin.counters[counter]) for counter in EngineCounter}, twin.step_starts
 
 
 _SAME = {
@@ -284,8 +343,16 @@ def machine_times(part: Part, config: SimulationConfig) -> MachineTimes:
 
 
 def policies() -> Iterator[Policy]:
-    """Those that are compared: recency; learned values; learned prefetch too; background loads too."""
-    yield Policy(eviction=Eviction.LRU)
-    yield Policy(eviction=Eviction.LEARNED)
-    yield Policy(eviction=Eviction.LEARNED, prefetch=Prefetch.LEARNED, chance_scale=4)
-    yield Policy(eviction=Eviction.LEARNED, prefetch=Prefetch.LEARNED, chance_scale=4, background=True, price=2 * 65535)
+    """Those that are compared, as ``POLICIES``."""
+    yield from POLICIES.values()
+
+
+POLICIES = {
+    "recency": Policy(eviction=Eviction.LRU),
+    "values": Policy(eviction=Eviction.LEARNED),
+    "prefetch": Policy(eviction=Eviction.LEARNED, prefetch=Prefetch.LEARNED, chance_scale=4),
+    "background": Policy(
+        eviction=Eviction.LEARNED, prefetch=Prefetch.LEARNED, chance_scale=4, background=True, price=2 * 65535
+    ),
+}
+"""By name: the least recently used gives way; learned values; learned prefetch too; background loads too."""

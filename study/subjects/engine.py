@@ -40,10 +40,10 @@ LIMIT_HIDDEN = 128
 
 
 def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
-    """Generate an engine that holds the trace's model, and replay test tokens through it."""
+    """Generate an engine of tables that holds the trace's model, and replay test tokens through it."""
     trace = context.trace
     limits = engine_for(trace)
-    paths = generate(context.out / VERILOG, limits)
+    paths = [*generate(context.out / VERILOG, "table-engine", limits), *generate(context.out / VERILOG, "pim-unit")]
     _, test = split(trace)
     available = int(np.diff(trace.sequence_offsets)[test].sum())
     result = replay(
@@ -54,11 +54,15 @@ def run(context: StudyContext, progress: Progress) -> dict[str, Any]:
         seed=context.config.seed,
         progress=progress,
     )
-    files = {str(path.relative_to(context.out)): path.stat().st_size for path in paths}
+    learned = _learned(context, available, progress)
+    if learned is not None and learned["replay"] is not None:
+        # The engine that ran.
+        whole = PrefetchEngineLimits.model_validate(learned["replay"]["limits"])
+        paths += generate(context.out / VERILOG, "prefetch-engine", whole)
     return {
-        "files": files,
+        "files": {str(path.relative_to(context.out)): path.stat().st_size for path in sorted(paths)},
         "replay": result.model_dump(mode="json"),
-        "learned": _learned(context, available, progress),
+        "learned": learned,
     }
 
 
@@ -173,17 +177,17 @@ def section(context: StudyContext) -> Section:
                 rows=rows([(name, count(value)) for name, value in replayed["counters"].items()]),
             ),
             Command(
-                f"forestage rtl replay --trace {context.trace_name} --tokens {replayed['tokens']} "
-                f"--lookahead {context.config.lookahead} {options}\n"
-                f"forestage rtl generate --out DIR {options}"
+                f"forestage rtl replay --unit table-engine --trace {context.trace_name} "
+                f"--tokens {replayed['tokens']} --lookahead {context.config.lookahead} {options}\n"
+                f"forestage rtl generate --unit table-engine --out DIR {options}"
             ),
         ),
         facts=(
+            *_facts(learned, replayed["model"]),
             Fact(
                 f"{count(replayed['mismatches'])} of {count(replayed['steps'])}",
                 "routing events in which the tables' RTL and twin differ",
             ),
-            *_facts(learned, replayed["model"]),
         ),
     )
 
@@ -231,10 +235,12 @@ def _whole(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block
 def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block]:
     """What ran through the whole engine."""
     command = Command(
-        f"forestage rtl replay --trace {context.trace_name} --mode learned --predictor {NEXT_LAYER_FILE} "
+        f"forestage rtl replay --trace {context.trace_name} --predictor {NEXT_LAYER_FILE} "
         + ("" if "next_use" in context.left_out else f"--next-use {NEXT_USE_FILE} ")
         + f"--lookahead {context.config.lookahead} "
-        f"--tokens {context.config.engine_tokens or 100} --json"
+        f"--tokens {context.config.engine_tokens or 100} --json\n"
+        f"forestage rtl generate --out DIR --layers-max {context.trace.layers} "
+        f"--experts-max {1 << (context.trace.experts - 1).bit_length()} --top-k-max {context.trace.top_k}"
     )
     if not runs:
         return [
@@ -245,7 +251,17 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
             command,
         ]
     table = Table(
-        columns=("run", "model", "mode", "tokens", "commands", "values compared", "differences", "cycles a token"),
+        columns=(
+            "run",
+            "model",
+            "mode",
+            "tokens",
+            "commands",
+            "start cycles",
+            "values compared",
+            "differences",
+            "cycles a token",
+        ),
         rows=rows(
             [
                 (
@@ -254,6 +270,7 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
                     run["mode"] + (", random waits" if run["waits"] else ""),
                     count(run["tokens"]),
                     count(run["commands"]),
+                    run["start_cycles"],
                     count(sum(run["compared"].values())),
                     count(run["mismatches"]),
                     count(round(run["cycles_per_token"])),
@@ -262,10 +279,11 @@ def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Blo
             ]
         ),
         caption="Compared are every command of the stager and its length in cycles, every action, transfer, "
-        "prediction, score, notice and counter, and the bytes in the staging buffer; when a command begins too, where "
-        "neither channels wait at random nor a net reads text or identity rows. "
+        "prediction, score, notice and counter, and the bytes in the staging buffer; and the cycle in which each "
+        "command starts, but where channels wait at random or a net reads text or identity rows: there it is the "
+        "hardware's, and so is their order. "
         + ("" if list(runs) == [THIS_STUDY] else "Runs but this study's are committed records."),
-        text_columns=(0, 1, 2),
+        text_columns=(0, 1, 2, 5),
     )
     return [table, command]
 
@@ -325,7 +343,7 @@ def _cost() -> list[Block]:
 
 
 SUBJECT = Subject(
-    Stage("engine", "Prefetch engine: Verilog and lock-step", run, outputs=(f"{VERILOG}/prefetch_engine.v",)),
+    Stage("engine", "Prefetch engine: Verilog and lock-step", run, outputs=(f"{VERILOG}/table_engine.v",)),
     section,
     title=TITLE,
     lacks=lacks,

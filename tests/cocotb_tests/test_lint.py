@@ -10,7 +10,7 @@ pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from cocotb_tests.lint import WAIVED, has_icarus, icarus, not_waived, verilator_lint
 from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import prefetch_engine_verilog
+from rtl.generate import table_engine_verilog
 from rtl.prefetch.dma.dma import Dma
 from rtl.synthesis.units import UNITS, Unit
 from rtl.verilog import to_verilog
@@ -44,7 +44,7 @@ def lint(name: str) -> Counter[str]:
 @pytest.mark.parametrize(
     ("text", "top"),
     [
-        (lambda: prefetch_engine_verilog(SMALL), "prefetch_engine"),
+        (lambda: table_engine_verilog(SMALL), "table_engine"),
         (lambda: to_verilog(Registers(), "registers"), "registers"),
         (dma, "dma"),
     ],
@@ -66,9 +66,9 @@ def test_lint_finds_nothing_but_what_is_waived(text: Callable[[], str], top: str
     ],
 )
 def test_lint_sees_a_fault(right: str, wrong: str, says: str) -> None:
-    text = prefetch_engine_verilog(SMALL)
+    text = table_engine_verilog(SMALL)
     assert right in text
-    assert any(says in one for one in not_waived(verilator_lint(text.replace(right, wrong, 1), "prefetch_engine")))
+    assert any(says in one for one in not_waived(verilator_lint(text.replace(right, wrong, 1), "table_engine")))
 
 
 @pytest.mark.long
@@ -86,7 +86,7 @@ def test_nothing_is_waived_for_nothing() -> None:
 
 @pytest.mark.skipif(not has_icarus(), reason="needs Icarus Verilog (Debian: iverilog)")
 def test_icarus_reads_the_engine_and_sees_a_fault() -> None:
-    text = prefetch_engine_verilog(SMALL)
+    text = table_engine_verilog(SMALL)
     assert icarus(text) == ""
     assert "syntax error" in icarus(text.replace("endmodule", "endmodul", 1))
     assert icarus(to_verilog(Registers(), "registers")) == ""

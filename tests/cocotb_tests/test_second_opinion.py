@@ -13,7 +13,7 @@ from cocotb_tests.build import build
 from cocotb_tests.lint import WAIVED
 from cocotb_tests.simulation import run
 from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import prefetch_engine_verilog
+from rtl.generate import table_engine_verilog
 from rtl.prefetch.dma.dma import Dma
 from rtl.prefetch.dma.layouts import descriptor_layout
 from rtl.verilog import to_verilog
@@ -47,7 +47,7 @@ def test_the_engines_registers(waits: bool) -> None:
 def tables(text: str, *, waits: bool, transfers: int = 800) -> dict[str, Any]:
     return control_port(
         text,
-        "prefetch_engine",
+        "table_engine",
         transfers=transfers,
         map="tables",
         limits=TABLES.model_dump(),
@@ -59,7 +59,7 @@ def tables(text: str, *, waits: bool, transfers: int = 800) -> dict[str, Any]:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_the_control_port_of_the_engine_of_tables(waits: bool) -> None:
-    result = tables(prefetch_engine_verilog(TABLES), waits=waits)
+    result = tables(table_engine_verilog(TABLES), waits=waits)
     assert result["differences"] == []
     assert result["refused"] > 80
 
@@ -73,7 +73,7 @@ def test_the_control_port_of_the_engine_of_tables(waits: bool) -> None:
     ],
 )
 def test_a_fault_of_the_control_port_is_seen(right: str, wrong: str, says: str) -> None:
-    text = prefetch_engine_verilog(TABLES)
+    text = table_engine_verilog(TABLES)
     assert right in text
     result = tables(text.replace(right, wrong), waits=False, transfers=400)
     assert any(re.search(says.replace("..", r"\w+"), one) for one in result["differences"]), result["differences"]

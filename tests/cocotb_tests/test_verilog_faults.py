@@ -15,7 +15,7 @@ from cocotb_tests.simulation import SimulationError
 from predictor.st_moe.events import RoutingEvent, routing_events
 from predictor.st_moe.parameters import EngineLimits
 from predictor.st_moe.predictor import StMoePredictor
-from rtl.generate import prefetch_engine_verilog
+from rtl.generate import table_engine_verilog
 
 # Six layers in three bits and three slots in two, so that there are layers, rows and slots that do not exist.
 LIMITS = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=5, slots_max=3)
@@ -73,8 +73,8 @@ ENGINE_DIFFERENCES = [
 
 def engine_run(monkeypatch: pytest.MonkeyPatch, faults: list[Fault], number: int) -> Any:
     """Lock-step with one of the faults; the other faults are in the text, but off."""
-    text = plant(prefetch_engine_verilog(LIMITS), faults)
-    monkeypatch.setattr(lock_step, "prefetch_engine_verilog", lambda _: text)
+    text = plant(table_engine_verilog(LIMITS), faults)
+    monkeypatch.setattr(lock_step, "table_engine_verilog", lambda _: text)
     monkeypatch.setattr(lock_step, "run", partial(lock_step.run, plusargs=[f"+fault={number}"]))
     tables = StMoePredictor.fit(TRACE, aggregation="sum", threshold=1).tables(LIMITS)
     return lock_step.run_lock_step(tables, EVENTS, waits=number > 0 and faults[number - 1].waits)

@@ -1,56 +1,76 @@
-"""The Verilog that is written."""
+"""The Verilog and SystemRDL that are written."""
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from catalog.errors import ForestageError
-from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import FILES, generate, prefetch_engine_verilog
+pytest.importorskip("amaranth", reason="needs the extra 'hardware'")
 
-SMALL = EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+from catalog.errors import ForestageError, SettingError
+from predictor.engine.limits import PrefetchEngineLimits
+from predictor.st_moe.parameters import EngineLimits
+from rtl.generate import DEFAULT_UNIT, TOP_MODULES, generate, table_engine_verilog, top_module
+from rtl.prefetch.limits import sized_engine
+from rtl.synthesis.units import UNITS
+
+TABLES = EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
+WHOLE = sized_engine({"experts_max": 8, "layers_max": 3, "top_k_max": 2, "slots_max": 2}, learned=False)
+SMALL: dict[str, Any] = {"prefetch-engine": WHOLE, "table-engine": TABLES}
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.long
-def test_every_file_is_written(tmp_path: Path) -> None:
-    paths = generate(tmp_path / "verilog", SMALL)
-    assert [path.name for path in paths] == list(FILES)
+@pytest.mark.parametrize(
+    "unit", ["table-engine", *(pytest.param(u, marks=pytest.mark.long) for u in ("prefetch-engine", "pim-unit"))]
+)
+def test_a_units_files_have_its_name(unit: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    paths = generate(tmp_path / "verilog", unit, SMALL.get(unit), lambda *done: seen.append(done))
+    stem = unit.replace("-", "_")
+    assert [path.name for path in paths] == [f"{stem}.rdl", f"{stem}.v"]
     assert sorted((tmp_path / "verilog").iterdir()) == paths
-    for path in paths:
-        begins = f"module {path.stem}(" if path.suffix == ".v" else f"addrmap {path.stem} {{"
-        assert begins in path.read_text()
+    assert f"addrmap {stem} {{" in paths[0].read_text()
+    assert f"module {stem}(" in paths[1].read_text()
+    assert all(0 < done < total for done, total in seen)
+
+
+def test_the_whole_engine_is_meant_where_no_unit_is_named() -> None:
+    assert top_module(DEFAULT_UNIT).defaults() == PrefetchEngineLimits()
+    assert set(TOP_MODULES) < set(UNITS)
+    with pytest.raises(SettingError, match="nearest known name is 'table-engine'"):
+        top_module("tables-engine")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if name == "pim_unit.v" else ()) for name in FILES]
+    "unit", ["table-engine", *(pytest.param(u, marks=pytest.mark.long) for u in ("prefetch-engine", "pim-unit"))]
 )
-def test_another_process_writes_the_same_text(name: str) -> None:
+def test_another_process_writes_the_same_files(unit: str, tmp_path: Path) -> None:
     """Text that depends on hash seeds, the folder or the run would defeat the cache of built models."""
     program = (
-        "from rtl.generate import FILES; "
-        "from predictor.st_moe.parameters import EngineLimits as Limits; "
-        "limits = Limits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2); "
-        f"print(FILES[{name!r}](limits), end='')"
+        "import sys; from pathlib import Path; from rtl.generate import generate, top_module; "
+        "unit, out, limits = sys.argv[1:]; kind = top_module(unit).defaults; "
+        "generate(Path(out), unit, kind.model_validate_json(limits) if limits else None)"
     )
-    other = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    text = FILES[name](SMALL)
-    assert other.stdout == text
-    assert str(ROOT) not in text
-    assert "(* src" not in text
+    limits = SMALL[unit].model_dump_json() if unit in SMALL else ""
+    command = [sys.executable, "-c", program, unit, str(tmp_path / "other"), limits]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for path in generate(tmp_path / "this", unit, SMALL.get(unit)):
+        text = path.read_text()
+        assert (tmp_path / "other" / path.name).read_text() == text
+        assert str(ROOT) not in text
+        assert "(* src" not in text
 
 
 def test_canonical_port_names() -> None:
-    text = prefetch_engine_verilog(SMALL)
+    text = table_engine_verilog(TABLES)
     for port in ("control__awvalid", "control__wstrb", "control__rresp", "events__payload", "requests__ready"):
         assert f"{port};" in text
 
 
-def test_unwritable_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FILES, "pim_unit.v", lambda _: "")  # which takes long
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ForestageError, match="cannot write"):
-        generate(tmp_path / "file" / "verilog", SMALL)
+        generate(tmp_path / "file" / "verilog", "table-engine", TABLES)
     assert (tmp_path / "file").read_text() == ""

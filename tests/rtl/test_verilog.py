@@ -16,16 +16,16 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from predictor.st_moe.parameters import EngineLimits
-from rtl.generate import pim_parameters, pim_unit_verilog, prefetch_engine_verilog
+from rtl.generate import pim_parameters, pim_unit_verilog, table_engine_verilog
 from rtl.verilog import CHECKS_MACRO, to_verilog
 
 TEXTS = {
-    "prefetch_engine": lambda: prefetch_engine_verilog(
+    "table_engine": lambda: table_engine_verilog(
         EngineLimits(experts_max=8, layers_max=3, top_k_max=2, candidates_max=2)
     ),
     "pim_unit": lambda: pim_unit_verilog(pim_parameters()),
 }
-EACH = pytest.mark.parametrize("name", ["prefetch_engine", pytest.param("pim_unit", marks=pytest.mark.long)])
+EACH = pytest.mark.parametrize("name", ["table_engine", pytest.param("pim_unit", marks=pytest.mark.long)])
 
 
 def without_checks(text: str) -> str:
@@ -127,7 +127,7 @@ def test_rows_that_begin_alike_are_filled_by_a_loop() -> None:
 
 def test_a_large_memory_takes_few_lines() -> None:
     small, large = (
-        prefetch_engine_verilog(EngineLimits(experts_max=8, layers_max=layers, top_k_max=2, candidates_max=2))
+        table_engine_verilog(EngineLimits(experts_max=8, layers_max=layers, top_k_max=2, candidates_max=2))
         for layers in (5, 8)
     )
     assert small.count("memory[") == large.count("memory[") < 20

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from catalog.errors import ForestageError
-from study.commands.rtl.replaying import replay_command
+from study.commands.rtl.replaying import TABLE_TOKENS, replay_command
 from study.commands.system.simulating import simulate_command
 from study.config import StudyConfig, load_study_config
 
@@ -61,7 +61,7 @@ def test_a_command_on_its_own_does_what_the_study_does() -> None:
         study.system.machine, study.system.capacity_fraction, study.system.tokens,
     )  # fmt: skip
     replay = inspect.signature(replay_command).parameters
-    assert (replay["tokens"].default, replay["lookahead"].default, replay["seed"].default) == (
+    assert (TABLE_TOKENS, replay["lookahead"].default, replay["seed"].default) == (
         study.replay_tokens, study.lookahead, study.seed,
     )  # fmt: skip
 

@@ -80,7 +80,7 @@ def check_results(outcome: Outcome, folder: Path) -> None:
     assert read_image(folder / "learned.img").manifest.size == stages["learned"]["image_bytes"]
     assert stages["learned"]["calibration"]["calibration_error"] < 0.05
     check_system(stages["system"])
-    assert "module prefetch_engine(" in (folder / "verilog" / "prefetch_engine.v").read_text()
+    assert "module table_engine(" in (folder / "verilog" / "table_engine.v").read_text()
 
 
 def check_system(result: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ SETTINGS_OFFSET = 0x20
 COUNTERS_OFFSET = 0x80
 STATUS_ERROR_SHIFT = 8  # of the bits of ``EventError`` in STATUS
 MINIMUM_WINDOW = 0x1000
-NAME = "prefetch_engine"
+NAME = "table_engine"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def address_map(limits: EngineLimits) -> AddressMap:
     ]
     return AddressMap(
         name=NAME,
-        meaning="Prefetch engine: ST-MoE's tables over AXI4-Lite",
+        meaning="The engine of ST-MoE's tables, by itself, over AXI4-Lite",
         registers=(
             *_fixed_registers(limits),
             *_settings(limits),

@@ -1,4 +1,4 @@
-"""The prefetch engine's limits, as options of several commands."""
+"""Limits of the engines, as options of several commands."""
 
 from typing import Annotated
 
@@ -7,23 +7,37 @@ import typer
 from predictor.st_moe.parameters import EngineLimits
 
 DEFAULTS = EngineLimits()
+"""Of the engine of ST-MoE's tables."""
 
-ExpertsMax = Annotated[
-    int, typer.Option("--experts-max", help="Most experts in a layer that the engine can serve (a power of two)")
-]
-LayersMax = Annotated[int, typer.Option("--layers-max", help="Most MoE layers that the engine can serve")]
-TopKMax = Annotated[int, typer.Option("--top-k-max", help="Most experts that a token can use in a layer (top-k)")]
-CandidatesMax = Annotated[int, typer.Option("--candidates-max", help="Most candidates in a row of ST-MoE's tables")]
-SlotsMax = Annotated[int, typer.Option("--slots-max", help="Most sequences that run at once")]
-DomainsMax = Annotated[
-    int, typer.Option("--domains-max", help="Most domains with tables of their own (1, 2, 4 or 8 table banks)")
-]
+EXPERTS = "Most experts in a layer that the engine can serve (a power of two)"
+LAYERS = "Most MoE layers that the engine can serve"
+TOP_K = "Most experts that a token can use in a layer (top-k)"
+CANDIDATES = "Most candidates in a row of ST-MoE's tables"
+SLOTS = "Most sequences that run at once"
+DOMAINS = "Most domains with tables of their own (1, 2, 4 or 8 table banks)"
+
+ExpertsMax = Annotated[int, typer.Option("--experts-max", help=EXPERTS)]
+LayersMax = Annotated[int, typer.Option("--layers-max", help=LAYERS)]
+TopKMax = Annotated[int, typer.Option("--top-k-max", help=TOP_K)]
+CandidatesMax = Annotated[int, typer.Option("--candidates-max", help=CANDIDATES)]
+SlotsMax = Annotated[int, typer.Option("--slots-max", help=SLOTS)]
+DomainsMax = Annotated[int, typer.Option("--domains-max", help=DOMAINS)]
+
+OPTIONS = {
+    "experts_max": "--experts-max",
+    "layers_max": "--layers-max",
+    "top_k_max": "--top-k-max",
+    "candidates_max": "--candidates-max",
+    "slots_max": "--slots-max",
+    "domains_max": "--domains-max",
+}
+"""Parameter → option, of the limits that both engines have."""
 
 
 def engine_limits(
     experts_max: int, layers_max: int, top_k_max: int, candidates_max: int, slots_max: int, domains_max: int
 ) -> EngineLimits:
-    """The engine's limits from the options.
+    """The limits of the engine of ST-MoE's tables from the options.
 
     Raises:
         ForestageError: naming the option that is out of range.

@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.errors import ForestageError
-from predictor.next_layer.predictor import NextLayerPredictor
-from predictor.next_use.predictor import NextUsePredictor
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.rtl.heads import NextUseOption, load_heads
 from study.figures.files import check_figure_path, write_figure
 from study.output import emit, progress_bar
 
@@ -36,9 +34,7 @@ def timeline_command(
     trace: TraceOption,
     predictor: Annotated[Path, typer.Option("--predictor", help="A file of `forestage predictor train`")],
     figure: FigureOption,
-    next_use: Annotated[
-        Path | None, typer.Option("--next-use", help="A file of `forestage predictor train-next-use`")
-    ] = None,
+    next_use: NextUseOption = None,
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of the test sequences to run")] = 12,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -52,11 +48,8 @@ def timeline_command(
     from study.figures.engine_timeline import prefetch_timeline
 
     require_tools()
-    learned = NextLayerPredictor.load(predictor, 1)
-    values = None if next_use is None else NextUsePredictor.load(next_use, 0)
-    for what, path in ((learned, predictor), (values, next_use)):
-        if what is not None and (what.network.layers, what.network.experts) != (recorded.layers, recorded.experts):
-            raise ForestageError(f"{path}: it is not of the trace's shape; give a predictor trained on such a trace")
+    learned, values = load_heads(recorded, predictor, next_use)
+    assert learned is not None
     with progress_bar("prefetch engine") as progress:
         run = run_prefetches(recorded, tokens, learned, values, progress=progress)
     story = find_prefetch(run)

@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catalog.errors import ForestageError
+from catalog.errors import ForestageError, unknown_name
 from predictor.base import check_lookahead
 from predictor.engine.settings import Mode
-from predictor.next_layer.predictor import NextLayerPredictor
-from predictor.next_use.predictor import NextUsePredictor
-from predictor.st_moe.parameters import StMoeParameters
+from predictor.st_moe.parameters import EngineLimits, StMoeParameters
+from study.commands.command import refuse_unused
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import (
     JsonOption,
@@ -23,8 +22,10 @@ from study.commands.options import (
     TraceOption,
     parse_parameters,
 )
+from study.commands.rtl.heads import NextLayerOption, NextUseOption, load_heads
 from study.commands.rtl.limits import (
     DEFAULTS,
+    OPTIONS,
     CandidatesMax,
     DomainsMax,
     ExpertsMax,
@@ -35,17 +36,54 @@ from study.commands.rtl.limits import (
 )
 from study.numbers import count
 from study.output import emit, progress_bar
+from traces import RoutingTrace
 
 if TYPE_CHECKING:
     from cocotb_tests.prefetch_engine.trace_replay import TraceReplayResult
     from cocotb_tests.replay import ReplayResult
 
+WHOLE, TABLES = "prefetch-engine", "table-engine"
+WHOLE_TOKENS, TABLE_TOKENS = 100, 500
+"""Replayed where nothing is said."""
+WHOLE_OPTIONS = {
+    "mode": "--mode",
+    "predictor": "--predictor",
+    "next_use": "--next-use",
+    "slots": "--slots",
+    "places": "--places",
+    "waves": "--waves",
+}
+"""Parameter → option, of the whole engine alone."""
+
 
 def replay_command(
     trace: TraceOption,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to replay")] = 500,
+    unit: Annotated[
+        str, typer.Option("--unit", help="prefetch-engine: the whole one; table-engine: ST-MoE's tables by themselves")
+    ] = WHOLE,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            help="Who predicts: learned, tables or off; default: learned where a predictor is given, else tables",
+        ),
+    ] = None,
+    predictor: NextLayerOption = None,
+    next_use: NextUseOption = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", min=1, help="Tokens of the test sequences; default: 100, of the tables alone 500"),
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="The whole engine: sequences that run together")] = 1,
+    places: Annotated[
+        int, typer.Option("--places", min=1, help="The whole engine: experts of a layer that the staging buffer keeps")
+    ] = 8,
+    waves: Annotated[
+        Path | None, typer.Option("--waves", help="The whole engine: where to write its waveforms (FST)")
+    ] = None,
     waits: Annotated[
-        bool, typer.Option("--waits", help="Make both streams and the bus wait at random; cycles are then not compared")
+        bool,
+        typer.Option("--waits", help="Every channel waits at random; when commands begin is then not compared"),
     ] = False,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the waits, and of the event bits that the engine must ignore")
@@ -61,46 +99,91 @@ def replay_command(
     candidates_max: CandidatesMax = DEFAULTS.candidates_max,
     slots_max: SlotsMax = DEFAULTS.slots_max,
     domains_max: DomainsMax = DEFAULTS.domains_max,
-    mode: Annotated[
-        str | None,
-        typer.Option("--mode", help="The whole engine, predicting by tables, learned or off; else the tables alone"),
-    ] = None,
-    predictor: Annotated[
-        Path | None, typer.Option("--predictor", help="Mode learned: a file of `forestage predictor train`")
-    ] = None,
-    next_use: Annotated[
-        Path | None, typer.Option("--next-use", help="Mode learned: a file of `forestage predictor train-next-use`")
-    ] = None,
-    slots: Annotated[int, typer.Option("--slots", min=1, help="The whole engine: sequences that run together")] = 1,
-    places: Annotated[
-        int, typer.Option("--places", min=1, help="The whole engine: experts of a layer that the staging buffer keeps")
-    ] = 8,
-    waves: Annotated[
-        Path | None, typer.Option("--waves", help="The whole engine: where to write its waveforms (FST)")
-    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream a trace through engine and twin, and compare every request, table write and, without waits, cycle.
+    """Stream a trace through hardware and twin, and compare all that they do: the whole prefetch engine by default.
 
-    With --mode that is the whole engine between memories that hold experts: it predicts, and moves their bytes. Without
-    it is the table predictor alone. Exit status 1 if they differ.
+    It predicts, decides, and moves bytes between models of memories; it is generated for the trace's model. Its
+    simulation takes minutes to build, once. ``--unit table-engine`` replays the unit of ST-MoE's tables alone, whose
+    limits are the options ``--…-max``. Exit status 1 if anything differs.
     """
-    if mode is not None:
-        _replay_whole(
-            trace, tokens, mode, predictor, next_use, model, waves, as_json=as_json,
-            slots=slots, distance=lookahead, places_per_layer=places, waits=100 if waits else 0, seed=seed,
-        )  # fmt: skip
-        return
-    if predictor or next_use or waves or slots > 1:
-        raise ForestageError("--predictor, --next-use, --slots and --waves are the whole engine's; give --mode too")
     parameters = parse_parameters(parameter or [])
-    candidates = StMoeParameters.parse(parameters, origin="--set").candidates
-    limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
-    recorded = open_trace(trace, model)
-    limits.check_trace(recorded, candidates=candidates, origin=str(trace))
+    if unit == WHOLE:
+        refuse_unused(
+            f"the engine is generated for the trace's model; leave it out, or give --unit {TABLES}", **OPTIONS
+        )
+        chosen = _mode(mode, predictor is not None or next_use is not None)
+        if chosen is not Mode.TABLES:
+            refuse_unused(f"mode is {chosen.name.lower()}; leave it out, or give --mode tables", parameter="--set")
+        st_moe = StMoeParameters.parse(parameters, origin="--set")
+        _replay_whole(
+            trace, model, tokens or WHOLE_TOKENS, chosen, predictor, next_use, waves, as_json=as_json,
+            slots=slots, distance=lookahead, places_per_layer=places, waits=100 if waits else 0, seed=seed,
+            st_moe=st_moe,
+        )  # fmt: skip
+    elif unit == TABLES:
+        refuse_unused(f"it is the whole engine's; leave it out, or give --unit {WHOLE}", **WHOLE_OPTIONS)
+        limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
+        _replay_tables(
+            trace, model, tokens or TABLE_TOKENS, limits, parameters, as_json=as_json,
+            lookahead=lookahead, waits=waits, seed=seed,
+        )  # fmt: skip
+    else:
+        raise unknown_name("unit", unit, (WHOLE, TABLES))
+
+
+def _mode(name: str | None, learned: bool) -> Mode:
+    """Who predicts.
+
+    Raises:
+        ForestageError: there is no such mode, or predictors are given that it does not ask.
+    """
+    if name is None:
+        return Mode.LEARNED if learned else Mode.TABLES
+    if name.upper() not in Mode.__members__:
+        raise ForestageError(f"--mode {name}: give {', '.join(known.name.lower() for known in Mode)}")
+    mode = Mode[name.upper()]
+    if mode is not Mode.LEARNED:
+        refuse_unused(
+            f"mode is {name}; leave it out, or give --mode learned", predictor="--predictor", next_use="--next-use"
+        )
+    return mode
+
+
+def _opened(path: Path, model: str | None, lookahead: int) -> RoutingTrace:
+    """The trace, of some test sequences and layers enough.
+
+    Raises:
+        ForestageError: naming the file or the option.
+    """
+    recorded = open_trace(path, model)
+    require_test_sequences(recorded, path)
     check_lookahead(lookahead, recorded.layers)
-    require_test_sequences(recorded, trace)
+    return recorded
+
+
+def _replay_tables(
+    path: Path,
+    model: str | None,
+    tokens: int,
+    limits: EngineLimits,
+    parameters: dict[str, Any],
+    *,
+    as_json: bool,
+    lookahead: int,
+    **options: Any,
+) -> None:
+    """Replay through the engine of ST-MoE's tables.
+
+    Raises:
+        ForestageError: naming the option or the file, and the remedy.
+    """
+    candidates = StMoeParameters.parse(parameters, origin="--set").candidates
+    recorded = open_trace(path, model)
+    limits.check_trace(recorded, candidates=candidates, origin=str(path))
+    check_lookahead(lookahead, recorded.layers)
+    require_test_sequences(recorded, path)
     from cocotb_tests.build import require_tools  # needs the extra, as does the next
     from cocotb_tests.replay import replay
 
@@ -112,22 +195,21 @@ def replay_command(
             limits=limits,
             parameters=parameters,
             lookahead=lookahead,
-            waits=waits,
-            seed=seed,
             progress=progress,
+            **options,
         )
-    emit(result, as_json=as_json, render=lambda console: render_replay(console, trace.name, result))
+    emit(result, as_json=as_json, render=lambda console: render_replay(console, path.name, result))
     if result.mismatches:
         sys.exit(1)
 
 
 def _replay_whole(
     path: Path,
+    model: str | None,
     tokens: int,
-    mode: str,
+    mode: Mode,
     predictor: Path | None,
     next_use: Path | None,
-    model: str | None,
     waves: Path | None,
     *,
     as_json: bool,
@@ -138,31 +220,28 @@ def _replay_whole(
     Raises:
         ForestageError: naming the option or the file, and the remedy.
     """
-    if mode.upper() not in Mode.__members__:
-        raise ForestageError(f"--mode {mode}: give {', '.join(known.name.lower() for known in Mode)}")
-    recorded = open_trace(path, model)
-    require_test_sequences(recorded, path)
-    check_lookahead(config["distance"], recorded.layers)
+    recorded = _opened(path, model, config["distance"])
     from cocotb_tests.build import require_tools  # needs the extra, as does the next
     from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, replay_trace
 
     require_tools()
+    next_layer, values = load_heads(recorded, predictor, next_use, config["distance"])
     with progress_bar("lock-step replay") as progress:
         result = replay_trace(
             recorded,
             tokens,
-            ReplayConfig(mode=Mode[mode.upper()], **config),
-            next_layer=None if predictor is None else NextLayerPredictor.load(predictor, config["distance"]),
-            next_use=None if next_use is None else NextUsePredictor.load(next_use, 0),
+            ReplayConfig(mode=mode, **config),
+            next_layer=next_layer,
+            next_use=values,
             progress=progress,
             waves=waves,
         )
-    emit(result, as_json=as_json, render=lambda console: _render_whole(console, path.name, result))
+    emit(result, as_json=as_json, render=lambda console: render_whole(console, path.name, result))
     if result.mismatches:
         sys.exit(1)
 
 
-def _render_whole(console: Console, name: str, result: "TraceReplayResult") -> None:
+def render_whole(console: Console, name: str, result: "TraceReplayResult") -> None:
     """Print the comparison, the speed and the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(
@@ -174,6 +253,7 @@ def _render_whole(console: Console, name: str, result: "TraceReplayResult") -> N
     if result.first_mismatch:
         console.print(escape(result.first_mismatch), highlight=False)
     table = Table(box=None, show_header=False)
+    table.add_row("cycles in which commands begin", result.start_cycles)
     table.add_row("cycles simulated a second", count(round(result.cycles_per_s)))
     table.add_row("tokens a second", f"{result.tokens_per_s:.1f}")
     table.add_row("of that with the comparison", f"{result.checked_share:.0%}")

@@ -18,7 +18,7 @@ from predictor.next_use.recipes import NextUseConfig
 from predictor.row_network.twin import RowNetwork
 from rtl.synthesis.figures import LongestPath, Synthesis
 from staging.stager.limits import StagerSettings
-from study.blocks import Note, Table
+from study.blocks import Command, Note, Table
 from study.config import StudyConfig
 from study.engine.latency import net_latency
 from study.engine.replays import read_replays
@@ -64,9 +64,10 @@ def replayed(**changes: Any) -> TraceReplayResult:
     """A replay's document."""
     settings = PrefetchEngineSettings(layers=4, experts=8, top_k=2, stager=StagerSettings(shares=(3,)))
     fields = {
-        "mode": "learned", "events": 90, "commands": 200, "compared": {"a": 30, "b": 12}, "mismatches": 0,
-        "first_mismatch": "", "breaches": 0, "cycles": 5000, "cycles_per_s": 1.0, "running_s": 1.0, "checked_s": 1.0,
-        "counters": {}, "errors": 0, "waits": 0, "seed": 0, "model": "some-moe", "synthetic": False, "tokens": 7,
+        "mode": "learned", "events": 90, "commands": 200, "start_cycles": "compared",
+        "compared": {"a": 30, "b": 12}, "mismatches": 0, "first_mismatch": "", "breaches": 0, "cycles": 5000,
+        "cycles_per_s": 1.0, "running_s": 1.0, "checked_s": 1.0, "counters": {}, "errors": 0, "waits": 0, "seed": 0,
+        "model": "some-moe", "synthetic": False, "tokens": 7,
         "steps": 28, "cycles_per_token": 714.2, "tokens_per_s": 1.0, "checked_share": 0.9,
         "config": ReplayConfig(mode=Mode.LEARNED), "limits": PrefetchEngineLimits(), "settings": settings,
     }  # fmt: skip
@@ -84,6 +85,7 @@ def silicon_record(unit: str, area: float) -> Synthesis:
 
 def test_records_of_replays_are_read_by_name(tmp_path: Path) -> None:
     assert read_replays(tmp_path / "none") == {}
+    assert all(run.tokens > 0 for run in read_replays(engine.RECORDS / "replays").values())
     (tmp_path / "b.json").write_text(replayed(tokens=9).model_dump_json())
     (tmp_path / "a.json").write_text(replayed().model_dump_json())
     assert [(name, run.tokens) for name, run in read_replays(tmp_path).items()] == [("a", 7), ("b", 9)]
@@ -116,7 +118,11 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
         "replay": live,
     }
     context: Any = SimpleNamespace(
-        results={"engine": {"learned": learned}}, config=StudyConfig(), trace_name="t", left_out={}
+        results={"engine": {"learned": learned}},
+        config=StudyConfig(),
+        trace_name="t",
+        trace=SimpleNamespace(layers=5, experts=12, top_k=3),
+        left_out={},
     )
     return engine._whole(context, engine._runs(learned))
 
@@ -124,17 +130,26 @@ def shown(monkeypatch: pytest.MonkeyPatch, records: Path, live: dict[str, Any] |
 def test_the_section_shows_runs_latency_and_cost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for folder in ("replays", "synthesis"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "replays" / "long.json").write_text(replayed(waits=100, mismatches=3).model_dump_json())
+    (tmp_path / "replays" / "long.json").write_text(
+        replayed(waits=100, mismatches=3, start_cycles="from hardware").model_dump_json()
+    )
     (tmp_path / "synthesis" / f"engine-net.{engine.TARGET}.json").write_text(silicon_record("engine-net", 20.4).text())
     blocks = shown(monkeypatch, tmp_path, replayed(tokens=5).model_dump(mode="json"))
     runs, latency, cost = (block for block in blocks if isinstance(block, Table))
     assert [row.cells for row in runs.rows] == [
-        ("this study", "some-moe", "learned", "5", "200", "42", "0", "714"),
-        ("long", "some-moe", "learned, random waits", "7", "200", "42", "3", "714"),
+        ("this study", "some-moe", "learned", "5", "200", "compared", "42", "0", "714"),
+        ("long", "some-moe", "learned, random waits", "7", "200", "from hardware", "42", "3", "714"),
     ]
     assert [row.cells[1:] for row in latency.rows] == [("61", "64"), ("143", "160"), ("201", ""), ("202", "")]
     assert "; stager;" in cost.caption
     assert [row.cells for row in cost.rows] == [("net: sums, scores, selection", "20", "0.900", count(4096))]
+
+
+def test_the_commands_are_of_the_whole_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (command, *_) = [block for block in shown(monkeypatch, tmp_path, None) if isinstance(block, Command)]
+    replay, generate = command.text.splitlines()
+    assert replay.startswith("forestage rtl replay --trace t --predictor learned.safetensors --next-use ")
+    assert generate == "forestage rtl generate --out DIR --layers-max 5 --experts-max 16 --top-k-max 3"
 
 
 def test_the_page_opens_with_the_differences_of_all_learned_runs() -> None:

@@ -22,11 +22,11 @@ HARDWARE = {Access.CONSTANT: "na", Access.STATE: "w", Access.SETTING: "r", Acces
 
 def compiled(limits: EngineLimits, folder: Path) -> Any:
     """The root of the elaborated map."""
-    path = folder / "prefetch_engine.rdl"
+    path = folder / "table_engine.rdl"
     path.write_text(written(address_map(limits)), encoding="utf-8")
     compiler = systemrdl.RDLCompiler()
     compiler.compile_file(str(path))
-    return compiler.elaborate("prefetch_engine")
+    return compiler.elaborate("table_engine")
 
 
 @pytest.mark.parametrize("limits", LIMITS)
@@ -61,15 +61,15 @@ def test_the_compiler_reads_the_same_map(limits: EngineLimits, tmp_path: Path) -
 def test_the_c_header_has_the_offsets(tmp_path: Path) -> None:
     """PeakRDL's header, compiled: a struct member lies where the map says, a field's mask and reset are the map's."""
     exporter = pytest.importorskip("peakrdl_cheader.exporter", reason="needs the extra 'dev'")
-    exporter.CHeaderExporter().export(compiled(LIMITS[0], tmp_path), str(tmp_path / "prefetch_engine.h"))
+    exporter.CHeaderExporter().export(compiled(LIMITS[0], tmp_path), str(tmp_path / "table_engine.h"))
     expected = address_map(LIMITS[0])
-    checks = [f"offsetof(prefetch_engine_t, {r.name}) == {r.offset}" for r in expected.registers]
-    checks += [f"offsetof(prefetch_engine_t, TABLE) == {expected.memory.offset}"]
+    checks = [f"offsetof(table_engine_t, {r.name}) == {r.offset}" for r in expected.registers]
+    checks += [f"offsetof(table_engine_t, TABLE) == {expected.memory.offset}"]
     for register in expected.registers:
         for field in register.fields:
-            macro = f"PREFETCH_ENGINE__{register.name}__{field.name.upper()}"
+            macro = f"TABLE_ENGINE__{register.name}__{field.name.upper()}"
             checks += [f"{macro}_bm == {field.mask:#x}", f"{macro}_reset == {field.reset}"]
-    program = ["#include <stddef.h>", '#include "prefetch_engine.h"']
+    program = ["#include <stddef.h>", '#include "table_engine.h"']
     program += [f'_Static_assert({check}, "{check}");' for check in checks]
     source = tmp_path / "check.c"
     source.write_text("\n".join([*program, "int main(void) { return 0; }", ""]))

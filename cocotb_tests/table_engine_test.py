@@ -1,4 +1,4 @@
-"""In the simulator: the prefetch engine and its twin get the same events, and everything they do is compared.
+"""In the simulator: the engine of ST-MoE's tables and its twin get the same events, and everything they do is compared.
 
 The stimulus (``cocotb_tests.lock_step`` writes it): limits, configuration, memory image, events and their payloads,
 wait patterns. The twin is loaded with the image and fed with the events; it never sees an output.
