@@ -28,7 +28,6 @@ from predictor.st_moe.rows import RowFormat
 from rtl.bus.payload_bits import Layout, StructLayout
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
-from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.engine import PrefetchEngine
 from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.net.scores.layouts import scored_layout
@@ -36,6 +35,7 @@ from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
 from rtl.verilog import to_verilog
+from staging.transfer.limits import CHUNK_BITS
 from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
