@@ -123,7 +123,7 @@ class Replay:
 
     @property
     def identity(self) -> str:
-        """What tells it from others: limits, settings, events, waits, faults."""
+        """What tells it from others: limits, settings, events, waits, faults, script."""
         events = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in self.events)).hexdigest()
         told = (
             self.limits.model_dump_json(),
@@ -132,6 +132,7 @@ class Replay:
             self.waits,
             self.seed,
             self.faults,
+            self.script,
         )
         return repr(told)
 
@@ -163,7 +164,7 @@ def replay_in_turn(
         ForestageError: hardware runs are not possible here, or what is given does not fit the engine.
     """
     first = replays[0]
-    build_bench(first.limits, waves=waves is not None)
+    build_bench(first.limits, waves=waves)
     sides = [_Side(replay) for replay in replays]
     started = time.perf_counter()
     simulation = _InBackground(

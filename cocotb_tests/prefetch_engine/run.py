@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import ForestageError
 from cocotb_tests import build_cache
-from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
+from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines, word_lines
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
@@ -133,12 +134,17 @@ def engine_verilog(limits: PrefetchEngineLimits) -> str:
     return (folder / _TEXT).read_text(encoding="utf-8")
 
 
-def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
-    """The bench around an engine.
+def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None) -> BuiltModel:
+    """The bench around an engine, which can write its ``waves`` to such a file: VCD or FST, by the name's end.
 
     Raises:
-        ForestageError: hardware runs are not possible here.
+        ForestageError: hardware runs, or waves of this kind, are not possible here.
     """
+    if waves is not None and waves.suffix not in (".vcd", ".fst"):
+        raise ForestageError(f"{waves}: waves are written as VCD or FST; give a name that ends in .vcd or .fst")
+    is_fst = waves is not None and waves.suffix == ".fst"
+    if is_fst:
+        require_fst()
     layouts, tables = log_layouts(limits), table_limits(limits)
     parameters = {
         "CONTROL_BITS": address_bits(limits),
@@ -161,12 +167,12 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
     return build(
         engine_verilog(limits),
         "bench",
-        trace_waves=waves,
+        trace_waves=waves is not None,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_VISIBLE,
         lint_off=LINT_OFF,
         verilator_arguments=[
-            *(["--trace-fst"] if waves else []),
+            *([FST] if is_fst else []),
             *(f"-G{name}={value}" for name, value in parameters.items()),
         ],
     )
@@ -329,7 +335,7 @@ def run_in_turn(
         for name, text in of.files(limits, seed=seed).items()
     }
     values = run(
-        build_bench(limits, waves=waves is not None),
+        build_bench(limits, waves=waves),
         script,
         stimulus={
             "runs": [of.stimulus(share=256 - waits, seed=seed) for of in runs],

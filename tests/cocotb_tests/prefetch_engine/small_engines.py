@@ -21,6 +21,7 @@ from rtl.prefetch.limits import table_limits
 from staging.stager.limits import StagerSettings
 from staging.transfer.timing import MemoryTiming
 from tests.learned_samples import identified_trace, random_next_use, random_predictor
+from traces import RoutingTrace
 
 TOP_K, SLOTS, CANDIDATES = 2, 2, 2
 PLAIN = {"identities": 0, "identity_rows": 0, "ngram_tables": (), "continuation_windows": ()}
@@ -115,8 +116,25 @@ class Model:
         confidences = generator.integers(0, 4, candidates.shape).astype(np.int8)
         return StMoeTables(table_limits(limits), configuration, candidates, confidences)
 
+    def trace(self, *, shared: int = 0, **changes: Any) -> RoutingTrace:
+        """Correlated routing with identities; ``shared``: every so many tokens the first two sequences choose alike."""
+        found = identified_trace(**{"seed": 0, "unrecorded": 0.05, **changes}, **self.shape)
+        if not shared:
+            return found
+        ids = np.array(found.expert_ids)
+        first, second, end = (int(at) for at in found.sequence_offsets[:3])
+        length = min(second - first, end - second)
+        ids[second : second + length : shared] = ids[first : first + length : shared]
+        return replace(found, expert_ids=ids)
+
     def learned(
-        self, *, slots: int = SLOTS, share: int = 3, distance: int = 1, plain: bool = False, **trace: Any
+        self,
+        trace: RoutingTrace | None = None,
+        *,
+        slots: int = SLOTS,
+        share: int = 3,
+        distance: int = 1,
+        plain: bool = False,
     ) -> dict[str, Any]:
         """A replay's settings, events, networks and times in mode ``LEARNED``; ``plain``: no identities, no texts."""
         config: dict[str, Any] = PLAIN if plain else {}
@@ -124,7 +142,7 @@ class Model:
             "next-layer": random_predictor(lookahead=distance, **self.shape, **config).network,
             "next-use": random_next_use(np.random.default_rng(0), ranked=True, **self.shape, **config).network,
         }
-        of = identified_trace(**{"seed": 0, "unrecorded": 0.05, **trace}, **self.shape)
+        of = self.trace() if trace is None else trace
         rows = None if plain else networks["next-layer"].identity_index(np.asarray(of.token_hash).astype(np.int64))
         chosen = self.settings(Mode.LEARNED, share=share, distance=distance, identity_rows=0 if plain else 6)
         return {

@@ -26,14 +26,14 @@ from tests.cocotb_tests.prefetch_engine.small_engines import (
     small_limits,
     with_a_bad_copy,
 )
-from tests.learned_samples import identified_trace
 
 pytestmark = pytest.mark.long  # its build takes minutes
 
 LAYERS = 3
 LIMITS = small_limits(layers=LAYERS, experts=128, row_words=8192, stager_lanes=16)
 MODELS = tuple(Model(layers=LAYERS, experts=experts) for experts in (8, 32, 128))
-LENGTHS = (30, 26)
+TRACE: dict[str, Any] = {"lengths": (30, 26), "shared": 3}
+"""What one sequence demands is then demanded by the other, too, before it is there."""
 FAULTS = {
     "far": [*(Fault(RESPONSE, burst, 3, 2) for burst in (3, 11)), Fault(LAST, 17, 2), Fault(LAST, 26, 15)],
     "staging": [Fault(WRITE, burst, 0, 2) for burst in (5, 21)],
@@ -75,12 +75,11 @@ def replay(mode: Mode, model: Model, waits: int, *, harmed: bool) -> Replay:
     """Two sequences together."""
     share = max(3, model.experts // 8)
     if mode is Mode.LEARNED:
-        of = model.learned(share=share, lengths=LENGTHS)
+        of = model.learned(model.trace(**TRACE), share=share)
     else:
-        trace = identified_trace(seed=0, unrecorded=0.05, lengths=LENGTHS, **model.shape)
         of = {
             "settings": model.settings(mode, share=share),
-            "events": trace_events(trace, slots=SLOTS),
+            "events": trace_events(model.trace(**TRACE), slots=SLOTS),
             "times": LayerTimes(before_gate_cycles=20, layer_cycles=150),
             "tables": model.tables(LIMITS) if mode is Mode.TABLES else None,
         }
@@ -105,7 +104,7 @@ def test_every_mode_and_shape_in_turn_is_in_lock_step_with_and_without_harm(wait
 
 @pytest.mark.parametrize("waits", [0, 90])
 def test_every_shape_in_turn_is_in_lock_step_after_bad_images(waits: int) -> None:
-    of = [model.learned(share=max(3, model.experts // 8), lengths=LENGTHS) for model in MODELS]
+    of = [model.learned(model.trace(**TRACE), share=max(3, model.experts // 8)) for model in MODELS]
     results = replay_in_turn(
         [
             replay_of(**one, limits=LIMITS, waits=waits, seed=7, script=MISUSE_SCRIPT, spoil=with_a_bad_copy)

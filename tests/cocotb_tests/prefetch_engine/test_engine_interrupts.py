@@ -27,7 +27,7 @@ def _tools() -> None:
 def test_the_interrupt_calls_for_what_is_enabled_until_it_is_cleared(mode: Mode) -> None:
     """In mode ``LEARNED`` an image was loaded, too."""
     if mode is Mode.LEARNED:
-        of = MODEL.learned(lengths=(40, 36))
+        of = MODEL.learned(MODEL.trace(lengths=(40, 36)))
     else:
         of = {"settings": MODEL.settings(mode), "events": MODEL.random_events(40, 2)}
     result = replay_engine(replay_of(**of, faults=FAULTS, script=INTERRUPT_SCRIPT))

@@ -33,7 +33,7 @@ def in_turn(waits: int) -> list[Replay]:
         },
         {"settings": LARGE.settings(Mode.OFF), "events": LARGE.random_events(30, 2)},
         MIDDLE.learned(plain=True, distance=2),
-        LARGE.learned(lengths=(14, 11, 9)),
+        LARGE.learned(LARGE.trace(lengths=(14, 11, 9))),
     ]
     return [replay_of(**of, waits=waits) for of in given]
 

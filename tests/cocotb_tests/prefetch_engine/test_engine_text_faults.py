@@ -58,7 +58,7 @@ def without_text(of: dict[str, Any]) -> NDArray[np.bool_]:
 
 def test_after_a_refused_write_a_slot_has_no_text_until_its_next_sequence() -> None:
     """A token without identity looks nothing up, and nothing finds it: so the twin hears of those."""
-    of = MODEL.learned(lengths=(20, 18, 22, 16, 20, 18), unrecorded=0.0)
+    of = MODEL.learned(MODEL.trace(lengths=(20, 18, 22, 16, 20, 18), unrecorded=0.0))
     events, off = of["events"], without_text(of)
     tokens = events.kind == EventKind.TOKEN
     starts = events.starts_sequence & tokens
