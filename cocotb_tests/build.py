@@ -23,6 +23,10 @@ from rtl.verilog import CHECKS_MACRO
 AMARANTH_LINT_OFF = ("CASEINCOMPLETE", "WIDTHEXPAND", "WIDTHTRUNC")
 
 
+FST = "--trace-fst"
+"""Argument of Verilator: waves are written as FST, which is smaller, instead of VCD."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuiltModel:
     """A simulation executable and what is needed to run it.
@@ -293,6 +297,23 @@ def require_tools() -> None:
     for tool in (_compiler(), "make"):
         if shutil.which(tool) is None:
             raise ForestageError(f"{tool} not found: Verilator's models are compiled with it (Debian: g++, make)")
+
+
+def require_fst() -> None:
+    """Refuse at once where no waves can be written as FST.
+
+    Raises:
+        ForestageError: naming what is not installed.
+    """
+    headers = {"lz4.h": "liblz4-dev", "zlib.h": "zlib1g-dev"}
+    for header, package in headers.items():
+        command = [_compiler(), "-E", "-x", "c++", "-"]
+        if subprocess.run(
+            command, input=f"#include <{header}>\n".encode(), capture_output=True, check=False
+        ).returncode:
+            raise ForestageError(
+                f"{header} not found: waves in FST are compressed with it (Debian: {package}); install it, or write VCD"
+            )
 
 
 def _verilator_root() -> Path:

@@ -9,6 +9,9 @@
 //   +NAME_waits=N         chance, in 256ths, that a channel waits in a cycle, each by itself (0)
 //   +NAME_fill            words that were never written read as `pattern`; otherwise as 0
 //
+// Each time `keep` falls, a run begins anew in the same simulation: the files are read again, nothing else is held any
+// more, and bursts are counted from 0. Nothing may be under way then.
+//
 // Files in the simulator's folder:
 //   NAME.load      read at the start, if there is one: lines "address word", hexadecimal, words of the bus's width
 //   NAME.faults    read at the start, if there is one: lines "kind burst beat value", decimal, bursts counted from 0:
@@ -17,7 +20,8 @@
 //   NAME.log       written: "r number address beats asked first last response" when a read burst is over, and
 //                  "w number address beats asked first last answered response"; the address is hexadecimal, `asked`,
 //                  `first`, `last` and `answered` are cycles of handshakes, counted from 1 in the first after reset
-//   NAME.memory    written when `keep` rises: lines "address mask word" of all words that were written, hexadecimal
+//   NAME.memory    written when `keep` rises: lines "address mask word" of all words that were written in this run,
+//                  hexadecimal
 module axi4_ram #(
   parameter string NAME = "ram",
   parameter int ADDRESS_BITS = 48,
@@ -123,14 +127,9 @@ module axi4_ram #(
     return draw[8*channel +: 8] >= waits[7:0] || waits == 0;
   endfunction
 
-  initial begin
-    if (!$value$plusargs("seed=%d", seed)) seed = 0;
-    if (!$value$plusargs({NAME, "_latency=%d"}, latency)) latency = 1;
-    if (!$value$plusargs({NAME, "_interval=%d"}, interval)) interval = 1;
-    if (!$value$plusargs({NAME, "_answer=%d"}, answer)) answer = 1;
-    if (!$value$plusargs({NAME, "_write_interval=%d"}, write_interval)) write_interval = 1;
-    if (!$value$plusargs({NAME, "_waits=%d"}, waits)) waits = 0;
-    fill = $test$plusargs({NAME, "_fill"}) != 0;
+  task automatic read_files();
+    words.delete(); masks.delete();
+    bad_beat.delete(); bad_response.delete(); bad_last.delete(); cut_after.delete(); bad_write.delete();
     file = $fopen({NAME, ".load"}, "r");
     if (file != 0) begin
       while ($fscanf(file, "%h %h", at, word) == 2) words[at] = word;
@@ -147,6 +146,17 @@ module axi4_ram #(
         endcase
       $fclose(file);
     end
+  endtask
+
+  initial begin
+    if (!$value$plusargs("seed=%d", seed)) seed = 0;
+    if (!$value$plusargs({NAME, "_latency=%d"}, latency)) latency = 1;
+    if (!$value$plusargs({NAME, "_interval=%d"}, interval)) interval = 1;
+    if (!$value$plusargs({NAME, "_answer=%d"}, answer)) answer = 1;
+    if (!$value$plusargs({NAME, "_write_interval=%d"}, write_interval)) write_interval = 1;
+    if (!$value$plusargs({NAME, "_waits=%d"}, waits)) waits = 0;
+    fill = $test$plusargs({NAME, "_fill"}) != 0;
+    read_files();
     log = $fopen({NAME, ".log"}, "w");
     draw = mixed(longint'(seed) * 1024 + NAME.len() * 256 + longint'(NAME.getc(0)));
   end
@@ -238,6 +248,10 @@ module axi4_ram #(
       file = $fopen({NAME, ".memory"}, "w");
       foreach (masks[address]) $fwrite(file, "%h %h %h\n", address, masks[address], words[address]);
       $fclose(file);
+    end
+    if (kept && !keep) begin
+      read_files();
+      {read_number, write_number} = '0;
     end
   end
 endmodule

@@ -63,10 +63,10 @@ def word_lines(words: Mapping[int, bytes]) -> str:
     return "".join(f"{address:x} {int.from_bytes(word, 'little'):x}\n" for address, word in words.items())
 
 
-def read_bursts(folder: Path, name: str) -> tuple[list[ReadBurst], list[WriteBurst]]:
-    """All bursts of the memory ``name`` that are over, in order."""
+def read_bursts(folder: Path, name: str, first: int = 0) -> tuple[list[ReadBurst], list[WriteBurst]]:
+    """All bursts of the memory ``name`` that are over, in order, from byte ``first`` of its log on."""
     reads, writes = [], []
-    for line in (folder / f"{name}.log").read_text().splitlines():
+    for line in (folder / f"{name}.log").read_text()[first:].splitlines():
         kind, _, address, *numbers = line.split()
         if kind == "r":
             reads.append(ReadBurst(int(address, 16), *map(int, numbers)))

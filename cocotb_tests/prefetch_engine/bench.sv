@@ -1,6 +1,7 @@
 // The prefetch engine between memory models and a machine that runs layers; whatever it does is logged with its cycle.
 //
-// Python gives the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on.
+// Python gives the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on,
+// and logged until `keep` has risen. Several runs may follow each other: `go` and `keep` fall, and all begins anew.
 // Logs are files in the simulator's folder, NAME.log with a line a payload: the cycle in ten hexadecimal digits, then the
 // payload. Memories are `axi4_ram`s of the names far, staging and text, which have their plusargs and files.
 `define LOG(name, valid, payload) if (valid) $fwrite(name, "%h%h\n", cycle, payload)

@@ -13,6 +13,8 @@ from predictor.row_network.twin import RowNetwork
 from staging.transfer.limits import PAGE_BYTES
 
 HEADS = ("next-layer", "next-use")
+SPOILED = 1 << 27
+"""Where tests put a copy of the first section whose last bit is another."""
 
 
 @dataclass(frozen=True)

@@ -53,15 +53,15 @@ def read_log(path: Path, layout: Layout) -> Log:
     return Log(*read_lines(path, layout.size), layout)
 
 
-def read_lines(path: Path, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Cycles and payloads of a log, as in ``Log``.
+def read_lines(path: Path, bits: int, first: int = 0) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Cycles and payloads of a log from byte ``first`` on, as in ``Log``.
 
     Raises:
         ValueError: for a file of another form.
     """
     digits = -(-bits // 4)
     line = CYCLE_DIGITS + digits + 1
-    text = np.fromfile(path, np.uint8)
+    text = np.fromfile(path, np.uint8, offset=first)
     if len(text) % line or (len(text) and (text[line - 1 :: line] != ord("\n")).any()):
         raise ValueError(f"{path}: not lines of {line} characters")
     rows = text.reshape(-1, line)[:, :-1]

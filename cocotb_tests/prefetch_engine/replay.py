@@ -27,7 +27,7 @@ from cocotb_tests.prefetch_engine.comparison import (
     follow,
 )
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory, learned_memory
-from cocotb_tests.prefetch_engine.run import SCRIPT, EngineRun, build_bench, run_engine
+from cocotb_tests.prefetch_engine.run import SCRIPT, EngineRun, Run, build_bench, run_in_turn
 from cocotb_tests.prefetch_engine.staging_buffer import compare_staging
 from predictor.engine.commands import Done
 from predictor.engine.environment import Environment, LayerTimes
@@ -104,6 +104,7 @@ class Replay:
             with waits or faults, too.
         script: as of ``run_engine``.
         spoil: puts more into the memory of images and texts.
+        heard: what the twin is told instead of ``events``, where a fault makes the engine take them so.
     """
 
     limits: PrefetchEngineLimits
@@ -121,10 +122,11 @@ class Replay:
     in_order: bool = False
     script: str = SCRIPT
     spoil: Callable[[LearnedMemory], LearnedMemory] | None = None
+    heard: EventArrays | None = None
 
     @property
     def identity(self) -> str:
-        """What tells it from others: limits, settings, events, waits, faults."""
+        """What tells it from others: limits, settings, events, waits, faults, script."""
         events = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in self.events)).hexdigest()
         told = (
             self.limits.model_dump_json(),
@@ -133,6 +135,7 @@ class Replay:
             self.waits,
             self.seed,
             self.faults,
+            self.script,
         )
         return repr(told)
 
@@ -149,106 +152,151 @@ def replay_engine(
     waves: Path | None = None,
     observe: Callable[[EngineRun], None] | None = None,
 ) -> EngineReplayResult:
-    """Run it in hardware and in the twin, side by side, and compare everything.
+    """Run it in hardware and in the twin, side by side, and compare everything: ``replay_in_turn`` of a lone one."""
+    return replay_in_turn([replay], progress=progress, waves=waves, observe=observe)[0]
+
+
+def replay_in_turn(
+    replays: Sequence[Replay],
+    *,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+    observe: Callable[[EngineRun], None] | None = None,
+) -> list[EngineReplayResult]:
+    """Run them one after the other in hardware, which is configured anew for each and never reset; compare everything.
 
     Args:
-        replay: what.
-        progress: called with the number of events accepted.
+        replays: what, at least one; of all alike are limits, memory, waits, seed and script, the first's count.
+        progress: called with the number of events accepted, of all.
         waves: where to write the waves.
-        observe: given all that the hardware did.
+        observe: given all that the hardware did, run by run.
 
     Raises:
         SimulationError: the simulation failed.
         ForestageError: hardware runs are not possible here, or what is given does not fit the engine.
     """
-    learned = None
-    if replay.settings.mode is Mode.LEARNED:
-        learned = learned_memory(replay.limits, replay.settings, replay.networks or {})
-        if replay.spoil is not None:
-            learned = replay.spoil(learned)
-    build_bench(replay.limits, waves=waves is not None)
+    first = replays[0]
+    build_bench(first.limits, waves=waves)
+    sides = [_Side(replay) for replay in replays]
     started = time.perf_counter()
-    image = None if replay.tables is None else replay.tables.to_memory_image()
     simulation = _InBackground(
-        lambda: run_engine(
-            replay.limits,
-            replay.settings,
-            replay.events,
-            replay.times,
-            tables=None if replay.tables is None else replay.tables.configuration,
-            table_image=image,
-            learned=learned,
-            preloaded=replay.preloaded,
-            bad=replay.bad,
-            faults=replay.faults,
-            memory=replay.memory,
-            waits=replay.waits,
-            seed=replay.seed,
+        lambda: run_in_turn(
+            first.limits,
+            [side.run for side in sides],
+            memory=first.memory,
+            waits=first.waits,
+            seed=first.seed,
             progress=progress,
             waves=waves,
-            script=replay.script,
+            script=first.script,
         )
     )
-    comparison = Comparison()
-    updates: list[Any] = []
-    predictor = _predictor(replay, learned, updates.extend)
-    if replay.follows:
-        run = simulation.result()
-        follower = EngineFollower(replay.limits, replay.settings, replay.events, predictor=predictor)
-        for layer, expert, fixed in replay.preloaded:
-            follower.preload(layer, expert)
-            if fixed:
-                follower.fix(layer, expert, fixed=True)
-        twin: EngineFollower | EngineTwin = follower
-        done = follow(follower, run.logs["commands"], run.logs["stops"])
-    else:
+    for side in sides:
+        side.go_ahead()
+    runs = simulation.result()
+    results = [side.compare(run, started) for side, run in zip(sides, runs, strict=True)]
+    if observe is not None:
+        for run in runs:
+            observe(run)
+    return results
+
+
+class _Side:
+    """The twin's side of a replay, and the comparison of both."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+        self._learned: LearnedMemory | None = None
+        if replay.settings.mode is Mode.LEARNED:
+            learned = learned_memory(replay.limits, replay.settings, replay.networks or {})
+            self._learned = learned if replay.spoil is None else replay.spoil(learned)
+        self._updates: list[Any] = []
+        self._predictor = _predictor(replay, self._learned, self._updates.extend)
+        self._twin: EngineFollower | EngineTwin
+        self._done: list[Done]
+
+    @property
+    def run(self) -> Run:
+        """What the hardware is told."""
+        replay, tables = self.replay, self.replay.tables
+        return Run(
+            settings=replay.settings,
+            events=replay.events,
+            times=replay.times,
+            tables=None if tables is None else tables.configuration,
+            table_image=None if tables is None else tables.to_memory_image(),
+            learned=self._learned,
+            bad=replay.bad,
+            preloaded=replay.preloaded,
+            faults=replay.faults,
+        )
+
+    def go_ahead(self) -> None:
+        """Run the twin, if it need not know the hardware's order."""
+        replay = self.replay
+        if replay.follows:
+            return
         free = EngineTwin(
             replay.limits,
             replay.settings,
             replay.events,
             Environment(replay.events, replay.times),
-            predictor=predictor,
+            predictor=self._predictor,
             link_timing=DmaLink(replay.limits, replay.settings, replay.memory),
         )
         for layer, expert, fixed in replay.preloaded:
             experts = replay.settings.experts
             free.preload(np.array([layer * experts + expert]), experts, fixed=fixed)
-        twin = free
-        done = list(free.run(to_rest=True))
-        run = simulation.result()
-    _compare(comparison, replay, twin, done, run, predictor, updates)
-    if observe is not None:
-        observe(run)
-    result = EngineReplayResult(
-        mode=replay.settings.mode.name.lower(),
-        events=len(replay.events.kind),
-        commands=len(done),
-        start_cycles="from hardware" if replay.follows else "compared",
-        compared=comparison.compared,
-        mismatches=comparison.mismatches,
-        first_mismatch=comparison.first,
-        breaches=run.breaches,
-        cycles=run.cycles,
-        cycles_per_s=run.cycles / run.running_s,
-        running_s=run.running_s,
-        checked_s=time.perf_counter() - started,
-        counters={counter.name.lower(): value for counter, value in run.counters.items()},
-        errors=int(run.errors),
-        waits=replay.waits,
-        seed=replay.seed,
-    )
-    if not result.mismatches:
-        coverage.leave(
-            coverage.seen(
-                replay.settings.mode,
-                replay.settings.experts,
-                counters=result.counters,
-                errors=result.errors,
-                waits=replay.waits,
-                run=replay.identity,
-            )
+        self._twin, self._done = free, list(free.run(to_rest=True))
+
+    def _follow(self, run: EngineRun) -> None:
+        """Run the twin in the hardware's order."""
+        replay = self.replay
+        events = replay.events if replay.heard is None else replay.heard
+        follower = EngineFollower(replay.limits, replay.settings, events, predictor=self._predictor)
+        for layer, expert, fixed in replay.preloaded:
+            follower.preload(layer, expert)
+            if fixed:
+                follower.fix(layer, expert, fixed=True)
+        self._twin, self._done = follower, follow(follower, run.logs["commands"], run.logs["stops"])
+
+    def compare(self, run: EngineRun, started: float) -> EngineReplayResult:
+        """What the hardware did with what the twin does."""
+        replay = self.replay
+        if replay.follows:
+            self._follow(run)
+        comparison = Comparison()
+        _compare(comparison, replay, self._twin, self._done, run, self._predictor, self._updates)
+        result = EngineReplayResult(
+            mode=replay.settings.mode.name.lower(),
+            events=len(replay.events.kind),
+            commands=len(self._done),
+            start_cycles="from hardware" if replay.follows else "compared",
+            compared=comparison.compared,
+            mismatches=comparison.mismatches,
+            first_mismatch=comparison.first,
+            breaches=run.breaches,
+            cycles=run.cycles,
+            cycles_per_s=run.cycles / run.running_s,
+            running_s=run.running_s,
+            checked_s=time.perf_counter() - started,
+            counters={counter.name.lower(): value for counter, value in run.counters.items()},
+            errors=int(run.errors),
+            waits=replay.waits,
+            seed=replay.seed,
         )
-    return result
+        if not result.mismatches:
+            coverage.leave(
+                coverage.seen(
+                    replay.settings.mode,
+                    replay.settings.experts,
+                    counters=result.counters,
+                    errors=int(run.errors | run.cleared),
+                    waits=replay.waits,
+                    run=replay.identity,
+                )
+            )
+        return result
 
 
 def _predictor(

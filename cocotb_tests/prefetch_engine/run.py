@@ -1,17 +1,19 @@
-"""One run of the whole engine under Verilator: its build, its stimulus, its logs."""
+"""Runs of the whole engine under Verilator: its build, their stimulus, their logs."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import ForestageError
 from cocotb_tests import build_cache
-from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
+from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines, word_lines
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
@@ -29,17 +31,22 @@ from rtl.bus.payload_bits import Layout, StructLayout
 from rtl.generate import prefetch_engine_verilog
 from rtl.prefetch.address_map import address_bits
 from rtl.prefetch.core import ERROR_BITS
-from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.limits import table_limits, text_limits
 from rtl.prefetch.net.scores.layouts import scored_layout
 from rtl.prefetch.payloads import event_layout, notice_layout, prediction_layout, stager_shape
 from rtl.prefetch.stager.layouts import action_layout, command_layout, done_layout
 from rtl.prefetch.tables.layouts import address_bits as row_address_bits
+from staging.transfer.limits import CHUNK_BITS
 from staging.transfer.timing import MemoryTiming
 
 _FOLDER = Path(__file__).parent
 _TEXT = "engine.v"
+_EVENTS = "events.txt"
+_MEMORIES = ("far", "staging", "text")
 SCRIPT = "cocotb_tests.prefetch_engine.engine_test"
+MISUSE_SCRIPT = "cocotb_tests.prefetch_engine.misuse_test"
+IMAGE_FAULT_SCRIPT = "cocotb_tests.prefetch_engine.image_fault_test"
+INTERRUPT_SCRIPT = "cocotb_tests.prefetch_engine.interrupt_test"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
@@ -59,16 +66,18 @@ class EngineRun:
     Attributes:
         logs: by name; see ``log_layouts``. Cycles are counted from the first in which an event may be offered.
         counters: the hardware's, by ``EngineCounter``.
-        errors: the sticky ones.
+        errors: the sticky ones; ``cleared``: those that the script looked at, and cleared.
         breaches: of the AXI4 protocol on any memory port; ``violations`` on the control port.
         cycles: until nothing was left to do; ``running_s``: seconds that they took.
         staging: address, mask and word of all that lies in the staging buffer.
-        bursts: of far memory's reads and the staging buffer's writes, i64 ``[bursts, BURST_FIELDS]``, where asked for.
+        bursts: of far memory's ``reads``, the staging buffer's ``writes``, and of the memory of the text ``text_reads``
+            and ``text_writes``, i64 ``[bursts, BURST_FIELDS]``, where asked for.
     """
 
     logs: dict[str, Log]
     counters: dict[EngineCounter, int]
     errors: EngineError
+    cleared: EngineError
     breaches: int
     violations: list[str]
     cycles: int
@@ -116,12 +125,17 @@ def engine_verilog(limits: PrefetchEngineLimits) -> str:
     return (folder / _TEXT).read_text(encoding="utf-8")
 
 
-def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
-    """The bench around an engine.
+def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None) -> BuiltModel:
+    """The bench around an engine, which can write its ``waves`` to such a file: VCD or FST, by the name's end.
 
     Raises:
-        ForestageError: hardware runs are not possible here.
+        ForestageError: hardware runs, or waves of this kind, are not possible here.
     """
+    if waves is not None and waves.suffix not in (".vcd", ".fst"):
+        raise ForestageError(f"{waves}: waves are written as VCD or FST; give a name that ends in .vcd or .fst")
+    is_fst = waves is not None and waves.suffix == ".fst"
+    if is_fst:
+        require_fst()
     layouts, tables = log_layouts(limits), table_limits(limits)
     parameters = {
         "CONTROL_BITS": address_bits(limits),
@@ -144,17 +158,72 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
     return build(
         engine_verilog(limits),
         "bench",
-        trace_waves=waves,
+        trace_waves=waves is not None,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_SET,
         read_only=_READ,
         optimisation="-O2",
         lint_off=LINT_OFF,
         verilator_arguments=[
-            *(["--trace-fst"] if waves else []),
+            *([FST] if is_fst else []),
             *(f"-G{name}={value}" for name, value in parameters.items()),
         ],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What the engine is set to and told in one run.
+
+    Attributes:
+        settings: of the engine; they fit.
+        events: in order; times as ``times``.
+        times: how long layers take.
+        tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
+        learned: what lies in the memory of texts and images, in mode ``LEARNED``.
+        bad: bool ``[events]``, those that it must refuse.
+        preloaded: (layer, expert, fixed), resident from the start.
+        faults: what memories do wrong, by name.
+    """
+
+    settings: PrefetchEngineSettings
+    events: EventArrays
+    times: LayerTimes
+    tables: EngineConfiguration | None = None
+    table_image: NDArray[np.uint32] | None = None
+    learned: LearnedMemory | None = None
+    bad: NDArray[np.bool_] | None = None
+    preloaded: Sequence[tuple[int, int, bool]] = ()
+    faults: Mapping[str, Sequence[Fault]] | None = None
+
+    def stimulus(self, *, share: int, seed: int) -> dict[str, Any]:
+        """What the script is told of it, in values of JSON; but for the table image."""
+        times, learned = self.times, self.learned
+        return {
+            "inputs": {
+                "count": len(self.events.kind),
+                "token_cycles": times.token_cycles,
+                "gate_cycles": times.before_gate_cycles,
+                "layer_cycles": times.layer_cycles,
+                "expert_cycles": times.expert_cycles,
+                "share": share,
+                "seed": seed,
+            },
+            "settings": self.settings.model_dump(),
+            "tables": None if self.tables is None else self.tables.model_dump(),
+            "text": None if learned is None else learned.text.model_dump(),
+            "sections": None if learned is None else list(learned.sections),
+            "preloaded": list(self.preloaded),
+        }
+
+    def files(self, limits: PrefetchEngineLimits, *, seed: int) -> dict[str, str]:
+        """What the models read, by name."""
+        faults = self.faults or {}
+        return {
+            _EVENTS: events_text(limits, self.events, bad=self.bad, noise=np.random.default_rng(seed)),
+            "text.load": "" if self.learned is None else word_lines(self.learned.words),
+            **{f"{name}.faults": fault_lines(faults.get(name, ())) for name in _MEMORIES},
+        }
 
 
 def run_engine(
@@ -169,7 +238,7 @@ def run_engine(
     bad: NDArray[np.bool_] | None = None,
     preloaded: Sequence[tuple[int, int, bool]] = (),
     memory: MemoryTiming | None = None,
-    faults: dict[str, Sequence[Fault]] | None = None,
+    faults: Mapping[str, Sequence[Fault]] | None = None,
     waits: int = 0,
     seed: int = 0,
     timeout_s: float = 3600,
@@ -178,22 +247,57 @@ def run_engine(
     script: str = SCRIPT,
     bursts: bool = False,
 ) -> EngineRun:
-    """Configure an engine, let it run ``events``, and read all that it did.
+    """Configure an engine, let it run ``events``, and read all that it did: ``run_in_turn`` of a lone ``Run``."""
+    (done,) = run_in_turn(
+        limits,
+        [
+            Run(
+                settings=settings,
+                events=events,
+                times=times,
+                tables=tables,
+                table_image=table_image,
+                learned=learned,
+                bad=bad,
+                preloaded=preloaded,
+                faults=faults,
+            )
+        ],
+        memory=memory,
+        waits=waits,
+        seed=seed,
+        timeout_s=timeout_s,
+        progress=progress,
+        waves=waves,
+        script=script,
+        bursts=bursts,
+    )
+    return done
+
+
+def run_in_turn(
+    limits: PrefetchEngineLimits,
+    runs: Sequence[Run],
+    *,
+    memory: MemoryTiming | None = None,
+    waits: int = 0,
+    seed: int = 0,
+    timeout_s: float = 3600,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+    script: str = SCRIPT,
+    bursts: bool = False,
+) -> list[EngineRun]:
+    """Configure an engine, let it run, read all that it did; then configure it anew, without a reset, for the next.
 
     Args:
-        limits, settings: of the engine; they fit.
-        events: in order; times as ``times``.
-        times: how long layers take.
-        tables: the table predictor's configuration, in mode ``TABLES``; ``table_image`` what its memory begins with.
-        learned: what lies in the memory of texts and images, in mode ``LEARNED``.
-        bad: bool ``[events]``, those that it must refuse.
-        preloaded: (layer, expert, fixed), resident from the start.
+        limits: of the engine.
+        runs: at least one.
         memory: far memory and staging buffer.
-        faults: what they do wrong, by name.
         waits: chance, in 256ths, that a side of a channel waits in a cycle.
         seed: of these waits, and of all that the engine must ignore.
         timeout_s: of the simulation.
-        progress: called with the number of events accepted.
+        progress: called with the number of events accepted, of all runs.
         waves: where to write the waves.
         script: module of cocotb that tells the engine all this.
         bursts: whether the memories' bursts are wanted.
@@ -205,7 +309,7 @@ def run_engine(
     memory = memory or MemoryTiming()
     layouts = log_layouts(limits)
     plusargs = {
-        "events": "events.txt",
+        "events": _EVENTS,
         "seed": seed,
         "far_latency": memory.latency,
         "far_interval": memory.interval,
@@ -214,54 +318,66 @@ def run_engine(
         "text_answer": memory.answer,
         "staging_answer": memory.answer,
         "staging_write_interval": memory.write_interval,
-        **{f"{name}_waits": waits for name in ("far", "staging", "text")},
+        **{f"{name}_waits": waits for name in _MEMORIES},
     }
-    flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]
-    result = run(
-        build_bench(limits, waves=waves is not None),
+    faulty = sorted({name for of in runs for name in of.faults or {}})
+    # The first run's files are there at the start, the script puts each other's in their place.
+    files = {
+        f"{nth}.{name}" if nth else name: text
+        for nth, of in enumerate(runs)
+        for name, text in of.files(limits, seed=seed).items()
+    }
+    values = run(
+        build_bench(limits, waves=waves),
         script,
         stimulus={
-            "inputs": {
-                "count": len(events.kind),
-                "token_cycles": times.token_cycles,
-                "gate_cycles": times.before_gate_cycles,
-                "layer_cycles": times.layer_cycles,
-                "expert_cycles": times.expert_cycles,
-                "share": 256 - waits,
-                "seed": seed,
-            },
+            "runs": [of.stimulus(share=256 - waits, seed=seed) for of in runs],
             "limits": limits.model_dump(),
-            "settings": settings.model_dump(),
-            "tables": None if tables is None else tables.model_dump(),
-            "text": None if learned is None else learned.text.model_dump(),
-            "sections": None if learned is None else list(learned.sections),
-            "preloaded": list(preloaded),
             "bursts": bursts,
             "logs": {name: layout.size for name, layout in layouts.items()},
-            **({} if table_image is None else {"table_image": table_image}),
+            **{f"{nth}.table_image": of.table_image for nth, of in enumerate(runs) if of.table_image is not None},
         },
-        files={
-            "events.txt": events_text(limits, events, bad=bad, noise=np.random.default_rng(seed)),
-            **({} if learned is None else {"text.load": word_lines(learned.words)}),
-            **{f"{name}.faults": fault_lines(of) for name, of in (faults or {}).items()},
-        },
-        plusargs=[*flags, *(f"+{name}={value}" for name, value in plusargs.items())],
+        files=files,
+        plusargs=[
+            "+far_fill",
+            *(f"+{name}_faulty" for name in faulty),
+            *(f"+{name}={value}" for name, value in plusargs.items()),
+        ],
         seed=seed,
         timeout_s=timeout_s,
         progress=progress,
         waves=waves,
-    )
-    values = result.values
+    ).values
+    return [
+        _engine_run({name: values[f"{nth}.{name}"] for name in _of_run(values, nth)}, layouts, bursts)
+        for nth in range(len(runs))
+    ]
+
+
+def _of_run(values: Mapping[str, Any], nth: int) -> list[str]:
+    """Names of what one run left behind."""
+    return [name.removeprefix(f"{nth}.") for name in values if name.startswith(f"{nth}.")]
+
+
+def _engine_run(values: Mapping[str, Any], layouts: Mapping[str, Layout], bursts: bool) -> EngineRun:
     return EngineRun(
         logs={
             name: Log(values[f"{name}_cycle"], values[f"{name}_payload"], layout) for name, layout in layouts.items()
         },
         counters={counter: values["counters"][counter.name] for counter in EngineCounter},
         errors=EngineError(values["errors"]),
+        cleared=EngineError(values["cleared"]),
         breaches=values["breaches"],
         violations=values["violations"],
         cycles=values["cycles"],
         running_s=values["running_s"],
         staging=(values["staging_address"], values["staging_mask"].astype(np.bool_), values["staging_word"]),
-        bursts={"reads": values["far_reads"], "writes": values["staging_writes"]} if bursts else {},
+        bursts={
+            "reads": values["far_reads"],
+            "writes": values["staging_writes"],
+            "text_reads": values["text_reads"],
+            "text_writes": values["text_writes"],
+        }
+        if bursts
+        else {},
     )

@@ -11,7 +11,7 @@
 // `predictor.engine.environment`.
 //
 // A word of the file is an event below a bit that says that the engine must refuse it: nothing then waits for it. With a
-// share below 256 a side moves only in so many of 256 cycles, at random.
+// share below 256 a side moves only in so many of 256 cycles, at random. Each time `go` falls the file is read again.
 module runner #(
     parameter EVENT_BITS = 64,
     parameter FIRST_BIT = 2,
@@ -43,6 +43,7 @@ module runner #(
 
   reg [EVENT_BITS:0] events[0:MOST_EVENTS-1];
   string path;
+  reg went;
   initial if ($value$plusargs("events=%s", path)) $readmemh(path, events);
 
   reg [47:0] now, free_at, ready_at, work_until;
@@ -80,6 +81,8 @@ module runner #(
   assign finished = go && accepted == count;
 
   always @(posedge clk) begin
+    went <= go && !rst;
+    if (went && !go) $readmemh(path, events);
     now <= now + 1;
     event_random <= next_random(event_random);
     notice_random <= next_random(notice_random);

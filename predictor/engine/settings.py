@@ -10,7 +10,7 @@ from catalog.errors import ForestageError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.row_network.integers import CERTAIN
 from staging.stager.limits import StagerLimits, StagerSettings
-from staging.transfer.limits import FULL_SHARE
+from staging.transfer.limits import CHUNK_BITS, FULL_SHARE
 
 
 class Mode(IntEnum):
@@ -41,7 +41,8 @@ class LinkSettings(StrictModel):
         expert_base, expert_stride: expert ``key`` lies at ``base + key · stride`` of far memory.
         staging_base, staging_stride: place ``p`` lies at ``base + p · stride`` of the staging buffer; what has no place
             goes to place ``places + spare``.
-        chunk_bytes: a transfer may be stopped at multiples of them; a power of two.
+        chunk_bytes: a transfer may be stopped at multiples of them; a power of two, and an expert has ``1 <<
+            CHUNK_BITS`` chunks at most.
         outstanding: read bursts under way, at most.
         share: beats that may be asked for in ``FULL_SHARE`` cycles.
         silence: cycles without a beat after which a transfer has failed.
@@ -66,6 +67,12 @@ class LinkSettings(StrictModel):
     def _consistent(self) -> Self:
         if self.chunk_bytes & (self.chunk_bytes - 1):
             raise ValueError(f"chunk_bytes: {self.chunk_bytes} is no power of two; give one")
+        if self.chunks > 1 << CHUNK_BITS:
+            least = 1 << (-(-self.expert_bytes >> CHUNK_BITS) - 1).bit_length()
+            raise ValueError(
+                f"chunk_bytes: {self.chunk_bytes}: experts of {self.expert_bytes} bytes have more than "
+                f"{1 << CHUNK_BITS} chunks; give {least} or more"
+            )
         for name in ("expert_stride", "staging_stride"):
             if getattr(self, name) < self.expert_bytes:
                 raise ValueError(f"{name}: {getattr(self, name)}: experts of {self.expert_bytes} bytes overlap")

@@ -4,7 +4,8 @@ Four parts act, each in its own time:
 
 * the **front end** takes an event when it is offered, at least ``EVENT_INTERVAL`` cycles after the one before, and only
   where its queues have room for all that it may ask;
-* the **predictor** takes one event after the other, and none while an answer of it waits;
+* the **predictor** takes one event after the other, and none while an answer of it waits; of several PREFETCHes of an
+  event it begins each further one when the one before is taken;
 * the **stager** takes a command whenever it is free, of those on offer the first by ``Source``; a command that makes n
   slots ready, or fails them, holds the next up by as many cycles, in which they are told;
 * the **link** moves one transfer at a time. Before it asks for a chunk other than the first of a service it stops if a
@@ -257,7 +258,10 @@ class EngineTwin:
             self._leaves(now)
             done = decisions.urgent(self._urgent.popleft()[1])
         elif self._prefetches and self._prefetches[0][0] <= now:
-            done = decisions.prefetch(self._prefetches.popleft()[1])
+            offered, answer = self._prefetches.popleft()
+            done = decisions.prefetch(answer)
+            if self._prefetches:
+                self._delay_prefetches(now - offered)
             self._predictor_free = max(self._predictor_free, now + 1)
         elif self._values and self._values[0][0] <= now:
             done = decisions.set_values(self._values.popleft()[1])
@@ -277,6 +281,11 @@ class EngineTwin:
         elif goes_on:
             self._serve(end, self._next_chunk)
         return done
+
+    def _delay_prefetches(self, late: int) -> None:
+        """The predictor begins each further PREFETCH of an event when the one before is taken, which was so late."""
+        self._prefetches = deque((since + late, answer) for since, answer in self._prefetches)
+        self._predictor_free += late
 
     def _tell(self, done: Done, end: int) -> int:
         """The environment is told the notices; when the stager may take the next command."""

@@ -6,9 +6,9 @@ of ``entries`` entries of ``ENTRY_BYTES``; then, from the next beat on, ``log_to
 begins at whole beats.
 
 An entry is u32 key, u32 position, u32 number of the slot's sequence, u32 zero. A slot's sequences are numbered from 1
-on after reset, and memory that was never written must not look like one of them: the host clears the memory of the text
-once after reset. A record is the ids ``[layers, top_k]`` of ``id_bytes``, little-endian; all ones where a layer was not
-recorded; zeros up to a whole beat.
+on after reset, and what lay there before must not look like one of them: the host clears the memory of the text before
+texts are looked up. A record is the ids ``[layers, top_k]`` of ``id_bytes``, little-endian; all ones where a layer was
+not recorded; zeros up to a whole beat.
 
 Of identity, from ``identity_base + row · identity_stride`` on: for each age, for each layer, a row of ``row_beats``
 beats.

@@ -14,7 +14,6 @@ from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import Missing, Mode
 from rtl.bus.axi4 import Axi4ReadSignature, Axi4Signature, Axi4WriteSignature
 from rtl.prefetch.arbiter import Arbiter
-from rtl.prefetch.dma.kept import CHUNK_BITS
 from rtl.prefetch.dma.link import Link
 from rtl.prefetch.front_end import FrontEnd
 from rtl.prefetch.learned import ERRORS as LEARNED_ERRORS
@@ -38,6 +37,7 @@ from rtl.prefetch.tables.layouts import RowWriteSignature
 from rtl.prefetch.tables.memory import WindowSignature
 from rtl.prefetch.tables.predictor import TablePredictor
 from rtl.prefetch.tallies import STAGER_TALLIES, StagerTallies, increment_bits
+from staging.transfer.limits import CHUNK_BITS
 
 BUS_BITS = 8 * BEAT_BYTES
 """Of the memory ports."""

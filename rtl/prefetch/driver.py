@@ -179,6 +179,8 @@ class PrefetchEngineDriver(RegisterDriver):
         limits: What the engine was generated with.
         read: Reads a word at an address.
         write: Writes a word at an address; it raises where the engine refuses.
+        clear_text: Sets so many bytes from an address on to 0, in the memory that the port ``text`` reaches; needed
+            where texts are looked up.
         pause: Waited for between two polls of STATUS; without it they follow each other at once.
     """
 
@@ -187,6 +189,7 @@ class PrefetchEngineDriver(RegisterDriver):
         limits: PrefetchEngineLimits,
         read: Callable[[int], Awaitable[int]],
         write: Callable[[int, int], Awaitable[None]],
+        clear_text: Callable[[int, int], Awaitable[None]] | None = None,
         *,
         pause: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
@@ -198,6 +201,7 @@ class PrefetchEngineDriver(RegisterDriver):
             write=write,
         )
         self._limits = limits
+        self._clear_text = clear_text
         self._pause = pause
         self._settings = {setting.name: setting for setting in settings(limits)}
 
@@ -214,14 +218,19 @@ class PrefetchEngineDriver(RegisterDriver):
 
         With ``image_base``, the image there is loaded, or of several each in turn (of each head the shared section,
         then the distance's); mode ``LEARNED`` wants those of every head that is asked. What the stager knew is
-        forgotten.
+        forgotten, and where texts are looked up their memory is cleared: what lay there before might look like a text.
 
         Raises:
-            ForestageError: as ``setting_values``; the engine stays busy; the image is not loaded.
+            ForestageError: as ``setting_values``; texts are looked up, and the driver cannot clear their memory; the
+                engine stays busy; the image is not loaded.
         """
         bases = (image_base,) if isinstance(image_base, int) else tuple(image_base or ())
         first = bases[0] if bases else 0
         values = setting_values(self._limits, chosen, tables=tables, text=text, image_base=first)
+        if text is not None and text.lengths and self._clear_text is None:
+            raise ForestageError(
+                "prefetch engine: texts are looked up, and nobody clears their memory; give the driver clear_text"
+            )
         await self.set("stager_background", 0)  # else it never rests
         await self.wait_idle(polls)
         await self.set_mode(Mode.OFF)
@@ -235,11 +244,20 @@ class PrefetchEngineDriver(RegisterDriver):
             if nth:
                 await self.set("image_base", _beats("image_base", base))
             await self.load(polls, whole=nth == len(bases) - 1)
+        if text is not None:
+            await self._clear_texts(text)
         await self.clear(polls)
         await self.wait_idle(polls)
         if chosen.mode is not Mode.OFF:
             await self.set_mode(chosen.mode)
         await self.set("stager_background", values["stager_background"])
+
+    async def _clear_texts(self, text: TextSettings) -> None:
+        """The tables and the log of every slot become 0."""
+        if self._clear_text is None or not text.text_bytes:
+            return
+        for slot in range(self._limits.slots_max):
+            await self._clear_text(text.text_base + slot * text.text_stride, text.text_bytes)
 
     async def set(self, name: str, value: int) -> None:
         """Write a setting's register or registers; what counts whole beats is in beats."""
@@ -266,9 +284,10 @@ class PrefetchEngineDriver(RegisterDriver):
         Raises:
             ForestageError: it was not loaded, or is still being loaded after so many polls; ``errors`` says why.
         """
+        before = await self.errors()
         await self.command(Command.LOAD)
         status = await self._poll(polls, lambda status: not status.loading)
-        failed = await self.errors() & _IMAGE_ERRORS
+        failed = await self.errors() & _IMAGE_ERRORS & ~before
         if failed or (whole and not status.loaded):
             names = ", ".join(str(error.name) for error in await self.errors()) or "none"
             raise ForestageError(f"prefetch engine: the image was not loaded; errors: {names}")

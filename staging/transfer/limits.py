@@ -12,6 +12,8 @@ MOST_BEATS = 256
 """Beats of AXI4's longest burst (INCR)."""
 LENGTH_BITS = 32
 """Bits of a transfer's bytes."""
+CHUNK_BITS = 20
+"""Bits of a number of chunks, as a paused transfer keeps it: an expert has ``1 << CHUNK_BITS`` at most."""
 FULL_SHARE = 256
 """The share of all cycles: no throttle."""
 

@@ -17,7 +17,7 @@ from catalog.errors import ForestageError
 from catalog.user_cache import UNUSED_DAYS
 from cocotb_tests import build as build_module
 from cocotb_tests import build_cache
-from cocotb_tests.build import BuiltModel, build, build_recipe
+from cocotb_tests.build import BuiltModel, build, build_recipe, require_fst
 from cocotb_tests.simulation import SimulationError, run
 
 COUNTER = """
@@ -288,3 +288,9 @@ def test_objects_of_the_library_are_kept_once_and_taken_from_then_on(
     assert [path.name for path in shared.parent.iterdir()] == ["library-1"]
     build_cache.take_library(third, "library-1")
     assert [(path.name, path.read_text()) for path in third.iterdir()] == [("verilated.o", "1")]
+
+
+def test_what_waves_in_fst_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(ForestageError, match=r"lz4\.h not found: waves in FST .* \(Debian: liblz4-dev\)"):
+        require_fst()

@@ -7,9 +7,7 @@ from typing_extensions import override
 
 from rtl.checks import always, at_most_one, implies
 from rtl.prefetch.stager.layouts import StagerShape, key_layout
-
-CHUNK_BITS = 20
-"""Bits of a number of chunks: a transfer that was paused beyond the last of them goes on there."""
+from staging.transfer.limits import CHUNK_BITS
 
 
 class KeptChunks(wiring.Component):

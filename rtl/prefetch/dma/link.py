@@ -24,7 +24,7 @@ from typing_extensions import override
 from rtl.bus.axi4 import Axi4ReadSignature, Axi4WriteSignature
 from rtl.checks import always, always_stable, always_within, exactly_one, implies
 from rtl.prefetch.dma.dma import Dma
-from rtl.prefetch.dma.kept import CHUNK_BITS, KeptChunks
+from rtl.prefetch.dma.kept import KeptChunks
 from rtl.prefetch.dma.layouts import (
     LinkRequest,
     link_request_layout,
@@ -33,7 +33,7 @@ from rtl.prefetch.dma.layouts import (
     transfer_errors_layout,
 )
 from rtl.prefetch.stager.layouts import ActionKind, Command, StagerShape, action_layout, done_layout
-from staging.transfer.limits import LENGTH_BITS, TransferError, TransferLimits
+from staging.transfer.limits import CHUNK_BITS, LENGTH_BITS, TransferError, TransferLimits
 
 
 def product_bits(shape: StagerShape) -> int:

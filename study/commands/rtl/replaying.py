@@ -79,7 +79,7 @@ def replay_command(
         int, typer.Option("--places", min=1, help="The whole engine: experts of a layer that the staging buffer keeps")
     ] = 8,
     waves: Annotated[
-        Path | None, typer.Option("--waves", help="The whole engine: where to write its waveforms (FST)")
+        Path | None, typer.Option("--waves", help="The whole engine: where to write its waveforms, .vcd or .fst")
     ] = None,
     waits: Annotated[
         bool,

@@ -43,6 +43,10 @@ def test_what_does_not_fit_is_refused(changes: dict[str, object], refusal: str) 
     ("changes", "refusal"),
     [
         ({"chunk_bytes": 96}, "96 is no power of two"),
+        (
+            {"expert_bytes": (64 << 20) + 1, "expert_stride": 1 << 30, "staging_stride": 1 << 30, "chunk_bytes": 64},
+            "chunk_bytes: 64: experts of 67108865 bytes have more than 1048576 chunks; give 128 or more",
+        ),
         ({"expert_bytes": 2000}, "experts of 2000 bytes overlap"),
         ({"staging_stride": 512}, "staging_stride: 512"),
         ({"share": 257}, "share"),
@@ -51,6 +55,11 @@ def test_what_does_not_fit_is_refused(changes: dict[str, object], refusal: str) 
 def test_transfers_that_cannot_be_are_refused(changes: dict[str, int], refusal: str) -> None:
     with pytest.raises(ForestageError, match=refusal):
         LinkSettings.parse(changes, origin="test")
+
+
+def test_an_expert_has_as_many_chunks_as_their_number_holds() -> None:
+    link = LinkSettings(expert_bytes=64 << 20, expert_stride=64 << 20, staging_stride=64 << 20, chunk_bytes=64)
+    assert link.chunks == 1 << 20
 
 
 def test_an_engine_that_cannot_be_is_refused() -> None:

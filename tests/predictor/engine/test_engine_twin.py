@@ -11,8 +11,9 @@ from predictor.engine.commands import CommandKind, Done
 from predictor.engine.counters import EngineCounter
 from predictor.engine.environment import LayerTimes
 from predictor.engine.events import Gate, Token
+from predictor.engine.heads import Prefetch
 from predictor.engine.notices import NoticeKind
-from predictor.engine.predictors import TablesPredictor
+from predictor.engine.predictors import Predicted, TablesPredictor
 from predictor.engine.settings import Missing, Mode
 from predictor.engine.timing import SteadyLink
 from predictor.foresight.learned_predictions import learned_predictions
@@ -179,6 +180,31 @@ def test_a_prefetch_makes_way_for_a_demand_at_a_chunk_and_goes_on() -> None:
     counters = twin.counters
     assert counters[EngineCounter.PAUSED] > 0
     assert counters[EngineCounter.BYTES] >= moved > 0
+
+
+class _TwoTargets:
+    """Predicts two layers at a TOKEN, the second ten cycles after the first."""
+
+    def __init__(self) -> None:
+        self.offered: list[int] = []
+
+    def token(self, event: Token, base: int, now: int = 0, offered: int = 0) -> Predicted:
+        self.offered.append(now + 1)
+        answers = [(1 + 10 * layer, Prefetch(layer, (0,), (60_000,), base + layer)) for layer in range(2)]
+        return Predicted(tuple(answers), 12)
+
+    def gate(self, event: Gate, base: int, now: int = 0, offered: int = 0) -> Predicted:
+        return Predicted((), 1)
+
+
+def test_a_prediction_that_waits_for_the_stager_delays_the_next_of_its_event() -> None:
+    predictor = _TwoTargets()
+    trace = small_trace(lengths=(12,), unrecorded=0.0)
+    twin = small_twin(trace, small_settings(distance=2), predictor=predictor)
+    starts = [done.start for done in twin.run() if done.kind is CommandKind.PREFETCH]
+    first, second = np.array(starts).reshape(-1, 2).T
+    assert (first > predictor.offered).any(), "the stager was always free"
+    assert (second - first).min() >= 10
 
 
 def test_what_is_missing_may_be_computed_elsewhere() -> None:

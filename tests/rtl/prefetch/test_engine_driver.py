@@ -58,7 +58,8 @@ class Engine:
 
     def __init__(self, ctx: Any, dut: Registers) -> None:
         self.ctx, self.dut = ctx, dut
-        self.driver = PrefetchEngineDriver(LIMITS, self.read, self.write)
+        self.driver = PrefetchEngineDriver(LIMITS, self.read, self.write, self.clear_text)
+        self.cleared: list[tuple[int, int, int]] = []
         self.commands: list[tuple[HostRequest, int, int]] = []
         self.shares: dict[int, int] = {}
         self.load_fails = False
@@ -72,6 +73,9 @@ class Engine:
         response = await write(self.ctx, self.dut.bus, address, value)
         if response != OKAY:
             raise AssertionError(f"write of {value:#x} to {address:#x} is refused")
+
+    async def clear_text(self, first: int, count: int) -> None:
+        self.cleared.append((self.ctx.get(self.dut.file.settings.mode), first, count))
 
     async def watch(self, ctx: Any) -> None:
         """Take the host's commands and shares; a load takes ten cycles."""
@@ -122,6 +126,10 @@ def test_an_engine_is_set_up_and_set_up_anew() -> None:
         assert engine.ctx.get(signals.mode) == Mode.LEARNED
         assert engine.shares == dict(enumerate(SETTINGS.stager.shares))
         assert [kind for kind, _, _ in engine.commands] == [HostRequest.CLEAR]
+        # A table has 512 entries of 16 bytes, the log 256 records of a beat.
+        assert engine.cleared == [
+            (Mode.OFF, 0x10_0000_0040 + slot * 0x2_0000, 3 * 512 * 16 + 256 * 64) for slot in range(LIMITS.slots_max)
+        ]
         assert await driver.errors() == 0
         status = await driver.status()
         assert (status.busy, status.loaded, status.unclear) == (False, True, False)
@@ -135,6 +143,18 @@ def test_an_engine_is_set_up_and_set_up_anew() -> None:
         assert engine.ctx.get(signals.stager_by_layer) == 0
         assert engine.shares[0] == 9
         assert not (await driver.status()).loaded
+        assert len(engine.cleared) == LIMITS.slots_max, "no text is looked up"
+
+    run(body)
+
+
+def test_texts_are_not_looked_up_where_nobody_clears_their_memory() -> None:
+    async def body(engine: Engine) -> None:
+        driver = PrefetchEngineDriver(LIMITS, engine.read, engine.write)
+        with pytest.raises(ForestageError, match="nobody clears their memory; give the driver clear_text"):
+            await driver.configure(SETTINGS, text=TEXT, image_base=0)
+        await driver.configure(SETTINGS, image_base=0)
+        assert engine.ctx.get(engine.dut.file.settings.mode) == Mode.LEARNED
 
     run(body)
 
@@ -156,6 +176,10 @@ def test_an_image_that_cannot_be_loaded_is_said() -> None:
         with pytest.raises(ForestageError, match="not loaded; errors: IMAGE_CHECKSUM"):
             await engine.driver.configure(SETTINGS, text=TEXT, image_base=0)
         assert engine.ctx.get(engine.dut.file.settings.mode) == Mode.OFF
+        # That error is still told when the next is loaded.
+        engine.load_fails = False
+        await engine.driver.configure(SETTINGS, text=TEXT, image_base=0)
+        assert engine.ctx.get(engine.dut.file.settings.mode) == Mode.LEARNED
         await engine.driver.command(Command.CLEAR_ERRORS | Command.CLEAR_INTERRUPTS)
         assert await engine.driver.interrupts() == Interrupt(0)
 
