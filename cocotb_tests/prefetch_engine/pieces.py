@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -23,6 +24,7 @@ class PiecesResult(StrictModel):
         model, mode: of the first piece, and so of all.
         pieces: how many; ``kept`` of them were there before.
         tokens, steps, events, commands: replayed.
+        start_cycles: as ``EngineReplayResult``.
         compared: by what, how many values were looked at.
         mismatches, first_mismatch: as ``EngineReplayResult``.
         breaches: of AXI4 on any port.
@@ -38,6 +40,7 @@ class PiecesResult(StrictModel):
     steps: int
     events: int
     commands: int
+    start_cycles: Literal["compared", "from hardware"]
     compared: dict[str, int]
     mismatches: int
     first_mismatch: str
@@ -152,6 +155,7 @@ def _sum(pieces: list[TraceReplayResult], kept: int) -> PiecesResult:
         steps=sum(piece.steps for piece in pieces),
         events=sum(piece.events for piece in pieces),
         commands=sum(piece.commands for piece in pieces),
+        start_cycles=pieces[0].start_cycles,
         compared=compared,
         mismatches=sum(piece.mismatches for piece in pieces),
         first_mismatch=next((piece.first_mismatch for piece in pieces if piece.first_mismatch), ""),

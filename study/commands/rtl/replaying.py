@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.errors import ForestageError, unknown_name
+from catalog.progress import Progress
 from predictor.base import check_lookahead
 from predictor.engine.settings import Mode
 from predictor.st_moe.parameters import EngineLimits, StMoeParameters
@@ -36,9 +37,11 @@ from study.commands.rtl.limits import (
 )
 from study.numbers import count
 from study.output import emit, progress_bar
-from traces import RoutingTrace
+from study.stages import file_fingerprint
+from traces import RoutingTrace, split
 
 if TYPE_CHECKING:
+    from cocotb_tests.prefetch_engine.pieces import PiecesResult
     from cocotb_tests.prefetch_engine.trace_replay import TraceReplayResult
     from cocotb_tests.replay import ReplayResult
 
@@ -52,6 +55,8 @@ WHOLE_OPTIONS = {
     "slots": "--slots",
     "places": "--places",
     "waves": "--waves",
+    "pieces": "--pieces",
+    "piece_tokens": "--piece-tokens",
 }
 """Parameter → option, of the whole engine alone."""
 
@@ -81,6 +86,16 @@ def replay_command(
     waves: Annotated[
         Path | None, typer.Option("--waves", help="The whole engine: where to write its waveforms, .vcd or .fst")
     ] = None,
+    pieces: Annotated[
+        Path | None,
+        typer.Option(
+            "--pieces",
+            help="The whole engine: a folder that keeps the replay piece by piece; an interrupted one goes on",
+        ),
+    ] = None,
+    piece_tokens: Annotated[
+        int, typer.Option("--piece-tokens", min=1, help="The whole engine, with --pieces: tokens of a piece")
+    ] = 1000,
     waits: Annotated[
         bool,
         typer.Option("--waits", help="Every channel waits at random; when commands begin is then not compared"),
@@ -118,7 +133,8 @@ def replay_command(
             refuse_unused(f"mode is {chosen.name.lower()}; leave it out, or give --mode tables", parameter="--set")
         st_moe = StMoeParameters.parse(parameters, origin="--set")
         _replay_whole(
-            trace, model, tokens or WHOLE_TOKENS, chosen, predictor, next_use, waves, as_json=as_json,
+            trace, model, tokens or WHOLE_TOKENS, chosen, predictor, next_use, waves, pieces, piece_tokens,
+            as_json=as_json,
             slots=slots, distance=lookahead, places_per_layer=places, waits=100 if waits else 0, seed=seed,
             st_moe=st_moe,
         )  # fmt: skip
@@ -211,6 +227,8 @@ def _replay_whole(
     predictor: Path | None,
     next_use: Path | None,
     waves: Path | None,
+    pieces: Path | None,
+    piece_tokens: int,
     *,
     as_json: bool,
     **config: Any,
@@ -222,27 +240,49 @@ def _replay_whole(
     """
     recorded = _opened(path, model, config["distance"])
     from cocotb_tests.build import require_tools  # needs the extra, as does the next
-    from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, replay_trace
+    from cocotb_tests.prefetch_engine.pieces import PiecesResult, replay_pieces
+    from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, TraceReplayResult, replay_trace
+    from cocotb_tests.replay import first_tokens
 
+    if pieces is None:
+        refuse_unused("it is of --pieces; leave it out, or give --pieces", piece_tokens="--piece-tokens")
+    elif waves is not None:
+        raise ForestageError("--waves: of a replay in pieces none are written; leave it out, or leave out --pieces")
+    else:
+        first_tokens(recorded, split(recorded)[1], tokens)  # refused now, not when the pieces before are done
     require_tools()
     next_layer, values = load_heads(recorded, predictor, next_use, config["distance"])
-    with progress_bar("lock-step replay") as progress:
-        result = replay_trace(
+    how = ReplayConfig(mode=mode, **config)
+
+    def replay(first: int, last: int, progress: Progress | None) -> TraceReplayResult:
+        return replay_trace(
             recorded,
-            tokens,
-            ReplayConfig(mode=mode, **config),
+            last - first,
+            how,
+            first=first,
             next_layer=next_layer,
             next_use=values,
             progress=progress,
             waves=waves,
         )
+
+    result: TraceReplayResult | PiecesResult
+    with progress_bar("lock-step replay") as progress:
+        if pieces is None:
+            result = replay(0, tokens, progress)
+        else:
+            files = {"trace": path, "predictor": predictor, "next-use": next_use}
+            inputs = {name: file_fingerprint(file) for name, file in files.items() if file is not None}
+            result = replay_pieces(
+                replay, tokens, piece_tokens, pieces, {**inputs, "config": how.model_dump_json()}, progress=progress
+            )
     emit(result, as_json=as_json, render=lambda console: render_whole(console, path.name, result))
     if result.mismatches:
         sys.exit(1)
 
 
-def render_whole(console: Console, name: str, result: "TraceReplayResult") -> None:
-    """Print the comparison, the speed and the counters."""
+def render_whole(console: Console, name: str, result: "TraceReplayResult | PiecesResult") -> None:
+    """Print the comparison, the speed and, of a replay in one piece, the counters."""
     verdict = "[green]equal[/green]" if result.mismatches == 0 else f"[red]{result.mismatches} differences[/red]"
     console.print(
         f"[bold]{escape(name)}[/bold], mode {result.mode}: {count(result.tokens)} tokens, "
@@ -254,12 +294,13 @@ def render_whole(console: Console, name: str, result: "TraceReplayResult") -> No
         console.print(escape(result.first_mismatch), highlight=False)
     table = Table(box=None, show_header=False)
     table.add_row("cycles in which commands begin", result.start_cycles)
-    table.add_row("cycles simulated a second", count(round(result.cycles_per_s)))
+    table.add_row("(token, layer) steps", count(result.steps))
+    table.add_row("cycles simulated a second", count(round(result.cycles / result.running_s)))
     table.add_row("tokens a second", f"{result.tokens_per_s:.1f}")
     table.add_row("of that with the comparison", f"{result.checked_share:.0%}")
     for what, compared in result.compared.items():
         table.add_row(f"compared: {escape(what)}", count(compared))
-    for counter, value in result.counters.items():
+    for counter, value in getattr(result, "counters", {}).items():
         table.add_row(counter, count(value))
     console.print(table, highlight=False)
 
