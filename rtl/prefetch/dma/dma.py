@@ -92,7 +92,7 @@ class Dma(wiring.Component):
         space = 1 << limits.address_bits
         beyond = (descriptor.source + descriptor.bytes > space) | (descriptor.destination + descriptor.bytes > space)
         bad = (descriptor.bytes == 0) | beyond
-        accepted, begins, ended = Signal(), Signal(), Signal()
+        accepted, begins, begun, ended = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.descriptors.ready.eq(sources.runs.ready & reader.room & (under_way != limits.descriptors) & ~illegal),
             accepted.eq(self.descriptors.valid & self.descriptors.ready),
@@ -100,18 +100,22 @@ class Dma(wiring.Component):
             sources.runs.valid.eq(begins),
             sources.runs.payload.address.eq(descriptor.source),
             sources.runs.payload.bytes.eq(descriptor.bytes),
-            runs.w_en.eq(begins),
-            records.w_en.eq(begins),
         ]
+        # Whether a descriptor is accepted is known late in a cycle: it is queued in the next, before it has a beat.
         run, record = Signal(run_layout(limits)), Signal(record_layout(limits))
         m.d.comb += [
+            runs.w_en.eq(begun),
+            records.w_en.eq(begun),
+            runs.w_data.eq(run),
+            records.w_data.eq(record),
+        ]
+        m.d.sync += [
+            begun.eq(begins),
             run.address.eq(descriptor.destination),
             run.bytes.eq(descriptor.bytes),
-            runs.w_data.eq(run),
             record.source.eq(descriptor.source),
             record.destination.eq(descriptor.destination),
             record.bytes.eq(descriptor.bytes),
-            records.w_data.eq(record),
         ]
         for queue, target in ((runs, destinations.runs), (records, realigner.records)):
             m.d.comb += [
@@ -168,7 +172,7 @@ class Dma(wiring.Component):
         always_stable(m, "ends", valid=self.ends.valid, ready=self.ends.ready, payload=self.ends.payload)
         always(m, complete <= under_way, "dma: a descriptor ends that is not under way")
         always_within(m, under_way, 0, limits.descriptors, "dma: more descriptors are under way than there are numbers")
-        queued = (runs.level <= under_way) & (records.level <= under_way)
+        queued = (runs.level + begun <= under_way) & (records.level + begun <= under_way)
         always(m, queued, "dma: a descriptor is queued that is not under way")
-        always(m, implies(begins, runs.w_rdy & records.w_rdy), "dma: a queue of descriptors overflows")
+        always(m, implies(begun, runs.w_rdy & records.w_rdy), "dma: a queue of descriptors overflows")
         return m
