@@ -26,7 +26,7 @@ from rtl.prefetch.dma.layouts import (
     record_layout,
     run_layout,
 )
-from rtl.prefetch.dma.legaliser import Legaliser
+from rtl.prefetch.dma.legaliser import Legaliser, run_of
 from rtl.prefetch.dma.read_manager import ReadManager
 from rtl.prefetch.dma.realigner import Realigner
 from rtl.prefetch.dma.write_manager import WriteManager
@@ -83,10 +83,10 @@ class Dma(wiring.Component):
         connect(m, destinations.bursts, writer.bursts)
         connect(m, realigner.beats, writer.beats)
 
-        # Descriptors under way: numbers of the oldest and the next, and what went wrong with each.
+        # Descriptors under way: the oldest one's number, and what went wrong with each.
         slots = range(max(2, limits.descriptors))
         under_way, complete = Signal(range(limits.descriptors + 1)), Signal(range(limits.descriptors + 1))
-        oldest, newest = Signal(slots), Signal(slots)
+        oldest = Signal(slots)
         errors = Array(Signal(ERROR_BITS, name=f"error{n}") for n in slots)
         illegal = Signal()
         space = 1 << limits.address_bits
@@ -98,8 +98,7 @@ class Dma(wiring.Component):
             accepted.eq(self.descriptors.valid & self.descriptors.ready),
             begins.eq(accepted & ~bad),
             sources.runs.valid.eq(begins),
-            sources.runs.payload.address.eq(descriptor.source),
-            sources.runs.payload.bytes.eq(descriptor.bytes),
+            sources.runs.payload.as_value().eq(run_of(limits, descriptor.source, descriptor.bytes)),
         ]
         # Whether a descriptor is accepted is known late in a cycle: it is queued in the next, before it has a beat.
         run, record = Signal(run_layout(limits)), Signal(record_layout(limits))
@@ -111,8 +110,7 @@ class Dma(wiring.Component):
         ]
         m.d.sync += [
             begun.eq(begins),
-            run.address.eq(descriptor.destination),
-            run.bytes.eq(descriptor.bytes),
+            run.as_value().eq(run_of(limits, descriptor.destination, descriptor.bytes)),
             record.source.eq(descriptor.source),
             record.destination.eq(descriptor.destination),
             record.bytes.eq(descriptor.bytes),
@@ -147,20 +145,19 @@ class Dma(wiring.Component):
             self.busy.eq((under_way != 0) | illegal),
         ]
         m.d.sync += [
-            under_way.eq(under_way + begins - ended),
+            under_way.eq(Mux(begins, under_way + 1 - ended, under_way - ended)),
             complete.eq(complete + writer.finished - ended),
             illegal.eq((illegal & ~(ends_illegal & self.ends.ready)) | (accepted & bad)),
         ]
-        for pointer, moves in ((newest, begins), (oldest, ended)):
-            with m.If(moves):
-                m.d.sync += pointer.eq(Mux(pointer == limits.descriptors - 1, 0, pointer + 1))
+        with m.If(ended):
+            m.d.sync += oldest.eq(Mux(oldest == limits.descriptors - 1, 0, oldest + 1))
         for number, error in enumerate(errors):
             with m.If(error == TransferError.NONE):
                 with m.If(reader.error.valid & (reader.error.slot == number)):
                     m.d.sync += error.eq(reader.error.code)
                 with m.Elif(writer.error.valid & (writer.error.slot == number)):
                     m.d.sync += error.eq(writer.error.code)
-            with m.If(begins & (newest == number)):
+            with m.If(ended & (oldest == number)):
                 m.d.sync += error.eq(TransferError.NONE)
         m.d.comb += [
             self.moved.eq(reader.land),

@@ -1,6 +1,6 @@
 """A run of bytes to bursts of whole beats, one a cycle; the twin is ``staging.transfer.bursts.legalise``."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -8,6 +8,13 @@ from typing_extensions import override
 from rtl.checks import always, always_stable, implies
 from rtl.prefetch.dma.layouts import burst_layout, run_layout
 from staging.transfer.limits import LENGTH_BITS, TransferLimits
+
+
+def run_of(limits: TransferLimits, address: Value, length: Value) -> Value:
+    """The run (`layouts.run_layout`) of ``length`` bytes from ``address`` on."""
+    offset = limits.offset_bits
+    end = (length + address[:offset] + (limits.data_bytes - 1))[: LENGTH_BITS + 1]
+    return Cat(address[offset:], end[offset:])
 
 
 class Legaliser(wiring.Component):
@@ -35,8 +42,8 @@ class Legaliser(wiring.Component):
         beat = Signal(limits.address_bits - offset)  # of the burst that is offered
         left = Signal(LENGTH_BITS + 1 - offset)  # beats, those of this burst among them
         valid, length, last = Signal(), Signal(place_bits + 1), Signal()
-        beats, to_boundary, end = Signal(place_bits + 1), Signal(place_bits + 1), Signal(LENGTH_BITS + 1)
-        taken, begins = Signal(), Signal()
+        beats, to_boundary = Signal(place_bits + 1), Signal(place_bits + 1)
+        taken = Signal()
         m.d.comb += [
             beats.eq(length + 1),
             burst.last.eq(last),
@@ -45,7 +52,6 @@ class Legaliser(wiring.Component):
             self.bursts.valid.eq(valid),
             self.runs.ready.eq(~valid | (last & self.bursts.ready)),
             taken.eq(self.bursts.valid & self.bursts.ready),
-            begins.eq(self.runs.valid & self.runs.ready),
         ]
 
         # Length and end of a burst are in registers: they are known a cycle before it is offered.
@@ -53,27 +59,22 @@ class Legaliser(wiring.Component):
         ends = following <= whole
         with m.If(taken):
             m.d.sync += [
-                valid.eq(~last),
                 beat.eq(beat + beats),
                 left.eq(following),
                 last.eq(ends),
                 length.eq(Mux(ends, following - 1, whole - 1)),
             ]
-        first_place = run.address[offset:][:place_bits] if place_bits else Const(0, 1)
-        total = end >> offset
-        m.d.comb += [
-            end.eq(run.bytes + run.address[:offset] + (limits.data_bytes - 1)),
-            to_boundary.eq(whole - first_place),
-        ]
-        with m.If(begins):
+        # Whoever offers a run may find out late that he does.
+        m.d.comb += to_boundary.eq(whole - (run.beat[:place_bits] if place_bits else 0))
+        with m.If(self.runs.ready):
             m.d.sync += [
-                valid.eq(1),
-                beat.eq(run.address >> offset),
-                left.eq(total),
-                last.eq(total <= to_boundary),
-                length.eq(Mux(total <= to_boundary, total, to_boundary) - 1),
+                valid.eq(self.runs.valid),
+                beat.eq(run.beat),
+                left.eq(run.beats),
+                last.eq(run.beats <= to_boundary),
+                length.eq(Mux(run.beats <= to_boundary, run.beats, to_boundary) - 1),
             ]
-        always(m, implies(begins, run.bytes != 0), "legaliser: an empty run")
+        always(m, implies(self.runs.valid & self.runs.ready, run.beats != 0), "legaliser: an empty run")
         offered = burst.as_value()
         always_stable(m, "legaliser_bursts", valid=self.bursts.valid, ready=self.bursts.ready, payload=offered)
         place = beat[:place_bits] if place_bits else Const(0, 1)
@@ -84,5 +85,4 @@ class Legaliser(wiring.Component):
         always(
             m, implies(valid, longest & (beats <= left)), "legaliser: a burst that ends before its boundary, or late"
         )
-        always(m, valid == (left != 0), "legaliser: beats are left and none offered, or the reverse")
         return m

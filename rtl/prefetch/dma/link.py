@@ -98,7 +98,10 @@ class Link(wiring.Component):
         source_step, destination_step = Signal(limits.address_bits), Signal(limits.address_bits)
         count = Signal(range(bits + 1))
         chunk = self.chunk
-        offset = Signal(LENGTH_BITS)
+        offset, reach = (
+            Signal(LENGTH_BITS),
+            Signal(LENGTH_BITS + 1),
+        )  # of the first chunk: where it begins, and the next
         left, unwritten = Signal(LENGTH_BITS), Signal(LENGTH_BITS)  # bytes that are not asked for; not there
         under_way = self._under_way
         failed, told = self._failed, Signal()
@@ -197,6 +200,7 @@ class Link(wiring.Component):
                     place.eq(place >> 1),
                     count.eq(count - 1),
                     offset.eq((chunk << settings.chunk_log2)[:LENGTH_BITS]),
+                    reach.eq(((chunk + 1) << settings.chunk_log2)[: LENGTH_BITS + 1]),
                 ]
                 with m.If(count == 1):
                     m.next = "OFFSET"
@@ -207,8 +211,8 @@ class Link(wiring.Component):
                     destination.eq(destination + offset),
                     left.eq(rest),
                     unwritten.eq(rest),
-                    is_last.eq(rest <= chunk_bytes),
-                    part.eq(Mux(rest <= chunk_bytes, rest, chunk_bytes)),
+                    is_last.eq(settings.expert_bytes <= reach),
+                    part.eq(Mux(settings.expert_bytes <= reach, rest, chunk_bytes)),
                 ]
                 m.next = "FIRST CHUNK"
             with m.State("FIRST CHUNK"):
