@@ -56,7 +56,7 @@ class Ram(wiring.Component):
             name = f"ram_{self._depth}x{self._bits}"
             if self._granule != self._bits:
                 name += f"_by_{self._granule}"
-            platform.texts[name] = self._verilog(name)
+            platform.texts[name] = self._verilog(name, contents=platform.contents)
             ports = [
                 ("o" if member.flow is wiring.Out else "i", path[0], value)
                 for path, member, value in self.signature.flatten(self)
@@ -75,7 +75,7 @@ class Ram(wiring.Component):
         ]
         return m
 
-    def _verilog(self, name: str) -> str:
+    def _verilog(self, name: str, *, contents: bool) -> str:
         """The module; Verilog-2001."""
         bits, address = self._bits - 1, (self._depth - 1).bit_length() - 1
         enables = self._bits // self._granule
@@ -86,6 +86,11 @@ class Ram(wiring.Component):
         )
         if enables == 1:
             writes = "    if (write) words[write_address] <= write_data;\n"
+        initial = f"""  integer row;
+  initial
+    for (row = 0; row < {self._depth}; row = row + 1)
+      words[row] = 0;
+"""
         vector = f"[{enables - 1}:0] " if enables > 1 else ""
         return f"""
 module {name}(clk, rst, read, read_address, read_data, write, write_address, write_data);
@@ -99,11 +104,7 @@ module {name}(clk, rst, read, read_address, read_data, write, write_address, wri
   input [{bits}:0] write_data;
   reg [{bits}:0] words [0:{self._depth - 1}];
   reg [{bits}:0] found;
-  integer row;
-  initial
-    for (row = 0; row < {self._depth}; row = row + 1)
-      words[row] = 0;
-  assign read_data = found;
+{initial if contents else ""}  assign read_data = found;
   always @(posedge clk)
     if (read) found <= words[read_address];
   always @(posedge clk) begin

@@ -29,12 +29,17 @@ _BLOCK, _INDEX = "initial_contents_", "initial_row"
 class SharedParts:
     """What the Verilog has once each, by their modules' names; the platform of a conversion.
 
+    Args:
+        contents: whether memories in ``texts`` begin with contents.
+
     Attributes:
+        contents: as above.
         makers: of parts that are components.
         texts: of modules that are written as they stand.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, contents: bool = True) -> None:
+        self.contents = contents
         self.makers: dict[str, Callable[[], wiring.Component]] = {}
         self.texts: dict[str, str] = {}
 

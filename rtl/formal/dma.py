@@ -65,7 +65,7 @@ def _runs(m: Module, legaliser: Legaliser) -> None:
     """A run that is offered stays, and ends within the address space."""
     offers(m, "runs", legaliser.runs)
     run = legaliser.runs.payload
-    within = run.address + run.bytes <= 1 << SMALL.address_bits
+    within = run.beat + run.beats <= 1 << (SMALL.address_bits - SMALL.offset_bits)
     always(m, implies(legaliser.runs.valid, within), "a run beyond the address space", claim=Assume)
 
 

@@ -1,14 +1,17 @@
 """A component's modules: like ones made one, and how often each is in the whole."""
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from rtl.verilog import SharedParts
+from rtl.yosys import run_yosys
 
 TOP = "top"
 
@@ -45,7 +48,8 @@ def design_of(component: wiring.Component) -> Design:
     Amaranth writes a module for each instance; those that are alike to the letter become one here, so that each is
     mapped once. A part that is `rtl.verilog.Shared` is one module from the start, by its own name.
     """
-    parts = SharedParts()
+    # Yosys takes its time for each word that a memory begins with, and a macro of SRAM begins with none.
+    parts = SharedParts(contents=False)
     texts = [rtlil.convert(component, name=TOP, platform=parts, emit_src=False)]
     written: set[str] = set()
     while waiting := [part for part in parts.makers if part not in written]:
@@ -54,7 +58,20 @@ def design_of(component: wiring.Component) -> Design:
                 raise AssertionError(f"a shared part is called {part}, which is a name of the whole")
             texts.append(rtlil.convert(parts.makers[part](), name=part, platform=parts, emit_src=False))
             written.add(part)
+    if parts.texts:
+        texts.append(_of_verilog("".join(parts.texts[name] for name in sorted(parts.texts))))
     return _merged("\n".join(texts))
+
+
+def _of_verilog(text: str) -> str:
+    """The RTLIL of modules in Verilog."""
+    with tempfile.TemporaryDirectory(prefix="forestage-verilog-") as folder:
+        (Path(folder) / "parts.v").write_text(text)
+        # What is written where nothing is may be anything.
+        run_yosys(
+            ["read_verilog parts.v", "proc", "opt_expr -mux_undef", "clean", "write_rtlil parts.il"], Path(folder)
+        )
+        return (Path(folder) / "parts.il").read_text()
 
 
 def _merged(text: str) -> Design:

@@ -26,7 +26,7 @@ from rtl.prefetch.dma.layouts import (
     record_layout,
     run_layout,
 )
-from rtl.prefetch.dma.legaliser import Legaliser
+from rtl.prefetch.dma.legaliser import Legaliser, run_of
 from rtl.prefetch.dma.read_manager import ReadManager
 from rtl.prefetch.dma.realigner import Realigner
 from rtl.prefetch.dma.write_manager import WriteManager
@@ -83,35 +83,37 @@ class Dma(wiring.Component):
         connect(m, destinations.bursts, writer.bursts)
         connect(m, realigner.beats, writer.beats)
 
-        # Descriptors under way: numbers of the oldest and the next, and what went wrong with each.
+        # Descriptors under way: the oldest one's number, and what went wrong with each.
         slots = range(max(2, limits.descriptors))
         under_way, complete = Signal(range(limits.descriptors + 1)), Signal(range(limits.descriptors + 1))
-        oldest, newest = Signal(slots), Signal(slots)
+        oldest = Signal(slots)
         errors = Array(Signal(ERROR_BITS, name=f"error{n}") for n in slots)
         illegal = Signal()
         space = 1 << limits.address_bits
         beyond = (descriptor.source + descriptor.bytes > space) | (descriptor.destination + descriptor.bytes > space)
         bad = (descriptor.bytes == 0) | beyond
-        accepted, begins, ended = Signal(), Signal(), Signal()
+        accepted, begins, begun, ended = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.descriptors.ready.eq(sources.runs.ready & reader.room & (under_way != limits.descriptors) & ~illegal),
             accepted.eq(self.descriptors.valid & self.descriptors.ready),
             begins.eq(accepted & ~bad),
             sources.runs.valid.eq(begins),
-            sources.runs.payload.address.eq(descriptor.source),
-            sources.runs.payload.bytes.eq(descriptor.bytes),
-            runs.w_en.eq(begins),
-            records.w_en.eq(begins),
+            sources.runs.payload.as_value().eq(run_of(limits, descriptor.source, descriptor.bytes)),
         ]
+        # Whether a descriptor is accepted is known late in a cycle: it is queued in the next, before it has a beat.
         run, record = Signal(run_layout(limits)), Signal(record_layout(limits))
         m.d.comb += [
-            run.address.eq(descriptor.destination),
-            run.bytes.eq(descriptor.bytes),
+            runs.w_en.eq(begun),
+            records.w_en.eq(begun),
             runs.w_data.eq(run),
+            records.w_data.eq(record),
+        ]
+        m.d.sync += [
+            begun.eq(begins),
+            run.as_value().eq(run_of(limits, descriptor.destination, descriptor.bytes)),
             record.source.eq(descriptor.source),
             record.destination.eq(descriptor.destination),
             record.bytes.eq(descriptor.bytes),
-            records.w_data.eq(record),
         ]
         for queue, target in ((runs, destinations.runs), (records, realigner.records)):
             m.d.comb += [
@@ -143,20 +145,19 @@ class Dma(wiring.Component):
             self.busy.eq((under_way != 0) | illegal),
         ]
         m.d.sync += [
-            under_way.eq(under_way + begins - ended),
+            under_way.eq(Mux(begins, under_way + 1 - ended, under_way - ended)),
             complete.eq(complete + writer.finished - ended),
             illegal.eq((illegal & ~(ends_illegal & self.ends.ready)) | (accepted & bad)),
         ]
-        for pointer, moves in ((newest, begins), (oldest, ended)):
-            with m.If(moves):
-                m.d.sync += pointer.eq(Mux(pointer == limits.descriptors - 1, 0, pointer + 1))
+        with m.If(ended):
+            m.d.sync += oldest.eq(Mux(oldest == limits.descriptors - 1, 0, oldest + 1))
         for number, error in enumerate(errors):
             with m.If(error == TransferError.NONE):
                 with m.If(reader.error.valid & (reader.error.slot == number)):
                     m.d.sync += error.eq(reader.error.code)
                 with m.Elif(writer.error.valid & (writer.error.slot == number)):
                     m.d.sync += error.eq(writer.error.code)
-            with m.If(begins & (newest == number)):
+            with m.If(ended & (oldest == number)):
                 m.d.sync += error.eq(TransferError.NONE)
         m.d.comb += [
             self.moved.eq(reader.land),
@@ -168,7 +169,7 @@ class Dma(wiring.Component):
         always_stable(m, "ends", valid=self.ends.valid, ready=self.ends.ready, payload=self.ends.payload)
         always(m, complete <= under_way, "dma: a descriptor ends that is not under way")
         always_within(m, under_way, 0, limits.descriptors, "dma: more descriptors are under way than there are numbers")
-        queued = (runs.level <= under_way) & (records.level <= under_way)
+        queued = (runs.level + begun <= under_way) & (records.level + begun <= under_way)
         always(m, queued, "dma: a descriptor is queued that is not under way")
-        always(m, implies(begins, runs.w_rdy & records.w_rdy), "dma: a queue of descriptors overflows")
+        always(m, implies(begun, runs.w_rdy & records.w_rdy), "dma: a queue of descriptors overflows")
         return m

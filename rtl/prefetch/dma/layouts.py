@@ -23,8 +23,11 @@ def descriptor_layout(limits: TransferLimits) -> data.StructLayout:
 
 
 def run_layout(limits: TransferLimits) -> data.StructLayout:
-    """A run of bytes."""
-    return data.StructLayout({"address": unsigned(limits.address_bits), "bytes": unsigned(LENGTH_BITS)})
+    """The beats in which a run of bytes lies: the first one's number, and how many."""
+    offset = limits.offset_bits
+    return data.StructLayout(
+        {"beat": unsigned(limits.address_bits - offset), "beats": unsigned(LENGTH_BITS + 1 - offset)}
+    )
 
 
 def burst_layout(limits: TransferLimits) -> data.StructLayout:

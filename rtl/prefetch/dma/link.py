@@ -98,17 +98,18 @@ class Link(wiring.Component):
         source_step, destination_step = Signal(limits.address_bits), Signal(limits.address_bits)
         count = Signal(range(bits + 1))
         chunk = self.chunk
-        offset = Signal(LENGTH_BITS)
+        offset, reach = (
+            Signal(LENGTH_BITS),
+            Signal(LENGTH_BITS + 1),
+        )  # of the first chunk: where it begins, and the next
         left, unwritten = Signal(LENGTH_BITS), Signal(LENGTH_BITS)  # bytes that are not asked for; not there
         under_way = self._under_way
         failed, told = self._failed, Signal()
-        chunk_bytes = Signal(LENGTH_BITS)
-        part, written = Signal(LENGTH_BITS), Signal(LENGTH_BITS)
-        is_last, accepted, ended, bad = Signal(), Signal(), Signal(), Signal()
+        chunk_bytes, written = Signal(LENGTH_BITS), Signal(LENGTH_BITS)
+        part, is_last = Signal(LENGTH_BITS), Signal()  # of the chunk that is asked for next
+        accepted, ended, bad = Signal(), Signal(), Signal()
+        m.d.sync += chunk_bytes.eq(Const(1, LENGTH_BITS) << settings.chunk_log2)
         m.d.comb += [
-            chunk_bytes.eq(Const(1, LENGTH_BITS) << settings.chunk_log2),
-            is_last.eq(left <= chunk_bytes),
-            part.eq(Mux(is_last, left, chunk_bytes)),
             written.eq(Mux(unwritten <= chunk_bytes, unwritten, chunk_bytes)),
             dma.descriptors.payload.source.eq(source),
             dma.descriptors.payload.destination.eq(destination),
@@ -199,15 +200,19 @@ class Link(wiring.Component):
                     place.eq(place >> 1),
                     count.eq(count - 1),
                     offset.eq((chunk << settings.chunk_log2)[:LENGTH_BITS]),
+                    reach.eq(((chunk + 1) << settings.chunk_log2)[: LENGTH_BITS + 1]),
                 ]
                 with m.If(count == 1):
                     m.next = "OFFSET"
             with m.State("OFFSET"):
+                rest = (settings.expert_bytes - offset)[:LENGTH_BITS]
                 m.d.sync += [
                     source.eq(source + offset),
                     destination.eq(destination + offset),
-                    left.eq(settings.expert_bytes - offset),
-                    unwritten.eq(settings.expert_bytes - offset),
+                    left.eq(rest),
+                    unwritten.eq(rest),
+                    is_last.eq(settings.expert_bytes <= reach),
+                    part.eq(Mux(settings.expert_bytes <= reach, rest, chunk_bytes)),
                 ]
                 m.next = "FIRST CHUNK"
             with m.State("FIRST CHUNK"):
@@ -249,11 +254,15 @@ class Link(wiring.Component):
                 ]
                 with m.If(self.requests.valid & self.requests.ready):
                     m.next = "IDLE"
-        with m.If(accepted):
+        with m.If(accepted):  # behind the last chunk, what is left is of no meaning
+            following = (left - chunk_bytes)[:LENGTH_BITS]
+            ends = left <= (chunk_bytes << 1)
             m.d.sync += [
                 source.eq(source + chunk_bytes),
                 destination.eq(destination + chunk_bytes),
-                left.eq(left - part),
+                left.eq(following),
+                is_last.eq(ends),
+                part.eq(Mux(ends, following, chunk_bytes)),
                 chunk.eq(chunk + 1),
             ]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | self.requests.valid | dma.busy)
@@ -288,6 +297,9 @@ class Link(wiring.Component):
         always(m, implies(rest, behind < settings.expert_bytes), "link: it goes on behind the expert's end")
         fits = (left != 0) & (behind + left <= settings.expert_bytes)
         always(m, implies(moving_on, fits), "link: chunks and what is left are more than the expert")
+        is_right = (is_last == (left <= chunk_bytes)) & (part == Mux(is_last, left, chunk_bytes))
+        always(m, implies(moving_on, is_right), "link: the next chunk is not what is left, or too long")
+        always(m, implies(serves, chunk_bytes == 1 << settings.chunk_log2), "link: chunks of another size")
         quiet = ~(fsm.ongoing("CHUNKS") | fsm.ongoing("STOPPED") | fsm.ongoing("LAST ASKED"))
         always(m, implies(quiet, under_way == 0), "link: chunks are under way of nothing")
         always_within(m, under_way, 0, limits.descriptors, "link: more chunks are under way than the DMA takes")

@@ -72,7 +72,7 @@ class ReadManager(wiring.Component):
         may_ask, taken = Signal(), Signal()
         within_share = (self.share == FULL_SHARE) | (debt < FULL_SHARE)
         few = under_way.level < self.outstanding
-        room = few & (self.free >= beats)
+        room = few & (self.free > burst.length)
         m.d.comb += [
             self.room.eq(few & within_share & (self.free >= limits.burst_beats)),
             self.bursts.ready.eq(may_ask & room & within_share & (~bus.arvalid | bus.arready)),

@@ -95,6 +95,8 @@ class Control:
         self.now = Signal(shape.deadline_code_bits)
         self.stamps = Signal(limits.stamp_bits)
         self.nth = Signal(range(self.shape.named_experts + 1))
+        self.told_chance = Signal(shape.limits.value_bits)
+        """Of a prediction, what the command says of the expert of that number."""
         self.acts = Signal()
         """The last cycle of a touch."""
         self.new = Signal(entry_layout(shape), name="new_entry")
@@ -229,7 +231,7 @@ class Control:
 
         # Of a prediction: the chance in time, in two halves and their sum; whether it is too late or too far.
         half = (self.limits.scale_bits + 1) // 2
-        told = self.command.chances[self.nth]
+        told = self.told_chance
         low, high = Signal(shape.time_bits), Signal(shape.time_bits)
         self.chance = Signal(shape.time_bits)
         ahead = Signal(signed(shape.deadline_code_bits + 1))
@@ -316,6 +318,7 @@ class Control:
                 self.nth.eq(self.nth + 1),
                 self.key.layer.eq(self.command.layer),
                 self.key.expert.eq(self.command.experts[self.nth + 1]),
+                self.told_chance.eq(self.command.chances[self.nth + 1]),
             ]
             m.next = "READ"
 

@@ -67,20 +67,21 @@ class FreePlaces(wiring.Component):
             m.d.sync += [at.eq(_first(read.data)), left.eq(read.data & (read.data - 1)), of.eq(word)]
             m.d.sync += self.any_free.eq(read.data.any())
         m.d.comb += self.lowest.eq(Cat(at, of))
-        written = Signal(WORD_PLACES)
-        m.d.comb += write.data.eq(written)
+        # A word is written a cycle late, which nobody sees: it is read two cycles later at the soonest.
+        m.d.sync += write.en.eq(0)
         with m.If(self.clear):
-            m.d.comb += [write.en.eq(1), write.addr.eq(self.clear_word), written.eq(self._all(self.clear_word))]
+            m.d.sync += [write.en.eq(1), write.addr.eq(self.clear_word), write.data.eq(self._all(self.clear_word))]
+            m.d.sync += has_free.bit_select(self.clear_word, 1).eq(1)
         with m.Elif(self.take):
-            m.d.comb += [write.en.eq(1), write.addr.eq(of), written.eq(left)]
+            m.d.sync += [write.en.eq(1), write.addr.eq(of), write.data.eq(left)]
+            m.d.sync += has_free.bit_select(of, 1).eq(left.any())
         with m.Elif(self.give):
-            m.d.comb += [
+            m.d.sync += [
                 write.en.eq(1),
                 write.addr.eq(given_word),
-                written.eq(read.data | (Const(1, WORD_PLACES) << self.place[:bits])[:WORD_PLACES]),
+                write.data.eq(read.data | (Const(1, WORD_PLACES) << self.place[:bits])[:WORD_PLACES]),
+                has_free.bit_select(given_word, 1).eq(1),
             ]
-        with m.If(write.en):
-            m.d.sync += has_free.bit_select(write.addr, 1).eq(written.any())
         was_free = (read.data >> self.place[:bits])[0]
         always(m, implies(self.give, ~was_free), "places: one that is free is given back")
         always(m, implies(self.take, self.any_free), "places: one is taken, and none is free")

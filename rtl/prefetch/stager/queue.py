@@ -74,8 +74,10 @@ class TransferQueue(wiring.Component):
 
         removes = Signal()
         m.d.comb += removes.eq(self.remove & match.any())
-        position = Signal(range(slots + 1))
-        m.d.comb += position.eq(self.waiting - removes)
+        # Where the next is entered, with and without one that leaves: which of the two is known late in the cycle.
+        position, enters = Signal(range(slots + 1)), Signal(slots)
+        behind, before = (Cat(self.waiting == at + less for at in range(slots)) for less in (0, 1))
+        m.d.comb += [position.eq(self.waiting - removes), enters.eq(Mux(removes, before, behind))]
         for at in range(slots):
             entry = self.entries[at]
             with m.If(self.update & match[at]):
@@ -85,7 +87,7 @@ class TransferQueue(wiring.Component):
             if at + 1 < slots:
                 with m.If(removes & match[: at + 1].any()):
                     m.d.sync += entry.eq(self.entries[at + 1])
-            with m.If(self.append & (position == at)):
+            with m.If(self.append & enters[at]):
                 m.d.sync += entry.eq(self.given)
         m.d.sync += self.waiting.eq(position + self.append)
         with m.If(self.clear):

@@ -39,6 +39,7 @@ def _idle(c: Control) -> None:
             c.command.eq(offered),
             c.code.eq(offered.deadline + 1),
             c.nth.eq(0),
+            c.told_chance.eq(offered.chances[0]),
             c.absent.eq(0),
             c.at.eq(0),
             c.count.eq(c.clears - 1),

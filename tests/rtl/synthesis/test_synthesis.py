@@ -6,6 +6,7 @@ import pytest
 
 from catalog.errors import ForestageError
 from predictor.st_moe.parameters import EngineLimits
+from rtl.ram import Ram
 from rtl.synthesis import synthesise as module
 from rtl.synthesis.cells import map_to_cells, timed
 from rtl.synthesis.comparison import changes
@@ -14,7 +15,7 @@ from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_re
 from rtl.synthesis.hierarchy import design_of
 from rtl.synthesis.liberty import Library, read_libraries
 from rtl.synthesis.units import UNITS, Sum, Unit, is_limited, unit_of
-from tests.rtl.synthesis.tiny_library import Pair, Toggle, library
+from tests.rtl.synthesis.tiny_library import Accumulator, Pair, Toggle, library
 
 
 def silent(done: int, total: int) -> None:
@@ -51,6 +52,27 @@ def test_alike_parts_are_one_block_and_memories_are_sorted(tiny: Library, tmp_pa
     assert (memories["few"].bits, memories["few"].flip_flops) == (32, True)
     # 32 bits of the small memory and the 8 read from it, perhaps a kept address; not the 2,048 of the large one.
     assert 400 <= blocks[""].figures["flip_flop_area_um2"] <= 600
+
+
+def test_a_memory_with_a_module_of_its_own_is_a_block_without_cells(tiny: Library, tmp_path: Path) -> None:
+    design = design_of(Ram(16, 512, granule=8))
+    assert design.instances == {"top": 1, "ram_512x16_by_8": 1}
+    found = map_to_cells(design, tiny, tmp_path, silent)
+    (memory,) = found.memories
+    assert (memory.block, memory.depth, memory.width, memory.flip_flops) == ("ram_512x16_by_8", 512, 16, False)
+    assert (memory.read_ports, memory.write_ports) == (1, 1)
+    assert {block.figures["cells"] for block in found.blocks} == {0}
+
+
+def test_an_adder_is_a_tree_of_carries(tiny: Library, tmp_path: Path) -> None:
+    found = {}
+    for bits in (8, 64):
+        (tmp_path / str(bits)).mkdir()
+        path = map_to_cells(design_of(Accumulator(bits)), tiny, tmp_path / str(bits), silent).path
+        assert path is not None
+        found[bits] = path.ns
+    # Three times the levels at most, where a chain would have eight times as many.
+    assert found[64] < 3 * found[8]
 
 
 def test_the_same_input_gives_the_same_figures(tiny: Library, tmp_path: Path) -> None:

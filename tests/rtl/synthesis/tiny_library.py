@@ -95,3 +95,15 @@ class Pair(wiring.Component):
                 out.eq(read.data),
             ]
         return m
+
+
+class Accumulator(wiring.Component):
+    """A register to which ``addend`` is added in every clock."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__({"addend": In(bits), "total": Out(bits)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.sync += self.total.eq(self.total + self.addend)
+        return m

@@ -82,10 +82,18 @@ class Adaptation(wiring.Component):
             m.d.sync += [chosen.eq(chosen >> 1), expert.eq(expert + 1)]
             with m.If(last):
                 m.d.sync += walking.eq(0)
-        with m.If(self.start):
+        # Whoever tells the adaptation finds out late in a clock whether it is told: a slot is forgotten a clock later.
+        forgets, forgotten = Signal(), Signal.like(self.slot)
+        m.d.sync += [forgets.eq(self.forget), forgotten.eq(self.slot)]
+        with m.If(~self.busy):  # what is told counts where it starts
             m.d.sync += [
-                row.eq(self.row), is_zero.eq(~begun[self.row]), chosen.eq(self.chosen), expert.eq(0), walking.eq(1),
-            ]  # fmt: skip
+                row.eq(self.row),
+                is_zero.eq(~begun[self.row] | (forgets & (forgotten == self.slot))),
+                chosen.eq(self.chosen),
+                expert.eq(0),
+            ]
+        with m.If(self.start):
+            m.d.sync += walking.eq(1)
 
         # Read; the difference of what was and what was said; the sum; clipped and written.
         steps = stages(m, "walking", walking, ADAPT_CLOCKS - 1, reset_less=False)
@@ -118,9 +126,9 @@ class Adaptation(wiring.Component):
         ]
         with m.If(steps[-1]):
             m.d.sync += begun[row].eq(1)
-        with m.If(self.forget):
+        with m.If(forgets):
             for n, bit in enumerate(begun):
-                with m.If(self.slot == n // self._rows_of_slot):
+                with m.If(forgotten == n // self._rows_of_slot):
                     m.d.sync += bit.eq(0)
 
         read_begun = Signal()

@@ -72,7 +72,8 @@ class Fetcher(wiring.Component):
         place = Signal(range(max(head.operations for head in limits.heads)))  # of the operation that is offered next
         sources = Signal(MATCHED_MAX)
         counted_layer = Signal.like(told.layer)
-        take, taken, last = Signal(), Signal(), Signal()
+        # What is told is kept, and looked up, in every clock that would take it: who tells it may find out late.
+        ready, taken, last = Signal(), Signal(), Signal()
         m.d.comb += [taken.eq(self.passes.valid & self.passes.ready)]
 
         operations, matched, records, shifts = [], [], [], []
@@ -83,10 +84,10 @@ class Fetcher(wiring.Component):
             records.append(record.data)
             shifts.append(shift.data)
             m.d.comb += [
-                gate.en.eq(take | taken),
+                gate.en.eq(ready | taken),
                 gate.addr.eq(
                     Mux(
-                        take,
+                        ready,
                         told.layer * own.operations + (told.kind == SumsKind.REST),
                         command.layer * own.operations + place,
                     )
@@ -94,9 +95,9 @@ class Fetcher(wiring.Component):
                 rows.en.eq(state == _State.MATCHED),
                 rows.addr.eq(command.layer * MATCHED_MAX + _lowest(sources)),
                 record.addr.eq(told.index),
-                record.en.eq(take),
+                record.en.eq(ready),
                 shift.addr.eq(told.layer * IDENTITIES_MAX + told.index[:3]),
-                shift.en.eq(take),
+                shift.en.eq(ready),
             ]
 
         def chosen(values: list[data.View], name: str) -> data.View:
@@ -167,8 +168,8 @@ class Fetcher(wiring.Component):
         m.d.comb += [
             self.passes.valid.eq(state == _State.PASSES),
             self.idle.eq(state == _State.IDLE),
-            self.commands.ready.eq((state == _State.IDLE) | (taken & last)),
-            take.eq(self.commands.valid & self.commands.ready),
+            ready.eq((state == _State.IDLE) | (taken & last)),
+            self.commands.ready.eq(ready),
         ]
         with m.If(taken):
             m.d.sync += [place.eq(place + 1), counted_layer.eq(counted_layer + 1)]
@@ -180,13 +181,14 @@ class Fetcher(wiring.Component):
             m.d.sync += [sources.eq(mask), state.eq(Mux(mask.any(), _State.MATCHED, _State.IDLE))]
         with m.If(state == _State.MATCHED):
             m.d.sync += [sources.eq(sources & (sources - 1)), state.eq(_State.PASSES)]
-        with m.If(take):
+        with m.If(ready):
             m.d.sync += [
                 command.eq(told),
                 place.eq(Mux(told.kind == SumsKind.REST, 2, 1)),
                 counted_layer.eq(0),
-                state.eq(Mux(told.kind == SumsKind.RECORD, _State.MASK, _State.PASSES)),
             ]
+            with m.If(self.commands.valid):
+                m.d.sync += state.eq(Mux(told.kind == SumsKind.RECORD, _State.MASK, _State.PASSES))
         always(
             m,
             implies(taken & (command.kind == SumsKind.REST) & ~last, place != 0),

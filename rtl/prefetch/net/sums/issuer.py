@@ -1,6 +1,6 @@
 """Passes become slots of the adder's pipeline: a row a clock, none before the sum that it adds to is there."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -8,7 +8,7 @@ from typing_extensions import override
 from predictor.row_network.limits import NetLimits
 from predictor.row_network.program import DECAYS_MAX, Begins
 from predictor.row_network.sum_cycles import FINISHING_SLOTS, SETTLED_CLOCKS, WRITTEN_CLOCKS
-from rtl.checks import always_within
+from rtl.checks import always, always_within
 from rtl.prefetch.net.layouts import ROW_BITS, SHIFT_BITS, pass_layout, row_address_bits, settings_layout
 from rtl.prefetch.net.scores.layouts import HEADS, counting
 
@@ -69,6 +69,11 @@ class Issuer(wiring.Component):
     of another pass over it, unless that was the very last one, whose sum is still in the adder; one that asks waits
     ``SETTLED_CLOCKS`` after one that finished.
 
+    Whether the next slot waits, closes a word or a pass is in registers: the handshake goes through the whole net.
+
+    After the end of its token, a head's slot has no pass for ``WRITTEN_CLOCKS``: sums that are not written yet have
+    their names of the turn before.
+
     Members:
         slot: in this clock; its ``valid`` says whether there is one.
         identity: the row that ``slot`` adds, if it adds one.
@@ -108,17 +113,12 @@ class Issuer(wiring.Component):
         # would make the slots late.
         word, number = Signal.like(slot.word), Signal(range(limits.top_k + FINISHING_SLOTS + 1))
         bank, place = Signal.like(slot.bank), Signal.like(slot.place)
-        key = Signal(1 + len(bank) + len(place))
-        m.d.comb += key.eq(Cat(current.head, bank, place))
         told_which, told_turn, turned = Signal.like(which), Signal.like(turn), Signal(4)
         told_bank, told_settings = Signal.like(bank), Signal(settings_layout())
         m.d.comb += [
             told_settings.eq(Mux(told.head, self.settings[1], self.settings[0])),
             told_which.eq(told.head * limits.slots + told.slot),
-            # Who takes a pass while there is another is at the end of that one.
-            told_turn.eq(
-                Mux(there & current.ends & (told_which == which), next_turn, _at(m, turns, told_which, "told_turn"))
-            ),
+            told_turn.eq(_at(m, turns, told_which, "told_turn")),
             turned.eq(told_turn + told.index),
             told_bank.eq(
                 Mux(
@@ -132,46 +132,86 @@ class Issuer(wiring.Component):
         ]
 
         # Slots of a word.
-        told_rows, wanted = Signal.like(number), Signal.like(number)
-        m.d.comb += told_rows.eq(Mux(told.rows, told_settings.top_k, 1))
-        opens, closes, ends = Signal(), Signal(), Signal()
-        last_word = Signal()
+        told_rows, told_wanted, wanted = (Signal.like(number, name=name) for name in ("rows", "told_wanted", "wanted"))
+        opens, closes, last_word = Signal(), Signal(), Signal()  # of a word its first slot, its last; of a pass
+        waits, closing, ends = Signal(), Signal(), Signal()
         m.d.comb += [
-            opens.eq(number == 0),
-            closes.eq(number + 1 == wanted),
-            last_word.eq(current.identity | (word + 1 == settings.words)),
-        ]
-
-        # Sums that are not written yet.
-        ages = WRITTEN_CLOCKS - 1
-        closed = [Signal(name=f"closed{age}") for age in range(ages)]
-        keys = [Signal(len(key), name=f"key{age}") for age in range(ages)]
-        latest, kept = Signal(len(key)), Signal()
-        settling = Signal(range(SETTLED_CLOCKS))
-        chains, waits = Signal(), Signal()
-        m.d.comb += [
-            chains.eq(kept & (latest == key) & ~current.finishes),
-            waits.eq(
-                opens
-                & (
-                    (Cat(c & (k == key) for c, k in zip(closed, keys, strict=True)).any() & ~chains)
-                    | (current.asks & (settling != 0))
-                )
-            ),
+            told_rows.eq(Mux(told.rows, told_settings.top_k, 1)),
+            told_wanted.eq(Mux(told.finishes & (told_rows < FINISHING_SLOTS), FINISHING_SLOTS, told_rows) + told.asks),
             slot.valid.eq(there & ~waits),
+            closing.eq(slot.valid & closes),
+            ends.eq(closing & last_word),
         ]
-        closing = slot.valid & closes
-        for age in range(ages):
+        with m.If(self.passes.ready):
             m.d.sync += [
-                closed[age].eq(closed[age - 1] if age else closing),
-                keys[age].eq(keys[age - 1] if age else key),
+                opens.eq(1),
+                closes.eq(told_wanted == 1),
+                last_word.eq(told.identity | (told.word + 1 == told_settings.words)),
             ]
+        with m.Elif(closing):
+            m.d.sync += [opens.eq(1), closes.eq(wanted == 1), last_word.eq(word + 2 == settings.words)]
+        with m.Elif(slot.valid):
+            m.d.sync += [opens.eq(0), closes.eq(number + 2 == wanted)]
+
+        # Sums that are not written yet, each by its name in the program, which is another one in the next token.
+        def named(one: data.View) -> Value:
+            return Cat(one.head, one.slot, one.fresh, one.index, one.target)
+
+        ages = WRITTEN_CLOCKS - 2  # beside the one that closes in this clock
+        closed = [Signal(name=f"closed{age}") for age in range(ages)]
+        sums = [Signal(len(named(told)), name=f"sum{age}") for age in range(ages)]
+        words = [Signal.like(word, name=f"word{age}") for age in range(ages)]
+        latest, latest_word, kept = Signal.like(sums[0]), Signal.like(word), Signal()
+        settling = Signal(range(SETTLED_CLOCKS))
+        m.d.sync += [
+            Cat(closed).eq(Cat(closing, closed)),
+            Cat(sums).eq(Cat(named(current), sums)),
+            Cat(words).eq(Cat(word, words)),
+        ]
         with m.If(closing):
-            m.d.sync += [latest.eq(key), kept.eq(~current.asks)]
+            m.d.sync += [latest.eq(named(current)), latest_word.eq(word), kept.eq(~current.asks & ~current.ends)]
         with m.If(closing & current.finishes):
             m.d.sync += settling.eq(SETTLED_CLOCKS - 1)
         with m.Elif(settling != 0):
             m.d.sync += settling.eq(settling - 1)
+
+        # Whether the slot of the next clock waits: the first one of the pass that is told, of the next word, or again
+        # the one of this clock.
+        def unwritten(one: data.View, of_word: Value) -> Value:
+            return Cat(
+                is_closed & (name == named(one)) & (at == of_word)
+                for is_closed, name, at in zip(closed, sums, words, strict=True)
+            ).any()
+
+        chains, told_chains = Signal(), Signal()  # a word's first slot adds to the sum of the slot before
+        same = Signal()
+        settles = settling > 1
+        m.d.comb += [
+            same.eq((named(told) == named(current)) & (told.word == word)),
+            told_chains.eq(
+                Mux(
+                    there,
+                    same & ~current.asks & ~current.ends,
+                    kept & (latest == named(told)) & (latest_word == told.word),
+                )
+                & ~told.finishes
+            ),
+        ]
+        with m.If(self.passes.ready):
+            m.d.sync += [
+                chains.eq(told_chains),
+                waits.eq(
+                    (((there & same) | unwritten(told, told.word)) & ~told_chains)
+                    | (told.asks & (settles | (there & current.finishes)))
+                ),
+            ]
+        with m.Elif(closing):
+            m.d.sync += [
+                chains.eq(0),
+                waits.eq(unwritten(current, word + 1) | (current.asks & (settles | current.finishes))),
+            ]
+        with m.Elif(waits):
+            m.d.sync += waits.eq((unwritten(current, word) & ~chains) | (current.asks & settles))
 
         row_base = Signal.like(current.base)
         ranks = [settings[f"rank_shift{rank}"] for rank in range(limits.top_k)]
@@ -200,7 +240,6 @@ class Issuer(wiring.Component):
             slot.decay.eq(current.index),
             slot.first_token.eq(first_token),
             self.identity.eq(current.data),
-            ends.eq(closing & last_word),
             self.passes.ready.eq(~there | ends),
             self.idle.eq(~there),
         ]
@@ -225,8 +264,16 @@ class Issuer(wiring.Component):
                 row_base.eq(told.base),
                 bank.eq(told_bank),
                 place.eq(Mux(told.head, told.target * limits.words(1), told.target * limits.words(0)) + told.word),
-                wanted.eq(Mux(told.finishes & (told_rows < FINISHING_SLOTS), FINISHING_SLOTS, told_rows) + told.asks),
+                wanted.eq(told_wanted),
             ]
+        ended, ended_which = Signal(range(WRITTEN_CLOCKS)), Signal.like(which)
+        with m.If(ends & current.ends):
+            m.d.sync += [ended.eq(WRITTEN_CLOCKS - 1), ended_which.eq(which)]
+        with m.Elif(ended != 0):
+            m.d.sync += ended.eq(ended - 1)
+        taken = self.passes.valid & self.passes.ready
+        early = ((told_which == which) & there & current.ends) | ((told_which == ended_which) & (ended != 0))
+        always(m, ~(taken & early), "net: a pass follows too soon upon the end of its slot's token")
         always_within(m, turn, 0, max(head.previous for head in limits.heads), "net: a ring turns beyond its sums")
         return m
 

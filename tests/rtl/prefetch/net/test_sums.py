@@ -169,3 +169,12 @@ def test_the_sums_are_the_programs_in_its_clocks(top_k: int, gaps: bool) -> None
             script.token(slot, starts=starts, texts=3, unrecorded=0.2, held=held[slot])
     head = {**small_limits().next_layer.model_dump(), "hidden": 16, "row_words": 800}
     run(script, small_limits(next_layer=head, layers=4, experts=5), gaps=gaps)
+
+
+def test_a_token_that_follows_at_once_upon_the_one_before_is_noticed() -> None:
+    script = Script(networks(top_k=1), 1, np.random.default_rng(0))
+    script.add(0, 0, SumsKind.REST, layer=3, experts=[0], recorded=True, held=True)
+    script.add(0, 0, SumsKind.SHOW, layer=0)
+    head = {**small_limits().next_layer.model_dump(), "hidden": 16, "row_words": 800}
+    with pytest.raises(AssertionError, match="too soon"):
+        run(script, small_limits(next_layer=head, layers=4, experts=5), gaps=False)

@@ -28,16 +28,22 @@ def adapted_biases(steps: int, *, forget: bool) -> None:
     generator = np.random.default_rng(steps)
     seen = set()
 
+    async def forget_slot(ctx: Any) -> None:
+        ctx.set(dut.forget, 1)
+        await ctx.tick()
+        ctx.set(dut.forget, 0)
+
     async def bench(ctx: Any) -> None:
         ctx.set(dut.experts, EXPERTS)
         for step in range(steps):
             slot, layer = (int(v) for v in generator.integers(0, 2, 2)) if forget else (1, step % 2)
-            if forget and generator.random() < 0.1:
-                ctx.set(dut.forget, 1)
-                ctx.set(dut.slot, slot)
-                await ctx.tick()
-                ctx.set(dut.forget, 0)
+            ctx.set(dut.slot, slot)
+            # Long before the walk, or in the clock before.
+            early, late = (bool(forget and draw < 0.1) for draw in generator.random(2))
+            if early or late:
                 states[slot].adapted[:] = 0
+            if early:
+                await forget_slot(ctx)
             scores = generator.integers(1, 4096, EXPERTS).astype(np.int32) if layer == 0 else np.ones(EXPERTS, np.int32)
             chosen = generator.choice(EXPERTS, TOP_K, replace=False) if forget else np.array([1, 3])
             chances = network.compiled_tables.chances[layer, 0, 0][scores >> CHANCE_SHIFT]
@@ -48,6 +54,8 @@ def adapted_biases(steps: int, *, forget: bool) -> None:
                 ctx.set(dut.chance, chance)
                 await ctx.tick()
             ctx.set(dut.keep, 0)
+            if late:
+                await forget_slot(ctx)
             ctx.set(dut.start, 1)
             ctx.set(dut.row, slot * LAYERS + layer)
             ctx.set(dut.chosen, sum(1 << int(expert) for expert in chosen))
