@@ -189,7 +189,9 @@ def timed(library: Library, folder: Path) -> LongestPath:
     if used := re.findall(r"=(\$(?:true|false|undef)\$\d+)(?=\s)", blif):
         blif = blif.replace("\n.inputs", f"\n.inputs {' '.join(used)}", 1)
     (folder / "timed.blif").write_text(blif)
-    reads = "; ".join(f"read_lib -w {'-m ' if n else ''}{file}" for n, file in enumerate(library.files))
+    # abc sizes gates as it buffers nets: it must not know the cells that are not to be used.
+    without = " ".join(f"-X {name}" for name in library.excluded)
+    reads = "; ".join(f"read_lib {without} -w {'-m ' if n else ''}{file}" for n, file in enumerate(library.files))
     done = subprocess.run(
         [abc_program(), "-c", f"{reads}; read_blif timed.blif; read_constr drive.constr; {_TIME}"],
         cwd=folder,

@@ -64,6 +64,11 @@ class Library:
         common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         return first[:common].rstrip("_-") or first
 
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The cells that are not to be used."""
+        return tuple(name for name in sorted(self.areas) if any(_matches(name, pattern) for pattern in self.dont_use))
+
 
 def read_libraries(paths: Sequence[Path], folder: Path) -> Library:
     """Read the Liberty files ``paths``, each as it is or packed by gzip, and unpack them into ``folder``.

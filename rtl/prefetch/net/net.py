@@ -196,7 +196,7 @@ class Net(wiring.Component):
                     score.answers.eq(found.answers),
                     score.chances.eq(found.chances >> (CHANCE_BINS - 1).bit_length()),
                 ]
-        with m.If(both & (score_head == NEXT_LAYER)):
+        with m.If(asking & scores.commands.ready & (score_head == NEXT_LAYER)):
             m.d.sync += self.deadline.eq(event.step + score_target)
 
         with m.Switch(state):

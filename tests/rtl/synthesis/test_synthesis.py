@@ -1,5 +1,6 @@
 """What a synthesis counts, on circuits whose figures are known by hand; its records and how they compare."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,21 @@ def test_a_net_of_many_loads_gets_buffers(tiny: Library, tmp_path: Path) -> None
         (tmp_path / "logic.blif").write_text(f".model logic\n.inputs a\n.outputs {outputs}\n{gates}\n.end\n")
         lengths.append(timed(tiny, tmp_path).ns)
     assert lengths[1] >= lengths[0] + 0.1  # a buffer's delay
+
+
+def test_gates_are_not_made_of_cells_that_are_not_to_be_used(tmp_path: Path) -> None:
+    """As a net gets buffers, its gates are sized: the weak cells are the smallest."""
+    lengths = []
+    for weak in (False, True):
+        folder = tmp_path / str(weak)
+        folder.mkdir()
+        (folder / "tiny.lib").write_text(library(weak=weak))
+        found = replace(read_libraries([folder / "tiny.lib"], folder), driver="BUF", dont_use=("WEAK*",))
+        assert found.excluded == (("WEAKBUF", "WEAKINV") if weak else ())
+        (folder / "registers.il").write_text("")
+        (folder / "drive.constr").write_text("set_driving_cell BUF\nset_load 0\n")
+        gates = "\n".join(f".gate INV A=a Y=y{n}" for n in range(40))
+        outputs = " ".join(f"y{n}" for n in range(40))
+        (folder / "logic.blif").write_text(f".model logic\n.inputs a\n.outputs {outputs}\n{gates}\n.end\n")
+        lengths.append(timed(found, folder).ns)
+    assert lengths[0] == lengths[1]

@@ -52,9 +52,13 @@ CELLS = {
 }
 
 
-def library(*without: str) -> str:
-    """The library's text, ``without`` some of its cells."""
-    return HEADER + "".join(text for name, text in CELLS.items() if name not in without) + "}\n"
+def library(*without: str, weak: bool = False) -> str:
+    """The library's text, ``without`` some of its cells; ``weak``: with a small and slow inverter and buffer."""
+    cells = {name: text for name, text in CELLS.items() if name not in without}
+    if weak:
+        cells["WEAKINV"] = _cell("WEAKINV", 0.5, "!A", 2.0, "A")
+        cells["WEAKBUF"] = _cell("WEAKBUF", 1.0, "A", 2.0, "A", "positive_unate")
+    return HEADER + "".join(cells.values()) + "}\n"
 
 
 class Toggle(wiring.Component):

@@ -213,7 +213,7 @@ class ScoresUnit(wiring.Component):
         closes = finishes & at[merged].closes
         wanted, threshold = Signal.like(self.wanted), Signal.like(self.threshold)
         asked = self.commands.payload
-        with m.If(self.commands.valid & self.commands.ready & asked.last & (asked.head == NEXT_LAYER)):
+        with m.If(self.commands.ready & asked.last & (asked.head == NEXT_LAYER)):
             m.d.sync += [wanted.eq(self.wanted), threshold.eq(self.threshold)]
         m.d.comb += [
             best.valid.eq(closes & (at[merged].head == NEXT_LAYER)),
@@ -342,11 +342,14 @@ class ScoresUnit(wiring.Component):
             m.d.sync += due[NEXT_LAYER].eq(0)
         with m.If(self.values.valid & self.values.ready):
             m.d.sync += due[NEXT_USE].eq(0)
-        with m.If(accepted):
+        # Whoever tells a command may find out late that he does: what it says is kept whenever it might be taken.
+        with m.If(self.commands.ready):
             m.d.sync += [
-                command.eq(told), active.eq(1), first_answer.eq(1), word.eq(0), question.eq(0), expert.eq(0),
+                command.eq(told), first_answer.eq(1), word.eq(0), question.eq(0), expert.eq(0),
                 counters["output"].eq(told.output), counters["answers"].eq(told.answers), counters["answer"].eq(0),
             ]  # fmt: skip
+        with m.If(accepted):
+            m.d.sync += active.eq(1)
             with m.If(told.last):
                 m.d.sync += due.bit_select(told.head, 1).eq(1)
 
