@@ -26,7 +26,7 @@ class Waves(NamedTuple):
 
 
 def read(path: Path) -> Waves:
-    """Read a VCD, as IEEE 1364 describes it; Verilator's outermost scope is no plain name, so that pyvcd's reader refuses it."""
+    """Read a VCD (IEEE 1364); pyvcd's reader refuses Verilator's, whose outermost scope is ``$rootio``."""
     scopes: set[str] = set()
     signals = last = rises = 0
     unit, clock = 0, ""
