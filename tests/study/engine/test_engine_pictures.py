@@ -79,6 +79,7 @@ def run_of_one(*, hit: ActionKind = ActionKind.HIT, demanded: int = 0, arrived: 
         logs={name: log(name, entries) for name, entries in logs.items()},
         counters={},
         errors=EngineError(0),
+        cleared=EngineError(0),
         breaches=0,
         violations=[],
         cycles=2000,
