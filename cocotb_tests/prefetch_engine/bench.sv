@@ -576,4 +576,18 @@ module bench #(
       $fflush(table_writes);
     end
   end
+
+`ifdef FORESTAGE_ACTIVITY
+  // What toggles is counted from the first cycle in which an event may be offered until the last is taken.
+  wire counted = go_now && !finished;
+  reg traced = 0;
+  always @(posedge clk) begin
+    traced <= counted;
+    if (counted && !traced) begin
+      $dumpfile("activity.saif");
+      $dumpvars(0, engine);
+    end
+    if (!counted && traced) $dumpoff;
+  end
+`endif
 endmodule

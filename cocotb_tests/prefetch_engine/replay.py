@@ -140,7 +140,11 @@ class Replay:
 
 
 def replay_engine(
-    replay: Replay, *, progress: Callable[[int], None] | None = None, waves: Path | None = None
+    replay: Replay,
+    *,
+    progress: Callable[[int], None] | None = None,
+    waves: Path | None = None,
+    activity: Path | None = None,
 ) -> EngineReplayResult:
     """Run it in hardware and in the twin, side by side, and compare everything.
 
@@ -148,6 +152,7 @@ def replay_engine(
         replay: what.
         progress: called with the number of events accepted.
         waves: where to write the waves.
+        activity: as of ``run_engine``.
 
     Raises:
         SimulationError: the simulation failed.
@@ -158,7 +163,7 @@ def replay_engine(
         learned = learned_memory(replay.limits, replay.settings, replay.networks or {})
         if replay.spoil is not None:
             learned = replay.spoil(learned)
-    build_bench(replay.limits, waves=waves is not None)
+    build_bench(replay.limits, waves=waves is not None, activity=activity is not None)
     started = time.perf_counter()
     image = None if replay.tables is None else replay.tables.to_memory_image()
     simulation = _InBackground(
@@ -178,6 +183,7 @@ def replay_engine(
             seed=replay.seed,
             progress=progress,
             waves=waves,
+            activity=activity,
             script=replay.script,
         )
     )

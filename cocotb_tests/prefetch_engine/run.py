@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cocotb_tests import build_cache
+from cocotb_tests import build_cache, memory_accesses
 from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines, word_lines
@@ -44,6 +44,15 @@ SCRIPT = "cocotb_tests.prefetch_engine.engine_test"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
+SAIF = "activity.saif"
+"""What toggled, of a bench that counts it."""
+_COUNT_ACTIVITY = (
+    "--trace-saif",
+    *("--trace-max-width", "65536"),  # by default wide nets are left out
+    *("--trace-max-array", "1"),  # what lies in a memory is no net
+    "+define+FORESTAGE_ACTIVITY",
+    f"+define+{memory_accesses.COUNTED_MACRO}=bench.counted",
+)
 _BUS_INPUTS = (
     *("awaddr", "awprot", "awvalid", "wdata", "wstrb", "wvalid", "bready"),
     *("araddr", "arprot", "arvalid", "rready"),
@@ -117,8 +126,13 @@ def engine_verilog(limits: PrefetchEngineLimits) -> str:
     return (folder / _TEXT).read_text(encoding="utf-8")
 
 
-def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltModel:
+def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False, activity: bool = False) -> BuiltModel:
     """The bench around an engine.
+
+    Args:
+        limits: of the engine.
+        waves: whether it can write its waves.
+        activity: whether it counts what toggles, and what its memories are asked; not with ``waves``.
 
     Raises:
         ForestageError: hardware runs are not possible here.
@@ -142,8 +156,9 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         "ROW_ADDRESS_BITS": row_address_bits(tables),
         "ROW_BITS": RowFormat(tables).bits,
     }
+    verilog = engine_verilog(limits)
     return build(
-        engine_verilog(limits),
+        memory_accesses.counting(verilog) if activity else verilog,
         "bench",
         trace_waves=waves,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
@@ -153,6 +168,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False) -> BuiltMo
         lint_off=LINT_OFF,
         verilator_arguments=[
             *(["--trace-fst"] if waves else []),
+            *(_COUNT_ACTIVITY if activity else []),
             *(f"-G{name}={value}" for name, value in parameters.items()),
         ],
     )
@@ -176,6 +192,7 @@ def run_engine(
     timeout_s: float = 3600,
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
+    activity: Path | None = None,
     script: str = SCRIPT,
     bursts: bool = False,
 ) -> EngineRun:
@@ -196,6 +213,8 @@ def run_engine(
         timeout_s: of the simulation.
         progress: called with the number of events accepted.
         waves: where to write the waves.
+        activity: folder for what toggled (``SAIF``) and what was asked of memories (``memory_accesses.FILE``), between
+            the first cycle in which an event may be offered and the last event's acceptance; not with ``waves``.
         script: module of cocotb that tells the engine all this.
         bursts: whether the memories' bursts are wanted.
 
@@ -219,7 +238,7 @@ def run_engine(
     }
     flags = ["+far_fill", *(f"+{name}_faulty" for name in faults or {})]
     result = run(
-        build_bench(limits, waves=waves is not None),
+        build_bench(limits, waves=waves is not None, activity=activity is not None),
         script,
         stimulus={
             "inputs": {
@@ -251,6 +270,7 @@ def run_engine(
         timeout_s=timeout_s,
         progress=progress,
         waves=waves,
+        kept=None if activity is None else {name: activity / name for name in (SAIF, memory_accesses.FILE)},
     )
     values = result.values
     return EngineRun(
