@@ -93,13 +93,13 @@ def _counted(module: re.Match[str]) -> str:
             counters.append((*memory, "unclocked"))
     if not counters:
         return text
-    lines = [f"  reg [63:0] forestage_counted_{nth} = 0;" for nth in range(len(counters))]
-    lines += ["  integer forestage_counts;", "  final begin", f'    forestage_counts = $fopen("{FILE}", "a");']
+    lines = [f"  reg [63:0] _forestage_counted_{nth} = 0;" for nth in range(len(counters))]
+    lines += ["  integer _forestage_counts;", "  final begin", f'    _forestage_counts = $fopen("{FILE}", "a");']
     lines += [
-        f'    $fdisplay(forestage_counts, "%m {name} {depth} {width} {kind} %0d", forestage_counted_{nth});'
+        f'    $fdisplay(_forestage_counts, "%m {name} {depth} {width} {kind} %0d", _forestage_counted_{nth});'
         for nth, (name, depth, width, kind) in enumerate(counters)
     ]
-    lines += ["    $fclose(forestage_counts);", "  end", "endmodule"]
+    lines += ["    $fclose(_forestage_counts);", "  end", "endmodule"]
     return text.removesuffix("endmodule") + "\n".join(lines)
 
 
@@ -108,6 +108,6 @@ def _beside(found: re.Match[str], *, counters: list[tuple[str, int, int, str]], 
     _, _, width, kind = of
     part = re.search(r"\]\[(\d+):(\d+)\] <=", found[2]) if kind == "write" else None
     bits = int(part[1]) - int(part[2]) + 1 if part else width
-    count = f"forestage_counted_{len(counters)}"
+    count = f"_forestage_counted_{len(counters)}"
     counters.append(of)
     return f"{found[1]}begin {found[2]} if (`{COUNTED_MACRO}) {count} = {count} + 64'd{bits}; end"
