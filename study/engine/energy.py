@@ -6,7 +6,7 @@ from pathlib import Path
 
 from catalog import load_catalog
 from catalog.config import StrictModel
-from catalog.errors import ForestageError, SettingError
+from catalog.errors import ForestageError
 from catalog.sram import SramRecord
 from cocotb_tests import memory_accesses
 from cocotb_tests.prefetch_engine.run import SAIF, engine_verilog
@@ -213,11 +213,10 @@ def energy_of_run(
 def _moved_pj(model: str, experts: float) -> float | None:
     """So many experts' bytes over the pins of HBM2."""
     catalog = load_catalog()
-    try:
-        expert_bytes = catalog.find_model(model).expert_bytes
-    except SettingError:
+    record = catalog.match_model(model) or catalog.models.get(model)
+    if record is None:
         return None
-    return 8 * experts * expert_bytes * catalog.energy.find(_MEMORY_ENERGIES).host_read_pj_per_bit
+    return 8 * experts * record.expert_bytes * catalog.energy.find(_MEMORY_ENERGIES).host_read_pj_per_bit
 
 
 def _bare(path: str) -> str:

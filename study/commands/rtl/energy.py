@@ -55,6 +55,8 @@ def energy_command(
     chosen = Mode[mode.upper()]
     if chosen is not Mode.LEARNED and (predictor or next_use):
         raise ForestageError(f"--mode {mode}: --predictor and --next-use are of mode learned; leave them out")
+    if chosen is Mode.LEARNED and not (predictor or next_use):
+        raise ForestageError("mode learned: no predictor is given; give --predictor, --next-use or both")
     recorded = open_trace(trace, model)
     require_test_sequences(recorded, trace)
     from cocotb_tests.build import require_tools  # needs the extra, as do the next
@@ -65,6 +67,8 @@ def energy_command(
 
     require_tools()
     limits = recorded_engine(recorded, str(trace))
+    next_layer = None if predictor is None else NextLayerPredictor.load(predictor, 1)
+    values = None if next_use is None else NextUsePredictor.load(next_use, 0)
     with tempfile.TemporaryDirectory(prefix="forestage-energy-") as temporary:
         folder = Path(temporary)
         library = read_libraries(liberty, folder)
@@ -75,8 +79,8 @@ def energy_command(
                 recorded,
                 tokens,
                 ReplayConfig(mode=chosen),
-                next_layer=None if predictor is None else NextLayerPredictor.load(predictor, 1),
-                next_use=None if next_use is None else NextUsePredictor.load(next_use, 0),
+                next_layer=next_layer,
+                next_use=values,
                 progress=progress,
                 activity=folder,
                 limits=limits,
