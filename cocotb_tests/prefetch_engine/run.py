@@ -160,7 +160,7 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: bool = False, activity: 
     return build(
         memory_accesses.counting(verilog) if activity else verilog,
         "bench",
-        trace_waves=waves,
+        trace_waves=waves or activity,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_SET,
         read_only=_READ,
