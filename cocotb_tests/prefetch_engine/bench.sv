@@ -578,16 +578,15 @@ module bench #(
   end
 
 `ifdef FORESTAGE_ACTIVITY
-  // What toggles is counted from the first cycle in which an event may be offered until the last is taken.
+  // Toggles are counted from the first cycle in which an event may be offered; `counted` is high until the last is taken.
   wire counted = go_now && !finished;
   reg traced = 0;
   always @(posedge clk) begin
-    traced <= counted;
     if (counted && !traced) begin
       $dumpfile("activity.saif");
-      $dumpvars(0, engine);
+      $dumpvars;
     end
-    if (!counted && traced) $dumpoff;
+    traced <= traced || counted;
   end
 `endif
 endmodule

@@ -45,7 +45,9 @@ LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSE
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
 SAIF = "activity.saif"
-"""What toggled, of a bench that counts it."""
+"""What toggled, of a bench that counts it: from the first cycle in which an event may be offered, to the end."""
+COUNTED_NET = "counted"
+"""The bench's net that is high until the last event is taken, as long as which accesses are counted."""
 _COUNT_ACTIVITY = (
     "--trace-saif",
     *("--trace-max-width", "65536"),  # by default wide nets are left out
@@ -213,8 +215,8 @@ def run_engine(
         timeout_s: of the simulation.
         progress: called with the number of events accepted.
         waves: where to write the waves.
-        activity: folder for what toggled (``SAIF``) and what was asked of memories (``memory_accesses.FILE``), between
-            the first cycle in which an event may be offered and the last event's acceptance; not with ``waves``.
+        activity: folder for what toggled (``SAIF``) and what was asked of memories (``memory_accesses.FILE``); not with
+            ``waves``.
         script: module of cocotb that tells the engine all this.
         bursts: whether the memories' bursts are wanted.
 

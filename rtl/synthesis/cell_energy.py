@@ -26,7 +26,8 @@ class CellEnergy(StrictModel):
 
     Attributes:
         volts: of the supply.
-        flip_flop: name of the smallest flip-flop, which stands for all.
+        flip_flop: name of the smallest flip-flop with an output that follows its input, as the mapping takes it; it
+            stands for all.
         flip_flop_um2: its area.
         clock_fj: a cycle of the clock in one flip-flop whose output stays: clock pin, and inside.
         flip_flop_input_ff: its data pin.
@@ -62,6 +63,7 @@ class _Pin:
     direction: str = ""
     clock: bool = False
     capacitance: float | None = None
+    function: str = ""
     powers: list[_Power] = field(default_factory=list)
 
     @property
@@ -73,7 +75,8 @@ class _Pin:
 @dataclass
 class _Cell:
     area: float = 0
-    flip_flop: bool = False
+    state: str = ""
+    next_state: str = ""
     leakage: float | None = None
     leakages: list[float] = field(default_factory=list)
     pins: dict[str, _Pin] = field(default_factory=dict)
@@ -81,6 +84,12 @@ class _Cell:
     def inputs(self) -> list[_Pin]:
         """Those that are no clock."""
         return [pin for pin in self.pins.values() if pin.direction == "input" and not pin.clock]
+
+    def follows(self) -> bool:
+        """Whether it is a flip-flop with an output that is its input a clock later, not inverted."""
+        inverted = self.next_state.lstrip("(").startswith("!")
+        outputs = [pin.function.strip("() ") for pin in self.pins.values() if pin.direction == "output"]
+        return self.state != "" and any((output == self.state) is not inverted for output in outputs)
 
     def toggle(self) -> float:
         """Inside, of one toggle of each output."""
@@ -116,7 +125,7 @@ def cell_energy(library: Library) -> CellEnergy:
     flip_flops = {
         name: cell
         for name, cell in usable.items()
-        if cell.flip_flop and any(pin.clock and pin.capacitance for pin in cell.pins.values())
+        if cell.follows() and any(pin.clock and pin.capacitance for pin in cell.pins.values())
     }
     logic = [cell for name, cell in usable.items() if name not in library.sequential and cell.inputs()]
     if not flip_flops or not logic:
@@ -177,7 +186,7 @@ def _parse(text: str, library: str) -> tuple[dict[str, _Cell], float]:
                 power = _Power()
                 pin.powers.append(power)
             elif group == "ff" and inside == ["cell"]:
-                cell.flip_flop = True
+                cell.state = name.split(",")[0].strip(' "')
             elif group == "leakage_power":
                 leak = {}
         elif token["open"]:
@@ -209,6 +218,10 @@ def _parse(text: str, library: str) -> tuple[dict[str, _Cell], float]:
                 cell.leakage = float(value) * watt
             elif where == ["cell", "pin"] and key == "direction":
                 pin.direction = value
+            elif where == ["cell", "pin"] and key == "function":
+                pin.function = value
+            elif where == ["cell", "ff"] and key == "next_state":
+                cell.next_state = value
             elif where == ["cell", "pin"] and key == "clock":
                 pin.clock = value == "true"
             elif where == ["cell", "pin"] and key == "capacitance":

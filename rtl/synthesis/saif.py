@@ -26,7 +26,7 @@ class Activity:
 
     Attributes:
         instances: path from the outermost instance, by ``/`` → its nets.
-        cycles: of the clock, while it was counted.
+        cycles: of the clock, in which it was counted.
     """
 
     instances: dict[str, Nets]
@@ -41,7 +41,7 @@ _TOKEN = re.compile(
 _TIME = re.compile(r"\((T[0-9XZBCG]+)\s+(\d+)\)")
 
 
-def read_saif(path: Path, *, clock: str = "clk") -> Activity:
+def read_saif(path: Path, *, clock: str = "clk", counted: str | None = None) -> Activity:
     """The toggle counts in the file ``path``.
 
     Verilator takes every net to be low before its first sample, so that one that is high there has a toggle too many.
@@ -49,10 +49,12 @@ def read_saif(path: Path, *, clock: str = "clk") -> Activity:
 
     Args:
         path: a file in which each net stands once.
-        clock: name of the clock's net, which toggles twice a cycle.
+        clock: name of the clock's net, which toggles twice a cycle, and is high for half of it.
+        counted: name of a net that is high in the cycles that count, of a file that goes on when they have passed. What
+            toggles afterwards is in the toggles.
 
     Raises:
-        ForestageError: it cannot be read, is no SAIF or not whole, or its clock does not toggle.
+        ForestageError: it cannot be read, is no SAIF or not whole, its clock does not toggle, or no cycle counts.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -63,7 +65,7 @@ def read_saif(path: Path, *, clock: str = "clk") -> Activity:
     scopes: list[str | None] = []
     names: list[str] = []
     nets: dict[str, list[tuple[int, int]]] = {}
-    ticks, longest = 0, 0
+    ticks, ticks_high, window, longest = 0, 0, 0, 0
     for token in _TOKEN.finditer(text):
         if token["instance"]:
             scopes.append(token["instance"])
@@ -75,8 +77,10 @@ def read_saif(path: Path, *, clock: str = "clk") -> Activity:
                 raise ForestageError(f"{path}: net {token['net']}: no TC and T1 in an instance; give a whole SAIF file")
             nets["/".join(names)].append((times["TC"], times["T1"]))
             longest = max(longest, times["T1"])
-            if token["net"] == clock:
-                ticks = max(ticks, times["TC"])
+            if token["net"] == clock and times["TC"] > ticks:
+                ticks, ticks_high = times["TC"], times["T1"]
+            elif token["net"] == counted:
+                window = max(window, times["T1"])
         elif token["open"]:
             scopes.append(None)
         else:
@@ -86,12 +90,15 @@ def read_saif(path: Path, *, clock: str = "clk") -> Activity:
                 names.pop()
     if scopes:
         raise ForestageError(f"{path}: ends in the middle; run the simulation again")
-    if ticks < 2:
+    if ticks < 2 or not ticks_high:
         raise ForestageError(f"{path}: net {clock} does not toggle; give the clock's name")
+    cycles = ticks // 2 if counted is None else round(window * (ticks // 2) / (2 * ticks_high))
+    if not cycles:
+        raise ForestageError(f"{path}: net {counted} is never high; run it for longer")
     return Activity(
         {
             where: Nets(len(found), sum(count - (count == 1 and high == longest) for count, high in found))
             for where, found in nets.items()
         },
-        ticks // 2,
+        cycles,
     )

@@ -9,7 +9,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.sram import SramRecord
 from cocotb_tests import memory_accesses
-from cocotb_tests.prefetch_engine.run import SAIF, engine_verilog
+from cocotb_tests.prefetch_engine.run import COUNTED_NET, SAIF, engine_verilog
 from cocotb_tests.prefetch_engine.trace_replay import TraceReplayResult
 from predictor.engine.limits import PrefetchEngineLimits
 from rtl.synthesis.cell_energy import CellEnergy
@@ -157,7 +157,7 @@ def energy_of_run(
         ForestageError: there are no records for the library's cells, or no energies of their SRAM.
     """
     figures = require_records(target, records)
-    activity = read_saif(folder / SAIF)
+    activity = read_saif(folder / SAIF, counted=COUNTED_NET)
     modules = {_bare(path): module for path, module in instances(engine_verilog(run.limits), _TOP).items()}
     asked = memory_accesses.read_accesses(folder / memory_accesses.FILE)
     decisions = run.steps

@@ -154,3 +154,56 @@ def test_every_access_of_the_text_gets_a_counter() -> None:
     marked: Callable[[str], int] = counting(text).count
     assert marked(f"if (`{memory_accesses.COUNTED_MACRO})") == (4 + 1) + (1 + 1) + 1  # writes and reads with a clock
     assert text.count("words[write_address]") == 4
+
+
+LATE = """
+module part(input clk, input [7:0] count);
+  reg high = 1, falls = 1;
+  reg [7:0] delayed = 0;
+  always @(posedge clk) begin delayed <= count; falls <= count < 60; end
+endmodule
+module late(input clk, input rst, output reg [7:0] count);
+  part part(.clk(clk), .count(count));
+  wire counted = !rst && count >= 32 && count < 96;
+  reg traced = 0;
+  always @(posedge clk) begin
+    if (rst) count <= 0; else if (count < 100) count <= count + 1;
+    traced <= traced || counted;
+    if (counted && !traced) begin $dumpfile("activity.saif"); $dumpvars; end
+  end
+endmodule
+"""
+
+LATE_BENCH = """
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+
+@cocotb.test()
+async def go(dut):
+    Clock(dut.clk, 2, unit="ns").start()
+    dut.rst.value = 1
+    for _ in range(3):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    for _ in range(150):
+        await RisingEdge(dut.clk)
+"""
+
+
+def test_counts_that_begin_late_are_of_that_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "late_bench.py").write_text(LATE_BENCH)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    late = build(LATE, "late", trace_waves=True, verilator_arguments=["--trace-saif"])
+    run(late, "late_bench", kept={"activity.saif": tmp_path / "activity.saif"})
+    whole = read_saif(tmp_path / "activity.saif")
+    found = read_saif(tmp_path / "activity.saif", counted="counted")
+    assert found.cycles == 96 - 32 - 1  # the edge that begins it is the first sample
+    assert whole.cycles >= 150 - 32 - 2
+    nets = found.instances["late/part"]
+    assert nets.bits == 1 + 8 + 8 + 2
+    # The count goes on from 33 to 100; `high`, which stays so, has no toggle; what is high at first has one too many.
+    counts = [sum(ones(n ^ (n + 1)) for n in range(first, 100)) for first in (33, 32)]
+    clocks, falls, first_samples = 2 * whole.cycles, 1, ones(33) + ones(32) + 2
+    least = clocks + counts[0] + counts[1] + falls
+    assert least <= nets.toggles <= least + first_samples

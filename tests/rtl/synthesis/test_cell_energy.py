@@ -48,6 +48,13 @@ LIBRARY = f"""library (by_hand) {{
     pin (D) {{ direction : input; capacitance : 0.25; }}
     pin (Q) {{ direction : output; function : "IQ"; {power('"3"', '"5"')} }}
   }}
+  cell (INVERTING_DFF) {{
+    area : 6;
+    ff (IQ, IQN) {{ clocked_on : "CK"; next_state : "D"; }}
+    pin (CK) {{ direction : input; clock : true; capacitance : 50; {power('"1.5"', '"2.5"')} }}
+    pin (D) {{ direction : input; capacitance : 25; }}
+    pin (QN) {{ direction : output; function : "IQN"; {power('"3"', '"5"')} }}
+  }}
   cell (BIG_DFF) {{
     area : 20;
     ff (IQ, IQN) {{ clocked_on : "CK"; next_state : "D"; }}
@@ -70,7 +77,7 @@ def found_in(folder: Path, text: str) -> CellEnergy:
 def test_energies_are_those_that_are_added_up_by_hand(tmp_path: Path) -> None:
     assert found_in(tmp_path, LIBRARY) == CellEnergy(
         volts=2.0,
-        flip_flop="DFF",  # the smallest, and no latch
+        flip_flop="DFF",  # the smallest that does not invert, and no latch
         flip_flop_um2=10,
         clock_fj=0.5 * 4 + (1.5 + 2.5),  # the state in which the output changes is another's
         flip_flop_input_ff=0.25,

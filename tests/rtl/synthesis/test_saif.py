@@ -53,6 +53,13 @@ def test_toggles_by_instance(tmp_path: Path) -> None:
     }
 
 
+def test_cycles_are_those_in_which_a_net_is_high(tmp_path: Path) -> None:
+    path = written(tmp_path, WHOLE)
+    assert read_saif(path, counted="$1").cycles == 3  # of 1000 ps each, as the clock's eight are
+    with pytest.raises(ForestageError, match="net x is never high"):
+        read_saif(path, counted="x")
+
+
 REFUSED = {
     "another file": ("module x; endmodule", "no SAIF"),
     "cut short": (WHOLE[:-20], "ends in the middle"),

@@ -65,7 +65,7 @@ def hierarchy() -> tuple[str, str]:
         return f"(INSTANCE {path.rpartition('/')[2]}{number}\n(NET {net})\n{''.join(map(saif, inside[path]))})\n"
 
     below = "".join(map(saif, inside[""]))
-    clock = f"(NET (clk (T0 1) (T1 1) (TC {2 * CYCLES})))"
+    clock = f"(NET (clk (T0 1) (T1 4000) (TC 4000)) (counted (T0 1) (T1 {4 * CYCLES}) (TC 2)))"
     memory = "(INSTANCE memory (NET (n (T1 1) (TC 9))))"
     saif_text = f"(SAIFILE\n(INSTANCE bench\n{clock}\n(INSTANCE engine\n{below})\n{memory})\n)"
     return "".join(map(verilog, inside)), saif_text
