@@ -60,6 +60,7 @@ def run(
     timeout_s: float = 600.0,
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
+    kept: Mapping[str, Path] | None = None,
 ) -> SimulationResult:
     """Run the cocotb tests of ``test_module`` (an importable name) on ``model``.
 
@@ -76,10 +77,12 @@ def run(
         progress: Called with the count of each ``exchange.report_progress`` that is new.
         waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with
             ``trace_waves=True``.
+        kept: Files that the model leaves in the simulator's folder when it ends, by name → where to copy them.
 
     Raises:
         SimulationError: the simulator crashed or ran out of time, a test failed, or none ran.
-        ForestageError: waves are wanted of a model built without them, or cannot be written.
+        ForestageError: waves are wanted of a model built without them, or cannot be written; or a file to be kept is
+            not there.
     """
     if waves is not None and not model.trace_waves:
         raise ForestageError(f"{waves}: waves are wanted of a model built without them; build it with trace_waves=True")
@@ -112,8 +115,22 @@ def run(
             # A run that failed needs its waves most.
             if waves is not None:
                 _keep_waves(folder, waves)
+        for file, target in (kept or {}).items():
+            _keep(folder / file, target)
         values = exchange.read_values(folder, "results") if (folder / "results.json").exists() else {}
         return SimulationResult(values=values, tests=passed, wall_s=wall_s)
+
+
+def _keep(left: Path, target: Path) -> None:
+    """Copy what a model left.
+
+    Raises:
+        ForestageError: it left no such file, or that cannot be written.
+    """
+    if not left.exists():
+        raise ForestageError(f"{left.name}: the simulation left no such file")
+    with atomic_path(target) as temporary:
+        shutil.copyfile(left, temporary)
 
 
 def _keep_waves(folder: Path, waves: Path) -> None:

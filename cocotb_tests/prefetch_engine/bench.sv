@@ -577,4 +577,17 @@ module bench #(
       $fflush(table_writes);
     end
   end
+
+`ifdef FORESTAGE_ACTIVITY
+  // Toggles are counted from the first cycle in which an event may be offered; `counted` is high until the last is taken.
+  wire counted = go_now && !finished;
+  reg traced = 0;
+  always @(posedge clk) begin
+    if (counted && !traced) begin
+      $dumpfile("activity.saif");
+      $dumpvars;
+    end
+    traced <= traced || counted;
+  end
+`endif
 endmodule

@@ -151,9 +151,10 @@ def replay_engine(
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
     observe: Callable[[EngineRun], None] | None = None,
+    activity: Path | None = None,
 ) -> EngineReplayResult:
     """Run it in hardware and in the twin, side by side, and compare everything: ``replay_in_turn`` of a lone one."""
-    return replay_in_turn([replay], progress=progress, waves=waves, observe=observe)[0]
+    return replay_in_turn([replay], progress=progress, waves=waves, observe=observe, activity=activity)[0]
 
 
 def replay_in_turn(
@@ -162,6 +163,7 @@ def replay_in_turn(
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
     observe: Callable[[EngineRun], None] | None = None,
+    activity: Path | None = None,
 ) -> list[EngineReplayResult]:
     """Run them one after the other in hardware, which is configured anew for each and never reset; compare everything.
 
@@ -170,13 +172,14 @@ def replay_in_turn(
         progress: called with the number of events accepted, of all.
         waves: where to write the waves.
         observe: given all that the hardware did, run by run.
+        activity: as of ``run_engine``.
 
     Raises:
         SimulationError: the simulation failed.
         ForestageError: hardware runs are not possible here, or what is given does not fit the engine.
     """
     first = replays[0]
-    build_bench(first.limits, waves=waves)
+    build_bench(first.limits, waves=waves, activity=activity is not None)
     sides = [_Side(replay) for replay in replays]
     started = time.perf_counter()
     simulation = _InBackground(
@@ -188,6 +191,7 @@ def replay_in_turn(
             seed=first.seed,
             progress=progress,
             waves=waves,
+            activity=activity,
             script=first.script,
         )
     )

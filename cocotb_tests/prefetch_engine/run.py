@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from cocotb_tests import build_cache
+from cocotb_tests import build_cache, memory_accesses
 from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines, word_lines
@@ -50,6 +50,17 @@ INTERRUPT_SCRIPT = "cocotb_tests.prefetch_engine.interrupt_test"
 LINT_OFF = (*AMARANTH_LINT_OFF, "UNSIGNED", "CASEOVERLAP", "SYMRSVDWORD", "BLKSEQ")
 """Comparisons with 0, which Amaranth writes where a bound is one; branches in order of priority, which it writes as
 cases; a port named interrupt; models that assign at once."""
+SAIF = "activity.saif"
+"""What toggled, of a bench that counts it: from the first cycle in which an event may be offered, to the end."""
+COUNTED_NET = "counted"
+"""The bench's net that is high until the last event is taken, as long as which accesses are counted."""
+_COUNT_ACTIVITY = (
+    "--trace-saif",
+    *("--trace-max-width", "65536"),  # by default wide nets are left out
+    *("--trace-max-array", "1"),  # what lies in a memory is no net
+    "+define+FORESTAGE_ACTIVITY",
+    f"+define+{memory_accesses.COUNTED_MACRO}=bench.counted",
+)
 _BUS_INPUTS = (
     *("awaddr", "awprot", "awvalid", "wdata", "wstrb", "wvalid", "bready"),
     *("araddr", "arprot", "arvalid", "rready"),
@@ -125,8 +136,13 @@ def engine_verilog(limits: PrefetchEngineLimits) -> str:
     return (folder / _TEXT).read_text(encoding="utf-8")
 
 
-def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None) -> BuiltModel:
-    """The bench around an engine, which can write its ``waves`` to such a file: VCD or FST, by the name's end.
+def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None, activity: bool = False) -> BuiltModel:
+    """The bench around an engine.
+
+    Args:
+        limits: of the engine.
+        waves: the file that it can write its waves to, VCD or FST by the name's end.
+        activity: whether it counts what toggles, and what its memories are asked; not with ``waves``.
 
     Raises:
         ForestageError: hardware runs, or waves of this kind, are not possible here.
@@ -155,17 +171,19 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None) -> B
         "ROW_ADDRESS_BITS": row_address_bits(tables),
         "ROW_BITS": RowFormat(tables).bits,
     }
+    verilog = engine_verilog(limits)
     return build(
-        engine_verilog(limits),
+        memory_accesses.counting(verilog) if activity else verilog,
         "bench",
-        trace_waves=waves is not None,
+        trace_waves=waves is not None or activity,
         models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
         visible=_SET,
         read_only=_READ,
-        optimisation="-O2",
+        optimisation="-O0" if activity else "-O2",  # what counts is thrice the code, and runs few tokens
         lint_off=LINT_OFF,
         verilator_arguments=[
             *([FST] if is_fst else []),
+            *(_COUNT_ACTIVITY if activity else []),
             *(f"-G{name}={value}" for name, value in parameters.items()),
         ],
     )
@@ -285,6 +303,7 @@ def run_in_turn(
     timeout_s: float = 3600,
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
+    activity: Path | None = None,
     script: str = SCRIPT,
     bursts: bool = False,
 ) -> list[EngineRun]:
@@ -299,6 +318,8 @@ def run_in_turn(
         timeout_s: of the simulation.
         progress: called with the number of events accepted, of all runs.
         waves: where to write the waves.
+        activity: folder for what toggled (``SAIF``) and what was asked of memories (``memory_accesses.FILE``); not with
+            ``waves``.
         script: module of cocotb that tells the engine all this.
         bursts: whether the memories' bursts are wanted.
 
@@ -328,7 +349,7 @@ def run_in_turn(
         for name, text in of.files(limits, seed=seed).items()
     }
     values = run(
-        build_bench(limits, waves=waves),
+        build_bench(limits, waves=waves, activity=activity is not None),
         script,
         stimulus={
             "runs": [of.stimulus(share=256 - waits, seed=seed) for of in runs],
@@ -347,6 +368,7 @@ def run_in_turn(
         timeout_s=timeout_s,
         progress=progress,
         waves=waves,
+        kept=None if activity is None else {name: activity / name for name in (SAIF, memory_accesses.FILE)},
     ).values
     return [
         _engine_run({name: values[f"{nth}.{name}"] for name in _of_run(values, nth)}, layouts, bursts)

@@ -94,6 +94,8 @@ def replay_trace(
     next_use: RowNetworkPredictor | None = None,
     progress: Progress | None = None,
     waves: Path | None = None,
+    activity: Path | None = None,
+    limits: PrefetchEngineLimits | None = None,
 ) -> TraceReplayResult:
     """Replay ``tokens`` tokens of the test sequences; tables are profiled on the training sequences.
 
@@ -105,6 +107,8 @@ def replay_trace(
         next_layer, next_use: the learned predictor's heads, in mode ``LEARNED``; at least one.
         progress: called with (events done, events in all).
         waves: where to write the waves.
+        activity: as of ``run_engine``.
+        limits: of the engine; by default one that holds the trace's model.
 
     Raises:
         ForestageError: the trace has too few test tokens, a predictor is not of its model, or hardware runs are not
@@ -119,7 +123,7 @@ def replay_trace(
     stimulus = first_tokens(trace, test, first + tokens)
     if first:
         stimulus = stimulus.token_range(first, first + tokens)
-    limits = replay_limits(trace, config)
+    limits = limits or replay_limits(trace, config)
     rows, identity_rows = None, 0
     if next_layer is not None and next_layer.network.config.identities and stimulus.token_hash is not None:
         rows = next_layer.network.identity_index(np.asarray(stimulus.token_hash).astype(np.int64))
@@ -165,6 +169,7 @@ def replay_trace(
         ),
         progress=None if progress is None else lambda done: progress(done, len(events.kind)),
         waves=waves,
+        activity=activity,
     )
     return TraceReplayResult(
         **result.model_dump(),

@@ -1,0 +1,139 @@
+"""``forestage rtl energy``: what the prefetch engine's decisions take, by toggle counts."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from catalog.errors import ForestageError
+from predictor.engine.settings import Mode
+from predictor.next_layer.predictor import NextLayerPredictor
+from predictor.next_use.predictor import NextUsePredictor
+from study.commands.opening import open_trace, require_test_sequences
+from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.rtl.synthesising import RECORDS
+from study.numbers import count
+from study.output import emit, progress_bar, tell
+
+if TYPE_CHECKING:
+    from study.engine.energy import EngineEnergy
+
+
+def energy_command(
+    trace: TraceOption,
+    liberty: Annotated[
+        list[Path],
+        typer.Option("--liberty", help="The cell library of the records in records/synthesis; several times for parts"),
+    ],
+    mode: Annotated[str, typer.Option("--mode", help="Who predicts: learned, tables or off")] = "learned",
+    predictor: Annotated[
+        Path | None, typer.Option("--predictor", help="Mode learned: a file of `forestage predictor train`")
+    ] = None,
+    next_use: Annotated[
+        Path | None, typer.Option("--next-use", help="Mode learned: a file of `forestage predictor train-next-use`")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to run")] = 12,
+    clock_ghz: Annotated[float, typer.Option("--clock-ghz", min=0.001, help="Clock that is assumed")] = 1.0,
+    tokens_per_s: Annotated[
+        float | None, typer.Option("--tokens-per-s", min=0.0, help="Also the power at this rate of a machine's tokens")
+    ] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate a decision's energy: toggle counts of a lock-step run, the records' areas, a library's capacitances.
+
+    The engine is that of the records in records/synthesis, with its default limits. Exit status 1 if it and its twin
+    differ. It has no wires, clock tree or glitches.
+    """
+    if mode.upper() not in Mode.__members__:
+        raise ForestageError(f"--mode {mode}: give {', '.join(known.name.lower() for known in Mode)}")
+    chosen = Mode[mode.upper()]
+    if chosen is not Mode.LEARNED and (predictor or next_use):
+        raise ForestageError(f"--mode {mode}: --predictor and --next-use are of mode learned; leave them out")
+    if chosen is Mode.LEARNED and not (predictor or next_use):
+        raise ForestageError("mode learned: no predictor is given; give --predictor, --next-use or both")
+    recorded = open_trace(trace, model)
+    require_test_sequences(recorded, trace)
+    from cocotb_tests.build import require_tools  # needs the extra, as do the next
+    from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, replay_trace
+    from rtl.synthesis.cell_energy import cell_energy
+    from rtl.synthesis.liberty import read_libraries
+    from study.engine.energy import energy_of_run, recorded_engine, require_records
+
+    require_tools()
+    limits = recorded_engine(recorded, str(trace))
+    next_layer = None if predictor is None else NextLayerPredictor.load(predictor, 1)
+    values = None if next_use is None else NextUsePredictor.load(next_use, 0)
+    with tempfile.TemporaryDirectory(prefix="forestage-energy-") as temporary:
+        folder = Path(temporary)
+        library = read_libraries(liberty, folder)
+        require_records(library.target, RECORDS)
+        cells = cell_energy(library)
+        with progress_bar("lock-step run") as progress:
+            run = replay_trace(
+                recorded,
+                tokens,
+                ReplayConfig(mode=chosen),
+                next_layer=next_layer,
+                next_use=values,
+                progress=progress,
+                activity=folder,
+                limits=limits,
+            )
+        if run.mismatches:
+            tell(f"{run.mismatches} differences between hardware and twin, so no energy: {run.first_mismatch}")
+            sys.exit(1)
+        found = energy_of_run(
+            run, folder, cells, library.target, RECORDS, clock_ghz=clock_ghz, tokens_per_s=tokens_per_s
+        )
+    emit(found, as_json=as_json, render=lambda console: render_energy(console, trace.name, found))
+
+
+def render_energy(console: Console, name: str, found: "EngineEnergy") -> None:
+    """Print the energies by part, and the powers."""
+    console.print(
+        f"[bold]{escape(name)}[/bold], mode {found.mode}: {count(found.tokens)} tokens, {count(found.decisions)} "
+        f"decisions (a layer of a token), {count(found.cycles)} cycles; an estimate in {escape(found.target)} at "
+        f"{found.cells.volts:g} V and {found.clock_ghz:g} GHz, pJ a decision",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("part", box=None)
+    for column in ("cells (µm²)", "toggles a net, cycle", "SRAM bits", "clock", "logic", "SRAM", "leakage", "all"):
+        table.add_column(column, justify="right")
+    for part in found.parts:
+        energy = part.energy
+        table.add_row(
+            escape(part.part),
+            "no record" if part.area_um2 is None else count(round(part.area_um2)),
+            f"{part.toggles:.4f}",
+            count(round(part.bits)),
+            *(f"{value:,.1f}" for value in (energy.clock, energy.logic, energy.sram, energy.leakage, energy.total)),
+        )
+    table.add_section()
+    whole = found.total
+    sums = (whole.clock, whole.logic, whole.sram, whole.leakage, whole.total)
+    table.add_row("all", "", "", "", *(f"{value:,.1f}" for value in sums))
+    console.print(table, highlight=False)
+    lines = [
+        f"power at the simulated rate of events {found.power_w * 1e3:.2f} mW; with nothing but the clock "
+        f"{found.idle_w * 1e3:.2f} mW"
+    ]
+    if found.at_rate_w is not None:
+        lines.append(f"power at {found.tokens_per_s:g} tokens a second {found.at_rate_w * 1e3:.2f} mW")
+    if found.moved_pj is not None:
+        lines.append(
+            f"beside it, {found.experts_moved:.2f} experts moved a decision, over the pins of HBM2: "
+            f"{found.moved_pj:,.0f} pJ, {found.moved_pj / whole.total:,.0f} times as much"
+        )
+    if found.without_record:
+        lines.append(f"cells without a record, in no figure: {', '.join(found.without_record)}")
+    lines.append(f"not counted: {found.not_counted}; SRAM by {found.sram_figures}")
+    lines.append("ST-MoE publishes 0.02 W, in 40 nm, of tables of 256 entries: another node and another function")
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
