@@ -72,8 +72,7 @@ class EngineEnergy(StrictModel):
         parts: largest first; ``total`` is theirs, pJ a decision.
         without_record: units whose cells are in no figure.
         power_w: at the simulated rate of events.
-        idle_w: of the cells with nothing toggling but the clock.
-        at_rate_w: with so many tokens a second, in ``tokens_per_s``; ``None`` where it is not asked.
+        idle_w: of the cells with nothing toggling but the clock; what memories are read meanwhile is not in it.
         experts_moved: a decision, ``moved_pj`` for them, with the real expert's bytes over the pins of HBM2; ``None``
             where the catalogue has no such model.
         not_counted: what none of it contains.
@@ -93,8 +92,6 @@ class EngineEnergy(StrictModel):
     without_record: tuple[str, ...]
     power_w: float
     idle_w: float
-    tokens_per_s: float | None
-    at_rate_w: float | None
     experts_moved: float
     moved_pj: float | None
     not_counted: str = NOT_COUNTED
@@ -141,7 +138,6 @@ def energy_of_run(
     records: Path,
     *,
     clock_ghz: float = 1.0,
-    tokens_per_s: float | None = None,
 ) -> EngineEnergy:
     """What a run's decisions take.
 
@@ -151,7 +147,6 @@ def energy_of_run(
         cells, target: of the library.
         records: folder of the synthesis' records.
         clock_ghz: of the engine.
-        tokens_per_s: of a machine, if the power with it is wanted.
 
     Raises:
         ForestageError: there are no records for the library's cells, or no energies of their SRAM.
@@ -187,7 +182,6 @@ def energy_of_run(
     run_s = activity.cycles / clock_ghz / 1e9
     idle_w = total.idle * decisions / run_s / 1e12
     moved = sum(run.counters[name] for name in ("loads_demanded", "loads_late", "loads_ahead")) / decisions
-    busy_pj_token = (total.logic + total.sram) * decisions / run.tokens
     return EngineEnergy(
         model=run.model,
         mode=run.mode,
@@ -202,8 +196,6 @@ def energy_of_run(
         without_record=tuple(part.unit for part in parts if part.area_um2 is None),
         power_w=total.total * decisions / run_s / 1e12,
         idle_w=idle_w,
-        tokens_per_s=tokens_per_s,
-        at_rate_w=None if tokens_per_s is None else idle_w + busy_pj_token * tokens_per_s / 1e12,
         experts_moved=moved,
         moved_pj=_moved_pj(run.model, moved),
         sram_figures=figures.name,

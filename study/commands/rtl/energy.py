@@ -39,9 +39,6 @@ def energy_command(
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to run")] = 12,
     clock_ghz: Annotated[float, typer.Option("--clock-ghz", min=0.001, help="Clock that is assumed")] = 1.0,
-    tokens_per_s: Annotated[
-        float | None, typer.Option("--tokens-per-s", min=0.0, help="Also the power at this rate of a machine's tokens")
-    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,9 +85,7 @@ def energy_command(
         if run.mismatches:
             tell(f"{run.mismatches} differences between hardware and twin, so no energy: {run.first_mismatch}")
             sys.exit(1)
-        found = energy_of_run(
-            run, folder, cells, library.target, RECORDS, clock_ghz=clock_ghz, tokens_per_s=tokens_per_s
-        )
+        found = energy_of_run(run, folder, cells, library.target, RECORDS, clock_ghz=clock_ghz)
     emit(found, as_json=as_json, render=lambda console: render_energy(console, trace.name, found))
 
 
@@ -124,8 +119,6 @@ def render_energy(console: Console, name: str, found: "EngineEnergy") -> None:
         f"power at the simulated rate of events {found.power_w * 1e3:.2f} mW; with nothing but the clock "
         f"{found.idle_w * 1e3:.2f} mW"
     ]
-    if found.at_rate_w is not None:
-        lines.append(f"power at {found.tokens_per_s:g} tokens a second {found.at_rate_w * 1e3:.2f} mW")
     if found.moved_pj is not None:
         lines.append(
             f"beside it, {found.experts_moved:.2f} experts moved a decision, over the pins of HBM2: "
