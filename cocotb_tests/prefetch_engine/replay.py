@@ -62,7 +62,8 @@ class EngineReplayResult(StrictModel):
         mismatches, first_mismatch: of these, how many differ; the first in words.
         breaches: of AXI4 on any port.
         cycles: of the hardware; ``cycles_per_s`` simulated.
-        running_s, checked_s: seconds that the simulation ran; and with building aside, until everything was compared.
+        running_s: seconds that events ran in the simulation, configuration aside.
+        checked_s: of that, and of what the comparison took after the simulation.
         counters: the hardware's.
         errors: its sticky ones, bits of ``EngineError``.
         waits, seed: of the random waits.
@@ -181,7 +182,6 @@ def replay_in_turn(
     first = replays[0]
     build_bench(first.limits, waves=waves, activity=activity is not None)
     sides = [_Side(replay) for replay in replays]
-    started = time.perf_counter()
     simulation = _InBackground(
         lambda: run_in_turn(
             first.limits,
@@ -198,7 +198,7 @@ def replay_in_turn(
     for side in sides:
         side.go_ahead()
     runs = simulation.result()
-    results = [side.compare(run, started) for side, run in zip(sides, runs, strict=True)]
+    results = [side.compare(run, simulation.ended) for side, run in zip(sides, runs, strict=True)]
     if observe is not None:
         for run in runs:
             observe(run)
@@ -264,8 +264,8 @@ class _Side:
                 follower.fix(layer, expert, fixed=True)
         self._twin, self._done = follower, follow(follower, run.logs["commands"], run.logs["stops"])
 
-    def compare(self, run: EngineRun, started: float) -> EngineReplayResult:
-        """What the hardware did with what the twin does."""
+    def compare(self, run: EngineRun, simulated: float) -> EngineReplayResult:
+        """What the hardware did with what the twin does; ``simulated``: when the simulation had ended."""
         replay = self.replay
         if replay.follows:
             self._follow(run)
@@ -283,7 +283,7 @@ class _Side:
             cycles=run.cycles,
             cycles_per_s=run.cycles / run.running_s,
             running_s=run.running_s,
-            checked_s=time.perf_counter() - started,
+            checked_s=run.running_s + time.perf_counter() - simulated,
             counters={counter.name.lower(): value for counter, value in run.counters.items()},
             errors=int(run.errors),
             waits=replay.waits,
@@ -404,12 +404,17 @@ def _compare(
 
 
 class _InBackground(Generic[_Result]):
-    """Work of another process that is waited for in a thread, while this one goes on."""
+    """Work of another process that is waited for in a thread, while this one goes on.
+
+    Attributes:
+        ended: when it did, by ``time.perf_counter``.
+    """
 
     def __init__(self, work: Callable[[], _Result]) -> None:
         self._work = work
         self._found: list[_Result] = []
         self._failed: list[BaseException] = []
+        self.ended = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -418,6 +423,8 @@ class _InBackground(Generic[_Result]):
             self._found.append(self._work())
         except BaseException as error:
             self._failed.append(error)
+        finally:
+            self.ended = time.perf_counter()
 
     def result(self) -> _Result:
         """What it came to, or what it raised."""
