@@ -79,6 +79,7 @@ def result(**changes: Any) -> TraceReplayResult:
         {
             "mode": "off", "events": 90, "commands": 9, "compared": {}, "mismatches": 0, "first_mismatch": "",
             "breaches": 0, "cycles": CYCLES, "cycles_per_s": 1, "running_s": 1, "checked_s": 1, "counters": counters,
+            "start_cycles": "compared",
             "errors": 0, "waits": 0, "seed": 0, "model": "gpt-oss-20b", "synthetic": False, "tokens": TOKENS,
             "steps": DECISIONS, "cycles_per_token": 1, "tokens_per_s": 1, "checked_share": 1,
             "config": ReplayConfig(mode=Mode.OFF), "limits": PrefetchEngineLimits(),
