@@ -116,8 +116,8 @@ def replay(
     )
 
 
-def first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int) -> RoutingTrace:
-    """The first ``tokens`` tokens of the ``test`` sequences.
+def first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int, *, behind: int = 0) -> RoutingTrace:
+    """The first ``tokens`` tokens of the ``test`` sequences, without so many as ``behind`` says of them.
 
     Raises:
         ForestageError: if there are not so many.
@@ -129,5 +129,6 @@ def first_tokens(trace: RoutingTrace, test: NDArray[np.int64], tokens: int) -> R
             f"tokens: {tokens} asked for, the test sequences of the trace have {available}; "
             + (f"choose 1 to {available}" if available else "give a trace of more sequences")
         )
-    needed = int(np.searchsorted(ends, tokens)) + 1
-    return select_sequences(trace, test[:needed]).token_range(0, tokens)
+    first, last = int(np.searchsorted(ends, behind, side="right")), int(np.searchsorted(ends, tokens))
+    before = int(ends[first - 1]) if first else 0
+    return select_sequences(trace, test[first : last + 1]).token_range(behind - before, tokens - before)

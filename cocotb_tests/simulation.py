@@ -137,8 +137,7 @@ def _keep_waves(folder: Path, waves: Path) -> None:
     """Move the waves of the run in ``folder``, if it got as far as writing any, to ``waves``."""
     for dump in (folder / "dump.fst", folder / "dump.vcd"):
         if dump.exists():
-            with atomic_path(waves) as temporary:
-                shutil.copyfile(dump, temporary)
+            _keep(dump, waves)
 
 
 def _simulation_runner(folder: Path, timeout_s: float, progress: Callable[[int], None] | None) -> Any:

@@ -3,51 +3,34 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
-from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.files import atomic_path
 from catalog.progress import Progress
 from cocotb_tests.prefetch_engine.coverage import sources
+from cocotb_tests.prefetch_engine.replay import ComparedRun
 from cocotb_tests.prefetch_engine.trace_replay import TraceReplayResult
 
 _RUN = "run.json"
 
 
-class PiecesResult(StrictModel):
-    """All pieces together.
+class PiecesResult(ComparedRun):
+    """All pieces together: what they have in common, and sums.
 
     Attributes:
-        model, mode: of the first piece, and so of all.
+        model: whose routing it is.
         pieces: how many; ``kept`` of them were there before.
-        tokens, steps, events, commands: replayed.
-        start_cycles: as ``EngineReplayResult``.
-        compared: by what, how many values were looked at.
-        mismatches, first_mismatch: as ``EngineReplayResult``.
-        breaches: of AXI4 on any port.
-        cycles, running_s, checked_s: as ``EngineReplayResult``, added up.
+        tokens, steps: replayed.
         tokens_per_s: simulated, comparison aside; ``checked_share`` of that speed is left with it.
     """
 
     model: str
-    mode: str
     pieces: int
     kept: int
     tokens: int
     steps: int
-    events: int
-    commands: int
-    start_cycles: Literal["compared", "from hardware"]
-    compared: dict[str, int]
-    mismatches: int
-    first_mismatch: str
-    breaches: int
-    cycles: int
-    running_s: float
-    checked_s: float
     tokens_per_s: float
     checked_share: float
 

@@ -50,8 +50,8 @@ from staging.transfer.timing import MemoryTiming
 _Result = TypeVar("_Result")
 
 
-class EngineReplayResult(StrictModel):
-    """A replay and its comparison.
+class ComparedRun(StrictModel):
+    """What ran, and how it compares with the twin.
 
     Attributes:
         mode: who predicted.
@@ -61,12 +61,9 @@ class EngineReplayResult(StrictModel):
         compared: values of each kind that were compared.
         mismatches, first_mismatch: of these, how many differ; the first in words.
         breaches: of AXI4 on any port.
-        cycles: of the hardware; ``cycles_per_s`` simulated.
+        cycles: of the hardware.
         running_s: seconds that events ran in the simulation, configuration aside.
         checked_s: of that, and of what the comparison took after the simulation.
-        counters: the hardware's.
-        errors: its sticky ones, bits of ``EngineError``.
-        waits, seed: of the random waits.
     """
 
     mode: str
@@ -78,9 +75,21 @@ class EngineReplayResult(StrictModel):
     first_mismatch: str
     breaches: int
     cycles: int
-    cycles_per_s: float
     running_s: float
     checked_s: float
+
+
+class EngineReplayResult(ComparedRun):
+    """A replay and its comparison.
+
+    Attributes:
+        cycles_per_s: simulated.
+        counters: the hardware's.
+        errors: its sticky ones, bits of ``EngineError``.
+        waits, seed: of the random waits.
+    """
+
+    cycles_per_s: float
     counters: dict[str, int]
     errors: int
     waits: int
@@ -100,10 +109,8 @@ class Replay:
         preloaded: (layer, expert, fixed), resident from the start.
         bad: bool ``[events]``, those that the engine must refuse.
         faults: what memories do wrong, by name.
-        waits, seed: as of ``run_engine``.
-        in_order: the order of the stager's commands is the hardware's, and when they begin is not compared: so it is
-            with waits or faults, too.
-        script: as of ``run_engine``.
+        waits, seed: as of ``run_in_turn``.
+        script: as of ``run_in_turn``.
         spoil: puts more into the memory of images and texts.
         heard: what the twin is told instead of ``events``, where a fault makes the engine take them so.
     """
@@ -120,7 +127,6 @@ class Replay:
     faults: dict[str, Sequence[Fault]] | None = None
     waits: int = 0
     seed: int = 0
-    in_order: bool = False
     script: str = SCRIPT
     spoil: Callable[[LearnedMemory], LearnedMemory] | None = None
     heard: EventArrays | None = None
@@ -142,8 +148,12 @@ class Replay:
 
     @property
     def follows(self) -> bool:
-        """Whether the order of commands is the hardware's."""
-        return self.in_order or self.waits > 0 or bool(self.faults)
+        """Whether the order of the stager's commands is the hardware's, and when they begin is not compared.
+
+        The twin does not know how channels wait or fail, nor when a text is added up.
+        """
+        reads_text = any(network.config.reads_text for network in (self.networks or {}).values())
+        return reads_text or self.waits > 0 or bool(self.faults)
 
 
 def replay_engine(
@@ -173,7 +183,7 @@ def replay_in_turn(
         progress: called with the number of events accepted, of all.
         waves: where to write the waves.
         observe: given all that the hardware did, run by run.
-        activity: as of ``run_engine``.
+        activity: as of ``run_in_turn``.
 
     Raises:
         SimulationError: the simulation failed.

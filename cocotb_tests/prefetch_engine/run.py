@@ -244,55 +244,6 @@ class Run:
         }
 
 
-def run_engine(
-    limits: PrefetchEngineLimits,
-    settings: PrefetchEngineSettings,
-    events: EventArrays,
-    times: LayerTimes,
-    *,
-    tables: EngineConfiguration | None = None,
-    table_image: NDArray[np.uint32] | None = None,
-    learned: LearnedMemory | None = None,
-    bad: NDArray[np.bool_] | None = None,
-    preloaded: Sequence[tuple[int, int, bool]] = (),
-    memory: MemoryTiming | None = None,
-    faults: Mapping[str, Sequence[Fault]] | None = None,
-    waits: int = 0,
-    seed: int = 0,
-    timeout_s: float = 3600,
-    progress: Callable[[int], None] | None = None,
-    waves: Path | None = None,
-    script: str = SCRIPT,
-    bursts: bool = False,
-) -> EngineRun:
-    """Configure an engine, let it run ``events``, and read all that it did: ``run_in_turn`` of a lone ``Run``."""
-    (done,) = run_in_turn(
-        limits,
-        [
-            Run(
-                settings=settings,
-                events=events,
-                times=times,
-                tables=tables,
-                table_image=table_image,
-                learned=learned,
-                bad=bad,
-                preloaded=preloaded,
-                faults=faults,
-            )
-        ],
-        memory=memory,
-        waits=waits,
-        seed=seed,
-        timeout_s=timeout_s,
-        progress=progress,
-        waves=waves,
-        script=script,
-        bursts=bursts,
-    )
-    return done
-
-
 def run_in_turn(
     limits: PrefetchEngineLimits,
     runs: Sequence[Run],

@@ -107,7 +107,7 @@ def replay_trace(
         next_layer, next_use: the learned predictor's heads, in mode ``LEARNED``; at least one.
         progress: called with (events done, events in all).
         waves: where to write the waves.
-        activity: as of ``run_engine``.
+        activity: as of ``run_in_turn``.
         limits: of the engine; by default one that holds the trace's model.
 
     Raises:
@@ -120,9 +120,7 @@ def replay_trace(
     if config.mode is Mode.LEARNED and not networks:
         raise ForestageError("mode learned: no predictor is given; give --predictor, --next-use or both")
     train, test = split(trace)
-    stimulus = first_tokens(trace, test, first + tokens)
-    if first:
-        stimulus = stimulus.token_range(first, first + tokens)
+    stimulus = first_tokens(trace, test, first + tokens, behind=first)
     limits = limits or replay_limits(trace, config)
     rows, identity_rows = None, 0
     if next_layer is not None and next_layer.network.config.identities and stimulus.token_hash is not None:
@@ -164,8 +162,6 @@ def replay_trace(
             tables=_tables(trace, train, config, limits) if config.mode is Mode.TABLES else None,
             waits=config.waits,
             seed=config.seed,
-            # When a text is added up the twin does not know.
-            in_order=learned and any(network.config.reads_text for network in networks.values()),
         ),
         progress=None if progress is None else lambda done: progress(done, len(events.kind)),
         waves=waves,

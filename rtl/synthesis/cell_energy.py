@@ -117,10 +117,9 @@ def cell_energy(library: Library) -> CellEnergy:
     if len(volts) != 1:
         raise ForestageError(f"{', '.join(library.names)}: supplies of {sorted(volts)} V; give libraries of one corner")
     (supply,) = volts
+    excluded = set(library.excluded)
     usable = {
-        name: cell
-        for name, cell in cells.items()
-        if name in library.areas and cell.area > 0 and not any(_matches(name, pattern) for pattern in library.dont_use)
+        name: cell for name, cell in cells.items() if name in library.areas and cell.area > 0 and name not in excluded
     }
     flip_flops = {
         name: cell
@@ -160,10 +159,6 @@ def _mean(values: list[float]) -> float:
 
 def _sum(power: _Power) -> float:
     return (power.rise or 0) + (power.fall or 0)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name) is not None
 
 
 def _parse(text: str, library: str) -> tuple[dict[str, _Cell], float]:

@@ -8,7 +8,7 @@ from catalog.config import StrictModel
 from catalog.errors import ForestageError
 from catalog.progress import Progress
 from cocotb_tests.prefetch_engine.learned_memory import learned_memory
-from cocotb_tests.prefetch_engine.run import EngineRun, run_engine
+from cocotb_tests.prefetch_engine.run import EngineRun, Run, run_in_turn
 from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, replay_limits
 from cocotb_tests.replay import first_tokens
 from predictor.engine.environment import LayerTimes
@@ -113,16 +113,15 @@ def run_prefetches(
         ),
     )
     networks = {"next-layer": network} | ({} if next_use is None else {"next-use": next_use.network})
-    return run_engine(
+    learned = learned_memory(limits, settings, networks)
+    (done,) = run_in_turn(
         limits,
-        settings,
-        events,
-        LAYER_TIMES,
-        learned=learned_memory(limits, settings, networks),
+        [Run(settings=settings, events=events, times=LAYER_TIMES, learned=learned)],
         memory=MemoryTiming(latency=LATENCY),
         progress=None if progress is None else lambda done: progress(done, len(events.kind)),
         bursts=True,
     )
+    return done
 
 
 @dataclass(frozen=True)

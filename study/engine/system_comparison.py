@@ -7,7 +7,7 @@ the hardware itself to run.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from catalog.config import StrictModel
 from catalog.errors import ForestageError
@@ -25,9 +25,12 @@ from staging.stager.limits import StagerSettings
 from staging.steps import decode_steps
 from staging.transfer.timing import MemoryTiming
 from study.engine.latency import net_latency
-from study.engine.system_model import POLICIES, EngineRunner, EngineTimes, compare, machine_times
+from study.engine.system_model import POLICIES, EngineTimes, compare, machine_times
 from study.system.parts import training_of
 from traces import RoutingTrace, split
+
+if TYPE_CHECKING:
+    from study.engine.system_rtl import RtlRunner
 
 Scale = Literal["machine", "replay"]
 LATENCY_CYCLES = {"machine": 500, "replay": 20}
@@ -204,20 +207,20 @@ def compare_system(
     scaled = scaled_times(machine_times(part, config), times, top_k=trace.top_k)
     networks = _networks(predictors)
     of = EngineTimes(layers=scaled.layers, link=scaled.link, networks=networks)
-    runner: EngineRunner | None = None
+    hardware: RtlRunner | None = None
     if rtl:
         if scaled.settings is None:
             raise ForestageError("--rtl: at a machine's times a run would take weeks; give --times replay")
-        from study.engine.system_rtl import RtlRunner  # Amaranth takes a second
+        from study.engine import system_rtl  # Amaranth takes a second
 
-        runner = RtlRunner(scaled.settings, MemoryTiming(latency=LATENCY_CYCLES[times]), progress)
+        hardware = system_rtl.RtlRunner(scaled.settings, MemoryTiming(latency=LATENCY_CYCLES[times]), progress)
     share = (config.capacity_experts or 0) // trace.layers
     runs = []
     for done, name in enumerate(names):
         if progress is not None and not rtl:
             progress(done, len(names))
-        found = compare(part, POLICIES[name], predictors, uses, of, share=share, run_engine=runner)
-        result = getattr(runner, "result", None)
+        found = compare(part, POLICIES[name], predictors, uses, of, share=share, run_engine=hardware)
+        result = None if hardware is None else hardware.result
         runs.append(
             SystemRun(
                 policy=name,

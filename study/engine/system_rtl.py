@@ -64,8 +64,6 @@ class RtlRunner:
                 memory=self._memory,
                 networks=networks or None,
                 preloaded=tuple((*divmod(key, part.trace.experts), False) for key in plan.resident.tolist()),
-                # When a text is added up the twin does not know.
-                in_order=any(network.config.reads_text for network in networks.values()),
             ),
             progress=None if progress is None else lambda done: progress(done, total),
             observe=runs.append,

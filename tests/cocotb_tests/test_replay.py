@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.routing import trace_of
 from tests.st_moe_samples import routing_trace
 from traces.selection import select_sequences
 
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 
 from catalog.errors import ForestageError
-from cocotb_tests.replay import replay
+from cocotb_tests.replay import first_tokens, replay
 from predictor.st_moe.parameters import EngineLimits
 from traces import RoutingTrace, split
 from traces.importers import import_trace
@@ -101,3 +102,14 @@ def test_random_models_of_the_default_size() -> None:
             seed=seed,
         )
         assert result.mismatches == 0, result.first_mismatch
+
+
+def test_the_tokens_behind_others_are_those_of_the_whole() -> None:
+    trace = trace_of(np.arange(23 * 2 * 2).reshape(23, 2, 2), experts=92, lengths=(5, 7, 3, 8))
+    test = np.array([0, 2, 3])  # 16 tokens
+    for behind in range(16):
+        for tokens in range(behind + 1, 17):
+            part = first_tokens(trace, test, tokens, behind=behind)
+            whole = first_tokens(trace, test, tokens).token_range(behind, tokens)
+            assert np.array_equal(part.expert_ids, whole.expert_ids)
+            assert np.array_equal(part.sequence_offsets, whole.sequence_offsets)

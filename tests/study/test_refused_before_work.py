@@ -23,7 +23,8 @@ Forestage = Callable[..., Outcome]
 WORKERS = (
     "cocotb_tests.lock_step.run_lock_step",
     "cocotb_tests.pim_unit.replay.replay_unit",
-    "cocotb_tests.prefetch_engine.run.run_engine",
+    "cocotb_tests.prefetch_engine.replay.replay_in_turn",
+    "cocotb_tests.prefetch_engine.run.run_in_turn",
     "gpu_reference.measuring.suite.run_suite",
     "gpu_reference.perplexity.measure_perplexity",
     "gpu_reference.perplexity.read_held_out",

@@ -98,10 +98,8 @@ class Link(wiring.Component):
         source_step, destination_step = Signal(limits.address_bits), Signal(limits.address_bits)
         count = Signal(range(bits + 1))
         chunk = self.chunk
-        offset, reach = (
-            Signal(LENGTH_BITS),
-            Signal(LENGTH_BITS + 1),
-        )  # of the first chunk: where it begins, and the next
+        # Where the first chunk begins, and the next.
+        offset, reach = Signal(LENGTH_BITS), Signal(LENGTH_BITS + 1)
         left, unwritten = Signal(LENGTH_BITS), Signal(LENGTH_BITS)  # bytes that are not asked for; not there
         under_way = self._under_way
         failed, told = self._failed, Signal()

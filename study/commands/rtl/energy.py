@@ -12,10 +12,9 @@ from rich.table import Table
 
 from catalog.errors import ForestageError
 from predictor.engine.settings import Mode
-from predictor.next_layer.predictor import NextLayerPredictor
-from predictor.next_use.predictor import NextUsePredictor
 from study.commands.opening import open_trace, require_test_sequences
 from study.commands.options import JsonOption, ModelOption, TraceOption
+from study.commands.rtl.heads import NextLayerOption, NextUseOption, load_heads, parse_mode
 from study.commands.rtl.synthesising import RECORDS
 from study.numbers import count
 from study.output import emit, progress_bar, tell
@@ -31,12 +30,8 @@ def energy_command(
         typer.Option("--liberty", help="The cell library of the records in records/synthesis; several times for parts"),
     ],
     mode: Annotated[str, typer.Option("--mode", help="Who predicts: learned, tables or off")] = "learned",
-    predictor: Annotated[
-        Path | None, typer.Option("--predictor", help="Mode learned: a file of `forestage predictor train`")
-    ] = None,
-    next_use: Annotated[
-        Path | None, typer.Option("--next-use", help="Mode learned: a file of `forestage predictor train-next-use`")
-    ] = None,
+    predictor: NextLayerOption = None,
+    next_use: NextUseOption = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of the test sequences to run")] = 12,
     clock_ghz: Annotated[float, typer.Option("--clock-ghz", min=0.001, help="Clock that is assumed")] = 1.0,
     model: ModelOption = None,
@@ -47,9 +42,7 @@ def energy_command(
     The engine is that of the records in records/synthesis, with its default limits. Exit status 1 if it and its twin
     differ. It has no wires, clock tree or glitches.
     """
-    if mode.upper() not in Mode.__members__:
-        raise ForestageError(f"--mode {mode}: give {', '.join(known.name.lower() for known in Mode)}")
-    chosen = Mode[mode.upper()]
+    chosen = parse_mode(mode)
     if chosen is not Mode.LEARNED and (predictor or next_use):
         raise ForestageError(f"--mode {mode}: --predictor and --next-use are of mode learned; leave them out")
     if chosen is Mode.LEARNED and not (predictor or next_use):
@@ -64,8 +57,7 @@ def energy_command(
 
     require_tools()
     limits = recorded_engine(recorded, str(trace))
-    next_layer = None if predictor is None else NextLayerPredictor.load(predictor, 1)
-    values = None if next_use is None else NextUsePredictor.load(next_use, 0)
+    next_layer, values = load_heads(recorded, predictor, next_use)
     with tempfile.TemporaryDirectory(prefix="forestage-energy-") as temporary:
         folder = Path(temporary)
         library = read_libraries(liberty, folder)

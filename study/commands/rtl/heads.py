@@ -1,4 +1,4 @@
-"""Trained predictors that the engine's commands are given."""
+"""Who predicts in the engine's commands: the mode, and trained predictors."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from catalog.errors import ForestageError
+from predictor.engine.settings import Mode
 from predictor.next_layer.predictor import NextLayerPredictor
 from predictor.next_use.predictor import NextUsePredictor
 from traces import RoutingTrace
@@ -17,6 +18,17 @@ NextUseOption = Annotated[
     Path | None,
     typer.Option("--next-use", help="Says what is worth keeping: a file of `forestage predictor train-next-use`"),
 ]
+
+
+def parse_mode(name: str) -> Mode:
+    """The mode of that name.
+
+    Raises:
+        ForestageError: there is none.
+    """
+    if name.upper() not in Mode.__members__:
+        raise ForestageError(f"--mode {name}: give {', '.join(known.name.lower() for known in Mode)}")
+    return Mode[name.upper()]
 
 
 def load_heads(

@@ -23,7 +23,7 @@ from study.commands.options import (
     TraceOption,
     parse_parameters,
 )
-from study.commands.rtl.heads import NextLayerOption, NextUseOption, load_heads
+from study.commands.rtl.heads import NextLayerOption, NextUseOption, load_heads, parse_mode
 from study.commands.rtl.limits import (
     DEFAULTS,
     OPTIONS,
@@ -157,9 +157,7 @@ def _mode(name: str | None, learned: bool) -> Mode:
     """
     if name is None:
         return Mode.LEARNED if learned else Mode.TABLES
-    if name.upper() not in Mode.__members__:
-        raise ForestageError(f"--mode {name}: give {', '.join(known.name.lower() for known in Mode)}")
-    mode = Mode[name.upper()]
+    mode = parse_mode(name)
     if mode is not Mode.LEARNED:
         refuse_unused(
             f"mode is {name}; leave it out, or give --mode learned", predictor="--predictor", next_use="--next-use"

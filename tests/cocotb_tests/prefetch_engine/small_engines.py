@@ -150,7 +150,6 @@ class Model:
             "events": trace_events(of, slots=slots, rows=rows),
             "times": LayerTimes(before_gate_cycles=20, layer_cycles=150),
             "networks": networks,
-            "in_order": not plain,
         }
 
 

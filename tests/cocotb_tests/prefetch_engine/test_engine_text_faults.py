@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cocotb_tests.models.files import RESPONSE, WRITE, Fault
 from cocotb_tests.prefetch_engine.learned_memory import learned_memory
 from cocotb_tests.prefetch_engine.replay import replay_engine
-from cocotb_tests.prefetch_engine.run import IMAGE_FAULT_SCRIPT, run_engine
+from cocotb_tests.prefetch_engine.run import IMAGE_FAULT_SCRIPT, Run, run_in_turn
 from predictor.engine.counters import EngineCounter
 from predictor.engine.events import NO_ROW, EngineError, EventKind, Gate, Token
 from predictor.engine.notices import NoticeKind
@@ -86,15 +86,14 @@ def test_texts_that_cannot_be_read_are_told_and_every_gate_is_served() -> None:
     of = MODEL.learned()
     events = of["events"]
     loading = 60  # bursts of the images, and more
-    done = run_engine(
-        SMALL,
-        of["settings"],
-        events,
-        of["times"],
+    run = Run(
+        settings=of["settings"],
+        events=events,
+        times=of["times"],
         learned=learned_memory(SMALL, of["settings"], of["networks"]),
-        memory=MemoryTiming(latency=20),
         faults={"text": [Fault(RESPONSE, burst, 0, 2 + burst % 2) for burst in range(loading, 1000, 3)]},
     )
+    (done,) = run_in_turn(SMALL, [run], memory=MemoryTiming(latency=20))
     assert done.errors == EngineError.TEXT
     assert done.breaches == 0
     gates = int((events.kind == EventKind.GATE).sum())
