@@ -190,12 +190,12 @@ class Control:
                 ports.queue.keys[at].eq(queue.entries[at].key),
                 ports.queue.demanded[at].eq(queue.entries[at].demanded),
             ]
-        # A scan reads; otherwise what is touched is, and while the stager is idle what is looked at.
+        # A scan reads; otherwise what is touched is, and while the stager is idle what is asked for.
         self.reads_key = Signal()
         self.read_key = Signal(key_layout(self.shape))
         m.d.comb += [
             self.read_key.eq(Mux(ports.busy, self.key.as_value(), Value.cast(ports.look.key))),
-            directory.read.eq(scan.read | self.reads_key | ~ports.busy),
+            directory.read.eq(scan.read | self.reads_key | (~ports.busy & ports.look.read)),
             directory.read_word.eq(
                 Mux(scan.read, scan.read_word, word_of(self.shape, self.read_key.layer, self.read_key.expert))
             ),
@@ -211,10 +211,14 @@ class Control:
         self.entry = entry = Signal(entry_layout(shape), name="entry")
         self.value = Signal(signed(shape.time_bits))
         self.picks = Signal()
-        m.d.sync += lane.eq(self.read_key.expert[: shape.lane_bits] if shape.lane_bits else 0)
+        looked = Signal()
+        m.d.sync += [
+            lane.eq(self.read_key.expert[: shape.lane_bits] if shape.lane_bits else 0),
+            looked.eq(~self.ports.busy & self.ports.look.read),
+        ]
         picked = self.directory.entries[lane] if shape.lane_bits else self.directory.entries[0]
         picked_value = self.directory.values[lane] if shape.lane_bits else self.directory.values[0]
-        with m.If(self.picks | ~self.ports.busy):
+        with m.If(self.picks | looked):
             m.d.sync += [entry.eq(picked), self.value.eq(picked_value)]
         m.d.comb += [self.ports.look.entry.eq(entry), self.ports.look.value.eq(self.value)]
 

@@ -320,11 +320,12 @@ class ShareWriteSignature(wiring.Signature):
 
 
 class LookSignature(wiring.Signature):
-    """Read an entry while the stager is idle: it and its value answer ``key`` two cycles later."""
+    """``read`` an entry while the stager is idle: it and its value answer ``key`` two cycles later, and stay."""
 
     def __init__(self, shape: StagerShape) -> None:
         super().__init__(
             {
+                "read": Out(1),
                 "key": Out(key_layout(shape)),
                 "entry": In(entry_layout(shape)),
                 "value": In(signed(shape.time_bits)),

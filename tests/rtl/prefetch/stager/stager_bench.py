@@ -89,7 +89,11 @@ async def _compare_state(ctx, dut, script):
     for key in range(script.used.keys):
         layer, expert = script.split(key)
         ctx.set(dut.look.key, {"layer": layer, "expert": expert})
-        await ctx.tick().repeat(2)
+        ctx.set(dut.look.read, 1)
+        await ctx.tick()
+        ctx.set(dut.look.read, 0)
+        ctx.set(dut.look.key, {"layer": 0, "expert": 0})
+        await ctx.tick()
         entry = script.entry_of(ctx.get(dut.look.entry.as_value()), ctx.get(dut.look.value))
         assert entry == script.entry(key), (key, entry, script.entry(key))
     waiting = ctx.get(dut.queue.waiting)
