@@ -21,8 +21,6 @@ from predictor.row_network.score_cycles import (
 )
 from predictor.row_network.sum_cycles import FETCH_CLOCKS, Issue, Pass, run_all
 
-PIPELINE_CLOCKS = 13
-"""From a slot of the sums to the first cycle in which its pipeline is empty."""
 RECORD_CLOCKS = 3
 """From the cycle in which a record is told to that in which its first pass is offered."""
 LOOKED_UP_CLOCKS = 2
@@ -213,7 +211,7 @@ class NetSchedule:
 
     def _done(self, run: _Run, prefetches: tuple[int, ...], values: int, now: int) -> NetCycles:
         """Everything was told before ``now``."""
-        summed = run.issue.free - 1 + PIPELINE_CLOCKS if run.issue.free else 0
+        summed = run.issue.written
         return NetCycles(prefetches, values, summed, max(now, summed, run.idle))
 
     def _of(self, head: int) -> HeadProgram:

@@ -17,8 +17,13 @@ SETTLED_CLOCKS = 11
 SHOWN_CLOCKS = 5
 """From the slot that adds the trail to the sum at the scores."""
 FETCH_CLOCKS = 1
-"""From the clock in which a command is taken to that in which its first pass is offered; a slot may follow in the
-next."""
+"""From the clock in which a command is taken to that in which its first pass is offered."""
+BETWEEN = 2
+"""Passes that lie between who offers them and who issues their slots; each lies there a clock at least."""
+SUM_CLOCKS = 6
+"""From the last slot of a pass to the clock in which its sum is written."""
+TRAIL_CLOCKS = 13
+"""From the last slot of a pass that finishes a decayed sum to the clock in which its trail is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +61,16 @@ class Issue:
 
     free: int = 0
     shown: list[int] = field(default_factory=list)
+    _taken: list[int] = field(default_factory=list)
     _ends: dict[tuple[int, ...], int] = field(default_factory=dict)
     _finished: int | None = None
     _latest: tuple[int, ...] | None = None
 
     def run(self, one: Pass, offered: int) -> int:
-        """Issue a pass that is offered from clock ``offered`` on; the clock in which it is taken."""
-        taken = max(offered, self.free - 1)
+        """Issue a pass that is offered from clock ``offered`` on; the clock in which it is put between."""
+        put = max(offered, self._taken[-BETWEEN] + 1) if len(self._taken) >= BETWEEN else offered
+        taken = max(put + 1, self.free - 1)
+        self._taken.append(taken)
         at = taken + 1
         for word in one.words:
             key = (*one.sum_key, word)
@@ -79,17 +87,23 @@ class Issue:
                 self.shown.append(last + SHOWN_CLOCKS)
             at = last + 1
         self.free = at
-        return taken
+        return put
+
+    @property
+    def written(self) -> int:
+        """The first clock in which every sum and every trail is written; 0: there was no pass."""
+        sums = self.free - 1 + SUM_CLOCKS if self._taken else 0
+        return sums if self._finished is None else max(sums, self._finished + TRAIL_CLOCKS)
 
 
 def run_all(issue: Issue, passes: Iterable[Pass], offered: int, *, spacing: int = 1) -> int:
-    """Issue the passes of one command, each offered ``spacing`` clocks after the one before was taken.
+    """Issue the passes of one command, each offered ``spacing`` clocks after the one before was put between.
 
     Returns:
-        The clock in which the last one is taken: that in which the next command can be.
+        The clock in which the last one is: that in which the next command can be taken.
     """
-    taken = offered
+    put = offered
     for one in passes:
-        taken = issue.run(one, offered)
-        offered = taken + spacing
-    return taken
+        put = issue.run(one, offered)
+        offered = put + spacing
+    return put

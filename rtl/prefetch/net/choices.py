@@ -10,6 +10,7 @@ from predictor.row_network.limits import NetLimits
 from rtl.checks import always_within
 from rtl.prefetch.net.layouts import experts_layout
 from rtl.prefetch.net.scores.layouts import counting
+from rtl.product import product
 
 
 class LastChoices(wiring.Component):
@@ -44,7 +45,7 @@ class LastChoices(wiring.Component):
         place, was_known = Signal(range(limits.slots * limits.layers)), Signal()
         told = Signal(experts_layout(limits))
         m.d.comb += [
-            place.eq(self.slot * limits.layers + self.layer),
+            place.eq(product(self.slot, limits.layers) + self.layer),
             read.en.eq(self.gate & ~self.known),
             read.addr.eq(place),
             write.en.eq(self.gate & self.known),

@@ -139,17 +139,20 @@ class Net(wiring.Component):
         looks, looked = Signal(), Signal()
         told_target = Signal.like(target)
         m.d.comb += told_target.eq(told.layer + settings[NEXT_LAYER].distance)
+        m.d.comb += [heads[NEXT_USE].layer.eq(told.layer), heads[NEXT_USE].read.eq(accepts)]
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                m.d.comb += heads[NEXT_LAYER].layer.eq(Mux(told.kind == NetEventKind.TOKEN, 0, told_target))
+            with m.Case(_State.SHOW):
+                m.d.comb += heads[NEXT_LAYER].layer.eq(shown + 1)
+            with m.Default():
+                m.d.comb += heads[NEXT_LAYER].layer.eq(event.layer)
         with m.If(accepts):
-            m.d.comb += [
-                heads[NEXT_LAYER].layer.eq(Mux(told.kind == NetEventKind.TOKEN, 0, told_target)),
-                heads[NEXT_LAYER].read.eq(
-                    (told.kind == NetEventKind.TOKEN) | (told_target < settings[NEXT_LAYER].layers)
-                ),
-                heads[NEXT_USE].layer.eq(told.layer),
-                heads[NEXT_USE].read.eq(1),
-            ]
+            m.d.comb += heads[NEXT_LAYER].read.eq(
+                (told.kind == NetEventKind.TOKEN) | (told_target < settings[NEXT_LAYER].layers)
+            )
         with m.If(looks):
-            m.d.comb += [heads[NEXT_LAYER].layer.eq(event.layer), heads[NEXT_LAYER].read.eq(1)]
+            m.d.comb += heads[NEXT_LAYER].read.eq(1)
         m.d.sync += looked.eq(looks)
 
         # What the sums and the scores are told.
@@ -291,7 +294,7 @@ class Net(wiring.Component):
                 with m.If(both):
                     following = shown + 1
                     m.d.sync += shown.eq(following)
-                    m.d.comb += [heads[NEXT_LAYER].layer.eq(following), heads[NEXT_LAYER].read.eq(1)]
+                    m.d.comb += heads[NEXT_LAYER].read.eq(1)
                     with m.If(
                         (following == settings[NEXT_LAYER].distance) | (following == settings[NEXT_LAYER].layers)
                     ):

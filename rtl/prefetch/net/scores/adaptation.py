@@ -82,13 +82,13 @@ class Adaptation(wiring.Component):
             m.d.sync += [chosen.eq(chosen >> 1), expert.eq(expert + 1)]
             with m.If(last):
                 m.d.sync += walking.eq(0)
-        # Whoever tells the adaptation finds out late in a clock whether it is told: a slot is forgotten a clock later.
+        # Whoever tells the adaptation finds out late in a clock whether it is told: a slot is forgotten a clock later,
+        # and whether a row is begun is seen in the first clock of its walk.
         forgets, forgotten = Signal(), Signal.like(self.slot)
         m.d.sync += [forgets.eq(self.forget), forgotten.eq(self.slot)]
         with m.If(~self.busy):  # what is told counts where it starts
             m.d.sync += [
                 row.eq(self.row),
-                is_zero.eq(~begun[self.row] | (forgets & (forgotten == self.slot))),
                 chosen.eq(self.chosen),
                 expert.eq(0),
             ]
@@ -124,6 +124,8 @@ class Adaptation(wiring.Component):
                 Mux(moved > ADAPTED_LIMIT, ADAPTED_LIMIT, Mux(moved < -ADAPTED_LIMIT, -ADAPTED_LIMIT, moved))
             ),
         ]
+        with m.If(~steps[1]):
+            m.d.sync += is_zero.eq(~begun[row])
         with m.If(steps[-1]):
             m.d.sync += begun[row].eq(1)
         with m.If(forgets):

@@ -32,6 +32,7 @@ from rtl.prefetch.net.scores.merge import CHANCE_BITS, ChanceMerger
 from rtl.prefetch.net.scores.relu import HIDDEN_BITS, ReluStage
 from rtl.prefetch.net.scores.score import TOTAL_BITS, ScoreStage
 from rtl.prefetch.net.scores.values import ValueRow, value_bits
+from rtl.product import product
 
 SUM_BITS = 32
 """Of a sum of rows."""
@@ -106,8 +107,8 @@ class ScoresUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits = self._limits
-        product = RELU_CLOCKS  # clocks from a pass to its product
-        total = product + dot_product_clocks(limits.lanes)  # to its sum, seen by the score stage
+        multiplied = RELU_CLOCKS  # clocks from a pass to its product
+        total = multiplied + dot_product_clocks(limits.lanes)  # to its sum, seen by the score stage
         score = total + SCORE_CLOCKS
         chance = score + CHANCE_CLOCKS
         merged = chance + MERGE_CLOCKS
@@ -138,16 +139,16 @@ class ScoresUnit(wiring.Component):
             relu.shift.eq(command.hidden_shift),
             relu.now.eq(self.sums.sums),
             relu.bias.eq(bias.word),
-            hidden.step.eq(at[product - 1].valid),
-            hidden.load.eq(at[product - 1].begins),
-            hidden.passes.eq(at[product - 1].passes),
+            hidden.step.eq(at[multiplied - 1].valid),
+            hidden.load.eq(at[multiplied - 1].begins),
+            hidden.passes.eq(at[multiplied - 1].passes),
             hidden.given.eq(relu.hidden),
         ]
 
         # --- The matrix ---
         m.submodules.dot_product = dot_product = DotProduct(limits.lanes)
         weights = Signal(WEIGHT_BITS * limits.lanes)
-        word = self._read(m, Memory.OUTPUT, at[product - 2], at[product - 2].output)
+        word = self._read(m, Memory.OUTPUT, at[multiplied - 2], at[multiplied - 2].output)
         m.d.sync += weights.eq(word)
         m.d.comb += [dot_product.hidden.eq(hidden.front), dot_product.weights.eq(weights)]
 
@@ -197,7 +198,7 @@ class ScoresUnit(wiring.Component):
 
         # --- Adaptation ---
         kept = at[chance]
-        self._adapt(m, adaptation, active & (command.head == NEXT_LAYER), at[1 : chance + 1])
+        self._adapt(m, adaptation, active & (command.head == NEXT_LAYER), at[:chance])
         m.d.comb += [
             adaptation.keep.eq(kept.valid & kept.last & (kept.head == NEXT_LAYER)),
             adaptation.keep_row.eq(kept.row),
@@ -248,7 +249,9 @@ class ScoresUnit(wiring.Component):
         with m.If(told.valid & told.final & told.closes & (told.head == NEXT_USE)):
             m.d.sync += [self.values.valid.eq(1), self.values.payload.layer.eq(told.target)]
 
-        m.d.comb += self.busy.eq(active | adaptation.busy | Cat(one.valid for one in at[1:]).any())
+        under_way = Signal()  # a pass
+        m.d.sync += under_way.eq(Cat(one.valid for one in at[:-1]).any())
+        m.d.comb += self.busy.eq(active | adaptation.busy | under_way)
         always_stable(
             m, "prefetch_answer", valid=self.prefetch.valid, ready=self.prefetch.ready,
             payload=self.prefetch.payload.as_value(),
@@ -313,7 +316,7 @@ class ScoresUnit(wiring.Component):
             issued.final.eq(issued.last & issued.last_question & (issued.expert + 1 == self.experts)),
             issued.opens.eq(command.first),
             issued.closes.eq(command.last),
-            issued.row.eq(command.slot * limits.layers + command.target),
+            issued.row.eq(product(command.slot, limits.layers) + command.target),
             issued.merged_row.eq(Mux(command.head == NEXT_USE, limits.layers + question, command.target)),
             issued.chances.eq(command.chances + question),
         ]
@@ -388,9 +391,10 @@ class ScoresUnit(wiring.Component):
         return Mux(behind == NEXT_USE, words[NEXT_USE], words[NEXT_LAYER])
 
     def _adapt(self, m: Module, adaptation: Adaptation, asked: Value, passes: list[data.View]) -> None:
-        """Accept what the adaptation is told: ``passes`` are those whose chances are not kept yet."""
+        """Accept what the adaptation is told: of ``passes``, the chances are not kept yet in the next clock."""
         told = self.adapt.payload
-        under_way = Cat(one.valid & (one.head == NEXT_LAYER) for one in passes).any()
+        under_way = Signal()
+        m.d.sync += under_way.eq(Cat(one.valid & (one.head == NEXT_LAYER) for one in passes).any())
         goes_first = self.commands.valid & self.commands.ready & (self.commands.payload.head == NEXT_LAYER)
         accepted = Signal()
         m.d.comb += [
@@ -399,7 +403,7 @@ class ScoresUnit(wiring.Component):
             adaptation.start.eq(accepted & (told.kind == layouts.AdaptKind.ADAPT)),
             adaptation.forget.eq(accepted & (told.kind == layouts.AdaptKind.CLEAR)),
             adaptation.slot.eq(told.slot),
-            adaptation.row.eq(told.slot * self._limits.layers + told.layer),
+            adaptation.row.eq(product(told.slot, self._limits.layers) + told.layer),
             adaptation.experts.eq(self.experts),
         ]
         chosen = 0

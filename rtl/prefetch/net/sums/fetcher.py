@@ -1,12 +1,14 @@
 """Commands to the sums become passes: those of a layer's program, or of the text."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.memory import Memory as Words
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
-from predictor.row_network.limits import NetLimits
+from predictor.row_network.limits import HeadLimits, NetLimits
 from predictor.row_network.program import (
     IDENTITIES_MAX,
     MATCHED_MAX,
@@ -70,16 +72,20 @@ class Fetcher(wiring.Component):
         told, command = self.commands.payload, Signal(command_layout(limits))
         state = Signal(_State)
         place = Signal(range(max(head.operations for head in limits.heads)))  # of the operation that is offered next
+        # Whether what is offered is the command's last pass is in registers, as the handshakes hang on it; as is whether
+        # it is of the program, whose memory answers late.
+        last_counted, single, of_program = Signal(), Signal(), Signal()
         sources = Signal(MATCHED_MAX)
         counted_layer = Signal.like(told.layer)
         # What is told is kept, and looked up, in every clock that would take it: who tells it may find out late.
         ready, taken, last = Signal(), Signal(), Signal()
         m.d.comb += [taken.eq(self.passes.valid & self.passes.ready)]
 
-        operations, matched, records, shifts = [], [], [], []
+        operations, ends, matched, records, shifts = [], [], [], [], []
         for head, own in enumerate(limits.heads):
-            gate, rows, record, shift = self._memories(m, head)
+            gate, end, rows, record, shift = self._memories(m, head)
             operations.append(gate.data)
+            ends.append(end.data)
             matched.append(rows.data)
             records.append(record.data)
             shifts.append(shift.data)
@@ -88,15 +94,17 @@ class Fetcher(wiring.Component):
                 gate.addr.eq(
                     Mux(
                         ready,
-                        told.layer * own.operations + (told.kind == SumsKind.REST),
-                        command.layer * own.operations + place,
+                        Cat((told.kind == SumsKind.REST) | Const(0, place_bits(own)), told.layer),
+                        Cat(place | Const(0, place_bits(own)), command.layer),
                     )
                 ),
+                end.en.eq(ready),
+                end.addr.eq(told.layer),
                 rows.en.eq(state == _State.MATCHED),
                 rows.addr.eq(command.layer * MATCHED_MAX + _lowest(sources)),
                 record.addr.eq(told.index),
                 record.en.eq(ready),
-                shift.addr.eq(told.layer * IDENTITIES_MAX + told.index[:3]),
+                shift.addr.eq(told.layer),
                 shift.en.eq(ready),
             ]
 
@@ -105,63 +113,55 @@ class Fetcher(wiring.Component):
             m.d.comb += found.eq(Mux(command.head, values[1], values[0]))
             return found
 
-        operation, row = chosen(operations, "operation"), chosen(matched, "row")
+        operation, end, row = chosen(operations, "operation"), chosen(ends, "end"), chosen(matched, "row")
         settings = Signal(settings_layout())
         m.d.comb += settings.eq(Mux(command.head, self.settings[1], self.settings[0]))
         mask = Signal(MATCHED_MAX)
         m.d.comb += mask.eq(Mux(command.head, records[1], records[0]))
 
         # What is offered.
-        now = ~operation.fresh & (operation.index == 0)
         m.d.comb += [
             offered.head.eq(command.head),
             offered.slot.eq(command.slot),
             offered.experts.eq(command.experts),
             offered.data.eq(command.data),
             offered.target.eq(command.layer),
-            last.eq(1),
+            last.eq(last_counted | (single & end.first)),
         ]
-        with m.Switch(command.kind):
-            with m.Case(SumsKind.ASK, SumsKind.REST):
-                m.d.comb += [
-                    offered.fresh.eq(operation.fresh),
-                    offered.index.eq(operation.index),
-                    offered.target.eq(operation.target),
-                    offered.rows.eq(operation.rows & (command.recorded | (command.held & ~now))),
-                    offered.base.eq(operation.base),
-                    offered.shift.eq(operation.shift),
-                    offered.begins.eq(operation.begins),
-                    offered.finishes.eq(operation.finishes),
-                    offered.starts.eq(operation.starts),
-                ]
-                with m.If(command.kind == SumsKind.ASK):
-                    m.d.comb += offered.asks.eq(1)
-                with m.Else():
-                    m.d.comb += [
-                        last.eq(operation.last),
-                        offered.ends.eq(operation.last & (command.layer + 1 == settings.layers)),
-                    ]
+        with m.If(of_program):
+            m.d.comb += [
+                offered.fresh.eq(operation.fresh),
+                offered.index.eq(operation.index),
+                offered.target.eq(operation.target),
+                offered.rows.eq(operation.rows & (command.recorded | (command.held & ~operation.now))),
+                offered.base.eq(operation.base),
+                offered.shift.eq(operation.shift),
+                offered.begins.eq(operation.begins),
+                offered.finishes.eq(operation.finishes),
+                offered.starts.eq(operation.starts),
+                offered.asks.eq(command.kind == SumsKind.ASK),
+                offered.ends.eq((command.kind == SumsKind.REST) & last & (command.layer + 1 == settings.layers)),
+            ]
+        with m.Else(), m.Switch(command.kind):
             with m.Case(SumsKind.SHOW):
                 m.d.comb += offered.asks.eq(1)
             with m.Case(SumsKind.IDENTITY):
                 m.d.comb += [
                     offered.identity.eq(1),
                     offered.word.eq(command.word),
-                    offered.shift.eq(Mux(command.head, shifts[1], shifts[0])),
+                    offered.shift.eq(Mux(command.head, *(shifts[head][command.index[:3]] for head in (1, 0)))),
                 ]
             with m.Case(SumsKind.RECORD):
                 m.d.comb += [
                     offered.rows.eq(1),
                     offered.base.eq(row.base),
                     offered.shift.eq(row.shift),
-                    last.eq(sources == 0),
                 ]
             with m.Case(SumsKind.CLEAR):
                 m.d.comb += [
                     offered.target.eq(counted_layer),
                     offered.begins.eq(Begins.EVERY_TOKEN),
                     offered.clears.eq(1),
-                    last.eq(counted_layer + 1 == settings.layers),
                 ]
 
         # Commands and their passes.
@@ -171,8 +171,13 @@ class Fetcher(wiring.Component):
             ready.eq((state == _State.IDLE) | (taken & last)),
             self.commands.ready.eq(ready),
         ]
+        following = sources & (sources - 1)
         with m.If(taken):
-            m.d.sync += [place.eq(place + 1), counted_layer.eq(counted_layer + 1)]
+            m.d.sync += [place.eq(place + 1), counted_layer.eq(counted_layer + 1), single.eq(0)]
+            with m.If(command.kind == SumsKind.REST):
+                m.d.sync += last_counted.eq(place == end.place)
+            with m.Else():
+                m.d.sync += last_counted.eq(counted_layer + 2 == settings.layers)
             with m.If(last):
                 m.d.sync += state.eq(_State.IDLE)
             with m.Elif(command.kind == SumsKind.RECORD):
@@ -180,13 +185,23 @@ class Fetcher(wiring.Component):
         with m.If(state == _State.MASK):
             m.d.sync += [sources.eq(mask), state.eq(Mux(mask.any(), _State.MATCHED, _State.IDLE))]
         with m.If(state == _State.MATCHED):
-            m.d.sync += [sources.eq(sources & (sources - 1)), state.eq(_State.PASSES)]
+            m.d.sync += [sources.eq(following), last_counted.eq(following == 0), state.eq(_State.PASSES)]
         with m.If(ready):
             m.d.sync += [
                 command.eq(told),
                 place.eq(Mux(told.kind == SumsKind.REST, 2, 1)),
                 counted_layer.eq(0),
+                single.eq(told.kind == SumsKind.REST),
+                of_program.eq((told.kind == SumsKind.ASK) | (told.kind == SumsKind.REST)),
             ]
+            with m.Switch(told.kind):
+                with m.Case(SumsKind.REST):
+                    m.d.sync += last_counted.eq(0)
+                with m.Case(SumsKind.CLEAR):
+                    layers = Mux(told.head, self.settings[1].layers, self.settings[0].layers)
+                    m.d.sync += last_counted.eq(layers == 1)
+                with m.Default():
+                    m.d.sync += last_counted.eq(1)
             with m.If(self.commands.valid):
                 m.d.sync += state.eq(Mux(told.kind == SumsKind.RECORD, _State.MASK, _State.PASSES))
         always(
@@ -197,43 +212,76 @@ class Fetcher(wiring.Component):
         return m
 
     def _memories(self, m: Module, head: int) -> tuple:
-        """Read ports of a head's gate program, matched sources, records and shifts of identities."""
+        """Read ports of a head's gate program, the ends of its gates, matched sources, records, identities' shifts."""
         limits, own, load = self.limits, self.limits.heads[head], self.load
-        places = limits.layers * own.operations
         written = load.valid & (load.head == head)
-        base = row_address_bits(limits)
-        narrow = {"base": base, "target": counting(limits.layers)}
-        operation = data.StructLayout({name: narrow.get(name, bits) for name, bits in OPERATION})
-        matched = data.StructLayout({name: narrow.get(name, bits) for name, bits in MATCHED_SUM})
-        gate = m.submodules[f"gate_program{head}"] = Words(shape=operation, depth=places, init=[])
-        rows = m.submodules[f"matched{head}"] = Words(shape=matched, depth=limits.layers * MATCHED_MAX, init=[])
-        record = m.submodules[f"records{head}"] = Words(shape=unsigned(MATCHED_MAX), depth=limits.records, init=[])
-        shift = m.submodules[f"identity_shifts{head}"] = Words(
-            shape=unsigned(SHIFT_BITS), depth=limits.layers * IDENTITIES_MAX, init=[]
-        )
-        kept = (own.operations - 1).bit_length()
-        beyond = (OPERATIONS - 1).bit_length()
-        for memory, number, fields, fits, address in (
-            # Places of the program that this net does not have are not used, and not kept.
-            (
-                gate, Memory.GATE_PROGRAM, OPERATION, load.address[kept:beyond] == 0,
-                Cat(load.address[:kept], load.address[beyond:]),
-            ),
-            (rows, Memory.MATCHED, MATCHED_SUM, 1, load.address),
-            (record, Memory.RECORDS, None, load.address < limits.records, load.address),
-            (shift, Memory.IDENTITY_SHIFTS, None, 1, load.address),
-        ):  # fmt: skip
-            port = memory.write_port()
-            m.d.comb += [
-                port.en.eq(written & (load.memory == number) & fits),
-                port.addr.eq(address),
-            ]
-            if fields is None:
-                m.d.comb += port.data.eq(load.data)
-            else:
-                whole = data.View(data.StructLayout(dict(fields)), load.data[: sum(bits for _, bits in fields)])
-                m.d.comb += [port.data[name].eq(whole[name]) for name, _ in fields]
-        return gate.read_port(), rows.read_port(), record.read_port(), shift.read_port()
+        narrow = {"base": row_address_bits(limits), "target": counting(limits.layers)}
+
+        def kept(fields: tuple[tuple[str, int], ...], *others: str) -> tuple[data.StructLayout, data.View]:
+            """Of an entry's ``fields``: those that are kept, as narrow as they may be; the entry that is loaded."""
+            layout = {name: narrow.get(name, bits) for name, bits in fields if name not in others}
+            whole = data.View(data.StructLayout(dict(fields)), load.data[: sum(bits for _, bits in fields)])
+            return data.StructLayout(layout), whole
+
+        def memory(name: str, shape: Any, depth: int) -> Words:
+            words = m.submodules[f"{name}{head}"] = Words(shape=shape, depth=max(2, depth), init=[])
+            return words
+
+        # Places of the program that this net does not have are not used, and not kept.
+        fields, operation = kept(OPERATION, "last")
+        place, beyond = load.address[: place_bits(own)], load.address[place_bits(own) : (OPERATIONS - 1).bit_length()]
+        layer = load.address[(OPERATIONS - 1).bit_length() :]
+        is_operation = written & (load.memory == Memory.GATE_PROGRAM) & (beyond == 0)
+        gate = memory("gate_program", data.StructLayout({**fields.members, "now": 1}), limits.layers * own.operations)
+        to = gate.write_port()
+        m.d.comb += [
+            to.en.eq(is_operation),
+            to.addr.eq(Cat(place, layer)),
+            *(to.data[name].eq(operation[name]) for name in fields.members),
+            to.data.now.eq(~operation.fresh & (operation.index == 0)),
+        ]
+
+        end = memory("gate_ends", data.StructLayout({"place": len(place), "first": 1}), limits.layers)
+        to = end.write_port()
+        m.d.comb += [
+            to.en.eq(is_operation & operation.last),
+            to.addr.eq(layer),
+            to.data.place.eq(place),
+            to.data.first.eq(place == 1),
+        ]
+
+        fields, source = kept(MATCHED_SUM)
+        matched = memory("matched", fields, limits.layers * MATCHED_MAX)
+        to = matched.write_port()
+        m.d.comb += [
+            to.en.eq(written & (load.memory == Memory.MATCHED)),
+            to.addr.eq(load.address),
+            *(to.data[name].eq(source[name]) for name in fields.members),
+        ]
+
+        records = memory("records", unsigned(MATCHED_MAX), limits.records)
+        to = records.write_port()
+        m.d.comb += [
+            to.en.eq(written & (load.memory == Memory.RECORDS) & (load.address < limits.records)),
+            to.addr.eq(load.address),
+            to.data.eq(load.data),
+        ]
+
+        # A layer's shifts are one word: which of them counts is known with the command.
+        shifts = memory("identity_shifts", data.ArrayLayout(SHIFT_BITS, IDENTITIES_MAX), limits.layers)
+        to = shifts.write_port(granularity=1)
+        age = load.address[: (IDENTITIES_MAX - 1).bit_length()]
+        m.d.comb += [
+            to.en.eq(Mux(written & (load.memory == Memory.IDENTITY_SHIFTS), Const(1, IDENTITIES_MAX) << age, 0)),
+            to.addr.eq(load.address[len(age) :]),
+            to.data.eq(load.data[:SHIFT_BITS].replicate(IDENTITIES_MAX)),
+        ]
+        return tuple(words.read_port() for words in (gate, end, matched, records, shifts))
+
+
+def place_bits(limits: HeadLimits) -> int:
+    """Bits of an operation's place in a layer's program."""
+    return (limits.operations - 1).bit_length()
 
 
 def _lowest(bits: Signal) -> Signal:

@@ -11,6 +11,7 @@ from predictor.row_network.sum_cycles import FINISHING_SLOTS, SETTLED_CLOCKS, WR
 from rtl.checks import always, always_within
 from rtl.prefetch.net.layouts import ROW_BITS, SHIFT_BITS, pass_layout, row_address_bits, settings_layout
 from rtl.prefetch.net.scores.layouts import HEADS, counting
+from rtl.product import product
 
 
 def banks(limits: NetLimits, head: int) -> int:
@@ -123,9 +124,11 @@ class Issuer(wiring.Component):
             told_bank.eq(
                 Mux(
                     told.fresh,
-                    (Mux(told.head, limits.next_use.previous, limits.next_layer.previous) + 1 + told.index)
-                    * limits.slots,
-                    Mux(turned >= told_settings.ring, turned - told_settings.ring, turned) * limits.slots,
+                    product(
+                        Mux(told.head, limits.next_use.previous, limits.next_layer.previous) + 1 + told.index,
+                        limits.slots,
+                    ),
+                    product(Mux(turned >= told_settings.ring, turned - told_settings.ring, turned), limits.slots),
                 )
                 + told.slot
             ),
@@ -263,7 +266,10 @@ class Issuer(wiring.Component):
                 word.eq(told.word),
                 row_base.eq(told.base),
                 bank.eq(told_bank),
-                place.eq(Mux(told.head, told.target * limits.words(1), told.target * limits.words(0)) + told.word),
+                place.eq(
+                    Mux(told.head, product(told.target, limits.words(1)), product(told.target, limits.words(0)))
+                    + told.word
+                ),
                 wanted.eq(told_wanted),
             ]
         ended, ended_which = Signal(range(WRITTEN_CLOCKS)), Signal.like(which)

@@ -94,7 +94,7 @@ def control_layout() -> data.StructLayout:
     """What every lane is told in a clock.
 
     Members:
-        row_head, identity: whose row was read; that of an identity counts instead.
+        row_head, identity: whose row was read; a clock later: that of an identity counts instead.
         held_head, begins: whose sum was read; it counts as 0.
         before_head, keeps_before, first_before: whose decayed sum was read; it is kept; it counts as 0.
         trail_head, first_trail: whose trail was read; it counts as 0.
@@ -116,7 +116,7 @@ def control_layout() -> data.StructLayout:
 
 
 class SumLane(wiring.Component):
-    """One lane of the sums: a register behind each memory, and the two pipelines.
+    """One lane of the sums: a register behind each memory (two behind the large one of rows), and the two pipelines.
 
     Members:
         rows, sums, decayed, trails: what each head's memory holds of this lane.
@@ -140,10 +140,11 @@ class SumLane(wiring.Component):
         m = Module()
         told = self.control
         m.submodules.adder, m.submodules.decay = adder, decay = AdderLane(), DecayLane()
-        row, trail = Signal(signed(ROW_BITS)), Signal(signed(SUM_BITS))
+        read, row, trail = Signal(signed(ROW_BITS)), Signal(signed(ROW_BITS)), Signal(signed(SUM_BITS))
         held, before = Signal(signed(SUM_BITS)), Signal(signed(SUM_BITS))
         m.d.sync += [
-            row.eq(Mux(told.identity, self.identity, Mux(told.row_head, self.rows[1], self.rows[0]))),
+            read.eq(Mux(told.row_head, self.rows[1], self.rows[0])),
+            row.eq(Mux(told.identity, self.identity, read)),
             held.eq(Mux(told.begins, 0, Mux(told.held_head, self.sums[1], self.sums[0]))),
             trail.eq(Mux(told.first_trail, 0, Mux(told.trail_head, self.trails[1], self.trails[0]))),
         ]

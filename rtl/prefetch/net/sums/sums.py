@@ -1,6 +1,6 @@
 """The sums of both heads: rows are added as routing becomes known, by one adder, a row a clock."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
@@ -11,24 +11,28 @@ from predictor.row_network.limits import NetLimits
 from predictor.row_network.program import DECAYS_MAX, Memory
 from rtl.checks import always
 from rtl.pipeline import stages
-from rtl.prefetch.net.layouts import ROW_BITS, command_layout, settings_layout
+from rtl.prefetch.net.layouts import ROW_BITS, command_layout, pass_layout, settings_layout
 from rtl.prefetch.net.scores.layouts import HEADS, load_layout, sums_layout
 from rtl.prefetch.net.scores.memory import LoadedMemory
 from rtl.prefetch.net.sums.fetcher import Fetcher
 from rtl.prefetch.net.sums.issuer import Issuer, banks
 from rtl.prefetch.net.sums.lanes import SUM_BITS, SumLane, control_layout
+from rtl.product import product
 from rtl.ram import Ram
+from rtl.register_slice import RegisterSlice
 from rtl.verilog import Shared
 
+_SUM_WRITTEN = 5
+"""Clocks from a slot to its sum in the memory, or at the scores."""
 _TRAIL_WRITTEN = 12
-"""Clocks from a slot to its trail in the memory: the end of the pipeline."""
+"""Clocks from a slot that finishes a decayed sum to its trail in the memory: the end of the pipeline."""
 
 
 class Sums(wiring.Component):
     """What every slot of the batch has added up, for each layer of each head.
 
-    A slot of the pipeline is issued in clock 0; in clock 1 its row is read, in 2 its sum, in 3 the row is shifted, in 4
-    added; in 5 the sum is written, or shown. What finishes a decayed sum reads that in 4 and writes it in 9, and its
+    A slot of the pipeline is issued in clock 0, and its row read; in clock 2 its sum is read, in 3 the row is shifted, in
+    4 added; in 5 the sum is written, or shown. What finishes a decayed sum reads that in 4 and writes it in 9, and its
     trail in 9 and 12 (`predictor.row_network.sum_cycles`).
 
     Members:
@@ -57,7 +61,9 @@ class Sums(wiring.Component):
         m.submodules.fetcher = fetcher = Fetcher(limits)
         m.submodules.issuer = issuer = Issuer(limits)
         wiring.connect(m, wiring.flipped(self.commands), fetcher.commands)
-        wiring.connect(m, fetcher.passes, issuer.passes)
+        m.submodules.between = between = RegisterSlice(pass_layout(limits))
+        wiring.connect(m, fetcher.passes, between.into)
+        wiring.connect(m, between.out, issuer.passes)
         m.d.comb += fetcher.load.eq(self.load)
         for head in range(HEADS):
             m.d.comb += [
@@ -66,6 +72,7 @@ class Sums(wiring.Component):
             ]
         at = stages(m, "slot", issuer.slot, _TRAIL_WRITTEN, reset_less=False)
         identities = stages(m, "identity", issuer.identity, 2)
+        addresses = stages(m, "addresses", _addresses(m, limits, issuer.slot), _TRAIL_WRITTEN)
 
         rows, sums, decayed, trails = [], [], [], []
         totals, afters, trailed = (
@@ -77,8 +84,8 @@ class Sums(wiring.Component):
             mine = [slot.valid & (slot.head == head) for slot in at]
             m.submodules[f"rows{head}"] = row = LoadedMemory(limits, ROW_BITS * lanes, own.row_words)
             m.d.comb += [
-                row.read.eq(mine[1] & at[1].adds),
-                row.address.eq(at[1].row),
+                row.read.eq(mine[0] & at[0].adds),
+                row.address.eq(at[0].row),
                 row.load.eq(self.load),
                 row.selected.eq((self.load.head == head) & (self.load.memory == Memory.ROWS)),
             ]
@@ -87,22 +94,16 @@ class Sums(wiring.Component):
             shape = data.ArrayLayout(signed(SUM_BITS), lanes)
 
             def memory(
-                name: str, count: int, reads: Signal, read_at: int, writes: Signal, written_at: int, bank: str,
+                name: str, count: int, reads: Signal, read_at: int, writes: Signal, written_at: int,
                 value: list[Signal], *, head: int = head, lanes: int = lanes, layer_words: int = layer_words,
                 shape: data.ArrayLayout = shape,
             ) -> data.View:  # fmt: skip
                 words = m.submodules[f"{name}{head}"] = Ram(shape.size, max(2, count * layer_words))
-
-                def address(clock: int) -> Value:
-                    one = at[clock]
-                    banked = one.bank if bank == "bank" else one.decay * limits.slots + one.batch_slot
-                    return banked * layer_words + one.place
-
                 m.d.comb += [
                     words.read.eq(reads),
-                    words.read_address.eq(address(read_at)),
+                    words.read_address.eq(addresses[read_at][name]),
                     words.write.eq(writes),
-                    words.write_address.eq(address(written_at)),
+                    words.write_address.eq(addresses[written_at][name]),
                     words.write_data.eq(Cat(value[:lanes])),
                 ]
                 return shape(words.read_data)
@@ -110,13 +111,13 @@ class Sums(wiring.Component):
             sums.append(
                 memory(
                     "sums", banks(limits, head) * limits.slots, mine[2] & at[2].first, 2, mine[5] & at[5].writes, 5,
-                    "bank", totals,
+                    totals,
                 )
             )  # fmt: skip
             decayed.append(
                 memory(
                     "decayed", own.decays * limits.slots, mine[4] & at[4].finishes, 4, mine[9] & at[9].finishes, 9,
-                    "decay", afters,
+                    afters,
                 )
             )  # fmt: skip
 
@@ -125,15 +126,9 @@ class Sums(wiring.Component):
             words = m.submodules[f"trails{head}"] = Ram(shape.size, max(2, limits.slots * layer_words))
             m.d.comb += [
                 words.read.eq(asked | entered),
-                words.read_address.eq(
-                    Mux(
-                        entered,
-                        at[9].batch_slot * layer_words + at[9].place,
-                        at[1].batch_slot * layer_words + at[1].place,
-                    )
-                ),
+                words.read_address.eq(Mux(entered, addresses[9].trails, addresses[1].trails)),
                 words.write.eq(mine[12] & at[12].finishes),
-                words.write_address.eq(at[12].batch_slot * layer_words + at[12].place),
+                words.write_address.eq(addresses[12].trails),
                 words.write_data.eq(Cat(trailed[:lanes])),
             ]
             trails.append(shape(words.read_data))
@@ -163,7 +158,7 @@ class Sums(wiring.Component):
         control = Signal(control_layout())
         entering = at[10].finishes
         m.d.comb += [
-            control.row_head.eq(at[2].head),
+            control.row_head.eq(at[1].head),
             control.identity.eq(at[2].identity),
             control.held_head.eq(at[3].head),
             control.begins.eq(at[3].begins),
@@ -203,16 +198,35 @@ class Sums(wiring.Component):
                         part.decayed[head].eq(decayed[head][lane]),
                         part.trails[head].eq(trails[head][lane]),
                     ]
+        under_way = Signal()  # a slot
+        m.d.sync += under_way.eq(
+            Cat(slot.valid for slot in at[:_SUM_WRITTEN]).any()
+            | Cat(slot.valid & slot.finishes for slot in at[_SUM_WRITTEN:_TRAIL_WRITTEN]).any()
+        )
         m.d.comb += [
             self.now.valid.eq(at[5].valid & at[5].trail),
             self.now.sums.head.eq(at[5].head),
             self.now.sums.word.eq(at[5].word),
             self.now.sums.last.eq(at[5].last),
-            self.busy.eq(
-                ~fetcher.idle | ~issuer.idle | Cat(slot.valid for slot in at[1:]).any()
-            ),
-        ]  # fmt: skip
+            self.busy.eq(~fetcher.idle | ~between.empty | ~issuer.idle | under_way),
+        ]
         return m
+
+
+def _addresses(m: Module, limits: NetLimits, slot: data.View) -> data.View:
+    """Where a slot's word lies in its head's memories of sums, of decayed sums and of trails."""
+    banked = {
+        "sums": slot.bank,
+        "decayed": product(slot.decay, limits.slots) + slot.batch_slot,
+        "trails": slot.batch_slot,
+    }
+    found = {}
+    for name, bank in banked.items():
+        own = [product(bank, limits.layers * limits.words(head)) + slot.place for head in range(HEADS)]
+        found[name] = own[0] if limits.words(0) == limits.words(1) else Mux(slot.head, own[1], own[0])
+    view = Signal(data.StructLayout({name: unsigned(len(value)) for name, value in found.items()}), name="addresses")
+    m.d.comb += [view[name].eq(value) for name, value in found.items()]
+    return view
 
 
 def _chosen(m: Module, name: str, head: Signal, values: list) -> Signal:
