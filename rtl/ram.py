@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
+from rtl.checks import always, implies
 from rtl.verilog import SharedParts
 
 
@@ -19,6 +20,8 @@ class Ram(wiring.Component):
         bits: Of a word.
         depth: Words.
         granule: Bits that have a write enable of their own; ``None``: the whole word.
+        collisions: Whether a word may be read in the clock in which it is written. Where it may not (a check says so), an
+            FPGA's block RAM needs no registers and comparators beside it.
 
     Members:
         read, read_address: A word is read; ``read_data`` is it a clock later, as it was before a write in the same
@@ -32,8 +35,9 @@ class Ram(wiring.Component):
         ValueError: granules that are no part of a word, or a memory of fewer than two words.
     """
 
-    def __init__(self, bits: int, depth: int, *, granule: int | None = None) -> None:
+    def __init__(self, bits: int, depth: int, *, granule: int | None = None, collisions: bool = True) -> None:
         self._bits, self._depth, self._granule = bits, depth, granule or bits
+        self._collisions = collisions
         if bits % self._granule or depth < 2:
             raise ValueError(f"{depth} words of {bits} bits in granules of {self._granule}")
         self.memory = Memory(shape=unsigned(bits), depth=depth, init=[])
@@ -51,11 +55,16 @@ class Ram(wiring.Component):
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if not self._collisions:
+            collides = self.write.any() & (self.read_address == self.write_address)
+            always(m, implies(self.read, ~collides), "ram: a word is read while it is written")
         if isinstance(platform, SharedParts):
             self.memory._MustUse__silence = True
             name = f"ram_{self._depth}x{self._bits}"
             if self._granule != self._bits:
                 name += f"_by_{self._granule}"
+            if not self._collisions:
+                name += "_apart"
             platform.texts[name] = self._verilog(name, contents=platform.contents)
             ports = [
                 ("o" if member.flow is wiring.Out else "i", path[0], value)
@@ -92,6 +101,7 @@ class Ram(wiring.Component):
       words[row] = 0;
 """
         vector = f"[{enables - 1}:0] " if enables > 1 else ""
+        attribute = "" if self._collisions else "(* no_rw_check *) "
         return f"""
 module {name}(clk, rst, read, read_address, read_data, write, write_address, write_data);
   input clk;
@@ -102,7 +112,7 @@ module {name}(clk, rst, read, read_address, read_data, write, write_address, wri
   input {vector}write;
   input [{address}:0] write_address;
   input [{bits}:0] write_data;
-  reg [{bits}:0] words [0:{self._depth - 1}];
+  {attribute}reg [{bits}:0] words [0:{self._depth - 1}];
   reg [{bits}:0] found;
 {initial if contents else ""}  assign read_data = found;
   always @(posedge clk)

@@ -116,7 +116,7 @@ class Net(wiring.Component):
 
         state, event = Signal(_State), Signal(net_event_layout(limits, self._deadline_bits))
         told = self.events.payload
-        target, asks = Signal(range(2 * limits.layers)), Signal()
+        target, asks, told_asks = Signal(range(2 * limits.layers)), Signal(), Signal()
         shown = Signal.like(event.layer)  # of a TOKEN: the target that is asked for next
         ends_text = Signal()
         idle = ~(sums.busy | scores.busy | scores.prefetch.valid | scores.values.valid | scores.adapt.valid)
@@ -126,7 +126,6 @@ class Net(wiring.Component):
             accepts.eq(self.events.valid & self.events.ready),
             self.busy.eq((state != _State.IDLE) | ~idle),
             target.eq(event.layer + settings[NEXT_LAYER].distance),
-            asks.eq(target < settings[NEXT_LAYER].layers),
             choices.slot.eq(told.slot),
             choices.layer.eq(told.layer),
             choices.known.eq(told.known),
@@ -138,7 +137,10 @@ class Net(wiring.Component):
         # The table of layers: next-layer's of the target, then of the event's own layer, where it may adapt.
         looks, looked = Signal(), Signal()
         told_target = Signal.like(target)
-        m.d.comb += told_target.eq(told.layer + settings[NEXT_LAYER].distance)
+        m.d.comb += [
+            told_target.eq(told.layer + settings[NEXT_LAYER].distance),
+            told_asks.eq(told_target < settings[NEXT_LAYER].layers),
+        ]
         m.d.comb += [heads[NEXT_USE].layer.eq(told.layer), heads[NEXT_USE].read.eq(accepts)]
         with m.Switch(state):
             with m.Case(_State.IDLE):
@@ -148,9 +150,7 @@ class Net(wiring.Component):
             with m.Default():
                 m.d.comb += heads[NEXT_LAYER].layer.eq(event.layer)
         with m.If(accepts):
-            m.d.comb += heads[NEXT_LAYER].read.eq(
-                (told.kind == NetEventKind.TOKEN) | (told_target < settings[NEXT_LAYER].layers)
-            )
+            m.d.comb += heads[NEXT_LAYER].read.eq((told.kind == NetEventKind.TOKEN) | told_asks)
         with m.If(looks):
             m.d.comb += heads[NEXT_LAYER].read.eq(1)
         m.d.sync += looked.eq(looks)
@@ -204,7 +204,7 @@ class Net(wiring.Component):
 
         with m.Switch(state):
             with m.Case(_State.IDLE), m.If(accepts):
-                m.d.sync += [event.eq(told), shown.eq(0)]
+                m.d.sync += [event.eq(told), asks.eq(told_asks), shown.eq(0)]
                 with m.If(told.kind == NetEventKind.TOKEN):
                     m.d.sync += state.eq(Mux(told.starts_sequence, _State.CLEAR_NEXT_LAYER, _State.TEXT))
                 with m.Elif(self.by_routing & (told.layer == 0)):

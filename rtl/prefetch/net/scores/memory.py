@@ -32,7 +32,7 @@ class LoadedMemory(wiring.Component):
         self._granule = min(bits, PART_BITS)
         if bits % self._granule:
             raise ValueError(f"words of {bits} bits are no whole parts of {PART_BITS}")
-        self._words = Ram(bits, max(depth, 2), granule=self._granule)
+        self._words = Ram(bits, max(depth, 2), granule=self._granule, collisions=False)
         self.memory = self._words.memory
         super().__init__(
             {

@@ -98,7 +98,7 @@ class Sums(wiring.Component):
                 value: list[Signal], *, head: int = head, lanes: int = lanes, layer_words: int = layer_words,
                 shape: data.ArrayLayout = shape,
             ) -> data.View:  # fmt: skip
-                words = m.submodules[f"{name}{head}"] = Ram(shape.size, max(2, count * layer_words))
+                words = m.submodules[f"{name}{head}"] = Ram(shape.size, max(2, count * layer_words), collisions=False)
                 m.d.comb += [
                     words.read.eq(reads),
                     words.read_address.eq(addresses[read_at][name]),
@@ -110,7 +110,8 @@ class Sums(wiring.Component):
 
             sums.append(
                 memory(
-                    "sums", banks(limits, head) * limits.slots, mine[2] & at[2].first, 2, mine[5] & at[5].writes, 5,
+                    "sums", banks(limits, head) * limits.slots, mine[2] & at[2].first & ~at[2].chains, 2,
+                    mine[5] & at[5].writes, 5,
                     totals,
                 )
             )  # fmt: skip
@@ -123,7 +124,9 @@ class Sums(wiring.Component):
 
             # The trail is read where a sum is asked for, and where a decayed sum enters it: never both in a clock.
             asked, entered = mine[1] & at[1].trail, mine[9] & at[9].finishes
-            words = m.submodules[f"trails{head}"] = Ram(shape.size, max(2, limits.slots * layer_words))
+            words = m.submodules[f"trails{head}"] = Ram(
+                shape.size, max(2, limits.slots * layer_words), collisions=False
+            )
             m.d.comb += [
                 words.read.eq(asked | entered),
                 words.read_address.eq(Mux(entered, addresses[9].trails, addresses[1].trails)),
