@@ -20,8 +20,8 @@ class Ram(wiring.Component):
         bits: Of a word.
         depth: Words.
         granule: Bits that have a write enable of their own; ``None``: the whole word.
-        collisions: Whether a word may be read in the clock in which it is written. Where it may not (a check says so), an
-            FPGA's block RAM needs no registers and comparators beside it.
+        collisions: Whether a word may be read in the clock in which it is written. Where it may not (a check says so),
+            an FPGA's block RAM needs no registers and comparators beside it.
 
     Members:
         read, read_address: A word is read; ``read_data`` is it a clock later, as it was before a write in the same

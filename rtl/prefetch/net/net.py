@@ -120,12 +120,15 @@ class Net(wiring.Component):
         shown = Signal.like(event.layer)  # of a TOKEN: the target that is asked for next
         ends_text = Signal()
         idle = ~(sums.busy | scores.busy | scores.prefetch.valid | scores.values.valid | scores.adapt.valid)
-        accepts = Signal()
+        # Whether an event is accepted is known late: what it needs is looked up while it might be.
+        accepts, looks_up = Signal(), Signal()
         m.d.comb += [
             self.events.ready.eq((state == _State.IDLE) & idle),
             accepts.eq(self.events.valid & self.events.ready),
             self.busy.eq((state != _State.IDLE) | ~idle),
             target.eq(event.layer + settings[NEXT_LAYER].distance),
+            looks_up.eq((state == _State.IDLE) & self.events.valid),
+            choices.looks.eq(looks_up),
             choices.slot.eq(told.slot),
             choices.layer.eq(told.layer),
             choices.known.eq(told.known),
@@ -141,7 +144,7 @@ class Net(wiring.Component):
             told_target.eq(told.layer + settings[NEXT_LAYER].distance),
             told_asks.eq(told_target < settings[NEXT_LAYER].layers),
         ]
-        m.d.comb += [heads[NEXT_USE].layer.eq(told.layer), heads[NEXT_USE].read.eq(accepts)]
+        m.d.comb += [heads[NEXT_USE].layer.eq(told.layer), heads[NEXT_USE].read.eq(looks_up)]
         with m.Switch(state):
             with m.Case(_State.IDLE):
                 m.d.comb += heads[NEXT_LAYER].layer.eq(Mux(told.kind == NetEventKind.TOKEN, 0, told_target))
@@ -149,7 +152,7 @@ class Net(wiring.Component):
                 m.d.comb += heads[NEXT_LAYER].layer.eq(shown + 1)
             with m.Default():
                 m.d.comb += heads[NEXT_LAYER].layer.eq(event.layer)
-        with m.If(accepts):
+        with m.If(looks_up):
             m.d.comb += heads[NEXT_LAYER].read.eq((told.kind == NetEventKind.TOKEN) | told_asks)
         with m.If(looks):
             m.d.comb += heads[NEXT_LAYER].read.eq(1)

@@ -107,8 +107,8 @@ class Adaptation(wiring.Component):
             before.eq(Mux(is_zero, 0, bias_read.data)),
             moved.eq(before + wrong),
         ]
+        m.d.sync += self.busy.eq(self.start | walking | steps[1] | steps[2])
         m.d.comb += [
-            self.busy.eq(walking | steps[1] | steps[2] | steps[3]),
             chance_read.en.eq(walking),
             chance_read.addr.eq((row << expert_bits) | expert),
             chance_write.en.eq(self.keep),

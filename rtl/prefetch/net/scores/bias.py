@@ -17,8 +17,7 @@ class BiasReader(wiring.Component):
     """Shows a target's words of bias one after the other.
 
     Members:
-        begin, head, address: a target's first word; two clocks later it is shown. ``address`` and ``head`` are looked
-            at in every clock, as they come too late to be asked for otherwise.
+        begin, head, address: a target's first word; two clocks later it is shown.
         step: the word after the one that is shown follows in the next clock.
         word: the one shown, i32 of each lane; 0 in lanes that the head has not.
         load: of the load bus.

@@ -122,7 +122,9 @@ class ScoresUnit(wiring.Component):
         m.submodules.adaptation = adaptation = Adaptation(
             rows=limits.slots * limits.layers, rows_of_slot=limits.layers, experts=limits.experts
         )
-        self._issue(m, issued, command, active, adaptation.busy)
+        begun = Signal()  # in the clock before a command was accepted
+        m.d.sync += begun.eq(self.commands.valid & self.commands.ready)
+        self._issue(m, issued, command, active, adaptation.busy, begun)
 
         # --- Hidden units ---
         m.submodules.bias = bias = self._bias
@@ -132,9 +134,9 @@ class ScoresUnit(wiring.Component):
         )
         m.d.comb += [
             bias.load.eq(self.load),
-            bias.begin.eq(self.commands.valid & self.commands.ready),
-            bias.head.eq(self.commands.payload.head),
-            bias.address.eq(self.commands.payload.bias),
+            bias.begin.eq(begun),
+            bias.head.eq(command.head),
+            bias.address.eq(command.bias),
             bias.step.eq(self.sums_valid),
             relu.shift.eq(command.hidden_shift),
             relu.now.eq(self.sums.sums),
@@ -291,7 +293,9 @@ class ScoresUnit(wiring.Component):
             }
         )
 
-    def _issue(self, m: Module, issued: data.View, command: data.View, active: Signal, walking: Signal) -> None:
+    def _issue(
+        self, m: Module, issued: data.View, command: data.View, active: Signal, walking: Signal, begun: Signal
+    ) -> None:
         """Accept commands and issue their passes."""
         limits = self._limits
         told = self.commands.payload
@@ -356,10 +360,11 @@ class ScoresUnit(wiring.Component):
             with m.If(told.last):
                 m.d.sync += due.bit_select(told.head, 1).eq(1)
 
-        waited = Signal()
-        m.d.sync += waited.eq(accepted)
+        fills = Signal()  # the bias of the first word is on its way
+        m.d.sync += fills.eq(begun)
         comes = self.sums_valid
-        always(m, implies(comes, active & first_answer & ~waited), "scores: sums that no command waits for")
+        waits = active & first_answer & ~begun & ~fills
+        always(m, implies(comes, waits), "scores: sums that no command waits for")
         always(m, implies(comes, self.sums.head == command.head), "scores: sums of the other head")
         always(m, implies(comes, self.sums.word == word), "scores: words of sums out of their order")
         always(m, implies(comes, self.sums.last == issued.last), "scores: more or fewer words of sums than passes")

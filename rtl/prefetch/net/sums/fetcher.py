@@ -72,8 +72,8 @@ class Fetcher(wiring.Component):
         told, command = self.commands.payload, Signal(command_layout(limits))
         state = Signal(_State)
         place = Signal(range(max(head.operations for head in limits.heads)))  # of the operation that is offered next
-        # Whether what is offered is the command's last pass is in registers, as the handshakes hang on it; as is whether
-        # it is of the program, whose memory answers late.
+        # In registers: whether what is offered is the command's last pass, as the handshakes hang on it, and whether it
+        # is of the program, whose memory answers late.
         last_counted, single, of_program = Signal(), Signal(), Signal()
         sources = Signal(MATCHED_MAX)
         counted_layer = Signal.like(told.layer)

@@ -31,8 +31,8 @@ _TRAIL_WRITTEN = 12
 class Sums(wiring.Component):
     """What every slot of the batch has added up, for each layer of each head.
 
-    A slot of the pipeline is issued in clock 0, and its row read; in clock 2 its sum is read, in 3 the row is shifted, in
-    4 added; in 5 the sum is written, or shown. What finishes a decayed sum reads that in 4 and writes it in 9, and its
+    A slot of the pipeline is issued in clock 0, and its row read; in 2 its sum is read, in 3 the row is shifted, in 4
+    added; in 5 the sum is written, or shown. What finishes a decayed sum reads that in 4 and writes it in 9, and its
     trail in 9 and 12 (`predictor.row_network.sum_cycles`).
 
     Members:

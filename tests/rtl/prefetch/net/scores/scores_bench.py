@@ -150,7 +150,7 @@ def run(
     wanted: int = 8,
     value_lanes: int = 4,
     waits: np.random.Generator | None = None,
-    sums_after: int = 2,
+    sums_after: int = 3,
     over_the_bus: bool = False,
 ) -> Log:
     """Fill a unit's memories (``over_the_bus``: as in use) and give it ``commands``.

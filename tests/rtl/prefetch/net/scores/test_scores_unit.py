@@ -181,7 +181,7 @@ def test_sums_that_come_too_early_are_caught() -> None:
     networks = two_networks(layers=2, experts=4, top_k=1)
     commands: list[Command] = [Score(NEXT_LAYER, 0, 0, True, True, np.zeros(6, int))]
     with pytest.raises(AssertionError, match="sums that no command waits for"):
-        check(networks, commands, slots=1, sums_after=1)
+        check(networks, commands, slots=1, sums_after=2)
 
 
 def test_a_threshold_that_nothing_reaches_gives_an_empty_answer() -> None:
