@@ -1,8 +1,8 @@
 """Clocks of the sums of the net in hardware: a schedule of the passes over them, to the clock.
 
 A pass over a word of a sum takes a *slot* of the adder's pipeline for each row that it adds. A slot is issued in clock
-``i``; the row is read in ``i + 1``, shifted in ``i + 3``, added in ``i + 4``, and the sum is written, or shown, in
-``i + 5``.
+``i``, in which its row is read too; that is shifted in ``i + 3``, added in ``i + 4``, and the sum is written, or shown,
+in ``i + 5``.
 """
 
 from collections.abc import Iterable
