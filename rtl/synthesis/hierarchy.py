@@ -16,6 +16,7 @@ from rtl.yosys import run_yosys
 TOP = "top"
 
 _MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n.*?^end$", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"\\\S*\[\S*")
 _CELL = re.compile(r"^ +cell (\\\S+) (\S+)$", re.MULTILINE)
 
 
@@ -60,7 +61,15 @@ def design_of(component: wiring.Component) -> Design:
             written.add(part)
     if parts.texts:
         texts.append(_of_verilog("".join(parts.texts[name] for name in sorted(parts.texts))))
-    return _merged("\n".join(texts))
+    return _merged(plainly_named("\n".join(texts)))
+
+
+def plainly_named(text: str) -> str:
+    """RTLIL without brackets in names.
+
+    Amaranth calls element 7 of an array ``x[7]``; so Yosys calls bit 7 of ``x``, and it takes the one for the other.
+    """
+    return _NAME.sub(lambda name: name[0].replace("[", "<").replace("]", ">"), text)
 
 
 def _of_verilog(text: str) -> str:

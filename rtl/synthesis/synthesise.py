@@ -14,7 +14,14 @@ from rtl.synthesis.units import UNITS, Sum, Unit, unit_of
 from rtl.yosys import require_extra, tool_versions
 
 
-def synthesise(name: str, limits: EngineLimits, liberty: Sequence[Path], progress: Progress) -> Synthesis:
+def synthesise(
+    name: str,
+    limits: EngineLimits,
+    liberty: Sequence[Path],
+    progress: Progress,
+    *,
+    speed_grade: int = ecp5.SPEED_GRADES[0],
+) -> Synthesis:
     """Area and speed of the unit ``name``: of its cells with the libraries ``liberty``, on an ECP5 without any.
 
     Args:
@@ -22,6 +29,7 @@ def synthesise(name: str, limits: EngineLimits, liberty: Sequence[Path], progres
         limits: The prefetch engine's.
         liberty: Liberty files to use together.
         progress: Told how far it is.
+        speed_grade: Of the ECP5, of ``ecp5.SPEED_GRADES``.
 
     Raises:
         ForestageError: an unknown unit, a missing tool, a library that is none, a unit that does not fit.
@@ -32,7 +40,7 @@ def synthesise(name: str, limits: EngineLimits, liberty: Sequence[Path], progres
         folder = Path(temporary)
         library = read_libraries(liberty, folder) if liberty else None
         if isinstance(unit, Unit):
-            return _synthesise(name, unit, limits, library, folder, progress)
+            return _synthesise(name, unit, limits, library, folder, progress, speed_grade)
         parts = []
         for part in unit.parts:
             inside = folder / part
@@ -40,20 +48,26 @@ def synthesise(name: str, limits: EngineLimits, liberty: Sequence[Path], progres
             single = UNITS[part]
             if isinstance(single, Sum):
                 raise AssertionError(f"{name}: {part}: a sum of sums")
-            parts.append(_synthesise(part, single, limits, library, inside, progress))
+            parts.append(_synthesise(part, single, limits, library, inside, progress, speed_grade))
         return _added(name, unit, parts)
 
 
 def _synthesise(
-    name: str, unit: Unit, limits: EngineLimits, library: Library | None, folder: Path, progress: Progress
+    name: str,
+    unit: Unit,
+    limits: EngineLimits,
+    library: Library | None,
+    folder: Path,
+    progress: Progress,
+    speed_grade: int,
 ) -> Synthesis:
     design = design_of(unit.make(limits))
     parameters = limits.model_dump() if unit.limited else {}
     if library is None:
-        placed = ecp5.place(design, folder, progress)
+        placed = ecp5.place(design, folder, progress, speed_grade=speed_grade)
         return Synthesis(
             unit=name,
-            target=ecp5.TARGET,
+            target=ecp5.target(speed_grade),
             parameters=parameters,
             blocks=placed.blocks,
             total=total_of(placed.blocks) | {f"placed_{figure}": value for figure, value in placed.used.items()},

@@ -7,13 +7,14 @@ import pytest
 
 from catalog.errors import ForestageError
 from predictor.st_moe.parameters import EngineLimits
+from rtl.prefetch.net.scores.best import BestExperts
 from rtl.ram import Ram
 from rtl.synthesis import synthesise as module
 from rtl.synthesis.cells import map_to_cells, timed
 from rtl.synthesis.comparison import changes
-from rtl.synthesis.ecp5 import place, read_report
+from rtl.synthesis.ecp5 import place, read_report, target
 from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_record, total_of
-from rtl.synthesis.hierarchy import design_of
+from rtl.synthesis.hierarchy import design_of, plainly_named
 from rtl.synthesis.liberty import Library, read_libraries
 from rtl.synthesis.units import UNITS, Sum, Unit, is_limited, unit_of
 from tests.rtl.synthesis.tiny_library import Accumulator, Pair, Toggle, library
@@ -217,3 +218,13 @@ def test_gates_are_not_made_of_cells_that_are_not_to_be_used(tmp_path: Path) -> 
         (folder / "logic.blif").write_text(f".model logic\n.inputs a\n.outputs {outputs}\n{gates}\n.end\n")
         lengths.append(timed(found, folder).ns)
     assert lengths[0] == lengths[1]
+
+
+def test_no_name_is_that_of_a_bit() -> None:
+    text = plainly_named("  wire width 16 \\x.y[7]\n  connect \\z \\x.y[7] [3:0]\n  connect \\x.y [7] 1'1\n")
+    assert text == "  wire width 16 \\x.y<7>\n  connect \\z \\x.y<7> [3:0]\n  connect \\x.y [7] 1'1\n"
+    assert "[" not in "".join(word for word in design_of(BestExperts(2, 3)).text.split() if word.startswith("\\"))
+
+
+def test_a_speed_grade_is_a_target() -> None:
+    assert [target(grade) for grade in (6, 8)] == ["ecp5-lfe5u-85f", "ecp5-lfe5u-85f-8"]
