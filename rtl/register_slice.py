@@ -17,16 +17,19 @@ class RegisterSlice(wiring.Component):
 
     Members:
         empty: nothing is on offer.
+
+    Attributes:
+        behind: what waits behind that which is on offer.
     """
 
     def __init__(self, shape: Any) -> None:
         signature = stream.Signature(shape)
+        self.behind = Signal(shape)
         super().__init__({"into": In(signature), "out": Out(signature), "empty": Out(1, init=1)})
 
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        behind = Signal.like(self.into.payload)
         full, held = Signal(), Signal()  # both places are taken; the one on offer is
         put, taken = Signal(), Signal()
         m.d.comb += [
@@ -37,11 +40,11 @@ class RegisterSlice(wiring.Component):
             taken.eq(held & self.out.ready),
         ]
         with m.If(~full):
-            m.d.sync += behind.eq(self.into.payload)
+            m.d.sync += self.behind.eq(self.into.payload)
         with m.If(taken | ~held):
             m.d.sync += [held.eq(put | full), full.eq(0)]
             with m.If(full):
-                m.d.sync += self.out.payload.eq(behind)
+                m.d.sync += self.out.payload.eq(self.behind)
             with m.Else():
                 m.d.sync += self.out.payload.eq(self.into.payload)
         with m.Elif(put):

@@ -1,7 +1,7 @@
 """All proofs, by name."""
 
 from catalog.errors import unknown_name
-from rtl.formal import bus, dma, engine, link, pim_unit, prefetch, scores, stager, stager_whole, text
+from rtl.formal import bus, dma, engine, link, pim_unit, prefetch, scores, stager, stager_whole, streams, text
 from rtl.formal.task import Task
 
 TASKS: dict[str, Task] = {
@@ -16,6 +16,7 @@ TASKS: dict[str, Task] = {
         dma,
         text,
         scores,
+        streams,
         pim_unit,
     )
     for task in module.TASKS
