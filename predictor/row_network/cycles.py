@@ -23,7 +23,7 @@ from predictor.row_network.sum_cycles import FETCH_CLOCKS, Issue, Pass, run_all
 
 RECORD_CLOCKS = 3
 """From the cycle in which a record is told to that in which its first pass is offered."""
-LOOKED_UP_CLOCKS = 2
+LOOKED_UP_CLOCKS = 3
 """From the cycle in which next-layer's sum is asked for (or would be) to that which tells of the adaptation."""
 UNREAD_CLOCKS = 2
 """From the cycle in which a record is told that no source reads to that in which the next command can be."""

@@ -138,7 +138,8 @@ class Net(wiring.Component):
         ]
 
         # The table of layers: next-layer's of the target, then of the event's own layer, where it may adapt.
-        looks, looked = Signal(), Signal()
+        looks, looked = Signal(), Signal()  # at the event's own layer
+        shows = Signal()  # at the target that is asked for next
         told_target = Signal.like(target)
         m.d.comb += [
             told_target.eq(told.layer + settings[NEXT_LAYER].distance),
@@ -149,14 +150,14 @@ class Net(wiring.Component):
             with m.Case(_State.IDLE):
                 m.d.comb += heads[NEXT_LAYER].layer.eq(Mux(told.kind == NetEventKind.TOKEN, 0, told_target))
             with m.Case(_State.SHOW):
-                m.d.comb += heads[NEXT_LAYER].layer.eq(shown + 1)
+                m.d.comb += heads[NEXT_LAYER].layer.eq(shown)
             with m.Default():
                 m.d.comb += heads[NEXT_LAYER].layer.eq(event.layer)
         with m.If(looks_up):
             m.d.comb += heads[NEXT_LAYER].read.eq((told.kind == NetEventKind.TOKEN) | told_asks)
-        with m.If(looks):
+        with m.If(looks | shows):
             m.d.comb += heads[NEXT_LAYER].read.eq(1)
-        m.d.sync += looked.eq(looks)
+        m.d.sync += [looks.eq(0), shows.eq(0), looked.eq(looks)]
 
         # What the sums and the scores are told.
         command, score = sums.commands.payload, scores.commands.payload
@@ -219,8 +220,7 @@ class Net(wiring.Component):
                 with m.If(~self.next_layer):
                     m.d.sync += state.eq(_State.ASK_NEXT_USE)
                 with m.Elif(both | ~asks):
-                    m.d.comb += looks.eq(1)
-                    m.d.sync += state.eq(_State.REST_NEXT_LAYER)
+                    m.d.sync += [looks.eq(1), state.eq(_State.REST_NEXT_LAYER)]
             with m.Case(_State.REST_NEXT_LAYER):
                 m.d.comb += [command.kind.eq(SumsKind.REST), sums.commands.valid.eq(1)]
                 with m.If(sums_told):
@@ -296,13 +296,11 @@ class Net(wiring.Component):
                 ]
                 with m.If(both):
                     following = shown + 1
-                    m.d.sync += shown.eq(following)
-                    m.d.comb += heads[NEXT_LAYER].read.eq(1)
+                    m.d.sync += [shown.eq(following), shows.eq(1)]
                     with m.If(
                         (following == settings[NEXT_LAYER].distance) | (following == settings[NEXT_LAYER].layers)
                     ):
-                        m.d.comb += heads[NEXT_LAYER].read.eq(0)
-                        m.d.sync += state.eq(_State.IDLE)
+                        m.d.sync += [shows.eq(0), state.eq(_State.IDLE)]
         with m.If(texts):
             m.d.comb += [
                 command.kind.eq(Mux(item.kind == ItemKind.IDENTITY, SumsKind.IDENTITY, SumsKind.RECORD)),

@@ -350,7 +350,7 @@ class ScoresUnit(wiring.Component):
         with m.If(self.values.valid & self.values.ready):
             m.d.sync += due[NEXT_USE].eq(0)
         # Whoever tells a command may find out late that he does: what it says is kept whenever it might be taken.
-        with m.If(self.commands.ready):
+        with m.If(~active):
             m.d.sync += [
                 command.eq(told), first_answer.eq(1), word.eq(0), question.eq(0), expert.eq(0),
                 counters["output"].eq(told.output), counters["answers"].eq(told.answers), counters["answer"].eq(0),
