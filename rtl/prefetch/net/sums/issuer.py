@@ -216,16 +216,16 @@ class Issuer(wiring.Component):
         with m.Elif(waits):
             m.d.sync += waits.eq((unwritten(current, word) & ~chains) | (current.asks & settles))
 
-        row_base = Signal.like(current.base)
-        ranks = [settings[f"rank_shift{rank}"] for rank in range(limits.top_k)]
+        # The row of the next slot is known in this one: the memory of rows is large, and its wires are long.
+        row_base, next_base, row = (Signal.like(current.base, name=name) for name in ("row_base", "next_base", "row"))
         adds = Signal()
+        ranks = [settings[f"rank_shift{rank}"] for rank in range(limits.top_k)]
         m.d.comb += [
-            adds.eq(current.rows & (number < settings.top_k)),
             slot.head.eq(current.head),
             slot.bank.eq(bank),
             slot.place.eq(place),
             slot.batch_slot.eq(current.slot),
-            slot.row.eq(row_base + _at(m, list(current.experts), number, "expert")),
+            slot.row.eq(row),
             slot.shift.eq(current.shift + Mux(current.rows, _at(m, ranks, number, "rank_shift"), 0)),
             slot.adds.eq(adds),
             slot.identity.eq(current.identity),
@@ -246,11 +246,16 @@ class Issuer(wiring.Component):
             self.passes.ready.eq(~there | ends),
             self.idle.eq(~there),
         ]
+        m.d.comb += next_base.eq(row_base + settings.experts)
         with m.If(slot.valid):
-            m.d.sync += number.eq(number + 1)
+            m.d.sync += [
+                number.eq(number + 1),
+                row.eq(row_base + _at(m, list(current.experts), number + 1, "expert")),
+                adds.eq(current.rows & (number + 1 < settings.top_k)),
+            ]
             with m.If(closes):
                 m.d.sync += [number.eq(0), word.eq(word + 1), place.eq(place + 1)]
-                m.d.sync += row_base.eq(row_base + settings.experts)
+                m.d.sync += [row_base.eq(next_base), row.eq(next_base + current.experts[0]), adds.eq(current.rows)]
         with m.If(ends):
             m.d.sync += there.eq(0)
             for n, (turns_to, first) in enumerate(zip(turns, firsts, strict=True)):
@@ -265,6 +270,8 @@ class Issuer(wiring.Component):
                 current.eq(told),
                 word.eq(told.word),
                 row_base.eq(told.base),
+                row.eq(told.base + told.experts[0]),
+                adds.eq(told.rows),
                 bank.eq(told_bank),
                 place.eq(
                     Mux(told.head, product(told.target, limits.words(1)), product(told.target, limits.words(0)))
