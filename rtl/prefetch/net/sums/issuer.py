@@ -106,15 +106,14 @@ class Issuer(wiring.Component):
         firsts = [Signal(name=f"first{head}_{n}") for head in range(HEADS) for n in range(limits.slots)]
         which = Signal(range(max(2, HEADS * limits.slots)))
         m.d.comb += which.eq(current.head * limits.slots + current.slot)
-        turn, first_token = _at(m, turns, which, "turn"), _at(m, firsts, which, "first_token")
-        next_turn = Signal.like(turn)
-        m.d.comb += next_turn.eq(Mux(turn + 1 == settings.ring, 0, turn + 1))
+        first_token = _at(m, firsts, which, "first_token")
 
         # The word that is added to. Where a pass begins is known when it is taken: what follows from it in that clock
         # would make the slots late.
         word, number = Signal.like(slot.word), Signal(range(limits.top_k + FINISHING_SLOTS + 1))
         bank, place = Signal.like(slot.bank), Signal.like(slot.place)
-        told_which, told_turn, turned = Signal.like(which), Signal.like(turn), Signal(4)
+        told_which, told_turn, turned = Signal.like(which), Signal(3), Signal(4)
+        next_turn = Signal(3)  # of the pass in work; its own token alone turns the ring, at its end
         told_bank, told_settings = Signal.like(bank), Signal(settings_layout())
         m.d.comb += [
             told_settings.eq(Mux(told.head, self.settings[1], self.settings[0])),
@@ -273,6 +272,7 @@ class Issuer(wiring.Component):
                 row.eq(told.base + told.experts[0]),
                 adds.eq(told.rows),
                 bank.eq(told_bank),
+                next_turn.eq(Mux(told_turn + 1 == told_settings.ring, 0, told_turn + 1)),
                 place.eq(
                     Mux(told.head, product(told.target, limits.words(1)), product(told.target, limits.words(0)))
                     + told.word
@@ -287,7 +287,7 @@ class Issuer(wiring.Component):
         taken = self.passes.valid & self.passes.ready
         early = ((told_which == which) & there & current.ends) | ((told_which == ended_which) & (ended != 0))
         always(m, ~(taken & early), "net: a pass follows too soon upon the end of its slot's token")
-        always_within(m, turn, 0, max(head.previous for head in limits.heads), "net: a ring turns beyond its sums")
+        always_within(m, told_turn, 0, max(head.previous for head in limits.heads), "net: a ring turns beyond its sums")
         return m
 
 

@@ -94,7 +94,7 @@ def control_layout() -> data.StructLayout:
     """What every lane is told in a clock.
 
     Members:
-        row_head, identity: whose row was read; a clock later: that of an identity counts instead.
+        row_head, identity: whose row was read; that of an identity counts instead.
         held_head, begins: whose sum was read; it counts as 0.
         before_head, keeps_before, first_before: whose decayed sum was read; it is kept; it counts as 0.
         trail_head, first_trail: whose trail was read; it counts as 0.
@@ -140,11 +140,12 @@ class SumLane(wiring.Component):
         m = Module()
         told = self.control
         m.submodules.adder, m.submodules.decay = adder, decay = AdderLane(), DecayLane()
-        read, row, trail = Signal(signed(ROW_BITS)), Signal(signed(ROW_BITS)), Signal(signed(SUM_BITS))
+        read = [Signal(signed(ROW_BITS), name=f"read{head}") for head in range(2)]
+        row, trail = Signal(signed(ROW_BITS)), Signal(signed(SUM_BITS))
         held, before = Signal(signed(SUM_BITS)), Signal(signed(SUM_BITS))
         m.d.sync += [
-            read.eq(Mux(told.row_head, self.rows[1], self.rows[0])),
-            row.eq(Mux(told.identity, self.identity, read)),
+            *(value.eq(word) for value, word in zip(read, self.rows, strict=True)),
+            row.eq(Mux(told.identity, self.identity, Mux(told.row_head, read[1], read[0]))),
             held.eq(Mux(told.begins, 0, Mux(told.held_head, self.sums[1], self.sums[0]))),
             trail.eq(Mux(told.first_trail, 0, Mux(told.trail_head, self.trails[1], self.trails[0]))),
         ]

@@ -161,7 +161,7 @@ class Sums(wiring.Component):
         control = Signal(control_layout())
         entering = at[10].finishes
         m.d.comb += [
-            control.row_head.eq(at[1].head),
+            control.row_head.eq(at[2].head),
             control.identity.eq(at[2].identity),
             control.held_head.eq(at[3].head),
             control.begins.eq(at[3].begins),
