@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +61,7 @@ def run(
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
     kept: Mapping[str, Path] | None = None,
+    folder: Path | None = None,
 ) -> SimulationResult:
     """Run the cocotb tests of ``test_module`` (an importable name) on ``model``.
 
@@ -78,6 +79,7 @@ def run(
         waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with
             ``trace_waves=True``.
         kept: Files that the model leaves in the simulator's folder when it ends, by name → where to copy them.
+        folder: The simulator's folder, an empty one, for callers that look into it; by default one for this run alone.
 
     Raises:
         SimulationError: the simulator crashed or ran out of time, a test failed, or none ran.
@@ -86,7 +88,7 @@ def run(
     """
     if waves is not None and not model.trace_waves:
         raise ForestageError(f"{waves}: waves are wanted of a model built without them; build it with trace_waves=True")
-    with tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
+    with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
         folder = Path(name)
         exchange.write_values(folder, "stimulus", stimulus or {})
         for file, text in (files or {}).items():
@@ -103,7 +105,7 @@ def run(
                     testcase=list(tests) or None,
                     seed=seed,
                     plusargs=list(plusargs),
-                    extra_env={**_ENVIRONMENT, **(environment or {}), exchange.FOLDER_VARIABLE: name},
+                    extra_env={**_ENVIRONMENT, **(environment or {}), exchange.FOLDER_VARIABLE: str(folder)},
                     build_dir=model.executable.parent,
                     test_dir=folder,
                     results_xml=str(folder / "results.xml"),
