@@ -52,7 +52,7 @@ def run(
     test_module: str,
     *,
     stimulus: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     tests: Sequence[str] = (),
     plusargs: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
@@ -69,7 +69,7 @@ def run(
         model: From ``build.build``.
         test_module: Full name of the module; it sees the same ``sys.path`` as the caller.
         stimulus: JSON values and NumPy arrays that the module reads with ``exchange.read_stimulus``.
-        files: Texts of further files in the simulator's folder, by name, for models that read files.
+        files: Contents of further files in the simulator's folder, by name, for models that read files.
         tests: Names of the tests to run; all where empty.
         plusargs: Arguments of the simulator, ``+name=value``.
         environment: Further environment variables of the simulator.
@@ -91,8 +91,8 @@ def run(
     with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
         folder = Path(name)
         exchange.write_values(folder, "stimulus", stimulus or {})
-        for file, text in (files or {}).items():
-            (folder / file).write_text(text, encoding="utf-8")
+        for file, content in (files or {}).items():
+            (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
         started = time.monotonic()
         runner = _simulation_runner(folder, timeout_s, progress)
         try:

@@ -17,7 +17,7 @@ from cocotb.utils import get_sim_time
 
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
-from cocotb_tests.models.files import read_bursts, read_written
+from cocotb_tests.models.files import loaded_addresses, read_bursts, read_written
 from cocotb_tests.prefetch_engine.logs import BURST_FIELDS
 from predictor.engine.events import EngineError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
@@ -147,8 +147,8 @@ class Bench:
         Raises:
             AssertionError: something was loaded there.
         """
-        loaded = (int(line.split()[0], 16) for line in Path("text.load").read_text().splitlines())
-        assert not any(first <= at < first + count for at in loaded), "texts lie where an image does"
+        loaded = loaded_addresses(Path("text.load"), BEAT_BYTES)
+        assert not ((first <= loaded) & (loaded < first + count)).any(), "texts lie where an image does"
 
     async def _pause(self) -> None:
         """What passes between two polls of the engine: without Python."""

@@ -17,7 +17,7 @@ from catalog.errors import ForestageError
 from cocotb_tests import build_cache, memory_accesses
 from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
-from cocotb_tests.models.files import Fault, fault_lines, word_lines
+from cocotb_tests.models.files import Fault, fault_lines, word_records
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
 from cocotb_tests.prefetch_engine.logs import Log, log_path, read_log
 from cocotb_tests.prefetch_engine.stimulus import MOST_EVENTS, events_text
@@ -238,12 +238,12 @@ class Run:
             "preloaded": list(self.preloaded),
         }
 
-    def files(self, limits: PrefetchEngineLimits, *, seed: int) -> dict[str, str]:
+    def files(self, limits: PrefetchEngineLimits, *, seed: int) -> dict[str, str | bytes]:
         """What the models read, by name."""
         faults = self.faults or {}
         return {
             _EVENTS: events_text(limits, self.events, bad=self.bad, noise=np.random.default_rng(seed)),
-            "text.load": "" if self.learned is None else word_lines(self.learned.words),
+            "text.load": b"" if self.learned is None else word_records(self.learned.words),
             **{f"{name}.faults": fault_lines(faults.get(name, ())) for name in _MEMORIES},
         }
 

@@ -8,6 +8,7 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from catalog.errors import ForestageError
+from cocotb_tests.models.files import loaded_addresses, word_records
 from cocotb_tests.prefetch_engine.logs import CYCLE_DIGITS, growing_log, log_path, read_log
 from cocotb_tests.prefetch_engine.replay import GrowingLogs
 from cocotb_tests.prefetch_engine.run import log_layouts
@@ -83,6 +84,16 @@ def test_a_run_is_over_when_the_next_begins_or_the_simulation_has_ended(tmp_path
     last = GrowingLogs(tmp_path, 1, LIMITS, lambda: bool(ended))
     assert [log.count for log in last.of("stops")] == [1]
     assert list(last.of("commands")) == []
+
+
+def test_a_memorys_words_are_records_from_the_highest_byte_on(tmp_path: Path) -> None:
+    path = tmp_path / "text.load"
+    path.write_bytes(word_records({0: bytes(range(64)), 1 << 40: bytes(64)}))
+    content = path.read_bytes()
+    assert content[:72] == bytes(8) + bytes(reversed(range(64)))
+    assert loaded_addresses(path, 64).tolist() == [0, 1 << 40]
+    path.write_bytes(word_records({}))
+    assert loaded_addresses(path, 64).tolist() == []
 
 
 def test_an_event_is_the_word_that_the_layout_says() -> None:
