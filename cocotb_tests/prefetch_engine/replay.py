@@ -470,7 +470,10 @@ class _InBackground(Generic[_Result]):
 
     def is_over(self) -> bool:
         """Whether it is; raises what it failed by."""
-        return not self._thread.is_alive() and self.result() is not None
+        if self._thread.is_alive():
+            return False
+        self.result()
+        return True
 
     def result(self) -> _Result:
         """What it came to, or what it raised."""
