@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,7 +52,7 @@ def run(
     test_module: str,
     *,
     stimulus: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     tests: Sequence[str] = (),
     plusargs: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
@@ -61,6 +61,7 @@ def run(
     progress: Callable[[int], None] | None = None,
     waves: Path | None = None,
     kept: Mapping[str, Path] | None = None,
+    folder: Path | None = None,
 ) -> SimulationResult:
     """Run the cocotb tests of ``test_module`` (an importable name) on ``model``.
 
@@ -68,7 +69,7 @@ def run(
         model: From ``build.build``.
         test_module: Full name of the module; it sees the same ``sys.path`` as the caller.
         stimulus: JSON values and NumPy arrays that the module reads with ``exchange.read_stimulus``.
-        files: Texts of further files in the simulator's folder, by name, for models that read files.
+        files: Contents of further files in the simulator's folder, by name, for models that read files.
         tests: Names of the tests to run; all where empty.
         plusargs: Arguments of the simulator, ``+name=value``.
         environment: Further environment variables of the simulator.
@@ -78,6 +79,7 @@ def run(
         waves: Where to write the waves (VCD; FST of a model built with ``--trace-fst``); the model must be built with
             ``trace_waves=True``.
         kept: Files that the model leaves in the simulator's folder when it ends, by name → where to copy them.
+        folder: The simulator's folder, an empty one, for callers that look into it; by default one for this run alone.
 
     Raises:
         SimulationError: the simulator crashed or ran out of time, a test failed, or none ran.
@@ -86,11 +88,11 @@ def run(
     """
     if waves is not None and not model.trace_waves:
         raise ForestageError(f"{waves}: waves are wanted of a model built without them; build it with trace_waves=True")
-    with tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
+    with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
         folder = Path(name)
         exchange.write_values(folder, "stimulus", stimulus or {})
-        for file, text in (files or {}).items():
-            (folder / file).write_text(text, encoding="utf-8")
+        for file, content in (files or {}).items():
+            (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
         started = time.monotonic()
         runner = _simulation_runner(folder, timeout_s, progress)
         try:
@@ -103,7 +105,7 @@ def run(
                     testcase=list(tests) or None,
                     seed=seed,
                     plusargs=list(plusargs),
-                    extra_env={**_ENVIRONMENT, **(environment or {}), exchange.FOLDER_VARIABLE: name},
+                    extra_env={**_ENVIRONMENT, **(environment or {}), exchange.FOLDER_VARIABLE: str(folder)},
                     build_dir=model.executable.parent,
                     test_dir=folder,
                     results_xml=str(folder / "results.xml"),

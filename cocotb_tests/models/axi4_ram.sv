@@ -13,7 +13,8 @@
 // more, and bursts are counted from 0. Nothing may be under way then.
 //
 // Files in the simulator's folder:
-//   NAME.load      read at the start, if there is one: lines "address word", hexadecimal, words of the bus's width
+//   NAME.load      read at the start, if there is one: records of an address, 64 bits, and a word of the
+//                  bus's width, both from the highest byte on
 //   NAME.faults    read at the start, if there is one: lines "kind burst beat value", decimal, bursts counted from 0:
 //                  0: beat of a read burst has response `value`; 1: rlast is inverted at that beat; 2: a read burst has
 //                  `beat` beats (1 or more), whatever was asked for, with rlast on the last; 3: a write burst has response `value`
@@ -94,6 +95,8 @@ module axi4_ram #(
   int log, file, kind, beat_of_fault, value;
   longint unsigned at;
   logic [DATA_BITS-1:0] word;
+  longint unsigned address_read [1];  // $fread reads arrays
+  logic [DATA_BITS-1:0] word_read [1];
   burst_t burst;
   beat_t beat;
   answer_t done;
@@ -130,9 +133,9 @@ module axi4_ram #(
   task automatic read_files();
     words.delete(); masks.delete();
     bad_beat.delete(); bad_response.delete(); bad_last.delete(); cut_after.delete(); bad_write.delete();
-    file = $fopen({NAME, ".load"}, "r");
+    file = $fopen({NAME, ".load"}, "rb");
     if (file != 0) begin
-      while ($fscanf(file, "%h %h", at, word) == 2) words[at] = word;
+      while ($fread(address_read, file) == 8 && $fread(word_read, file) == BYTES) words[address_read[0]] = word_read[0];
       $fclose(file);
     end
     file = $fopen({NAME, ".faults"}, "r");

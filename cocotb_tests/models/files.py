@@ -58,9 +58,18 @@ def fault_lines(faults: Iterable[Fault]) -> str:
     return "".join(f"{fault.kind} {fault.burst} {fault.beat} {fault.value}\n" for fault in faults)
 
 
-def word_lines(words: Mapping[int, bytes]) -> str:
-    """The file ``NAME.load``: words of the bus's width, by address of the first byte."""
-    return "".join(f"{address:x} {int.from_bytes(word, 'little'):x}\n" for address, word in words.items())
+_ADDRESS_BYTES = 8
+
+
+def word_records(words: Mapping[int, bytes]) -> bytes:
+    """The file ``NAME.load``: words of the bus's width, little-endian, by address of the first byte."""
+    return b"".join(address.to_bytes(_ADDRESS_BYTES, "big") + word[::-1] for address, word in words.items())
+
+
+def loaded_addresses(path: Path, data_bytes: int) -> NDArray[np.int64]:
+    """Of each word in a file ``NAME.load`` the address, i64 ``[n]``."""
+    records = np.fromfile(path, np.uint8).reshape(-1, _ADDRESS_BYTES + data_bytes)
+    return np.ascontiguousarray(records[:, :_ADDRESS_BYTES]).view(">i8").ravel().astype(np.int64)
 
 
 def read_bursts(folder: Path, name: str, first: int = 0) -> tuple[list[ReadBurst], list[WriteBurst]]:

@@ -2,9 +2,10 @@
 //
 // Python gives the widths, configures over `control`, sets the times and raises `go`; cycles are counted from there on,
 // and logged until `keep` has risen. Several runs may follow each other: `go` and `keep` fall, and all begins anew.
-// Logs are files in the simulator's folder, NAME.log with a line a payload: the cycle in ten hexadecimal digits, then the
-// payload. Memories are `axi4_ram`s of the names far, staging and text, which have their plusargs and files.
-`define LOG(name, valid, payload) if (valid) $fwrite(name, "%h%h\n", cycle, payload)
+// Logs are files in the simulator's folder, of each run its own, `RUN.NAME.log` with a line a payload: the cycle in ten
+// hexadecimal digits, then the payload. They can be read while they grow. Memories are `axi4_ram`s of the names far,
+// staging and text, which have their plusargs and files.
+`define LOG(which, valid, payload) if (valid) $fwrite(logs[which], "%h%h\n", cycle, payload)
 
 module bench #(
     parameter int CONTROL_BITS = 1,
@@ -61,8 +62,8 @@ module bench #(
     output wire [31:0] breaches
 );
 
-  // Python sets its signals just behind a rising edge. They are taken over at the falling one: no logic hangs on a port,
-  // which Verilator would evaluate again at each edge.
+  // Python sets its signals just behind a rising edge. They are taken over at the falling one, where any has changed: what
+  // hangs on them is then evaluated at rising edges alone, but for those few.
   reg rst_now;
   reg [CONTROL_BITS-1:0] control__awaddr_now;
   reg [3-1:0] control__awprot_now;
@@ -84,7 +85,17 @@ module bench #(
   reg [31:0] expert_cycles_now;
   reg [8:0] share_now;
   reg [31:0] seed_now;
-  always @(negedge clk) begin
+  wire take = !clk && {
+      rst, control__awaddr, control__awprot, control__awvalid, control__wdata, control__wstrb, control__wvalid,
+      control__bready, control__araddr, control__arprot, control__arvalid, control__rready, go, keep, count,
+      token_cycles, gate_cycles, layer_cycles, expert_cycles, share, seed
+  } != {
+      rst_now, control__awaddr_now, control__awprot_now, control__awvalid_now, control__wdata_now, control__wstrb_now,
+      control__wvalid_now, control__bready_now, control__araddr_now, control__arprot_now, control__arvalid_now,
+      control__rready_now, go_now, keep_now, count_now, token_cycles_now, gate_cycles_now, layer_cycles_now,
+      expert_cycles_now, share_now, seed_now
+  };
+  always @(posedge take) begin
     rst_now <= rst;
     control__awaddr_now <= control__awaddr;
     control__awprot_now <= control__awprot;
@@ -536,46 +547,39 @@ module bench #(
 
   assign breaches = far_breaches + staging_breaches + text_breaches;
 
-  int events, notices, commands, actions, done, predictions, errors, stops, scores, table_writes;
-  initial begin
-    events = $fopen("events.log", "w");
-    notices = $fopen("notices.log", "w");
-    commands = $fopen("commands.log", "w");
-    actions = $fopen("actions.log", "w");
-    done = $fopen("done.log", "w");
-    predictions = $fopen("predictions.log", "w");
-    errors = $fopen("errors.log", "w");
-    scores = $fopen("scores.log", "w");
-    stops = $fopen("stops.log", "w");
-    table_writes = $fopen("table_writes.log", "w");
-  end
+  localparam int LOGS = 10;
+  typedef enum int {EVENTS, NOTICES, COMMANDS, ACTIONS, DONE, PREDICTIONS, ERRORS, SCORES, STOPS, TABLE_WRITES} log_t;
+  localparam string NAMES[LOGS] = '{
+      "events", "notices", "commands", "actions", "done", "predictions", "errors", "scores", "stops", "table_writes"
+  };
+  int logs[LOGS];
+  int run = 0;
+  reg went = 0;
 
   always @(posedge clk) begin
+    went <= go_now;
+    if (go_now && !went) begin
+      for (int n = 0; n < LOGS; n++) begin
+        if (run != 0) $fclose(logs[n]);
+        logs[n] = $fopen($sformatf("%0d.%s.log", run, NAMES[n]), "w");
+      end
+      run = run + 1;
+    end
     cycle <= go_now ? cycle + 1 : 0;
     if (go_now) begin
-      `LOG(events, event_valid && event_ready, event_payload);
-      `LOG(notices, notice_valid && notice_ready, notice_payload);
-      `LOG(commands, commands_valid, commands_payload);
-      `LOG(actions, actions_valid, actions_payload);
-      `LOG(done, done_valid, done_payload);
-      `LOG(predictions, predictions_valid, predictions_payload);
-      `LOG(errors, errors_valid, errors_payload);
-      `LOG(scores, scores_payload[0], scores_payload);
-      `LOG(stops, stops_valid, stops_payload);
-      `LOG(table_writes, table_writes_valid, ({table_writes_address, table_writes_row}));
+      `LOG(EVENTS, event_valid && event_ready, event_payload);
+      `LOG(NOTICES, notice_valid && notice_ready, notice_payload);
+      `LOG(COMMANDS, commands_valid, commands_payload);
+      `LOG(ACTIONS, actions_valid, actions_payload);
+      `LOG(DONE, done_valid, done_payload);
+      `LOG(PREDICTIONS, predictions_valid, predictions_payload);
+      `LOG(ERRORS, errors_valid, errors_payload);
+      `LOG(SCORES, scores_payload[0], scores_payload);
+      `LOG(STOPS, stops_valid, stops_payload);
+      `LOG(TABLE_WRITES, table_writes_valid, ({table_writes_address, table_writes_row}));
     end
-    if (keep_now) begin
-      $fflush(events);
-      $fflush(notices);
-      $fflush(commands);
-      $fflush(actions);
-      $fflush(done);
-      $fflush(predictions);
-      $fflush(errors);
-      $fflush(scores);
-      $fflush(stops);
-      $fflush(table_writes);
-    end
+    // Whoever reads them meanwhile is a fraction of a second behind.
+    if (went && (keep_now || cycle[13:0] == 0)) for (int n = 0; n < LOGS; n++) $fflush(logs[n]);
   end
 
 `ifdef FORESTAGE_ACTIVITY

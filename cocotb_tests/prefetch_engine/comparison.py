@@ -1,6 +1,6 @@
 """What the engine did against what its twin says: command by command, action by action, notice by notice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,15 +55,23 @@ class Comparison:
         self.first = self.first or what
 
 
-def follow(follower: EngineFollower, commands: Log, stops: Log) -> list[Done]:
+def follow(follower: EngineFollower, commands: Iterable[Log], stops: Iterable[Log]) -> list[Done]:
     """What the twin does where the stager's commands come in the hardware's order, which random waits decide.
+
+    Args:
+        follower: the twin, at its start.
+        commands, stops: the hardware's, as they come; a stop is asked for only where a command says PREEMPT.
 
     Raises:
         OutOfOrder: if no engine could have made it.
     """
-    chunks = iter(stops.fields()["chunk"].tolist())
-    kinds = [_TWIN_KIND[Command(code)] for code in commands.fields()["kind"].tolist()]
-    done = [follower.follow(kind, chunk=next(chunks) if kind is CommandKind.PREEMPT else 0) for kind in kinds]
+    chunks = (chunk for log in stops for chunk in log.fields()["chunk"].tolist())
+    done = []
+    for log in commands:
+        for code in log.fields()["kind"].tolist():
+            kind = _TWIN_KIND[Command(code)]
+            # One that is missing is no chunk of any transfer, which the twin refuses.
+            done.append(follower.follow(kind, chunk=next(chunks, -1) if kind is CommandKind.PREEMPT else 0))
     follower.finish()
     return done
 

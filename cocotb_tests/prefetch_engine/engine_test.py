@@ -17,8 +17,8 @@ from cocotb.utils import get_sim_time
 
 from cocotb_tests import exchange
 from cocotb_tests.axi_lite import AxiLiteMaster
-from cocotb_tests.models.files import read_bursts, read_written
-from cocotb_tests.prefetch_engine.logs import BURST_FIELDS, read_lines
+from cocotb_tests.models.files import loaded_addresses, read_bursts, read_written
+from cocotb_tests.prefetch_engine.logs import BURST_FIELDS
 from predictor.engine.events import EngineError
 from predictor.engine.limits import BEAT_BYTES, PrefetchEngineLimits
 from predictor.engine.settings import PrefetchEngineSettings
@@ -50,7 +50,6 @@ class Bench:
         self.runs: list[dict[str, Any]] = stimulus["runs"]
         for nth, of in enumerate(self.runs):
             of["table_image"] = stimulus.get(f"{nth}.table_image")
-        self._logs: dict[str, int] = stimulus["logs"]
         self._bursts: bool = stimulus["bursts"]
         self.limits = PrefetchEngineLimits.model_validate(stimulus["limits"])
         inputs = self.runs[0]["inputs"]
@@ -148,8 +147,8 @@ class Bench:
         Raises:
             AssertionError: something was loaded there.
         """
-        loaded = (int(line.split()[0], 16) for line in Path("text.load").read_text().splitlines())
-        assert not any(first <= at < first + count for at in loaded), "texts lie where an image does"
+        loaded = loaded_addresses(Path("text.load"), BEAT_BYTES)
+        assert not ((first <= loaded) & (loaded < first + count)).any(), "texts lie where an image does"
 
     async def _pause(self) -> None:
         """What passes between two polls of the engine: without Python."""
@@ -184,7 +183,7 @@ class Bench:
             "cleared": int(self.cleared),
             "breaches": breaches - self._breaches,
             "violations": violations[self._violations :],
-            **self._read_logs(),
+            **self._read_staging(),
             **(self._read_bursts() if self._bursts else {}),
         }
         self._breaches, self._violations = breaches, len(violations)
@@ -208,15 +207,10 @@ class Bench:
         exchange.report_progress(self._events + count)
         await RisingEdge(self.dut.clk)
 
-    def _read_logs(self) -> dict[str, Any]:
-        """All logs of this run, and what it wrote to the staging buffer, as arrays."""
-        found: dict[str, Any] = {}
-        for name, size in self._logs.items():
-            path = Path(f"{name}.log")
-            found[f"{name}_cycle"], found[f"{name}_payload"] = read_lines(path, size, self._from(path))
+    def _read_staging(self) -> dict[str, Any]:
+        """What this run wrote to the staging buffer, as arrays."""
         addresses, strobes, data = read_written(Path(), "staging", BEAT_BYTES)
-        found |= {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
-        return found
+        return {"staging_address": addresses, "staging_mask": strobes, "staging_word": data}
 
     def _read_bursts(self) -> dict[str, Any]:
         """The memories' bursts, in the bench's cycles."""

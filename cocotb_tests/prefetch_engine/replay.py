@@ -1,13 +1,14 @@
 """A trace through the whole engine under Verilator, in lock-step with its twin."""
 
 import hashlib
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ from cocotb_tests.prefetch_engine.comparison import (
     follow,
 )
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory, learned_memory
-from cocotb_tests.prefetch_engine.run import SCRIPT, EngineRun, Run, build_bench, run_in_turn
+from cocotb_tests.prefetch_engine.logs import Log, growing_log, log_path
+from cocotb_tests.prefetch_engine.run import SCRIPT, EngineRun, Run, build_bench, log_layouts, run_in_turn
 from cocotb_tests.prefetch_engine.staging_buffer import compare_staging
 from predictor.engine.commands import Done
 from predictor.engine.environment import Environment, LayerTimes
@@ -192,23 +194,28 @@ def replay_in_turn(
     first = replays[0]
     build_bench(first.limits, waves=waves, activity=activity is not None)
     sides = [_Side(replay) for replay in replays]
-    simulation = _InBackground(
-        lambda: run_in_turn(
-            first.limits,
-            [side.run for side in sides],
-            memory=first.memory,
-            waits=first.waits,
-            seed=first.seed,
-            progress=progress,
-            waves=waves,
-            activity=activity,
-            script=first.script,
-        )
-    )
-    for side in sides:
-        side.go_ahead()
-    runs = simulation.result()
-    results = [side.compare(run, simulation.ended) for side, run in zip(sides, runs, strict=True)]
+    with tempfile.TemporaryDirectory(prefix="forestage-replay-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+
+        def simulate() -> list[EngineRun]:
+            return run_in_turn(
+                first.limits,
+                [side.run for side in sides],
+                memory=first.memory,
+                waits=first.waits,
+                seed=first.seed,
+                progress=progress,
+                waves=waves,
+                activity=activity,
+                script=first.script,
+                folder=folder,
+            )
+
+        with _InBackground(simulate) as simulation:
+            for nth, side in enumerate(sides):
+                side.run_twin(GrowingLogs(folder, nth, first.limits, simulation.is_over))
+            runs = simulation.result()
+    results = [side.compare(run) for side, run in zip(sides, runs, strict=True)]
     if observe is not None:
         for run in runs:
             observe(run)
@@ -245,10 +252,11 @@ class _Side:
             faults=replay.faults,
         )
 
-    def go_ahead(self) -> None:
-        """Run the twin, if it need not know the hardware's order."""
+    def run_twin(self, logs: "GrowingLogs") -> None:
+        """Run the twin beside the hardware: by itself or, where it follows, in the order of commands in ``logs``."""
         replay = self.replay
         if replay.follows:
+            self._follow(logs)
             return
         free = EngineTwin(
             replay.limits,
@@ -263,8 +271,7 @@ class _Side:
             free.preload(np.array([layer * experts + expert]), experts, fixed=fixed)
         self._twin, self._done = free, list(free.run(to_rest=True))
 
-    def _follow(self, run: EngineRun) -> None:
-        """Run the twin in the hardware's order."""
+    def _follow(self, logs: "GrowingLogs") -> None:
         replay = self.replay
         events = replay.events if replay.heard is None else replay.heard
         follower = EngineFollower(replay.limits, replay.settings, events, predictor=self._predictor)
@@ -272,13 +279,11 @@ class _Side:
             follower.preload(layer, expert)
             if fixed:
                 follower.fix(layer, expert, fixed=True)
-        self._twin, self._done = follower, follow(follower, run.logs["commands"], run.logs["stops"])
+        self._twin, self._done = follower, follow(follower, logs.of("commands"), logs.of("stops"))
 
-    def compare(self, run: EngineRun, simulated: float) -> EngineReplayResult:
-        """What the hardware did with what the twin does; ``simulated``: when the simulation had ended."""
+    def compare(self, run: EngineRun) -> EngineReplayResult:
+        """What the hardware did with what the twin does."""
         replay = self.replay
-        if replay.follows:
-            self._follow(run)
         comparison = Comparison()
         _compare(comparison, replay, self._twin, self._done, run, self._predictor, self._updates)
         result = EngineReplayResult(
@@ -293,7 +298,7 @@ class _Side:
             cycles=run.cycles,
             cycles_per_s=run.cycles / run.running_s,
             running_s=run.running_s,
-            checked_s=run.running_s + time.perf_counter() - simulated,
+            checked_s=run.running_s + time.perf_counter() - run.ended,
             counters={counter.name.lower(): value for counter, value in run.counters.items()},
             errors=int(run.errors),
             waits=replay.waits,
@@ -413,28 +418,62 @@ def _compare(
     comparison.equal("protocol breaches on the control port", [], run.violations)
 
 
-class _InBackground(Generic[_Result]):
-    """Work of another process that is waited for in a thread, while this one goes on.
+class GrowingLogs:
+    """What a run logs, while the simulation still runs.
 
-    Attributes:
-        ended: when it did, by ``time.perf_counter``.
+    Args:
+        folder: the simulator's.
+        nth: which run it is.
+        limits: of the engine.
+        is_over: whether the simulation has ended; raises what it failed by.
+    """
+
+    def __init__(self, folder: Path, nth: int, limits: PrefetchEngineLimits, is_over: Callable[[], bool]) -> None:
+        self._folder, self._nth = folder, nth
+        self._layouts = log_layouts(limits)
+        self._simulation_is_over = is_over
+
+    def of(self, name: str) -> Iterator[Log]:
+        """All payloads of a log, as they come."""
+        return growing_log(log_path(self._folder, self._nth, name), self._layouts[name], lambda: self._is_over(name))
+
+    def _is_over(self, name: str) -> bool:
+        # A run's logs are begun when those of the run before are complete.
+        return log_path(self._folder, self._nth + 1, name).exists() or self._simulation_is_over()
+
+
+class _InBackground(Generic[_Result]):
+    """Work of another process that a thread waits for while this one goes on; at the end of ``with`` it is over.
+
+    What the work fails by counts for more than an error within ``with``, which may follow from it.
     """
 
     def __init__(self, work: Callable[[], _Result]) -> None:
         self._work = work
         self._found: list[_Result] = []
         self._failed: list[BaseException] = []
-        self.ended = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # not where somebody interrupts
+            self.result()
 
     def _run(self) -> None:
         try:
             self._found.append(self._work())
         except BaseException as error:
             self._failed.append(error)
-        finally:
-            self.ended = time.perf_counter()
+
+    def is_over(self) -> bool:
+        """Whether it is; raises what it failed by."""
+        if self._thread.is_alive():
+            return False
+        self.result()
+        return True
 
     def result(self) -> _Result:
         """What it came to, or what it raised."""

@@ -1,6 +1,8 @@
 """Runs of the whole engine under Verilator: its build, their stimulus, their logs."""
 
 import hashlib
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +17,9 @@ from catalog.errors import ForestageError
 from cocotb_tests import build_cache, memory_accesses
 from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
-from cocotb_tests.models.files import Fault, fault_lines, word_lines
+from cocotb_tests.models.files import Fault, fault_lines, word_records
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
-from cocotb_tests.prefetch_engine.logs import Log
+from cocotb_tests.prefetch_engine.logs import Log, log_path, read_log
 from cocotb_tests.prefetch_engine.stimulus import MOST_EVENTS, events_text
 from cocotb_tests.simulation import run
 from predictor.engine.counters import EngineCounter
@@ -80,6 +82,7 @@ class EngineRun:
         errors: the sticky ones; ``cleared``: those that the script looked at, and cleared.
         breaches: of the AXI4 protocol on any memory port; ``violations`` on the control port.
         cycles: until nothing was left to do; ``running_s``: seconds that they took.
+        ended: when the simulation had, by ``time.perf_counter``.
         staging: address, mask and word of all that lies in the staging buffer.
         bursts: of far memory's ``reads``, the staging buffer's ``writes``, and of the memory of the text ``text_reads``
             and ``text_writes``, i64 ``[bursts, BURST_FIELDS]``, where asked for.
@@ -93,6 +96,7 @@ class EngineRun:
     violations: list[str]
     cycles: int
     running_s: float
+    ended: float
     staging: tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint8]]
     bursts: dict[str, NDArray[np.int64]]
 
@@ -234,12 +238,12 @@ class Run:
             "preloaded": list(self.preloaded),
         }
 
-    def files(self, limits: PrefetchEngineLimits, *, seed: int) -> dict[str, str]:
+    def files(self, limits: PrefetchEngineLimits, *, seed: int) -> dict[str, str | bytes]:
         """What the models read, by name."""
         faults = self.faults or {}
         return {
             _EVENTS: events_text(limits, self.events, bad=self.bad, noise=np.random.default_rng(seed)),
-            "text.load": "" if self.learned is None else word_lines(self.learned.words),
+            "text.load": b"" if self.learned is None else word_records(self.learned.words),
             **{f"{name}.faults": fault_lines(faults.get(name, ())) for name in _MEMORIES},
         }
 
@@ -257,6 +261,7 @@ def run_in_turn(
     activity: Path | None = None,
     script: str = SCRIPT,
     bursts: bool = False,
+    folder: Path | None = None,
 ) -> list[EngineRun]:
     """Configure an engine, let it run, read all that it did; then configure it anew, without a reset, for the next.
 
@@ -273,12 +278,19 @@ def run_in_turn(
             ``waves``.
         script: module of cocotb that tells the engine all this.
         bursts: whether the memories' bursts are wanted.
+        folder: the simulator's, an empty one, for who reads logs while they grow; by default one for this call alone.
 
     Raises:
         SimulationError: a check of the circuit failed, or it hung.
         ForestageError: hardware runs are not possible here.
     """
     memory = memory or MemoryTiming()
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="forestage-run-") as name:
+            return run_in_turn(
+                limits, runs, memory=memory, waits=waits, seed=seed, timeout_s=timeout_s, progress=progress,
+                waves=waves, activity=activity, script=script, bursts=bursts, folder=Path(name),
+            )  # fmt: skip
     layouts = log_layouts(limits)
     plusargs = {
         "events": _EVENTS,
@@ -306,7 +318,6 @@ def run_in_turn(
             "runs": [of.stimulus(share=256 - waits, seed=seed) for of in runs],
             "limits": limits.model_dump(),
             "bursts": bursts,
-            "logs": {name: layout.size for name, layout in layouts.items()},
             **{f"{nth}.table_image": of.table_image for nth, of in enumerate(runs) if of.table_image is not None},
         },
         files=files,
@@ -320,9 +331,16 @@ def run_in_turn(
         progress=progress,
         waves=waves,
         kept=None if activity is None else {name: activity / name for name in (SAIF, memory_accesses.FILE)},
+        folder=folder,
     ).values
+    ended = time.perf_counter()
     return [
-        _engine_run({name: values[f"{nth}.{name}"] for name in _of_run(values, nth)}, layouts, bursts)
+        _engine_run(
+            {name: values[f"{nth}.{name}"] for name in _of_run(values, nth)},
+            {name: read_log(log_path(folder, nth, name), layout) for name, layout in layouts.items()},
+            bursts,
+            ended,
+        )
         for nth in range(len(runs))
     ]
 
@@ -332,11 +350,9 @@ def _of_run(values: Mapping[str, Any], nth: int) -> list[str]:
     return [name.removeprefix(f"{nth}.") for name in values if name.startswith(f"{nth}.")]
 
 
-def _engine_run(values: Mapping[str, Any], layouts: Mapping[str, Layout], bursts: bool) -> EngineRun:
+def _engine_run(values: Mapping[str, Any], logs: dict[str, Log], bursts: bool, ended: float) -> EngineRun:
     return EngineRun(
-        logs={
-            name: Log(values[f"{name}_cycle"], values[f"{name}_payload"], layout) for name, layout in layouts.items()
-        },
+        logs=logs,
         counters={counter: values["counters"][counter.name] for counter in EngineCounter},
         errors=EngineError(values["errors"]),
         cleared=EngineError(values["cleared"]),
@@ -344,6 +360,7 @@ def _engine_run(values: Mapping[str, Any], layouts: Mapping[str, Layout], bursts
         violations=values["violations"],
         cycles=values["cycles"],
         running_s=values["running_s"],
+        ended=ended,
         staging=(values["staging_address"], values["staging_mask"].astype(np.bool_), values["staging_word"]),
         bursts={
             "reads": values["far_reads"],

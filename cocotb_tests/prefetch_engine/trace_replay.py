@@ -96,8 +96,9 @@ def replay_trace(
     waves: Path | None = None,
     activity: Path | None = None,
     limits: PrefetchEngineLimits | None = None,
+    tables: StMoeTables | None = None,
 ) -> TraceReplayResult:
-    """Replay ``tokens`` tokens of the test sequences; tables are profiled on the training sequences.
+    """Replay ``tokens`` tokens of the test sequences.
 
     Args:
         trace: split by ``traces.split``.
@@ -109,6 +110,7 @@ def replay_trace(
         waves: where to write the waves.
         activity: as of ``run_in_turn``.
         limits: of the engine; by default one that holds the trace's model.
+        tables: as of ``profiled_tables``, in mode ``TABLES``; made where ``None``.
 
     Raises:
         ForestageError: the trace has too few test tokens, a predictor is not of its model, or hardware runs are not
@@ -119,7 +121,7 @@ def replay_trace(
     networks = {name: of.network for name, of in heads.items() if of is not None}
     if config.mode is Mode.LEARNED and not networks:
         raise ForestageError("mode learned: no predictor is given; give --predictor, --next-use or both")
-    train, test = split(trace)
+    _, test = split(trace)
     stimulus = first_tokens(trace, test, first + tokens, behind=first)
     limits = limits or replay_limits(trace, config)
     rows, identity_rows = None, 0
@@ -128,6 +130,8 @@ def replay_trace(
         identity_rows = len(next_layer.network.tables.identity_rows)
     events = trace_events(stimulus, slots=config.slots, rows=rows)
     learned = config.mode is Mode.LEARNED
+    if config.mode is Mode.TABLES and tables is None:
+        tables = profiled_tables(trace, config, limits)
     settings = PrefetchEngineSettings(
         mode=config.mode,
         layers=trace.layers,
@@ -159,7 +163,7 @@ def replay_trace(
             ),
             memory=MemoryTiming(latency=config.latency),
             networks=networks if learned else None,
-            tables=_tables(trace, train, config, limits) if config.mode is Mode.TABLES else None,
+            tables=tables,
             waits=config.waits,
             seed=config.seed,
         ),
@@ -204,10 +208,16 @@ def replay_limits(trace: RoutingTrace, config: ReplayConfig) -> PrefetchEngineLi
     )
 
 
-def _tables(trace: RoutingTrace, train: object, config: ReplayConfig, limits: PrefetchEngineLimits) -> StMoeTables:
-    """Profiled on the training sequences; no more experts are requested than a command to the stager names."""
+def profiled_tables(
+    trace: RoutingTrace, config: ReplayConfig, limits: PrefetchEngineLimits | None = None
+) -> StMoeTables:
+    """ST-MoE's tables, profiled on the training sequences, for an engine of these limits.
+
+    No more experts are requested than a command to the stager names. ``limits`` as of ``replay_trace``.
+    """
+    limits = limits or replay_limits(trace, config)
     predictor = StMoePredictor.fit(
-        select_sequences(trace, train),  # type: ignore[arg-type]
+        select_sequences(trace, split(trace)[0]),
         lookahead=config.distance,
         **config.st_moe.model_dump(exclude_unset=True),
     )

@@ -1,6 +1,7 @@
 """``forestage rtl replay``: a trace through the hardware, in lock-step with its twin."""
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -239,7 +240,12 @@ def _replay_whole(
     recorded = _opened(path, model, config["distance"])
     from cocotb_tests.build import require_tools  # needs the extra, as does the next
     from cocotb_tests.prefetch_engine.pieces import PiecesResult, replay_pieces
-    from cocotb_tests.prefetch_engine.trace_replay import ReplayConfig, TraceReplayResult, replay_trace
+    from cocotb_tests.prefetch_engine.trace_replay import (
+        ReplayConfig,
+        TraceReplayResult,
+        profiled_tables,
+        replay_trace,
+    )
     from cocotb_tests.replay import first_tokens
 
     if pieces is None:
@@ -251,6 +257,7 @@ def _replay_whole(
     require_tools()
     next_layer, values = load_heads(recorded, predictor, next_use, config["distance"])
     how = ReplayConfig(mode=mode, **config)
+    tables = cache(lambda: profiled_tables(recorded, how))  # once for all pieces
 
     def replay(first: int, last: int, progress: Progress | None) -> TraceReplayResult:
         return replay_trace(
@@ -262,6 +269,7 @@ def _replay_whole(
             next_use=values,
             progress=progress,
             waves=waves,
+            tables=tables() if pieces is not None and mode is Mode.TABLES else None,
         )
 
     result: TraceReplayResult | PiecesResult

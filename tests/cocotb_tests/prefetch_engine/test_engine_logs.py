@@ -8,7 +8,10 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from catalog.errors import ForestageError
-from cocotb_tests.prefetch_engine.logs import read_log
+from cocotb_tests.models.files import loaded_addresses, word_records
+from cocotb_tests.prefetch_engine.logs import CYCLE_DIGITS, growing_log, log_path, read_log
+from cocotb_tests.prefetch_engine.replay import GrowingLogs
+from cocotb_tests.prefetch_engine.run import log_layouts
 from cocotb_tests.prefetch_engine.stimulus import events_text, word_layout
 from predictor.engine.events import Gate, Release, Token, event_arrays
 from predictor.engine.limits import PrefetchEngineLimits
@@ -31,6 +34,66 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     path.write_text("000000000x00001\n")
     with pytest.raises(ValueError, match="hexadecimal"):
         read_log(path, layout)
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_a_log_that_grows_is_read_line_by_line_and_never_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    layout = data.StructLayout({"a": unsigned(8)})
+    steps = iter(
+        [
+            lambda: None,  # no file yet
+            lambda: _append(path, "00000000010a\n0000"),
+            lambda: _append(path, "0000020b"),  # all but its end
+            lambda: _append(path, "\n00000000030c\n"),
+        ]
+    )
+
+    def is_over() -> bool:
+        step = next(steps, None)
+        if step is not None:
+            step()
+        return step is None
+
+    read = [(log.cycle.tolist(), log.fields()["a"].tolist()) for log in growing_log(path, layout, is_over)]
+    assert read == [([1], [10]), ([2, 3], [11, 12])]
+
+
+def test_a_log_that_is_over_within_a_line_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("00000000010a\n0000")
+    grown = growing_log(path, data.StructLayout({"a": unsigned(8)}), lambda: True)
+    with pytest.raises(ValueError, match="not lines"):
+        list(grown)
+
+
+def test_a_run_is_over_when_the_next_begins_or_the_simulation_has_ended(tmp_path: Path) -> None:
+    ended: list[bool] = []
+    logs = GrowingLogs(tmp_path, 0, LIMITS, lambda: bool(ended))
+    line = "0" * (CYCLE_DIGITS + -(-log_layouts(LIMITS)["stops"].size // 4)) + "\n"
+    log_path(tmp_path, 0, "stops").write_text(line)
+    stops = logs.of("stops")
+    assert next(stops).count == 1
+    log_path(tmp_path, 1, "stops").write_text(line)
+    assert list(stops) == []
+    ended.append(True)
+    last = GrowingLogs(tmp_path, 1, LIMITS, lambda: bool(ended))
+    assert [log.count for log in last.of("stops")] == [1]
+    assert list(last.of("commands")) == []
+
+
+def test_a_memorys_words_are_records_from_the_highest_byte_on(tmp_path: Path) -> None:
+    path = tmp_path / "text.load"
+    path.write_bytes(word_records({0: bytes(range(64)), 1 << 40: bytes(64)}))
+    content = path.read_bytes()
+    assert content[:72] == bytes(8) + bytes(reversed(range(64)))
+    assert loaded_addresses(path, 64).tolist() == [0, 1 << 40]
+    path.write_bytes(word_records({}))
+    assert loaded_addresses(path, 64).tolist() == []
 
 
 def test_an_event_is_the_word_that_the_layout_says() -> None:
