@@ -2,7 +2,6 @@
 
 from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from typing_extensions import override
 
@@ -12,6 +11,7 @@ from rtl.checks import always, always_within, implies
 from rtl.pipeline import stages
 from rtl.prefetch.net.scores.merge import CHANCE_BITS
 from rtl.prefetch.net.scores.score import ADAPTED_BITS
+from rtl.ram import Ram
 
 
 class Adaptation(wiring.Component):
@@ -65,10 +65,10 @@ class Adaptation(wiring.Component):
         m = Module()
         expert_bits = (self._experts - 1).bit_length()
         depth = self._rows << expert_bits
-        m.submodules.biases = biases = Memory(shape=signed(ADAPTED_BITS), depth=depth, init=[])
-        m.submodules.chances = chances = Memory(shape=unsigned(CHANCE_BITS), depth=depth, init=[])
-        bias_read, bias_write = biases.read_port(), biases.write_port()
-        chance_read, chance_write = chances.read_port(), chances.write_port()
+        # No chance is kept during a walk, and a walk writes the bias of an expert behind the one that it reads.
+        m.submodules.biases = biases = Ram(ADAPTED_BITS, max(2, depth), collisions=False)
+        m.submodules.chances = chances = Ram(CHANCE_BITS, max(2, depth), collisions=False)
+        bias = biases.read_data.as_signed()
         begun = Array(Signal(name=f"row{n}_begun") for n in range(self._rows))
 
         row = Signal.like(self.row)
@@ -103,24 +103,24 @@ class Adaptation(wiring.Component):
         before = Signal(signed(ADAPTED_BITS))
         moved = Signal(signed(ADAPTED_BITS + 1))
         m.d.sync += [
-            wrong.eq(Mux(was_chosen, CERTAIN, 0) - chance_read.data),
-            before.eq(Mux(is_zero, 0, bias_read.data)),
+            wrong.eq(Mux(was_chosen, CERTAIN, 0) - chances.read_data),
+            before.eq(Mux(is_zero, 0, bias)),
             moved.eq(before + wrong),
         ]
         m.d.sync += self.busy.eq(self.start | walking | steps[1] | steps[2])
         m.d.comb += [
-            chance_read.en.eq(walking),
-            chance_read.addr.eq((row << expert_bits) | expert),
-            chance_write.en.eq(self.keep),
-            chance_write.addr.eq((self.keep_row << expert_bits) | self.keep_expert),
-            chance_write.data.eq(self.chance),
-            bias_read.en.eq(self.read | walking),
-            bias_read.addr.eq(
+            chances.read.eq(walking),
+            chances.read_address.eq((row << expert_bits) | expert),
+            chances.write.eq(self.keep),
+            chances.write_address.eq((self.keep_row << expert_bits) | self.keep_expert),
+            chances.write_data.eq(self.chance),
+            biases.read.eq(self.read | walking),
+            biases.read_address.eq(
                 Mux(walking, (row << expert_bits) | expert, (self.read_row << expert_bits) | self.read_expert)
             ),
-            bias_write.en.eq(steps[-1]),
-            bias_write.addr.eq((row << expert_bits) | experts[-1]),
-            bias_write.data.eq(
+            biases.write.eq(steps[-1]),
+            biases.write_address.eq((row << expert_bits) | experts[-1]),
+            biases.write_data.eq(
                 Mux(moved > ADAPTED_LIMIT, ADAPTED_LIMIT, Mux(moved < -ADAPTED_LIMIT, -ADAPTED_LIMIT, moved))
             ),
         ]
@@ -134,7 +134,7 @@ class Adaptation(wiring.Component):
                     m.d.sync += bit.eq(0)
 
         read_begun = Signal()
-        m.d.sync += [read_begun.eq(begun[self.read_row]), self.adapted.eq(Mux(read_begun, bias_read.data, 0))]
+        m.d.sync += [read_begun.eq(begun[self.read_row]), self.adapted.eq(Mux(read_begun, bias, 0))]
 
         always(m, implies(self.start | self.forget, ~self.busy), "adaptation: told to begin during a walk")
         always(m, ~(self.start & self.forget), "adaptation: told two things at once")
