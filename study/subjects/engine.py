@@ -234,11 +234,12 @@ def _whole(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block
 
 def _replays(context: StudyContext, runs: dict[str, dict[str, Any]]) -> list[Block]:
     """What ran through the whole engine."""
+    tokens = context.config.engine_tokens or max((run["tokens"] for run in runs.values()), default=100)
     command = Command(
         f"forestage rtl replay --trace {context.trace_name} --predictor {NEXT_LAYER_FILE} "
         + ("" if "next_use" in context.left_out else f"--next-use {NEXT_USE_FILE} ")
         + f"--lookahead {context.config.lookahead} "
-        f"--tokens {context.config.engine_tokens or 100} --json\n"
+        f"--tokens {tokens} --json\n"
         f"forestage rtl generate --out DIR --layers-max {context.trace.layers} "
         f"--experts-max {1 << (context.trace.experts - 1).bit_length()} --top-k-max {context.trace.top_k}"
     )
