@@ -65,6 +65,7 @@ class _Bench:
     async def look(self, key: int) -> tuple[str, str]:
         """Entry and value of a key, as its struct's word."""
         self.dut.look__key.value = key
+        self.dut.look__read.value = 1
         for _ in range(4):
             await self.edge
         return f"{self.dut.look__entry.value.to_unsigned():x}", f"{self.dut.look__value.value.to_unsigned():x}"
@@ -74,7 +75,7 @@ class _Bench:
 async def replay(dut: Any) -> None:
     """Reset, write the shares, clear, run the commands, read everything back."""
     stimulus = exchange.read_stimulus()
-    for name in ("commands__valid", "commands__payload", "values__values", "shares__valid", "look__key"):
+    for name in ("commands__valid", "commands__payload", "values__values", "shares__valid", "look__key", "look__read"):
         getattr(dut, name).value = 0
     dut.settings.value = int(stimulus["settings"], 16)
     dut.rst.value = 1

@@ -38,7 +38,7 @@ FOUND = Synthesis.model_validate(
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of records, and a synthesis that costs nothing."""
     monkeypatch.setattr(synthesising, "RECORDS", tmp_path)
-    monkeypatch.setattr(module, "synthesise", lambda *_: FOUND)
+    monkeypatch.setattr(module, "synthesise", lambda *_, **__: FOUND)
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_a_saved_record_is_what_the_next_run_is_compared_with(
     assert same["changes"] == []
     assert same["compared_with"] == str(records / "pim-block.made.json")
     smaller = FOUND.model_copy(update={"total": {"area_um2": 1900.0, "cells": 602}})
-    monkeypatch.setattr(module, "synthesise", lambda *_: smaller)
+    monkeypatch.setattr(module, "synthesise", lambda *_, **__: smaller)
     outcome = forestage("rtl", "synthesise", "--unit", "pim-block")
     assert "1,900 ▼ (2,001.5)" in outcome.out
     assert "1 figures changed" in outcome.out
@@ -71,7 +71,7 @@ def test_sram_is_estimated_where_the_catalogue_has_figures(
 ) -> None:
     assert "an estimate" not in forestage("rtl", "synthesise", "--unit", "pim-block").out
     mapped = FOUND.model_copy(update={"target": "asap7sc7p5t"})
-    monkeypatch.setattr(module, "synthesise", lambda *_: mapped)
+    monkeypatch.setattr(module, "synthesise", lambda *_, **__: mapped)
     assert "SRAM, an estimate by 7nm-bit-cell: 111 µm²" in forestage("rtl", "synthesise", "--unit", "pim-block").out
     document = json.loads(forestage("rtl", "synthesise", "--unit", "pim-block", "--json").out)
     assert document["sram_estimate"]["area_um2"] == pytest.approx(2048 * 0.027 / 0.5, abs=0.1)

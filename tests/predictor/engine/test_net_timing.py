@@ -78,6 +78,8 @@ def test_the_whole_engine_runs_in_the_times_of_its_parts() -> None:
     values = [done for done in log if done.kind is CommandKind.SET_VALUES]
     assert len(gates) == len(values) == small_trace().tokens * LAYERS
     waits = [told.start - asked.start for asked, told in zip(gates, values, strict=True)]
-    known = schedule().gate(1, known=True, held=True).values
-    assert min(waits) > known // 2
-    assert max(waits) < known + 200
+    # A gate's DEMAND may itself wait for the stager: then its values come sooner after it.
+    kinds = [(False, False), (False, True), (True, True)]
+    takes = [schedule().gate(layer, known=known, held=held).values for layer in range(LAYERS) for known, held in kinds]
+    assert min(waits) > min(takes) // 2
+    assert max(waits) < max(takes) + 200

@@ -84,6 +84,7 @@ def run_of_one(*, hit: ActionKind = ActionKind.HIT, demanded: int = 0, arrived: 
         violations=[],
         cycles=2000,
         running_s=1.0,
+        ended=0.0,
         staging=(np.zeros(0, np.int64), np.zeros((0, 64), np.bool_), np.zeros((0, 64), np.uint8)),
         bursts={"reads": reads, "writes": writes},
     )
