@@ -51,6 +51,11 @@ def test_a_table_says_what_is_not_counted(forestage: Forestage, records: Path) -
     assert "against" not in outcome.out
 
 
+def test_a_library_has_no_speed_grade(forestage: Forestage, records: Path) -> None:
+    outcome = forestage("rtl", "synthesise", "--unit", "pim-block", "--liberty", "a.lib", "--speed-grade", "8")
+    assert "--speed-grade: has no effect" in refused(outcome)
+
+
 def test_a_saved_record_is_what_the_next_run_is_compared_with(
     forestage: Forestage, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
