@@ -41,10 +41,7 @@ def synthesise_command(
         list[Path] | None,
         typer.Option("--liberty", help="A cell library (.lib or .lib.gz) to map to; several times for one in parts"),
     ] = None,
-    speed_grade: Annotated[
-        int | None,
-        typer.Option("--speed-grade", min=6, max=8, help="Of the ECP5: 6 to 8, the fastest; 6 unless given"),
-    ] = None,
+    speed_grade: Annotated[int, typer.Option("--speed-grade", min=6, max=8, help="Of the ECP5; 8 is the fastest")] = 6,
     against: Annotated[
         Path | None, typer.Option("--against", help="Record to compare with; by default the committed one, if any")
     ] = None,
@@ -85,7 +82,7 @@ def synthesise_command(
     if save and not RECORDS.is_dir():
         raise ForestageError(f"--save: there is no {RECORDS}; run it in a checkout of the repository")
     with progress_bar(f"synthesis of {unit}") as progress:
-        found = synthesise(unit, limits, liberty or [], progress, speed_grade=speed_grade or 6)
+        found = synthesise(unit, limits, liberty or [], progress, speed_grade=speed_grade)
     committed = RECORDS / f"{unit}.{found.target}.json"
     origin = str(against)
     if before is None and committed.is_file():

@@ -9,6 +9,7 @@ from predictor.row_network.config import MAX_DECAY
 from predictor.row_network.integers import FRACTION_BITS
 from predictor.row_network.limits import NetLimits
 from predictor.row_network.program import DECAYS_MAX, Memory
+from predictor.row_network.sum_cycles import SUM_CLOCKS, TRAIL_CLOCKS
 from rtl.checks import always
 from rtl.pipeline import stages
 from rtl.prefetch.net.layouts import ROW_BITS, command_layout, pass_layout, settings_layout
@@ -22,9 +23,9 @@ from rtl.ram import Ram
 from rtl.register_slice import RegisterSlice
 from rtl.verilog import Shared
 
-_SUM_WRITTEN = 5
+_SUM_WRITTEN = SUM_CLOCKS - 1
 """Clocks from a slot to its sum in the memory, or at the scores."""
-_TRAIL_WRITTEN = 12
+_TRAIL_WRITTEN = TRAIL_CLOCKS - 1
 """Clocks from a slot that finishes a decayed sum to its trail in the memory: the end of the pipeline."""
 
 
