@@ -157,7 +157,7 @@ def build_recipe(
         control=_control_file(
             [*((top, pattern) for pattern in visible), *public], [(top, pattern) for pattern in read_only], lint_off
         ),
-        arguments=("--no-timing", f"+define+{CHECKS_MACRO}", *verilator_arguments),
+        arguments=(f"+define+{CHECKS_MACRO}", *verilator_arguments),
         tools=_tool_versions(),
         optimisation=os.environ.get("OPT_FAST", optimisation),
     )
@@ -186,6 +186,7 @@ def runner_class() -> type[Any]:
             # --public-flat-rw would keep every signal of every module; the control file names what is kept.
             verilate = [argument for argument in verilate if argument != "--public-flat-rw"]
             make += [
+                "CFG_CXXFLAGS_COROUTINES=-std=gnu++20",  # empty in the wheel; a clock in the Verilog needs it
                 "CFG_CXXFLAGS_PCH_I=-include",  # empty in the wheel, without which no large design compiles
                 f"PYTHON3={sys.executable}",  # the wheel's is `python`, which many machines lack
                 f"CXX={_compiler()}",

@@ -11,7 +11,6 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
@@ -77,7 +76,6 @@ class Bench:
         dut.go.value = 0
         dut.keep.value = 0
         self._set_inputs()
-        Clock(dut.clk, _PERIOD_NS, unit="ns").start()
         for _ in range(3):
             await RisingEdge(dut.clk)
         dut.rst.value = 0

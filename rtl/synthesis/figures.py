@@ -75,7 +75,8 @@ class Synthesis(StrictModel):
         memories: Its memories, if the target has none of its own.
         sram_bits: Bits of the memories that are in no area.
         path: The longest path.
-        fmax_mhz: The clock that it allows, on an FPGA.
+        fmax_mhz: The clock that it allows, on an FPGA; of several placements, the fastest one's.
+        fmax_of_seeds_mhz: That of each placement, of seed 1 first; empty of a sum.
         not_counted: What none of the figures contains.
         tools: Versions of the tools, by package.
         inputs: What was read besides: file's library → SHA-256.
@@ -90,6 +91,7 @@ class Synthesis(StrictModel):
     sram_bits: int = 0
     path: LongestPath | None = None
     fmax_mhz: float | None = None
+    fmax_of_seeds_mhz: tuple[float, ...] = ()
     not_counted: str
     tools: dict[str, str]
     inputs: dict[str, str] = Field(default_factory=dict)

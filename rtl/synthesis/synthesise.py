@@ -19,8 +19,7 @@ def synthesise(
     limits: EngineLimits,
     liberty: Sequence[Path],
     progress: Progress,
-    *,
-    speed_grade: int = ecp5.SPEED_GRADES[0],
+    options: ecp5.Options = ecp5.ONE_PLACEMENT,
 ) -> Synthesis:
     """Area and speed of the unit ``name``: of its cells with the libraries ``liberty``, on an ECP5 without any.
 
@@ -29,7 +28,7 @@ def synthesise(
         limits: The prefetch engine's.
         liberty: Liberty files to use together.
         progress: Told how far it is.
-        speed_grade: Of the ECP5, of ``ecp5.SPEED_GRADES``.
+        options: How it is placed on the ECP5.
 
     Raises:
         ForestageError: an unknown unit, a missing tool, a library that is none, a unit that does not fit.
@@ -40,7 +39,7 @@ def synthesise(
         folder = Path(temporary)
         library = read_libraries(liberty, folder) if liberty else None
         if isinstance(unit, Unit):
-            return _synthesise(name, unit, limits, library, folder, progress, speed_grade)
+            return _synthesise(name, unit, limits, library, folder, progress, options)
         parts = []
         for part in unit.parts:
             inside = folder / part
@@ -48,7 +47,7 @@ def synthesise(
             single = UNITS[part]
             if isinstance(single, Sum):
                 raise AssertionError(f"{name}: {part}: a sum of sums")
-            parts.append(_synthesise(part, single, limits, library, inside, progress, speed_grade))
+            parts.append(_synthesise(part, single, limits, library, inside, progress, options))
         return _added(name, unit, parts)
 
 
@@ -59,20 +58,21 @@ def _synthesise(
     library: Library | None,
     folder: Path,
     progress: Progress,
-    speed_grade: int,
+    options: ecp5.Options,
 ) -> Synthesis:
     design = design_of(unit.make(limits))
     parameters = limits.model_dump() if unit.limited else {}
     if library is None:
-        placed = ecp5.place(design, folder, progress, speed_grade=speed_grade)
+        placed = ecp5.place(design, folder, progress, options)
         return Synthesis(
             unit=name,
-            target=ecp5.target(speed_grade),
+            target=ecp5.target(options.speed_grade),
             parameters=parameters,
             blocks=placed.blocks,
             total=total_of(placed.blocks) | {f"placed_{figure}": value for figure, value in placed.used.items()},
             path=placed.path,
             fmax_mhz=placed.fmax_mhz,
+            fmax_of_seeds_mhz=placed.fmax_of_seeds_mhz,
             not_counted=ecp5.NOT_COUNTED,
             tools=tool_versions(),
         )

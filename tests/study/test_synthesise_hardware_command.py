@@ -51,9 +51,19 @@ def test_a_table_says_what_is_not_counted(forestage: Forestage, records: Path) -
     assert "against" not in outcome.out
 
 
-def test_a_library_has_no_speed_grade(forestage: Forestage, records: Path) -> None:
-    outcome = forestage("rtl", "synthesise", "--unit", "pim-block", "--liberty", "a.lib", "--speed-grade", "8")
-    assert "--speed-grade: has no effect" in refused(outcome)
+@pytest.mark.parametrize("option", ["--speed-grade", "--seeds"])
+def test_a_library_is_not_placed(forestage: Forestage, records: Path, option: str) -> None:
+    outcome = forestage("rtl", "synthesise", "--unit", "pim-block", "--liberty", "a.lib", option, "8")
+    assert f"{option}: has no effect" in refused(outcome)
+
+
+def test_the_clock_of_each_placement_is_shown(
+    forestage: Forestage, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = FOUND.model_copy(update={"fmax_mhz": 99.5, "fmax_of_seeds_mhz": (90.0, 99.5)})
+    monkeypatch.setattr(module, "synthesise", lambda *_, **__: placed)
+    outcome = forestage("rtl", "synthesise", "--unit", "pim-block", "--seeds", "2")
+    assert "clock 99.50 MHz, the fastest of the seeds' 90.00, 99.50" in outcome.out
 
 
 def test_a_saved_record_is_what_the_next_run_is_compared_with(

@@ -42,6 +42,9 @@ def synthesise_command(
         typer.Option("--liberty", help="A cell library (.lib or .lib.gz) to map to; several times for one in parts"),
     ] = None,
     speed_grade: Annotated[int, typer.Option("--speed-grade", min=6, max=8, help="Of the ECP5; 8 is the fastest")] = 6,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Placements on the ECP5, of the seeds 1, 2, …; the fastest is kept")
+    ] = 1,
     against: Annotated[
         Path | None, typer.Option("--against", help="Record to compare with; by default the committed one, if any")
     ] = None,
@@ -61,13 +64,16 @@ def synthesise_command(
     """
     limits = engine_limits(experts_max, layers_max, top_k_max, candidates_max, slots_max, domains_max)
     from rtl.synthesis.comparison import changes  # needs the extra, as do the next
+    from rtl.synthesis.ecp5 import Options
     from rtl.synthesis.figures import read_record
     from rtl.synthesis.sram import estimate
     from rtl.synthesis.synthesise import synthesise
     from rtl.synthesis.units import is_limited
 
     if liberty:
-        refuse_unused("an ECP5 has a speed grade, a cell library has none; leave it out", speed_grade="--speed-grade")
+        refuse_unused(
+            "it is of the ECP5, not of a cell library; leave it out", speed_grade="--speed-grade", seeds="--seeds"
+        )
     if not is_limited(unit):
         refuse_unused(
             f"{unit} has no such limit; leave it out",
@@ -82,7 +88,7 @@ def synthesise_command(
     if save and not RECORDS.is_dir():
         raise ForestageError(f"--save: there is no {RECORDS}; run it in a checkout of the repository")
     with progress_bar(f"synthesis of {unit}") as progress:
-        found = synthesise(unit, limits, liberty or [], progress, speed_grade=speed_grade)
+        found = synthesise(unit, limits, liberty or [], progress, Options(speed_grade, seeds))
     committed = RECORDS / f"{unit}.{found.target}.json"
     origin = str(against)
     if before is None and committed.is_file():
@@ -153,7 +159,10 @@ def render_synthesis(
         path = f"longest path {shown(found.path.ns, marks.get((True, '', 'longest_path_ns')))} ns"
         console.print(escape(f"{path}, from {found.path.start} to {found.path.end}"), highlight=False, soft_wrap=True)
     if found.fmax_mhz is not None:
-        console.print(f"clock {shown(found.fmax_mhz, marks.get((True, '', 'fmax_mhz')))} MHz", highlight=False)
+        seeds = ", ".join(f"{of_seed:.2f}" for of_seed in found.fmax_of_seeds_mhz)
+        several = f", the fastest of the seeds' {seeds}" if len(found.fmax_of_seeds_mhz) > 1 else ""
+        clock = shown(found.fmax_mhz, marks.get((True, "", "fmax_mhz")))
+        console.print(f"clock {clock} MHz{several}", highlight=False)
     console.print(f"not counted: {escape(found.not_counted)}", highlight=False)
     if compared is not None:
         said = f"{len(changed)} figures changed" if changed else "no figure changed"

@@ -12,7 +12,7 @@ from rtl.ram import Ram
 from rtl.synthesis import synthesise as module
 from rtl.synthesis.cells import map_to_cells, timed
 from rtl.synthesis.comparison import changes
-from rtl.synthesis.ecp5 import place, read_report, target
+from rtl.synthesis.ecp5 import ONE_PLACEMENT, Options, place, read_report, target
 from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_record, total_of
 from rtl.synthesis.hierarchy import design_of, plainly_named
 from rtl.synthesis.liberty import Library, read_libraries
@@ -86,12 +86,23 @@ def test_the_same_input_gives_the_same_figures(tiny: Library, tmp_path: Path) ->
 
 
 def test_a_unit_on_the_fpga(tmp_path: Path) -> None:
-    found = place(design_of(Pair()), tmp_path, silent)
+    found = place(design_of(Pair()), tmp_path, silent, ONE_PLACEMENT)
     total = total_of(found.blocks)
     assert total["block_rams"] == found.used["block_rams"] == 1
     assert found.used["flip_flops"] == total["flip_flops"] >= 2
     assert found.fmax_mhz > 50
     assert found.path.ns == pytest.approx(1000 / found.fmax_mhz, rel=0.05)
+
+
+def test_the_fastest_of_several_placements_is_kept(tmp_path: Path) -> None:
+    steps: list[tuple[int, int | None]] = []
+    found = place(design_of(BestExperts(2, 8)), tmp_path, lambda *step: steps.append(step), Options(seeds=3))
+    of_seeds = found.fmax_of_seeds_mhz
+    assert len(of_seeds) == 3
+    assert len(set(of_seeds)) > 1
+    assert found.fmax_mhz == max(of_seeds)
+    assert found.path.ns == pytest.approx(1000 / found.fmax_mhz, rel=0.05)
+    assert steps == [(0, 7), (1, 7), (3, 7), (5, 7), (7, 7)]
 
 
 def test_a_report_of_the_placement_is_read() -> None:
