@@ -28,6 +28,35 @@ FST = "--trace-fst"
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How a design is built.
+
+    Attributes:
+        trace_waves: Build in what ``simulation.run(..., waves=...)`` needs. Slower to build and to run.
+        public: Further ``(module, variable)`` patterns to make visible to cocotb, ``*`` as wildcard.
+        lint_off: Verilator's lint classes to ignore; any other warning is an error.
+        verilator_arguments: Further arguments of Verilator.
+        models: Further files in SystemVerilog (``cocotb_tests.models``), built beside the design; names that differ.
+        visible: Patterns of the top module's signals that cocotb sees; fewer are faster.
+        read_only: Patterns of further ones, which cocotb never sets: what they drive is evaluated less.
+        optimisation: The compiler's option for the design, where the variable OPT_FAST says nothing else: -Os compiles
+            fastest; -O2 runs an eighth faster.
+    """
+
+    trace_waves: bool = False
+    public: Sequence[tuple[str, str]] = ()
+    lint_off: Sequence[str] = AMARANTH_LINT_OFF
+    verilator_arguments: Sequence[str] = ()
+    models: Sequence[Path] = ()
+    visible: Sequence[str] = ("*",)
+    read_only: Sequence[str] = ()
+    optimisation: str = "-Os"
+
+
+PLAIN = BuildOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuiltModel:
     """A simulation executable and what is needed to run it.
 
@@ -78,88 +107,45 @@ class BuildRecipe:
         return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def build(
-    verilog: str | Path,
-    top: str,
-    *,
-    trace_waves: bool = False,
-    public: Sequence[tuple[str, str]] = (),
-    lint_off: Sequence[str] = AMARANTH_LINT_OFF,
-    verilator_arguments: Sequence[str] = (),
-    models: Sequence[Path] = (),
-    visible: Sequence[str] = ("*",),
-    read_only: Sequence[str] = (),
-    optimisation: str = "-Os",
-) -> BuiltModel:
+def build(verilog: str | Path, top: str, options: BuildOptions = PLAIN) -> BuiltModel:
     """Build ``verilog`` with Verilator for cocotb, or find it built.
 
     Args:
         verilog: The text itself (``str``), or a file that holds all modules (``Path``).
         top: Name of the top module. Its own signals are visible to cocotb; those of its submodules are not.
-            It may be one of the ``models``.
-        trace_waves: Build in what ``simulation.run(..., waves=...)`` needs. Slower to build and to run.
-        public: Further ``(module, variable)`` patterns to make visible to cocotb, ``*`` as wildcard.
-        lint_off: Verilator's lint classes to ignore; any other warning is an error.
-        verilator_arguments: Further arguments of Verilator.
-        models: Further files in SystemVerilog (``cocotb_tests.models``), built beside ``verilog``; names that differ.
-        visible: Patterns of the top module's signals that cocotb sees; fewer are faster.
-        read_only: Patterns of further ones, which cocotb never sets: what they drive is evaluated less.
-        optimisation: The compiler's option for the design, where the variable OPT_FAST says nothing else: -Os compiles
-            fastest; -O2 runs an eighth faster.
+            It may be one of the models.
+        options: How.
 
     Raises:
         ForestageError: the extra ``hardware``, a compiler or make is missing, the file cannot be read, the cache cannot
             be written, or Verilator or the compiler refuses the Verilog (with their last lines).
     """
-    recipe = build_recipe(
-        verilog,
-        top,
-        trace_waves=trace_waves,
-        public=public,
-        lint_off=lint_off,
-        verilator_arguments=verilator_arguments,
-        models=models,
-        visible=visible,
-        read_only=read_only,
-        optimisation=optimisation,
-    )
+    recipe = build_recipe(verilog, top, options)
     folder, found = build_cache.obtain(recipe.key, lambda temporary: _compile(temporary, recipe))
     manifest = json.loads((folder / build_cache.MANIFEST).read_text())
     return BuiltModel(
-        executable=folder / top, top=top, trace_waves=trace_waves, build_s=manifest["build_s"], cached=found
+        executable=folder / top, top=top, trace_waves=options.trace_waves, build_s=manifest["build_s"], cached=found
     )
 
 
-def build_recipe(
-    verilog: str | Path,
-    top: str,
-    *,
-    trace_waves: bool = False,
-    public: Sequence[tuple[str, str]] = (),
-    lint_off: Sequence[str] = AMARANTH_LINT_OFF,
-    verilator_arguments: Sequence[str] = (),
-    models: Sequence[Path] = (),
-    visible: Sequence[str] = ("*",),
-    read_only: Sequence[str] = (),
-    optimisation: str = "-Os",
-) -> BuildRecipe:
+def build_recipe(verilog: str | Path, top: str, options: BuildOptions = PLAIN) -> BuildRecipe:
     """What ``build`` would build, with ``build``'s arguments.
 
     Raises:
         ForestageError: a tool is missing or the file cannot be read.
     """
     require_tools()
+    public = [*((top, pattern) for pattern in options.visible), *options.public]
+    read_only = [(top, pattern) for pattern in options.read_only]
     return BuildRecipe(
         verilog=_read(verilog),
-        models=tuple((path.name, _read(path)) for path in models),
+        models=tuple((path.name, _read(path)) for path in options.models),
         top=top,
-        trace_waves=trace_waves,
-        control=_control_file(
-            [*((top, pattern) for pattern in visible), *public], [(top, pattern) for pattern in read_only], lint_off
-        ),
-        arguments=(f"+define+{CHECKS_MACRO}", *verilator_arguments),
+        trace_waves=options.trace_waves,
+        control=_control_file(public, read_only, options.lint_off),
+        arguments=(f"+define+{CHECKS_MACRO}", *options.verilator_arguments),
         tools=_tool_versions(),
-        optimisation=os.environ.get("OPT_FAST", optimisation),
+        optimisation=os.environ.get("OPT_FAST", options.optimisation),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
-from cocotb_tests.build import AMARANTH_LINT_OFF, build
+from cocotb_tests.build import AMARANTH_LINT_OFF, BuildOptions, build
 from cocotb_tests.pim_unit import unit_script
 from cocotb_tests.pim_unit.checker import device_violations
 from cocotb_tests.pim_unit.command_log import CommandLog, log_of_schedule
@@ -136,7 +136,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     packets = [input_beats(job.x) for job in jobs]
     return run_simulation(
-        build(pim_unit_verilog(parameters), unit_script.TOP, lint_off=LINT_OFF),
+        build(pim_unit_verilog(parameters), unit_script.TOP, BuildOptions(lint_off=LINT_OFF)),
         "cocotb_tests.pim_unit.unit_test",
         stimulus={
             "parameters": parameters.model_dump(mode="json"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import ForestageError
 from cocotb_tests import build_cache, memory_accesses
-from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuiltModel, build, require_fst
+from cocotb_tests.build import AMARANTH_LINT_OFF, FST, BuildOptions, BuiltModel, build, require_fst
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import Fault, fault_lines, word_records
 from cocotb_tests.prefetch_engine.learned_memory import LearnedMemory
@@ -179,20 +179,20 @@ def build_bench(limits: PrefetchEngineLimits, *, waves: Path | None = None, acti
     return build(
         memory_accesses.counting(verilog) if activity else verilog,
         "bench",
-        trace_waves=waves is not None or activity,
-        models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
-        visible=_SET,
-        read_only=_READ,
-        optimisation="-O0" if activity else "-O2",  # what counts is thrice the code, and runs few tokens
-        lint_off=LINT_OFF,
-        verilator_arguments=[
-            "--timing",
-            "--timescale",
-            "1ns/1ps",
-            *([FST] if is_fst else []),
-            *(_COUNT_ACTIVITY if activity else []),
-            *(f"-G{name}={value}" for name, value in parameters.items()),
-        ],
+        BuildOptions(
+            trace_waves=waves is not None or activity,
+            models=(AXI4_RAM, AXI4_CHECKER, _FOLDER / "runner.sv", _FOLDER / "bench.sv"),
+            visible=_SET,
+            read_only=_READ,
+            optimisation="-O0" if activity else "-O2",  # what counts is thrice the code, and runs few tokens
+            lint_off=LINT_OFF,
+            verilator_arguments=[
+                *("--timing", "--timescale", "1ns/1ps"),  # of the clock that the bench makes
+                *([FST] if is_fst else []),
+                *(_COUNT_ACTIVITY if activity else []),
+                *(f"-G{name}={value}" for name, value in parameters.items()),
+            ],
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cocotb_tests.build import AMARANTH_LINT_OFF, BuiltModel, build
+from cocotb_tests.build import AMARANTH_LINT_OFF, BuildOptions, BuiltModel, build
 from cocotb_tests.models import AXI4_CHECKER, AXI4_RAM
 from cocotb_tests.models.files import WRITE, Fault, ReadBurst, WriteBurst, fault_lines, pattern
 from cocotb_tests.simulation import SimulationResult, run
@@ -127,10 +127,12 @@ def _model(limits: TransferLimits) -> BuiltModel:
     return build(
         to_verilog(Dma(limits), "dma"),
         "bench",
-        models=(AXI4_RAM, AXI4_CHECKER, BENCH),
-        visible=("clk", "rst", "keep", "finished", "hung", "strays"),
-        lint_off=(*AMARANTH_LINT_OFF, "BLKSEQ"),
-        verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+        BuildOptions(
+            models=(AXI4_RAM, AXI4_CHECKER, BENCH),
+            visible=("clk", "rst", "keep", "finished", "hung", "strays"),
+            lint_off=(*AMARANTH_LINT_OFF, "BLKSEQ"),
+            verilator_arguments=[f"-G{name}={value}" for name, value in parameters.items()],
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from catalog.errors import ForestageError
 from cocotb_tests import memory_accesses
-from cocotb_tests.build import BuiltModel, build
+from cocotb_tests.build import BuildOptions, BuiltModel, build
 from cocotb_tests.memory_accesses import counting, read_accesses
 from cocotb_tests.simulation import run
 from rtl.ram import Ram
@@ -94,8 +94,10 @@ def model() -> BuiltModel:
     return build(
         counting(to_verilog(Mixer(), "mixer")),
         "mixer",
-        trace_waves=True,
-        verilator_arguments=["--trace-saif", f"+define+{memory_accesses.COUNTED_MACRO}=mixer.counted"],
+        BuildOptions(
+            trace_waves=True,
+            verilator_arguments=["--trace-saif", f"+define+{memory_accesses.COUNTED_MACRO}=mixer.counted"],
+        ),
     )
 
 
@@ -194,7 +196,7 @@ async def go(dut):
 def test_counts_that_begin_late_are_of_that_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "late_bench.py").write_text(LATE_BENCH)
     monkeypatch.syspath_prepend(str(tmp_path))
-    late = build(LATE, "late", trace_waves=True, verilator_arguments=["--trace-saif"])
+    late = build(LATE, "late", BuildOptions(trace_waves=True, verilator_arguments=["--trace-saif"]))
     run(late, "late_bench", kept={"activity.saif": tmp_path / "activity.saif"})
     whole = read_saif(tmp_path / "activity.saif")
     found = read_saif(tmp_path / "activity.saif", counted="counted")

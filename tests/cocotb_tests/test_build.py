@@ -17,7 +17,7 @@ from catalog.errors import ForestageError
 from catalog.user_cache import UNUSED_DAYS
 from cocotb_tests import build as build_module
 from cocotb_tests import build_cache
-from cocotb_tests.build import BuiltModel, build, build_recipe, require_fst
+from cocotb_tests.build import BuildOptions, BuiltModel, build, build_recipe, require_fst
 from cocotb_tests.simulation import SimulationError, run
 
 COUNTER = """
@@ -88,7 +88,7 @@ async def endless(dut):
 
 @pytest.fixture(scope="module")
 def model() -> BuiltModel:
-    return build(COUNTER, "counter", public=PUBLIC)
+    return build(COUNTER, "counter", BuildOptions(public=PUBLIC))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_waves_need_a_model_built_for_them(model: BuiltModel, bench: str, tmp_pa
 
 @pytest.mark.long  # compiles Verilator's library once more, with tracing
 def test_waves_are_written_on_request(bench: str, tmp_path: Path) -> None:
-    traced = build(COUNTER, "counter", public=PUBLIC, trace_waves=True)
+    traced = build(COUNTER, "counter", BuildOptions(public=PUBLIC, trace_waves=True))
     run(traced, bench, tests=["visible_signals"], waves=tmp_path / "counter.vcd")
     assert "$var" in (tmp_path / "counter.vcd").read_text()
     with pytest.raises(SimulationError, match="wrong failed"):
@@ -157,7 +157,7 @@ def test_waves_are_written_on_request(bench: str, tmp_path: Path) -> None:
 
 
 def test_a_build_is_found_again(model: BuiltModel) -> None:
-    again = build(COUNTER, "counter", public=PUBLIC)
+    again = build(COUNTER, "counter", BuildOptions(public=PUBLIC))
     assert again.cached
     assert again.executable == model.executable
 
@@ -170,10 +170,10 @@ def test_everything_that_shapes_a_build_is_in_its_key(monkeypatch: pytest.Monkey
         build_recipe(COUNTER, "counter"),
         build_recipe(COUNTER + "// changed\n", "counter"),
         build_recipe(COUNTER, "inner"),
-        build_recipe(COUNTER, "counter", trace_waves=True),
-        build_recipe(COUNTER, "counter", public=[("inner", "value")]),
-        build_recipe(COUNTER, "counter", lint_off=["LATCH"]),
-        build_recipe(COUNTER, "counter", verilator_arguments=["-O1"]),
+        build_recipe(COUNTER, "counter", BuildOptions(trace_waves=True)),
+        build_recipe(COUNTER, "counter", BuildOptions(public=[("inner", "value")])),
+        build_recipe(COUNTER, "counter", BuildOptions(lint_off=["LATCH"])),
+        build_recipe(COUNTER, "counter", BuildOptions(verilator_arguments=["-O1"])),
     ]
     monkeypatch.setenv("CXXFLAGS", "-O1")
     recipes.append(build_recipe(COUNTER, "counter"))

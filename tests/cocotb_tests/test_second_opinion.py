@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("cocotb_tools", reason="needs the extra 'hardware'")
 pytest.importorskip("cocotbext.axi", reason="needs cocotbext-axi, of the extra 'dev'")
 
-from cocotb_tests.build import build
+from cocotb_tests.build import BuildOptions, build
 from cocotb_tests.lint import WAIVED
 from cocotb_tests.simulation import run
 from predictor.st_moe.parameters import EngineLimits
@@ -26,7 +26,7 @@ TABLES = EngineLimits(experts_max=16, layers_max=6, top_k_max=3, candidates_max=
 
 def control_port(verilog: str, top: str, *, transfers: int = 800, **stimulus: Any) -> dict[str, Any]:
     values = {"transfers": transfers, "seed": 5, **stimulus}
-    model = build(verilog, top, lint_off=WAIVED)
+    model = build(verilog, top, BuildOptions(lint_off=WAIVED))
     return run(model, "cocotb_tests.second_opinion.control_port_test", stimulus=values, seed=5).values
 
 
@@ -93,7 +93,7 @@ def dma(*, waits: bool, seed: int, outstanding: int = 4, right: str = "", wrong:
     text = to_verilog(Dma(limits), "dma")
     assert right in text
     return run(
-        build(text.replace(right, wrong), "dma", lint_off=WAIVED),
+        build(text.replace(right, wrong), "dma", BuildOptions(lint_off=WAIVED)),
         "cocotb_tests.second_opinion.memory_ports_test",
         stimulus={
             "descriptors": np.array(rows, np.int64),
