@@ -15,7 +15,11 @@ COUNTED_MACRO = "FORESTAGE_COUNTED"
 
 _NAME = r"(?:\\\S+ |\w+)"
 _MODULE = re.compile(rf"^module ({_NAME}).*?^endmodule", re.MULTILINE | re.DOTALL)
-_MEMORY = re.compile(rf"^  reg (?:\[(\d+):0\] ?)?({_NAME}) *\[(?:(\d+):0|0:(\d+))\];", re.MULTILINE)
+_MEMORY = re.compile(
+    rf"^  (?:\(\* [^()]* \*\) )?reg (?:\[(\d+):0\] ?)?({_NAME}) *\[(?:(\d+):0|0:(\d+))\];$", re.MULTILINE
+)
+_ARRAY = re.compile(rf"^[^=\n]*\b(?:reg|logic)\b[^=\n]* {_NAME} *\[[^\n]*\] *;.*$", re.MULTILINE)
+"""Any declaration of an array, however it is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,11 @@ class MemoryAccesses:
 
 
 def counting(verilog: str) -> str:
-    """``verilog`` with a counter beside each access to a memory; its simulation ends by writing them to ``FILE``."""
+    """``verilog`` with a counter beside each access to a memory; its simulation ends by writing them to ``FILE``.
+
+    Raises:
+        AssertionError: a memory is declared in a way that is not known here.
+    """
     return f"`ifndef {COUNTED_MACRO}\n`define {COUNTED_MACRO} 1'b1\n`endif\n" + _MODULE.sub(_counted, verilog)
 
 
@@ -80,6 +88,9 @@ def _counted(module: re.Match[str]) -> str:
     """A module with its counters."""
     text = module[0]
     counters: list[tuple[str, int, int, str]] = []
+    for array in _ARRAY.findall(text):
+        if not _MEMORY.match(array):
+            raise AssertionError(f"a memory whose accesses are not counted: {array.strip()}")
     for top, name, last, alternate in _MEMORY.findall(text):
         width, depth = int(top or 0) + 1, int(last or alternate) + 1
         row = rf"{re.escape(name)} *\[(?:[^\[\]]|\[[^\[\]]*\])*\]"

@@ -1,7 +1,7 @@
 """Energy of the prefetch engine's decisions, from a lock-step run and the committed records: an estimate."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from catalog import load_catalog
@@ -14,7 +14,7 @@ from cocotb_tests.prefetch_engine.trace_replay import TraceReplayResult
 from predictor.engine.limits import PrefetchEngineLimits
 from rtl.synthesis.cell_energy import CellEnergy
 from rtl.synthesis.energy import NOT_COUNTED, Access, Energy, sram_energy, toggling, unit_energy
-from rtl.synthesis.figures import read_record
+from rtl.synthesis.figures import Synthesis, read_record
 from rtl.synthesis.instances import block_name, instances
 from rtl.synthesis.saif import Activity, Nets, read_saif
 from rtl.synthesis.sram import record_for
@@ -149,7 +149,8 @@ def energy_of_run(
         clock_ghz: of the engine.
 
     Raises:
-        ForestageError: there are no records for the library's cells, or no energies of their SRAM.
+        ForestageError: there are no records for the library's cells, or no energies of their SRAM; or a record has
+            other memories than the engine that ran.
     """
     figures = require_records(target, records)
     activity = read_saif(folder / SAIF, counted=COUNTED_NET)
@@ -165,6 +166,7 @@ def energy_of_run(
         area = None
         if record_path.exists():
             record = read_record(record_path)
+            _check_memories(record, accesses)
             area = record.total["area_um2"]
             energy += unit_energy(record, nets, cells, cycles=activity.cycles, clock_ns=1 / clock_ghz)
         parts.append(
@@ -226,6 +228,16 @@ def _within(activity: Activity, modules: Mapping[str, str], place: str) -> dict[
     if not found:
         raise ForestageError(f"the toggle counts have no instance {place}; count those of the whole engine")
     return found
+
+
+def _check_memories(record: Synthesis, accesses: Sequence[Access]) -> None:
+    """Refuse where not every memory of the record was counted, or the record is of another circuit."""
+    counted = sum(access.depth * access.width for access in accesses if access.is_sram)
+    if counted != record.sram_bits:
+        raise ForestageError(
+            f"{record.unit}: the record of its synthesis has {record.sram_bits} bits of SRAM, and {counted} ran; "
+            f"make it again: forestage rtl synthesise --unit {record.unit} --liberty … --save"
+        )
 
 
 def _accesses(asked: list[memory_accesses.MemoryAccesses], place: str) -> list[Access]:

@@ -27,7 +27,7 @@ from rtl.verilog import to_verilog
 
 
 class Mixer(wiring.Component):
-    """A memory by ``Ram`` with granules, one of Amaranth's, and one that is read without a clock."""
+    """Memories by ``Ram``, with granules and without collisions; one of Amaranth's; one read without a clock."""
 
     number: In(8)
     counted: In(1)
@@ -37,6 +37,7 @@ class Mixer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.ram = ram = Ram(16, 32, granule=4)
+        m.submodules.apart = apart = Ram(8, 16, collisions=False)
         m.submodules.plain = plain = Memory(shape=8, depth=16, init=[])
         m.submodules.open = unclocked = Memory(shape=8, depth=4, init=[])
         write, read = plain.write_port(), plain.read_port()
@@ -47,6 +48,11 @@ class Mixer(wiring.Component):
             ram.write.eq(self.number[1:5]),
             ram.write_address.eq(self.number),
             ram.write_data.eq(self.number.replicate(2)),
+            apart.read.eq(self.number[0]),
+            apart.read_address.eq(self.number),
+            apart.write.eq(~self.number[0]),
+            apart.write_address.eq(self.number),
+            apart.write_data.eq(self.number),
             write.en.eq(self.number[6]),
             write.addr.eq(self.number),
             write.data.eq(self.number),
@@ -57,7 +63,7 @@ class Mixer(wiring.Component):
             bare.data.eq(self.number),
             answer.addr.eq(self.number),
         ]
-        m.d.sync += self.mixed.eq(ram.read_data[:8] ^ ram.read_data[8:] ^ read.data ^ answer.data)
+        m.d.sync += self.mixed.eq(ram.read_data[:8] ^ ram.read_data[8:] ^ apart.read_data ^ read.data ^ answer.data)
         return m
 
 
@@ -125,6 +131,10 @@ def test_counts_are_those_of_the_stimulus(model: BuiltModel, bench: str, tmp_pat
     assert (plain.bits_read, plain.bits_written) == tuple(
         8 * sum(number >> bit & 1 for number in counted) for bit in (7, 6)
     )
+    apart = found["mixer.apart.words.words"]
+    assert (apart.bits_read, apart.bits_written) == tuple(
+        8 * sum(number & 1 == odd for number in counted) for odd in (1, 0)
+    )
     assert (bare.bits_read, bare.bits_written, bare.clocked) == (0, 8 * len(counted), False)
 
     activity = read_saif(tmp_path / "activity.saif")
@@ -154,8 +164,15 @@ def test_files_that_are_not_left_or_say_something_else_are_refused(
 def test_every_access_of_the_text_gets_a_counter() -> None:
     text = to_verilog(Mixer(), "mixer")
     marked: Callable[[str], int] = counting(text).count
-    assert marked(f"if (`{memory_accesses.COUNTED_MACRO})") == (4 + 1) + (1 + 1) + 1  # writes and reads with a clock
-    assert text.count("words[write_address]") == 4
+    # Writes and reads with a clock, of each memory.
+    assert marked(f"if (`{memory_accesses.COUNTED_MACRO})") == (4 + 1) + 2 * (1 + 1) + 1
+    assert text.count("words[write_address]") == 4 + 1
+
+
+@pytest.mark.parametrize("declared", ["reg [7:0] words [0:15], more [0:3];", "logic [7:0] words [16];"])
+def test_a_memory_that_cannot_be_counted_is_refused(declared: str) -> None:
+    with pytest.raises(AssertionError, match=r"a memory whose accesses are not counted: .*words"):
+        counting(f"module m(clk);\n  input clk;\n  {declared}\nendmodule\n")
 
 
 LATE = """

@@ -117,7 +117,15 @@ def records(tmp_path: Path) -> Path:
         blocks = tuple(
             Block(name=name, instances=1, figures=figures) for name in (("", "sums") if unit == "engine-net" else ("",))
         )
-        record = Synthesis(unit=unit, target=TARGET, blocks=blocks, total=total_of(blocks), not_counted="", tools={})
+        record = Synthesis(
+            unit=unit,
+            target=TARGET,
+            blocks=blocks,
+            total=total_of(blocks),
+            sram_bits=512 * 64 if unit == "engine-net" else 0,
+            not_counted="",
+            tools={},
+        )
         (found / f"{unit}.{TARGET}.json").write_text(record.text())
     return found
 
@@ -168,6 +176,13 @@ def test_counts_of_another_circuit_are_refused(folder: Path, records: Path) -> N
     text = (folder / SAIF).read_text()
     (folder / SAIF).write_text(text.replace("(INSTANCE stager", "(INSTANCE stagger"))
     with pytest.raises(ForestageError, match="no instance core/stager"):
+        energy_of_run(result(), folder, CELLS, TARGET, records)
+
+
+def test_a_memory_that_was_not_counted_is_refused(folder: Path, records: Path) -> None:
+    asked = (folder / memory_accesses.FILE).read_text().splitlines(keepends=True)
+    (folder / memory_accesses.FILE).write_text("".join(line for line in asked if "sums" not in line))
+    with pytest.raises(ForestageError, match=r"engine-net: the record .* has 32768 bits of SRAM, and 0 ran"):
         energy_of_run(result(), folder, CELLS, TARGET, records)
 
 
