@@ -61,7 +61,8 @@ def map_to_cells(design: Design, library: Library, folder: Path, progress: Progr
     progress(0, steps)
     (folder / "design.il").write_text(design.text)
     prepare = ["read_rtlil design.il", f"hierarchy -check -top {TOP}", "chformal -remove", "delete t:$print"]
-    run_yosys([*prepare, f"synth -top {TOP} -booth -run begin:fine", "write_rtlil coarse.il"], folder)
+    # Constants told by cases are logic here: Yosys would make memories of them, and they are no SRAM.
+    run_yosys([*prepare, "proc -norom", f"synth -top {TOP} -booth -run begin:fine", "write_rtlil coarse.il"], folder)
     found = list(_memories((folder / "coarse.il").read_text()))
     progress(1, steps)
 

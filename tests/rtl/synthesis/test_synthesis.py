@@ -17,7 +17,7 @@ from rtl.synthesis.figures import Block, LongestPath, Memory, Synthesis, read_re
 from rtl.synthesis.hierarchy import design_of, plainly_named
 from rtl.synthesis.liberty import Library, read_libraries
 from rtl.synthesis.units import UNITS, Sum, Unit, is_limited, unit_of
-from tests.rtl.synthesis.tiny_library import Accumulator, Pair, Toggle, library
+from tests.rtl.synthesis.tiny_library import Accumulator, Mask, Pair, Toggle, library
 
 
 def silent(done: int, total: int) -> None:
@@ -239,3 +239,9 @@ def test_no_name_is_that_of_a_bit() -> None:
 
 def test_a_speed_grade_is_a_target() -> None:
     assert [target(grade) for grade in (6, 8)] == ["ecp5-lfe5u-85f", "ecp5-lfe5u-85f-8"]
+
+
+def test_constants_told_by_cases_are_logic(tiny: Library, tmp_path: Path) -> None:
+    found = map_to_cells(design_of(Mask()), tiny, tmp_path, silent)
+    assert found.memories == ()
+    assert found.blocks[0].figures["cells"] > 63

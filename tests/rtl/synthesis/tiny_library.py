@@ -72,6 +72,21 @@ class Toggle(wiring.Component):
         return m
 
 
+class Mask(wiring.Component):
+    """The lowest bits of a word, told by cases: constants, and no memory."""
+
+    count: In(6)
+    mask: Out(63)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        with m.Switch(self.count):
+            for count in range(64):
+                with m.Case(count):
+                    m.d.sync += self.mask.eq((1 << count) - 1)
+        return m
+
+
 class Pair(wiring.Component):
     """Two that are alike, a large memory and a small one."""
 
