@@ -20,6 +20,7 @@ from study.numbers import count
 from study.output import emit, progress_bar, tell
 
 if TYPE_CHECKING:
+    from rtl.synthesis.energy import Energy
     from study.engine.energy import EngineEnergy
 
 
@@ -86,12 +87,12 @@ def render_energy(console: Console, name: str, found: "EngineEnergy") -> None:
     console.print(
         f"[bold]{escape(name)}[/bold], mode {found.mode}: {count(found.tokens)} tokens, {count(found.decisions)} "
         f"decisions (a layer of a token), {count(found.cycles)} cycles; an estimate in {escape(found.target)} at "
-        f"{found.cells.volts:g} V and {found.clock_ghz:g} GHz, pJ a decision",
+        f"{found.cells.volts:g} V and {found.clock_ghz:g} GHz, nJ a decision",
         highlight=False,
         soft_wrap=True,
     )
     table = Table("part", box=None)
-    for column in ("cells (µm²)", "toggles a net, cycle", "SRAM bits", "clock", "logic", "SRAM", "leakage", "all"):
+    for column in ("cells (µm²)", "toggles", "kbit", "clock", "logic", "SRAM", "leakage", "all"):
         table.add_column(column, justify="right")
     for part in found.parts:
         energy = part.energy
@@ -99,22 +100,21 @@ def render_energy(console: Console, name: str, found: "EngineEnergy") -> None:
             escape(part.part),
             "no record" if part.area_um2 is None else count(round(part.area_um2)),
             f"{part.toggles:.4f}",
-            count(round(part.bits)),
-            *(f"{value:,.1f}" for value in (energy.clock, energy.logic, energy.sram, energy.leakage, energy.total)),
+            f"{part.bits / 1e3:,.1f}",
+            *_nanojoules(energy),
         )
     table.add_section()
-    whole = found.total
-    sums = (whole.clock, whole.logic, whole.sram, whole.leakage, whole.total)
-    table.add_row("all", "", "", "", *(f"{value:,.1f}" for value in sums))
+    table.add_row("all", "", "", "", *_nanojoules(found.total))
     console.print(table, highlight=False)
     lines = [
+        "toggles: of a net in a cycle; kbit: read from SRAM and written, a decision",
         f"power at the simulated rate of events {found.power_w * 1e3:.2f} mW; with nothing but the clock "
-        f"{found.idle_w * 1e3:.2f} mW"
+        f"{found.idle_w * 1e3:.2f} mW",
     ]
     if found.moved_pj is not None:
         lines.append(
             f"beside it, {found.experts_moved:.2f} experts moved a decision, over the pins of HBM2: "
-            f"{found.moved_pj:,.0f} pJ, {found.moved_pj / whole.total:,.0f} times as much"
+            f"{found.moved_pj / 1e3:,.0f} nJ, {found.moved_pj / found.total.total:,.0f} times as much"
         )
     if found.without_record:
         lines.append(f"cells without a record, in no figure: {', '.join(found.without_record)}")
@@ -122,3 +122,7 @@ def render_energy(console: Console, name: str, found: "EngineEnergy") -> None:
     lines.append("ST-MoE publishes 0.02 W, in 40 nm, of tables of 256 entries: another node and another function")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _nanojoules(energy: "Energy") -> list[str]:
+    return [f"{pj / 1e3:,.2f}" for pj in (energy.clock, energy.logic, energy.sram, energy.leakage, energy.total)]
