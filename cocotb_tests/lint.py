@@ -18,7 +18,6 @@ WAIVED = {
     "DECLFILENAME": "a file holds all modules of a design",
     "PROCASSINIT": "a register has its reset value at power-up, too",
     "SYMRSVDWORD": "an output is called `interrupt`, a word that C++ programs use, too",
-    "UNOPTFLAT": "fields of a struct share a vector, though none depends on itself",
     "UNSIGNED": "the least index of a memory's rows is compared with 0",
     "UNUSEDSIGNAL": "every step of an expression and every field of a struct has a wire",
     "VARHIDDEN": "a wire is called like an instance",
