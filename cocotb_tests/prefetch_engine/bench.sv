@@ -61,8 +61,8 @@ module bench #(
     output wire [31:0] breaches
 );
 
-  // The circuits' clock is made here, as one of cocotb's would take a fifth of a simulation's time. Python's rises half a
-  // cycle earlier: Python sees what the circuits see at their edge, and what it sets is taken over at that edge.
+  // The circuits' clock, of 2 ns, is made here: one of cocotb's would take a fifth of a simulation's time. Python's
+  // rises half a cycle earlier: it sees what the circuits see at their edge, and what it sets is taken over there.
   reg clock = 0;
   wire clk = !clock;
   always #1 clock = !clock;

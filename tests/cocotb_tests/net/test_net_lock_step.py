@@ -17,8 +17,6 @@ from tests.learned_samples import identified_trace, random_next_use, random_pred
 from traces import RoutingTrace
 from traces.selection import select_sequences
 
-SHIPPED = Path(__file__).parents[3] / "gpu_reference" / "shipped" / "trace.safetensors"
-
 
 def programs(networks: list[RowNetwork], lanes: int) -> list[HeadProgram]:
     return [
@@ -56,8 +54,8 @@ def compare(networks: list[RowNetwork], traces: list[RoutingTrace], *, lanes: in
 
 
 @pytest.mark.long
-def test_the_shipped_trace_by_routing_in_lock_step() -> None:
-    trace = RoutingTrace.load(SHIPPED)
+def test_the_shipped_trace_by_routing_in_lock_step(shipped_trace: Path) -> None:
+    trace = RoutingTrace.load(shipped_trace)
     shape = {"layers": trace.layers, "experts": trace.experts, "top_k": trace.top_k}
     first = random_predictor(**shape, **RECIPES["no-identity"].predictor.model_dump(), seed=4).network
     config = {**NextUseConfig().model_dump(), **WITHOUT_IDENTITY}

@@ -15,8 +15,6 @@ from traces import RoutingTrace, split
 from traces.importers import import_trace
 from traces.selection import select_sequences
 
-SHIPPED = Path(__file__).parents[3] / "gpu_reference" / "shipped" / "trace.safetensors"
-BRIEF: dict[str, Any] = {"epochs": 1}
 LEARNED = ReplayConfig(mode=Mode.LEARNED)
 
 
@@ -49,7 +47,7 @@ def check(found: TraceReplayResult, *, tokens: int, layers: int, experts: int) -
 
 def test_100_tokens_of_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:
     trace = import_trace(shared_file("gpt_oss_20b_decode.npz"))
-    check(lock_step(trace, 100, sequences=10, **BRIEF), tokens=100, layers=24, experts=32)
+    check(lock_step(trace, 100, sequences=10, epochs=1), tokens=100, layers=24, experts=32)
 
 
 @pytest.mark.long
@@ -59,5 +57,5 @@ def test_2000_tokens_of_gpt_oss_20b(shared_file: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.long
-def test_500_tokens_of_the_shipped_trace() -> None:
-    check(lock_step(import_trace(SHIPPED), 500), tokens=500, layers=8, experts=32)
+def test_500_tokens_of_the_shipped_trace(shipped_trace: Path) -> None:
+    check(lock_step(RoutingTrace.load(shipped_trace), 500), tokens=500, layers=8, experts=32)
