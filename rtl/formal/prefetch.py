@@ -4,6 +4,7 @@ from amaranth.hdl import Assume, Cat, Module, Signal
 
 from predictor.st_moe.parameters import EngineLimits
 from rtl.checks import always, always_kept, always_stable, always_within, implies
+from rtl.formal.proof import Method
 from rtl.formal.task import Task
 from rtl.prefetch.tables.history import History
 from rtl.prefetch.tables.issuer import RequestIssuer
@@ -61,7 +62,7 @@ TASKS = (
         assumptions=_issuer_inputs,
         claims=_issuer_requests,
         depth=9,  # a load of four experts is over after six cycles, if nobody waits
-        unbounded=False,
+        method=Method.REACHABILITY,
         quick=False,
     ),
     Task(

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from catalog.config import StrictModel
 from catalog.files import atomic_path
+from rtl.formal.reachability import aiger_commands, breaks_within, search_invariant
 from rtl.yosys import run_yosys, tool
 
 DEPTH = 12
@@ -25,6 +27,17 @@ DEPTH = 12
 Component = TypeVar("Component", bound=wiring.Component)
 Environment = Callable[[Module, Component], None]
 """What is added around a component: ``(m, component)``, with the statements to add to ``m``."""
+
+
+class Method(Enum):
+    """How checks are proved beyond the cycles that are looked at."""
+
+    INDUCTION = auto()
+    """From cycles in which they hold to the next: seconds, but has to be told what the states have in common."""
+    REACHABILITY = auto()
+    """By an invariant that abc searches for (``rtl.formal.reachability``): minutes, for some hundred registers."""
+    NONE = auto()
+    """Not at all."""
 
 
 class Verdict(StrictModel):
@@ -36,11 +49,13 @@ class Verdict(StrictModel):
         refuted: The checks that can be broken, as their texts say them; empty if none was found to be.
         cycle: Where something is refuted: the cycle after reset in which it is.
         induction: The induction closed, from so many cycles in which the checks hold to the next: they hold for ever.
-            ``None``: it did not, and they hold up to ``depth``.
+            ``None``: it did not, or was not tried.
         open: Where the induction does not close: the checks that a step from some state breaks, reachable or not.
+        invariant: Clauses of the invariant that was found, from which the checks follow: they hold for ever. ``None``:
+            none was searched for.
         depth: Cycles from reset that were looked at, for every input in each.
         faults: Faults that were planted in the circuit, not in its checks.
-        noticed: How many of them break a check within ``depth`` cycles.
+        noticed: How many of them break a check within ``depth`` cycles, or within the task's ``fault_depth``.
         seconds: What it all took.
     """
 
@@ -50,6 +65,7 @@ class Verdict(StrictModel):
     cycle: int | None = None
     induction: int | None = None
     open: tuple[str, ...] = ()
+    invariant: int | None = None
     depth: int
     faults: int = 0
     noticed: int = 0
@@ -63,7 +79,7 @@ class Verdict(StrictModel):
     @property
     def unbounded(self) -> bool:
         """Whether the checks hold for ever."""
-        return self.holds and self.induction is not None
+        return self.holds and (self.induction is not None or self.invariant is not None)
 
 
 class _Surrounded(wiring.Component):
@@ -92,8 +108,9 @@ def prove(
     assumptions: Environment | None = None,
     claims: Environment | None = None,
     given: Sequence[str] = (),
-    induction: bool = True,
+    method: Method = Method.INDUCTION,
     faults: int = 0,
+    fault_depth: int | None = None,
     enough_noticed: int | None = None,
     waves: Path | None = None,
 ) -> Verdict:
@@ -110,7 +127,8 @@ def prove(
     First come ``depth`` cycles from reset, exhaustively; then an induction over 1, 2, … ``depth`` cycles from any state
     whatever. Where the second does not close, a check more of what the states have in common (``rtl.checks.always``
     inside the component, or ``claims``) is often all that it needs; so is a smaller circuit: give the component small
-    parameters, as the proof takes a multiple of the time with each bit of a multiplier or of an address.
+    parameters, as the proof takes a multiple of the time with each bit of a multiplier or of an address. Where there
+    is too much to tell, ``Method.REACHABILITY`` finds it; it has no limit of time.
 
     A proof that cannot fail says nothing. So the assumptions must leave a way through all ``depth`` cycles, there must
     be a check, and with ``faults`` that many faults (a bit constant or inverted, some under a condition; always the
@@ -124,8 +142,9 @@ def prove(
         assumptions: Adds, with ``claim=Assume`` (``rtl.formal.environment``), what the inputs obey.
         claims: Adds further checks, of the component's ports.
         given: Texts of those checks in the component that are of its inputs: they are assumed, not proved.
-        induction: Whether to try it; without, the proof is of ``depth`` cycles.
+        method: What follows those cycles; with ``Method.NONE`` the proof is of ``depth`` cycles.
         faults: How many faults to plant.
+        fault_depth: Cycles in which a fault may break a check, looked at by abc; by default ``depth``, by z3.
         enough_noticed: Stop planting when so many of them were noticed; by default all are tried.
         waves: File for the waves (VCD) of a refutation, or of the step on which the induction does not close.
 
@@ -144,14 +163,17 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="forestage-proof-") as temporary:
         folder = Path(temporary)
         (folder / "design.il").write_text(text)
-        run_yosys([*_FLAT, "design -save flat", *_TO_SOLVER, "check -assert", "write_smt2 -wires model.smt2"], folder)
+        run_yosys([*_FLAT, "write_rtlil flat.il", *_TO_SOLVER, "check -assert", "write_smt2 -wires model.smt2"], folder)
         model = _Model(name=name, path=folder / "model.smt2", depth=depth, messages=messages)
         found: dict[str, Any] = {"name": name, "checks": model.checks, "depth": depth}
         found |= model.from_reset(waves)
         if "refuted" not in found:
-            if induction:
+            if method is Method.INDUCTION:
                 found |= model.by_induction(waves)
-            found |= _plant(model, faults, enough_noticed)
+            elif method is Method.REACHABILITY:
+                found |= model.by_reachability(waves)
+        if "refuted" not in found:
+            found |= _plant(model, faults, fault_depth, enough_noticed)
     return Verdict(**found, seconds=time.monotonic() - started)
 
 
@@ -187,6 +209,17 @@ class _Model:
             return {"induction": self.depth + 1 - int(re.findall(r"Trying induction in step (\d+)", log)[-1])}
         self._keep(waves)
         return {"open": self._broken(log)}
+
+    def by_reachability(self, waves: Path | None) -> dict[str, Any]:
+        """The size of the invariant that is found; or what can be broken, as ``from_reset``."""
+        folder = self.path.parent
+        run_yosys(["read_rtlil flat.il", *_TO_SOLVER, *aiger_commands("model")], folder)
+        found = search_invariant(folder / "model.aig")
+        if found.frame is None:
+            return {"invariant": found.clauses}
+        if not (broken := replace(self, depth=found.frame).from_reset(waves)):
+            raise RuntimeError(f"{self.name}: abc breaks a check in frame {found.frame}, z3 does not")
+        return broken
 
     def solve(self, *options: str) -> str:
         """What yosys-smtbmc says of ``depth`` cycles.
@@ -226,25 +259,29 @@ def _passed(log: str) -> bool:
     return "Status: PASSED" in log
 
 
-def _plant(model: _Model, faults: int, enough_noticed: int | None) -> dict[str, int]:
+def _plant(model: _Model, faults: int, fault_depth: int | None, enough_noticed: int | None) -> dict[str, int]:
     """How many of ``faults`` were tried, and noticed."""
     if not faults:
         return {}
     folder = model.path.parent
     # What feeds an output is the circuit, what feeds a check may break it; what feeds nothing but checks is their own.
     chosen = ["select -set checks t:$check %ci*", "select -set circuit o:* %ci*", "select @checks @circuit %i"]
-    run_yosys([*_FLAT, *chosen, f"mutate -list {faults} -seed 1 -o faults.txt"], folder)
+    run_yosys(["read_rtlil flat.il", *chosen, f"mutate -list {faults} -seed 1 -o faults.txt"], folder)
     planted = (folder / "faults.txt").read_text().splitlines()
     tried = noticed = 0
     for batch in range(0, len(planted), _BATCH):
-        commands = [*_FLAT, "design -save flat"]
+        commands = ["read_rtlil flat.il", "design -save flat"]
         for number, fault in enumerate(planted[batch : batch + _BATCH]):
-            commands += ["design -load flat", fault, *_TO_SOLVER, f"write_smt2 -wires fault{number}.smt2"]
+            name = f"fault{number}"
+            written = [f"write_smt2 -wires {name}.smt2"] if fault_depth is None else aiger_commands(name)
+            commands += ["design -load flat", fault, *_TO_SOLVER, *written]
         run_yosys(commands, folder)
         for number in range(len(planted[batch : batch + _BATCH])):
-            faulty = replace(model, path=folder / f"fault{number}.smt2")
             tried += 1
-            noticed += not _passed(faulty.solve("--noinfo"))
+            if fault_depth is None:
+                noticed += not _passed(replace(model, path=folder / f"fault{number}.smt2").solve("--noinfo"))
+            else:
+                noticed += breaks_within(folder / f"fault{number}.aig", fault_depth)
             if noticed == enough_noticed:
                 return {"faults": tried, "noticed": noticed}
     return {"faults": tried, "noticed": noticed}

@@ -7,6 +7,7 @@ from amaranth.hdl import Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from rtl.checks import always, always_kept, always_within, implies
+from rtl.formal.proof import Method
 from rtl.formal.task import Task
 from rtl.prefetch.stager.layouts import StagerShape
 from rtl.prefetch.stager.places import FreePlaces
@@ -152,7 +153,8 @@ TASKS = (
         make=lambda: DirectoryScan(SMALL),
         assumptions=_scan_inputs,
         depth=9,  # a scan of two words of two lanes takes six cycles
-        unbounded=False,
+        method=Method.REACHABILITY,
+        quick=False,
     ),
     Task(
         name="stager-places",
@@ -160,7 +162,7 @@ TASKS = (
         make=lambda: FreePlaces(SMALL),
         assumptions=_places_inputs,
         depth=14,  # three are taken or given back
-        unbounded=False,
+        method=Method.REACHABILITY,
         quick=False,
     ),
 )

@@ -2,9 +2,8 @@
 
 What takes stage after stage to find something is replaced by a part that finds *any* thing that its own proof allows,
 at any time: the scan of the directory (``stager-scan``), the tree that looks at the queue (``stager-queue``) and the
-search for a free place (``stager-places``). The directory's memory is replaced by registers, which the invariants can
-speak of. The whole then holds for whatever these parts find. Its invariants are meant for an induction of five cycles,
-which has not been seen to close yet (minutes of a core); what it left open last is what they were completed by.
+search for a free place (``stager-places``). The directory's memory is replaced by registers, which the checks can
+speak of. The whole then holds for whatever these parts find.
 """
 
 from typing import Any, ClassVar
@@ -15,11 +14,12 @@ from amaranth.lib.wiring import In
 from typing_extensions import override
 
 from rtl.checks import always, always_kept, at_most_one, implies
+from rtl.formal.proof import Method
 from rtl.formal.task import Task
 from rtl.prefetch.stager.acts import Purpose
 from rtl.prefetch.stager.control import Control
 from rtl.prefetch.stager.directory import directory_members, entries_layout, times_layout
-from rtl.prefetch.stager.layouts import ActionWhy, Command, StagerShape, StagerSignature, entry_layout
+from rtl.prefetch.stager.layouts import Command, StagerShape, StagerSignature, entry_layout
 from rtl.prefetch.stager.places import places_members
 from rtl.prefetch.stager.queue import TransferQueue
 from rtl.prefetch.stager.scan import scan_members
@@ -104,12 +104,11 @@ class Scan(wiring.Component):
                 "any_worth": In(shape.worth_bits),
             }
         )
-        self.most_now = Signal()
 
     @override
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        begun, most, may = Signal(), self.most_now, Signal(EXPERTS)
+        begun, most, may = Signal(), Signal(), Signal(EXPERTS)
         for nth in range(EXPERTS):
             m.d.comb += may[nth].eq(
                 (self.experts > nth) & Mux(most, _is_absent(self.kept[nth]), _gives_way(self.kept[nth]))
@@ -176,7 +175,7 @@ class _Control(Control):
 
 
 class WholeStager(wiring.Component):
-    """The stager with those parts, what its commands obey, and what its states have in common."""
+    """The stager with those parts, what its commands obey, and what is proved of it."""
 
     def __init__(self, shape: StagerShape) -> None:
         self.shape = shape
@@ -216,7 +215,7 @@ class WholeStager(wiring.Component):
         resting = Cat(c.states.ongoing(state) for state in ("IDLE", "CLEAR", "END")).any()
         always(m, known | resting, "stager: it works before CLEAR")
         _assume_commands(c, known)
-        _Invariants(c, holds).add()
+        _Statements(c, holds).add()
         return m
 
 
@@ -259,8 +258,8 @@ def _fields(view: data.View) -> list[tuple[str, Value]]:
     return [(name, Value.cast(getattr(view, name))) for name, _ in view.shape()]
 
 
-class _Invariants:
-    """What all states have in common; each line is a check."""
+class _Statements:
+    """What holds in every state once the memories are known; each line is a check."""
 
     def __init__(self, c: Control, holds: Value) -> None:
         self.c, self.m, self.holds = c, c.module, holds
@@ -270,52 +269,18 @@ class _Invariants:
         self.waits = [
             Cat((queue.waiting > at) & (queue.entries[at].key.expert == nth) for at in slots) for nth in range(EXPERTS)
         ]
-        self.status = Array(Value.cast(entry.status) for entry in self.kept)
         self.placed = Array(entry.placed for entry in self.kept)
         self.pins = Array(Value.cast(entry.pins) for entry in self.kept)
 
     def says(self, holds: Value, message: str) -> None:
-        """Once the memories are known."""
+        """A check."""
         always(self.m, implies(self.holds, holds), f"stager: {message}")
-
-    def ongoing(self, *states: str) -> Value:
-        """In one of these."""
-        return Cat(self.c.states.ongoing(state) for state in states).any()
 
     def add(self) -> None:
         """All."""
-        self._states()
         self._entries()
         self._places()
         self._queue()
-        self._keys()
-        self._touches()
-        self._search()
-
-    def _states(self) -> None:
-        m, c = self.m, self.c
-        encoded = c.states.ongoing("IDLE")
-        names = (
-            "IDLE", "PREEMPT", "ENQUEUE", "CLEAR", "READ", "PICK", "DECIDE", "ACT", "LOOK", "OVERFLOW", "EXPIRE",
-            "VALUES", "WALK", "TEST", "GRANT", "SELECT", "CLAIM", "CLAIM_SCAN", "GAIN", "COMPARE", "PAUSED", "GROUP",
-            "MOST_SCAN", "MOST", "LEAST_SCAN", "LEAST", "BEST", "TRIM", "TRIM_SCAN", "TRIM_FOUND", "END",
-        )  # fmt: skip
-        always(m, encoded | self.ongoing(*names), "stager: in no state")
-        kind = c.command.kind
-        of = {
-            ("PREEMPT",): (Command.PREEMPT,),
-            ("ENQUEUE",): (Command.DEMAND,),
-            ("CLEAR",): (Command.CLEAR,),
-            ("EXPIRE",): (Command.EXPIRE,),
-            ("VALUES",): (Command.SET_VALUES,),
-            ("WALK", "TEST"): (Command.EXPIRE, Command.SET_VALUES),
-            ("GRANT", "SELECT", "CLAIM", "CLAIM_SCAN", "GAIN", "COMPARE", "PAUSED", "GROUP", "MOST_SCAN", "MOST",
-             "LEAST_SCAN", "LEAST", "BEST"): (Command.GRANT,),
-            ("TRIM", "TRIM_SCAN", "TRIM_FOUND"): (Command.RELEASE, Command.ARRIVE),
-        }  # fmt: skip
-        for states, kinds in of.items():
-            is_of = Cat(kind == one for one in kinds).any()
-            always(m, implies(self.ongoing(*states), is_of), f"stager: {states[0]} of another command")
 
     def _entries(self) -> None:
         c, says = self.c, self.says
@@ -349,7 +314,7 @@ class _Invariants:
         for place in range(PLACES + SPARE):
             holders = Cat(entry.placed & (entry.place == place) for entry in self.kept)
             says(c.taken[place] == holders.any(), f"place {place} is held, and is not known to be")
-            is_kept = self._touches_for(Purpose.START_TAKEN) & (c.taken_place == place)
+            is_kept = self._touches_for(Purpose.START_TAKEN) & (c.taken_place == place)  # taken, not entered yet
             says(c.places.given[place] == (c.taken[place] | is_kept), f"place {place} is free, and is not known to be")
 
     def _queue(self) -> None:
@@ -372,156 +337,9 @@ class _Invariants:
             (queue.waiting > at) & (queue.entries[at].key.expert == expert) & queue.entries[at].demanded for at in slots
         ).any()
 
-    def _touches_for(self, *purposes: Any) -> Value:
-        touching = self.ongoing("READ", "PICK", "DECIDE", "ACT")
-        return touching & Cat(self.c.purpose == purpose for purpose in purposes).any()
-
-    def _keys(self) -> None:
-        c, says = self.c, self.says
-        touching = self.ongoing("READ", "PICK", "DECIDE", "ACT")
-        says(implies(touching, c.key.layer == 0), "a key of no layer is touched")
-        says(implies(self.ongoing("TRIM", "TRIM_SCAN", "TRIM_FOUND"), c.key.layer == 0), "a group that is not")
-        kind, runs = c.command.kind, ~c.states.ongoing("IDLE")
-        naming = (Command.DEMAND, Command.RELEASE, Command.PREFETCH, Command.PRELOAD, Command.FIX)
-        one_named = Cat(kind == of for of in naming).any()
-        says(implies(runs & (one_named | (kind == Command.SET_VALUES)), c.command.layer == 0), "a command of no layer")
-        says(implies(runs & one_named, c.command.count <= SHAPE.named_experts), "more are named than can be")
-        in_work = touching | self.ongoing("ENQUEUE", "LOOK", "OVERFLOW")
-        left_some = in_work & one_named & (kind != Command.DEMAND)
-        left_some |= self.ongoing("TRIM", "TRIM_SCAN", "TRIM_FOUND") & (kind == Command.RELEASE)
-        says(implies(left_some, c.nth < c.command.count), "more are touched than are named")
-        for nth in range(SHAPE.named_experts):
-            key = c.command.experts[nth]
-            for before in range(nth):
-                both = runs & one_named & (c.command.count > nth)
-                says(implies(both, key != c.command.experts[before]), "an expert is named twice")
-            demanding = c.command.kind == Command.DEMAND
-            yet = demanding & in_work & c.absent[nth]
-            right = (c.command.count > nth) & (self.status[key] == Status.ABSENT) & (self.pins[key] != 0)
-            says(implies(yet, right), "an expert is to be queued that is not absent")
-            to_come = c.command.kind == Command.RELEASE
-            to_come &= self._touches_for(Purpose.RELEASE) & (c.nth <= nth) & (c.command.count > nth)
-            says(implies(to_come, self.pins[key] != 0), "an expert is to be released that nobody demanded")
-        demands = self._touches_for(Purpose.DEMAND)
-        says(
-            implies(demands & (c.nth < SHAPE.named_experts), ~(c.absent >> c.nth).any()),
-            "absent before it is looked at",
-        )
-        left = Mux(demands, c.command.count - c.nth, 0)
-        says(implies(demands, c.pins_out + left <= c.limits.most_pins), "pins beyond the limits are to come")
-
-    def _touches(self) -> None:
-        """By what an entry is touched for: the command, and what is known of it."""
-        c, says, kind = self.c, self.says, self.c.command.kind
-        status, pins, placed = self.status[c.key.expert], self.pins[c.key.expert], self.placed[c.key.expert]
-        queued, absent, moving = status == Status.QUEUED, status == Status.ABSENT, status == Status.MOVING
-        named = Array(c.command.experts[nth] for nth in range(SHAPE.named_experts))[c.nth]
-        is_named = (c.key.expert == named) & (c.nth < c.command.count)
-        may = _gives_way(Array(self.kept)[c.key.expert])
-        started = Mux(c.from_background, absent, queued) & (c.key == c.chosen.key)
-        share, held = c.shares[0], c.held[0]
-        fits = (held < share) | (c.spare_taken < c.ports.settings.spare)
-        fills = Cat(kind == one for one in (Command.DEMAND, Command.PREFETCH, Command.PREEMPT, Command.FAIL)).any()
-        says(implies(c.overflows, fills), "another command fills the queue")
-        stopped = Cat(kind == one for one in (Command.PREEMPT, Command.FAIL)).any()
-        says(implies(c.overflows & stopped, ~c.moving.valid), "what was stopped moves on")
-        others = (
-            ((kind == Command.EXPIRE) & queued & (c.at < c.queue.waiting))
-            | ((kind == Command.GRANT) & Mux(c.from_background, absent, queued))
-            | ((kind == Command.PREEMPT) & moving)
-        )
-        dropped = Mux(c.overflows, queued & fills, others)
-        rules: dict[Any, tuple[Any, Value]] = {
-            Purpose.DEMAND: (Command.DEMAND, is_named),
-            Purpose.ENQUEUE: (Command.DEMAND, absent & (pins != 0)),
-            Purpose.RELEASE: (Command.RELEASE, is_named & (pins != 0)),
-            Purpose.EXPECT: (Command.PREFETCH, is_named),
-            Purpose.PRELOAD: (Command.PRELOAD, Const(1, 1)),
-            Purpose.FIX: (Command.FIX, Const(1, 1)),
-            Purpose.REFRESH: (Command.SET_VALUES, queued),
-            Purpose.BACKGROUND: (Command.GRANT, absent & c.from_background),
-            Purpose.START_KEPT: (Command.GRANT, queued & placed & started & c.chosen.placed),
-            Purpose.START_FREE: (Command.GRANT, started & ~placed & fits),
-            Purpose.START_TAKEN: (Command.GRANT, started & ~placed & fits & ~c.taken.bit_select(c.taken_place, 1)),
-            Purpose.START_NONE: (Command.GRANT, started & ~placed & ~c.from_background),
-            Purpose.EVICT: (None, may),
-            Purpose.DROP: (None, dropped),
-            Purpose.REFUSE_FULL: (Command.PREFETCH, queued & c.overflows),
-            Purpose.PAUSE: (Command.PREEMPT, moving & (c.key == c.moving.key) & ~c.moving.demanded),
-            Purpose.FAIL: (Command.FAIL, moving & (c.key == c.moving.key)),
-            Purpose.ARRIVE: (Command.ARRIVE, moving & (c.key == c.moving.key)),
-        }
-        for purpose, (command, rule) in rules.items():
-            touches = self._touches_for(purpose)
-            says(implies(touches, rule), f"touched for {purpose.name}, and should not be")
-            if command is not None:
-                says(implies(touches, kind == command), f"touched for {purpose.name} by another command")
-        known = self.ongoing("READ", "PICK", "DECIDE", "ACT")
-        says(implies(known, c.purpose.as_value() <= Value.cast(Purpose.ARRIVE)), "touched for nothing")
-        evicts = self._touches_for(Purpose.EVICT)
-        of = Cat(kind == one for one in (Command.GRANT, Command.RELEASE, Command.ARRIVE)).any()
-        says(implies(evicts, of), "another command evicts")
-        says(implies(c.states.ongoing("TEST"), (c.at < c.queue.waiting)), "visited beyond the queue")
-        visited = c.queue.entries[c.at]
-        same = (c.visited.key == visited.key) & (c.visited.demanded == visited.demanded)
-        says(implies(c.states.ongoing("TEST"), same), "what is visited is not in the queue")
-        walks = c.states.ongoing("WALK") | self.ongoing("EXPIRE", "VALUES") | self._touches_for(Purpose.REFRESH)
-        says(implies(walks, c.at <= c.queue.waiting), "walked beyond the queue")
-
-    def _search(self) -> None:
-        """Who is chosen to start, who is found to give way, who is absent."""
-        c, says, kind = self.c, self.says, self.c.command.kind
-        found, chosen = c.scan.found, c.chosen
-        grants = self.ongoing("CLAIM", "CLAIM_SCAN", "GAIN", "COMPARE", "PAUSED") | (
-            self.ongoing("LOOK") & (kind == Command.GRANT) & c.queue.placed_only
-        )
-        place = self._touches_for(Purpose.DROP) & (kind == Command.GRANT) & (c.why == ActionWhy.PLACE)
-        claims = grants | place | (self._touches_for(Purpose.EVICT) & (kind == Command.GRANT))
-        key, status = chosen.key.expert, self.status[chosen.key.expert]
-        right = Mux(c.from_background, (status == Status.ABSENT) & ~chosen.demanded, status == Status.QUEUED)
-        right &= (chosen.key.layer == 0) & (chosen.placed == self.placed[key])
-        right &= implies(chosen.demanded, self.pins[key] != 0)
-        says(implies(claims, right), "what is chosen to move is not known to wait")
-        says(implies(claims & ~c.states.ongoing("CLAIM"), ~chosen.placed), "who has a place is to get another")
-        says(implies(place, (c.key != chosen.key) & ~c.from_background), "what is chosen to move is dropped")
-        looks_on = self.ongoing("GAIN", "COMPARE", "TRIM_FOUND") & found.valid
-        says(implies(looks_on, _gives_way(Array(self.kept)[found.key.expert])), "who is found may not give way")
-        says(
-            implies(looks_on | self.ongoing("MOST") & found.valid, found.key.layer == 0), "who is found is of no layer"
-        )
-        searches = self.ongoing("CLAIM_SCAN", "TRIM_SCAN", "LEAST_SCAN")
-        says(implies(searches, ~c.scan.most_now), "another search")
-        says(implies(self.ongoing("MOST_SCAN"), c.scan.most_now), "another search")
-        full = self.ongoing("CLAIM_SCAN", "GAIN", "COMPARE", "PAUSED")
-        full |= self._touches_for(Purpose.EVICT) & (kind == Command.GRANT)
-        says(implies(full, c.held[0] >= c.shares[0]), "who gives way is sought without need")
-        absent = Array(_is_absent(entry) for entry in self.kept)
-        says(implies(self.ongoing("MOST") & found.valid, absent[found.key.expert]), "who is wanted is not absent")
-        wanted = self.ongoing("LEAST_SCAN", "LEAST", "BEST")
-        right = absent[c.most_key.expert] & (c.most_key.layer == 0)
-        says(implies(wanted, right), "who is wanted is not absent")
-        loops = self.ongoing("GROUP", "MOST_SCAN", "MOST", "LEAST_SCAN", "LEAST", "BEST")
-        right = absent[c.best_key.expert] & (c.best_key.layer == 0)
-        says(implies(loops & c.best_valid, right), "who is best is not absent")
-        says(implies(loops | self._touches_for(Purpose.BACKGROUND), c.from_background), "not in the background")
-        says(implies(self.ongoing("GRANT", "SELECT"), ~c.from_background), "in the background")
-        granting = (kind == Command.GRANT) & ~self.ongoing("IDLE", "END")
-        says(implies(granting, ~c.moving.valid), "a second transfer is sought")
-        selects = self.ongoing("LOOK") & ~c.queue.last
-        says(
-            implies(selects, (kind == Command.GRANT) & ~c.queue.placed_only & ~c.from_background), "a look for nothing"
-        )
-        says(
-            implies(self.ongoing("LOOK") & c.queue.placed_only, (kind == Command.GRANT) & c.queue.last),
-            "a look for nothing",
-        )
-        says(
-            implies(self.ongoing("LOOK", "SELECT", "OVERFLOW") & ~c.queue.placed_only, c.queue.waiting != 0),
-            "a look at nothing",
-        )
-        says(implies(self.ongoing("PAUSED"), c.queue.placed_only & ~c.from_background), "a look for another")
-        says(implies(self.ongoing("LOOK") & c.queue.placed_only, ~c.from_background), "a look for another")
-        says(implies(self.ongoing("SELECT", "OVERFLOW"), ~c.queue.placed_only), "a look for another")
+    def _touches_for(self, purpose: Any) -> Value:
+        touches = Cat(self.c.states.ongoing(state) for state in ("READ", "PICK", "DECIDE", "ACT")).any()
+        return touches & (self.c.purpose == purpose)
 
 
 TASKS = (
@@ -531,8 +349,9 @@ TASKS = (
         "queue never overflows and never loses a demand",
         make=lambda: WholeStager(SHAPE),
         depth=6,
-        unbounded=False,
-        faults=0,
+        method=Method.REACHABILITY,
+        faults=12,
+        fault_depth=24,  # CLEAR, and a demand or two that are entered, granted and arrive
         quick=False,
     ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from amaranth.lib import wiring
 
-from rtl.formal.proof import DEPTH, Environment, Verdict, prove
+from rtl.formal.proof import DEPTH, Environment, Method, Verdict, prove
 
 FAULTS = 24
 """Faults that a proof is tried with, unless it says otherwise."""
@@ -24,9 +24,10 @@ class Task:
         assumptions: As ``prove``'s.
         claims: As ``prove``'s.
         given: As ``prove``'s.
-        unbounded: Whether the induction closes, and is tried.
+        method: As ``prove``'s; unless it is ``Method.NONE``, the checks are to hold for ever.
         quick: Whether it takes a few seconds at most, so that every run of the tests does it.
         faults: Faults to plant, where all are.
+        fault_depth: As ``prove``'s.
     """
 
     name: str
@@ -36,9 +37,10 @@ class Task:
     assumptions: Environment[Any] | None = None
     claims: Environment[Any] | None = None
     given: tuple[str, ...] = ()
-    unbounded: bool = True
+    method: Method = Method.INDUCTION
     quick: bool = True
     faults: int = FAULTS
+    fault_depth: int | None = None
 
     def run(self, *, faults: int | None = None, enough_noticed: int | None = None) -> Verdict:
         """Prove it, with ``faults`` planted (all by default), up to ``enough_noticed``."""
@@ -49,8 +51,9 @@ class Task:
             assumptions=self.assumptions,
             claims=self.claims,
             given=self.given,
-            induction=self.unbounded,
+            method=self.method,
             faults=self.faults if faults is None else faults,
+            fault_depth=self.fault_depth,
             enough_noticed=enough_noticed,
         )
 
@@ -58,7 +61,7 @@ class Task:
         """What its verdict lacks of what the task says; empty if nothing."""
         if not verdict.holds:
             return f"broken in cycle {verdict.cycle}: {'; '.join(verdict.refuted)}"
-        if self.unbounded and not verdict.unbounded:
+        if self.method is not Method.NONE and not verdict.unbounded:
             return f"the induction does not close: {'; '.join(verdict.open)}"
         if verdict.faults and not verdict.noticed:
             return f"none of {verdict.faults} faults planted in the circuit breaks a check: it cannot fail"

@@ -66,15 +66,15 @@ class Placed:
     Attributes:
         blocks: Figures ``luts``, ``flip_flops``, ``multipliers`` and ``block_rams`` (18 kbit) as synthesised.
         used: The same of the whole, as placed.
-        path: The longest path.
-        fmax_mhz: The clock.
-        fmax_of_seeds_mhz: Of each placement, that of seed 1 first.
+        path: The longest path from register to register; ``None``: there is no such path.
+        fmax_mhz: The clock; ``None`` without a path.
+        fmax_of_seeds_mhz: Of each placement, that of seed 1 first; empty without a path.
     """
 
     blocks: tuple[Block, ...]
     used: dict[str, float]
-    path: LongestPath
-    fmax_mhz: float
+    path: LongestPath | None
+    fmax_mhz: float | None
     fmax_of_seeds_mhz: tuple[float, ...]
 
 
@@ -102,10 +102,9 @@ def place(design: Design, folder: Path, progress: Progress, options: Options) ->
     for seed in range(1, options.seeds + 1):
         found.append(read_report(_place_once(folder, options.speed_grade, seed)))
         progress(1 + 2 * seed, steps)
-    used, path, fmax = max(found, key=lambda placed: placed[2])
-    return Placed(
-        blocks=blocks, used=used, path=path, fmax_mhz=fmax, fmax_of_seeds_mhz=tuple(of_seed for _, _, of_seed in found)
-    )
+    used, path, fmax = max(found, key=lambda placed: placed[2] or 0)
+    of_seeds = tuple(of_seed for _, _, of_seed in found if of_seed is not None)
+    return Placed(blocks=blocks, used=used, path=path, fmax_mhz=fmax, fmax_of_seeds_mhz=of_seeds)
 
 
 def _place_once(folder: Path, speed_grade: int, seed: int) -> str:
@@ -155,11 +154,16 @@ def _block_of(cell: str, design: Design) -> str:
     return next(path for path in prefixes if path in design.paths)
 
 
-def read_report(text: str) -> tuple[dict[str, float], LongestPath, float]:
-    """Resources used, longest path and clock (MHz) of nextpnr's JSON report."""
+def read_report(text: str) -> tuple[dict[str, float], LongestPath | None, float | None]:
+    """Resources used, longest path from register to register and clock (MHz) of nextpnr's JSON report.
+
+    A circuit without such a path has no clock of its own.
+    """
     report = json.loads(text)
     used = {figure: float(report["utilization"][name]["used"]) for figure, name in _PLACED.items()}
     inside = [path for path in report["critical_paths"] if path["from"] == path["to"] and "clk" in path["from"]]
+    if not inside:
+        return used, None, None
     slowest = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))
     steps = slowest["path"]
     path = LongestPath(

@@ -34,11 +34,12 @@ class Writer(wiring.Component):
     """A beat a cycle; address and data are offered from the cycle after it was accepted on.
 
     ``pending``, a bit a slot: some burst has not been answered. ``failed``, a bit a slot: one is answered with an error
-    in this cycle; from the next on ``pending`` knows.
+    in this cycle; from the next on ``pending`` knows. ``slots`` has the slot of every burst that is not answered.
     """
 
     def __init__(self, limits: TextLimits) -> None:
         self.limits = limits
+        self.slots = SyncFIFO(width=slot_bits(limits), depth=limits.writes)
         super().__init__(
             {
                 "beats": In(stream.Signature(write_layout(limits))),
@@ -52,7 +53,7 @@ class Writer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bus, beat = self.bus, self.beats.payload
-        m.submodules.slots = slots = SyncFIFO(width=slot_bits(self.limits), depth=self.limits.writes)
+        m.submodules.slots = slots = self.slots
         accepted, answered = Signal(), Signal()
         m.d.comb += [
             self.beats.ready.eq(

@@ -23,7 +23,7 @@ def prove_command(
     quick: Annotated[bool, typer.Option("--quick", help="Only the proofs that `make test` runs")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove the checks in the circuits: for ever, by induction, or for some cycles from reset, whatever the inputs do.
+    """Prove the checks in the circuits for ever, by induction or an invariant that is found, whatever the inputs do.
 
     Faults are planted in every circuit too; it is counted how many of them break a check. Exit status 1 if a check can
     be broken, an induction no longer closes, or no fault is noticed.

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.checks import always, always_stable, implies
 from rtl.formal.environment import offers
-from rtl.formal.proof import prove
+from rtl.formal.proof import Method, prove
 
 
 class Stage(wiring.Component):
@@ -42,6 +42,7 @@ class Counter(wiring.Component):
 
     step: In(2)
     odd: In(1)
+    at: Out(4)
 
     def __init__(self, *, said: bool) -> None:
         self._said = said
@@ -52,6 +53,7 @@ class Counter(wiring.Component):
         count = Signal(4)
         with m.If((self.step != 0) & (count != 9)):
             m.d.sync += count.eq(count + 1)
+        m.d.comb += self.at.eq(count)
         always(m, count != 15, "counter: at its end")
         if self._said:
             always(m, count <= 9, "counter: too far")
@@ -80,6 +82,42 @@ def test_what_breaks_later_than_the_depth_is_not_said_to_hold_for_ever() -> None
 def test_an_induction_needs_to_be_told_what_states_have_in_common() -> None:
     assert not prove(Counter(said=False), "counter", depth=4).unbounded
     assert prove(Counter(said=True), "counter", depth=4).unbounded
+
+
+def test_an_invariant_is_found_where_an_induction_is_not_told() -> None:
+    verdict = prove(Counter(said=False), "counter", depth=4, method=Method.REACHABILITY, faults=8, fault_depth=20)
+    assert verdict.unbounded
+    assert (verdict.induction, verdict.open) == (None, ())
+    assert verdict.invariant is not None
+    assert 0 < verdict.noticed < verdict.faults == 8
+
+
+def test_what_breaks_later_than_the_depth_is_reached_and_named(tmp_path: Path) -> None:
+    waves = tmp_path / "waves.vcd"
+    stage = Stage(withdraws=True)
+    verdict = prove(stage, "stage", depth=4, method=Method.REACHABILITY, faults=8, waves=waves)
+    assert (verdict.refuted, verdict.cycle) == (("o: withdrawn before it was taken",), 5)
+    assert (verdict.invariant, verdict.faults) == (None, 0)
+    assert "$var" in waves.read_text()
+
+
+def test_an_invariant_rests_on_the_assumptions() -> None:
+    def claim(m: Module, dut: Stage) -> None:
+        always_stable(m, "i", valid=dut.i.valid, ready=dut.i.ready, payload=dut.i.payload)
+
+    def offered(m: Module, dut: Stage) -> None:
+        offers(m, "i", dut.i)
+
+    reachability = Method.REACHABILITY
+    assert prove(Stage(), "stage", depth=0, method=reachability, assumptions=offered, claims=claim).unbounded
+    assert not prove(Stage(), "stage", depth=0, method=reachability, claims=claim).holds
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_both_solvers_notice_a_fault_within_the_same_cycles(depth: int) -> None:
+    by_z3 = prove(Counter(said=True), "counter", depth=depth, faults=12)
+    by_abc = prove(Counter(said=True), "counter", depth=depth, faults=12, fault_depth=depth)
+    assert 0 < by_z3.noticed == by_abc.noticed < 12
 
 
 def test_assumptions_are_taken_for_granted_and_claims_are_proved() -> None:

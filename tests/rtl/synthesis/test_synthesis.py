@@ -4,6 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from catalog.errors import ForestageError
 from predictor.st_moe.parameters import EngineLimits
@@ -90,6 +93,8 @@ def test_a_unit_on_the_fpga(tmp_path: Path) -> None:
     total = total_of(found.blocks)
     assert total["block_rams"] == found.used["block_rams"] == 1
     assert found.used["flip_flops"] == total["flip_flops"] >= 2
+    assert found.path is not None
+    assert found.fmax_mhz is not None
     assert found.fmax_mhz > 50
     assert found.path.ns == pytest.approx(1000 / found.fmax_mhz, rel=0.05)
 
@@ -101,8 +106,24 @@ def test_the_fastest_of_several_placements_is_kept(tmp_path: Path) -> None:
     assert len(of_seeds) == 3
     assert len(set(of_seeds)) > 1
     assert found.fmax_mhz == max(of_seeds)
+    assert found.path is not None
     assert found.path.ns == pytest.approx(1000 / found.fmax_mhz, rel=0.05)
     assert steps == [(0, 7), (1, 7), (3, 7), (5, 7), (7, 7)]
+
+
+def test_a_unit_without_registers_has_no_clock_on_the_fpga(tmp_path: Path) -> None:
+    class Sum(wiring.Component):
+        a: In(4)
+        b: Out(4)
+
+        def elaborate(self, platform: object) -> Module:
+            m = Module()
+            m.d.comb += self.b.eq(self.a + 3)
+            return m
+
+    found = place(design_of(Sum()), tmp_path, silent, ONE_PLACEMENT)
+    assert (found.path, found.fmax_mhz, found.fmax_of_seeds_mhz) == (None, None, ())
+    assert found.used["luts"] > 0
 
 
 def test_a_report_of_the_placement_is_read() -> None:
