@@ -36,8 +36,6 @@ class Method(Enum):
     """From cycles in which they hold to the next: seconds, but has to be told what the states have in common."""
     REACHABILITY = auto()
     """By an invariant that abc searches for (``rtl.formal.reachability``): minutes, for some hundred registers."""
-    NONE = auto()
-    """Not at all."""
 
 
 class Verdict(StrictModel):
@@ -142,7 +140,7 @@ def prove(
         assumptions: Adds, with ``claim=Assume`` (``rtl.formal.environment``), what the inputs obey.
         claims: Adds further checks, of the component's ports.
         given: Texts of those checks in the component that are of its inputs: they are assumed, not proved.
-        method: What follows those cycles; with ``Method.NONE`` the proof is of ``depth`` cycles.
+        method: What follows those cycles.
         faults: How many faults to plant.
         fault_depth: Cycles in which a fault may break a check, looked at by abc; by default ``depth``, by z3.
         enough_noticed: Stop planting when so many of them were noticed; by default all are tried.
@@ -170,7 +168,7 @@ def prove(
         if "refuted" not in found:
             if method is Method.INDUCTION:
                 found |= model.by_induction(waves)
-            elif method is Method.REACHABILITY:
+            else:
                 found |= model.by_reachability(waves)
         if "refuted" not in found:
             found |= _plant(model, faults, fault_depth, enough_noticed)

@@ -24,7 +24,7 @@ class Task:
         assumptions: As ``prove``'s.
         claims: As ``prove``'s.
         given: As ``prove``'s.
-        method: As ``prove``'s; unless it is ``Method.NONE``, the checks are to hold for ever.
+        method: As ``prove``'s; the checks are to hold for ever.
         quick: Whether it takes a few seconds at most, so that every run of the tests does it.
         faults: Faults to plant, where all are.
         fault_depth: As ``prove``'s.
@@ -61,7 +61,7 @@ class Task:
         """What its verdict lacks of what the task says; empty if nothing."""
         if not verdict.holds:
             return f"broken in cycle {verdict.cycle}: {'; '.join(verdict.refuted)}"
-        if self.method is not Method.NONE and not verdict.unbounded:
+        if not verdict.unbounded:
             return f"the induction does not close: {'; '.join(verdict.open)}"
         if verdict.faults and not verdict.noticed:
             return f"none of {verdict.faults} faults planted in the circuit breaks a check: it cannot fail"
