@@ -126,12 +126,14 @@ class BurstTracker:
         lengths: beats less one of each, the oldest at ``first``, circular.
         first: place of the oldest in ``lengths``.
         beat: beats of the oldest that are past.
+        begins: one begins in this cycle, and is counted from the next on.
     """
 
     count: Signal
     lengths: Array
     first: Signal
     beat: Signal
+    begins: Value
 
     @property
     def length(self) -> Value:
@@ -274,4 +276,4 @@ def _track(
     always(m, ((first + count - next_place) & wraps) == 0, f"{name}: bursts are lost, or there twice", claim=claim)
     if depth == 1:
         always(m, ~(first | next_place), f"{name}: a place that is not there", claim=claim)
-    return BurstTracker(count, lengths, first, beat)
+    return BurstTracker(count, lengths, first, beat, begins)
